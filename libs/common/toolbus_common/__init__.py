@@ -1,0 +1,1 @@
+"""What every room shares: contracts, the bus, errors, settings, logs, traces, metrics, health."""

@@ -1,0 +1,95 @@
+"""The question lane: answers at once, stored nowhere, registered so that `nats micro` shows them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from nats.micro import Request, add_service
+from nats.micro.service import Service, ServiceConfig
+
+from toolbus_common.bus import Bus
+from toolbus_common.contracts.message import Message
+from toolbus_common.contracts.questions import Question, RoomStatus, StatusAsked
+from toolbus_common.errors import ToolbusError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+VERSION = "0.1.0"
+A = TypeVar("A", bound=Message)
+Answer = Callable[[Any], Awaitable[Message]]
+
+
+class AskLane:
+    """Questions of one room: those it answers, and those it asks."""
+
+    def __init__(self, room: str, bus: Bus) -> None:
+        self._room = room
+        self._bus = bus
+        self._service: Service | None = None
+
+    async def answer(
+        self, answers: dict[type[Question], Answer], status: Callable[[], RoomStatus]
+    ) -> None:
+        """Begin to answer: `answers` once per room, `status` by every replica."""
+
+        def tell(_payload: bytes, _subject: str, reply: str) -> None:
+            if reply:
+                task = asyncio.ensure_future(self._bus.publish(reply, status().encode()))
+                task.add_done_callback(_logged)
+
+        await self._bus.subscribe(StatusAsked.SUBJECT, tell)
+        self._service = await add_service(
+            self._bus.client,
+            ServiceConfig(name=f"toolbus-{self._room}", version=VERSION, queue_group=self._room),
+        )
+        for question, handler in answers.items():
+            await self._service.add_endpoint(
+                name=question.SUBJECT.rpartition(".")[2],
+                subject=question.SUBJECT,
+                handler=_respond(question, handler),
+            )
+
+    async def ask(self, question: Question, answer: type[A], seconds: float = 5.0) -> A:
+        """Ask a room. Raises the `ToolbusError` it answers with, or `UnavailableError`."""
+        try:
+            data = await self._bus.request(question.SUBJECT, question.encode(), seconds)
+        except LookupError as error:
+            room = question.SUBJECT.split(".")[2]
+            raise UnavailableError(f"No {room} room is running.") from error
+        except TimeoutError as error:
+            raise UnavailableError(f"No answer to {question.SUBJECT} in {seconds:g} s.") from error
+        if data.startswith(b"!"):
+            raise ToolbusError.from_data(msgspec.json.decode(data[1:]))
+        return answer.decode(data)
+
+    async def ask_all(self, seconds: float = 0.4) -> list[RoomStatus]:
+        """How every replica of every room is."""
+        answers = await self._bus.gather(StatusAsked.SUBJECT, StatusAsked().encode(), seconds)
+        return sorted(map(RoomStatus.decode, answers), key=lambda told: (told.room, told.instance))
+
+    async def close(self) -> None:
+        """Answer no more."""
+        if self._service is not None and self._bus.connected:
+            await self._service.stop()
+
+
+def _respond(question: type[Question], handler: Answer) -> Callable[[Request], Awaitable[None]]:
+    async def respond(request: Request) -> None:
+        try:
+            data = (await handler(question.decode(request.data))).encode()
+        except ToolbusError as error:
+            data = b"!" + msgspec.json.encode(error.as_data())
+        except Exception:
+            log.exception("question.failed", extra={"subject": question.SUBJECT})
+            unexpected = ToolbusError("Something failed inside; the room's log says what.")
+            data = b"!" + msgspec.json.encode(unexpected.as_data())
+        await request.respond(data)
+
+    return respond
+
+
+def _logged(task: "asyncio.Future[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("answer.lost", extra={"reason": str(error)})

@@ -1,0 +1,77 @@
+"""Many small requests of one moment become one: the calls of a turn share a round trip."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    """Collects items and flushes them together, `lanes` batches in flight at most.
+
+    The first item of an idle batcher is flushed at the end of the event loop's turn, so a
+    lonely call waits for nobody; while every lane is busy, items gather for the next batch.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[T]], Awaitable[Sequence[R]]],
+        *,
+        most: int = 256,
+        lanes: int = 2,
+    ) -> None:
+        self._flush = flush
+        self._most = most
+        self._free = lanes
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, item: T) -> asyncio.Future[R]:
+        """Put an item into the next batch; the future holds its own result or the batch's error."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._scheduled and self._free:
+            self._scheduled = True
+            loop.call_soon(self._start)
+        return future
+
+    async def drain(self) -> None:
+        """Wait until nothing is waiting or in flight."""
+        while self._waiting or self._tasks:
+            await asyncio.sleep(0)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._free:
+            batch = self._waiting[: self._most]
+            del self._waiting[: self._most]
+            self._free -= 1
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free += 1
+        if self._waiting and not self._scheduled:
+            self._start()
+
+    async def _run(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)

@@ -1,0 +1,301 @@
+"""One room's connection to NATS: the only module that knows the client library."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.errors import Error as JetStreamError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.kv import KeyValue
+
+from toolbus_common.errors import BusDownError
+from toolbus_common.spool import Envelope
+
+log = logging.getLogger(__name__)
+
+ACK_SECONDS = 3.0
+NO_RESPONDERS = "503"
+LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; the server is configured with the same
+
+Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; must not block
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of a bucket, now. `value` is None when it was deleted."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message of a stream, as a durable consumer sees it."""
+
+    subject: str
+    data: bytes
+    sequence: int
+    delivered: int  # 1 the first time
+    pending: int  # messages behind this one
+    source: Msg
+
+    async def done(self, *, wait: bool = False) -> None:
+        """It need not come again; with `wait` only once the server has noted that."""
+        await (self.source.ack_sync() if wait else self.source.ack())
+
+    async def again(self, seconds: float) -> None:
+        """Send it again after a while."""
+        await self.source.nak(delay=seconds)
+
+
+class Bucket:
+    """A KV bucket: read, written with compare-and-set, and watched."""
+
+    def __init__(self, store: KeyValue) -> None:
+        self._store = store
+
+    async def get(self, key: str) -> Change | None:
+        """The entry, or None."""
+        try:
+            entry = await self._store.get(key)
+        except KeyNotFoundError:
+            return None
+        return Change(key, entry.value, entry.revision or 0)
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Write, whatever is there; the new revision."""
+        return await self._store.put(key, value)
+
+    async def swap(self, key: str, value: bytes, last: int) -> int | None:
+        """Write only over revision `last` (0: only if absent); None when someone was faster."""
+        try:
+            if last == 0:
+                return await self._store.create(key, value)
+            return await self._store.update(key, value, last=last)
+        except KeyWrongLastSequenceError:
+            return None
+
+    async def delete(self, key: str) -> None:
+        """Remove an entry; watchers hear of it."""
+        await self._store.delete(key)
+
+    async def watch(self, pattern: str = ">") -> AsyncIterator[Change | None]:
+        """Every present entry, then None once, then every change as it happens."""
+        watcher = await self._store.watch(pattern)
+        try:
+            async for entry in watcher:
+                if entry is None:
+                    yield None
+                else:
+                    gone = entry.operation in ("DEL", "PURGE")
+                    yield Change(entry.key, None if gone else entry.value, entry.revision or 0)
+        finally:
+            await watcher.stop()
+
+
+class Bus:
+    """A connection that comes back by itself, and says so when it is lost."""
+
+    def __init__(self, name: str, url: str, seed: str | None = None) -> None:
+        self.name = name
+        self._url = url
+        self._seed = seed
+        self._nats = Client()
+        self._js: JetStreamContext
+        self._acks: dict[str, asyncio.Future[bytes]] = {}
+        self._ack_prefix = ""
+        self._next_ack = 0
+        self.on_lost: list[Callable[[], None]] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there right now."""
+        return self._nats.is_connected
+
+    @property
+    def client(self) -> Client:
+        """The client itself, for what only it can do (service registration, provisioning)."""
+        return self._nats
+
+    async def open(self, patience: float = 30.0) -> None:
+        """Connect, trying again for `patience` seconds. Raises `BusDownError`."""
+        give_up = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                self._nats = await nats.connect(
+                    self._url,
+                    name=self.name,
+                    nkeys_seed_str=self._seed,
+                    inbox_prefix=f"_INBOX.{self.name}",
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,
+                    connect_timeout=2,
+                    ping_interval=5,
+                    error_cb=self._error,
+                    disconnected_cb=self._lost,
+                    allow_reconnect=True,
+                )
+                break
+            except (OSError, NatsError, TimeoutError) as error:
+                if asyncio.get_running_loop().time() > give_up:
+                    reason = f"NATS cannot be reached at {self._url}: {error}"
+                    raise BusDownError(reason) from error
+                await asyncio.sleep(0.1)
+        self._js = self._nats.jetstream()
+        self._ack_prefix = self._nats.new_inbox()
+        await self._nats.subscribe(f"{self._ack_prefix}.*", cb=self._acknowledged)
+
+    async def close(self) -> None:
+        """Flush and leave."""
+        self.on_lost.clear()
+        if self._nats.is_connected:
+            try:
+                async with asyncio.timeout(2):
+                    await self._nats.flush()
+            except (NatsError, TimeoutError):
+                log.info("bus.not_flushed")
+        await self._nats.close()
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Say something, not waiting. Raises `BusDownError` at once while disconnected."""
+        if not self._nats.is_connected:
+            raise bus_down()
+        await self._nats.publish(subject, payload, reply)
+
+    async def subscribe(
+        self, subject: str, handler: Handler, *, queue: str = "", on_nobody: Handler | None = None
+    ) -> "Subscription":
+        """Hear a subject. `on_nobody` hears that a request sent with this reply found no listener."""
+
+        async def hear(message: Msg) -> None:
+            if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
+                if on_nobody is not None:
+                    on_nobody(message.data, message.subject, message.reply)
+            else:
+                handler(message.data, message.subject, message.reply)
+
+        found = await self._nats.subscribe(subject, queue=queue, cb=hear)
+        return Subscription(found.unsubscribe)
+
+    async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
+        """Ask one question. Raises `BusDownError`, `TimeoutError` or `LookupError` (nobody there)."""
+        if not self._nats.is_connected:
+            raise bus_down()
+        try:
+            return (await self._nats.request(subject, payload, timeout=seconds)).data
+        except nats.errors.NoRespondersError as error:
+            raise LookupError(subject) from error
+
+    async def gather(self, subject: str, payload: bytes, seconds: float) -> list[bytes]:
+        """Ask everyone and take the answers that come within `seconds`."""
+        answers: list[bytes] = []
+
+        async def hear(message: Msg) -> None:
+            if message.headers is None:
+                answers.append(message.data)
+
+        inbox = self._nats.new_inbox()
+        subscription = await self._nats.subscribe(inbox, cb=hear)
+        await self.publish(subject, payload, inbox)
+        await asyncio.sleep(seconds)
+        await subscription.unsubscribe()
+        return answers
+
+    async def store(self, envelope: Envelope) -> None:
+        """Publish to a stream and wait until the stream has it. Raises `BusDownError`."""
+        if not self._nats.is_connected:
+            raise bus_down()
+        self._next_ack += 1
+        token = str(self._next_ack)
+        acknowledged = self._acks[token] = asyncio.get_running_loop().create_future()
+        try:
+            await self._nats.publish(
+                envelope.subject,
+                envelope.payload,
+                f"{self._ack_prefix}.{token}",
+                headers={"Nats-Msg-Id": envelope.message_id},
+            )
+            async with asyncio.timeout(ACK_SECONDS):
+                answer = msgspec.json.decode(await acknowledged)
+        except (NatsError, TimeoutError) as error:
+            raise bus_down() from error
+        finally:
+            del self._acks[token]
+        if "error" in answer:
+            raise BusDownError(f"The stream refused a fact: {answer['error'].get('description')}")
+
+    async def bucket(self, name: str) -> Bucket:
+        """A declared bucket. Raises `BusDownError` when it is not there."""
+        try:
+            return Bucket(await self._js.key_value(name))
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise BusDownError(f"Bucket {name} cannot be opened: {error}") from error
+
+    async def consume(
+        self, stream: str, durable: str, most: int, seconds: float
+    ) -> AsyncIterator[list[StoredMessage]]:
+        """Batches of a declared durable consumer, without end; an empty batch when it is quiet."""
+        subscription = await self._js.pull_subscribe_bind(consumer=durable, stream=stream)
+        while True:
+            try:
+                messages = await subscription.fetch(most, timeout=seconds)
+            except TimeoutError:
+                messages = []
+            except (NatsError, JetStreamError) as error:
+                log.warning("bus.fetch_failed", extra={"durable": durable, "reason": str(error)})
+                await asyncio.sleep(0.2)
+                messages = []
+            yield [_stored(message) for message in messages]
+
+    async def _acknowledged(self, message: Msg) -> None:
+        future = self._acks.get(message.subject.rpartition(".")[2])
+        if future is None or future.done():
+            return
+        if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
+            future.set_exception(BusDownError("The stream FACTS is not there: run the provisioning"))
+        else:
+            future.set_result(message.data)
+
+    async def _lost(self) -> None:
+        log.warning("bus.lost")
+        for future in self._acks.values():
+            if not future.done():
+                future.set_exception(bus_down())
+        for callback in self.on_lost:
+            callback()
+
+    async def _error(self, error: Exception) -> None:
+        log.warning("bus.error", extra={"reason": str(error)})
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A subject being heard."""
+
+    stop: Callable[[], Awaitable[Any]]
+
+
+def bus_down() -> BusDownError:
+    """The sentence for a bus that is not there."""
+    return BusDownError("The bus is down, so the call cannot be recorded; nothing was sent. Retry.")
+
+
+def _stored(message: Msg) -> StoredMessage:
+    meta = message.metadata
+    return StoredMessage(
+        subject=message.subject,
+        data=message.data,
+        sequence=meta.sequence.stream,
+        delivered=meta.num_delivered or 1,
+        pending=meta.num_pending or 0,
+        source=message,
+    )

@@ -1,0 +1,170 @@
+"""Facts: what happened, in the past tense, kept in the stream FACTS.
+
+A message on `tb.fact.<name>.<scope>` is one or more facts of that name and scope, one JSON
+document a line. `producer` and `seq` are added by the writer: each process numbers its facts
+without gaps, so a loss anywhere later is a visible hole.
+"""
+
+from typing import Any, ClassVar
+
+from toolbus_common.contracts.message import Message
+
+
+class Fact(Message):
+    """What every fact has. `at` is seconds since the epoch; `scope` is the paying customer."""
+
+    NAME: ClassVar[str]
+
+    id: str
+    at: float
+    scope: str
+
+    @property
+    def subject(self) -> str:
+        """Where this fact is said."""
+        return f"tb.fact.{self.NAME}.{self.scope}"
+
+
+class CallFact(Fact):
+    """What every fact about a call has."""
+
+    call_id: str
+    parent_id: str = ""
+    trace_id: str = ""
+    key: str = ""
+    server: str
+    tool: str
+
+
+class CallAllowed(CallFact):
+    """The intent: policy let the call through. Durable before anything is sent.
+
+    `charge` is the reserved price in micro-dollars; `arguments_digest` is SHA-256 in hex of
+    the arguments as they are sent on; `deadline` is seconds since the epoch.
+    """
+
+    NAME: ClassVar[str] = "call.allowed"
+
+    team: str = ""
+    charge: int = 0
+    reserved: bool = False
+    arguments_digest: str = ""
+    arguments_bytes: int = 0
+    deadline: float = 0.0
+    policy_version: int = 0
+
+
+class CallDenied(CallFact):
+    """Policy refused the call; `code` and `reason` are what the caller was told."""
+
+    NAME: ClassVar[str] = "call.denied"
+
+    code: str
+    reason: str
+
+
+class Outcome(CallFact):
+    """The end of an allowed call. `charge` is what it cost, `latency_us` the time upstream."""
+
+    charge: int = 0
+    reserved: bool = False
+    latency_us: int = 0
+
+
+class CallCompleted(Outcome):
+    """The upstream answered; `is_error` when the tool itself reported an error."""
+
+    NAME: ClassVar[str] = "call.completed"
+
+    is_error: bool = False
+    result_bytes: int = 0
+
+
+class CallFailed(Outcome):
+    """No answer. `sent` is False only when provably nothing reached the upstream."""
+
+    NAME: ClassVar[str] = "call.failed"
+
+    code: str
+    reason: str
+    sent: bool
+
+
+class ServerFact(Fact):
+    """What every fact about an upstream server has."""
+
+    server: str
+    reason: str = ""
+
+
+class ServerConnected(ServerFact):
+    """An upstream answered and its tools are listed."""
+
+    NAME: ClassVar[str] = "server.connected"
+
+    tools: int = 0
+    version: str = ""
+
+
+class ServerLost(ServerFact):
+    """An upstream cannot be reached."""
+
+    NAME: ClassVar[str] = "server.lost"
+
+
+class BreakerOpened(ServerFact):
+    """Calls to this upstream are refused until a probe succeeds."""
+
+    NAME: ClassVar[str] = "breaker.opened"
+
+
+class BreakerClosed(ServerFact):
+    """A probe succeeded; calls flow again."""
+
+    NAME: ClassVar[str] = "breaker.closed"
+
+
+class KeyCreated(Fact):
+    """A key exists; its secret is known to its holder alone."""
+
+    NAME: ClassVar[str] = "key.created"
+
+    key: str
+    by: str = ""
+
+
+class KeyRevoked(Fact):
+    """A key no longer opens anything."""
+
+    NAME: ClassVar[str] = "key.revoked"
+
+    key: str
+    by: str = ""
+
+
+class ConfigApplied(Fact):
+    """A declared configuration took effect; `revision` is its number in the bucket."""
+
+    NAME: ClassVar[str] = "config.applied"
+
+    revision: int
+    by: str = ""
+    changes: dict[str, Any] = {}
+
+
+FACTS: dict[str, type[Fact]] = {
+    fact.NAME: fact
+    for fact in (
+        CallAllowed,
+        CallDenied,
+        CallCompleted,
+        CallFailed,
+        ServerConnected,
+        ServerLost,
+        BreakerOpened,
+        BreakerClosed,
+        KeyCreated,
+        KeyRevoked,
+        ConfigApplied,
+    )
+}

@@ -1,0 +1,177 @@
+"""The one tree of failures. A code crosses the bus; only the edge turns it into what users see.
+
+* ToolbusError
+  + RefusedError             the caller may not, or not now
+    - UnauthorizedError      no key, or one that opens nothing
+    - UnknownToolError       no such tool, or one this key may not see
+    - BudgetExceededError    a level's money or calls are spent
+    - RateExceededError      too many calls in a period
+  + UnavailableError         a part of Toolbus is down; nothing was sent
+    - BusDownError
+    - PolicyDownError
+    - ExecutorDownError
+    - LedgerDownError        the counters cannot be read, so nothing may be spent
+    - OverloadedError        the server's own queue is full
+  + UpstreamError            the server behind the tool
+    - UpstreamTimeoutError
+    - UpstreamDeadError      refused, reset or exited
+    - BreakerOpenError
+    - UpstreamFaultError     answered with a JSON-RPC error, or with nonsense
+  + OutcomeUnknownError      the call was handed over and no answer came back
+  + InvalidError             the request or the configuration is wrong
+"""
+
+from typing import Any, ClassVar, Self
+
+
+class ToolbusError(Exception):
+    """A failure with a code for programs and a sentence for people.
+
+    `data` holds what a reader needs to act (level, limit, when it resets); never a secret.
+    """
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, reason: str, **data: Any) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.data = data
+
+    def as_data(self) -> dict[str, Any]:
+        """The failure as it crosses the bus."""
+        return {"code": self.code, "reason": self.reason, "data": self.data}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "ToolbusError":
+        """The failure as it was; a code this version does not know becomes the root class."""
+        known = _by_code().get(data["code"], ToolbusError)
+        return known(data["reason"], **data.get("data", {}))
+
+
+class RefusedError(ToolbusError):
+    """The caller may not, or not now."""
+
+    code = "refused"
+
+
+class UnauthorizedError(RefusedError):
+    """No key, or one that opens nothing."""
+
+    code = "unauthorized"
+
+
+class UnknownToolError(RefusedError):
+    """No such tool, or one this key may not see: the two are told alike."""
+
+    code = "unknown_tool"
+
+    @classmethod
+    def named(cls, tool: str) -> Self:
+        """The sentence every unknown tool gets."""
+        return cls(f"Unknown tool: {tool}")
+
+
+class BudgetExceededError(RefusedError):
+    """A level's money or calls are spent until the period ends."""
+
+    code = "budget_exceeded"
+
+
+class RateExceededError(RefusedError):
+    """Too many calls in a period."""
+
+    code = "rate_exceeded"
+    retryable = True
+
+
+class UnavailableError(ToolbusError):
+    """A part of Toolbus is down; nothing was sent."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class BusDownError(UnavailableError):
+    """The bus cannot be reached, so no call can be recorded."""
+
+    code = "bus_down"
+
+
+class PolicyDownError(UnavailableError):
+    """Nobody is there to decide."""
+
+    code = "policy_down"
+
+
+class ExecutorDownError(UnavailableError):
+    """Nobody is there to call the upstream."""
+
+    code = "executor_down"
+
+
+class LedgerDownError(UnavailableError):
+    """The counters cannot be read, so nothing may be spent."""
+
+    code = "ledger_down"
+
+
+class OverloadedError(UnavailableError):
+    """The server's own queue is full."""
+
+    code = "overloaded"
+
+
+class UpstreamError(ToolbusError):
+    """The server behind the tool failed."""
+
+    code = "upstream_failed"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The server did not answer within the call's deadline."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamDeadError(UpstreamError):
+    """The server refused, reset the connection, or exited."""
+
+    code = "upstream_dead"
+    retryable = True
+
+
+class BreakerOpenError(UpstreamError):
+    """The server failed too often; calls are refused until a probe succeeds."""
+
+    code = "breaker_open"
+    retryable = True
+
+
+class UpstreamFaultError(UpstreamError):
+    """The server answered with a JSON-RPC error, or with nonsense."""
+
+    code = "upstream_fault"
+
+
+class OutcomeUnknownError(ToolbusError):
+    """The call was handed over and no answer came back: it may or may not have happened."""
+
+    code = "outcome_unknown"
+
+
+class InvalidError(ToolbusError):
+    """The request or the configuration is wrong, and says how."""
+
+    code = "invalid"
+
+
+def _by_code() -> dict[str, type[ToolbusError]]:
+    """Every class under its code. Walked anew: failures crossing the bus are rare."""
+    found: dict[str, type[ToolbusError]] = {}
+    waiting: list[type[ToolbusError]] = [ToolbusError]
+    while waiting:
+        cls = waiting.pop()
+        found[cls.code] = cls
+        waiting.extend(cls.__subclasses__())
+    return found

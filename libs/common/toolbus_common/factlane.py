@@ -1,0 +1,136 @@
+"""Writing facts: numbered, batched per turn, acknowledged by the stream or kept until they are."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+
+from toolbus_common.batching import Batcher
+from toolbus_common.contracts.facts import Fact
+from toolbus_common.errors import BusDownError
+from toolbus_common.metrics import FACTS_UNACKNOWLEDGED
+from toolbus_common.spool import Envelope, Spool, SpoolFullError
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+Publish = Callable[[Envelope], Awaitable[None]]  # raises BusDownError unless acknowledged
+
+
+class FactWriter:
+    """One producer of facts: `producer` names this process, `seq` counts its facts without gaps.
+
+    Facts of one moment and one subject travel as one message, a line each: the stream's
+    acknowledgement is then paid once for all of them.
+    """
+
+    def __init__(self, publish: Publish, spool: Spool) -> None:
+        self.producer = secrets.token_hex(8)
+        self._seq = 0
+        self._publish = publish
+        self._spool = spool
+        self._batcher: Batcher[tuple[str, bytes], None] = Batcher(self._flush, lanes=2)
+        self._kept: list[Envelope] = []
+        self._retrying: asyncio.Task[None] | None = None
+        self._spooling = asyncio.Lock()
+        self.full = False
+
+    def record(self, fact: Fact) -> asyncio.Future[None]:
+        """Write a fact; the future ends when it is durable, or with `BusDownError`.
+
+        After an error the fact may still reach the stream later, under the same id: say what
+        became of it with another fact.
+        """
+        return self._batcher.add((fact.subject, self._line(fact)))
+
+    def say(self, fact: Fact) -> None:
+        """Write a fact without waiting. It is kept, in memory and on disk, until acknowledged."""
+        self.record(fact).add_done_callback(_seen)
+
+    def restore(self) -> None:
+        """Take up what an earlier process of this room could not deliver."""
+        self._kept.extend(self._spool.replay())
+        if self._kept:
+            log.info("facts.restored", extra={"messages": len(self._kept)})
+            self._retry()
+
+    async def close(self, seconds: float) -> None:
+        """Deliver what is left; what the bus does not take stays in the spool for the next start."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._batcher.drain()
+                if self._retrying is not None:
+                    await asyncio.shield(self._retrying)
+        if self._retrying is not None:
+            self._retrying.cancel()
+
+    def _line(self, fact: Fact) -> bytes:
+        self._seq += 1
+        head = b'{"fact":"%b","producer":"%b","seq":%d,' % (
+            fact.NAME.encode(),
+            self.producer.encode(),
+            self._seq,
+        )
+        return head + fact.encode()[1:]
+
+    async def _flush(self, lines: list[tuple[str, bytes]]) -> Sequence[None]:
+        by_subject: dict[str, list[bytes]] = {}
+        for subject, line in lines:
+            by_subject.setdefault(subject, []).append(line)
+        envelopes = [
+            Envelope(subject, f"{self.producer}.{secrets.token_hex(6)}", b"\n".join(group))
+            for subject, group in by_subject.items()
+        ]
+        if len(envelopes) == 1:
+            await self._deliver(envelopes[0])
+        else:
+            await asyncio.gather(*map(self._deliver, envelopes))
+        return [None] * len(lines)
+
+    async def _deliver(self, envelope: Envelope) -> None:
+        try:
+            await self._publish(envelope)
+        except BusDownError:
+            await self._keep(envelope)
+            raise
+
+    async def _keep(self, envelope: Envelope) -> None:
+        self._kept.append(envelope)
+        FACTS_UNACKNOWLEDGED.set(len(self._kept))
+        try:
+            async with self._spooling:
+                await asyncio.to_thread(self._spool.append, [envelope])
+        except (OSError, SpoolFullError) as error:
+            self.full = True
+            log.error("facts.spool_full", extra={"reason": str(error)})  # noqa: TRY400
+        self._retry()
+
+    def _retry(self) -> None:
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.get_running_loop().create_task(self._redeliver())
+
+    async def _redeliver(self) -> None:
+        while self._kept:
+            try:
+                await self._publish(self._kept[0])
+            except BusDownError:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            self._kept.pop(0)
+            FACTS_UNACKNOWLEDGED.set(len(self._kept))
+            if not self._kept:
+                await self._empty_spool()
+        log.info("facts.delivered")
+
+    async def _empty_spool(self) -> None:
+        async with self._spooling:
+            if not self._kept:  # nothing was added while an append held the lock
+                self._spool.clear()
+                self.full = False
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """A fact that is kept for later is no error of its sayer."""
+    if not future.cancelled():
+        future.exception()

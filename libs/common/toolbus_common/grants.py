@@ -1,0 +1,30 @@
+"""Which tools a set of patterns grants: pure, and the same wherever it is asked."""
+
+from collections.abc import Iterable
+from fnmatch import translate
+from functools import lru_cache
+from re import Pattern
+from re import compile as compile_pattern
+
+SEPARATOR = "__"
+
+
+def full_name(server: str, tool: str) -> str:
+    """The name agents see on the shared endpoint, `server__tool`."""
+    return f"{server}{SEPARATOR}{tool}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The server and the tool of a full name; the server is empty when there is no separator."""
+    server, separator, tool = name.partition(SEPARATOR)
+    return (server, tool) if separator else ("", name)
+
+
+def granted(patterns: Iterable[str], name: str) -> bool:
+    """Whether any pattern (`*` and `?` as in file names) covers the full name. None covers none."""
+    return any(_compiled(pattern).match(name) is not None for pattern in patterns)
+
+
+@lru_cache(maxsize=65_536)
+def _compiled(pattern: str) -> Pattern[str]:
+    return compile_pattern(translate(pattern))

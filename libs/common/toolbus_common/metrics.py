@@ -1,0 +1,31 @@
+"""Every metric of every room, in one place, so that a dashboard can trust a name."""
+
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+# Calls as they leave the edge. outcome: ok, or the error's code.
+CALLS = Counter("toolbus_calls", "Tool calls answered at the edge", ["outcome"])
+# Seconds from the parsed request to the last byte handed to the server.
+CALL_SECONDS = Histogram("toolbus_call_seconds", "Duration of tool calls", buckets=_SECONDS)
+# Requests the HTTP guard refused. reason: host, origin, size, json, …
+REFUSED_REQUESTS = Counter("toolbus_refused_requests", "HTTP requests refused", ["reason"])
+# Policy's decisions. decision: allowed, or the error's code.
+DECISIONS = Counter("toolbus_decisions", "Decisions of policy", ["decision"])
+# Calls per upstream. outcome: ok, tool_error, or the error's code.
+UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["server", "outcome"])
+UPSTREAM_SECONDS = Histogram(
+    "toolbus_upstream_seconds", "Duration of upstream calls", ["server"], buckets=_SECONDS
+)
+IN_FLIGHT = Gauge("toolbus_upstream_in_flight", "Calls in flight per upstream", ["server"])
+# Facts this process could not yet get acknowledged; they wait in memory and in the spool file.
+FACTS_UNACKNOWLEDGED = Gauge("toolbus_facts_unacknowledged", "Facts waiting for the stream")
+# Rows audit has written, and messages still in the stream.
+AUDIT_ROWS = Counter("toolbus_audit_rows", "Facts written to ClickHouse")
+AUDIT_BEHIND = Gauge("toolbus_audit_behind", "Messages in FACTS audit has not yet written")
+AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Facts audit could not read")
+
+
+def exposition() -> bytes:
+    """All metrics of this process in Prometheus' text form."""
+    return generate_latest()

@@ -1,0 +1,89 @@
+"""Waiting for answers: each call has a slot, each slot takes progress frames and one ending."""
+
+import asyncio
+from collections.abc import Callable
+from time import time
+
+from toolbus_common.contracts.frames import Answered, Failed, Frame, Progressed
+from toolbus_common.errors import OutcomeUnknownError, ToolbusError
+
+GRACE = 1.0  # seconds past the deadline that the room which holds the call may use to say so
+
+
+class Slot:
+    """Where one call's answer arrives. `ending` resolves to the raw JSON result."""
+
+    __slots__ = ("_on_progress", "ending")
+
+    def __init__(self, on_progress: Callable[[bytes], None] | None = None) -> None:
+        self.ending: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._on_progress = on_progress
+
+    def deliver(self, frame: Frame) -> None:
+        """Take a frame; anything after the ending is late and dropped."""
+        if self.ending.done():
+            return
+        if isinstance(frame, Answered):
+            self.ending.set_result(frame.body)
+        elif isinstance(frame, Failed):
+            self.ending.set_exception(frame.error)
+        elif isinstance(frame, Progressed) and self._on_progress is not None:
+            self._on_progress(frame.body)
+
+
+class ReplyMux:
+    """All slots of this process, by call id. Ids are our own, so no two callers can collide."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def open(self, call_id: str, on_progress: Callable[[bytes], None] | None = None) -> Slot:
+        """A slot for a call about to be sent."""
+        slot = self._slots[call_id] = Slot(on_progress)
+        return slot
+
+    def close(self, call_id: str) -> None:
+        """Forget a call; frames that still come for it are dropped."""
+        self._slots.pop(call_id, None)
+
+    def deliver(self, call_id: str, frame: Frame) -> None:
+        """Hand a frame to whoever waits for it."""
+        slot = self._slots.get(call_id)
+        if slot is not None:
+            slot.deliver(frame)
+
+    def fail(self, call_id: str, error: ToolbusError) -> None:
+        """End one call."""
+        self.deliver(call_id, Failed(error))
+
+    def fail_all(self, error: ToolbusError) -> None:
+        """End every waiting call, each with its own copy: tracebacks must not grow into another."""
+        for slot in list(self._slots.values()):
+            slot.deliver(Failed(type(error)(error.reason, **error.data)))
+
+    async def wait(self, slot: Slot, deadline: float) -> bytes:
+        """The result of a call.
+
+        Raises:
+            ToolbusError: the call ended otherwise; `OutcomeUnknownError` when nobody answered.
+
+        """
+        if not slot.ending.done():
+            timer = asyncio.get_running_loop().call_later(
+                max(0.0, deadline - time()) + GRACE, slot.deliver, Failed(_nobody_answered())
+            )
+            try:
+                return await slot.ending
+            finally:
+                timer.cancel()
+        return slot.ending.result()
+
+
+def _nobody_answered() -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "No answer came within the call's deadline; it may or may not have happened. "
+        "Look the call id up in the audit before repeating it."
+    )

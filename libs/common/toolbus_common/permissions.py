@@ -1,0 +1,182 @@
+"""Who may say and hear what, as NATS enforces it: one user per room, derived here alone."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nkeys
+
+from toolbus_common.bus import LARGEST_MESSAGE
+from toolbus_common.contracts import (
+    BreakerClosed,
+    BreakerOpened,
+    CallAllowed,
+    CallCompleted,
+    CallDenied,
+    CallFailed,
+    ConfigApplied,
+    Fact,
+    KeyCreated,
+    KeyRevoked,
+    ServerConnected,
+    ServerLost,
+)
+from toolbus_common.provision import CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
+
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What one user may publish and subscribe to, and what is denied it whatever else is said."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    deny_publish: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    name: str
+    says: tuple[type[Fact], ...] = ()
+    publishes: tuple[str, ...] = ()
+    subscribes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()  # buckets
+    writes: tuple[str, ...] = ()  # buckets
+    durable: bool = False
+    asks: tuple[str, ...] = field(default=())
+
+    def rights(self) -> Rights:
+        """Everything this room needs, and nothing else."""
+        publish = [f"tb.fact.{fact.NAME}.*" for fact in self.says]
+        publish += [*self.publishes, *(f"tb.ask.{what}" for what in self.asks), "_INBOX.>"]
+        for bucket in self.reads:
+            publish += _reading(bucket)
+        publish += [f"$KV.{bucket}.>" for bucket in self.writes]
+        if self.durable:
+            publish += [
+                f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{self.name}",
+                f"$JS.ACK.{FACTS}.{self.name}.>",
+            ]
+        subscribe = [
+            f"_INBOX.{self.name}.>",
+            f"tb.reply.{self.name}.>",
+            f"tb.ask.{self.name}.>",
+            "tb.ask.all.>",
+            "$SRV.>",
+            *self.subscribes,
+        ]
+        return Rights(tuple(publish), tuple(subscribe))
+
+
+def _reading(bucket: str) -> list[str]:
+    stream = f"KV_{bucket}"
+    return [
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.CONSUMER.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.CREATE.{stream}",
+        f"$JS.API.CONSUMER.DELETE.{stream}.>",
+        f"$JS.API.CONSUMER.INFO.{stream}.>",
+        f"$JS.API.DIRECT.GET.{stream}.>",
+        f"$JS.API.STREAM.MSG.GET.{stream}",
+        f"$JS.FC.{stream}.>",
+    ]
+
+
+_ROOMS = (
+    _Room("ingress", publishes=("tb.call.*",), reads=(CONFIG, CATALOGUE)),
+    _Room(
+        "policy",
+        says=(CallAllowed, CallDenied, CallFailed),
+        publishes=("tb.run.*", "tb.reply.>"),
+        subscribes=("tb.call.*",),
+        reads=(CONFIG, LEDGER),
+        writes=(LEDGER,),
+        durable=True,
+    ),
+    _Room(
+        "executor",
+        says=(
+            CallCompleted, CallFailed, ServerConnected, ServerLost, BreakerOpened, BreakerClosed,
+        ),
+        publishes=("tb.reply.>",),
+        subscribes=("tb.run.*",),
+        reads=(CONFIG, CATALOGUE, LEASES),
+        writes=(CATALOGUE, LEASES),
+    ),
+    _Room("codemode"),
+    _Room("audit", durable=True),
+    _Room("oauth"),
+)  # fmt: skip
+
+
+def rights() -> dict[str, Rights]:
+    """Every user's rights. The operator lays down streams and asks, but deletes no stream."""
+    users = {room.name: room.rights() for room in _ROOMS}
+    users[OPERATOR] = Rights(
+        publish=(
+            "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", "tb.ask.>", "$SRV.>",
+            *(f"tb.fact.{fact.NAME}.*" for fact in (KeyCreated, KeyRevoked, ConfigApplied)),
+        ),
+        subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", "$SYS.>"),
+        deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),
+    )  # fmt: skip
+    return users
+
+
+def new_seed() -> str:
+    """A fresh NATS user seed."""
+    return nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
+
+
+def public_key(seed: str) -> str:
+    """What the server may know of a seed."""
+    return nkeys.from_seed(seed.encode()).public_key.decode()
+
+
+def lay_down_seeds(directory: Path) -> dict[str, str]:
+    """A seed file per user, made where missing, readable by the owner only; user -> public key."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keys: dict[str, str] = {}
+    for user in rights():
+        path = directory / f"{user}.seed"
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(new_seed())
+        keys[user] = public_key(path.read_text().strip())
+    return keys
+
+
+def server_configuration(
+    public_keys: dict[str, str], *, host: str, port: int, store_dir: str
+) -> dict[str, Any]:
+    """The NATS server's configuration; its format is a superset of JSON, so JSON is what it gets."""
+    return {
+        "host": host,
+        "port": port,
+        "server_name": "toolbus",
+        "max_payload": LARGEST_MESSAGE,
+        "max_pending": 64 * 1024 * 1024,
+        "write_deadline": "10s",
+        "jetstream": {
+            "store_dir": store_dir,
+            "sync_interval": "1s",
+            "max_mem": 64 * 1024 * 1024,
+            "max_file": 16 * 1024 * 1024 * 1024,
+        },
+        "authorization": {
+            "users": [
+                {"nkey": public_keys[user], "permissions": _permissions(granted)}
+                for user, granted in rights().items()
+            ]
+        },
+    }
+
+
+def _permissions(granted: Rights) -> dict[str, Any]:
+    publish: dict[str, Any] = {"allow": list(granted.publish)}
+    if granted.deny_publish:
+        publish["deny"] = list(granted.deny_publish)
+    return {"publish": publish, "subscribe": {"allow": list(granted.subscribe)}}

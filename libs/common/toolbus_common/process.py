@@ -1,0 +1,67 @@
+"""One process: takes the rooms it is told to run, fuses their call lane, and drains on SIGTERM."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from importlib import import_module
+
+import uvloop
+
+from toolbus_common import health, logs
+from toolbus_common.exchange import Exchange
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ROOMS = ("ingress", "policy", "executor", "codemode", "audit", "oauth")
+# A room that serves another's calls starts before it: whoever is ready can be answered.
+STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
+
+
+def build(name: str, exchange: Exchange) -> Room:
+    """The room of that name, from its own package: `toolbus_<name>.main.build`."""
+    room: Room = import_module(f"toolbus_{name}.main").build(exchange)
+    return room
+
+
+def run(names: Sequence[str]) -> int:
+    """Run rooms until SIGTERM or SIGINT; the exit code. A second signal ends at once."""
+    settings = Settings()
+    logs.configure("+".join(names), settings.log_level, settings.log_form)
+    try:
+        uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
+    except Exception:
+        log.exception("process.failed")
+        return 1
+    return 0
+
+
+async def _run(names: Sequence[str], settings: Settings) -> None:
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    exchange = Exchange()
+    rooms = [build(name, exchange) for name in names]
+    async with AsyncExitStack() as stack:
+        if settings.health_port:
+            server = await health.serve(settings.health_port, lambda: rooms)
+            stack.callback(server.close)
+        for room in rooms:
+            await stack.enter_async_context(room.running())
+        log.info("process.ready", extra={"rooms": ",".join(names), "pid": os.getpid()})
+        await stop.wait()
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    def once(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("process.forced")
+            os._exit(128 + number)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, once, number)

@@ -1,0 +1,86 @@
+"""Streams, consumers and buckets: declared here alone, laid down by one idempotent command."""
+
+from dataclasses import dataclass
+
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    KeyValueConfig,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import BucketNotFoundError, NotFoundError
+
+from toolbus_common.bus import Bus
+
+FACTS = "FACTS"
+CONFIG = "tb_config"  # declared configuration and keys: written by operators
+CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
+LEASES = "tb_leases"  # who owns a stdio server: written by executor
+LEDGER = "tb_ledger"  # the ledger's epochs: written by policy
+
+LEASE_SECONDS = 2.0
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """A durable consumer of FACTS: a room and what it hears there."""
+
+    room: str
+    subjects: tuple[str, ...]
+    most_unacknowledged: int
+    wait_seconds: float
+
+
+DURABLES = (
+    Durable("audit", ("tb.fact.>",), 20_000, 60.0),
+    Durable("policy", ("tb.fact.call.completed.*", "tb.fact.call.failed.*"), 20_000, 30.0),
+)
+BUCKETS = (
+    KeyValueConfig(bucket=CONFIG, history=10, storage=StorageType.FILE),
+    KeyValueConfig(bucket=CATALOGUE, history=1, storage=StorageType.FILE),
+    KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.MEMORY, ttl=LEASE_SECONDS),
+    KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),
+)
+
+
+async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) -> None:
+    """Lay down whatever is missing and bring the rest up to date. Safe to run at any time."""
+    stream = bus.client.jetstream()
+    facts = StreamConfig(
+        name=FACTS,
+        subjects=["tb.fact.>"],
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        # A full stream refuses new facts, and so new calls: it never forgets old ones to make room.
+        discard=DiscardPolicy.NEW,
+        max_bytes=facts_bytes,
+        max_age=14 * DAY,
+        duplicate_window=120.0,
+        deny_delete=True,
+        deny_purge=True,
+    )
+    try:
+        await stream.stream_info(FACTS)
+        await stream.update_stream(facts)
+    except NotFoundError:
+        await stream.add_stream(facts)
+    for durable in DURABLES:
+        await stream.add_consumer(
+            FACTS,
+            ConsumerConfig(
+                durable_name=durable.room,
+                filter_subjects=list(durable.subjects),
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=durable.wait_seconds,
+                max_ack_pending=durable.most_unacknowledged,
+            ),
+        )
+    for bucket in BUCKETS:
+        bucket.replicas = replicas
+        try:
+            await stream.key_value(bucket.bucket)
+        except BucketNotFoundError:
+            await stream.create_key_value(bucket)

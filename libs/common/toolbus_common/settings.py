@@ -1,0 +1,30 @@
+"""What a process is told by its environment, prefix `TOOLBUS_`: read once, in main, then passed on."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The settings every room shares. Rooms add theirs in a subclass.
+
+    `nkey_seed_file` names the file with this room's NATS seed; when it is empty,
+    `<state_dir>/nkeys/<room>.seed` is used if it exists, else the bus is joined without one.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
+
+    state_dir: Path = Path(".toolbus")
+    nats_url: str = "nats://127.0.0.1:4222"
+    nkey_seed_file: str = ""
+    health_port: int = Field(default=0, ge=0, le=65535)  # 0: no health endpoint of its own
+    log_level: str = "info"
+    log_form: str = "json"  # or "text"
+    drain_seconds: float = 25.0
+    spool_bytes: int = 64 * 1024 * 1024
+
+    def seed(self, room: str) -> SecretStr | None:
+        """This room's NATS seed, or None where none is laid down."""
+        path = Path(self.nkey_seed_file or self.state_dir / "nkeys" / f"{room}.seed")
+        return SecretStr(path.read_text().strip()) if path.exists() else None

@@ -1,0 +1,93 @@
+"""The declared configuration as a room sees it now: watched, and replaced as a whole."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from pydantic import ValidationError
+
+from toolbus_common.bus import Change
+from toolbus_common.declared import Declaration, Key
+
+log = logging.getLogger(__name__)
+
+DECLARATION = "declaration"  # the whole configuration file, as one entry
+KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
+
+
+def proof_of(secret: str) -> str:
+    """What travels on the bus instead of a secret."""
+    return sha256(secret.encode()).hexdigest()
+
+
+def hash_of(proof: str) -> str:
+    """What is stored instead of a proof."""
+    return sha256(proof.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One consistent view. `version` grows with every change."""
+
+    version: int = 0
+    declaration: Declaration = field(default_factory=Declaration)
+    keys: dict[str, Key] = field(default_factory=dict)
+    by_hash: dict[str, str] = field(default_factory=dict)  # secret_hash -> key name
+
+    def key_for(self, proof: str, now: float) -> tuple[str, Key] | None:
+        """The live key a proof belongs to: not revoked, not expired."""
+        name = self.by_hash.get(hash_of(proof))
+        if name is None:
+            return None
+        key = self.keys[name]
+        return None if key.revoked or key.expired(now) else (name, key)
+
+
+class Directory:
+    """Keeps the newest snapshot from the configuration bucket's changes."""
+
+    def __init__(self) -> None:
+        self.now = Snapshot()
+        self._declaration = Declaration()
+        self._own_keys: dict[str, Key] = {}
+        self._complete = False
+        self._version = 0
+        self.on_change: list[Callable[[Snapshot], None]] = []
+
+    def hear(self, change: Change | None) -> None:
+        """Take one change of the bucket; None means the first picture is complete."""
+        if change is None:
+            self._complete = True
+        else:
+            self._take(change)
+        if self._complete:
+            self._renew()
+
+    def _take(self, change: Change) -> None:
+        self._version = max(self._version, change.revision)
+        try:
+            if change.key == DECLARATION:
+                self._declaration = (
+                    Declaration.model_validate_json(change.value) if change.value else Declaration()
+                )
+            elif change.key.startswith(KEY_PREFIX):
+                self._take_key(change.key.removeprefix(KEY_PREFIX), change.value)
+        except ValidationError as error:
+            # A newer Toolbus may have written it: keep what we know rather than half of it.
+            log.error(  # noqa: TRY400
+                "config.unreadable", extra={"key": change.key, "faults": error.error_count()}
+            )
+
+    def _take_key(self, name: str, value: bytes | None) -> None:
+        if value is None:
+            self._own_keys.pop(name, None)
+        else:
+            self._own_keys[name] = Key.model_validate_json(value)
+
+    def _renew(self) -> None:
+        keys = {**self._declaration.keys, **self._own_keys}
+        by_hash = {key.secret_hash: name for name, key in keys.items() if key.secret_hash}
+        self.now = Snapshot(self._version, self._declaration, keys, by_hash)
+        for listener in self.on_change:
+            listener(self.now)
