@@ -1,4 +1,4 @@
-"""The question lane: answers at once, stored nowhere, registered so that `nats micro` shows them."""
+"""The question lane: answered at once, stored nowhere, registered so that `nats micro` lists it."""
 
 import asyncio
 import logging
@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
-from nats.micro import Request, add_service
+from nats.micro import add_service
+from nats.micro.request import Request
 from nats.micro.service import Service, ServiceConfig
 
 from toolbus_common.bus import Bus

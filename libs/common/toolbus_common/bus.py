@@ -99,7 +99,7 @@ class Bucket:
                     gone = entry.operation in ("DEL", "PURGE")
                     yield Change(entry.key, None if gone else entry.value, entry.revision or 0)
         finally:
-            await watcher.stop()
+            await watcher.stop()  # type: ignore[no-untyped-call]
 
 
 class Bus:
@@ -174,7 +174,7 @@ class Bus:
     async def subscribe(
         self, subject: str, handler: Handler, *, queue: str = "", on_nobody: Handler | None = None
     ) -> "Subscription":
-        """Hear a subject. `on_nobody` hears that a request sent with this reply found no listener."""
+        """Hear a subject. `on_nobody` hears that what was sent with this reply found nobody."""
 
         async def hear(message: Msg) -> None:
             if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
@@ -187,7 +187,7 @@ class Bus:
         return Subscription(found.unsubscribe)
 
     async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
-        """Ask one question. Raises `BusDownError`, `TimeoutError` or `LookupError` (nobody there)."""
+        """Ask once. Raises `BusDownError`, `TimeoutError` or `LookupError` (nobody there)."""
         if not self._nats.is_connected:
             raise bus_down()
         try:
@@ -261,7 +261,7 @@ class Bus:
         if future is None or future.done():
             return
         if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
-            future.set_exception(BusDownError("The stream FACTS is not there: run the provisioning"))
+            future.set_exception(BusDownError("The stream FACTS is missing: run toolbus provision"))
         else:
             future.set_result(message.data)
 

@@ -174,5 +174,3 @@ class CallLane:
     def _rotate(self) -> None:
         self._undelivered_before, self._undelivered = self._undelivered, {}
         self._rotation = asyncio.get_running_loop().call_later(FORGET_SECONDS, self._rotate)
-
-

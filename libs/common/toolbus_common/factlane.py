@@ -56,7 +56,7 @@ class FactWriter:
             self._retry()
 
     async def close(self, seconds: float) -> None:
-        """Deliver what is left; what the bus does not take stays in the spool for the next start."""
+        """Deliver what is left; what the bus does not take stays spooled for the next start."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._batcher.drain()

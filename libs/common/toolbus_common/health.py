@@ -41,7 +41,8 @@ async def serve(port: int, rooms: Callable[[], Iterable[Room]]) -> asyncio.Serve
             writer.write(
                 f"HTTP/1.1 {status} {'OK' if status == 200 else 'No'}\r\n"  # noqa: PLR2004
                 f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
-                "connection: close\r\n\r\n".encode() + body
+                "connection: close\r\n\r\n".encode()
+                + body
             )
             await writer.drain()
         except (OSError, TimeoutError, IndexError, asyncio.IncompleteReadError, ValueError):

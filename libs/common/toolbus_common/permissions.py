@@ -91,7 +91,7 @@ _ROOMS = (
         says=(CallAllowed, CallDenied, CallFailed),
         publishes=("tb.run.*", "tb.reply.>"),
         subscribes=("tb.call.*",),
-        reads=(CONFIG, LEDGER),
+        reads=(CONFIG, CATALOGUE, LEDGER),
         writes=(LEDGER,),
         durable=True,
     ),
@@ -127,12 +127,14 @@ def rights() -> dict[str, Rights]:
 
 def new_seed() -> str:
     """A fresh NATS user seed."""
-    return nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
+    seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    return seed.decode()
 
 
 def public_key(seed: str) -> str:
     """What the server may know of a seed."""
-    return nkeys.from_seed(seed.encode()).public_key.decode()
+    public: bytes = nkeys.from_seed(seed.encode()).public_key
+    return public.decode()
 
 
 def lay_down_seeds(directory: Path) -> dict[str, str]:
@@ -152,7 +154,7 @@ def lay_down_seeds(directory: Path) -> dict[str, str]:
 def server_configuration(
     public_keys: dict[str, str], *, host: str, port: int, store_dir: str
 ) -> dict[str, Any]:
-    """The NATS server's configuration; its format is a superset of JSON, so JSON is what it gets."""
+    """Build the NATS server's configuration. Its format is a superset of JSON: dump it as such."""
     return {
         "host": host,
         "port": port,

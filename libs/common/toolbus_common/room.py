@@ -171,8 +171,8 @@ class Room:
         for contract, handler in self._serves:
             await self.calls.serve(contract, "*", handler, self.name)
         await self.asks.answer(self._answers, self.status)
-        for most, seconds, handler in self._hears:
-            self.spawn(self._hear(most, seconds, handler))
+        for most, seconds, batch in self._hears:
+            self.spawn(self._hear(most, seconds, batch))
         self.ready = True
         log.info("room.ready", extra={"pid": getpid(), "instance": self.facts.producer})
 

@@ -1,4 +1,4 @@
-"""What a process is told by its environment, prefix `TOOLBUS_`: read once, in main, then passed on."""
+"""What a process is told by its environment, prefix `TOOLBUS_`: read once, then passed on."""
 
 from pathlib import Path
 
@@ -25,6 +25,6 @@ class Settings(BaseSettings):
     spool_bytes: int = 64 * 1024 * 1024
 
     def seed(self, room: str) -> SecretStr | None:
-        """This room's NATS seed, or None where none is laid down."""
+        """Read the room's NATS seed; None where none is laid down."""
         path = Path(self.nkey_seed_file or self.state_dir / "nkeys" / f"{room}.seed")
         return SecretStr(path.read_text().strip()) if path.exists() else None

@@ -1,4 +1,4 @@
-"""A bounded file of facts the stream has not acknowledged yet: nothing is lost while the bus is down."""
+"""A bounded file of facts not yet acknowledged: nothing is lost while the bus is down."""
 
 import os
 import struct

@@ -14,8 +14,8 @@ def continued(parent: str) -> str:
     """
     match = _PARENT.fullmatch(parent) if parent else None
     if match is None or match[1] == _NO_TRACE:
-        return f"00-{random.getrandbits(128) or 1:032x}-{random.getrandbits(64) or 1:016x}-01"  # noqa: S311
-    return f"00-{match[1]}-{random.getrandbits(64) or 1:016x}-01"  # noqa: S311
+        return f"00-{random.getrandbits(128) or 1:032x}-{random.getrandbits(64) or 1:016x}-01"
+    return f"00-{match[1]}-{random.getrandbits(64) or 1:016x}-01"
 
 
 def trace_id(traceparent: str) -> str:

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Any
 
+from pydantic import Field
+
 from toolbus_common.contracts.message import Message
 
 
@@ -31,5 +33,5 @@ class Listing(Message):
     version: str = ""
     instructions: str = ""
     reason: str = ""
-    dropped: dict[str, str] = {}  # tool name -> why it is not listed
+    dropped: dict[str, str] = Field(default_factory=dict)  # tool name -> why it is not listed
     tools: tuple[Tool, ...] = ()

@@ -7,6 +7,8 @@ without gaps, so a loss anywhere later is a visible hole.
 
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from toolbus_common.contracts.message import Message
 
 
@@ -149,7 +151,7 @@ class ConfigApplied(Fact):
 
     revision: int
     by: str = ""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field(default_factory=dict)
 
 
 FACTS: dict[str, type[Fact]] = {

@@ -1,4 +1,4 @@
-"""The frames of one call's answer: any number of progress frames, then one answer or one failure."""
+"""The frames of one call's answer: any number of progress frames, then one ending."""
 
 from dataclasses import dataclass
 

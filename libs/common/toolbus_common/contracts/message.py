@@ -1,6 +1,6 @@
-"""The shape every message has: a frozen model, and for calls a raw JSON body that nobody re-reads."""
+"""The shape of every message: a frozen model, and for calls a raw JSON body nobody re-reads."""
 
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,7 +34,7 @@ class Message(BaseModel):
 
         """
         if cls.BODY is None:
-            return cls.__pydantic_validator__.validate_json(data)
+            return cast("Self", cls.__pydantic_validator__.validate_json(data))
         head, _, body = data.partition(b"\n")
         message: Self = cls.__pydantic_validator__.validate_json(head)
         # The model is frozen for its readers; its own decoder may still finish building it.

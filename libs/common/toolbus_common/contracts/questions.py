@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from toolbus_common.contracts.message import Message
 
 
@@ -26,7 +28,7 @@ class RoomStatus(Message):
     ready: bool
     since: float
     reason: str = ""
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict)
 
 
 class ServersAsked(Question):
@@ -51,7 +53,7 @@ class AuditQueried(Question):
 
 
 class RowsFound(Message):
-    """The answer to a query: column names, and rows of JSON values. `more` when cut at the limit."""
+    """The answer to a query: columns, and rows of JSON values. `more` when cut at the limit."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]

@@ -1,0 +1,63 @@
+"""The ASGI application: paths to endpoints, one answer per request, never a stack trace."""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from toolbus_common import health
+from toolbus_common.errors import ToolbusError
+from toolbus_common.room import Room
+from toolbus_ingress import jsonrpc
+from toolbus_ingress.endpoint import Endpoint, Receive, Send
+from toolbus_ingress.jsonrpc import Response
+
+log = logging.getLogger(__name__)
+
+_SERVER_PATH = re.compile(r"/mcp/([^/]+)")
+_HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
+_NOT_FOUND = jsonrpc.error(
+    404, jsonrpc.INVALID_REQUEST, "Nothing is served here; try /mcp or /mcp/<server>."
+)
+
+
+class App:
+    """Routes on `scope["path"]`, the path the server parsed, never on a URL built from headers."""
+
+    def __init__(self, endpoint: Endpoint, rooms: Callable[[], list[Room]]) -> None:
+        self._endpoint = endpoint
+        self._rooms = rooms
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            response = await self._route(scope, receive, send)
+        except Exception:
+            log.exception("request.failed")
+            response = jsonrpc.failure(
+                ToolbusError("Something failed inside; the log of ingress says what.")
+            )
+        if response is not None:
+            await _send(response, send)
+
+    async def _route(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
+        path: str = scope["path"]
+        if path == "/mcp":
+            return await self._endpoint.answer(scope, "", receive, send)
+        if path in _HEALTH:
+            status, content_type, body = health.answer(path, self._rooms())
+            return Response(status, body, ((b"content-type", content_type.encode()),))
+        match = _SERVER_PATH.fullmatch(path)
+        if match is None:
+            return _NOT_FOUND
+        return await self._endpoint.answer(scope, match[1], receive, send)
+
+
+async def _send(response: Response, send: Send) -> None:
+    headers = [(b"content-length", str(len(response.body)).encode()), *response.headers]
+    if response.body and not any(name == b"content-type" for name, _ in response.headers):
+        headers.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

@@ -1,0 +1,158 @@
+"""Which protocol era a request belongs to, and whether it keeps that era's rules."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any
+
+from toolbus_common.contracts import Era
+from toolbus_ingress.guard import Headers
+from toolbus_ingress.jsonrpc import (
+    BAD_REQUEST,
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    UNSUPPORTED_VERSION,
+    Response,
+    error,
+)
+
+MODERN = ("2026-07-28",)
+LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+
+META = "io.modelcontextprotocol/"
+VERSION = META + "protocolVersion"
+CAPABILITIES = META + "clientCapabilities"
+
+# Methods whose subject is repeated in the header Mcp-Name, and the parameter that holds it.
+_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_SENTINEL, _SENTINEL_END = "=?base64?", "?="
+
+
+class RuleBrokenError(Exception):
+    """The request breaks a rule of its era."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One JSON-RPC request or notification. `id` is raw JSON, empty for a notification."""
+
+    id: bytes
+    method: str
+    params: dict[str, Any]
+    era: Era
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The request's `_meta`."""
+        found = self.params.get("_meta")
+        return found if isinstance(found, dict) else {}
+
+
+def read(message: Any, request_id: bytes, headers: Headers) -> Request:
+    """The request in a parsed body; `request_id` is its id as raw JSON, empty for a notification.
+
+    Raises:
+        RuleBrokenError: with the answer the era prescribes.
+
+    """
+    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+        raise _broken(INVALID_REQUEST, "Send one JSON-RPC 2.0 request; batches are not accepted.")
+    method, params = message.get("method"), message.get("params", {})
+    if not isinstance(method, str):
+        raise _broken(INVALID_REQUEST, "The request names no method.", request_id)
+    if not isinstance(params, dict):
+        raise _broken(INVALID_PARAMS, "params must be an object.", request_id)
+    request = Request(request_id, method, params, _era(method, params, headers))
+    if request.era is Era.MODERN:
+        _check_modern(request, headers)
+    else:
+        _check_legacy(request, headers)
+    return request
+
+
+def _era(method: str, params: dict[str, Any], headers: Headers) -> Era:
+    meta = params.get("_meta")
+    if isinstance(meta, dict) and VERSION in meta:
+        return Era.MODERN
+    if method == "initialize":
+        return Era.LEGACY
+    version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+    legacy = not version or version in LEGACY or b"mcp-session-id" in headers
+    return Era.LEGACY if legacy else Era.MODERN
+
+
+def _check_modern(request: Request, headers: Headers) -> None:
+    """The ladder of MCP 2026-07-28: `_meta`, then headers, then the version."""
+    meta = request.meta
+    version = meta.get(VERSION)
+    if not isinstance(version, str) or not isinstance(meta.get(CAPABILITIES), dict):
+        raise _broken(
+            INVALID_PARAMS,
+            f"_meta must hold {VERSION} (a string) and {CAPABILITIES} (an object).",
+            request.id,
+        )
+    _check_headers(request, version, headers)
+    if version not in MODERN:
+        raise _broken(
+            UNSUPPORTED_VERSION,
+            f"Protocol version {version} is not served.",
+            request.id,
+            {"supported": list(MODERN), "requested": version},
+        )
+
+
+def _check_headers(request: Request, version: str, headers: Headers) -> None:
+    told = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+    if told != version:
+        raise _mismatch("MCP-Protocol-Version", told, version, request.id)
+    told = headers.get(b"mcp-method", b"").decode("latin-1")
+    if told != request.method:
+        raise _mismatch("Mcp-Method", told, request.method, request.id)
+    parameter = _NAMED.get(request.method)
+    if parameter is not None:
+        name = request.params.get(parameter)
+        told = decoded(headers.get(b"mcp-name", b""))
+        if isinstance(name, str) and told != name:
+            raise _mismatch("Mcp-Name", told, name, request.id)
+
+
+def _check_legacy(request: Request, headers: Headers) -> None:
+    version = headers.get(b"mcp-protocol-version")
+    if version is not None and request.method != "initialize":
+        told = version.decode("latin-1")
+        if told not in LEGACY:
+            raise _broken(
+                INVALID_REQUEST,
+                f"MCP-Protocol-Version {told} is not served; use one of {', '.join(LEGACY)}.",
+                request.id,
+            )
+
+
+def decoded(value: bytes) -> str:
+    """A header value as the protocol encodes it: plain ASCII, or base64 of UTF-8 in a sentinel."""
+    text = value.decode("latin-1")
+    if not (text.startswith(_SENTINEL) and text.endswith(_SENTINEL_END)):
+        return text
+    try:
+        inner = text[len(_SENTINEL) : -len(_SENTINEL_END)]
+        return base64.b64decode(inner, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return text
+
+
+def _mismatch(header: str, told: str, meant: str, request_id: bytes) -> RuleBrokenError:
+    sentence = f"The header {header} ({told[:128]!r}) must repeat the body's {meant[:128]!r}."
+    return _broken(HEADER_MISMATCH, sentence, request_id)
+
+
+def _broken(
+    code: int, sentence: str, request_id: bytes = b"null", data: Any = None
+) -> RuleBrokenError:
+    return RuleBrokenError(
+        error(BAD_REQUEST, code, sentence, request_id=request_id or b"null", data=data)
+    )

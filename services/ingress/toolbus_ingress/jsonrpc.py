@@ -1,0 +1,81 @@
+"""JSON-RPC answers: the only place where a failure's code becomes what a client sees."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from toolbus_common.errors import ToolbusError
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+HEADER_MISMATCH = -32020  # MCP 2026-07-28
+UNSUPPORTED_VERSION = -32022  # MCP 2026-07-28
+
+OK = 200
+BAD_REQUEST = 400
+UNAVAILABLE = 503
+
+# Our own codes lie outside the ranges JSON-RPC and MCP reserve (-32768 to -32000).
+# A refusal is an answer to the agent and travels as 200: older clients drop the body of anything
+# else. Only what an operator's load balancer must see too has an HTTP status of its own.
+_CODES: dict[str, tuple[int, int]] = {
+    "unauthorized": (-31001, 401),
+    "unknown_tool": (INVALID_PARAMS, OK),
+    "invalid": (INVALID_PARAMS, OK),
+    "refused": (-31002, OK),
+    "budget_exceeded": (-31003, OK),
+    "rate_exceeded": (-31004, OK),
+    "unavailable": (-31010, UNAVAILABLE),
+    "bus_down": (-31011, UNAVAILABLE),
+    "policy_down": (-31012, UNAVAILABLE),
+    "executor_down": (-31013, UNAVAILABLE),
+    "ledger_down": (-31014, UNAVAILABLE),
+    "overloaded": (-31015, UNAVAILABLE),
+    "upstream_failed": (-31020, OK),
+    "upstream_timeout": (-31021, OK),
+    "upstream_dead": (-31022, OK),
+    "breaker_open": (-31023, OK),
+    "upstream_fault": (-31024, OK),
+    "outcome_unknown": (-31030, OK),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One HTTP answer: status, JSON body, and headers beyond content type and length."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def result(request_id: bytes, body: bytes) -> Response:
+    """A result; both arguments are raw JSON."""
+    return Response(OK, b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, body))
+
+
+def error(
+    status: int, code: int, message: str, *, request_id: bytes = b"null", data: Any = None
+) -> Response:
+    """An error with a code of the protocol's own."""
+    told: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        told["data"] = data
+    body = b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id, msgspec.json.encode(told))
+    return Response(status, body)
+
+
+def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = "") -> Response:
+    """A failure of ours, as the client sees it: a sentence, and what to do in `data`."""
+    code, status = _CODES.get(failed.code, (INTERNAL_ERROR, 500))
+    data = {"code": failed.code, "retryable": failed.retryable, **failed.data}
+    if call_id:
+        data["callId"] = call_id
+    answer = error(status, code, failed.reason, request_id=request_id, data=data)
+    if status == UNAVAILABLE:
+        return Response(status, answer.body, ((b"retry-after", b"1"),))
+    return answer

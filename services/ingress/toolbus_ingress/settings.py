@@ -1,0 +1,23 @@
+"""What ingress is told by its environment."""
+
+from pydantic import Field
+
+from toolbus_common.settings import Settings as CommonSettings
+
+
+class Settings(CommonSettings):
+    """The shared settings, and the edge's own.
+
+    `allowed_hosts` and `allowed_origins` are comma-separated; an entry without a port covers
+    every port. Sizes are bytes, times seconds. `call_timeout` is every call's deadline;
+    `body_timeout` bounds how long a client may take to send a request.
+    """
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=1, le=65535)
+    allowed_hosts: str = "localhost,127.0.0.1,[::1]"
+    allowed_origins: str = "http://localhost,http://127.0.0.1,http://[::1]"
+    largest_body: int = Field(default=4 * 1024 * 1024, le=7 * 1024 * 1024)
+    body_timeout: float = Field(default=10.0, gt=0)
+    call_timeout: float = Field(default=60.0, gt=0)
+    most_in_flight: int = Field(default=2048, ge=1)

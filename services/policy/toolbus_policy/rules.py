@@ -1,0 +1,140 @@
+"""Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
+
+from dataclasses import dataclass
+
+from toolbus_common.contracts import Listing
+from toolbus_common.declared import MICRO, Budget, Key, Rate
+from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.grants import full_name, granted
+from toolbus_common.snapshot import Snapshot
+
+DEFAULT_SCOPE = "default"  # who pays when no customer is declared
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit of one level, by its name as users see it (`key:bot`, `team:support`)."""
+
+    level: str
+    budget: Budget | None = None
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A key with everything above it."""
+
+    key: str
+    team: str
+    scope: str
+    bounds: tuple[tuple[str, ...], ...]  # a tool must be granted by each of these
+    budgets: tuple[Limit, ...]
+    rates: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A yes: for whom, and at what price in micro-dollars."""
+
+    principal: Principal
+    charge: int
+
+    @property
+    def budgets(self) -> tuple[Limit, ...]:
+        """The budgets this call must fit: none when it is free."""
+        return self.principal.budgets if self.charge else ()
+
+
+class Judge:
+    """Decides against one snapshot; what does not depend on the call is worked out once.
+
+    A new snapshot is a new judge, so nothing outlives the configuration it came from.
+    """
+
+    MOST_REMEMBERED = 100_000
+
+    def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
+        self.version = snapshot.version
+        self._snapshot = snapshot
+        self._tools = {
+            full_name(server, tool.name)
+            for server, listing in catalogue.items()
+            for tool in listing.tools
+            if server in snapshot.declaration.servers
+        }
+        self._principals: dict[str, Principal] = {}
+        self._admissions: dict[tuple[str, str, str], Admission | None] = {}
+
+    def decide(self, proof: str, server: str, tool: str, now: float) -> Admission:
+        """Yes, or the error that says no.
+
+        Raises:
+            UnauthorizedError: the key is unknown, revoked or expired.
+            UnknownToolError: no such tool, or it is not granted: the two are told alike.
+
+        """
+        name, key = self._live(proof, now)
+        remembered = (name, server, tool)
+        try:
+            admission = self._admissions[remembered]
+        except KeyError:
+            admission = self._admit(self._principal(name, key), full_name(server, tool))
+            if len(self._admissions) < self.MOST_REMEMBERED:
+                self._admissions[remembered] = admission
+        if admission is None:
+            raise UnknownToolError.named(full_name(server, tool))
+        return admission
+
+    def owner(self, proof: str, now: float) -> tuple[str, str]:
+        """The key's name and who pays for it. Raises `UnauthorizedError`."""
+        name, key = self._live(proof, now)
+        return name, self._principal(name, key).scope
+
+    def _live(self, proof: str, now: float) -> tuple[str, Key]:
+        found = self._snapshot.key_for(proof, now)
+        if found is None:
+            raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
+        return found
+
+    def _admit(self, principal: Principal, name: str) -> Admission | None:
+        if name not in self._tools or not all(granted(b, name) for b in principal.bounds):
+            return None
+        return Admission(principal, price_of(name, self._snapshot.declaration.prices))
+
+    def _principal(self, name: str, key: Key) -> Principal:
+        principal = self._principals.get(name)
+        if principal is None:
+            principal = self._principals[name] = principal_of(name, key, self._snapshot)
+        return principal
+
+
+def principal_of(name: str, key: Key, snapshot: Snapshot) -> Principal:
+    """The key with its team and customer: grants intersect, limits add up."""
+    declared = snapshot.declaration
+    team = declared.teams.get(key.team)
+    customer_name = team.customer if team else ""
+    customer = declared.customers.get(customer_name)
+    levels = [(f"key:{name}", key.budget, key.rate)]
+    if team is not None:
+        levels.append((f"team:{key.team}", team.budget, team.rate))
+    if customer is not None:
+        levels.append((f"customer:{customer_name}", customer.budget, customer.rate))
+    bounds = [key.tools]
+    if team is not None and team.tools is not None:
+        bounds.append(team.tools)
+    return Principal(
+        key=name,
+        team=key.team,
+        scope=customer_name or DEFAULT_SCOPE,
+        bounds=tuple(bounds),
+        budgets=tuple(Limit(level, budget=budget) for level, budget, _ in levels if budget),
+        rates=tuple(Limit(level, rate=rate) for level, _, rate in levels if rate),
+    )
+
+
+def price_of(name: str, prices: dict[str, float]) -> int:
+    """A tool's price in micro-dollars: its own entry, else the longest pattern that covers it."""
+    if name in prices:
+        return round(prices[name] * MICRO)
+    covering = [pattern for pattern in prices if granted((pattern,), name)]
+    return round(prices[max(covering, key=len)] * MICRO) if covering else 0

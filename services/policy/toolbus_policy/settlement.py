@@ -1,0 +1,120 @@
+"""Settlement: outcomes end reservations; a reservation without an outcome ends by its time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import time
+
+import msgspec
+
+from toolbus_common.bus import StoredMessage
+from toolbus_common.contracts import CallFailed
+from toolbus_common.errors import ToolbusError
+from toolbus_common.room import Room
+from toolbus_policy.ledger import Ending, Ledger, Overdue
+
+log = logging.getLogger(__name__)
+
+REAP_SECONDS = 1.0
+MOST_PER_SCRIPT = 500
+
+
+class Outcome(msgspec.Struct):
+    """What settlement reads of an outcome fact."""
+
+    fact: str
+    call_id: str
+    scope: str
+    charge: int = 0
+    reserved: bool = False
+    sent: bool = True
+
+
+@dataclass(slots=True)
+class Settlement:
+    """Hears outcomes, and looks after reservations whose outcome never came."""
+
+    room: Room
+    ledger: Ledger
+    scopes: Callable[[], Iterable[str]]
+    caught_up: bool = field(default=False)
+
+    async def hear(self, messages: list[StoredMessage]) -> None:
+        """End the reservations these outcomes are about, then acknowledge.
+
+        Telling an ending twice is harmless, so a batch that failed half-way simply comes again.
+        """
+        endings = [e for message in messages for e in endings_of(message.data)]
+        for start in range(0, len(endings), MOST_PER_SCRIPT):
+            await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
+        for message in messages:
+            await message.done()
+        self.caught_up = not messages or messages[-1].pending == 0
+
+    async def reap(self) -> None:
+        """Without end: refund what was never handed over, charge what was and never came back.
+
+        Only while every outcome in the stream has been heard, else a slow policy would charge
+        calls whose outcome is waiting for it.
+        """
+        while True:
+            await asyncio.sleep(REAP_SECONDS)
+            if not self.caught_up:
+                continue
+            try:
+                for scope in self.scopes():
+                    await self._reap(await self.ledger.overdue(scope))
+            except ToolbusError as error:
+                log.warning("settlement.reap_failed", extra={"reason": error.reason})
+
+    async def _reap(self, overdue: list[Overdue]) -> None:
+        for late in overdue:
+            if late.dispatched:
+                await self.room.facts.record(unknown_outcome(late))
+        if overdue:
+            endings = [
+                Ending(late.rid, late.scope, "unknown" if late.dispatched else "refund")
+                for late in overdue
+            ]
+            await self.ledger.settle(endings)
+            log.info("settlement.reaped", extra={"calls": len(overdue)})
+
+
+def endings_of(lines: bytes) -> list[Ending]:
+    """The reservations one message of facts ends. A line that is no outcome is passed over."""
+    endings = []
+    for line in lines.split(b"\n"):
+        try:
+            outcome = msgspec.json.decode(line, type=Outcome)
+        except msgspec.DecodeError:
+            log.error("settlement.unreadable_fact")  # noqa: TRY400 - the line itself is not logged
+            continue
+        if outcome.reserved:
+            how = "settle" if outcome.sent else "refund"
+            endings.append(
+                Ending(outcome.call_id, outcome.scope, how, outcome.charge)  # type: ignore[arg-type]
+            )
+    return endings
+
+
+def unknown_outcome(late: Overdue) -> CallFailed:
+    """The fact about a call that was handed over and never heard of again: charged in full."""
+    server, tool, key, trace, parent = late.about.split("|")
+    return CallFailed(
+        id=f"{late.rid}.unknown",
+        at=time(),
+        scope=late.scope,
+        call_id=late.rid,
+        parent_id=parent,
+        trace_id=trace,
+        key=key,
+        server=server,
+        tool=tool,
+        charge=late.amount,
+        # Already ended in the ledger: settlement must not take this for a second ending.
+        reserved=False,
+        code="outcome_unknown",
+        reason="No outcome came by the deadline; it may have happened, so it is charged in full.",
+        sent=True,
+    )
