@@ -1,0 +1,181 @@
+"""The ledger on a real Valkey: exact under races, each reservation ended once, never fresh."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import time
+
+import pytest
+import redis.asyncio as redis
+
+from harness.engines import ValkeyServer
+from toolbus_common.declared import Budget, Period, Rate
+from toolbus_common.errors import BudgetExceededError, LedgerDownError, RateExceededError
+from toolbus_policy.ledger import Claim, Ending, Ledger
+from toolbus_policy.rules import Admission, Limit, Principal
+
+
+class RememberedEpochs:
+    """Epochs in memory: what the bus would remember."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    async def known(self, scope: str) -> str | None:
+        return self.kept.get(scope)
+
+    async def begin(self, scope: str, epoch: str) -> str:
+        return self.kept.setdefault(scope, epoch)
+
+
+def admission(
+    charge: int, *, usd: float = 0.01, team_usd: float | None = None, rate: Rate | None = None
+) -> Admission:
+    budgets = [Limit("key:bot", budget=Budget(usd=usd, per=Period.DAY))]
+    if team_usd is not None:
+        budgets.append(Limit("team:ops", budget=Budget(usd=team_usd, per=Period.MONTH)))
+    rates = (Limit("key:bot", rate=rate),) if rate else ()
+    principal = Principal("bot", "ops", "acme", (("*",),), tuple(budgets), rates)
+    return Admission(principal, charge)
+
+
+def claim(rid: str, wanted: Admission, due: float | None = None) -> Claim:
+    return Claim(rid, wanted, "clock|now|bot|trace|", due or time() + 60)
+
+
+async def counters(url: str, level: str = "key:bot") -> dict[str, int]:
+    async with redis.Redis.from_url(url) as client:
+        raw = await client.hgetall(f"{{acme}}:level:{level}")
+    return {name.decode(): int(value) for name, value in raw.items()}
+
+
+@pytest.fixture
+async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
+    opened = Ledger(valkey_url, RememberedEpochs())
+    yield opened
+    await opened.close()
+
+
+async def test_a_race_for_the_last_dollar_never_overshoots(ledger: Ledger, valkey_url: str) -> None:
+    wanted = admission(100, usd=0.0042)  # 42 calls of 100 micro-dollars
+
+    async def attempt(n: int) -> bool:
+        try:
+            await ledger.reserve(claim(f"r{n}", wanted))
+        except BudgetExceededError:
+            return False
+        return True
+
+    won = await asyncio.gather(*(attempt(n) for n in range(500)))
+    assert sum(won) == 42
+    assert (await counters(valkey_url))["held"] == 4200
+
+
+async def test_a_denial_names_the_level_the_limit_and_the_reset(ledger: Ledger) -> None:
+    with pytest.raises(BudgetExceededError, match=r"key:bot .* of \$0.01 per day; it resets at 20"):
+        await ledger.reserve(claim("r", admission(10_001)))
+
+
+async def test_a_denied_level_leaves_every_other_level_untouched(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    with pytest.raises(BudgetExceededError, match="team:ops"):
+        await ledger.reserve(claim("r", admission(100, team_usd=0.00001)))
+    assert (await counters(valkey_url)).get("held", 0) == 0
+
+
+async def test_a_reservation_repeated_under_its_id_is_held_once(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    for _ in range(3):
+        await ledger.reserve(claim("same", admission(100)))
+    assert (await counters(valkey_url))["held"] == 100
+
+
+async def test_a_settlement_told_twice_charges_once(ledger: Ledger, valkey_url: str) -> None:
+    await ledger.reserve(claim("r", admission(100)))
+    ending = Ending("r", "acme", "settle", 100)
+    await ledger.settle([ending, ending])
+    await ledger.settle([ending])
+    found = await counters(valkey_url)
+    assert (found["spent"], found["held"]) == (100, 0)
+
+
+async def test_a_refund_gives_everything_back(ledger: Ledger, valkey_url: str) -> None:
+    await ledger.reserve(claim("r", admission(100, team_usd=1)))
+    await ledger.settle([Ending("r", "acme", "refund")])
+    for level in ("key:bot", "team:ops"):
+        found = await counters(valkey_url, level)
+        assert (found["spent"], found["held"]) == (0, 0)
+
+
+async def test_more_than_was_reserved_is_charged_and_kept_as_debt(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    await ledger.reserve(claim("r", admission(100)))
+    await ledger.settle([Ending("r", "acme", "settle", 150)])
+    found = await counters(valkey_url)
+    assert (found["spent"], found["debt"]) == (150, 50)
+
+
+async def test_an_overdue_call_that_was_handed_over_is_charged_in_full_and_correctable(
+    ledger: Ledger, valkey_url: str
+) -> None:
+    await ledger.reserve(claim("r", admission(100), due=time() - 1))
+    ledger.dispatch("acme", "r")
+    await ledger._marks.drain()
+    overdue = await ledger.overdue("acme")
+    assert [(late.rid, late.dispatched, late.amount) for late in overdue] == [("r", True, 100)]
+    await ledger.settle([Ending("r", "acme", "unknown")])
+    assert (await counters(valkey_url))["spent"] == 100
+    await ledger.settle([Ending("r", "acme", "refund")])  # the late word: nothing was sent
+    found = await counters(valkey_url)
+    assert (found["spent"], found["held"]) == (0, 0)
+
+
+async def test_an_overdue_call_that_was_never_handed_over_is_not_dispatched(
+    ledger: Ledger,
+) -> None:
+    await ledger.reserve(claim("r", admission(100), due=time() - 1))
+    assert [late.dispatched for late in await ledger.overdue("acme")] == [False]
+    assert await ledger.overdue("acme") == []  # claimed: another replica leaves it alone
+
+
+async def test_a_rate_lets_its_burst_pass_and_says_when_to_retry(ledger: Ledger) -> None:
+    wanted = admission(0, rate=Rate(calls=3, per=Period.MINUTE))
+    for n in range(3):
+        await ledger.reserve(claim(f"r{n}", wanted))
+    with pytest.raises(RateExceededError, match=r"3 calls per minute; retry in (1\d|20)") as caught:
+        await ledger.reserve(claim("r3", wanted))
+    assert 0 < caught.value.data["retry_after"] <= 20
+
+
+async def test_a_rate_denial_holds_no_money(ledger: Ledger, valkey_url: str) -> None:
+    wanted = admission(100, rate=Rate(calls=1, per=Period.HOUR))
+    await ledger.reserve(claim("r1", wanted))
+    with pytest.raises(RateExceededError):
+        await ledger.reserve(claim("r2", wanted))
+    assert (await counters(valkey_url))["held"] == 100
+
+
+async def test_an_emptied_redis_is_never_a_fresh_budget(ledger: Ledger, valkey_url: str) -> None:
+    await ledger.reserve(claim("r1", admission(100)))
+    async with redis.Redis.from_url(valkey_url) as client:
+        await client.flushall()
+    for rid in ("r2", "r3"):
+        with pytest.raises(LedgerDownError, match="lost its counters"):
+            await ledger.reserve(claim(rid, admission(100)))
+
+
+async def test_a_killed_redis_refuses_and_a_restarted_one_remembers(
+    own_valkey: ValkeyServer,
+) -> None:
+    ledger = Ledger(own_valkey.url, RememberedEpochs())
+    await ledger.reserve(claim("r1", admission(100)))
+    await asyncio.sleep(1.1)  # appendfsync everysec: a second is what may be lost
+    own_valkey.kill()
+    with pytest.raises(LedgerDownError, match="cannot be reached"):
+        await ledger.reserve(claim("r2", admission(100)))
+    own_valkey.start()
+    await ledger.reserve(claim("r3", admission(100)))
+    assert (await counters(own_valkey.url))["held"] == 200
+    await ledger.close()
