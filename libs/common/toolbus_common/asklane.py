@@ -30,10 +30,8 @@ class AskLane:
         self._bus = bus
         self._service: Service | None = None
 
-    async def answer(
-        self, answers: dict[type[Question], Answer], status: Callable[[], RoomStatus]
-    ) -> None:
-        """Begin to answer: `answers` once per room, `status` by every replica."""
+    async def open(self, status: Callable[[], RoomStatus]) -> None:
+        """Every replica tells its own status from now on."""
 
         def tell(_payload: bytes, _subject: str, reply: str) -> None:
             if reply:
@@ -41,6 +39,9 @@ class AskLane:
                 task.add_done_callback(_logged)
 
         await self._bus.subscribe(StatusAsked.SUBJECT, tell)
+
+    async def answer(self, answers: dict[type[Question], Answer]) -> None:
+        """Begin to answer these: each question is answered by one replica of the room."""
         self._service = await add_service(
             self._bus.client,
             ServiceConfig(name=f"toolbus-{self._room}", version=VERSION, queue_group=self._room),

@@ -53,6 +53,7 @@ class Room:
         self._hears: list[tuple[int, float, Batch]] = []
         self._watches: list[tuple[str, Watcher]] = []
         self._resources: list[Resource] = []
+        self._condition: Callable[[], Awaitable[None]] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._caught_up: list[asyncio.Event] = []
         self._since = time()
@@ -104,6 +105,10 @@ class Room:
     def needs(self, resource: Resource) -> None:
         """Enter a resource once the bus is there, leave it after the last call ended."""
         self._resources.append(resource)
+
+    def stands_by(self, condition: Callable[[], Awaitable[None]]) -> None:
+        """Hear and answer only once this returns; until then `why_not` says what is missing."""
+        self._condition = condition
 
     async def bucket(self, name: str) -> Bucket:
         """A declared bucket, once the room runs."""
@@ -170,11 +175,26 @@ class Room:
         self.facts.restore()
         for contract, handler in self._serves:
             await self.calls.serve(contract, "*", handler, self.name)
-        await self.asks.answer(self._answers, self.status)
-        for most, seconds, batch in self._hears:
-            self.spawn(self._hear(most, seconds, batch))
+        await self.asks.open(self.status)
+        if self._condition is None:
+            await self._take_part()
+        else:
+            self.spawn(self._take_part_after(self._condition))
         self.ready = True
         log.info("room.ready", extra={"pid": getpid(), "instance": self.facts.producer})
+
+    async def _take_part(self) -> None:
+        await self.asks.answer(self._answers)
+        for most, seconds, handler in self._hears:
+            self.spawn(self._hear(most, seconds, handler))
+
+    async def _take_part_after(self, condition: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await condition()
+            await self._take_part()
+        except Exception:
+            self.ready = False
+            log.exception("room.not_begun")
 
     async def _hear(self, most: int, seconds: float, handler: Batch) -> None:
         async for messages in self.bus.consume(FACTS, self.name, most, seconds):
