@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._exact = plan.exact
         self._tally = tally
         self._number = number
-        self._sent = 0
+        self.sent = 0
         self._marker = b""
         self._began = 0.0
         self._buffer = b""
@@ -105,8 +105,8 @@ class Connection(asyncio.Protocol):
             self._ask()
 
     def _ask(self) -> None:
-        self._sent += 1
-        self._marker = b"%03d%05d" % (self._number, self._sent % 100_000)
+        self.sent += 1
+        self._marker = b"%03d%05d" % (self._number, self.sent % 100_000)
         self._began = perf_counter()
         self._transport.write(self._request.replace(b"@@@@@@@@", self._marker))
 
@@ -141,6 +141,7 @@ async def run(plan: Plan) -> dict[str, object]:
     count = len(found)
     return {
         "requests": count,
+        "all_requests": sum(connection.sent for connection in connections),
         "wrong": tally.wrong,
         "example": tally.example,
         "per_second": count / took,

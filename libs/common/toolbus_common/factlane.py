@@ -64,6 +64,8 @@ class FactWriter:
                     await asyncio.shield(self._retrying)
         if self._retrying is not None:
             self._retrying.cancel()
+        async with self._spooling:
+            self._spool.close()
 
     def _line(self, fact: Fact) -> bytes:
         self._seq += 1

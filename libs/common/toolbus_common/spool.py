@@ -1,9 +1,11 @@
-"""A bounded file of facts not yet acknowledged: nothing is lost while the bus is down."""
+"""A bounded file of facts the stream has not acknowledged: none is lost while the bus is down."""
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 _HEAD = struct.Struct(">HHI")  # lengths of subject, message id and payload
@@ -29,39 +31,102 @@ class Envelope:
 
 
 class Spool:
-    """Appends with fsync, replays in order, and is emptied once all of it is acknowledged."""
+    """Appends with fsync, replays in order, and is emptied once all of it is acknowledged.
+
+    Replicas that share a directory each hold a file of their own, locked as long as they live;
+    whoever opens the spool takes over the records of those that died.
+    """
 
     def __init__(self, path: Path, most_bytes: int) -> None:
         self._path = path
         self._most = most_bytes
+        self._file = -1
+        self._end = 0  # after the last whole record: a torn one behind it is written over
 
     def append(self, envelopes: list[Envelope]) -> None:
         """Write through to the disk. Raises `SpoolFullError` before it would pass its bound."""
+        self._open()
         data = b"".join(envelope.encode() for envelope in envelopes)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            if file.tell() + len(data) > self._most:
-                raise SpoolFullError(f"{self._path} would pass {self._most} bytes")
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        if self._end + len(data) > self._most:
+            raise SpoolFullError(f"{self._path} would pass {self._most} bytes")
+        os.ftruncate(self._file, self._end)
+        view = memoryview(data)
+        at = self._end
+        while view:
+            written = os.pwrite(self._file, view, at)
+            view, at = view[written:], at + written
+        os.fsync(self._file)
+        self._end = at
 
     def replay(self) -> Iterator[Envelope]:
         """What was written; a record torn by a crash ends the replay, it was never promised."""
-        data = self._path.read_bytes() if self._path.exists() else b""
-        at = 0
-        while at + _HEAD.size <= len(data):
-            subject, message_id, payload = _HEAD.unpack_from(data, at)
-            at += _HEAD.size
-            if at + subject + message_id + payload > len(data):
-                return
-            yield Envelope(
-                data[at : at + subject].decode(),
-                data[at + subject : at + subject + message_id].decode(),
-                data[at + subject + message_id : at + subject + message_id + payload],
-            )
-            at += subject + message_id + payload
+        self._open()
+        yield from _records(_content(self._file))
 
     def clear(self) -> None:
         """Everything in it is in the stream now."""
-        self._path.unlink(missing_ok=True)
+        self._open()
+        os.ftruncate(self._file, 0)
+        self._end = 0
+
+    def close(self) -> None:
+        """Let another process take the records over."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> None:
+        if self._file >= 0:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for number in count():
+            self._file = _locked(self._path.with_name(f"{self._path.name}.{number}"))
+            if self._file >= 0:
+                break
+        self._end = sum(len(record.encode()) for record in _records(_content(self._file)))
+        self._take_over_the_dead()
+
+    def _take_over_the_dead(self) -> None:
+        for path in sorted(self._path.parent.glob(f"{self._path.name}.*")):
+            file = _locked(path)
+            if file < 0:
+                continue
+            try:
+                records = list(_records(_content(file)))
+                if records:
+                    self.append(records)
+                    os.ftruncate(file, 0)
+            except SpoolFullError:
+                pass  # they stay where they are, for the next to open the spool
+            finally:
+                os.close(file)
+
+
+def _locked(path: Path) -> int:
+    """The open file, or -1 while another process holds it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return -1
+    return file
+
+
+def _content(file: int) -> bytes:
+    return os.pread(file, os.fstat(file).st_size, 0)
+
+
+def _records(data: bytes) -> Iterator[Envelope]:
+    at = 0
+    while at + _HEAD.size <= len(data):
+        subject, message_id, payload = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        if at + subject + message_id + payload > len(data):
+            return
+        yield Envelope(
+            data[at : at + subject].decode(),
+            data[at + subject : at + subject + message_id].decode(),
+            data[at + subject + message_id : at + subject + message_id + payload],
+        )
+        at += subject + message_id + payload

@@ -41,17 +41,13 @@ def dump(value: Any) -> bytes:
 
 def _refuse_depth(value: Any) -> None:
     level, depth = [value], 0
-    while level:
+    while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
-        if depth > DEEPEST + 1:
+        if depth > DEEPEST:
             raise StrictJSONError(f"nested deeper than {DEEPEST}")
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                below.extend(item.values())
-            elif isinstance(item, list):
-                below.extend(item)
-        level = below
+        level = [
+            inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
+        ]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

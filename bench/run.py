@@ -1,0 +1,270 @@
+"""`make bench`: direct to an upstream and through Toolbus, side by side, replies checked.
+
+Key, grant, budget, rate limit, durable intent, settlement and audit are all on. CPU per call is
+that of every Toolbus process with NATS and Valkey, counted until the last fact of the load is a
+row in ClickHouse. The load generator and the upstream share the machine and are not counted.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from load import Plan
+from processes import cpu_seconds, family, name_of, resident_mb
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+SECRET = "tbk_bench_" + "0123456789abcdef" * 2
+VERSION = "2026-07-28"
+# figure -> (fused, apart, whether less is better)
+DEMANDS = {
+    "calls_per_second": (6500.0, 4500.0, False),
+    "cpu_us_per_call": (240.0, 330.0, True),
+    "added_p50_ms": (0.9, 1.5, True),
+    "p99_ms": (20.0, 25.0, True),
+    "list_p50_ms": (5.0, 5.0, True),
+    "ready_seconds": (5.0, 5.0, True),
+    "idle_rss_mb": (900.0, 900.0, True),
+}
+console = Console()
+
+
+def main() -> int:
+    """Run it; 0 when every demand is met."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--seconds", type=float, default=5.0)
+    asked.add_argument("--mode", choices=("fused", "apart", "both"), default="both")
+    options = asked.parse_args()
+    modes = ("fused", "apart") if options.mode == "both" else (options.mode,)
+    report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": _machine()}
+    for mode in modes:
+        report[mode] = _measure(mode, options.rounds, options.seconds)
+        _show(mode, report[mode])
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    path = results / f"spine-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"saved {path.relative_to(HERE.parent)}")
+    return 0 if all(_met(mode, report[mode]) for mode in modes) else 1
+
+
+def _measure(mode: str, rounds: int, seconds: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
+        port = _free_port()
+        echo = _start([str(HERE / "echo_upstream.py"), "--port", str(port), "--tools", "500"])
+        try:
+            return _with_toolbus(mode, Path(directory), port, rounds, seconds)
+        finally:
+            _end(echo)
+
+
+def _with_toolbus(
+    mode: str, directory: Path, echo_port: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    config = directory / "toolbus.yaml"
+    config.write_text(_configuration(echo_port))
+    ready_file, port = directory / "ready.json", _free_port()
+    command = ["-m", "toolbus_cli.main", "up", "-c", str(config), "--port", str(port)]
+    command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
+    began = monotonic()
+    with (directory / "log").open("wb") as log:
+        gateway = _start([*command, *(["--apart"] if mode == "apart" else [])], log)
+        try:
+            _wait(ready_file.exists, 30, f"toolbus up is not ready: {directory / 'log'}")
+            ready = monotonic() - began
+            endpoint = f"http://127.0.0.1:{port}/mcp"
+            _wait(lambda: _answers(endpoint), 15, "the echo tool is not listed")
+            figures = _figures(gateway.pid, endpoint, echo_port, rounds, seconds)
+            return figures | {"ready_seconds": ready}
+        except BaseException:
+            console.print((directory / "log").read_text()[-4000:])
+            raise
+        finally:
+            _end(gateway)
+
+
+def _figures(
+    gateway: int, endpoint: str, echo_port: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    sleep(2)
+    pids = [pid for pid in family(gateway) if not name_of(pid).startswith("echo")]
+    figures: dict[str, Any] = {"idle_rss_mb": resident_mb(pids), "rounds": []}
+    direct = f"http://127.0.0.1:{echo_port}/mcp"
+    for number in range(rounds):
+        seen = {
+            "direct_1": _load(direct, "echo", "", 1, seconds / 2),
+            "direct_64": _load(direct, "echo", "", 64, seconds / 2),
+            "through_1": _load(endpoint, "echo__echo", SECRET, 1, seconds / 2),
+            "list_1": _load(endpoint, "", SECRET, 1, seconds / 2),
+        }
+        seen["through_64"] = _counted(pids, endpoint, seconds)
+        figures["rounds"].append(seen)
+        console.print(
+            f"round {number + 1}: direct {seen['direct_64']['per_second']:,.0f}/s, "
+            f"through {seen['through_64']['per_second']:,.0f}/s"
+        )
+    return figures | _medians(figures["rounds"])
+
+
+def _counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
+    """The load at concurrency 64, and the CPU of each process until its facts are all rows."""
+    before = {pid: cpu_seconds(pid) for pid in pids}
+    seen = _load(endpoint, "echo__echo", SECRET, 64, seconds)
+    _quiet(pids)
+    used = {pid: cpu_seconds(pid) - before[pid] for pid in pids}
+    calls = seen["all_requests"]
+    by_name: dict[str, float] = {}
+    for pid, cpu in used.items():
+        by_name[name_of(pid)] = by_name.get(name_of(pid), 0.0) + cpu / calls * 1e6
+    seen["cpu_us_by_process"] = {name: round(us, 1) for name, us in sorted(by_name.items())}
+    seen["cpu_us_per_call"] = sum(used.values()) / calls * 1e6
+    return seen
+
+
+def _quiet(pids: list[int]) -> None:
+    """Wait until audit and settlement have caught up: until a second costs next to nothing."""
+    for _ in range(30):
+        before = sum(map(cpu_seconds, pids))
+        sleep(1)
+        if sum(map(cpu_seconds, pids)) - before < 0.08:
+            return
+
+
+def _load(url: str, tool: str, key: str, connections: int, seconds: float) -> dict[str, Any]:
+    method = "tools/call" if tool else "tools/list"
+    params: dict[str, Any] = {"name": tool, "arguments": {"text": "@@@@@@@@ bench"}} if tool else {}
+    params["_meta"] = {
+        "io.modelcontextprotocol/protocolVersion": VERSION,
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
+    }
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    headers = {"MCP-Protocol-Version": VERSION, "Mcp-Method": method}
+    plan = Plan(
+        url=url,
+        key=key,
+        body=json.dumps(body, separators=(",", ":")),
+        headers=headers | ({"Mcp-Name": tool} if tool else {}),
+        expect=' bench"' if tool else '"tools":[',
+        connections=connections,
+        seconds=seconds,
+        exact=bool(tool),
+    )
+    command = [sys.executable, str(HERE / "load.py"), json.dumps(asdict(plan))]
+    told = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
+    seen: dict[str, Any] = json.loads(told.stdout)
+    if seen["wrong"]:
+        raise SystemExit(f"{seen['wrong']} wrong answers from {url}: {seen['example']}")
+    return seen
+
+
+def _medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    def median(load: str, figure: str) -> float:
+        return statistics.median(seen[load][figure] for seen in rounds)
+
+    return {
+        "direct_per_second": median("direct_64", "per_second"),
+        "calls_per_second": median("through_64", "per_second"),
+        "ratio_to_direct": median("through_64", "per_second") / median("direct_64", "per_second"),
+        "cpu_us_per_call": median("through_64", "cpu_us_per_call"),
+        "direct_p50_ms": median("direct_1", "p50_ms"),
+        "through_p50_ms": median("through_1", "p50_ms"),
+        "added_p50_ms": median("through_1", "p50_ms") - median("direct_1", "p50_ms"),
+        "p99_ms": median("through_64", "p99_ms"),
+        "list_p50_ms": median("list_1", "p50_ms"),
+    }
+
+
+def _met(mode: str, figures: dict[str, Any]) -> bool:
+    return all(_meets(mode, name, figures[name]) for name in DEMANDS)
+
+
+def _meets(mode: str, name: str, value: float) -> bool:
+    fused, apart, less = DEMANDS[name]
+    demand = fused if mode == "fused" else apart
+    return value <= demand if less else value >= demand
+
+
+def _show(mode: str, figures: dict[str, Any]) -> None:
+    table = Table(title=f"Toolbus {mode}, medians of {len(figures['rounds'])} rounds")
+    for column in ("figure", "measured", "demanded", ""):
+        table.add_column(column)
+    for name, (fused, apart, less) in DEMANDS.items():
+        demand = f"{'≤' if less else '≥'} {fused if mode == 'fused' else apart:g}"
+        verdict = "met" if _meets(mode, name, figures[name]) else "[bold red]missed[/]"
+        table.add_row(name, f"{figures[name]:,.2f}", demand, verdict)
+    for name in ("direct_per_second", "ratio_to_direct", "direct_p50_ms", "through_p50_ms"):
+        table.add_row(name, f"{figures[name]:,.2f}", "", "")
+    console.print(table)
+    last = figures["rounds"][-1]["through_64"]["cpu_us_by_process"]
+    console.print("CPU µs per call:", ", ".join(f"{name} {us}" for name, us in last.items()))
+
+
+def _configuration(echo_port: int) -> str:
+    return f"""
+servers:
+  echo: {{url: "http://127.0.0.1:{echo_port}/mcp"}}
+keys:
+  bench: {{secret: "{SECRET}", tools: ["echo__*"], budget: {{usd: 1000000, per: month}},
+          rate: {{calls: 100000000, per: minute}}}}
+prices: {{"echo__echo": 0.001}}
+"""
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        _load(endpoint, "echo__echo", SECRET, 1, 0.1)
+    except (SystemExit, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _start(command: list[str], log: Any = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, *command], stdout=log, stderr=log)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(40)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _wait(condition: Any, seconds: float, complaint: str) -> None:
+    give_up = monotonic() + seconds
+    while not condition():
+        if monotonic() > give_up:
+            raise SystemExit(complaint)
+        sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _machine() -> dict[str, Any]:
+    return {"cores": os.cpu_count(), "python": platform.python_version(), "os": platform.release()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Which era a request belongs to, and how a broken rule is answered."""
+
+import json
+from typing import Any
+
+import pytest
+
+from toolbus_common.contracts import Era
+from toolbus_ingress.eras import CAPABILITIES, VERSION, RuleBrokenError, decoded, read
+
+NOW = "2026-07-28"
+
+
+def message(method: str = "tools/list", meta: Any = None, **params: Any) -> dict[str, Any]:
+    if meta is not None:
+        params["_meta"] = meta
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+def modern_meta(version: str = NOW) -> dict[str, Any]:
+    return {VERSION: version, CAPABILITIES: {}}
+
+
+def headers(method: str = "tools/list", name: str | None = None) -> dict[bytes, bytes]:
+    found = {b"mcp-protocol-version": NOW.encode(), b"mcp-method": method.encode()}
+    return found if name is None else found | {b"mcp-name": name.encode()}
+
+
+def refusal(told: Any, heads: dict[bytes, bytes]) -> tuple[int, dict[str, Any]]:
+    with pytest.raises(RuleBrokenError) as caught:
+        read(told, b"1", heads)
+    return caught.value.response.status, json.loads(caught.value.response.body)["error"]
+
+
+def test_a_modern_request_is_modern() -> None:
+    assert read(message(meta=modern_meta()), b"1", headers()).era is Era.MODERN
+
+
+@pytest.mark.parametrize("heads", [{}, {b"mcp-protocol-version": b"2025-06-18"}])
+def test_a_request_without_modern_marks_is_legacy(heads: dict[bytes, bytes]) -> None:
+    assert read(message(), b"1", heads).era is Era.LEGACY
+
+
+def test_initialize_is_legacy_even_with_a_method_header() -> None:
+    assert read(message("initialize"), b"1", {b"mcp-method": b"initialize"}).era is Era.LEGACY
+
+
+def test_a_modern_body_without_the_version_header_is_a_mismatch() -> None:
+    status, error = refusal(message(meta=modern_meta()), {b"mcp-method": b"tools/list"})
+    assert (status, error["code"]) == (400, -32020)
+
+
+def test_a_modern_header_without_meta_is_invalid() -> None:
+    status, error = refusal(message(), headers())
+    assert (status, error["code"]) == (400, -32602)
+
+
+@pytest.mark.parametrize("missing", [VERSION, CAPABILITIES])
+def test_both_meta_members_are_required(missing: str) -> None:
+    meta = modern_meta()
+    del meta[missing]
+    status, error = refusal(message(meta=meta), headers())
+    assert (status, error["code"]) == (400, -32602)
+
+
+def test_an_unserved_version_is_answered_with_those_that_are() -> None:
+    heads = headers() | {b"mcp-protocol-version": b"2099-01-01"}
+    status, error = refusal(message(meta=modern_meta("2099-01-01")), heads)
+    assert (status, error["code"]) == (400, -32022)
+    assert error["data"] == {"supported": [NOW], "requested": "2099-01-01"}
+
+
+@pytest.mark.parametrize("told", [None, "tools/call"])
+def test_the_method_header_must_repeat_the_body(told: str | None) -> None:
+    heads = headers()
+    del heads[b"mcp-method"]
+    if told:
+        heads[b"mcp-method"] = told.encode()
+    status, error = refusal(message(meta=modern_meta()), heads)
+    assert (status, error["code"]) == (400, -32020)
+
+
+def test_the_name_header_must_repeat_the_tool() -> None:
+    told = message("tools/call", modern_meta(), name="a__b")
+    status, error = refusal(told, headers("tools/call", "a__c"))
+    assert (status, error["code"]) == (400, -32020)
+    assert read(told, b"1", headers("tools/call", "a__b")).params["name"] == "a__b"
+
+
+def test_an_encoded_name_header_is_decoded() -> None:
+    assert decoded(b"=?base64?w6Q=?=") == "ä"
+    assert decoded(b"=?base64?!!?=") == "=?base64?!!?="
+
+
+def test_an_unknown_legacy_version_header_is_refused() -> None:
+    heads = {b"mcp-protocol-version": b"1999-01-01", b"mcp-session-id": b"s"}
+    status, _ = refusal(message(), heads)
+    assert status == 400
+
+
+@pytest.mark.parametrize("told", [[], [message()], "x", {"jsonrpc": "1.0", "id": 1}])
+def test_what_is_no_single_request_is_refused(told: Any) -> None:
+    status, error = refusal(told, {})
+    assert (status, error["code"]) == (400, -32600)

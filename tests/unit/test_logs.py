@@ -1,0 +1,71 @@
+"""No secret leaves through a log line, whichever way it got into it."""
+
+import json
+import logging
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_common.logs import JsonFormatter, TextFormatter, redacted
+from toolbus_common.permissions import new_seed
+
+CANARIES = [
+    "tbk_bot_Zm9vYmFyYmF6cXV4",
+    "Bearer abc.def-ghi_jkl",
+    "bearer  abcdefgh12345",
+    "password=hunter22",
+    "https://x/y?token=abcdef&z=1",
+    "redis://user:pa55word@host:6379",
+    "redis://:pa55word@host:6379",
+    new_seed(),
+]
+LEAKS = ["Zm9vYmFyYmF6cXV4", "abc.def", "abcdefgh", "hunter22", "abcdef&", "pa55word"]
+
+
+def record(message: str, **fields: object) -> logging.LogRecord:
+    made = logging.makeLogRecord({"msg": message, "levelname": "INFO", "levelno": logging.INFO})
+    vars(made).update(fields)
+    return made
+
+
+def leaks(text: str) -> list[str]:
+    return [leak for leak in [*LEAKS, CANARIES[-1]] if leak in text]
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter("policy"), TextFormatter()])
+@pytest.mark.parametrize("canary", CANARIES)
+def test_a_secret_is_struck_out_of_message_fields_and_traceback(
+    formatter: logging.Formatter, canary: str
+) -> None:
+    try:
+        int(f"not a number: {canary}")
+    except ValueError:
+        traceback = sys.exc_info()
+    line = formatter.format(
+        record(f"said {canary}", field=canary, nested={"headers": [canary]}, exc_info=traceback)
+    )
+    assert leaks(line) == []
+    assert "[redacted]" in line
+
+
+def test_a_json_line_is_one_line_of_json_naming_room_and_event() -> None:
+    line = JsonFormatter("policy").format(record("call.denied", call_id="c1", many="a\nb"))
+    told = json.loads(line)
+    assert "\n" not in line
+    assert (told["room"], told["event"], told["call_id"]) == ("policy", "call.denied", "c1")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["at"])
+
+
+@given(canary=st.sampled_from(CANARIES), text=st.text(max_size=40))
+def test_a_json_line_stays_json_after_redaction(canary: str, text: str) -> None:
+    line = JsonFormatter("r").format(record("event", field=f"{text} {canary} {text}"))
+    assert leaks(line) == []
+    json.loads(line)
+
+
+def test_ordinary_words_stay() -> None:
+    sentence = "The bearer of news came; git__git_log took 3 ms at http://127.0.0.1:8080/mcp"
+    assert redacted(sentence) == sentence

@@ -1,0 +1,67 @@
+"""Each waiting call gets its own frames, exactly one ending, and never a hang."""
+
+import asyncio
+import time
+
+import pytest
+
+from toolbus_common.contracts import Answered, Failed, Progressed
+from toolbus_common.errors import BusDownError, OutcomeUnknownError, UpstreamDeadError
+from toolbus_common.mux import ReplyMux
+
+
+async def test_progress_comes_before_the_result() -> None:
+    mux, told = ReplyMux(), list[bytes]()
+    slot = mux.open("a", told.append)
+    mux.deliver("a", Progressed(b"1"))
+    mux.deliver("a", Progressed(b"2"))
+    mux.deliver("a", Answered(b"{}"))
+    assert await mux.wait(slot, time.time() + 5) == b"{}"
+    assert told == [b"1", b"2"]
+
+
+async def test_frames_after_the_ending_are_dropped() -> None:
+    mux, told = ReplyMux(), list[bytes]()
+    slot = mux.open("a", told.append)
+    mux.deliver("a", Answered(b"first"))
+    mux.deliver("a", Answered(b"second"))
+    mux.deliver("a", Failed(UpstreamDeadError("late")))
+    mux.deliver("a", Progressed(b"late"))
+    assert await mux.wait(slot, time.time() + 5) == b"first"
+    assert told == []
+
+
+async def test_a_frame_for_a_closed_or_unknown_call_is_dropped() -> None:
+    mux = ReplyMux()
+    mux.open("a")
+    mux.close("a")
+    mux.deliver("a", Answered(b"{}"))
+    mux.deliver("never", Answered(b"{}"))
+    assert len(mux) == 0
+
+
+async def test_a_failure_arrives_as_the_error_it_was() -> None:
+    mux = ReplyMux()
+    slot = mux.open("a")
+    mux.fail("a", UpstreamDeadError("gone", server="git"))
+    with pytest.raises(UpstreamDeadError, match="gone") as caught:
+        await mux.wait(slot, time.time() + 5)
+    assert caught.value.data == {"server": "git"}
+
+
+async def test_losing_the_bus_fails_all_waiting_calls_each_with_its_own_error() -> None:
+    mux = ReplyMux()
+    slots = [mux.open(name) for name in "abc"]
+    mux.fail_all(BusDownError("lost"))
+    errors = await asyncio.gather(
+        *(mux.wait(slot, time.time() + 5) for slot in slots), return_exceptions=True
+    )
+    assert [type(error) for error in errors] == [BusDownError] * 3
+    assert len({id(error) for error in errors}) == 3
+
+
+async def test_a_call_nobody_answers_ends_after_its_deadline_saying_it_is_unknown() -> None:
+    mux = ReplyMux()
+    slot = mux.open("a")
+    with pytest.raises(OutcomeUnknownError, match="may or may not have happened"):
+        await mux.wait(slot, time.time() - 60)

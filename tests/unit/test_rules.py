@@ -1,0 +1,116 @@
+"""Policy's decisions: deny by default, hidden means unknown, grants intersect, limits add up."""
+
+from datetime import date
+from time import time
+from typing import Any
+
+import pytest
+
+from toolbus_common.contracts import Listing, ServerState, Tool
+from toolbus_common.declared import Declaration
+from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.snapshot import Snapshot, hash_of, proof_of
+from toolbus_policy.rules import Judge, price_of, principal_of
+
+SECRET = "tbk_bot_0123456789abcdef"
+PROOF = proof_of(SECRET)
+
+
+def snapshot(key: dict[str, Any], **sections: Any) -> Snapshot:
+    declared = {
+        "servers": {"docs": {"url": "http://127.0.0.1:1/mcp"}},
+        "keys": {"bot": {"secret_hash": hash_of(PROOF), **key}},
+        **sections,
+    }
+    declaration = Declaration.model_validate(declared)
+    return Snapshot(1, declaration, dict(declaration.keys), {hash_of(PROOF): "bot"})
+
+
+def judge(key: dict[str, Any], **sections: Any) -> Judge:
+    tools = tuple(Tool(name=name, definition={"name": name}) for name in ("search", "delete"))
+    listing = Listing(server="docs", state=ServerState.READY, tools=tools)
+    return Judge(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
+
+
+def test_a_granted_tool_is_admitted() -> None:
+    admission = judge({"tools": ["docs__*"]}).decide(PROOF, "docs", "search", time())
+    assert admission.principal.key == "bot"
+
+
+def test_a_tool_no_grant_names_is_denied() -> None:
+    with pytest.raises(UnknownToolError, match="Unknown tool: docs__search"):
+        judge({}).decide(PROOF, "docs", "search", time())
+
+
+def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
+    decide = judge({"tools": ["docs__search"]}).decide
+    told = []
+    for tool in ("delete", "nonsense"):
+        with pytest.raises(UnknownToolError) as caught:
+            decide(PROOF, "docs", tool, time())
+        told.append(caught.value.reason.replace(tool, "X"))
+    assert told[0] == told[1]
+
+
+def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
+    with pytest.raises(UnknownToolError):
+        judge({"tools": ["*"]}).decide(PROOF, "undeclared", "search", time())
+
+
+def test_a_team_bounds_its_keys() -> None:
+    decide = judge(
+        {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
+    ).decide
+    decide(PROOF, "docs", "search", time())
+    with pytest.raises(UnknownToolError):
+        decide(PROOF, "docs", "delete", time())
+
+
+@pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
+def test_a_dead_key_opens_nothing(key: dict[str, Any]) -> None:
+    with pytest.raises(UnauthorizedError):
+        judge({"tools": ["*"], **key}).decide(PROOF, "docs", "search", time())
+
+
+def test_the_stored_hash_is_no_proof() -> None:
+    with pytest.raises(UnauthorizedError):
+        judge({"tools": ["*"]}).decide(hash_of(PROOF), "docs", "search", time())
+
+
+def test_a_key_on_its_last_day_still_opens() -> None:
+    found = judge({"tools": ["*"], "expires": date(2026, 1, 1)})
+    last_second = 1767311999.0  # 2026-01-01T23:59:59Z
+    found.decide(PROOF, "docs", "search", last_second)
+    with pytest.raises(UnauthorizedError):
+        found.decide(PROOF, "docs", "search", last_second + 1)
+
+
+def test_limits_of_every_level_add_up() -> None:
+    budget = {"usd": 1, "per": "day"}
+    found = snapshot(
+        {"team": "ops", "budget": budget},
+        teams={"ops": {"customer": "acme", "budget": budget}},
+        customers={"acme": {"budget": budget, "rate": {"calls": 1, "per": "hour"}}},
+    )
+    principal = principal_of("bot", found.keys["bot"], found)
+    assert [limit.level for limit in principal.budgets] == ["key:bot", "team:ops", "customer:acme"]
+    assert [limit.level for limit in principal.rates] == ["customer:acme"]
+    assert principal.scope == "acme"
+
+
+def test_a_free_call_needs_no_budget() -> None:
+    found = judge({"tools": ["*"], "budget": {"usd": 0, "per": "day"}})
+    assert found.decide(PROOF, "docs", "search", time()).budgets == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "micro"),
+    [("docs__search", 2000), ("docs__delete", 5000), ("git__log", 1), ("x", 1)],
+)
+def test_the_nearest_price_counts(name: str, micro: int) -> None:
+    prices = {"docs__search": 0.002, "docs__*": 0.005, "*": 0.000001}
+    assert price_of(name, prices) == micro
+
+
+def test_a_tool_nothing_prices_is_free() -> None:
+    assert price_of("docs__search", {}) == 0
