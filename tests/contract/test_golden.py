@@ -1,0 +1,121 @@
+"""Every message as it is on the wire: a changed field shows as a difference in review.
+
+After a change that was meant, `TOOLBUS_WRITE_GOLDEN=1 pytest tests/contract` writes the files anew.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from toolbus_common import contracts
+from toolbus_common.contracts import FACTS, Fact, Message, Question
+
+GOLDEN = Path(__file__).parent / "golden"
+SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
+ABSTRACT = {Message, Fact, Question, contracts.CallFact}
+MESSAGES = sorted(
+    (
+        cls
+        for cls in vars(contracts).values()
+        if isinstance(cls, type) and issubclass(cls, Message) and cls not in ABSTRACT
+    ),
+    key=lambda cls: cls.__name__,
+)
+
+
+def sample(annotation: Any) -> Any:
+    """Some value of a field's type, the same every time."""
+    if annotation in SAMPLES:
+        return SAMPLES[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return filled(annotation)
+    if hasattr(annotation, "__members__"):
+        return next(iter(annotation))
+    inner = [arg for arg in getattr(annotation, "__args__", ()) if arg is not Ellipsis]
+    origin = getattr(annotation, "__origin__", None)
+    if origin is dict:
+        return {"text": sample(inner[1]) if inner[1] is not Any else 7}
+    if origin is tuple:
+        return (sample(inner[0]) if inner[0] is not Any else 7,)
+    raise NotImplementedError(f"no sample of {annotation!r}: give the test one")
+
+
+def filled(cls: type[BaseModel]) -> BaseModel:
+    """A message with every field given."""
+    return cls(**{name: sample(field.annotation) for name, field in cls.model_fields.items()})
+
+
+def subject_of(cls: type[Message]) -> str:
+    if issubclass(cls, Fact):
+        return f"tb.fact.{cls.NAME}.<scope>"
+    return str(getattr(cls, "SUBJECT", ""))
+
+
+def shape(cls: type[Message]) -> dict[str, Any]:
+    head, _, body = filled(cls).encode().partition(b"\n")  # type: ignore[attr-defined]
+    required = [name for name, field in cls.model_fields.items() if field.is_required()]
+    told: dict[str, Any] = {"subject": subject_of(cls), "message": json.loads(head)}
+    return told | ({"body": body.decode()} if cls.BODY else {}) | {"required": required}
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+def test_a_message_is_on_the_wire_as_it_was_agreed(cls: type[Message]) -> None:
+    path = GOLDEN / f"{cls.__name__}.json"
+    written = json.dumps(shape(cls), indent=2) + "\n"
+    if os.environ.get("TOOLBUS_WRITE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(written)
+    assert written == path.read_text()
+
+
+def test_no_golden_file_is_left_of_a_message_that_is_gone() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == {cls.__name__ for cls in MESSAGES}
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+def test_a_message_comes_back_as_it_was_sent(cls: type[Message]) -> None:
+    sent = filled(cls)
+    assert isinstance(sent, Message)
+    assert cls.decode(sent.encode()) == sent
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+def test_a_field_of_a_newer_version_is_ignored(cls: type[Message]) -> None:
+    sent = filled(cls)
+    assert isinstance(sent, Message)
+    newer = sent.encode().replace(b"{", b'{"from_the_future":1,' if cls.model_fields else b"{", 1)
+    assert cls.decode(newer) == sent
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+def test_fields_with_defaults_may_be_missing(cls: type[Message]) -> None:
+    needed = {
+        name: sample(field.annotation)
+        for name, field in cls.model_fields.items()
+        if field.default is PydanticUndefined and field.default_factory is None
+    }
+    least = cls(**needed)
+    assert cls.decode(least.encode()) == least
+
+
+def test_every_fact_is_registered_under_its_name() -> None:
+    facts = [cls for cls in MESSAGES if issubclass(cls, Fact)]
+    assert {cls.NAME: cls for cls in facts} == FACTS
+
+
+def test_the_body_of_a_call_travels_byte_for_byte() -> None:
+    odd = b'{"a" : 1.10, "big": 123456789012345678901234567890, "u":"\\u00e9", "n":"x\\ny"}'
+    call = filled(contracts.CallRequested).model_copy(update={"arguments": odd})
+    assert contracts.CallRequested.decode(call.encode()).arguments == odd  # type: ignore[attr-defined]
+
+
+def test_a_proof_and_arguments_are_not_shown_when_a_call_is_printed() -> None:
+    call = filled(contracts.CallRequested).model_copy(
+        update={"proof": "canary-proof", "arguments": b"canary-arguments"}
+    )
+    assert "canary" not in repr(call)

@@ -1,0 +1,74 @@
+"""What operators declare is checked whole: unknown fields and impossible values are refused."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from toolbus_common.declared import Budget, Declaration, Key, Name, Period, Server
+from toolbus_common.grants import full_name, split_name
+
+NAME = TypeAdapter(Name)
+
+
+@pytest.mark.parametrize("name", ["git", "a", "A-1", "git_hub", "x" * 32, "0"])
+def test_a_good_name_is_taken(name: str) -> None:
+    assert NAME.validate_python(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "_git", "-git", "git__hub", "x" * 33, "a b", "a.b", "a>", "a*"]
+)
+def test_a_name_that_could_not_be_a_subject_or_a_prefix_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        NAME.validate_python(name)
+
+
+@given(name=st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}", fullmatch=True))
+def test_every_server_name_can_be_read_back_from_a_full_tool_name(name: str) -> None:
+    assert split_name(full_name(name, "tool__with__separators")) == (name, "tool__with__separators")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"url": "http://h/mcp", "command": ["x"]},
+        {"url": "ftp://h/mcp"},
+        {"url": "http://"},
+        {"command": ["x"], "headers": {"A": "b"}},
+        {"url": "http://h", "timeout": 0},
+        {"url": "http://h", "concurrency": 0},
+        {"url": "http://h", "colour": "red"},
+    ],
+)
+def test_an_impossible_server_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Server.model_validate(fields)
+
+
+def test_a_budget_is_whole_micro_dollars() -> None:
+    assert Budget(usd=0.1, per=Period.DAY).micro == 100_000
+    assert Budget(usd=20, per=Period.MONTH).micro == 20_000_000
+
+
+def test_a_key_lives_to_the_end_of_its_last_day_in_utc() -> None:
+    key = Key(expires=date(2027, 1, 1))
+    assert not key.expired(datetime(2027, 1, 1, 23, 59, 59, tzinfo=UTC).timestamp())
+    assert key.expired(datetime(2027, 1, 2, 0, 0, 1, tzinfo=UTC).timestamp())
+    assert not Key().expired(9e9)
+
+
+def test_a_declaration_survives_its_own_json() -> None:
+    declared = Declaration(
+        servers={"git": Server(command=("mcp-server-git",), env={"LANG": "C.UTF-8"})},
+        keys={"bot": Key(tools=("git__*",), secret_hash="ab", expires=date(2027, 1, 1))},
+        prices={"git__git_log": 0.002},
+    )
+    assert Declaration.model_validate_json(declared.model_dump_json()) == declared
+
+
+def test_a_hash_is_not_shown_when_a_key_is_printed() -> None:
+    assert "c0ffee" not in repr(Key(secret_hash="c0ffee"))

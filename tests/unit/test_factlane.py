@@ -1,0 +1,167 @@
+"""Facts are numbered without gaps, shared by the line, and kept until the stream has them."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from toolbus_common import factlane
+from toolbus_common.contracts import CallAllowed, CallDenied
+from toolbus_common.errors import BusDownError
+from toolbus_common.factlane import FactWriter
+from toolbus_common.spool import Envelope, Spool
+
+
+class Stream:
+    """A stream that can be down, and knows when something reached it."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.forgets_to_acknowledge = False
+        self.stored: dict[str, Envelope] = {}
+        self.tries: list[str] = []
+        self.arrived = asyncio.Condition()
+
+    async def __call__(self, envelope: Envelope) -> None:
+        self.tries.append(envelope.message_id)
+        if not self.up:
+            raise BusDownError("down")
+        async with self.arrived:
+            self.stored.setdefault(envelope.message_id, envelope)
+            self.arrived.notify_all()
+        if self.forgets_to_acknowledge:
+            self.forgets_to_acknowledge = False
+            raise BusDownError("lost on the way back")
+
+    async def holds(self, messages: int) -> None:
+        async with asyncio.timeout(10), self.arrived:
+            await self.arrived.wait_for(lambda: len(self.stored) >= messages)
+
+    def lines(self) -> list[dict[str, object]]:
+        return [
+            json.loads(line)
+            for envelope in self.stored.values()
+            for line in envelope.payload.split(b"\n")
+        ]
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factlane, "RETRY_SECONDS", 0.01)
+
+
+def writer(stream: Stream, directory: Path, most: int = 1 << 20) -> FactWriter:
+    return FactWriter(stream, Spool(directory / "facts", most))
+
+
+def allowed(call: str, scope: str = "acme") -> CallAllowed:
+    return CallAllowed(
+        id=f"{call}.allowed", at=1.5, scope=scope, call_id=call, server="git", tool="git_log"
+    )
+
+
+async def test_facts_of_one_moment_and_subject_travel_as_one_message(tmp_path: Path) -> None:
+    stream = Stream()
+    facts = writer(stream, tmp_path)
+    await asyncio.gather(*(facts.record(allowed(f"c{n}")) for n in range(3)))
+    (envelope,) = stream.stored.values()
+    assert envelope.subject == "tb.fact.call.allowed.acme"
+    assert [line["id"] for line in stream.lines()] == ["c0.allowed", "c1.allowed", "c2.allowed"]
+
+
+async def test_facts_of_different_scopes_never_share_a_message(tmp_path: Path) -> None:
+    stream = Stream()
+    facts = writer(stream, tmp_path)
+    await asyncio.gather(*(facts.record(allowed("c", scope)) for scope in ("acme", "globex")))
+    subjects = {envelope.subject for envelope in stream.stored.values()}
+    assert subjects == {"tb.fact.call.allowed.acme", "tb.fact.call.allowed.globex"}
+
+
+async def test_a_line_names_its_fact_its_producer_and_a_number_without_gaps(tmp_path: Path) -> None:
+    stream = Stream()
+    facts = writer(stream, tmp_path)
+    await asyncio.gather(*(facts.record(allowed(f"c{n}")) for n in range(20)))
+    denied = CallDenied(
+        id="d.denied",
+        at=2.0,
+        scope="acme",
+        call_id="d",
+        server="git",
+        tool="x",
+        code="c",
+        reason="r",
+    )
+    await facts.record(denied)
+    lines = stream.lines()
+    assert [line["seq"] for line in lines] == list(range(1, 22))
+    assert {line["producer"] for line in lines} == {facts.producer}
+    assert lines[-1]["fact"] == "call.denied"
+    assert CallDenied.model_validate(lines[-1]) == denied
+
+
+async def test_an_unacknowledged_fact_says_so_and_arrives_later_under_the_same_id(
+    tmp_path: Path,
+) -> None:
+    stream = Stream()
+    facts = writer(stream, tmp_path)
+    stream.up = False
+    with pytest.raises(BusDownError):
+        await facts.record(allowed("c1"))
+    stream.up = True
+    await stream.holds(1)
+    await facts.close(5)
+    assert len(set(stream.tries)) == 1
+    assert [line["id"] for line in stream.lines()] == ["c1.allowed"]
+
+
+async def test_a_lost_acknowledgement_leaves_one_copy(tmp_path: Path) -> None:
+    stream = Stream()
+    facts = writer(stream, tmp_path)
+    stream.forgets_to_acknowledge = True
+    with pytest.raises(BusDownError):
+        await facts.record(allowed("c1"))
+    await facts.close(5)
+    assert len(stream.tries) >= 2
+    assert len(stream.stored) == 1
+
+
+async def test_what_a_process_could_not_deliver_the_next_one_does(tmp_path: Path) -> None:
+    down = Stream()
+    down.up = False
+    facts = writer(down, tmp_path)
+    for n in range(3):
+        with pytest.raises(BusDownError):
+            await facts.record(allowed(f"c{n}"))
+    await facts.close(0.01)
+    stream = Stream()
+    heir = writer(stream, tmp_path)
+    heir.restore()
+    await stream.holds(3)
+    await heir.close(5)
+    assert set(stream.stored) == set(down.tries)
+    assert [line["seq"] for line in stream.lines()] == [1, 2, 3]
+    assert list(Spool(tmp_path / "facts", 1 << 20).replay()) == []
+
+
+async def test_a_full_spool_is_told_and_emptied_when_the_bus_returns(tmp_path: Path) -> None:
+    stream = Stream()
+    facts = writer(stream, tmp_path, most=300)
+    stream.up = False
+    for n in range(3):
+        with pytest.raises(BusDownError):
+            await facts.record(allowed(f"c{n}"))
+    assert facts.full
+    stream.up = True
+    await stream.holds(3)
+    await facts.close(5)
+    assert not facts.full
+
+
+async def test_saying_does_not_wait_and_its_failure_is_nobodys_error(tmp_path: Path) -> None:
+    stream = Stream()
+    stream.up = False
+    facts = writer(stream, tmp_path)
+    facts.say(allowed("c1"))
+    await facts.close(0.01)
+    assert len(list(Spool(tmp_path / "facts", 1 << 20).replay())) == 1
