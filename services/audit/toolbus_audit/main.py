@@ -1,0 +1,52 @@
+"""The audit room: every fact becomes a row, and rows answer questions.
+
+hears   every fact, from the stream FACTS
+says    nothing
+answers AuditQueried
+owns    the tables in ClickHouse
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from toolbus_audit import query
+from toolbus_audit.settings import Settings
+from toolbus_audit.store import ClickHouse
+from toolbus_audit.writer import MESSAGES, Writer
+from toolbus_common.bus import StoredMessage
+from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.exchange import Exchange
+from toolbus_common.room import Room
+
+CLOSE_SECONDS = 5.0
+
+
+def build(exchange: Exchange, settings: Settings | None = None) -> Room:
+    """Wire the room. Nothing connects until it runs."""
+    settings = settings or Settings()
+    room = Room("audit", settings, exchange)
+    store = ClickHouse(settings)
+    writer = Writer(store)
+    room.stands_by(writer.open)
+    room.bus.on_lost.append(writer.doubt)
+    room.why_not = lambda: writer.reason
+    room.details = lambda: {"store": store.place, "rows": writer.rows, "dead": writer.dead}
+
+    @room.needs
+    @asynccontextmanager
+    async def kept() -> AsyncIterator[None]:
+        try:
+            yield
+            await writer.close(CLOSE_SECONDS)
+        finally:
+            await store.close()
+
+    @room.hears(most=MESSAGES, seconds=1.0)
+    async def write(messages: list[StoredMessage]) -> None:
+        await writer.hear(messages)
+
+    @room.answers(AuditQueried)
+    async def answer(question: AuditQueried) -> RowsFound:
+        return await query.answer(store, question)
+
+    return room

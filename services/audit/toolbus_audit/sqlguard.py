@@ -1,0 +1,42 @@
+"""Whether a statement only reads, judged on its canonical form, before the engine judges again.
+
+The engine's own read-only mode refuses every write, but embedded it still lets a statement
+read files by `file()`, write one by INTO OUTFILE, or evaluate text. Those are refused here.
+"""
+
+import re
+
+READING = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXPLAIN")
+# Functions that reach beyond the tables. Table functions are refused by the engine, but not
+# inside DESCRIBE, and not these.
+FORBIDDEN = frozenset(
+    {
+        *("cluster", "clusterallreplicas", "dictionary", "eval", "executable", "file"),
+        *("fuzzquery", "input", "python", "remote", "remotesecure", "s3", "showcertificate"),
+        *("sleepeachrow", "url", "aiclassify", "aiembed", "aiextract", "aifilter"),
+        *("aigenerate", "airedact", "aisimilarity", "aitranslate"),
+    }
+)
+_STRING = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
+_QUOTED = re.compile(r"`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_CALLED = re.compile(rf"(\w+|{_QUOTED.pattern})\s*\(", re.DOTALL)
+_REFUSED = {
+    rf"^(?!{'|'.join(READING)})": f"Only a reading statement is answered: {', '.join(READING)}.",
+    r"\bINTO OUTFILE\b": "INTO OUTFILE is not allowed; take the rows from the answer.",
+    r"\bPARALLEL WITH\b": "Ask one statement at a time, without PARALLEL WITH.",
+    r"\bFORMAT \w+( SETTINGS .*)?$": "Leave out FORMAT; the rows come as data.",
+    r"^DESCRIBE.*\(": "DESCRIBE takes a table's name.",
+}
+
+
+def refusal(canonical: str) -> str:
+    """Why this statement may not run, or nothing. The form is `formatQuerySingleLine`'s."""
+    calls = _STRING.sub("''", canonical)
+    words = _QUOTED.sub("x", calls)
+    for pattern, reason in _REFUSED.items():
+        if re.search(pattern, words):
+            return reason
+    for name in _CALLED.findall(calls):
+        if name.strip('`"').lower() in FORBIDDEN:
+            return f"{name}() reaches beyond the audit tables and is not allowed."
+    return ""
