@@ -17,9 +17,9 @@ FORBIDDEN = frozenset(
         *("aigenerate", "airedact", "aisimilarity", "aitranslate"),
     }
 )
-_STRING = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
-_QUOTED = re.compile(r"`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-_CALLED = re.compile(rf"(\w+|{_QUOTED.pattern})\s*\(", re.DOTALL)
+# One pass over both kinds of quotes: each may hold the other.
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'|`((?:[^`\\]|\\.)*)`|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
+_CALLED = re.compile(r"(\w+)\s*\(")
 _REFUSED = {
     rf"^(?!{'|'.join(READING)})": f"Only a reading statement is answered: {', '.join(READING)}.",
     r"\bINTO OUTFILE\b": "INTO OUTFILE is not allowed; take the rows from the answer.",
@@ -31,12 +31,17 @@ _REFUSED = {
 
 def refusal(canonical: str) -> str:
     """Why this statement may not run, or nothing. The form is `formatQuerySingleLine`'s."""
-    calls = _STRING.sub("''", canonical)
-    words = _QUOTED.sub("x", calls)
+    words = _QUOTED.sub(_unquoted, canonical)
     for pattern, reason in _REFUSED.items():
         if re.search(pattern, words):
             return reason
-    for name in _CALLED.findall(calls):
-        if name.strip('`"').lower() in FORBIDDEN:
+    for name in _CALLED.findall(words):
+        if name.lower() in FORBIDDEN:
             return f"{name}() reaches beyond the audit tables and is not allowed."
     return ""
+
+
+def _unquoted(match: re.Match[str]) -> str:
+    """A quoted name that could be a function's, else something that cannot."""
+    name = match[1] or match[2] or ""
+    return name if re.fullmatch(r"\w+", name) else "''"

@@ -1,0 +1,86 @@
+"""Facts for tests: made by the real contracts, said by the rooms that may say them."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import time
+from typing import Any, TypeVar
+
+from toolbus_common.bus import Bus
+from toolbus_common.contracts.facts import CallAllowed, CallCompleted
+from toolbus_common.factlane import FactWriter
+from toolbus_common.settings import Settings
+from toolbus_common.spool import Spool
+
+T = TypeVar("T")
+
+PATIENCE = 30.0  # a bound for waiting, far above what anything takes
+
+
+def allowed(**given: Any) -> CallAllowed:
+    """An intent, with whatever a test cares about."""
+    call = given.pop("call_id", secrets.token_hex(12))
+    return CallAllowed(
+        **{
+            "id": f"{call}.allowed",
+            "at": time(),
+            "scope": "acme",
+            "call_id": call,
+            "key": "bot",
+            "team": "support",
+            "server": "docs",
+            "tool": "search",
+            "charge": 2000,
+            **given,
+        }
+    )
+
+
+def completed(**given: Any) -> CallCompleted:
+    """An outcome, with whatever a test cares about."""
+    call = given.pop("call_id", secrets.token_hex(12))
+    return CallCompleted(
+        **{
+            "id": f"{call}.completed",
+            "at": time(),
+            "scope": "acme",
+            "call_id": call,
+            "key": "bot",
+            "server": "docs",
+            "tool": "search",
+            "latency_us": 1234,
+            **given,
+        }
+    )
+
+
+@asynccontextmanager
+async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
+    """A user's own connection, as the server knows that user."""
+    seed = settings.seed(user)
+    bus = Bus(user, settings.nats_url, seed.get_secret_value() if seed else None)
+    await bus.open()
+    yield bus
+    await bus.close()
+
+
+@asynccontextmanager
+async def facts_of(user: str, settings: Settings, directory: Path) -> AsyncIterator[FactWriter]:
+    """A writer of facts as a room has it."""
+    async with bus_of(user, settings) as bus:
+        writer = FactWriter(bus.store, Spool(directory / f"{user}.facts", 1 << 20))
+        yield writer
+        await writer.close(2.0)
+
+
+async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
+    """What `look` returns once it is true; fails, naming `what`, when that never happens."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not (found := await look()):
+                await asyncio.sleep(0.02)
+            return found
+    except TimeoutError:
+        raise AssertionError(f"never happened: {what}") from None
