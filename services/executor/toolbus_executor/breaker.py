@@ -1,0 +1,61 @@
+"""The circuit breaker of one server: pure, with the time passed in (seconds, any steady clock)."""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Closed lets calls through, open refuses them, half-open lets one probe through."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Breaker:
+    """Opens after `threshold` failures in a row; each opening in a row pauses for longer."""
+
+    def __init__(self, threshold: int = 5, pause: float = 5.0, longest: float = 60.0) -> None:
+        self.state = State.CLOSED
+        self.retry_at = 0.0
+        self._threshold = threshold
+        self._pause = pause
+        self._longest = longest
+        self._failures = 0
+        self._openings = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last call failed."""
+        return self._failures > 0
+
+    def admits(self, now: float) -> bool:
+        """Whether a call may go; the first one after the pause is the probe."""
+        if self.state is State.CLOSED:
+            return True
+        if self.state is State.OPEN and now >= self.retry_at:
+            self.state = State.HALF_OPEN
+            return True
+        return False
+
+    def succeeded(self) -> bool:
+        """Take a success; True when it closed the breaker."""
+        closed = self.state is not State.CLOSED
+        self.state, self._failures, self._openings = State.CLOSED, 0, 0
+        return closed
+
+    def failed(self, now: float) -> bool:
+        """Take a failure of the transport; True when it opened the breaker."""
+        self._failures += 1
+        if self.state is State.CLOSED and self._failures < self._threshold:
+            return False
+        if self.state is State.OPEN:
+            return False
+        self._openings += 1
+        self.state = State.OPEN
+        self.retry_at = now + min(self._longest, self._pause * self._openings)
+        return True
+
+    def abandoned(self, now: float) -> None:
+        """Take back an admitted call that never went out, so that a probe is not lost with it."""
+        if self.state is State.HALF_OPEN:
+            self.state, self.retry_at = State.OPEN, now

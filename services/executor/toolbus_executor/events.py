@@ -1,0 +1,35 @@
+"""Server-sent events, read piece by piece with a bound on what one event may hold."""
+
+from collections.abc import Iterator
+
+from toolbus_common.errors import UpstreamFaultError
+
+LARGEST_EVENT = 7 * 1024 * 1024
+
+
+class EventReader:
+    """Turns pieces of a stream into the data of its events.
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The data of each event this piece completes. Raises `UpstreamFaultError` if too large."""
+        self._size += len(piece)
+        if self._size > LARGEST_EVENT:
+            raise UpstreamFaultError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for raw in lines:
+            line = raw.rstrip(b"\r")
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                yield b"\n".join(self._data)
+                self._data, self._size = [], len(self._rest)
+            elif not line:
+                self._size = len(self._rest)

@@ -1,0 +1,243 @@
+"""HTTP/1.1 towards one upstream: a keep-alive pool on asyncio and httptools, bounded everywhere."""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from urllib.parse import SplitResult
+
+import httptools
+
+IDLE_SECONDS = 4.0  # servers commonly close at 5: ours goes first, so no call meets a closed door
+CONNECT_SECONDS = 5.0
+LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
+LARGEST_HEAD = 64 * 1024
+MOST_IDLE = 64
+END_SECONDS = 1.0  # what a stream may take to end after its answer
+
+
+class NotSentError(Exception):
+    """The upstream could not be reached; nothing was written."""
+
+
+class BrokenError(Exception):
+    """The connection broke, or the answer is no HTTP, after the request was written."""
+
+
+class TooLargeError(Exception):
+    """The answer exceeds what is taken."""
+
+
+@dataclass(slots=True)
+class Head:
+    """Status and headers (lower-case names) of an answer."""
+
+    status: int
+    headers: dict[bytes, bytes]
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the body is an event stream."""
+        return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+
+
+OnStream = Callable[[bytes], bool]  # takes a piece of a stream; True when it has seen enough
+
+
+class Connection(asyncio.Protocol):
+    """One connection: one request at a time, its answer whole, or chunk by chunk if it streams."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiting: asyncio.Future[tuple[Head, bytes]] | None = None
+        self._on_stream: OnStream | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._keeps = False
+        self.idle_since = 0.0
+        self.on_whole: Callable[[], None] | None = None  # told once a stream has ended too
+
+    # -- asyncio -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the request under way."""
+        self._fail(BrokenError(str(exc) if exc else "the upstream closed the connection"))
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, TooLargeError) as error:
+            cause = error.__context__ if isinstance(error, httptools.HttpParserError) else None
+            large = cause if isinstance(cause, TooLargeError) else error
+            failure = large if isinstance(large, TooLargeError) else BrokenError(str(error))
+            self._fail(failure)
+            self.close()
+
+    # -- httptools ---------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A new answer."""
+        self._headers, self._parts, self._size = {}, [], 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._grow(len(name) + len(value), LARGEST_HEAD)
+        self._headers[name.lower()] = value.strip()
+
+    def on_headers_complete(self) -> None:
+        """The body begins."""
+        self._size = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._on_stream is not None and self._head().is_stream:
+            if self._on_stream(body):
+                self._finish()
+        else:
+            self._grow(len(body), LARGEST_BODY)
+            self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        self._keeps = self._parser.should_keep_alive()
+        self._finish()
+        if self.on_whole is not None:
+            self.on_whole()
+
+    def _finish(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result((self._head(), b"".join(self._parts)))
+
+    # -- one request -------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be written."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, request: bytes, on_stream: OnStream | None = None) -> tuple[Head, bytes]:
+        """Write a request and wait for its answer; an event stream goes to `on_stream` in pieces.
+
+        Raises:
+            NotSentError: the connection had gone before anything was written.
+            BrokenError, TooLargeError: afterwards.
+
+        """
+        if self._transport is None or self._transport.is_closing():
+            raise NotSentError("the connection was closed")
+        self._keeps = False
+        self._on_stream = on_stream
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        try:
+            return await self._waiting
+        finally:
+            self._waiting = self._on_stream = None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the last answer left the connection fit for another request."""
+        return self._keeps and self.usable
+
+    def close(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _head(self) -> Head:
+        return Head(self._parser.get_status_code(), self._headers)
+
+    def _grow(self, size: int, most: int) -> None:
+        self._size += size
+        if self._size > most:
+            raise TooLargeError(f"the answer exceeds {most} bytes")
+
+    def _fail(self, error: Exception) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
+
+
+class Pool:
+    """Connections to one host: taken, used, put back; as many as the server's bulkhead lets."""
+
+    def __init__(self, target: SplitResult) -> None:
+        secure = target.scheme == "https"
+        self._host = target.hostname or ""
+        self._port = target.port or (443 if secure else 80)
+        self._ssl = ssl.create_default_context() if secure else None
+        self._idle: deque[Connection] = deque()
+
+    async def ask(self, request: bytes, on_stream: OnStream | None = None) -> tuple[Head, bytes]:
+        """One request on a free or new connection; see `Connection.ask`."""
+        connection = self._take() or await self._connect()
+        try:
+            answer = await connection.ask(request, on_stream)
+        except BaseException:
+            # Also when cancelled: an answer still to come must not meet the next request.
+            connection.close()
+            raise
+        if connection.reusable:
+            self._put_back(connection)
+        elif connection.usable and answer[0].is_stream:
+            self._await_end(connection)
+        else:
+            connection.close()
+        return answer
+
+    def close(self) -> None:
+        """Close what is idle; connections in use close with their request."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _put_back(self, connection: Connection) -> None:
+        connection.on_whole = None
+        if not connection.reusable or len(self._idle) >= MOST_IDLE:
+            connection.close()
+            return
+        connection.idle_since = monotonic()
+        self._idle.append(connection)
+
+    def _await_end(self, connection: Connection) -> None:
+        """Keep a connection whose answer is known but whose stream has yet to end, for a moment."""
+        timer = asyncio.get_running_loop().call_later(END_SECONDS, connection.close)
+
+        def whole() -> None:
+            timer.cancel()
+            self._put_back(connection)
+
+        connection.on_whole = whole
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and monotonic() - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_connection(
+                    Connection,
+                    self._host,
+                    self._port,
+                    ssl=self._ssl,
+                    server_hostname=self._host if self._ssl else None,
+                )
+        except TimeoutError as error:
+            raise NotSentError(f"no connection within {CONNECT_SECONDS:g} s") from error
+        except OSError as error:
+            raise NotSentError(error.strerror or str(error)) from error
+        return connection

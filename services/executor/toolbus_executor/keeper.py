@@ -1,0 +1,217 @@
+"""Keeps one server connected, its tools published, and its calls served; and says what it finds."""
+
+import asyncio
+import logging
+import os
+import random
+import re
+from contextlib import suppress
+from time import time
+from typing import Any
+
+from toolbus_common.bus import Bucket
+from toolbus_common.contracts import (
+    CallAdmitted,
+    Listing,
+    ServerConnected,
+    ServerLost,
+    ServerState,
+)
+from toolbus_common.declared import Server
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_common.room import Room
+from toolbus_executor.catalogue import all_tools, listing_of
+from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.lease import Lease
+from toolbus_executor.runner import SCOPE, Runner
+from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.upstream import Described, Upstream
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 20.0
+SETTLE_SECONDS = 0.1  # list changes come in bursts
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+STEADY_SECONDS = 10.0  # a connection that held this long begins its pauses anew
+
+_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class Keeper:
+    """One declared server, from its declaration to its removal."""
+
+    def __init__(
+        self, name: str, declared: Server, room: Room, catalogue: Bucket, leases: Bucket
+    ) -> None:
+        self.name = name
+        self.declared = declared
+        self.runner = Runner(name, declared, room.facts)
+        self.state = ServerState.CONNECTING
+        self.described: Described | None = None
+        self.tools = 0
+        self._room = room
+        self._catalogue = catalogue
+        self._lease = Lease(leases, name, room.facts.producer) if declared.command else None
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._keep())
+
+    def told(self) -> dict[str, Any]:
+        """The server's row in `toolbus status`."""
+        return {
+            "name": self.name,
+            "kind": "stdio" if self.declared.command else "http",
+            "state": self.state.value,
+            "era": self.described.era if self.described else "",
+            "version": self.described.version if self.described else "",
+            "tools": self.tools,
+            "breaker": self.runner.breaker.state.value,
+            "in_flight": self.runner.bulkhead.in_flight,
+            "last_failure": self.runner.last_failure or self.runner.why_not,
+        }
+
+    async def stop(self, *, removed: bool) -> None:
+        """Leave the server; `removed` also takes it out of the catalogue."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        if removed:
+            with suppress(Exception):
+                await self._catalogue.delete(self.name)
+
+    async def _keep(self) -> None:
+        while True:
+            if self._lease is None:
+                await self._serve()
+                continue
+            await self._lease.acquire()
+            serving = asyncio.create_task(self._serve())
+            try:
+                await self._lease.keep()
+                log.warning("server.lease_lost", extra={"server": self.name})
+            finally:
+                serving.cancel()
+                with suppress(asyncio.CancelledError):
+                    await serving
+                await self._lease.release()
+
+    async def _serve(self) -> None:
+        """Connect, attend, and connect again, serving calls all the while."""
+        await self._room.calls.serve(CallAdmitted, self.name, self.runner.run, "executor")
+        pause = FIRST_PAUSE
+        try:
+            while True:
+                began = asyncio.get_running_loop().time()
+                reason = await self._connection()
+                if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
+                    pause = FIRST_PAUSE
+                await self._lost(reason)
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
+                pause = min(LONGEST_PAUSE, pause * 2)
+        finally:
+            await self._room.calls.leave(CallAdmitted, self.name)
+
+    async def _connection(self) -> str:
+        """One connection from beginning to end; why it ended."""
+        upstream: Upstream | None = None
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                upstream = self._upstream()
+                self.described = await upstream.open()
+                await self._list(upstream)
+            self.runner.upstream, self.runner.why_not = upstream, ""
+            self._connected()
+            return await self._attend(upstream)
+        except ToolbusError as error:
+            return error.reason
+        except TimeoutError:
+            return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
+        except Exception:
+            log.exception("server.failed_inside", extra={"server": self.name})
+            return "It answered in a way that could not be understood."
+        finally:
+            self.runner.upstream = None
+            if upstream is not None:
+                await asyncio.shield(upstream.close())
+
+    def _upstream(self) -> Upstream:
+        declared = self.declared
+        if declared.url:
+            headers = {name: resolved(value) for name, value in declared.headers.items()}
+            return HttpUpstream(declared.url, headers, self._changed.set)
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        environment |= {name: resolved(value) for name, value in declared.env.items()}
+        return StdioUpstream(declared.command, environment, declared.cwd, self._changed.set)
+
+    async def _attend(self, upstream: Upstream) -> str:
+        """Publish every change of its list until it is lost."""
+        lost = asyncio.ensure_future(upstream.wait_lost())
+        try:
+            while not lost.done():
+                changed = asyncio.ensure_future(self._changed.wait())
+                await asyncio.wait((lost, changed), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                if self._changed.is_set() and not lost.done():
+                    await asyncio.sleep(SETTLE_SECONDS)
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        await self._list(upstream)
+            return lost.result()
+        finally:
+            lost.cancel()
+
+    async def _list(self, upstream: Upstream) -> None:
+        self._changed.clear()
+        assert self.described is not None  # noqa: S101 - set by whoever connected
+        listing = listing_of(self.name, self.described, await all_tools(upstream.list_page))
+        for tool, reason in listing.dropped.items():
+            log.warning("tool.dropped", extra={"server": self.name, "tool": tool, "reason": reason})
+        self.tools = len(listing.tools)
+        await self._publish(listing)
+
+    async def _publish(self, listing: Listing) -> None:
+        """Write the entry if it differs: replicas that see the same write it once."""
+        self.state = listing.state
+        current = await self._catalogue.get(self.name)
+        encoded = listing.encode()
+        if current is None or current.value != encoded:
+            await self._catalogue.put(self.name, encoded)
+
+    def _connected(self) -> None:
+        version = self.described.version if self.described else ""
+        log.info("server.connected", extra={"server": self.name, "tools": self.tools})
+        self._room.facts.say(
+            ServerConnected(**self._fact("connected"), tools=self.tools, version=version)
+        )
+
+    async def _lost(self, reason: str) -> None:
+        """Say so, and keep its last known tools listed as stale."""
+        self.runner.why_not = reason
+        log.warning("server.lost", extra={"server": self.name, "reason": reason})
+        self._room.facts.say(ServerLost(**self._fact("lost"), reason=reason))
+        with suppress(Exception):  # the bus may be away: the next connection publishes
+            current = await self._catalogue.get(self.name)
+            known = Listing.decode(current.value) if current and current.value else None
+            state = ServerState.STALE if known and known.tools else ServerState.FAILED
+            listing = known or Listing(server=self.name, state=state)
+            await self._publish(listing.model_copy(update={"state": state, "reason": reason}))
+
+    def _fact(self, what: str) -> dict[str, Any]:
+        at = time()
+        return {"id": f"{self.name}.{what}.{at:.6f}", "at": at, "scope": SCOPE, "server": self.name}
+
+
+def resolved(value: str) -> str:
+    """A declared value with its references to the environment filled in.
+
+    Raises:
+        UpstreamDeadError: a variable is not set; the message names it and no value.
+
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise UpstreamDeadError(f"The variable {match[1]} is not set for the executor.")
+        return found
+
+    return _REFERENCE.sub(fill, value)
