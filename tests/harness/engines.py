@@ -117,6 +117,10 @@ class NatsServer(Engine):
         """Where it listens."""
         return f"nats://127.0.0.1:{self.port}"
 
+    def copy_seeds(self, state_dir: Path) -> None:
+        """Let rooms of a state directory join this server."""
+        shutil.copytree(self.seeds, state_dir / "nkeys", dirs_exist_ok=True)
+
     def command(self) -> Sequence[str]:
         """Our own installation's binary."""
         return [installed("nats-server"), "--config", str(self._configuration)]

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from nats.js.errors import NotFoundError
 
+from harness.engines import TESTER, NatsServer
 from toolbus_common.bus import Bus
 from toolbus_common.provision import BUCKETS, FACTS, provision
 
@@ -15,3 +16,11 @@ async def begin_afresh(tester: Bus) -> None:
         with suppress(NotFoundError):
             await stream.delete_stream(name)
     await provision(tester)
+
+
+async def provisioned(server: NatsServer) -> None:
+    """Lay down streams and buckets on a server of a test's own."""
+    tester = Bus(TESTER, server.url, (server.seeds / f"{TESTER}.seed").read_text())
+    await tester.open()
+    await provision(tester)
+    await tester.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolbus_common.bus import Bus, Subscription
 from toolbus_common.contracts.calls import CallAdmitted, CallRequested
-from toolbus_common.contracts.frames import Frame, decode_frame
+from toolbus_common.contracts.frames import Failed, Frame, decode_frame
 from toolbus_common.errors import OutcomeUnknownError, PolicyDownError, ToolbusError
 from toolbus_common.exchange import CallHandler, Exchange, LocalReply, Reply
 from toolbus_common.mux import ReplyMux
@@ -85,7 +85,9 @@ class CallLane:
         try:
             handler = self._exchange.find(call.SUBJECT, call.server)
             if handler is not None:
-                await handler(call, LocalReply(self._mux, call.call_id, call.reply_to))
+                # A task of its own, as in another process: a caller that leaves or runs out of
+                # time neither stops the call half-way nor waits for it.
+                self._spawn(_run(handler, call, LocalReply(self._mux, call.call_id, call.reply_to)))
             else:
                 await self._bus.publish(call.subject, call.encode(), call.reply_to)
             return await self._mux.wait(slot, call.deadline)
@@ -114,7 +116,7 @@ class CallLane:
 
         def hear(payload: bytes, _subject: str, _reply: str) -> None:
             call = contract.decode(payload)
-            self._spawn(handler(call, BusReply(self._bus, call.reply_to)))  # type: ignore[arg-type]
+            self._spawn(_run(handler, call, BusReply(self._bus, call.reply_to)))
 
         self._served[subject] = await self._bus.subscribe(subject, hear, queue=queue)
         self._exchange.serve(subject, handler)
@@ -142,12 +144,7 @@ class CallLane:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("call.handler_failed", exc_info=error)
+        task.add_done_callback(self._tasks.discard)
 
     def _heard(self, payload: bytes, subject: str, _reply: str) -> None:
         self._mux.deliver(subject.rpartition(".")[2], decode_frame(payload))
@@ -174,3 +171,12 @@ class CallLane:
     def _rotate(self) -> None:
         self._undelivered_before, self._undelivered = self._undelivered, {}
         self._rotation = asyncio.get_running_loop().call_later(FORGET_SECONDS, self._rotate)
+
+
+async def _run(handler: CallHandler, call: Call, reply: Reply) -> None:
+    """Serve a call; a handler that fails unexpectedly is answered for, at once."""
+    try:
+        await handler(call, reply)
+    except Exception:
+        log.exception("call.handler_failed", extra={"call_id": call.call_id})
+        await reply.send(Failed(ToolbusError("Something failed inside; the room's log says what.")))

@@ -1,0 +1,97 @@
+"""A call lane of three rooms with the least in them, fused in one exchange or apart on the bus."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from toolbus_common.contracts import CallAdmitted, CallRequested, Era, Failed
+from toolbus_common.errors import ExecutorDownError
+from toolbus_common.exchange import Exchange, Reply
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+
+Behaviour = Callable[[CallAdmitted, Reply], Awaitable[None]]
+
+
+@dataclass
+class Chain:
+    """Ingress asks, policy admits everything, executor does what the test says."""
+
+    ingress: Room
+    policy: Room
+    executor: Room
+    admitted: list[CallRequested] = field(default_factory=list)
+
+    async def ask(
+        self,
+        on_progress: Callable[[bytes], None] | None = None,
+        *,
+        arguments: bytes = b"{}",
+        seconds: float = 15.0,
+    ) -> bytes:
+        """One call from ingress to its answer."""
+        call_id = self.ingress.calls.new_call_id()
+        call = CallRequested(
+            call_id=call_id,
+            reply_to=self.ingress.calls.address(call_id),
+            server="echo",
+            tool="say",
+            proof="proof",
+            era=Era.LEGACY,
+            deadline=time.time() + seconds,
+            traceparent="",
+            progress=on_progress is not None,
+            arguments=arguments,
+        )
+        return await self.ingress.calls.ask(call, on_progress)
+
+
+def admitted(call: CallRequested) -> CallAdmitted:
+    """The call as policy would hand it on."""
+    return CallAdmitted(
+        call_id=call.call_id,
+        reply_to=call.reply_to,
+        server=call.server,
+        tool=call.tool,
+        scope="default",
+        key="bot",
+        era=call.era,
+        deadline=call.deadline,
+        traceparent=call.traceparent,
+        progress=call.progress,
+        arguments=call.arguments,
+    )
+
+
+def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
+    """The three rooms, not yet running."""
+    together = Exchange()
+
+    def exchange() -> Exchange:
+        return together if fused else Exchange()
+
+    ingress, policy, executor = (
+        Room(name, settings, exchange()) for name in ("ingress", "policy", "executor")
+    )
+    made = Chain(ingress, policy, executor)
+
+    @made.policy.serves(CallRequested)
+    async def admit(call: CallRequested, reply: Reply) -> None:
+        made.admitted.append(call)
+        nobody = Failed(ExecutorDownError("No executor is there."))
+        await made.policy.calls.hand_over(
+            admitted(call), reply, lambda: made.policy.spawn(reply.send(nobody))
+        )
+
+    made.executor.serves(CallAdmitted)(behaviour)
+    return made
+
+
+@asynccontextmanager
+async def running(*rooms: Room) -> AsyncIterator[None]:
+    """These rooms at work."""
+    async with AsyncExitStack() as stack:
+        for room in rooms:
+            await stack.enter_async_context(room.running())
+        yield

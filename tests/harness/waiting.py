@@ -1,0 +1,28 @@
+"""Waiting for what must come to pass: bounded, and never for a fixed time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+PATIENCE = 20.0  # seconds; a bound for a broken run, not a promise
+
+
+async def until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
+    """The first true value of a condition looked at again and again."""
+    give_up = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < give_up, f"never came: {what or condition}"
+        await asyncio.sleep(0.005)
+    return value
+
+
+async def until_told(
+    question: Callable[[], Awaitable[Any]], what: str = "", seconds: float = PATIENCE
+) -> Any:
+    """The same for a condition that must be awaited."""
+    give_up = time.monotonic() + seconds
+    while not (value := await question()):
+        assert time.monotonic() < give_up, f"never came: {what or question}"
+        await asyncio.sleep(0.02)
+    return value
