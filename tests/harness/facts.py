@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from toolbus_common.bus import Bus
 from toolbus_common.contracts.facts import CallAllowed, CallCompleted
 from toolbus_common.factlane import FactWriter
+from toolbus_common.provision import FACTS
 from toolbus_common.settings import Settings
 from toolbus_common.spool import Spool
 
@@ -79,8 +80,22 @@ async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
     """What `look` returns once it is true; fails, naming `what`, when that never happens."""
     try:
         async with asyncio.timeout(PATIENCE):
-            while not (found := await look()):
+            while not (found := await look()):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             return found
     except TimeoutError:
         raise AssertionError(f"never happened: {what}") from None
+
+
+async def returns_soon(operator: Bus) -> None:
+    """What audit took and did not acknowledge comes again after 2 s, not after its usual wait."""
+    stream = operator.client.jetstream()
+    config = (await stream.consumer_info(FACTS, "audit")).config
+    config.ack_wait = 2.0
+    await stream.add_consumer(FACTS, config)
+
+
+async def consumed(operator: Bus) -> bool:
+    """Whether audit has acknowledged everything."""
+    info = await operator.client.jetstream().consumer_info(FACTS, "audit")
+    return bool(info.num_pending == 0 and info.num_ack_pending == 0)

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.facts import allowed, bus_of, completed, facts_of, until
+from harness.facts import allowed, bus_of, completed, consumed, facts_of, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_audit.store import ClickHouse
@@ -46,7 +45,7 @@ async def rows(operator: Bus, sql: str, limit: int = 1000) -> tuple[tuple[Any, .
 
 async def count(operator: Bus, wanted: int, table: str = "facts") -> None:
     async def look() -> bool:
-        return (await rows(operator, f"SELECT count() FROM {table}"))[0][0] >= wanted
+        return bool((await rows(operator, f"SELECT count() FROM {table}"))[0][0] >= wanted)
 
     await until(look, f"{wanted} rows in {table}")
     assert await rows(operator, f"SELECT count() FROM {table}") == ((wanted,),)
@@ -123,11 +122,6 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
             return
 
 
-async def consumed(operator: Bus) -> bool:
-    info = await operator.client.jetstream().consumer_info("FACTS", "audit")
-    return info.num_pending == 0 and info.num_ack_pending == 0
-
-
 async def test_a_line_nobody_can_read_becomes_a_dead_letter_and_the_rest_is_stored(
     audit: Room, operator: Bus, settings: Settings
 ) -> None:
@@ -148,20 +142,24 @@ async def test_a_line_nobody_can_read_becomes_a_dead_letter_and_the_rest_is_stor
     assert audit.status().details["dead"] == 4
 
 
-async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter(
+async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
     settings: Settings, tmp_path: Path, operator: Bus
 ) -> None:
     store = ClickHouse(audit_settings(settings))
     await store.open()
+    store._opened().command("ALTER TABLE facts MODIFY COLUMN team FixedString(8)")
+    await store.close()
     async with build(Exchange(), audit_settings(settings)).running() as room:
-        assert not room.status().ready  # the directory is taken
-        store._opened().command("ALTER TABLE facts MODIFY COLUMN charge Int8")
-        await store.close()
-        await until(lambda: ready(room), "audit takes the directory over")
+        await until(lambda: ready(room), "audit is ready")
         async with facts_of("policy", settings, tmp_path) as policy:
-            charges = (1, 99, 5_000_000_000_000, 7, 8)
-            await asyncio.gather(*(policy.record(allowed(charge=c)) for c in charges))
-        await count(operator, 5)
+            teams = ("red", "blue", "far too long", "green", "black")
+            await asyncio.gather(*(policy.record(allowed(team=team)) for team in teams))
+        await count(operator, 4)
+        await count(operator, 1, "dead_letters")
+        found = await rows(
+            operator, "SELECT line, JSONExtractString(raw, 'team') FROM dead_letters"
+        )
+        assert found == ((2, "far too long"),)
 
 
 async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(

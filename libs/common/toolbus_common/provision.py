@@ -35,13 +35,14 @@ class Durable:
 
 
 DURABLES = (
-    Durable("audit", ("tb.fact.>",), 20_000, 60.0),
+    Durable("audit", ("tb.fact.>",), 20_000, 20.0),
     Durable("policy", ("tb.fact.call.completed.*", "tb.fact.call.failed.*"), 20_000, 30.0),
 )
 BUCKETS = (
     KeyValueConfig(bucket=CONFIG, history=10, storage=StorageType.FILE),
     KeyValueConfig(bucket=CATALOGUE, history=1, storage=StorageType.FILE),
-    KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.MEMORY, ttl=LEASE_SECONDS),
+    # On file too: a bucket in memory is gone, not merely empty, when a lone server restarts.
+    KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
     KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),
 )
 

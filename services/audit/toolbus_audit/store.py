@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,8 @@ from toolbus_common.errors import InvalidError
 T = TypeVar("T")
 Position = tuple[int, int, str]
 
-INSERT_SECONDS = 10.0  # ClickHouse itself gives an insert up after this
-WAIT_SECONDS = 15.0  # so that an answer awaited this long in vain is known to be no insert
+INSERT_SECONDS = 8.0  # ClickHouse itself gives an insert up after this
+WAIT_SECONDS = 10.0  # so that an answer awaited this long in vain is known to be no insert
 SEQUENCES_AT_ONCE = 5_000
 QUERY_BYTES = 256 * 1024 * 1024
 # ClickHouse's error codes for a value it cannot read or hold: sending it again will not help.
@@ -59,6 +60,8 @@ class ClickHouse:
     """
 
     def __init__(self, settings: Settings) -> None:
+        # It warns of every attempt; the writer says once what is the matter.
+        logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
         self._url = settings.clickhouse_url.get_secret_value()
         self._database = settings.clickhouse_database
         self._directory = settings.clickhouse_directory

@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 
 FULL = 10_000  # facts
 MESSAGES = 500  # in one pull; a pull brings fewer only when its second is over
-HOLD_SECONDS = 30.0  # less than the consumer's ack_wait: after that others may have the batch
+# A batch is held this long at most, and then one attempt more: together less than the
+# consumer's ack_wait, after which others may have it.
+HOLD_SECONDS = 5.0
 AGAIN_SECONDS = 10.0  # no less than an insert whose answer was lost may still be running
 SLOWEST_RETRY = 2.0
 

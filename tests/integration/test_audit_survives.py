@@ -1,0 +1,266 @@
+"""Audit and its store as processes of their own, killed at every moment: nothing lost or copied."""
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from harness.clickhouse import ClickHouseServer
+from harness.engines import die_with_parent
+from harness.facts import allowed, consumed, facts_of, returns_soon, until
+from toolbus_audit.main import build
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.errors import InvalidError, UnavailableError
+from toolbus_common.exchange import Exchange
+from toolbus_common.factlane import FactWriter
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+
+AUDIT = "from toolbus_common.process import run; raise SystemExit(run(['audit']))"
+# The same, but the process dies of SIGKILL after its first insert and before it acknowledges.
+AUDIT_DIES = (
+    """
+import os, signal
+from toolbus_audit.store import ClickHouse
+whole = ClickHouse.insert
+async def insert(self, *given):
+    await whole(self, *given)
+    os.kill(os.getpid(), signal.SIGKILL)
+ClickHouse.insert = insert
+"""
+    + AUDIT
+)
+
+
+@pytest.fixture
+def own_clickhouse(tmp_path: Path) -> Iterator[ClickHouseServer]:
+    """A ClickHouse of this test's own, to kill and start again."""
+    server = ClickHouseServer(tmp_path / "own-clickhouse")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def served(settings: Settings, tmp_path: Path) -> Iterator[AuditSettings]:
+    """Audit in server mode: on `TOOLBUS_TEST_CLICKHOUSE_URL` if given, else on our shim."""
+    if given := os.environ.get("TOOLBUS_TEST_CLICKHOUSE_URL"):
+        yield at_server(settings, given, f"test_{secrets.token_hex(6)}")
+        return
+    server = ClickHouseServer(tmp_path / "clickhouse")
+    server.start()
+    yield at_server(settings, server.url)
+    server.kill()
+
+
+def at_server(settings: Settings, url: str, database: str = "toolbus") -> AuditSettings:
+    return AuditSettings(
+        state_dir=settings.state_dir,
+        nats_url=settings.nats_url,
+        drain_seconds=5.0,
+        clickhouse_url=SecretStr(url),
+        clickhouse_database=database,
+    )
+
+
+def audit_process(settings: Settings, log: Path, program: str = AUDIT) -> subprocess.Popen[bytes]:
+    environment = os.environ | {
+        "TOOLBUS_STATE_DIR": str(settings.state_dir),
+        "TOOLBUS_NATS_URL": settings.nats_url,
+        "TOOLBUS_CLICKHOUSE_URL": "",
+    }
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )
+
+
+async def ready(room: Room) -> bool:
+    return room.status().ready
+
+
+async def ask(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
+    asks = AskLane("operator", operator)
+    return (await asks.ask(AuditQueried(sql=sql), RowsFound, 20.0)).rows
+
+
+async def answered(operator: Bus) -> bool:
+    try:
+        return await ask(operator, "SELECT 1") == ((1,),)
+    except UnavailableError:
+        return False
+
+
+async def stored_once(operator: Bus, wanted: int) -> None:
+    """Every fact is there, and none twice; counted without FINAL."""
+    await until(lambda: answered(operator), "audit answers")
+    await until(lambda: consumed(operator), "everything is acknowledged")
+    found = await ask(operator, "SELECT count(), uniqExact(id), uniqExact(seq) FROM facts")
+    assert found == ((wanted, wanted, wanted),)
+
+
+@asynccontextmanager
+async def saying(writer: FactWriter) -> AsyncIterator[list[str]]:
+    """Facts without pause, in small messages, until the block ends; their ids."""
+    said: list[str] = []
+
+    async def say() -> None:
+        while True:
+            facts = [allowed() for _ in range(3)]
+            await asyncio.gather(*map(writer.record, facts))
+            said.extend(fact.id for fact in facts)
+
+    task = asyncio.create_task(say())
+    yield said
+    task.cancel()
+    await asyncio.wait([task])
+    await writer.close(10.0)
+
+
+async def test_a_kill_between_insert_and_acknowledgement_copies_nothing(
+    settings: Settings, operator: Bus, tmp_path: Path
+) -> None:
+    await returns_soon(operator)
+    async with facts_of("policy", settings, tmp_path) as policy:
+        await asyncio.gather(*(policy.record(allowed()) for _ in range(500)))
+    dying = audit_process(settings, tmp_path / "log", AUDIT_DIES)
+    assert await asyncio.to_thread(dying.wait, 60) == -9
+    info = await operator.client.jetstream().consumer_info("FACTS", "audit")
+    assert info.num_ack_pending + info.num_pending > 0
+    process = audit_process(settings, tmp_path / "log")
+    await stored_once(operator, 500)
+    process.kill()
+    await asyncio.to_thread(process.wait)
+
+
+async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothing(
+    settings: Settings, operator: Bus, tmp_path: Path
+) -> None:
+    await returns_soon(operator)
+    async with facts_of("policy", settings, tmp_path) as policy, saying(policy) as said:
+        for _ in range(4):
+            process = audit_process(settings, tmp_path / "log")
+            await until(lambda: answered(operator), "audit answers")
+            before = (await ask(operator, "SELECT count() FROM facts"))[0][0]
+
+            async def progressed(before: int = before) -> bool:
+                return bool((await ask(operator, "SELECT count() FROM facts"))[0][0] > before)
+
+            await until(progressed, "facts are written")
+            process.kill()
+            await asyncio.to_thread(process.wait)
+    process = audit_process(settings, tmp_path / "log")
+    await until(lambda: answered(operator), "audit answers")
+    await until(lambda: consumed(operator), "everything is acknowledged")
+    ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
+    assert rows == ids
+    assert rows >= len(said) > 0
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, 30) == 0
+
+
+async def test_while_clickhouse_is_down_facts_wait_and_the_room_says_why(
+    settings: Settings, operator: Bus, tmp_path: Path, own_clickhouse: ClickHouseServer
+) -> None:
+    await returns_soon(operator)
+    async with (
+        facts_of("policy", settings, tmp_path) as policy,
+        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as room,
+    ):
+        await until(lambda: ready(room), "audit is ready")
+        await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
+        await stored_once(operator, 10)
+        own_clickhouse.kill()
+        await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
+
+        async def says_why() -> bool:
+            return "cannot be reached" in room.status().reason
+
+        await until(says_why, "the status says why")
+        with pytest.raises(UnavailableError, match="cannot be reached"):
+            await ask(operator, "SELECT 1")
+        own_clickhouse.start()
+        await stored_once(operator, 20)
+        assert room.status().ready
+
+
+async def test_a_store_killed_under_load_has_every_fact_once(
+    settings: Settings, operator: Bus, tmp_path: Path, own_clickhouse: ClickHouseServer
+) -> None:
+    await returns_soon(operator)
+    async with (
+        facts_of("policy", settings, tmp_path) as policy,
+        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as room,
+    ):
+        await until(lambda: ready(room), "audit is ready")
+        async with saying(policy) as said:
+            for _ in range(3):
+                before = len(said)
+
+                async def more(before: int = before) -> bool:
+                    return len(said) > before + 200 and room.status().ready
+
+                await until(more, "facts are written")
+                own_clickhouse.kill()
+                own_clickhouse.start()
+        await until(lambda: answered(operator), "audit answers")
+        await until(lambda: consumed(operator), "everything is acknowledged")
+        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
+        assert rows == ids
+        assert rows >= len(said)
+
+
+async def test_two_replicas_on_one_server_share_the_facts(
+    settings: Settings, operator: Bus, tmp_path: Path, served: AuditSettings
+) -> None:
+    async with AsyncExitStack() as stack:
+        rooms = [
+            await stack.enter_async_context(build(Exchange(), served).running()) for _ in range(2)
+        ]
+        await until(lambda: ready(rooms[0]), "the first is ready")
+        await until(lambda: ready(rooms[1]), "the second is ready")
+        policy = await stack.enter_async_context(facts_of("policy", settings, tmp_path))
+        async with saying(policy) as said:
+
+            async def shared() -> bool:
+                return all(room.status().details["rows"] > 50 for room in rooms)
+
+            await until(shared, "both have written")
+        await until(lambda: consumed(operator), "everything is acknowledged")
+        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
+        assert rows == ids >= len(said)
+        assert rows == sum(room.status().details["rows"] for room in rooms)
+
+
+async def test_a_server_is_asked_read_only_too(
+    operator: Bus, served: AuditSettings, tmp_path: Path
+) -> None:
+    async with build(Exchange(), served).running() as room:
+        await until(lambda: ready(room), "audit is ready")
+        assert await ask(operator, "SELECT count(), 'it''s' FROM facts") == ((0, "it's"),)
+        for sql in (
+            "DROP TABLE facts",
+            "SELECT 1 SETTINGS readonly = 0",
+            f"SELECT 1 INTO OUTFILE '{tmp_path / 'out'}'",
+            "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString', 'a String')",
+            "SELECT file('/etc/hostname')",
+            "SELECT 1; SELECT 2",
+        ):
+            with pytest.raises(InvalidError):
+                pytest.fail(f"{sql!r} gave {await ask(operator, sql)!r}")
+        assert not (tmp_path / "out").exists()
