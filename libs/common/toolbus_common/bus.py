@@ -60,8 +60,9 @@ class StoredMessage:
 class Bucket:
     """A KV bucket: read, written with compare-and-set, and watched."""
 
-    def __init__(self, store: KeyValue) -> None:
+    def __init__(self, store: KeyValue, on_back: "list[Callable[[], None]]") -> None:
         self._store = store
+        self._on_back = on_back
 
     async def get(self, key: str) -> Change | None:
         """The entry, or None."""
@@ -89,17 +90,26 @@ class Bucket:
         await self._store.delete(key)
 
     async def watch(self, pattern: str = ">") -> AsyncIterator[Change | None]:
-        """Every present entry, then None once, then every change as it happens."""
-        watcher = await self._store.watch(pattern)
-        try:
-            async for entry in watcher:
-                if entry is None:
-                    yield None
-                else:
-                    gone = entry.operation in ("DEL", "PURGE")
-                    yield Change(entry.key, None if gone else entry.value, entry.revision or 0)
-        finally:
-            await watcher.stop()  # type: ignore[no-untyped-call]
+        """Every present entry, then None, then every change as it happens.
+
+        When the connection comes back all of this begins anew: a server that restarted has
+        forgotten its watchers, and a change may have been made meanwhile.
+        """
+        while True:
+            watcher = await self._store.watch(pattern)
+            tasks: set[asyncio.Task[None]] = set()
+
+            def again(watcher: Any = watcher, tasks: set[asyncio.Task[None]] = tasks) -> None:
+                tasks.add(asyncio.ensure_future(watcher.stop()))
+
+            self._on_back.append(again)
+            try:
+                async for entry in watcher:
+                    yield _change(entry)
+            finally:
+                self._on_back.remove(again)
+                if not tasks:
+                    await watcher.stop()  # type: ignore[no-untyped-call]
 
 
 class Bus:
@@ -115,6 +125,7 @@ class Bus:
         self._ack_prefix = ""
         self._next_ack = 0
         self.on_lost: list[Callable[[], None]] = []
+        self.on_back: list[Callable[[], None]] = []
 
     @property
     def connected(self) -> bool:
@@ -142,6 +153,7 @@ class Bus:
                     ping_interval=5,
                     error_cb=self._error,
                     disconnected_cb=self._lost,
+                    reconnected_cb=self._back,
                     allow_reconnect=True,
                 )
                 break
@@ -236,7 +248,7 @@ class Bus:
     async def bucket(self, name: str) -> Bucket:
         """A declared bucket. Raises `BusDownError` when it is not there."""
         try:
-            return Bucket(await self._js.key_value(name))
+            return Bucket(await self._js.key_value(name), self.on_back)
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(f"Bucket {name} cannot be opened: {error}") from error
 
@@ -273,6 +285,11 @@ class Bus:
         for callback in self.on_lost:
             callback()
 
+    async def _back(self) -> None:
+        log.info("bus.back")
+        for callback in list(self.on_back):
+            callback()
+
     async def _error(self, error: Exception) -> None:
         log.warning("bus.error", extra={"reason": str(error)})
 
@@ -287,6 +304,13 @@ class Subscription:
 def bus_down() -> BusDownError:
     """The sentence for a bus that is not there."""
     return BusDownError("The bus is down, so the call cannot be recorded; nothing was sent. Retry.")
+
+
+def _change(entry: KeyValue.Entry | None) -> Change | None:
+    if entry is None:
+        return None
+    gone = entry.operation in ("DEL", "PURGE")
+    return Change(entry.key, None if gone else entry.value, entry.revision or 0)
 
 
 def _stored(message: Msg) -> StoredMessage:

@@ -1,0 +1,177 @@
+"""A NATS server killed and started again on the same store: nothing said is lost or doubled."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from harness.chain import running
+from harness.engines import TESTER, NatsServer
+from harness.fresh import provisioned
+from harness.waiting import until, until_told
+from toolbus_common.bus import Bus, Change, StoredMessage
+from toolbus_common.contracts import CallAllowed, CallCompleted
+from toolbus_common.errors import BusDownError
+from toolbus_common.provision import BUCKETS, CATALOGUE, CONFIG, FACTS, LEASES
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+
+
+@pytest.fixture
+async def own_settings(state_dir: Path, own_nats: NatsServer) -> Settings:
+    """Rooms of these settings join a provisioned server that may be killed."""
+    await provisioned(own_nats)
+    settings = Settings(state_dir=state_dir, nats_url=own_nats.url, drain_seconds=5.0)
+    own_nats.copy_seeds(settings.state_dir)
+    return settings
+
+
+@pytest.fixture
+async def tester(own_settings: Settings, own_nats: NatsServer) -> AsyncIterator[Bus]:
+    assert own_settings.nats_url == own_nats.url
+    bus = Bus(TESTER, own_nats.url, (own_nats.seeds / f"{TESTER}.seed").read_text())
+    await bus.open()
+    yield bus
+    await bus.close()
+
+
+def allowed(call: int) -> CallAllowed:
+    return CallAllowed(
+        id=f"c{call}.allowed", at=1.0, scope="acme", call_id=f"c{call}", server="git", tool="log"
+    )
+
+
+async def lines(bus: Bus) -> list[dict[str, object]]:
+    """Every fact in the stream."""
+    stream = bus.client.jetstream()
+    last = (await stream.stream_info(FACTS)).state.last_seq
+    messages = [await stream.get_msg(FACTS, seq) for seq in range(1, last + 1)]
+    return [json.loads(line) for message in messages for line in (message.data or b"").split(b"\n")]
+
+
+async def test_every_fact_said_across_a_restart_is_in_the_stream_exactly_once(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    policy = Room("policy", own_settings)
+    async with running(policy):
+        for n in range(50):
+            policy.facts.say(allowed(n))
+            await asyncio.sleep(0)
+        own_nats.kill()
+        for n in range(50, 100):
+            policy.facts.say(allowed(n))
+            await asyncio.sleep(0)
+        await until(lambda: not policy.bus.connected, "policy noticed")
+        with pytest.raises(BusDownError):
+            await policy.facts.record(allowed(100))
+        own_nats.start()
+        await until(lambda: tester.connected, "the tester is back")
+
+        async def all_there() -> bool:
+            return len({line["id"] for line in await lines(tester)}) == 101
+
+        await until_told(all_there, "every fact is in the stream")
+        await policy.facts.record(allowed(101))
+    told = await lines(tester)
+    assert sorted(str(line["id"]) for line in told) == sorted(f"c{n}.allowed" for n in range(102))
+    assert sorted(int(str(line["seq"])) for line in told) == list(range(1, 103))
+
+
+async def test_what_a_killed_room_had_spooled_the_next_one_says(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    policy = Room("policy", own_settings)
+    async with running(policy):
+        own_nats.kill()
+        await until(lambda: not policy.bus.connected, "policy noticed")
+        with pytest.raises(BusDownError):
+            await policy.facts.record(allowed(1))
+    own_nats.start()
+    await until(lambda: tester.connected, "the tester is back")
+    async with running(Room("policy", own_settings)):
+
+        async def there() -> bool:
+            return [line["id"] for line in await lines(tester)] == ["c1.allowed"]
+
+        await until_told(there, "the spooled fact is in the stream")
+
+
+async def test_every_stream_and_bucket_survives_with_what_was_in_it(
+    own_nats: NatsServer, tester: Bus
+) -> None:
+    for bucket in BUCKETS:
+        await (await tester.bucket(bucket.bucket)).put("k", b"v")
+    own_nats.kill()
+    await until(lambda: not tester.connected, "the tester noticed")
+    own_nats.start()
+    await until(lambda: tester.connected, "the tester is back")
+    for bucket in BUCKETS:
+        found = await (await tester.bucket(bucket.bucket)).get("k")
+        if bucket.bucket != LEASES:  # a lease may have run out meanwhile
+            assert found is not None, bucket.bucket
+    assert (await tester.client.jetstream().stream_info(FACTS)).state.consumer_count == 2
+
+
+async def test_a_change_after_a_restart_is_still_heard(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    heard: list[Change | None] = []
+    policy = Room("policy", own_settings)
+    policy.watches(CONFIG)(heard.append)
+    config = await tester.bucket(CONFIG)
+    await config.put("key.bot", b"1")
+    async with running(policy):
+        assert [change and change.value for change in heard] == [b"1", None]
+        own_nats.kill()
+        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
+        own_nats.start()
+        await until(lambda: policy.bus.connected and tester.connected, "both are back")
+        await config.put("key.bot", b"2")
+        await until(lambda: any(c and c.value == b"2" for c in heard), "the change was heard")
+
+
+async def test_a_change_made_before_the_room_is_back_is_heard_too(
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
+) -> None:
+    heard: list[Change | None] = []
+    ingress = Room("ingress", own_settings)
+    ingress.watches(CATALOGUE)(heard.append)
+    catalogue = await tester.bucket(CATALOGUE)
+    await catalogue.put("git", b"1")
+    async with running(ingress):
+        own_nats.kill()
+        await until(lambda: not ingress.bus.connected, "ingress noticed")
+        own_nats.start()
+        await until(lambda: tester.connected, "the tester is back")
+        await catalogue.delete("git")
+        await until(lambda: any(c and c.value is None for c in heard), "the deletion was heard")
+
+
+async def test_a_durable_consumer_goes_on_where_it_was(
+    own_settings: Settings, own_nats: NatsServer
+) -> None:
+    heard: list[bytes] = []
+    policy, executor = Room("policy", own_settings), Room("executor", own_settings)
+
+    @policy.hears(seconds=0.2)
+    async def settle(messages: list[StoredMessage]) -> None:
+        for message in messages:
+            heard.append(message.data)
+            await message.done(wait=True)
+
+    def completed(call: int) -> CallCompleted:
+        return CallCompleted(
+            id=f"c{call}.completed", at=1.0, scope="a", call_id=f"c{call}", server="s", tool="t"
+        )
+
+    async with running(executor, policy):
+        await executor.facts.record(completed(1))
+        await until(lambda: len(heard) == 1, "the first is heard")
+        own_nats.kill()
+        await until(lambda: not executor.bus.connected, "executor noticed")
+        executor.facts.say(completed(2))
+        own_nats.start()
+        await until(lambda: len(heard) == 2, "the second is heard")
+    assert [json.loads(line)["call_id"] for line in heard] == ["c1", "c2"]
