@@ -1,0 +1,58 @@
+"""Which statements audit answers, judged before the engine judges them again."""
+
+import pytest
+
+from toolbus_audit.sqlguard import refusal
+
+READING = (
+    "SELECT count() FROM facts",
+    "WITH 1 AS x SELECT x",
+    "SHOW TABLES",
+    "DESCRIBE facts",
+    "EXPLAIN SELECT 1",
+    "SELECT * FROM numbers(10)",
+    "SELECT ' INTO OUTFILE ', 'file(1)'",
+    "SELECT 1 AS `a FORMAT CSV`",
+    "SELECT format('{} {}', key, tool), URLHash('x') FROM facts",
+    "SELECT filename, file FROM facts",
+)
+REACHING = (
+    *("file('/x')", "`file`('/x')", "FILE ('/x')", "fileCluster('c', '/x')", "filesystem('/x')"),
+    *("sqlite('/x', 't')", "url('http://h/')", "urlCluster('c', 'http://h/')", "s3('http://h/')"),
+    *("gcs('http://h/')", "icebergLocal('/x')", "deltaLake('http://h/')", "hudi('http://h/')"),
+    *("mysql('h', 'd', 't', 'u', 'p')", "postgresql('h', 'd', 't', 'u', 'p')", "redis('h', 'k')"),
+    *("mongodb('h')", "odbc('DSN', 't')", "jdbc('DSN', 't')", "remoteSecure('h', 'd', 't')"),
+    *("cluster('c', 'd', 't')", "clusterAllReplicas('c', 'd', 't')", "executable('id')"),
+    *("Python(x)", "eval('SELECT 1')", "loop(facts)", "aiGenerate('x')"),
+)
+
+
+@pytest.mark.parametrize("sql", READING)
+def test_a_statement_that_reads_the_tables_is_answered(sql: str) -> None:
+    assert refusal(sql) == ""
+
+
+@pytest.mark.parametrize("call", REACHING)
+def test_a_function_that_reaches_beyond_the_tables_is_refused_by_name(call: str) -> None:
+    name = call.partition("(")[0].strip("` ")
+    assert refusal(f"SELECT * FROM {call}").startswith(f"{name}() reaches beyond")
+    assert refusal(f"SELECT 'a\\'b', {call}").startswith(f"{name}() reaches beyond")
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("INSERT INTO facts VALUES (1)", "Only a reading statement"),
+        ("DROP TABLE facts", "Only a reading statement"),
+        ("SET readonly = 0", "Only a reading statement"),
+        ("SELECT 1 INTO OUTFILE '/x'", "INTO OUTFILE"),
+        ("SELECT 1 AS `a'b` INTO OUTFILE '/x' FORMAT CSV", "INTO OUTFILE"),
+        ("SELECT 1 PARALLEL WITH DROP TABLE facts", "PARALLEL WITH"),
+        ("SELECT 1 FORMAT CSV", "Leave out FORMAT"),
+        ("DESCRIBE TABLE view(SELECT 1)", "DESCRIBE"),
+    ],
+)
+def test_whatever_is_more_than_one_reading_statement_is_refused_with_the_reason(
+    sql: str, reason: str
+) -> None:
+    assert reason in refusal(sql)
