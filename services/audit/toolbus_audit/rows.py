@@ -33,6 +33,7 @@ class FactRow(Struct, gc=False):
     server: str = ""
     tool: str = ""
     code: str = ""
+    reason: str = ""
     charge: Signed = 0
     latency_us: Signed = 0
     is_error: bool = False
@@ -104,6 +105,15 @@ def encoded(rows: Rows) -> bytes:
     """The rows as lines of JSON arrays: of ClickHouse's text formats the cheapest to read."""
     values = _VALUES[type(rows[0])]
     return _encoder.encode_lines([values(row) for row in rows])
+
+
+def token(rows: Rows) -> str:
+    """What marks this insert: the same rows have the same token, in any process, and others not.
+
+    The ends in the stream are there to be read; the digest tells rows of one message apart.
+    """
+    positions = repr([row.position for row in rows]).encode()
+    return f"{rows[0].stream_seq}-{rows[-1].stream_seq}-{sha256(positions).hexdigest()[:32]}"
 
 
 def _dead(subject: str, stream_seq: int, line: int, raw: bytes, reason: str) -> DeadRow:

@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS facts
     server LowCardinality(String),
     tool LowCardinality(String),
     code String,
+    reason String,
     charge Int64 COMMENT 'micro-dollars',
     latency_us Int64,
     is_error Bool,
