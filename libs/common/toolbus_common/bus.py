@@ -124,6 +124,8 @@ class Bus:
         self._acks: dict[str, asyncio.Future[bytes]] = {}
         self._ack_prefix = ""
         self._next_ack = 0
+        self._last_error: Exception | None = None
+        self._closing = False
         self.on_lost: list[Callable[[], None]] = []
         self.on_back: list[Callable[[], None]] = []
 
@@ -139,16 +141,16 @@ class Bus:
 
     async def open(self, patience: float = 30.0) -> None:
         """Connect, trying again for `patience` seconds. Raises `BusDownError`."""
-        give_up = asyncio.get_running_loop().time() + patience
-        while True:
-            try:
-                self._nats = await nats.connect(
+        client = Client()
+        try:
+            async with asyncio.timeout(patience):  # the client itself would try for ever
+                await client.connect(
                     self._url,
                     name=self.name,
                     nkeys_seed_str=self._seed,
                     inbox_prefix=f"_INBOX.{self.name}",
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]
                     connect_timeout=2,
                     ping_interval=5,
                     error_cb=self._error,
@@ -156,19 +158,20 @@ class Bus:
                     reconnected_cb=self._back,
                     allow_reconnect=True,
                 )
-                break
-            except (OSError, NatsError, TimeoutError) as error:
-                if asyncio.get_running_loop().time() > give_up:
-                    reason = f"NATS cannot be reached at {self._url}: {error}"
-                    raise BusDownError(reason) from error
-                await asyncio.sleep(0.1)
+        except (OSError, NatsError, TimeoutError) as error:
+            await client.close()
+            why = self._last_error or error
+            raise BusDownError(
+                f"NATS at {self._url} cannot be joined as {self.name}: {why}"
+            ) from error
+        self._nats = client
         self._js = self._nats.jetstream()
         self._ack_prefix = self._nats.new_inbox()
         await self._nats.subscribe(f"{self._ack_prefix}.*", cb=self._acknowledged)
 
     async def close(self) -> None:
         """Flush and leave."""
-        self.on_lost.clear()
+        self._closing = True
         if self._nats.is_connected:
             try:
                 async with asyncio.timeout(2):
@@ -278,6 +281,8 @@ class Bus:
             future.set_result(message.data)
 
     async def _lost(self) -> None:
+        if self._closing:
+            return
         log.warning("bus.lost")
         for future in self._acks.values():
             if not future.done():
@@ -291,7 +296,10 @@ class Bus:
             callback()
 
     async def _error(self, error: Exception) -> None:
-        log.warning("bus.error", extra={"reason": str(error)})
+        # The first try to connect fails several times a second while a server starts.
+        if self._nats.is_connected or str(error) != str(self._last_error):
+            log.warning("bus.error", extra={"reason": str(error)})
+        self._last_error = error
 
 
 @dataclass(frozen=True, slots=True)
