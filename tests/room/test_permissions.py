@@ -1,0 +1,178 @@
+"""The NATS server itself refuses each room what is not its to say or hear."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from harness.engines import NatsAt
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import FACTS as FACT_CLASSES
+from toolbus_common.errors import BusDownError
+from toolbus_common.permissions import OPERATOR, rights
+from toolbus_common.process import ROOMS
+from toolbus_common.provision import BUCKETS, CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
+
+SAYS = {
+    "ingress": {"tb.call.x"},
+    "policy": {"tb.run.x", "tb.reply.r.o.c"},
+    "executor": {"tb.reply.r.o.c"},
+    "codemode": set[str](),
+    "audit": set[str](),
+    "oauth": set[str](),
+    OPERATOR: {"tb.ask.audit.query"},
+}
+FACTS_SAID = {
+    "policy": {"call.allowed", "call.denied", "call.failed"},
+    "executor": {
+        "call.completed", "call.failed", "server.connected", "server.lost", "breaker.opened",
+        "breaker.closed",
+    },
+    OPERATOR: {"key.created", "key.revoked", "config.applied"},
+}  # fmt: skip
+WRITES = {"policy": {LEDGER}, "executor": {CATALOGUE, LEASES}, OPERATOR: {CONFIG}}
+HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
+
+USERS = sorted(rights())
+LANE = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.ask.audit.query"}
+FACT_SUBJECTS = {f"tb.fact.{name}.acme": name for name in FACT_CLASSES}
+
+
+class Refusals:
+    """What the server said to one user, in its own words."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    async def hear(self, error: Exception) -> None:
+        self.words.append(str(error))
+
+    def of(self, subject: str) -> bool:
+        return any(f'"{subject.lower()}"' in word.lower() for word in self.words)
+
+
+@asynccontextmanager
+async def joined(server: NatsAt, user: str) -> AsyncIterator[tuple[Client, Refusals]]:
+    refusals = Refusals()
+    client = await nats.connect(
+        server.url,
+        nkeys_seed_str=server.seed(user),
+        inbox_prefix=f"_INBOX.{user}",
+        error_cb=refusals.hear,
+        max_reconnect_attempts=1,
+    )
+    try:
+        yield client, refusals
+    finally:
+        await client.close()
+
+
+async def refused_among(
+    server: NatsAt, user: str, subjects: set[str], attempt: Callable[[Client, str], Awaitable[None]]
+) -> set[str]:
+    """The subjects the server refused: its answers come in order, a flush waits for them."""
+    async with joined(server, user) as (client, refusals):
+        for subject in sorted(subjects):
+            await attempt(client, subject)
+        await client.flush()
+        await asyncio.sleep(0)
+        await client.flush()
+        return {subject for subject in subjects if refusals.of(subject)}
+
+
+async def publish(client: Client, subject: str) -> None:
+    await client.publish(subject, b"{}")
+
+
+async def hear(client: Client, subject: str) -> None:
+    await client.subscribe(subject)
+
+
+def test_every_room_is_tried() -> None:
+    assert set(USERS) == {*ROOMS, OPERATOR} == set(SAYS)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_room_may_say_its_own_on_the_call_lane_and_nothing_else(
+    nats_server: NatsAt, user: str
+) -> None:
+    assert await refused_among(nats_server, user, LANE, publish) == LANE - SAYS[user]
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_room_may_say_its_own_facts_and_forge_no_others(
+    nats_server: NatsAt, user: str
+) -> None:
+    own = {s for s, name in FACT_SUBJECTS.items() if name in FACTS_SAID.get(user, set())}
+    refused = await refused_among(nats_server, user, set(FACT_SUBJECTS), publish)
+    assert refused == set(FACT_SUBJECTS) - own
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_room_may_write_its_own_buckets_and_no_others(
+    nats_server: NatsAt, user: str
+) -> None:
+    entries = {f"$KV.{bucket.bucket}.k" for bucket in BUCKETS}
+    own = {f"$KV.{bucket}.k" for bucket in WRITES.get(user, set())}
+    assert await refused_among(nats_server, user, entries, publish) == entries - own
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_room_hears_its_own_and_eavesdrops_on_nobody(
+    nats_server: NatsAt, user: str
+) -> None:
+    others = set(USERS) - {user}
+    foreign = {
+        ">", "tb.>", "tb.fact.>", "tb.reply.>", "tb.call.*", "tb.run.*", "_INBOX.>", "$KV.>",
+        "$JS.API.>",
+        *(f"tb.reply.{other}.>" for other in others),
+        *(f"_INBOX.{other}.>" for other in others),
+        *(f"tb.ask.{other}.>" for other in others),
+    }  # fmt: skip
+    heard = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
+    own = {f"tb.reply.{user}.>", f"_INBOX.{user}.>"}
+    refused = await refused_among(nats_server, user, foreign | own, hear)
+    assert refused == foreign - heard
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str) -> None:
+    streams = [FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)]
+    subjects = {f"$JS.API.STREAM.{what}.{s}" for s in streams for what in ("DELETE", "PURGE")}
+    assert await refused_among(nats_server, user, subjects, publish) == subjects
+    async with joined(nats_server, user) as (client, _):
+        with pytest.raises((NatsError, TimeoutError)):
+            await client.request(f"$JS.API.STREAM.PURGE.{FACTS}", b"{}", timeout=0.2)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", sorted(ROOMS))
+async def test_a_room_reads_the_stream_only_through_its_own_consumer(
+    nats_server: NatsAt, user: str
+) -> None:
+    consumers = {f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{name}" for name in ROOMS}
+    other_ways = {
+        f"$JS.API.STREAM.MSG.GET.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}",
+        f"$JS.API.CONSUMER.CREATE.{FACTS}", f"$JS.API.CONSUMER.CREATE.{FACTS}.own.tb.fact.>",
+        f"$JS.API.CONSUMER.DURABLE.CREATE.{FACTS}.own",
+        f"$JS.API.CONSUMER.DELETE.{FACTS}.audit", f"$JS.API.STREAM.UPDATE.{FACTS}",
+        "$JS.API.STREAM.CREATE.own", f"$JS.API.STREAM.SNAPSHOT.{FACTS}",
+    }  # fmt: skip
+    own = {f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{user}"} if user in ("audit", "policy") else set()
+    refused = await refused_among(nats_server, user, consumers | other_ways, publish)
+    assert refused == (consumers | other_ways) - own
+
+
+async def test_without_a_seed_nobody_joins(nats_server: NatsAt) -> None:
+    stranger = Bus("stranger", nats_server.url)
+    with pytest.raises(BusDownError, match="cannot be joined as stranger.*Authorization"):
+        await stranger.open(patience=1.0)
