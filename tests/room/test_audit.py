@@ -9,6 +9,7 @@ import pytest
 
 from harness.facts import allowed, bus_of, completed, consumed, facts_of, until
 from toolbus_audit.main import build
+from toolbus_audit.rows import read, token
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_audit.store import ClickHouse
 from toolbus_common.asklane import AskLane
@@ -120,6 +121,19 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
             for message in messages:
                 await message.again(0)
             return
+
+
+async def test_the_same_insert_sent_again_is_stored_once_without_a_look(settings: Settings) -> None:
+    store = ClickHouse(audit_settings(settings))
+    await store.open()
+    line = b'{"fact":"f","producer":"p","seq":1,"id":"%d","at":1763708342.5,"scope":"a"}'
+    found, dead = read("tb.fact.f.a", 1, b"\n".join([line % 1, b"{not json", line % 2]))
+    for _ in range(3):
+        await store.insert("facts", found, token(found))
+        await store.insert("dead_letters", dead, token(dead))
+    counted = "SELECT (SELECT count() FROM facts), (SELECT count() FROM dead_letters)"
+    assert await store._writing(store._rows, counted) == [(2, 1)]
+    await store.close()
 
 
 async def test_a_line_nobody_can_read_becomes_a_dead_letter_and_the_rest_is_stored(

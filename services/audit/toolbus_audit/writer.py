@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from toolbus_audit.faults import StoreDownError, UnreadableError
-from toolbus_audit.rows import DeadRow, FactRow, Rows, read, refused
+from toolbus_audit.rows import DeadRow, FactRow, Rows, read, refused, token
 from toolbus_common.bus import StoredMessage
 from toolbus_common.metrics import AUDIT_BEHIND, AUDIT_DEAD, AUDIT_ROWS
 
@@ -167,7 +166,7 @@ class Writer:
     async def _insert(self, table: str, what: Rows, until: float) -> None:
         if what:
             # One token for all attempts: an insert whose answer was lost is not done twice.
-            await self._patiently(until, self._store.insert, table, what, secrets.token_hex(16))
+            await self._patiently(until, self._store.insert, table, what, token(what))
 
     async def _patiently(self, until: float, work: Callable[..., Awaitable[T]], *given: Any) -> T:
         """Try until it succeeds or the batch may no longer be held."""
