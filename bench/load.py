@@ -10,6 +10,7 @@ import resource
 import sys
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -73,8 +74,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -139,15 +139,17 @@ async def run(plan: Plan) -> dict[str, object]:
     await asyncio.wait([connection.ended for connection in connections], timeout=10)
     found = sorted(tally.latencies)
     count = len(found)
+    if not count:
+        raise SystemExit(f"no right answer from {plan.url}: {tally.example}")
     return {
         "requests": count,
         "all_requests": sum(connection.sent for connection in connections),
         "wrong": tally.wrong,
         "example": tally.example,
         "per_second": count / took,
-        "p50_ms": found[count // 2] if count else None,
-        "p99_ms": found[int(count * 0.99)] if count else None,
-        "cpu_us": used / count * 1e6 if count else None,
+        "p50_ms": found[count // 2],
+        "p99_ms": found[int(count * 0.99)],
+        "cpu_us": used / count * 1e6,
     }
 
 

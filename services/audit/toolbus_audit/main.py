@@ -41,7 +41,7 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
         finally:
             await store.close()
 
-    @room.hears(most=MESSAGES, seconds=1.0)
+    @room.hears(most=MESSAGES, seconds=1.0, pause=0.5)
     async def write(messages: list[StoredMessage]) -> None:
         await writer.hear(messages)
 

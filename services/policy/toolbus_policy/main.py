@@ -73,7 +73,7 @@ def build(exchange: Exchange) -> Room:
         async def judge(call: CallRequested, reply: Reply) -> None:
             await gate.pass_through(call, reply)
 
-        room.hears(seconds=0.25)(settlement.hear)
+        room.hears(seconds=0.5, pause=0.1)(settlement.hear)
         tasks = [asyncio.create_task(settlement.reap()), asyncio.create_task(_ping(room, ledger))]
         try:
             yield
