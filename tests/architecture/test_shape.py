@@ -1,0 +1,147 @@
+"""The shape of the code: small files, a sentence heading each, nothing left out of the wheel."""
+
+import ast
+import re
+import statistics
+import subprocess
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = sorted(
+    path for part in ("libs", "services", "cli", "bench") for path in (ROOT / part).rglob("*.py")
+)
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+ROOMS = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
+MOST_LINES = 400
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions(path: Path) -> Iterator[int]:
+    """How many lines each function of a file has."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+            yield node.end_lineno - node.lineno + 1
+
+
+def ninth_decile(numbers: list[int]) -> float:
+    return statistics.quantiles(numbers, n=10)[-1]
+
+
+@pytest.mark.parametrize("path", SOURCE + TESTS, ids=name)
+def test_a_file_has_at_most_four_hundred_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", SOURCE + TESTS, ids=name)
+def test_a_module_begins_with_a_sentence(path: Path) -> None:
+    told = ast.get_docstring(ast.parse(path.read_text()))
+    assert told, "no docstring"
+    first = told.split("\n\n")[0].strip()
+    assert first.endswith((".", "?", ":")), first
+    assert first[0].isupper() or first[0] in "`/", first
+
+
+def test_functions_are_short() -> None:
+    lengths = [length for path in SOURCE for length in functions(path)]
+    assert statistics.median(lengths) < 10
+    assert ninth_decile(lengths) < 35
+
+
+def test_files_are_short() -> None:
+    assert ninth_decile([len(path.read_text().splitlines()) for path in SOURCE]) < 300
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_rooms_main_says_what_it_hears_says_and_owns(room: str) -> None:
+    main = ROOT / "services" / room / f"toolbus_{room}" / "main.py"
+    told = ast.get_docstring(ast.parse(main.read_text())) or ""
+    assert re.findall(r"^(hears|says|owns)\b", told, re.MULTILINE) == ["hears", "says", "owns"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_rooms_readme_says_what_it_hears_says_owns_and_how_it_fails(room: str) -> None:
+    told = (ROOT / "services" / room / "README.md").read_text().lower()
+    for word in ("hears", "says", "owns", "fail", "yet"):
+        assert word in told, word
+
+
+def packages() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed: list[str] = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    return listed
+
+
+def tracked() -> list[Path]:
+    """What is in the repository, or will be: whatever git does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / line for line in listed.splitlines() if (ROOT / line).is_file()]
+
+
+def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
+    builder = WheelBuilder(str(ROOT))
+    (wheel,) = builder.build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {entry for entry in archive.namelist() if ".dist-info/" not in entry}
+    on_disk = {
+        path.relative_to(ROOT / package).as_posix()
+        for package in ("libs/common", "cli", *(f"services/{room}" for room in ROOMS))
+        for path in tracked()
+        if path.is_relative_to(ROOT / package)
+    }
+    belongs = {entry for entry in on_disk if "/" in entry}  # beside the package lie its README…
+    assert packed == belongs
+
+
+def test_every_package_on_disk_is_listed() -> None:
+    found = {
+        path.parent.relative_to(ROOT).as_posix()
+        for part in ("libs", "services", "cli")
+        for path in (ROOT / part).rglob("__init__.py")
+        if not (path.parent.parent / "__init__.py").exists()
+    }
+    assert found == set(packages())
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except UnicodeDecodeError:
+        return ""
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    home = re.compile(r"(?<![\w.])/(?:home|Users)/\w+/|(?<![\w.])/root/")
+    faults = [
+        name(path)
+        for path in tracked()
+        if path != Path(__file__) and (home.search(text := text_of(path)) or f"{ROOT}/" in text)
+    ]
+    assert faults == []
+
+
+def test_no_room_spells_a_subject_of_the_bus_by_hand() -> None:
+    faults = [
+        f"{name(path)}: {node.value}"
+        for path in SOURCE
+        if not path.is_relative_to(ROOT / "libs")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.match(r"tb\.(call|run|reply|fact|ask|cancel|hook)\.", node.value)
+    ]
+    assert faults == []
+
+
+def test_names_say_what_a_thing_is() -> None:
+    vague = re.compile(r"(util|helper|manager|misc|impl)s?(\b|_|\.)", re.IGNORECASE)
+    assert [name(path) for path in SOURCE if vague.search(path.name)] == []
