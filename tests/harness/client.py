@@ -1,0 +1,78 @@
+"""A plain HTTP client for the MCP endpoint: what it sends and what comes back, unembellished."""
+
+import http.client
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The JSON-RPC error; fails when there is none."""
+        error: dict[str, Any] = self.json["error"]
+        return error
+
+    @property
+    def text(self) -> str:
+        """The first text of a tool's result."""
+        return str(self.json["result"]["content"][0]["text"])
+
+    @property
+    def code(self) -> str:
+        """Toolbus' own word for a failure; empty for a success."""
+        return str(self.error["data"]["code"]) if "error" in self.json else ""
+
+
+@dataclass(frozen=True)
+class Client:
+    """Speaks to one endpoint with one key."""
+
+    endpoint: str
+    key: str = ""
+    patience: float = 30.0
+
+    def post(self, body: Any, **headers: str) -> Answer:
+        """One POST on a connection of its own; a body of bytes is sent as it is."""
+        target = urlsplit(self.endpoint)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {**JSON, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection(
+            target.hostname or "", target.port, timeout=self.patience
+        )
+        try:
+            connection.request("POST", target.path, data, sent)
+            response = connection.getresponse()
+            told = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, told, response.read())
+        finally:
+            connection.close()
+
+    def ask(self, method: str, params: dict[str, Any] | None = None, **headers: str) -> Answer:
+        """One JSON-RPC request of the handshake era."""
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
+        return self.post(request, **headers)
+
+    def call(self, tool: str, arguments: dict[str, Any] | None = None) -> Answer:
+        """One tool call."""
+        return self.ask("tools/call", {"name": tool, "arguments": arguments or {}})
+
+    def tools(self) -> list[str]:
+        """The names of the tools this key sees."""
+        return [tool["name"] for tool in self.ask("tools/list").json["result"]["tools"]]

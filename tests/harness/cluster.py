@@ -1,0 +1,175 @@
+"""A whole Toolbus of separate processes, each of which a test may kill, freeze or double."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness.client import Client
+from harness.engines import (
+    BEGIN_SECONDS,
+    Engine,
+    NatsServer,
+    ValkeyServer,
+    die_with_parent,
+    free_port,
+)
+from harness.fresh import provisioned
+from harness.operating import Operating
+from toolbus_common.declared import Declaration
+
+class Upstream(Engine):
+    """A process of `harness.upstream`, and the journal of what reached it."""
+
+    def command(self) -> list[str]:
+        """It listens on our port."""
+        program = Path(__file__).with_name("upstream.py")
+        return [sys.executable, str(program), str(self.port), str(self.journal)]
+
+    @property
+    def journal(self) -> Path:
+        """One JSON line for each call that arrived."""
+        return self.directory / "journal"
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    def arrived(self) -> list[dict[str, Any]]:
+        """Every call that reached it."""
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        return [json.loads(line) for line in lines]
+
+
+class Process:
+    """One process of one or more rooms."""
+
+    def __init__(self, rooms: Iterable[str], environment: dict[str, str], log: Path) -> None:
+        self.rooms = tuple(rooms)
+        self._log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("run.py")), *self.rooms],
+                env=environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent,  # noqa: PLW1509
+            )
+
+    @property
+    def pid(self) -> int:
+        """As the system knows it."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """Everything it wrote."""
+        return self._log.read_text()
+
+    def wait_ready(self) -> None:
+        """Until it says so; fails with its last words when it ends instead."""
+        give_up = time.monotonic() + BEGIN_SECONDS
+        while '"process.ready"' not in self.log:
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"{self.rooms} did not begin:\n{self.log[-3000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.stop(signal.SIGKILL)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end, and wait; the exit code."""
+        self.signal(number)
+        try:
+            return self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+
+class Cluster(Operating):
+    """NATS, Valkey and every room, each a process of its own; `fused` puts the call path in one."""
+
+    def __init__(self, directory: Path) -> None:
+        self.state_dir = directory / "state"
+        self.nats = NatsServer(self.state_dir / "nats")
+        self.valkey = ValkeyServer(directory / "valkey")
+        self.processes: dict[str, list[Process]] = {}
+        self.nats_url = self.nats.url
+        self._started = 0
+        self._ports: list[int] = []
+
+    def start(self, declaration: Declaration, *, fused: bool = False, replicas: int = 1) -> None:
+        """Everything, ready to answer."""
+        self.nats.start()
+        self.valkey.start()
+        self.nats.copy_seeds(self.state_dir)
+        asyncio.run(provisioned(self.nats))
+        self.declare(declaration)
+        rooms = ["audit", "ingress+policy+executor"] if fused else ["audit", "executor", "policy"]
+        for name in [*rooms, *([] if fused else ["ingress"])]:
+            for _ in range(replicas):
+                self.run(name)
+        for process in self.every():
+            process.wait_ready()
+
+    def run(self, name: str) -> Process:
+        """One more process of `name`, which may be several rooms joined by `+`."""
+        self._started += 1
+        rooms = name.split("+")
+        process = Process(rooms, self._environment(rooms), self._log(name))
+        self.processes.setdefault(name, []).append(process)
+        return process
+
+    def every(self) -> list[Process]:
+        """All processes of rooms."""
+        return [process for replicas in self.processes.values() for process in replicas]
+
+    def client(self, key: str, replica: int = 0) -> Client:
+        """A client of one ingress replica."""
+        return Client(f"http://127.0.0.1:{self._ports[replica]}/mcp", key)
+
+    def stop(self) -> None:
+        """End everything; what did not drain is killed."""
+        for process in self.every():
+            process.signal(signal.SIGCONT)
+            process.kill()
+        self.valkey.kill()
+        self.nats.kill()
+
+    def _log(self, name: str) -> Path:
+        return self.state_dir / f"{self._started:02}-{name}.log"
+
+    def _environment(self, rooms: list[str]) -> dict[str, str]:
+        told = {
+            "TOOLBUS_STATE_DIR": str(self.state_dir),
+            "TOOLBUS_NATS_URL": self.nats.url,
+            "TOOLBUS_REDIS_URL": self.valkey.url,
+            "TOOLBUS_DRAIN_SECONDS": "5",
+            "TOOLBUS_CALL_TIMEOUT": "8",
+        }
+        if "ingress" in rooms:
+            self._ports.append(free_port())
+            told["TOOLBUS_HTTP_PORT"] = str(self._ports[-1])
+        kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
+        return {**kept, **told}

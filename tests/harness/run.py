@@ -1,0 +1,8 @@
+"""`python run.py ROOM…`: rooms in one process, as `toolbus run` starts them."""
+
+import sys
+
+from toolbus_common.process import run
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
