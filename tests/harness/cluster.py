@@ -25,6 +25,7 @@ from harness.fresh import provisioned
 from harness.operating import Operating
 from toolbus_common.declared import Declaration
 
+
 class Upstream(Engine):
     """A process of `harness.upstream`, and the journal of what reached it."""
 
@@ -110,8 +111,9 @@ class Process:
 class Cluster(Operating):
     """NATS, Valkey and every room, each a process of its own; `fused` puts the call path in one."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **environment: str) -> None:
         self.state_dir = directory / "state"
+        self._extra = environment
         self.nats = NatsServer(self.state_dir / "nats")
         self.valkey = ValkeyServer(directory / "valkey")
         self.processes: dict[str, list[Process]] = {}
@@ -128,7 +130,7 @@ class Cluster(Operating):
         self.declare(declaration)
         rooms = ["audit", "ingress+policy+executor"] if fused else ["audit", "executor", "policy"]
         for name in [*rooms, *([] if fused else ["ingress"])]:
-            for _ in range(replicas):
+            for _ in range(1 if name == "audit" else replicas):
                 self.run(name)
         for process in self.every():
             process.wait_ready()
@@ -148,6 +150,10 @@ class Cluster(Operating):
     def client(self, key: str, replica: int = 0) -> Client:
         """A client of one ingress replica."""
         return Client(f"http://127.0.0.1:{self._ports[replica]}/mcp", key)
+
+    def forget_port(self, replica: int) -> None:
+        """An ingress replica is gone for good: the next one takes its number."""
+        del self._ports[replica]
 
     def stop(self) -> None:
         """End everything; what did not drain is killed."""
@@ -172,4 +178,4 @@ class Cluster(Operating):
             self._ports.append(free_port())
             told["TOOLBUS_HTTP_PORT"] = str(self._ports[-1])
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        return {**kept, **told}
+        return {**kept, **told, **self._extra}

@@ -1,0 +1,259 @@
+"""Rooms killed in the middle of calls: a clear end for every call, nothing run or charged twice."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.client import HTTPException
+from itertools import count
+
+import pytest
+import redis
+
+from harness.client import Client
+from harness.cluster import Cluster, Upstream
+from harness.operating import key
+from harness.waiting import PATIENCE
+from toolbus_common.declared import Budget, Declaration, Period, Server
+
+SECRET = "tbk_bot_a-secret-of-chaos-tests"
+PRICE = 10_000  # micro-dollars
+LEVEL = "{default}:level:key:bot"
+WORKERS = 8
+ENOUGH_IN_FLIGHT = 40
+BROKEN = (OSError, HTTPException)  # what a client sees of an ingress that dies under it
+CLEAR = frozenset({  # every way a call may end besides its result, when a process dies
+    "bus_down", "policy_down", "executor_down", "outcome_unknown", "upstream_dead", "unavailable",
+})  # fmt: skip
+DECLARATION = Declaration(
+    servers={"echo": Server(url="http://placeholder/mcp")},
+    keys={"bot": key(SECRET, budget=Budget(usd=1000, per=Period.DAY))},
+    prices={"echo__*": PRICE / 1_000_000},
+)
+run_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """What the calls reach."""
+    server = Upstream(tmp_path_factory.mktemp("upstream"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
+    """Two replicas of every room, apart; of audit one, its store is embedded."""
+    made = Cluster(
+        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="4", TOOLBUS_REAP_GRACE="1"
+    )
+    try:
+        servers = {"echo": Server(url=upstream.url)}
+        made.start(DECLARATION.model_copy(update={"servers": servers}), replicas=2)
+        wait_for(lambda: made.client(SECRET).tools() and made.client(SECRET, 1).tools())
+        yield made
+    finally:
+        made.stop()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Until a condition holds."""
+    give_up = time.monotonic() + 2 * PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up, condition
+        time.sleep(0.05)
+
+
+@dataclass
+class Load:
+    """Callers that go on until they are told to stop, and what became of each call."""
+
+    clients: list[Client]
+    upstream: Upstream
+    run: str = field(default_factory=lambda: f"run{next(run_numbers)}")
+    succeeded: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def arrived(self) -> Counter[str]:
+        """The calls of this load that reached the upstream."""
+        ids = (str(call.get("id", "")) for call in self.upstream.arrived())
+        return Counter(call for call in ids if call.startswith(f"{self.run}."))
+
+    def through(self, event: Callable[[], None]) -> "Load":
+        """Run, let the event happen while calls are in flight, run on, and stop."""
+        numbers = count(1)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            workers = [pool.submit(self._work, client, numbers) for client in self._spread()]
+            try:
+                wait_for(lambda: sum(self.arrived().values()) >= ENOUGH_IN_FLIGHT)
+                event()
+                already = len(self.succeeded)
+                wait_for(lambda: len(self.succeeded) >= already + ENOUGH_IN_FLIGHT)
+            finally:
+                self._stop.set()
+            for worker in workers:
+                worker.result()
+        return self
+
+    def _spread(self) -> list[Client]:
+        return [self.clients[n % len(self.clients)] for n in range(WORKERS)]
+
+    def _work(self, client: Client, numbers: Iterator[int]) -> None:
+        while not self._stop.is_set():
+            call = f"{self.run}.{next(numbers)}"
+            try:
+                answer = client.call("echo__wait", {"id": call, "seconds": 0.02})
+            except BROKEN:
+                self.broken.append(call)
+                self._stop.wait(0.05)
+                continue
+            if answer.code:
+                self.failed[call] = answer.code
+                self._stop.wait(0.05)
+            else:
+                assert answer.text == call
+                self.succeeded.append(call)
+
+
+@pytest.fixture
+def load(cluster: Cluster, upstream: Upstream) -> Load:
+    """Callers of both ingress replicas."""
+    return Load([cluster.client(SECRET, 0), cluster.client(SECRET, 1)], upstream)
+
+
+def digest(call: str) -> str:
+    """What the intent of a call says of its arguments."""
+    arguments = json.dumps({"id": call, "seconds": 0.02}, separators=(",", ":"))
+    return sha256(arguments.encode()).hexdigest()
+
+
+def ledger(cluster: Cluster) -> tuple[int, int]:
+    """What the key has spent and holds, in micro-dollars."""
+    with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
+        level = client.hgetall(LEVEL)
+    assert isinstance(level, dict)
+    return int(level.get("spent", 0)), int(level.get("held", 0))
+
+
+def charged_by_the_facts(cluster: Cluster) -> int:
+    """What the outcomes say was charged, each call once."""
+    rows = cluster.rows(
+        "SELECT sum(c) AS total FROM (SELECT call_id, max(charge) AS c FROM facts"
+        " WHERE fact IN ('call.completed', 'call.failed') AND sent GROUP BY call_id)"
+    )
+    return int(rows[0]["total"])
+
+
+def check(cluster: Cluster, load: Load, clear: frozenset[str] = CLEAR) -> None:
+    """What must hold whatever was killed."""
+    arrived = load.arrived()
+    assert [call for call, times in arrived.items() if times > 1] == [], "run twice"
+    assert set(load.succeeded) <= set(arrived)
+    assert set(load.failed.values()) <= clear, load.failed
+    wait_for(lambda: ledger(cluster)[1] == 0)
+    wait_for(lambda: set(arrived_without_intent(cluster, arrived)) == set())
+    wait_for(lambda: charged_by_the_facts(cluster) == ledger(cluster)[0])
+    doubled = "SELECT id FROM facts GROUP BY id HAVING count() > 1"
+    assert cluster.rows(doubled) == []
+    outcomes = "SELECT uniqExact(call_id) AS n FROM facts WHERE fact = 'call.allowed'"
+    allowed = int(cluster.rows(outcomes)[0]["n"])
+    assert ledger(cluster)[0] <= allowed * PRICE, "charged more often than allowed"
+
+
+def arrived_without_intent(cluster: Cluster, arrived: Counter[str]) -> list[str]:
+    """Calls that reached the upstream though no intent was recorded."""
+    (row,) = cluster.eventual_rows(
+        "SELECT groupUniqArray(JSONExtractString(detail, 'arguments_digest')) AS digests"
+        " FROM facts WHERE fact = 'call.allowed'"
+    )
+    recorded = set(row["digests"])
+    return [call for call in arrived if digest(call) not in recorded]
+
+
+@pytest.mark.parametrize("room", ["ingress", "policy", "executor"])
+def test_killing_one_of_two_replicas_loses_and_doubles_nothing(
+    cluster: Cluster, load: Load, room: str
+) -> None:
+    def kill() -> None:
+        cluster.processes[room].pop(0).kill()
+
+    load.through(kill)
+    replacement = cluster.run(room)
+    replacement.wait_ready()
+    if room == "ingress":
+        cluster.forget_port(0)
+    else:
+        assert load.broken == []
+    check(cluster, load)
+
+
+@pytest.mark.parametrize("room", ["policy", "executor"])
+def test_killing_both_replicas_is_told_at_once_and_heals(
+    cluster: Cluster, load: Load, room: str
+) -> None:
+    def kill_both() -> None:
+        for process in cluster.processes.pop(room):
+            process.kill()
+        wait_for(lambda: f"{room}_down" in load.failed.values())
+        for _ in range(2):
+            cluster.run(room)
+        for process in cluster.processes[room]:
+            process.wait_ready()
+
+    load.through(kill_both)
+    assert load.broken == []
+    check(cluster, load)
+
+
+def test_killing_audit_disturbs_no_call_and_loses_no_fact(cluster: Cluster, load: Load) -> None:
+    def kill() -> None:
+        for process in cluster.processes.pop("audit"):
+            process.kill()
+
+    load.through(kill)
+    cluster.run("audit").wait_ready()
+    assert (load.broken, load.failed) == ([], {})
+    check(cluster, load)
+
+
+def test_killing_nats_refuses_calls_until_it_is_back_and_loses_no_fact(
+    cluster: Cluster, load: Load
+) -> None:
+    def kill() -> None:
+        cluster.nats.kill()
+        wait_for(lambda: "bus_down" in load.failed.values())
+        cluster.nats.start()
+
+    load.through(kill)
+    assert load.broken == []
+    check(cluster, load)
+
+
+def test_killing_valkey_refuses_spending_until_it_is_back(cluster: Cluster, load: Load) -> None:
+    def kill() -> None:
+        cluster.valkey.kill()
+        wait_for(lambda: "ledger_down" in load.failed.values())
+        cluster.valkey.start()
+
+    load.through(kill)
+    assert load.broken == []
+    check(cluster, load, clear=CLEAR | {"ledger_down"})
+
+
+def test_two_replicas_of_each_room_share_the_load(cluster: Cluster, load: Load) -> None:
+    load.through(lambda: None)
+    check(cluster, load)
+    for fact in ("call.allowed", "call.completed"):
+        rows = cluster.rows(
+            f"SELECT producer, count() AS n FROM facts WHERE fact = '{fact}'"
+            " AND at > now() - 5 GROUP BY producer ORDER BY n"
+        )
+        assert len(rows) == 2, fact
+        assert int(rows[0]["n"]) * 4 >= int(rows[1]["n"]), rows
