@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ class Bucket:
         """Remove an entry; watchers hear of it."""
         await self._store.delete(key)
 
-    async def watch(self, pattern: str = ">") -> AsyncIterator[Change | None]:
+    async def watch(self, pattern: str = ">") -> AsyncGenerator[Change | None, None]:
         """Every present entry, then None, then every change as it happens.
 
         When the connection comes back all of this begins anew: a server that restarted has

@@ -15,8 +15,10 @@ class Slot:
 
     __slots__ = ("_on_progress", "ending")
 
-    def __init__(self, on_progress: Callable[[bytes], None] | None = None) -> None:
-        self.ending: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    def __init__(
+        self, ending: asyncio.Future[bytes], on_progress: Callable[[bytes], None] | None = None
+    ) -> None:
+        self.ending = ending
         self._on_progress = on_progress
 
     def deliver(self, frame: Frame) -> None:
@@ -36,13 +38,16 @@ class ReplyMux:
 
     def __init__(self) -> None:
         self._slots: dict[str, Slot] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def open(self, call_id: str, on_progress: Callable[[bytes], None] | None = None) -> Slot:
         """A slot for a call about to be sent."""
-        slot = self._slots[call_id] = Slot(on_progress)
+        if self._loop is None:  # asked once: on 3.11 each asking is a system call
+            self._loop = asyncio.get_running_loop()
+        slot = self._slots[call_id] = Slot(self._loop.create_future(), on_progress)
         return slot
 
     def close(self, call_id: str) -> None:
@@ -72,7 +77,7 @@ class ReplyMux:
 
         """
         if not slot.ending.done():
-            timer = asyncio.get_running_loop().call_later(
+            timer = slot.ending.get_loop().call_later(
                 max(0.0, deadline - time()) + GRACE, slot.deliver, Failed(_nobody_answered())
             )
             try:

@@ -18,6 +18,11 @@ def continued(parent: str) -> str:
     return f"00-{match[1]}-{random.getrandbits(64) or 1:016x}-01"
 
 
+def child_of(parent: str) -> str:
+    """A new span below one of our own, which is known to be well-formed."""
+    return f"00-{parent[3:35]}-{random.getrandbits(64) or 1:016x}-01"
+
+
 def trace_id(traceparent: str) -> str:
     """The 32 hex digits of a traceparent's trace."""
     return traceparent[3:35]

@@ -15,8 +15,8 @@ class Bulkhead:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0
 
-    async def enter(self) -> None:
-        """Take a place. Raises `OverloadedError` when the queue is full."""
+    async def enter(self, seconds: float) -> None:
+        """Take a place. Raises `OverloadedError` (queue full) or `TimeoutError` (no turn)."""
         if self.in_flight < self._size:
             self.in_flight += 1
             return
@@ -28,8 +28,9 @@ class Bulkhead:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await turn  # whoever leaves hands over the place itself
-        except asyncio.CancelledError:
+            async with asyncio.timeout(seconds):
+                await turn  # whoever leaves hands over the place itself
+        except (TimeoutError, asyncio.CancelledError):
             if turn.done() and not turn.cancelled():
                 self.leave()
             raise

@@ -12,6 +12,7 @@ import httptools
 
 IDLE_SECONDS = 4.0  # servers commonly close at 5: ours goes first, so no call meets a closed door
 CONNECT_SECONDS = 5.0
+DEFAULT_SECONDS = 20.0
 LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
 LARGEST_HEAD = 64 * 1024
 MOST_IDLE = 64
@@ -49,7 +50,8 @@ OnStream = Callable[[bytes], bool]  # takes a piece of a stream; True when it ha
 class Connection(asyncio.Protocol):
     """One connection: one request at a time, its answer whole, or chunk by chunk if it streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiting: asyncio.Future[tuple[Head, bytes]] | None = None
@@ -125,24 +127,31 @@ class Connection(asyncio.Protocol):
         """Whether another request may be written."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, on_stream: OnStream | None = None) -> tuple[Head, bytes]:
+    async def ask(
+        self, request: bytes, on_stream: OnStream | None, seconds: float | None
+    ) -> tuple[Head, bytes]:
         """Write a request and wait for its answer; an event stream goes to `on_stream` in pieces.
 
         Raises:
             NotSentError: the connection had gone before anything was written.
             BrokenError, TooLargeError: afterwards.
+            TimeoutError: no whole answer within `seconds`.
 
         """
         if self._transport is None or self._transport.is_closing():
             raise NotSentError("the connection was closed")
         self._keeps = False
         self._on_stream = on_stream
-        self._waiting = asyncio.get_running_loop().create_future()
+        self._waiting = self._loop.create_future()
         self._transport.write(request)
+        # A timer of our own: a quarter of what asyncio.timeout costs, and paid by every call.
+        timer = None if seconds is None else self._loop.call_later(seconds, self._too_late)
         try:
             return await self._waiting
         finally:
             self._waiting = self._on_stream = None
+            if timer is not None:
+                timer.cancel()
 
     @property
     def reusable(self) -> bool:
@@ -162,6 +171,9 @@ class Connection(asyncio.Protocol):
         if self._size > most:
             raise TooLargeError(f"the answer exceeds {most} bytes")
 
+    def _too_late(self) -> None:
+        self._fail(TimeoutError())
+
     def _fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
@@ -177,11 +189,16 @@ class Pool:
         self._ssl = ssl.create_default_context() if secure else None
         self._idle: deque[Connection] = deque()
 
-    async def ask(self, request: bytes, on_stream: OnStream | None = None) -> tuple[Head, bytes]:
+    async def ask(
+        self,
+        request: bytes,
+        on_stream: OnStream | None = None,
+        seconds: float | None = DEFAULT_SECONDS,
+    ) -> tuple[Head, bytes]:
         """One request on a free or new connection; see `Connection.ask`."""
-        connection = self._take() or await self._connect()
+        connection = self._take() or await self._connect(seconds or CONNECT_SECONDS)
         try:
-            answer = await connection.ask(request, on_stream)
+            answer = await connection.ask(request, on_stream, seconds)
         except BaseException:
             # Also when cancelled: an answer still to come must not meet the next request.
             connection.close()
@@ -225,19 +242,20 @@ class Pool:
             connection.close()
         return None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, seconds: float) -> Connection:
         loop = asyncio.get_running_loop()
+        patience = min(seconds, CONNECT_SECONDS)
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(patience):
                 _, connection = await loop.create_connection(
-                    Connection,
+                    lambda: Connection(loop),
                     self._host,
                     self._port,
                     ssl=self._ssl,
                     server_hostname=self._host if self._ssl else None,
                 )
         except TimeoutError as error:
-            raise NotSentError(f"no connection within {CONNECT_SECONDS:g} s") from error
+            raise NotSentError(f"no connection within {patience:.3g} s") from error
         except OSError as error:
             raise NotSentError(error.strerror or str(error)) from error
         return connection

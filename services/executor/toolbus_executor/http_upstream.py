@@ -13,6 +13,7 @@ from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFault
 from toolbus_executor import wire
 from toolbus_executor.events import EventReader
 from toolbus_executor.http1 import (
+    DEFAULT_SECONDS,
     BrokenError,
     Head,
     NotSentError,
@@ -93,13 +94,15 @@ class HttpUpstream:
         params: dict[str, Any] = {} if cursor is None else {"cursor": cursor}
         return await self._request("tools/list", params)
 
-    async def call(self, call: CallAdmitted, on_progress: OnProgress | None) -> bytes:
+    async def call(
+        self, call: CallAdmitted, seconds: float, on_progress: OnProgress | None
+    ) -> bytes:
         """Call a tool; a session the server has forgotten is begun anew, once."""
         session = self._session
-        message = await self._call(call, on_progress)
+        message = await self._call(call, seconds, on_progress)
         if message is None:
             await self._renew(session)
-            message = await self._call(call, on_progress)
+            message = await self._call(call, seconds, on_progress)
         if message is None:
             raise UpstreamFaultError("The upstream forgets its sessions as soon as it begins them.")
         return wire.result_of(message)
@@ -119,22 +122,25 @@ class HttpUpstream:
     # -- calling -----------------------------------------------------------------------------
 
     async def _call(
-        self, call: CallAdmitted, on_progress: OnProgress | None
+        self, call: CallAdmitted, seconds: float, on_progress: OnProgress | None
     ) -> wire.Incoming | None:
         number = next(self._numbers)
         body = wire.call_body(call, number, modern=self._modern)
         head = self._heads.get(call.tool) or self._head("tools/call", call.tool)
-        return await self._exchange(
-            b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body), number, on_progress
-        )
+        request = b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+        return await self._exchange(request, number, seconds, on_progress)
 
     async def _exchange(
-        self, request: bytes, number: int, on_progress: OnProgress | None = None
+        self,
+        request: bytes,
+        number: int,
+        seconds: float = DEFAULT_SECONDS,
+        on_progress: OnProgress | None = None,
     ) -> wire.Incoming | None:
         """One request and its message; None when the server does not know our session."""
         answer = _Answer(number, on_progress)
         try:
-            head, body = await self._pool.ask(request, answer.feed)
+            head, body = await self._pool.ask(request, answer.feed, seconds)
         except NotSentError as error:
             raise UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False) from (
                 error
@@ -266,7 +272,7 @@ class HttpUpstream:
             request = b"GET %b HTTP/1.1\r\n%bMCP-Protocol-Version: %b\r\n%b\r\n" % (
                 self._path, self._common, self._version.encode(), session,
             )  # fmt: skip
-        head_of, _ = await self._pool.ask(request, feed)
+        head_of, _ = await self._pool.ask(request, feed, None)
         return head_of.is_stream
 
 

@@ -105,14 +105,15 @@ class Runner:
             )
         sent = False
         try:
-            async with asyncio.timeout(left):
-                await self.bulkhead.enter()
-                try:
-                    upstream = self._admit()
-                    sent = True
-                    raw = await upstream.call(call, self._progress(call, reply))
-                finally:
-                    self.bulkhead.leave()
+            await self.bulkhead.enter(left)
+            try:
+                upstream = self._admit()
+                sent = True
+                # The deadline, and not what was left before the turn came.
+                seconds = min(left, call.deadline - time())
+                raw = await upstream.call(call, seconds, self._progress(call, reply))
+            finally:
+                self.bulkhead.leave()
         except TimeoutError as error:
             if sent:
                 self._count_failure()

@@ -84,14 +84,18 @@ class StdioUpstream:
         result: dict[str, Any] = msgspec.json.decode(wire.result_of(message))
         return result
 
-    async def call(self, call: CallAdmitted, on_progress: OnProgress | None) -> bytes:
+    async def call(
+        self, call: CallAdmitted, seconds: float, on_progress: OnProgress | None
+    ) -> bytes:
         """Call a tool; when we stop waiting, the server is told."""
         number = next(self._numbers)
         if on_progress is not None:
             self._progress[number] = on_progress
         try:
-            message = await self._send(number, wire.call_body(call, number, modern=self._modern))
-        except asyncio.CancelledError:
+            async with asyncio.timeout(seconds):
+                body = wire.call_body(call, number, modern=self._modern)
+                message = await self._send(number, body)
+        except (TimeoutError, asyncio.CancelledError):
             with suppress(ToolbusError):
                 self._write(
                     wire.notification_body("notifications/cancelled", {"requestId": number})

@@ -34,8 +34,10 @@ class Upstream(Protocol):
         """One page of tools/list."""
         ...
 
-    async def call(self, call: CallAdmitted, on_progress: OnProgress | None) -> bytes:
-        """The raw JSON result of a tool."""
+    async def call(
+        self, call: CallAdmitted, seconds: float, on_progress: OnProgress | None
+    ) -> bytes:
+        """The raw JSON result of a tool. Raises `TimeoutError` after so many seconds."""
         ...
 
     async def wait_lost(self) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from toolbus_common.asklane import VERSION as RELEASE
 from toolbus_common.contracts import CallAdmitted, Era
 from toolbus_common.errors import UpstreamFaultError
-from toolbus_common.trace import continued
+from toolbus_common.trace import child_of
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
@@ -56,7 +56,7 @@ def header_value(name: str) -> bytes:
 
 def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
     """The body of tools/call. The arguments are strict JSON already and go on as they are."""
-    meta = b'{"traceparent":"%b"' % continued(call.traceparent).encode()
+    meta = b'{"traceparent":"%b"' % child_of(call.traceparent).encode()
     if call.progress:
         meta += b',"progressToken":%d' % number
     meta += (b"," + _MODERN_META[1:]) if modern else b"}"

@@ -90,23 +90,26 @@ class Endpoint:
             return jsonrpc.failure(OverloadedError("Too many requests are under way; retry."))
         self._in_flight += 1
         try:
-            headers = self.guard.headers(scope)
-            if scope["method"] != "POST":
-                return _NOT_ALLOWED
-            check_post(headers, self.largest_body)
-            caller = self._authenticate(headers, server)
-            body = await self._read(receive)
-            return await self._dispatch(caller, body, headers, send)
-        except RefusedRequestError as refusal:
+            return await self._answer(scope, server, receive, send)
+        except (RefusedRequestError, RuleBrokenError) as refusal:
             return refusal.response
-        except RuleBrokenError as broken:
-            return broken.response
         except UnauthorizedError as error:
-            return _unauthorized(error, sent=b"authorization" in headers)
+            sent = any(name == b"authorization" for name, _ in scope["headers"])
+            return _unauthorized(error, sent=sent)
         except ToolbusError as error:
             return jsonrpc.failure(error)
         finally:
             self._in_flight -= 1
+
+    async def _answer(
+        self, scope: dict[str, Any], server: str, receive: Receive, send: Send
+    ) -> Response | None:
+        headers = self.guard.headers(scope)
+        if scope["method"] != "POST":
+            return _NOT_ALLOWED
+        check_post(headers, self.largest_body)
+        caller = self._authenticate(headers, server)
+        return await self._dispatch(caller, await self._read(receive), headers, send)
 
     def _authenticate(self, headers: Headers, server: str) -> Caller:
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")

@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn on httptools, with the bounds on a request's head it does not set."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -22,6 +23,46 @@ _TOO_LARGE = (
 )
 
 
+_HEAD = re.compile(rb"HTTP/1\.1 [2-5]")  # an interim answer (1xx) has no body to wait for
+
+
+class _WholeAnswers:
+    """A transport that keeps an answer's head until its body follows: one system call, not two.
+
+    uvicorn writes them apart; the write is a tenth of what a call costs at the edge.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._head = b""
+        self.get_extra_info = transport.get_extra_info
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep a head."""
+        if not self._head and _HEAD.match(data) is not None and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data if head else data)
+
+    def flush(self) -> None:
+        """Write a head no body follows: the answer to HEAD has none."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        """Write what is kept, and close."""
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Closes connections whose request head grows too large or takes too long to arrive."""
 
@@ -31,7 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock: a connection that says nothing is closed too."""
-        super().connection_made(transport)
+        super().connection_made(_WholeAnswers(transport))  # type: ignore[arg-type]
         self._timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -62,6 +103,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._stop_clock()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is whole: nothing of it is kept any longer."""
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
     def _stop_clock(self) -> None:
         if self._timer is not None:
