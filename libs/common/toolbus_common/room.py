@@ -54,6 +54,7 @@ class Room:
         self._watches: list[tuple[str, Watcher]] = []
         self._resources: list[Resource] = []
         self._condition: Callable[[], Awaitable[None]] | None = None
+        self._taking_part = False
         self._tasks: list[asyncio.Task[None]] = []
         self._caught_up: list[asyncio.Event] = []
         self._since = time()
@@ -145,6 +146,8 @@ class Room:
     def status(self) -> RoomStatus:
         """How this room is, in this process."""
         reason = self.why_not() if self.ready else "starting or draining"
+        if not reason and not self._taking_part:
+            reason = "about to hear and answer"
         return RoomStatus(
             room=self.name,
             instance=self.facts.producer,
@@ -191,6 +194,7 @@ class Room:
         await self.asks.answer(self._answers)
         for most, seconds, pause, batch in self._hears:
             self.spawn(self._hear(most, seconds, pause, batch))
+        self._taking_part = True
 
     async def _take_part_after(self, condition: Callable[[], Awaitable[None]]) -> None:
         try:
