@@ -1,0 +1,1 @@
+"""The configuration file: read with its lines, checked as a whole, never half applied."""

@@ -1,0 +1,1 @@
+"""`toolbus up`: engines and rooms as supervised processes of one launcher."""

@@ -1,0 +1,87 @@
+"""What a newcomer reads once everything answers: where to connect, with what, and what to try."""
+
+import json
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What there is to tell. `secrets` are shown here and never again."""
+
+    endpoint: str
+    state_dir: str
+    servers: list[dict[str, object]]
+    demo: bool
+    key: str = ""
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    seconds: float = 0.0
+
+
+def banner(welcome: Welcome) -> str:
+    """The whole text."""
+    parts = [
+        f"\nToolbus is ready after {welcome.seconds:.1f} s.  {welcome.endpoint}",
+        _servers(welcome),
+        _keys(welcome),
+        _clients(welcome),
+        _next(welcome),
+        "Ctrl-C drains and ends.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def new_keys(secrets: dict[str, str]) -> str:
+    """The secrets just made, each told once."""
+    lines = [f"  {name:12} {secret}" for name, secret in secrets.items()]
+    return "\n".join(["New keys (shown once, only a hash is stored):", *lines])
+
+
+def _servers(welcome: Welcome) -> str:
+    lines = []
+    for server in welcome.servers:
+        why = f"  {server['last_failure']}" if server["state"] != "ready" else ""
+        lines.append(f"  {server['name']:12} {server['state']}, {server['tools']} tools{why}")
+    return "\n".join(["Servers:", *lines]) if lines else ""
+
+
+def _keys(welcome: Welcome) -> str:
+    if welcome.secrets:
+        return new_keys(welcome.secrets)
+    if welcome.key:
+        return (
+            f"Key: {welcome.key}, its secret was shown before; "
+            f"'toolbus keys rotate {welcome.key}' makes another."
+        )
+    return "Keys: none yet; 'toolbus keys create NAME --tools \"*\"' makes one."
+
+
+def _clients(welcome: Welcome) -> str:
+    secret = welcome.secrets.get(welcome.key) or "<the key's secret>"
+    cursor = {
+        "mcpServers": {
+            "toolbus": {"url": welcome.endpoint, "headers": {"Authorization": f"Bearer {secret}"}}
+        }
+    }
+    return "\n".join(
+        [
+            "Claude Code:",
+            f"  claude mcp add --transport http toolbus {welcome.endpoint} "
+            f'--header "Authorization: Bearer {secret}"',
+            "Cursor (~/.cursor/mcp.json):",
+            f"  {json.dumps(cursor)}",
+        ]
+    )
+
+
+def _next(welcome: Welcome) -> str:
+    where = "" if welcome.state_dir == ".toolbus" else f" --state-dir {welcome.state_dir}"
+    if not welcome.demo:
+        return f"Next: toolbus status{where}; toolbus tools{where}; toolbus audit tail{where}"
+    return "\n".join(
+        [
+            "Try, in another terminal:",
+            f'  toolbus call notes__add \'{{"text": "hello"}}\'{where}   # allowed, costs $0.01',
+            f"  toolbus call notes__clear{where}                    # not granted: unknown tool",
+            f"  toolbus audit tail{where}                           # both, as rows",
+        ]
+    )

