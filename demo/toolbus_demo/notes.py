@@ -1,0 +1,86 @@
+"""`python -m toolbus_demo.notes --port N`: a list of notes, over streamable HTTP."""
+
+import argparse
+import json
+from typing import Any
+
+import uvicorn
+
+from toolbus_demo.protocol import DemoServer, DemoTool, Progress
+
+LARGEST_BODY = 1 << 20
+MOST_NOTES = 1_000
+
+notes: list[str] = []
+
+
+async def add(arguments: dict[str, Any], _progress: Progress) -> str:
+    """Keep a note."""
+    text = arguments.get("text")
+    if not isinstance(text, str) or not text:
+        raise ValueError("A note needs a text.")
+    if len(notes) >= MOST_NOTES:
+        raise ValueError(f"There are {MOST_NOTES} notes already.")
+    notes.append(text)
+    return f"note {len(notes)} is kept"
+
+
+async def list_notes(_arguments: dict[str, Any], _progress: Progress) -> str:
+    """All notes, a line each."""
+    return "\n".join(notes) or "no notes yet"
+
+
+async def clear(_arguments: dict[str, Any], _progress: Progress) -> str:
+    """Forget every note."""
+    notes.clear()
+    return "all notes are gone"
+
+
+SERVER = DemoServer(
+    "notes",
+    [
+        DemoTool("add", "Keep a note.", {"text": {"type": "string"}}, add, ("text",)),
+        DemoTool("list", "Show all notes.", {}, list_notes),
+        DemoTool("clear", "Delete all notes.", {}, clear),
+    ],
+)
+
+
+async def _silent(_message: dict[str, Any]) -> None:
+    """An answer in one piece has no room for progress."""
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The ASGI application: one POST, one JSON answer."""
+    if scope["type"] != "http":
+        return
+    body, more = b"", True
+    while more and len(body) <= LARGEST_BODY:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if scope["method"] != "POST":
+        await _send(send, 405, b"")
+        return
+    try:
+        answer = await SERVER.answer(json.loads(body), _silent)
+    except json.JSONDecodeError:
+        await _send(send, 400, b"")
+        return
+    await _send(send, 202 if answer is None else 200, b"" if answer is None else _json(answer))
+
+
+def _json(answer: dict[str, Any]) -> bytes:
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
+async def _send(send: Any, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+if __name__ == "__main__":
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--port", type=int, default=9010)
+    uvicorn.run(app, port=asked.parse_args().port, access_log=False, log_level="warning", ws="none")
