@@ -6,7 +6,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +74,29 @@ def at_server(settings: Settings, url: str, database: str = "toolbus") -> AuditS
     )
 
 
-def audit_process(settings: Settings, log: Path, program: str = AUDIT) -> subprocess.Popen[bytes]:
+@contextmanager
+def audit_process(
+    settings: Settings, log: Path, program: str = AUDIT
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Audit as a process of its own; gone by SIGKILL when the block ends."""
     environment = os.environ | {
         "TOOLBUS_STATE_DIR": str(settings.state_dir),
         "TOOLBUS_NATS_URL": settings.nats_url,
         "TOOLBUS_CLICKHOUSE_URL": "",
     }
     with log.open("ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", program],
             env=environment,
             stdout=output,
             stderr=output,
             preexec_fn=die_with_parent,  # noqa: PLW1509
         )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def ready(room: Room) -> bool:
@@ -138,14 +147,12 @@ async def test_a_kill_between_insert_and_acknowledgement_copies_nothing(
     await returns_soon(operator)
     async with facts_of("policy", settings, tmp_path) as policy:
         await asyncio.gather(*(policy.record(allowed()) for _ in range(500)))
-    dying = audit_process(settings, tmp_path / "log", AUDIT_DIES)
-    assert await asyncio.to_thread(dying.wait, 60) == -9
+    with audit_process(settings, tmp_path / "log", AUDIT_DIES) as dying:
+        assert await asyncio.to_thread(dying.wait, 60) == -9
     info = await operator.client.jetstream().consumer_info("FACTS", "audit")
     assert info.num_ack_pending + info.num_pending > 0
-    process = audit_process(settings, tmp_path / "log")
-    await stored_once(operator, 500)
-    process.kill()
-    await asyncio.to_thread(process.wait)
+    with audit_process(settings, tmp_path / "log"):
+        await stored_once(operator, 500)
 
 
 async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothing(
@@ -154,24 +161,22 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
     await returns_soon(operator)
     async with facts_of("policy", settings, tmp_path) as policy, saying(policy) as said:
         for _ in range(4):
-            process = audit_process(settings, tmp_path / "log")
-            await until(lambda: answered(operator), "audit answers")
-            before = (await ask(operator, "SELECT count() FROM facts"))[0][0]
+            with audit_process(settings, tmp_path / "log"):
+                await until(lambda: answered(operator), "audit answers")
+                before = (await ask(operator, "SELECT count() FROM facts"))[0][0]
 
-            async def progressed(before: int = before) -> bool:
-                return bool((await ask(operator, "SELECT count() FROM facts"))[0][0] > before)
+                async def progressed(before: int = before) -> bool:
+                    return bool((await ask(operator, "SELECT count() FROM facts"))[0][0] > before)
 
-            await until(progressed, "facts are written")
-            process.kill()
-            await asyncio.to_thread(process.wait)
-    process = audit_process(settings, tmp_path / "log")
-    await until(lambda: answered(operator), "audit answers")
-    await until(lambda: consumed(operator), "everything is acknowledged")
-    ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
-    assert rows == ids
-    assert rows >= len(said) > 0
-    process.terminate()
-    assert await asyncio.to_thread(process.wait, 30) == 0
+                await until(progressed, "facts are written")
+    with audit_process(settings, tmp_path / "log") as process:
+        await until(lambda: answered(operator), "audit answers")
+        await until(lambda: consumed(operator), "everything is acknowledged")
+        ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
+        assert rows == ids
+        assert rows >= len(said) > 0
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 30) == 0
 
 
 async def test_while_clickhouse_is_down_facts_wait_and_the_room_says_why(

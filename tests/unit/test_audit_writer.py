@@ -161,7 +161,7 @@ async def test_closing_with_the_store_down_ends_in_time_and_acknowledges_nothing
     await writer.open()
     store.down = 10**6
     hearing = asyncio.create_task(writer.hear([said.message(1)]))
-    while not store.tokens:
+    while not store.tokens:  # noqa: ASYNC110
         await asyncio.sleep(0)
     hearing.cancel()
     await writer.close(0.05)
