@@ -1,0 +1,270 @@
+"""What is deployed, held against what rooms are: seeds, settings, commands and permissions."""
+
+import importlib
+import inspect
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.engines import installed
+from toolbus_common.contracts import FACTS as EVERY_FACT
+from toolbus_common.contracts import (
+    AuditQueried,
+    CallAdmitted,
+    CallRequested,
+    Fact,
+    Question,
+    ServersAsked,
+    StatusAsked,
+)
+from toolbus_common.permissions import (
+    OPERATOR,
+    Rights,
+    lay_down_seeds,
+    rights,
+    server_configuration,
+)
+from toolbus_common.process import ROOMS
+from toolbus_common.provision import BUCKETS, DURABLES, FACTS
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+QUESTIONS: tuple[type[Question], ...] = (AuditQueried, ServersAsked, StatusAsked)
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return data
+
+
+@pytest.fixture(scope="module")
+def dockerfile() -> list[list[str]]:
+    """Each instruction, in words; lines continued are joined."""
+    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines()]
+    return [line.split() for line in lines if line and not line.startswith("#")]
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a NATS pattern covers a subject or a narrower pattern."""
+    wanted, asked = pattern.split("."), subject.split(".")
+    for at, token in enumerate(wanted):
+        if token == ">":
+            return len(asked) > at
+        if at >= len(asked) or asked[at] == ">" or token not in ("*", asked[at]):
+            return False
+    return len(asked) == len(wanted)
+
+
+def may_say(subject: str) -> set[str]:
+    return {user for user, granted in rights().items() if said_by(granted, subject)}
+
+
+def said_by(granted: Rights, subject: str) -> bool:
+    denied = any(covers(pattern, subject) for pattern in granted.deny_publish)
+    return not denied and any(covers(pattern, subject) for pattern in granted.publish)
+
+
+def may_hear(subject: str) -> set[str]:
+    return {
+        user
+        for user, granted in rights().items()
+        if any(covers(pattern, subject) for pattern in granted.subscribe)
+    }
+
+
+# -- compose ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_a_service_that_runs_it_alone(compose: dict[str, Any], room: str) -> None:
+    assert compose["services"][room]["command"] == ["run", room]
+
+
+@pytest.mark.parametrize("user", [*ROOMS, "operator", "provision"])
+def test_a_service_holds_its_own_seed_and_no_other(compose: dict[str, Any], user: str) -> None:
+    owner = OPERATOR if user == "provision" else user
+    (secret,) = compose["services"][user]["secrets"]
+    assert secret["source"] == f"{owner}_seed"
+    assert secret["target"] == f"/var/lib/toolbus/nkeys/{owner}.seed"
+    given = compose["secrets"][secret["source"]]["file"]
+    assert given == f"./nats/generated/nkeys/{owner}.seed"
+
+
+def test_a_seed_is_declared_for_every_user_of_the_bus(compose: dict[str, Any]) -> None:
+    assert set(compose["secrets"]) == {f"{user}_seed" for user in rights()}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_told_only_settings_it_knows(compose: dict[str, Any], room: str) -> None:
+    known = importlib.import_module(f"toolbus_{room}.settings").Settings.model_fields
+    told = compose["services"][room]["environment"]
+    assert {name.removeprefix("TOOLBUS_").lower() for name in told} <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("setting", "room"), [("TOOLBUS_REDIS_URL", "policy"), ("TOOLBUS_CLICKHOUSE_URL", "audit")]
+)
+def test_an_engines_password_is_known_to_one_room(
+    compose: dict[str, Any], setting: str, room: str
+) -> None:
+    services = compose["services"].items()
+    assert [name for name, told in services if setting in told.get("environment", {})] == [room]
+
+
+def test_no_password_stands_in_the_file(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        words = [*service.get("command", []), *map(str, service.get("environment", {}).values())]
+        for word in words:
+            assert not re.search(r"//[^$/]*:[^$/]+@", word), word
+    assert "${TOOLBUS_VALKEY_PASSWORD:?choose one}" in compose["services"]["valkey"]["command"]
+
+
+def test_only_the_edge_is_reachable_from_outside_and_only_on_the_loopback(
+    compose: dict[str, Any],
+) -> None:
+    ports = {name: told["ports"] for name, told in compose["services"].items() if "ports" in told}
+    assert list(ports) == ["ingress"]
+    assert all(port.startswith("127.0.0.1:") for port in ports["ingress"])
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_begins_after_provisioning_and_may_not_gain_rights(
+    compose: dict[str, Any], room: str
+) -> None:
+    service = compose["services"][room]
+    assert service["depends_on"]["provision"]["condition"] == "service_completed_successfully"
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_keeps_its_unsent_facts_on_a_volume(compose: dict[str, Any], room: str) -> None:
+    assert compose["services"][room]["volumes"] == [f"{room}:/var/lib/toolbus"]
+    assert room in compose["volumes"]
+
+
+def test_counters_are_written_through_and_never_dropped(compose: dict[str, Any]) -> None:
+    words = compose["services"]["valkey"]["command"]
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+
+
+# -- Dockerfile ------------------------------------------------------------------------------
+
+
+def test_the_image_runs_the_command_as_nobody_in_particular(dockerfile: list[list[str]]) -> None:
+    last = {words[0]: words[1:] for words in dockerfile}
+    assert last["ENTRYPOINT"] == ['["toolbus"]']
+    assert last["USER"][0].partition(":")[0] not in ("0", "root")
+
+
+def test_the_image_is_made_of_what_is_there(dockerfile: list[list[str]]) -> None:
+    sources = [
+        source
+        for words in dockerfile
+        if words[0] == "COPY" and not words[1].startswith("--from")
+        for source in words[1:-1]
+    ]
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    assert {"libs", "services", "cli", "pyproject.toml"} <= set(sources)
+
+
+# -- permissions against contracts -----------------------------------------------------------
+
+
+def test_every_room_and_the_operator_is_a_user_of_the_bus() -> None:
+    assert set(rights()) == {*ROOMS, OPERATOR}
+
+
+@pytest.mark.parametrize("fact", EVERY_FACT.values(), ids=lambda fact: fact.NAME)
+def test_every_fact_may_be_said_by_somebody(fact: type[Fact]) -> None:
+    assert may_say(f"tb.fact.{fact.NAME}.acme")
+
+
+def test_an_intent_is_policys_alone_to_say() -> None:
+    assert may_say("tb.fact.call.allowed.acme") == {"policy"}
+    assert may_say("tb.fact.call.denied.acme") == {"policy"}
+
+
+def test_nobody_may_say_just_any_fact() -> None:
+    assert may_say("tb.fact.>") == set()
+
+
+def test_a_call_goes_from_the_edge_to_policy_and_from_there_to_executor() -> None:
+    assert may_say(f"{CallRequested.SUBJECT}.docs") == {"ingress"}
+    assert may_hear(f"{CallRequested.SUBJECT}.docs") == {"policy"}
+    assert may_say(f"{CallAdmitted.SUBJECT}.docs") == {"policy"}
+    assert may_hear(f"{CallAdmitted.SUBJECT}.docs") == {"executor"}
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.SUBJECT)
+def test_a_question_is_the_operators_to_ask_and_its_rooms_to_answer(
+    question: type[Question],
+) -> None:
+    room = question.SUBJECT.split(".")[2]
+    assert may_say(question.SUBJECT) == {OPERATOR}
+    assert may_hear(question.SUBJECT) == (set(ROOMS) if room == "all" else {room})
+
+
+def test_every_question_there_is_was_looked_at() -> None:
+    contracts = importlib.import_module("toolbus_common.contracts")
+    found = {
+        kind
+        for _, kind in inspect.getmembers(contracts, inspect.isclass)
+        if issubclass(kind, Question) and kind is not Question
+    }
+    assert found == set(QUESTIONS)
+
+
+def test_a_room_hears_only_answers_of_its_own() -> None:
+    for room in ROOMS:
+        assert may_hear(f"tb.reply.{room}.x") == {room}
+        assert may_hear(f"_INBOX.{room}.x") == {room}
+
+
+def test_a_durable_consumer_is_its_rooms_alone() -> None:
+    for durable in DURABLES:
+        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.room}")
+        assert pulled == {durable.room, OPERATOR}
+
+
+@pytest.mark.parametrize("stream", [FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)])
+def test_nobody_may_delete_or_purge_a_stream(stream: str) -> None:
+    assert may_say(f"$JS.API.STREAM.DELETE.{stream}") == set()
+    assert may_say(f"$JS.API.STREAM.PURGE.{stream}") == set()
+
+
+def test_the_configuration_is_the_operators_to_write() -> None:
+    assert may_say("$KV.tb_config.declaration") == {OPERATOR}
+
+
+def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> None:
+    configuration = server_configuration(
+        lay_down_seeds(tmp_path / "nkeys"), host="0.0.0.0", port=4222, store_dir="/data"
+    )
+    path = tmp_path / "nats.conf"
+    path.write_text(json.dumps(configuration))
+    told = subprocess.run(
+        [installed("nats-server"), "-t", "-c", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+
+
+def test_the_generated_configuration_holds_no_private_key(tmp_path: Path) -> None:
+    public = lay_down_seeds(tmp_path)
+    told = json.dumps(server_configuration(public, host="h", port=1, store_dir="/data"))
+    for seed in tmp_path.iterdir():
+        assert seed.read_text().strip() not in told
+        assert seed.stat().st_mode & 0o077 == 0
