@@ -29,7 +29,9 @@ class EventReader:
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
             elif not line and self._data:
-                yield b"\n".join(self._data)
+                data = b"\n".join(self._data)
                 self._data, self._size = [], len(self._rest)
+                if data:  # MCP 2025-11-25 begins a stream with an empty event, for its id alone
+                    yield data
             elif not line:
                 self._size = len(self._rest)
