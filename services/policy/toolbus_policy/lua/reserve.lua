@@ -1,20 +1,12 @@
 -- Reserve money at every level and pass every rate limit, or touch nothing: many calls at once.
 -- KEYS: epoch, calls, due, then level and rate keys.
--- ARGV: expected epoch, number of calls, then per call:
---   rid, about, deadline ms, amount,
---   number of budgets, per budget: key index, limit, period,
---   number of rates, per rate: key index, calls, period length in microseconds.
+-- ARGV: expected epoch, and as JSON a list of calls, each
+--   [rid, about, deadline ms, amount,
+--    [[key index, limit, period], ...], [[key index, calls, period length in microseconds], ...]].
 -- Returns 'epoch' when the counters are not those we know; else per call one of
 --   {'ok'} | {'budget', which, spent, held, resets at s} | {'rate', which, wait us}.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'epoch' end
-
-local at = 2
-local function take()
-  at = at + 1
-  return ARGV[at]
-end
-local function take_number() return tonumber(take()) end
 
 local tats, touched = {}, {}
 local function tat(key)
@@ -22,13 +14,13 @@ local function tat(key)
   return tats[key]
 end
 
-local function read_call()
-  local call = {rid = take(), about = take(), due = take(), amount = take_number(), budgets = {}, rates = {}}
-  for i = 1, take_number() do
-    call.budgets[i] = {key = KEYS[take_number()], limit = take_number(), period = take()}
+local function read_call(told)
+  local call = {rid = told[1], about = told[2], due = told[3], amount = told[4], budgets = {}, rates = {}}
+  for i, b in ipairs(told[5]) do
+    call.budgets[i] = {key = KEYS[b[1]], limit = b[2], period = b[3]}
   end
-  for i = 1, take_number() do
-    call.rates[i] = {key = KEYS[take_number()], calls = take_number(), length = take_number()}
+  for i, r in ipairs(told[6]) do
+    call.rates[i] = {key = KEYS[r[1]], calls = r[2], length = r[3]}
   end
   return call
 end
@@ -54,7 +46,7 @@ local function over_rate(call)
 end
 
 local calls = {}
-for i = 1, tonumber(ARGV[2]) do calls[i] = read_call() end
+for i, told in ipairs(cjson.decode(ARGV[2])) do calls[i] = read_call(told) end
 
 local rids = {}
 for i, call in ipairs(calls) do rids[i] = call.rid end
@@ -80,7 +72,7 @@ for i, call in ipairs(calls) do
         end
         records[#records + 1] = call.rid
         records[#records + 1] = 'h|' .. string.format('%d', call.amount) .. '|' .. table.concat(keys, ',') .. '|' .. call.about
-        due[#due + 1] = call.due
+        due[#due + 1] = string.format('%d', call.due)
         due[#due + 1] = call.rid
       end
     end
