@@ -1,0 +1,219 @@
+"""The configuration file: each fault with its line and a mend, and a faulty file gives nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from toolbus_cli.config.load import ConfigurationError, Loaded, load, load_file
+from toolbus_cli.errors import CommandError
+from toolbus_common.declared import Declaration
+from toolbus_common.snapshot import hash_of, proof_of
+
+SECRET = "a-secret-of-24-characters"
+WHOLE = """\
+servers:
+  docs: {url: "https://docs.example/mcp", headers: {Authorization: "${env:DOCS_TOKEN}"}}
+  git:  {command: ["mcp-server-git", "--repository", "."], env: {LANG: C.UTF-8}}
+customers: {acme: {budget: {usd: 500, per: month}}}
+teams:     {support: {customer: acme, tools: ["docs__*"]}}
+keys:
+  bot: {team: support, secret: "${env:BOT_KEY}", tools: ["docs__*", "git__git_log"],
+        budget: {usd: 20, per: day}, rate: {calls: 600, per: minute}}
+  coder: {tools: ["*"], expires: 2127-01-01}
+prices: {"docs__search": 0.002, "*": 0}
+"""
+
+
+def faults(text: str, **environ: str) -> list[tuple[int, str]]:
+    return [(fault.line, str(fault)) for fault in load(text, environ).faults]
+
+
+def only_fault(text: str, **environ: str) -> tuple[int, str]:
+    (found,) = faults(text, **environ)
+    return found
+
+
+def clean(text: str, **environ: str) -> Loaded:
+    loaded = load(text, environ)
+    assert [str(fault) for fault in loaded.faults] == []
+    return loaded
+
+
+def test_the_documented_form_is_taken_whole() -> None:
+    loaded = clean(WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x")
+    declared = loaded.declaration
+    assert list(declared.servers) == ["docs", "git"]
+    assert declared.teams["support"].customer == "acme"
+    assert declared.keys["bot"].secret_hash == hash_of(proof_of(SECRET))
+    assert declared.keys["coder"].secret_hash == ""
+    assert declared.prices == {"docs__search": 0.002, "*": 0}
+    assert loaded.warnings == ()
+
+
+def test_a_reference_of_a_server_is_left_for_the_executor() -> None:
+    declared = clean(WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x").declaration
+    assert declared.servers["docs"].headers == {"Authorization": "${env:DOCS_TOKEN}"}
+
+
+def test_a_secret_is_nowhere_in_what_is_declared() -> None:
+    loaded = clean(f'keys: {{bot: {{secret: "{SECRET}"}}}}')
+    assert SECRET not in loaded.declaration.model_dump_json()
+    assert SECRET not in repr(loaded)
+
+
+def test_an_empty_file_declares_nothing() -> None:
+    assert clean("").declaration == Declaration()
+    assert clean("servers:\nkeys:\n").declaration == Declaration()
+
+
+def test_every_fault_is_told_with_its_line() -> None:
+    text = """\
+servers:
+  docs: {url: "ftp://docs"}
+keys:
+  bot:
+    team: suport
+    tols: ["*"]
+    budget: {usd: -1, per: day}
+teams: {support: {}}
+"""
+    assert [line for line, _ in faults(text)] == [2, 5, 6, 7]
+
+
+def test_an_unknown_field_is_told_with_the_nearest_name() -> None:
+    assert only_fault('keys:\n  bot: {tols: ["*"]}') == (
+        2,
+        "keys.bot.tols: is unknown; did you mean 'tools'?",
+    )
+
+
+def test_an_unknown_section_is_told_with_the_nearest_name() -> None:
+    line, said = only_fault("server: {}")
+    assert line == 1
+    assert "did you mean 'servers'?" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'anonymous: {tools: ["*"]}',
+        "keys: {a: {code_mode: true}}",
+        'servers: {a: {url: "http://a.example", sse: "http://a.example"}}',
+        "groups: {}",
+        "rules: []",
+    ],
+)
+def test_a_thing_of_a_later_version_is_told_as_such(text: str) -> None:
+    assert "is not supported by this version" in only_fault(text)[1]
+
+
+def test_an_unknown_team_is_told_with_the_nearest_name() -> None:
+    line, said = only_fault("teams: {support: {}}\nkeys:\n  bot: {team: suport}")
+    assert line == 3
+    assert said == "keys.bot.team: no team 'suport' is declared; did you mean 'support'?"
+
+
+def test_an_unknown_customer_is_told() -> None:
+    line, said = only_fault("teams:\n  support:\n    customer: acme")
+    assert line == 3
+    assert "no customer 'acme' is declared" in said
+
+
+def test_a_name_given_twice_is_told_with_both_lines() -> None:
+    line, said = only_fault("keys:\n  bot: {}\n  bot: {}")
+    assert line == 3
+    assert said == "keys.bot: is given twice; the first is on line 2"
+
+
+def test_a_short_secret_is_told_and_not_shown() -> None:
+    line, said = only_fault("keys:\n  bot:\n    secret: hunter2")
+    assert line == 3
+    assert "shorter than 24 characters" in said
+    assert "hunter2" not in said
+
+
+def test_a_missing_variable_is_told_by_its_name() -> None:
+    line, said = only_fault('keys:\n  bot: {secret: "${env:BOT_KEY}"}')
+    assert line == 2
+    assert "the environment has no BOT_KEY; set it" in said
+
+
+def test_a_secret_shared_by_two_keys_is_told_and_not_shown() -> None:
+    line, said = only_fault(f"keys:\n  a: {{secret: {SECRET}}}\n  b: {{secret: {SECRET}}}")
+    assert line == 3
+    assert "also the secret of the key 'a'" in said
+    assert SECRET not in said
+
+
+def test_a_server_of_both_kinds_is_told_on_its_line() -> None:
+    line, said = only_fault('servers:\n\n  a: {url: "http://a.example", command: [b]}')
+    assert line == 3
+    assert "exactly one of url" in said
+
+
+@pytest.mark.parametrize("name", ["a__b", "has space", "x" * 33, "-a"])
+def test_a_name_that_is_none_is_told_with_the_rule(name: str) -> None:
+    line, said = only_fault(f"keys:\n  {name!r}: {{}}".replace("'", '"'))
+    assert line == 2
+    assert "is no name: use at most 32" in said
+
+
+def test_a_text_that_is_no_yaml_is_told_with_its_line() -> None:
+    line, said = only_fault("keys:\n  bot: {tools: [")
+    assert line >= 2
+    assert "this is not YAML" in said
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "7"])
+def test_a_text_without_sections_is_told(text: str) -> None:
+    assert "must hold sections" in only_fault(text)[1]
+
+
+def test_a_tag_runs_nothing(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    assert faults(f'keys: !!python/object/apply:os.system ["touch {trace}"]')
+    assert faults(f"keys: {{a: {{team: !!python/object/apply:os.mkdir [{trace}]}}}}")
+    assert not trace.exists()
+
+
+def test_an_unknown_tag_is_told() -> None:
+    assert any("means nothing here" in said for _, said in faults("keys: {a: {team: !x y}}"))
+
+
+def test_a_bomb_of_aliases_is_refused() -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [
+        f"a{n}: &a{n} {{" + ", ".join(f"k{i}: *a{n - 1}" for i in range(9)) + "}"
+        for n in range(1, 9)
+    ]
+    assert any("aliases" in said for _, said in faults("\n".join(lines)))
+
+
+def test_a_pattern_of_no_server_is_a_warning_only() -> None:
+    loaded = clean('servers: {docs: {url: "http://a.example"}}\nkeys:\n  a: {tools: ["dogs__*"]}')
+    (warning,) = loaded.warnings
+    assert warning.line == 3
+    assert "did you mean 'docs'?" in str(warning)
+
+
+def test_a_faulty_file_tells_its_path_and_lines_and_gives_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "toolbus.yaml"
+    path.write_text("keys:\n  bot: {tols: []}\nservers: 3\n")
+    with pytest.raises(ConfigurationError) as told:
+        load_file(path, {})
+    lines = str(told.value).splitlines()
+    assert lines[0].startswith(f"{path}:2: keys.bot.tols")
+    assert lines[1].startswith(f"{path}:3: servers")
+    assert lines[2] == f"{path} has 2 faults; nothing was applied."
+
+
+def test_a_missing_file_is_one_sentence_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"cannot be read .* name another with -c"):
+        load_file(tmp_path / "none.yaml", {})
+
+
+def test_a_file_that_is_not_text_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "toolbus.yaml"
+    path.write_bytes(b"\xff\xfe\x00k")
+    with pytest.raises(CommandError, match="not UTF-8"):
+        load_file(path, {})
