@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import cast
 from urllib.parse import urlsplit
@@ -126,8 +127,10 @@ async def run(plan: Plan) -> dict[str, object]:
     parts = urlsplit(plan.url)
     tally = Tally()
     made = [
-        loop.create_connection(lambda n=n: Connection(plan, tally, n), parts.hostname, parts.port)
-        for n in range(plan.connections)
+        loop.create_connection(
+            partial(Connection, plan, tally, number), parts.hostname or "", parts.port or 80
+        )
+        for number in range(plan.connections)
     ]
     connections = [protocol for _, protocol in await asyncio.gather(*made)]
     await asyncio.sleep(plan.warm_seconds)

@@ -176,7 +176,7 @@ def _load(url: str, tool: str, key: str, connections: int, seconds: float) -> di
 
 def _medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
     def median(load: str, figure: str) -> float:
-        return statistics.median(seen[load][figure] for seen in rounds)
+        return float(statistics.median(seen[load][figure] for seen in rounds))
 
     return {
         "direct_per_second": median("direct_64", "per_second"),

@@ -45,7 +45,7 @@ def claim(rid: str, wanted: Admission, due: float | None = None) -> Claim:
 async def counters(url: str, level: str = "key:bot") -> dict[str, int]:
     async with redis.Redis.from_url(url) as client:
         raw = await client.hgetall(f"{{acme}}:level:{level}")
-    return {name.decode(): int(value) for name, value in raw.items()}
+    return {bytes(name).decode(): int(value) for name, value in raw.items()}
 
 
 @pytest.fixture
