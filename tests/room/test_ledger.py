@@ -43,9 +43,9 @@ def claim(rid: str, wanted: Admission, due: float | None = None) -> Claim:
 
 
 async def counters(url: str, level: str = "key:bot") -> dict[str, int]:
-    async with redis.Redis.from_url(url) as client:
+    async with redis.Redis.from_url(url, decode_responses=True) as client:
         raw = await client.hgetall(f"{{acme}}:level:{level}")
-    return {bytes(name).decode(): int(value) for name, value in raw.items()}
+    return {str(name): int(value) for name, value in raw.items()}
 
 
 @pytest.fixture
