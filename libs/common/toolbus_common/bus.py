@@ -201,6 +201,13 @@ class Bus:
         found = await self._nats.subscribe(subject, queue=queue, cb=hear)
         return Subscription(found.unsubscribe)
 
+    async def settled(self) -> None:
+        """Return once the server knows every subscription made so far, if it is there at all."""
+        try:
+            await self._nats.flush(timeout=2)
+        except (NatsError, TimeoutError):
+            log.info("bus.not_settled")  # it is told again when the connection is back
+
     async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
         """Ask once. Raises `BusDownError`, `TimeoutError` or `LookupError` (nobody there)."""
         if not self._nats.is_connected:

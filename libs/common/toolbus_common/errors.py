@@ -172,6 +172,6 @@ def _by_code() -> dict[str, type[ToolbusError]]:
     waiting: list[type[ToolbusError]] = [ToolbusError]
     while waiting:
         cls = waiting.pop()
-        found[cls.code] = cls
+        found.setdefault(cls.code, cls)  # a room's own subclass leaves the room as its parent
         waiting.extend(cls.__subclasses__())
     return found

@@ -194,6 +194,7 @@ class Room:
         await self.asks.answer(self._answers)
         for most, seconds, pause, batch in self._hears:
             self.spawn(self._hear(most, seconds, pause, batch))
+        await self.bus.settled()  # who sees this room ready may ask it at once
         self._taking_part = True
 
     async def _take_part_after(self, condition: Callable[[], Awaitable[None]]) -> None:
