@@ -14,7 +14,9 @@ from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = sorted(
-    path for part in ("libs", "services", "cli", "bench") for path in (ROOT / part).rglob("*.py")
+    path
+    for part in ("libs", "services", "cli", "demo", "bench")
+    for path in (ROOT / part).rglob("*.py")
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 ROOMS = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
@@ -94,7 +96,7 @@ def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
         packed = {entry for entry in archive.namelist() if ".dist-info/" not in entry}
     on_disk = {
         path.relative_to(ROOT / package).as_posix()
-        for package in ("libs/common", "cli", *(f"services/{room}" for room in ROOMS))
+        for package in ("libs/common", "cli", "demo", *(f"services/{room}" for room in ROOMS))
         for path in tracked()
         if path.is_relative_to(ROOT / package)
     }
@@ -105,7 +107,7 @@ def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
 def test_every_package_on_disk_is_listed() -> None:
     found = {
         path.parent.relative_to(ROOT).as_posix()
-        for part in ("libs", "services", "cli")
+        for part in ("libs", "services", "cli", "demo")
         for path in (ROOT / part).rglob("__init__.py")
         if not (path.parent.parent / "__init__.py").exists()
     }
