@@ -49,15 +49,24 @@ class Client:
 
     def post(self, body: Any, **headers: str) -> Answer:
         """One POST on a connection of its own; a body of bytes is sent as it is."""
-        target = urlsplit(self.endpoint)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {**JSON, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._exchange("POST", self.endpoint, data, sent)
+
+    def get(self, url: str) -> Answer:
+        """One GET."""
+        return self._exchange("GET", url, None, {"Authorization": f"Bearer {self.key}"})
+
+    def _exchange(
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str]
+    ) -> Answer:
+        target = urlsplit(url)
         connection = http.client.HTTPConnection(
             target.hostname or "", target.port, timeout=self.patience
         )
         try:
-            connection.request("POST", target.path, data, sent)
+            connection.request(method, target.path, data, headers)
             response = connection.getresponse()
             told = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, told, response.read())

@@ -90,6 +90,10 @@ class Process:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end, and wait; the exit code."""
         self.signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; the exit code."""
         try:
             return self._process.wait(15)
         except subprocess.TimeoutExpired:

@@ -26,3 +26,12 @@ async def until_told(
         assert time.monotonic() < give_up, f"never came: {what or question}"
         await asyncio.sleep(0.02)
     return value
+
+
+def until_now(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
+    """The same outside an event loop."""
+    give_up = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < give_up, f"never came: {what or condition}"
+        time.sleep(0.02)
+    return value

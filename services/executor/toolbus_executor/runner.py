@@ -180,6 +180,9 @@ class Runner:
         self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
     ) -> None:
         sent = bool(error.data.pop("sent", True))
+        # Below, nobody knows the name an operator gave the server; the caller must be told it.
+        reason = error.reason.replace("The upstream", f"The upstream {self.name}", 1)
+        error = type(error)(reason, **error.data)
         self.last_failure = error.reason
         UPSTREAM_CALLS.labels(self.name, error.code).inc()
         self._facts.say(

@@ -1,0 +1,59 @@
+"""A whole gateway over real upstreams, in both arrangements of the rooms."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import everything
+from harness.cluster import Cluster, Upstream
+from harness.gateway import CALL_SECONDS, EverythingOverHttp, Gateway, declaration
+from harness.waiting import until_now
+
+
+@pytest.fixture(scope="session")
+def everything_program(pytestconfig: pytest.Config) -> list[str]:
+    """How to run server-everything."""
+    assert pytestconfig.cache is not None
+    return everything.install(pytestconfig.cache.mkdir("node"))
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository with one commit."""
+    directory = tmp_path_factory.mktemp("repository")
+    git = ["git", "-c", "user.name=E", "-c", "user.email=e@example.org", "-C", str(directory)]
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    (directory / "file").write_text("text\n")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "The first commit"], check=True)
+    return directory
+
+
+@pytest.fixture(scope="session", params=["apart", "fused"])
+def gateway(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    everything_program: list[str],
+    repository: Path,
+) -> Iterator[Gateway]:
+    """Toolbus over five upstreams; the same tests run with the rooms apart and fused."""
+    echo = Upstream(tmp_path_factory.mktemp("echo"))
+    over_http = EverythingOverHttp(tmp_path_factory.mktemp("web"), everything_program)
+    cluster = Cluster(
+        tmp_path_factory.mktemp(request.param), TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS)
+    )
+    try:
+        echo.start()
+        over_http.start()
+        declared = declaration(echo, over_http, everything_program, repository)
+        cluster.start(declared, fused=request.param == "fused")
+        made = Gateway(cluster, echo)
+        wanted = set(declared.servers) - {"dead"}
+        until_now(lambda: {t.partition("__")[0] for t in made.client().tools()} == wanted)
+        yield made
+    finally:
+        cluster.stop()
+        over_http.kill()
+        echo.kill()

@@ -1,0 +1,213 @@
+"""Every error a user must see: one sentence, a code, and never a hang or a stack trace."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from harness.client import Answer
+from harness.gateway import (
+    HASTY_KEY,
+    OLD_KEY,
+    POOR_KEY,
+    READER_KEY,
+    ROOT_KEY,
+    TEAM_KEY,
+    Gateway,
+)
+from harness.operating import key
+from harness.waiting import PATIENCE, until_now
+from toolbus_common.bus import Bus
+from toolbus_common.provision import CONFIG
+
+PING = {"jsonrpc": "2.0", "id": 7, "method": "ping"}
+
+
+def told(answer: Answer, status: int, code: int) -> dict[str, Any]:
+    """The error, after holding what every error promises."""
+    assert answer.status == status, answer
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.error
+    assert error["code"] == code, error
+    assert error["message"].strip().endswith((".", "…")) or code == -32602, error
+    assert "Traceback" not in answer.body.decode()
+    assert "\n" not in error["message"]
+    return error
+
+
+@pytest.mark.parametrize("secret", ["tbk_nobody_0123456789abcdef", "x", OLD_KEY])
+def test_an_unknown_or_expired_key_is_401_with_a_challenge(gateway: Gateway, secret: str) -> None:
+    answer = gateway.client(secret).ask("tools/list")
+    error = told(answer, 401, -31001)
+    assert "unknown, revoked or expired" in error["message"]
+    assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus", error="invalid_token"'
+    assert secret not in answer.body.decode() or secret == "x"
+
+
+def test_no_key_at_all_is_401_and_says_how_to_send_one(gateway: Gateway) -> None:
+    answer = gateway.client("").ask("tools/list")
+    assert "Authorization: Bearer" in told(answer, 401, -31001)["message"]
+    assert answer.headers["www-authenticate"] == 'Bearer realm="toolbus"'
+
+
+def test_a_revoked_key_is_401_and_a_call_with_it_reaches_nobody(gateway: Gateway) -> None:
+    secret = f"tbk_brief_{'x' * 24}"
+    gateway.cluster.put_key("brief", key(secret))
+    client = gateway.client(secret)
+    until_now(lambda: client.ask("tools/list").status == 200, "the new key works")
+    gateway.cluster.put_key("brief", key(secret, revoked=True))
+    until_now(lambda: client.ask("tools/list").status == 401, "the revoked key is refused")
+    told(client.call("echo__say", {"text": "too late"}), 401, -31001)
+    assert not any(call.get("text") == "too late" for call in gateway.echo.arrived())
+
+
+def test_a_revocation_is_heard_everywhere_soon(gateway: Gateway) -> None:
+    secret = f"tbk_timed_{'y' * 24}"
+    client = gateway.client(secret)
+    taken: list[float] = []
+    for _ in range(5):
+        gateway.cluster.put_key("timed", key(secret))
+        until_now(lambda: client.ask("ping").status == 200, "the new key works")
+
+        async def revoke(bus: Bus) -> None:
+            bucket = await bus.bucket(CONFIG)
+            began = time.monotonic()
+            revoked = key(secret, revoked=True).model_dump_json().encode()
+            await bucket.put("key.timed", revoked)
+            while (await asyncio.to_thread(client.ask, "ping")).status != 401:
+                assert time.monotonic() < began + PATIENCE
+            taken.append(time.monotonic() - began)
+
+        gateway.cluster.on_the_bus(revoke)
+    print("\nrevoked keys were refused after", *(f"{1000 * t:.0f}" for t in taken), "ms")
+
+
+@pytest.mark.parametrize("tool", ["echo__push_branch", "echo__nonsense", "nobody__x", "plain", ""])
+def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike(
+    gateway: Gateway, tool: str
+) -> None:
+    error = told(gateway.client(READER_KEY).call(tool), 200, -32602)
+    assert error["message"] == f"Unknown tool: {tool}"
+    assert error["data"]["code"] == "unknown_tool"
+    assert not any(call["tool"] == "push_branch" for call in gateway.echo.arrived())
+
+
+def test_a_key_sees_exactly_the_tools_it_may_call(gateway: Gateway) -> None:
+    assert gateway.client(READER_KEY).tools() == ["echo__say", "git__git_log"]
+    assert gateway.client(READER_KEY, "git").tools() == ["git_log"]
+    assert gateway.client(READER_KEY, "time").tools() == []
+    assert "git__git_commit" in gateway.client(ROOT_KEY).tools()
+
+
+def test_a_server_nobody_declared_is_404(gateway: Gateway) -> None:
+    assert gateway.client(ROOT_KEY, "nobody").ask("tools/list").status == 404
+
+
+def test_a_spent_budget_names_level_limit_and_reset(gateway: Gateway) -> None:
+    client = gateway.client(POOR_KEY)
+    until_now(lambda: client.call("echo__say", {"text": "dear"}).code, "the dollar is spent")
+    error = told(client.call("echo__say", {"text": "dear"}), 200, -31003)
+    assert error["data"]["level"] == "key:poor"
+    assert error["data"]["limit_usd"] == 1
+    assert error["data"]["resets_at"].endswith("+00:00")
+    assert "key:poor" in error["message"]
+    assert "resets at" in error["message"]
+    assert client.call("echo__wait", {"id": "free", "seconds": 0}).text == "free"
+
+
+def test_a_spent_customer_names_the_customer_not_the_key(gateway: Gateway) -> None:
+    client = gateway.client(TEAM_KEY)
+    until_now(lambda: client.call("echo__count", {"id": "c"}).code, "the customer's money is spent")
+    assert told(client.call("echo__count"), 200, -31003)["data"]["level"] == "customer:acme"
+
+
+def test_a_rate_that_is_used_up_names_level_limit_and_when_to_retry(gateway: Gateway) -> None:
+    client = gateway.client(HASTY_KEY)
+    until_now(lambda: client.call("echo__wait", {"seconds": 0}).code, "two calls were made")
+    error = told(client.call("echo__wait", {"seconds": 0}), 200, -31004)
+    assert (error["data"]["level"], error["data"]["limit_calls"]) == ("key:hasty", 2)
+    assert error["data"]["retry_after"] > 0
+    assert error["data"]["retryable"] is True
+
+
+def test_an_upstream_that_does_not_answer_in_time_is_named(gateway: Gateway) -> None:
+    error = told(gateway.client().call("short__wait", {"seconds": 30}), 200, -31021)
+    assert "short" in error["message"]
+    assert error["data"]["callId"]
+
+
+def test_a_tool_of_an_upstream_that_was_never_reached_is_unknown(gateway: Gateway) -> None:
+    told(gateway.client().call("dead__anything"), 200, -32602)
+
+
+def test_an_upstreams_own_error_keeps_its_words_and_a_tools_complaint_is_a_result(
+    gateway: Gateway,
+) -> None:
+    fault = gateway.client().call("echo__fault")
+    assert "out of order" in fault.error["message"]
+    complaint = gateway.client().call("echo__complain")
+    assert complaint.json["result"]["isError"] is True
+
+
+MALFORMED: list[tuple[bytes, int]] = [
+    (b"", -32700),
+    (b"{", -32700),
+    (b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}', -32700),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":NaN}}', -32700),
+    (
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b'{"x":' * 80 + b"1" + b"}" * 81,
+        -32700,
+    ),
+    (b'"\xff"', -32700),
+    (b"[]", -32600),
+    (b'"ping"', -32600),
+    (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600),
+    (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600),
+    (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', -32600),
+    (b'{"jsonrpc":"2.0","id":1,"method":5}', -32600),
+    (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', -32600),
+]
+
+
+@pytest.mark.parametrize(("body", "code"), MALFORMED, ids=lambda value: str(value)[:40])
+def test_a_malformed_body_is_refused_with_the_protocols_code(
+    gateway: Gateway, body: bytes, code: int
+) -> None:
+    answer = gateway.client().post(body)
+    assert answer.status == 400
+    assert answer.error["code"] == code
+    assert answer.json["id"] in (None, 1)
+
+
+def test_a_method_nobody_knows_is_method_not_found(gateway: Gateway) -> None:
+    assert gateway.client().ask("tools/lisp").error["code"] == -32601
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Host", "evil.example", 403),
+        ("Origin", "https://evil.example", 403),
+        ("Content-Type", "text/plain", 415),
+        ("Content-Encoding", "gzip", 415),
+        ("Accept", "text/html", 406),
+        ("X-Long", "x" * 40_000, 431),
+    ],
+)
+def test_the_guard_refuses_what_no_client_of_ours_sends(
+    gateway: Gateway, header: str, value: str, status: int
+) -> None:
+    assert gateway.client().post(PING, **{header: value}).status == status
+
+
+def test_a_body_over_the_limit_is_413(gateway: Gateway) -> None:
+    body = json.dumps({**PING, "params": {"x": "x" * 5_000_000}}).encode()
+    assert gateway.client().post(body).status == 413
+
+
+def test_get_is_405_and_an_unknown_path_404(gateway: Gateway) -> None:
+    client = gateway.client()
+    assert client.get(client.endpoint).status == 405
+    assert client.get(client.endpoint.replace("/mcp", "/nothing")).status == 404

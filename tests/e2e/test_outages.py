@@ -1,0 +1,142 @@
+"""Parts of the gateway down: told at once and by name, and over when the part is back."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+
+import pytest
+
+from harness.client import Answer, Client
+from harness.cluster import Cluster, Upstream
+from harness.operating import key
+from harness.waiting import until_now
+from toolbus_common.declared import Budget, Declaration, Period, Server
+
+SECRET = "tbk_bot_a-secret-of-outage-tests"
+
+
+@pytest.fixture
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """What the calls reach."""
+    server = Upstream(tmp_path_factory.mktemp("upstream"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["apart", "fused"])
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
+) -> Iterator[Cluster]:
+    """A gateway of this test's own."""
+    made = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="5")
+    declaration = Declaration(
+        servers={"echo": Server(url=upstream.url)},
+        keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
+        prices={"echo__count": 0.001},
+    )
+    try:
+        made.start(declaration, fused=request.param == "fused")
+        until_now(lambda: made.client(SECRET).tools(), "the tools are listed")
+        yield made
+    finally:
+        made.stop()
+
+
+def dear(client: Client) -> Answer:
+    """A call that costs money."""
+    return client.call("echo__count", {"id": "x"})
+
+
+def test_nats_down_is_503_at_once_and_heals(cluster: Cluster) -> None:
+    client = cluster.client(SECRET)
+    assert dear(client).status == HTTPStatus.OK
+    cluster.nats.kill()
+    until_now(lambda: dear(client).code == "bus_down", "the edge noticed")
+    answer = dear(client)
+    assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert answer.headers["retry-after"] == "1"
+    assert "The bus is down" in answer.error["message"]
+    assert client.get(client.endpoint.replace("/mcp", "/readyz")).status == 503
+    assert client.get(client.endpoint.replace("/mcp", "/healthz")).status == 200
+    cluster.nats.start()
+    until_now(lambda: not dear(client).code, "calls flow again")
+
+
+def test_valkey_down_refuses_spending_by_name_and_lets_free_calls_through(
+    cluster: Cluster,
+) -> None:
+    client = cluster.client(SECRET)
+    assert dear(client).status == HTTPStatus.OK
+    cluster.valkey.kill()
+    answer = dear(client)
+    assert (answer.status, answer.code) == (503, "ledger_down")
+    assert "Redis" in answer.error["message"]
+    assert client.call("echo__say", {"text": "free"}).text == "free"
+    cluster.valkey.start()
+    until_now(lambda: not dear(client).code, "spending is possible again")
+
+
+def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
+    client = cluster.client(SECRET)
+    assert dear(client).status == HTTPStatus.OK
+    cluster.valkey.freeze()
+    answer = dear(client)
+    cluster.valkey.thaw()
+    assert (answer.status, answer.code) == (503, "ledger_down")
+    until_now(lambda: not dear(client).code, "spending is possible again")
+
+
+def test_an_emptied_valkey_is_no_fresh_budget(cluster: Cluster) -> None:
+    client = cluster.client(SECRET)
+    assert dear(client).status == HTTPStatus.OK
+    cluster.valkey.kill()
+    for file in cluster.valkey.directory.glob("appendonlydir/*"):
+        file.unlink()
+    cluster.valkey.start()
+    answer = until_now(lambda: (a := dear(client)).code and a, "spending is refused")
+    assert (answer.status, answer.code) == (503, "ledger_down")
+    assert "lost its counters" in until_now(
+        lambda: "lost" in (m := dear(client).error["message"]) and m, "the loss is named"
+    )
+
+
+def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    client = cluster.client(SECRET)
+    upstream.kill()
+    first = client.call("echo__say", {"text": "x"})
+    assert first.status == HTTPStatus.OK
+    assert first.code == "upstream_dead"
+    assert "echo" in first.error["message"]
+    opened = until_now(
+        lambda: (a := client.call("echo__say")).code == "breaker_open" and a, "the breaker opened"
+    )
+    assert "echo" in opened.error["message"]
+    assert client.tools(), "its last known tools stay listed"
+    upstream.start()
+    until_now(lambda: not client.call("echo__say", {"text": "x"}).code, "a probe closed it")
+    facts = {row["fact"] for row in cluster.eventual_rows("SELECT fact FROM facts", enough=5)}
+    assert facts >= {"server.connected"}
+    for fact in ("breaker.opened", "breaker.closed"):
+        assert cluster.eventual_rows(f"SELECT server FROM facts WHERE fact = '{fact}'")
+
+
+def test_an_upstream_that_dies_during_a_call_ends_the_call(cluster: Cluster) -> None:
+    answer = cluster.client(SECRET).call("echo__die")
+    assert answer.code in ("upstream_dead", "outcome_unknown", "upstream_failed")
+
+
+def test_a_gateway_that_drains_finishes_the_call_it_holds(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    client = cluster.client(SECRET)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.call, "echo__wait", {"id": "slow", "seconds": 1.0})
+        until_now(upstream.arrived, "the call is under way")
+        for process in cluster.every():
+            process.signal(signal.SIGTERM)
+        assert call.result().text == "slow"
+    assert {process.ended() for process in cluster.every()} == {0}
