@@ -17,7 +17,6 @@ UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["serve
 UPSTREAM_SECONDS = Histogram(
     "toolbus_upstream_seconds", "Duration of upstream calls", ["server"], buckets=_SECONDS
 )
-IN_FLIGHT = Gauge("toolbus_upstream_in_flight", "Calls in flight per upstream", ["server"])
 # Facts this process could not yet get acknowledged; they wait in memory and in the spool file.
 FACTS_UNACKNOWLEDGED = Gauge("toolbus_facts_unacknowledged", "Facts waiting for the stream")
 # Rows audit has written, and messages still in the stream.

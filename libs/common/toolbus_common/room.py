@@ -55,7 +55,7 @@ class Room:
         self._resources: list[Resource] = []
         self._condition: Callable[[], Awaitable[None]] | None = None
         self._taking_part = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._caught_up: list[asyncio.Event] = []
         self._since = time()
         self.ready = False
@@ -120,8 +120,10 @@ class Room:
         return await self.bus.bucket(name)
 
     def spawn(self, work: Any) -> None:
-        """Keep a coroutine running as long as the room does."""
-        self._tasks.append(asyncio.get_running_loop().create_task(work))
+        """Run a coroutine beside everything else, to its end or to the room's."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -227,6 +229,7 @@ class Room:
         await self.asks.close()
         await self.calls.drain(self.settings.drain_seconds)
         await self.facts.close(2.0)
-        for task in self._tasks:
+        tasks = [*self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
