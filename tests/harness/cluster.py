@@ -122,11 +122,13 @@ class Cluster(Operating):
         self.valkey = ValkeyServer(directory / "valkey")
         self.processes: dict[str, list[Process]] = {}
         self.nats_url = self.nats.url
+        self.fused = False
         self._started = 0
         self._ports: list[int] = []
 
     def start(self, declaration: Declaration, *, fused: bool = False, replicas: int = 1) -> None:
         """Everything, ready to answer."""
+        self.fused = fused
         self.nats.start()
         self.valkey.start()
         self.nats.copy_seeds(self.state_dir)

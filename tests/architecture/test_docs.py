@@ -1,0 +1,63 @@
+"""What the guides say is held against the code they speak of."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from toolbus_common.declared import Customer, Declared, Key, Period, Server, Team
+from toolbus_common.errors import ToolbusError
+from toolbus_ingress.jsonrpc import failure
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
+ERRORS = (ROOT / "docs" / "errors.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+README = (ROOT / "README.md").read_text()
+UNTOLD = {"internal", "refused", "unavailable", "upstream_failed"}  # roots of the tree
+
+
+def classes(root: type[ToolbusError]) -> list[type[ToolbusError]]:
+    """The tree below a class, and itself."""
+    found = [root, *(cls for child in root.__subclasses__() for cls in classes(child))]
+    return [cls for cls in found if cls.__module__ == ToolbusError.__module__]
+
+
+@pytest.mark.parametrize("cls", classes(ToolbusError), ids=lambda cls: cls.__name__)
+def test_an_error_is_told_with_the_codes_it_has(cls: type[ToolbusError]) -> None:
+    if cls.code in UNTOLD:
+        return
+    row = re.search(rf"^\| `{cls.code}` \| (-\d+) \| (\d+) \|", ERRORS, re.MULTILINE)
+    assert row, f"docs/errors.md does not tell {cls.code}"
+    answer = failure(cls("A sentence."))
+    assert answer.status == int(row[2])
+    assert f'"code":{row[1]}'.encode() in answer.body
+
+
+@pytest.mark.parametrize(
+    ("section", "model"),
+    [("servers", Server), ("keys", Key), ("teams", Team), ("customers", Customer)],
+)
+def test_every_field_of_the_configuration_is_told(section: str, model: type[Declared]) -> None:
+    row = re.search(rf"^\| `{section}` \|.*$", CONFIGURATION, re.MULTILINE)
+    assert row
+    kept_by_the_command = {"secret_hash", "revoked"}
+    for field in set(model.model_fields) - kept_by_the_command:
+        assert f"`{field}" in row[0] or f"{field}" in row[0], field
+
+
+def test_every_period_is_told() -> None:
+    for period in Period:
+        assert period.value in CONFIGURATION
+
+
+def test_the_readmes_configuration_is_valid_yaml_of_known_sections() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert set(yaml.safe_load(example)) == {"servers", "customers", "teams", "keys", "prices"}
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_no_guide_points_at_a_file_that_is_not_there(guide: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", guide.read_text())
+    assert [link for link in links if not (guide.parent / link).exists()] == []

@@ -1,0 +1,117 @@
+"""ARCHITECTURE.md tells the story of one call; here one call is followed and held against it."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.cluster import Cluster, Upstream
+from harness.engines import TESTER
+from harness.operating import key
+from harness.waiting import until, until_now
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import CallAdmitted, CallRequested
+from toolbus_common.declared import Budget, Declaration, Period, Server
+from toolbus_common.snapshot import hash_of, proof_of
+
+SECRET = "tbk_bot_a-secret-of-one-call"
+TOLD = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()
+Heard = list[tuple[str, bytes]]
+
+
+@pytest.fixture(scope="module", params=["apart", "fused"])
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A gateway with one upstream."""
+    upstream = Upstream(tmp_path_factory.mktemp("upstream"))
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        upstream.start()
+        made.start(
+            Declaration(
+                servers={"echo": Server(url=upstream.url)},
+                keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
+                prices={"echo__say": 0.01},
+            ),
+            fused=request.param == "fused",
+        )
+        until_now(lambda: made.client(SECRET).tools(), "the tools are listed")
+        yield made
+    finally:
+        made.stop()
+        upstream.kill()
+
+
+async def overheard(cluster: Cluster) -> Heard:
+    """Everything said on the bus during one call, by one who may hear all."""
+    heard: Heard = []
+    seed = (cluster.state_dir / "nats" / "nkeys" / f"{TESTER}.seed").read_text()
+    bus = Bus(TESTER, cluster.nats.url, seed)
+    await bus.open()
+    try:
+        await bus.subscribe("tb.>", lambda data, subject, _: heard.append((subject, data)))
+        await bus.client.flush()
+        answer = await asyncio.to_thread(cluster.client(SECRET).call, "echo__say", {"text": "hi"})
+        assert answer.text == "hi"
+        await until(lambda: any("completed" in subject for subject, _ in heard), "the outcome")
+        await bus.client.flush()
+    finally:
+        await bus.close()
+    return heard
+
+
+def told_subjects() -> list[re.Pattern[str]]:
+    """The subjects of the table in ARCHITECTURE.md."""
+    rows = re.findall(r"^\| (`tb\.[^|]+) \|", TOLD, re.MULTILINE)
+    subjects = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    return [re.compile(re.sub(r"<\w+>", r"[^.]+", name.replace(".", r"\."))) for name in subjects]
+
+
+def kinds(heard: Heard) -> list[str]:
+    """What was said, without the ids."""
+    return [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
+
+
+async def test_the_subjects_come_in_the_order_of_the_story(cluster: Cluster) -> None:
+    heard = kinds(await overheard(cluster))
+    facts = ["tb.fact.call.allowed.default", "tb.fact.call.completed.default"]
+    if cluster.fused:
+        assert heard == facts
+        return
+    asked, allowed, run = heard[:3]
+    assert (asked, allowed, run) == ("tb.call.echo", facts[0], "tb.run.echo")
+    assert sorted(heard[3:]) == sorted(["tb.reply.ingress", facts[1]])
+
+
+async def test_every_subject_said_is_in_the_table(cluster: Cluster) -> None:
+    table = told_subjects()
+    assert len(table) == 6
+    for subject, _ in await overheard(cluster):
+        assert any(row.fullmatch(subject) for row in table), subject
+
+
+async def test_the_bus_carries_a_proof_and_never_the_key(cluster: Cluster) -> None:
+    heard = await overheard(cluster)
+    said = b"\n".join(data for _, data in heard)
+    assert SECRET.encode() not in said
+    assert hash_of(proof_of(SECRET)).encode() not in said
+    if not cluster.fused:
+        asked = CallRequested.decode(dict(heard)["tb.call.echo"])
+        run = CallAdmitted.decode(dict(heard)["tb.run.echo"])
+        assert asked.proof == proof_of(SECRET)
+        assert proof_of(SECRET).encode() not in dict(heard)["tb.run.echo"]
+        assert run.reply_to == asked.reply_to
+        assert asked.reply_to in dict(heard), "executor answers the waiting slot directly"
+        assert run.arguments == asked.arguments == b'{"text":"hi"}'
+        assert (run.charge, run.reserved) == (10_000, True)
+
+
+def test_the_story_names_its_steps_in_their_order() -> None:
+    story = TOLD.split("## The story of one call")[1].split("\n## ")[0]
+    steps = re.findall(r"^\d\. \*\*(\w+)\*\*", story, re.MULTILINE)
+    assert steps == ["ingress", "policy", "executor", "policy", "audit"]
+    for word in ("CallRequested", "call.allowed", "CallAdmitted", "call.completed", "call.failed"):
+        assert word in story
