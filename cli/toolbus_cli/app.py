@@ -1,39 +1,112 @@
-"""The commands: what they are called, what they take, and the help that teaches them."""
+"""The command line: every command in its place, and every failure as one sentence."""
 
+import os
 import sys
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
 
+from toolbus_cli.commands import auditing, calling, declaring, inspecting, keys, running
 from toolbus_cli.errors import CommandError
+from toolbus_common.errors import ToolbusError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-StateDir = Annotated[Path, typer.Option("--state-dir", envvar="TOOLBUS_STATE_DIR")]
+HELP = """The governed gateway between AI agents and the tools they use.
+
+Begin with 'toolbus up': it starts everything on this machine, with a demo where there is no
+toolbus.yaml, and prints an endpoint, a key and what to paste into a client.
+"""
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 
-def main(words):
+def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: str = "") -> None:
+    """Add a command, with examples below its help."""
+    shown = "\n".join(f"  {example}" for example in examples)
+    called = name or command.__name__.replace("_", "-")
+    group.command(called, epilog=f"Examples:\n\n\b\n{shown}" if shown else None)(command)
+
+
+def _add_running() -> None:
+    _add(app, running.up, "toolbus up", "toolbus up -c toolbus.yaml --port 9000 --apart")
+    _add(app, running.run, "toolbus run policy", "toolbus run ingress policy executor")
+    _add(app, running.provision, "toolbus provision", "toolbus provision --replicas 3")
+    _add(app, running.nats_config, "toolbus nats-config ./nats --listen 0.0.0.0 --store-dir /data")
+    _add(app, inspecting.status, "toolbus status", "toolbus status --json | jq .rooms")
+    _add(app, inspecting.doctor, "toolbus doctor", "toolbus doctor -c toolbus.yaml")
+
+
+def _add_using() -> None:
+    _add(app, declaring.apply, "toolbus apply -f toolbus.yaml", "toolbus apply -f t.yaml --dry-run")
+    _add(app, declaring.get, "toolbus get servers", "toolbus get keys bot --json")
+    _add(
+        app, declaring.take_over,
+        "toolbus import claude_desktop_config.json -o toolbus.yaml",
+        "toolbus import .mcp.json --apply",
+        name="import",
+    )  # fmt: skip
+    _add(app, calling.tools, "toolbus tools", "toolbus tools --as bot")
+    _add(
+        app, calling.call,
+        "TOOLBUS_KEY=tbk_… toolbus call clock__now",
+        "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
+    )  # fmt: skip
+
+
+def _add_groups() -> None:
+    about_keys = typer.Typer(help="Keys of agents; a secret is shown once.", no_args_is_help=True)
+    _add(
+        about_keys, keys.create,
+        "toolbus keys create bot --tools 'docs__*' --budget 20/day --rate 600/minute",
+    )  # fmt: skip
+    _add(about_keys, keys.list_keys, "toolbus keys list", name="list")
+    _add(about_keys, keys.revoke, "toolbus keys revoke bot")
+    _add(about_keys, keys.rotate, "toolbus keys rotate bot")
+    about_audit = typer.Typer(help="What happened, as rows.", no_args_is_help=True)
+    _add(
+        about_audit, auditing.query,
+        "toolbus audit query 'SELECT fact, count() FROM facts GROUP BY fact'",
+    )  # fmt: skip
+    _add(about_audit, auditing.tail, "toolbus audit tail", "toolbus audit tail -n 50 --no-follow")
+    app.add_typer(about_keys, name="keys")
+    app.add_typer(about_audit, name="audit")
+
+
+_add_running()
+_add_using()
+_add_groups()
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command; the exit code. Whatever fails is told in a sentence."""
     try:
-        return app(words, standalone_mode=False) or 0
-    except CommandError as error:
-        sys.stderr.write(error.sentence + "\n")
-        return error.code
+        app(args=list(words), prog_name="toolbus")
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        return _failed(error)
+    return 1
 
 
-@app.callback()
-def root() -> None:
-    """x"""
+def _failed(error: Exception) -> int:
+    if isinstance(error, CommandError):
+        return _told(error.sentence, error.code)
+    if isinstance(error, ToolbusError):
+        return _told(error.reason, 1)
+    if "TOOLBUS_DEBUG" in os.environ:
+        raise error
+    said = f"Something unexpected failed ({type(error).__name__}: {error})"
+    return _told(f"{said}; set TOOLBUS_DEBUG=1 to see where.", 1)
 
 
-@app.command()
-def up(
-    config: Annotated[Path | None, typer.Option("-c")] = None,
-    state_dir: StateDir = Path(".toolbus"),
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    apart: bool = False,
-    ready_file: Path | None = None,
-) -> None:
-    from toolbus_cli.launcher.up import up, Options
-
-    raise typer.Exit(up(Options(config, state_dir, host, port, apart, ready_file)))
+def _told(sentence: str, code: int) -> int:
+    sys.stderr.write(sentence.rstrip() + "\n")
+    return code

@@ -25,13 +25,16 @@ class Place:
     nats_url: str
     run: dict[str, Any]
 
-    @property
-    def endpoint(self) -> str:
-        """Where agents connect."""
-        told = os.environ.get("TOOLBUS_ENDPOINT") or self.run.get("endpoint", "")
-        if not told:
-            raise CommandError("No endpoint is known; start 'toolbus up' or set TOOLBUS_ENDPOINT.")
-        return str(told)
+
+def endpoint_of(state_dir: Path) -> str:
+    """Where agents connect. Raises `CommandError` when nothing says."""
+    told = os.environ.get("TOOLBUS_URL") or State(state_dir).running().get("endpoint", "")
+    if not told:
+        raise CommandError(
+            f"No Toolbus was started on {state_dir}; start one with 'toolbus up', name its "
+            "directory with --state-dir, or set TOOLBUS_URL."
+        )
+    return str(told)
 
 
 def find(state_dir: Path) -> Place:

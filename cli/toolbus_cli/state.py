@@ -36,11 +36,6 @@ class State:
         """The ports of the last start, asked for again at the next."""
         return self.root / "ports.json"
 
-    @property
-    def key_file(self) -> Path:
-        """The key `toolbus up` made at its first start, for `toolbus call` on this machine."""
-        return self.root / "first.key"
-
     def prepare(self) -> None:
         """Make the directory, for its owner only."""
         try:
@@ -58,10 +53,6 @@ class State:
         """Whether the launcher that wrote it still lives."""
         pid = self.running().get("pid")
         return isinstance(pid, int) and _lives(pid)
-
-    def first_key(self) -> dict[str, str]:
-        """Name and secret of the key made at the first start; empty when there is none."""
-        return read_json(self.key_file)
 
     @contextmanager
     def locked(self, wait: Callable[[str], None]) -> Iterator[int]:

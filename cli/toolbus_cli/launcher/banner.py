@@ -57,6 +57,7 @@ def _keys(welcome: Welcome) -> str:
 
 def _clients(welcome: Welcome) -> str:
     secret = welcome.secrets.get(welcome.key) or "<the key's secret>"
+    added = f"claude mcp add --transport http toolbus {welcome.endpoint}"
     cursor = {
         "mcpServers": {
             "toolbus": {"url": welcome.endpoint, "headers": {"Authorization": f"Bearer {secret}"}}
@@ -65,8 +66,7 @@ def _clients(welcome: Welcome) -> str:
     return "\n".join(
         [
             "Claude Code:",
-            f"  claude mcp add --transport http toolbus {welcome.endpoint} "
-            f'--header "Authorization: Bearer {secret}"',
+            f"  {added} --header 'Authorization: Bearer {secret}'",
             "Cursor (~/.cursor/mcp.json):",
             f"  {json.dumps(cursor)}",
         ]
@@ -77,9 +77,11 @@ def _next(welcome: Welcome) -> str:
     where = "" if welcome.state_dir == ".toolbus" else f" --state-dir {welcome.state_dir}"
     if not welcome.demo:
         return f"Next: toolbus status{where}; toolbus tools{where}; toolbus audit tail{where}"
+    secret = welcome.secrets.get(welcome.key) or "<the key's secret>"
     return "\n".join(
         [
             "Try, in another terminal:",
+            f"  export TOOLBUS_KEY={secret}",
             f'  toolbus call notes__add \'{{"text": "hello"}}\'{where}   # allowed, costs $0.01',
             f"  toolbus call notes__clear{where}                    # not granted: unknown tool",
             f"  toolbus audit tail{where}                           # both, as rows",

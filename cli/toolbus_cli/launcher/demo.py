@@ -1,4 +1,4 @@
-"""The configuration a newcomer starts with: two small servers, one key, and something it may not do."""
+"""The configuration a newcomer starts with: two small servers, and a key that may not do all."""
 
 import json
 import sys
@@ -13,9 +13,9 @@ servers:
 keys:
   demo:   # its secret was made at the first start; `toolbus keys rotate demo` makes another
     tools: ["clock__*", "notes__add", "notes__list"]   # notes__clear is not among them
-    budget: {{usd: 0.05, per: day}}
-    rate: {{calls: 30, per: minute}}
-prices: {{"notes__add": 0.01, "*": 0}}   # five notes, and the budget of the day is spent
+    budget: {{usd: 1, per: day}}
+    rate: {{calls: 60, per: minute}}
+prices: {{"notes__add": 0.01, "*": 0}}
 """
 
 

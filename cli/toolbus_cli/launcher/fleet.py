@@ -10,7 +10,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.child import Child, Hear, Program
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
-from toolbus_common.contracts import RoomStatus, ServersAsked, ServersTold, ServerState
+from toolbus_common.contracts import RoomStatus, ServersAsked, ServerState, ServersTold
 from toolbus_common.errors import ToolbusError
 from toolbus_common.permissions import OPERATOR
 

@@ -101,7 +101,6 @@ async def _up(options: Options, state: State, journal: Journal, held: int, began
     try:
         async with _joined(launch) as bus, desks.opened(bus, state) as desk:
             applied = await source.apply_first(desk, launch.source, launch.loaded)
-            _keep_first_key(state, applied)
             _start_rooms(launch)
             if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _rooms(APART))):
                 await _welcome(launch, desk, applied)
@@ -217,20 +216,13 @@ def _rooms(processes: Iterable[tuple[str, ...]]) -> list[str]:
     return [room for rooms in processes for room in rooms]
 
 
-def _keep_first_key(state: State, applied: Applied) -> None:
-    """The first key made here is kept for `toolbus call`, beside the seeds that can make more."""
-    if applied.secrets and not state.first_key():
-        name, secret = next(iter(applied.secrets.items()))
-        write_private(state.key_file, {"name": name, "secret": secret})
-
-
 async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
     servers = await servers_settled(desk.bus)
     name, secret = await _first_key(launch, desk, applied)
     _write_run_file(launch)
     if launch.options.ready_file is not None:
         told = {"endpoint": launch.endpoint, "key": secret, "nats_url": launch.nats.url}
-        told |= {"redis_url": launch.valkey.url}
+        told |= {"redis_url": launch.valkey.url, "state_dir": str(launch.state.root)}
         write_private(launch.options.ready_file, {**told, "pids": launch.fleet.pids})
     welcome = Welcome(
         endpoint=launch.endpoint,
@@ -246,11 +238,8 @@ async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
 
 
 async def _first_key(launch: Launch, desk: Desk, applied: Applied) -> tuple[str, str]:
-    """The name of the key to start with, and its secret where this machine knows it."""
-    kept = launch.state.first_key()
+    """The name of the key to start with, and its secret if it was just made or declared."""
     known = {**launch.loaded.secrets, **applied.secrets}
-    if kept:
-        known.setdefault(kept["name"], kept["secret"])
     names = [*(await desk.declared()).declaration.keys, *await desk.own_keys()]
     name = next((name for name in names if name in known), names[0] if names else "")
     return name, known.get(name, "")
@@ -289,7 +278,6 @@ async def _reload(launch: Launch, desk: Desk) -> None:
         return
     launch.loaded, applied = done
     if applied.secrets:
-        _keep_first_key(launch.state, applied)
         sys.stdout.write(new_keys(applied.secrets) + "\n")
         sys.stdout.flush()
 

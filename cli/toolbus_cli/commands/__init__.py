@@ -1,0 +1,1 @@
+"""The commands, by what people want to do."""

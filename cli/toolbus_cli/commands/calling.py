@@ -1,0 +1,119 @@
+"""Commands that do what an agent does: see tools, call one."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from toolbus_cli import mcp_http
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    at_work,
+    say,
+    show_json,
+    show_table,
+)
+from toolbus_cli.desk import Desk
+from toolbus_cli.errors import CommandError
+from toolbus_cli.local import endpoint_of
+from toolbus_common.contracts import Listing
+from toolbus_common.declared import Declaration, Key
+from toolbus_common.grants import full_name, granted
+from toolbus_common.provision import CATALOGUE
+
+LONGEST_SHOWN = 70
+SECONDS = 120.0
+
+
+def tools(
+    *,
+    as_key: Annotated[str, typer.Option("--as", help="Only what this key may see.")] = "",
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """The tools of every server, or those a key sees."""
+
+    async def work(desk: Desk) -> list[dict[str, Any]]:
+        declaration = (await desk.declared()).declaration
+        listings = await _listings(desk, declaration)
+        bounds = await _bounds(desk, as_key, declaration) if as_key else []
+        return [tool for listing in listings for tool in _seen(listing, bounds)]
+
+    found = at_work(state_dir, work)
+    if as_json:
+        show_json(found)
+        return
+    rows = [(tool["name"], _first_line(str(tool.get("description") or ""))) for tool in found]
+    show_table(("tool", "what it does"), rows, "No tool.")
+
+
+async def _listings(desk: Desk, declaration: Declaration) -> list[Listing]:
+    bucket = await desk.bus.bucket(CATALOGUE)
+    found = []
+    for server in sorted(declaration.servers):
+        entry = await bucket.get(server)
+        if entry is not None and entry.value is not None:
+            found.append(Listing.decode(entry.value))
+    return found
+
+
+async def _bounds(desk: Desk, name: str, declaration: Declaration) -> list[tuple[str, ...]]:
+    """The sets of patterns that must each grant a tool: the key's own, and its team's."""
+    key: Key | None = (await desk.own_keys()).get(name) or declaration.keys.get(name)
+    if key is None:
+        raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
+    if key.revoked:
+        raise CommandError(f"The key '{name}' is revoked: it sees nothing.")
+    team = declaration.teams.get(key.team)
+    return [key.tools, *([team.tools] if team is not None and team.tools is not None else [])]
+
+
+def _seen(listing: Listing, bounds: list[tuple[str, ...]]) -> list[dict[str, Any]]:
+    named = [(full_name(listing.server, tool.name), tool) for tool in listing.tools]
+    return [
+        {**tool.definition, "name": name}
+        for name, tool in named
+        if all(granted(patterns, name) for patterns in bounds)
+    ]
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 1] + "…"
+
+
+def call(
+    tool: Annotated[str, typer.Argument(help="Its full name, server__tool.")],
+    arguments: Annotated[str, typer.Argument(help="A JSON object, or - to read one.")] = "{}",
+    *,
+    key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Call one tool over HTTP, as an agent would: checked, paid for and recorded."""
+    if not key:
+        raise CommandError("Name a key's secret with --key or TOOLBUS_KEY.")
+    params = {"name": tool, "arguments": _object(arguments)}
+    result = mcp_http.ask(endpoint_of(state_dir), key, "tools/call", params, SECONDS)
+    if as_json:
+        show_json(result)
+    else:
+        say(*(_shown(part) for part in result.get("content", [])))
+    raise typer.Exit(1 if result.get("isError") else 0)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(sys.stdin.read() if text == "-" else text)
+    except ValueError as error:
+        raise CommandError(f"The arguments are not JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise CommandError('The arguments must be a JSON object, such as \'{"text": "hello"}\'.')
+    return data
+
+
+def _shown(part: dict[str, Any]) -> str:
+    return str(part["text"]) if part.get("type") == "text" else json.dumps(part)

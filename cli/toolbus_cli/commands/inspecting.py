@@ -1,0 +1,180 @@
+"""Commands that look: how everything is, and what might be wrong."""
+
+import asyncio
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    say,
+    show_json,
+    show_table,
+)
+from toolbus_cli.config.load import load_file
+from toolbus_cli.errors import CommandError
+from toolbus_cli.launcher.engines import nats_binary, valkey_binary
+from toolbus_cli.local import Place, find, joined
+from toolbus_cli.state import State
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import RoomStatus, ServersAsked, ServersTold
+from toolbus_common.errors import ToolbusError
+from toolbus_common.permissions import OPERATOR
+from toolbus_common.process import ROOMS
+from toolbus_common.provision import BUCKETS
+
+LEAST_FREE = 1 << 30  # bytes
+Check = dict[str, Any]  # what was looked at, whether it is well, and a sentence
+
+
+def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """How every room and every server is. The exit code is 1 when something is not ready."""
+    place = find(state_dir)
+    rooms, servers = asyncio.run(_asked(place))
+    missing = sorted(set(ROOMS) - {told.room for told in rooms})
+    if as_json:
+        show_json(
+            {
+                "endpoint": place.run.get("endpoint", ""),
+                "rooms": [told.model_dump() for told in rooms],
+                "missing": missing,
+                "servers": servers,
+            }
+        )
+    else:
+        _show(place, rooms, missing, servers)
+    well = not missing and all(told.ready for told in rooms)
+    raise typer.Exit(0 if well else 1)
+
+
+async def _asked(place: Place) -> tuple[list[RoomStatus], list[dict[str, Any]]]:
+    async with joined(place) as bus:
+        lane = AskLane(OPERATOR, bus)
+        rooms = await lane.ask_all()
+        try:
+            servers = list((await lane.ask(ServersAsked(), ServersTold, 2.0)).servers)
+        except ToolbusError:
+            servers = []  # no executor: the rooms' table says so
+        return rooms, servers
+
+
+def _show(
+    place: Place, rooms: list[RoomStatus], missing: list[str], servers: list[dict[str, Any]]
+) -> None:
+    if "endpoint" in place.run:
+        say(f"Endpoint {place.run['endpoint']}", "")
+    rows = [
+        (
+            told.room,
+            "ready" if told.ready else f"not ready: {told.reason or 'no reason given'}",
+            str(told.pid),
+            _span(time.time() - told.since),
+            ", ".join(f"{name}={value}" for name, value in told.details.items()),
+        )
+        for told in rooms
+    ]
+    rows += [(room, "not running", "", "", "") for room in missing]
+    show_table(("room", "state", "pid", "since", "details"), rows, "No room answers.")
+    say("")
+    columns = ("name", "state", "tools", "breaker", "in_flight", "last_failure")
+    table = [[server.get(column, "") for column in columns] for server in servers]
+    show_table(("server", *columns[1:]), table, "No server is declared.")
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def doctor(
+    *,
+    config: Annotated[Path | None, typer.Option("-c", "--config")] = None,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what commonly goes wrong, and say how to mend it."""
+    checks = [*_machine(), *_files(state_dir, config), *asyncio.run(_installation(state_dir))]
+    if as_json:
+        show_json(checks)
+    else:
+        for check in checks:
+            say(f"{'ok  ' if check['ok'] else 'BAD '} {check['what']}: {check['sentence']}")
+    raise typer.Exit(0 if all(check["ok"] for check in checks) else 1)
+
+
+def _check(what: str, sentence: str, *, ok: bool = True) -> Check:
+    return {"what": what, "ok": ok, "sentence": sentence}
+
+
+def _machine() -> Iterator[Check]:
+    yield _check("python", f"{sys.version.split()[0]} at {sys.executable}")
+    for name, find_binary in (("nats-server", nats_binary), ("valkey-server", valkey_binary)):
+        try:
+            yield _check(name, find_binary())
+        except CommandError as error:
+            yield _check(name, error.sentence, ok=False)
+
+
+def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
+    if state_dir.exists():
+        mode = stat.S_IMODE(state_dir.stat().st_mode)
+        private = not mode & 0o077
+        mend = "" if private else f"; others may enter it: chmod 700 {state_dir}"
+        yield _check("state directory", f"{state_dir}, mode {mode:o}{mend}", ok=private)
+        free = shutil.disk_usage(state_dir).free
+        enough = free >= LEAST_FREE
+        mend = "" if enough else "; facts need room, or calls will be refused"
+        yield _check("disk", f"{free / (1 << 30):.1f} GiB free{mend}", ok=enough)
+    path = config or Path("toolbus.yaml")
+    if config is not None or path.exists():
+        yield _configuration(path)
+
+
+def _configuration(path: Path) -> Check:
+    try:
+        loaded = load_file(path, os.environ)
+    except CommandError as error:
+        return _check("configuration", error.sentence, ok=False)
+    said = [f"line {warning.line}: {warning}" for warning in loaded.warnings]
+    return _check("configuration", "; ".join([f"{path} has no fault", *said]))
+
+
+async def _installation(state_dir: Path) -> list[Check]:
+    if not (State(state_dir).running() or "TOOLBUS_NATS_URL" in os.environ):
+        return [_check("installation", f"nothing runs on {state_dir}; 'toolbus up' starts it")]
+    try:
+        async with joined(find(state_dir)) as bus:
+            return [_check("bus", "joined as the operator"), *await _looked_at(bus)]
+    except CommandError as error:
+        return [_check("bus", error.sentence, ok=False)]
+
+
+async def _looked_at(bus: Bus) -> list[Check]:
+    checks = []
+    try:
+        for bucket in BUCKETS:
+            await bus.bucket(bucket.bucket)
+        checks.append(_check("buckets", "all there"))
+    except ToolbusError as error:
+        checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
+    lane = AskLane(OPERATOR, bus)
+    told = await lane.ask_all()
+    for room in ROOMS:
+        mine = [status for status in told if status.room == room]
+        reasons = {status.reason for status in mine if not status.ready}
+        said = "; ".join(reasons) if mine else "not running; 'toolbus run' starts it"
+        ready = bool(mine) and not reasons
+        checks.append(_check(f"room {room}", "ready" if ready else said, ok=ready))
+    return checks

@@ -1,0 +1,80 @@
+"""What commands have in common: their options, the way to the desk, and how answers are shown."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from toolbus_cli import desk as desks
+from toolbus_cli.desk import Desk
+from toolbus_cli.local import find, joined
+
+T = TypeVar("T")
+
+StateDir = Annotated[
+    Path,
+    typer.Option(
+        "--state-dir", envvar="TOOLBUS_STATE_DIR", help="The installation's state directory."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+DEFAULT_STATE = Path(".toolbus")
+
+
+@asynccontextmanager
+async def at_desk(state_dir: Path) -> AsyncIterator[Desk]:
+    """The operator's desk of an installation."""
+    place = find(state_dir)
+    async with joined(place) as bus, desks.opened(bus, place.state) as desk:
+        yield desk
+
+
+def at_work(state_dir: Path, work: Callable[[Desk], Awaitable[T]]) -> T:
+    """Do something at the desk, and leave."""
+
+    async def do() -> T:
+        async with at_desk(state_dir) as desk:
+            return await work(desk)
+
+    return asyncio.run(do())
+
+
+def show_json(data: Any) -> None:
+    """Write data for programs."""
+    sys.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def say(*lines: str) -> None:
+    """Write lines for people."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str) -> None:
+    """Write rows for people, or a sentence when there are none."""
+    if not rows:
+        say(nothing)
+        return
+    # Output that is not a terminal is piped: a line is a row there, however long.
+    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    return text.replace("[", "\\[")  # brackets are markup to the table

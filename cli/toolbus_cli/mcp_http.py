@@ -1,0 +1,54 @@
+"""One request to the MCP endpoint, as an agent would send it."""
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from toolbus_cli.errors import CommandError
+
+HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+
+def ask(endpoint: str, key: str, method: str, params: dict[str, Any], seconds: float) -> Any:
+    """The result. Raises `CommandError` with what the endpoint said."""
+    request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    status, content_type, body = _post(endpoint, key, json.dumps(request).encode(), seconds)
+    try:
+        answer = json.loads(_last_event(body) if "event-stream" in content_type else body)
+    except ValueError as error:
+        raise CommandError(
+            f"{endpoint} answered {status} with no JSON; is it a Toolbus endpoint?"
+        ) from error
+    if "error" in answer:
+        raise CommandError(_said(answer["error"]))
+    return answer["result"]
+
+
+def _post(endpoint: str, key: str, body: bytes, seconds: float) -> tuple[int, str, bytes]:
+    target = urlsplit(endpoint)
+    secure = target.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    try:
+        connection = kind(target.hostname or "", target.port, timeout=seconds)
+        connection.request("POST", target.path, body, {**HEADERS, "Authorization": f"Bearer {key}"})
+        response = connection.getresponse()
+        return response.status, response.getheader("content-type", ""), response.read()
+    except TimeoutError as error:
+        raise CommandError(
+            f"{endpoint} did not answer in {seconds:g} s; the call may have happened."
+        ) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise CommandError(f"{endpoint} cannot be reached ({error}); is Toolbus up?") from error
+
+
+def _last_event(body: bytes) -> str:
+    lines = body.decode("utf-8", "replace").splitlines()
+    data = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
+    return data[-1] if data else ""
+
+
+def _said(error: dict[str, Any]) -> str:
+    data = error.get("data")
+    told = [f"{name} {value}" for name, value in data.items()] if isinstance(data, dict) else []
+    return f"{error.get('message')}" + (f" ({', '.join(told)})" if told else "")
