@@ -1,6 +1,9 @@
 # Two commands matter to a newcomer: `make up` and `make test`.
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and fits: a version manager's stand-in can be there and still not run.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -10,8 +13,8 @@ install: $(INSTALLED)
 
 # pip's --group needs pip 25.1, which a fresh virtual environment need not have.
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Toolbus needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' \
+		|| { echo "Toolbus needs Python 3.11 to 3.13; name one with make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable . --group dev
