@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness import everything
-from harness.cluster import Cluster, Upstream
-from harness.gateway import CALL_SECONDS, EverythingOverHttp, Gateway, declaration
+from harness.cluster import Upstream
+from harness.gateway import CALL_SECONDS, EverythingOverHttp, Gateway, configuration
+from harness.launched import Launched
 from harness.waiting import until_now
 
 
@@ -41,19 +42,20 @@ def gateway(
     """Toolbus over five upstreams; the same tests run with the rooms apart and fused."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     over_http = EverythingOverHttp(tmp_path_factory.mktemp("web"), everything_program)
-    cluster = Cluster(
-        tmp_path_factory.mktemp(request.param), TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS)
-    )
+    options = ["--apart"] if request.param == "apart" else []
+    directory = tmp_path_factory.mktemp(request.param)
+    launched = Launched(directory, *options, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS))
     try:
         echo.start()
         over_http.start()
-        declared = declaration(echo, over_http, everything_program, repository)
-        cluster.start(declared, fused=request.param == "fused")
-        made = Gateway(cluster, echo)
-        wanted = set(declared.servers) - {"dead"}
+        document = configuration(echo, over_http, everything_program, repository)
+        launched.configure(document)
+        launched.start()
+        made = Gateway(launched, echo)
+        wanted = set(document["servers"]) - {"dead"}
         until_now(lambda: {t.partition("__")[0] for t in made.client().tools()} == wanted)
         yield made
     finally:
-        cluster.stop()
+        launched.stop()
         over_http.kill()
         echo.kill()

@@ -1,13 +1,14 @@
 """The gateway of the e2e tests: its keys, its upstreams, and how a test reaches it."""
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from harness.client import Client
-from harness.cluster import Cluster, Upstream
+from harness.cluster import Upstream
 from harness.engines import Engine, installed
-from harness.operating import key
-from toolbus_common.declared import Budget, Customer, Declaration, Period, Rate, Server, Team
+from harness.launched import Launched
 
 ROOT_KEY = "tbk_root_e2e-secret-for-everything"
 READER_KEY = "tbk_reader_e2e-secret-for-some"
@@ -34,7 +35,7 @@ class EverythingOverHttp(Engine):
 class Gateway:
     """A running Toolbus and what stands behind it."""
 
-    cluster: Cluster
+    cluster: Launched
     echo: Upstream
 
     def client(self, secret: str = ROOT_KEY, server: str = "") -> Client:
@@ -43,30 +44,31 @@ class Gateway:
         return Client(f"{client.endpoint}/{server}", secret) if server else client
 
 
-def declaration(
+def configuration(
     echo: Upstream, over_http: EverythingOverHttp, program: list[str], repository: Path
-) -> Declaration:
-    """Five upstreams, and a key for every refusal."""
-    dollar = Budget(usd=1, per=Period.DAY)
-    return Declaration(
-        servers={
-            "echo": Server(url=echo.url),
-            "short": Server(url=echo.url, timeout=0.3),
-            "dead": Server(url="http://127.0.0.1:9/mcp"),
-            "time": Server(command=(installed("mcp-server-time"), "--local-timezone", "UTC")),
-            "git": Server(command=(installed("mcp-server-git"), "--repository", str(repository))),
-            "every": Server(command=(*program, "stdio")),
-            "web": Server(url=f"http://127.0.0.1:{over_http.port}/mcp"),
+) -> dict[str, Any]:
+    """toolbus.yaml: seven servers, and a key for every refusal."""
+    dollar = {"usd": 1, "per": "day"}
+    git = [installed("mcp-server-git"), "--repository", str(repository)]
+    return {
+        "servers": {
+            "echo": {"url": echo.url},
+            "short": {"url": echo.url, "timeout": 0.3},
+            "dead": {"url": "http://127.0.0.1:9/mcp"},
+            "time": {"command": [installed("mcp-server-time"), "--local-timezone", "UTC"]},
+            "git": {"command": git},
+            "every": {"command": [*program, "stdio"]},
+            "web": {"url": f"http://127.0.0.1:{over_http.port}/mcp"},
         },
-        customers={"acme": Customer(budget=Budget(usd=0.05, per=Period.MONTH))},
-        teams={"support": Team(customer="acme", tools=("echo__*",))},
-        keys={
-            "root": key(ROOT_KEY),
-            "reader": key(READER_KEY, "git__git_log", "echo__say"),
-            "poor": key(POOR_KEY, budget=dollar),
-            "hasty": key(HASTY_KEY, rate=Rate(calls=2, per=Period.DAY)),
-            "member": key(TEAM_KEY, team="support", budget=dollar),
-            "old": key(OLD_KEY, expires="2020-01-01"),
+        "customers": {"acme": {"budget": {"usd": 0.05, "per": "month"}}},
+        "teams": {"support": {"customer": "acme", "tools": ["echo__*"]}},
+        "keys": {
+            "root": {"secret": ROOT_KEY, "tools": ["*"]},
+            "reader": {"secret": READER_KEY, "tools": ["git__git_log", "echo__say"]},
+            "poor": {"secret": POOR_KEY, "tools": ["*"], "budget": dollar},
+            "hasty": {"secret": HASTY_KEY, "tools": ["*"], "rate": {"calls": 2, "per": "day"}},
+            "member": {"secret": TEAM_KEY, "tools": ["*"], "team": "support", "budget": dollar},
+            "old": {"secret": OLD_KEY, "tools": ["*"], "expires": date(2020, 1, 1)},
         },
-        prices={"echo__say": 0.3, "echo__count": 0.03},
-    )
+        "prices": {"echo__say": 0.3, "echo__count": 0.03},
+    }
