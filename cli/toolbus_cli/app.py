@@ -9,6 +9,7 @@ import typer
 
 from toolbus_cli.commands import auditing, calling, declaring, inspecting, keys, running
 from toolbus_cli.errors import CommandError
+from toolbus_common import logs
 from toolbus_common.errors import ToolbusError
 
 HELP = """The governed gateway between AI agents and the tools they use.
@@ -82,6 +83,8 @@ _add_groups()
 
 def main(words: Sequence[str]) -> int:
     """Run one command; the exit code. Whatever fails is told in a sentence."""
+    # What a connection logs while it waits is told as the command's own sentence.
+    logs.configure("toolbus", "critical", "text")
     try:
         app(args=list(words), prog_name="toolbus")
     except SystemExit as ending:
@@ -91,7 +94,7 @@ def main(words: Sequence[str]) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - no stack trace for users
         return _failed(error)
     return 1
 

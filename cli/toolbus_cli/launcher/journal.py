@@ -11,7 +11,7 @@ from toolbus_common.logs import redacted
 _COLOURS = ("36", "35", "34", "32", "33", "96", "95", "94")
 _LOUD = {"warning": "33", "error": "31", "critical": "31"}
 _RANKS = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 4}
-_SHOWN_ELSEWHERE = frozenset({"at", "level", "room", "event", "exception"})
+_SHOWN_ELSEWHERE = frozenset({"at", "level", "room", "event", "exception", "color_message"})
 # Engines talk much about themselves: only what is wrong is passed on.
 _ENGINE_TROUBLE = re.compile(
     r"\[(WRN|ERR|FTL)\]|^nats-server: |# (?!WARNING Memory overcommit)|\bfatal\b|cannot start",
