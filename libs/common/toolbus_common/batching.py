@@ -13,6 +13,7 @@ class Batcher(Generic[T, R]):
 
     The first item of an idle batcher is flushed at the end of the event loop's turn, so a
     lonely call waits for nobody; while every lane is busy, items gather for the next batch.
+    Where nobody waits for an item, `linger` seconds may pass first, so that more of them gather.
     """
 
     def __init__(
@@ -21,9 +22,11 @@ class Batcher(Generic[T, R]):
         *,
         most: int = 256,
         lanes: int = 2,
+        linger: float = 0.0,
     ) -> None:
         self._flush = flush
         self._most = most
+        self._linger = linger
         self._free = lanes
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._scheduled = False
@@ -39,12 +42,16 @@ class Batcher(Generic[T, R]):
         self._waiting.append((item, future))
         if not self._scheduled and self._free:
             self._scheduled = True
-            loop.call_soon(self._start)
+            if self._linger:
+                loop.call_later(self._linger, self._start)
+            else:
+                loop.call_soon(self._start)
         return future
 
     async def drain(self) -> None:
         """Wait until nothing is waiting or in flight."""
         while self._waiting or self._tasks:
+            self._start()
             await asyncio.sleep(0)
             if self._tasks:
                 await asyncio.wait(self._tasks)

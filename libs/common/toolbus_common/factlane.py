@@ -15,6 +15,7 @@ from toolbus_common.spool import Envelope, Spool, SpoolFullError
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
+LINGER_SECONDS = 0.01  # nobody waits for an outcome; a hundred together cost what one does
 Publish = Callable[[Envelope], Awaitable[None]]  # raises BusDownError unless acknowledged
 
 
@@ -30,7 +31,10 @@ class FactWriter:
         self._seq = 0
         self._publish = publish
         self._spool = spool
-        self._batcher: Batcher[tuple[str, bytes], None] = Batcher(self._flush, lanes=2)
+        self._awaited: Batcher[tuple[str, bytes], None] = Batcher(self._flush, lanes=2)
+        self._said: Batcher[tuple[str, bytes], None] = Batcher(
+            self._flush, lanes=1, linger=LINGER_SECONDS
+        )
         self._kept: list[Envelope] = []
         self._retrying: asyncio.Task[None] | None = None
         self._spooling = asyncio.Lock()
@@ -42,11 +46,11 @@ class FactWriter:
         After an error the fact may still reach the stream later, under the same id: say what
         became of it with another fact.
         """
-        return self._batcher.add((fact.subject, self._line(fact)))
+        return self._awaited.add((fact.subject, self._line(fact)))
 
     def say(self, fact: Fact) -> None:
         """Write a fact without waiting. It is kept, in memory and on disk, until acknowledged."""
-        self.record(fact).add_done_callback(_seen)
+        self._said.add((fact.subject, self._line(fact))).add_done_callback(_seen)
 
     def restore(self) -> None:
         """Take up what an earlier process of this room could not deliver."""
@@ -59,7 +63,8 @@ class FactWriter:
         """Deliver what is left; what the bus does not take stays spooled for the next start."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._batcher.drain()
+                await self._awaited.drain()
+                await self._said.drain()
                 if self._retrying is not None:
                     await asyncio.shield(self._retrying)
         if self._retrying is not None:
