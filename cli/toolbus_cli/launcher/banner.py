@@ -13,6 +13,7 @@ class Welcome:
     servers: list[dict[str, object]]
     demo: bool
     key: str = ""
+    key_declared: bool = False  # its secret stands in the configuration
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
 
@@ -47,6 +48,8 @@ def _servers(welcome: Welcome) -> str:
 def _keys(welcome: Welcome) -> str:
     if welcome.secrets:
         return new_keys(welcome.secrets)
+    if welcome.key_declared:
+        return f"Key: {welcome.key}, with the secret your configuration gives it."
     if welcome.key:
         return (
             f"Key: {welcome.key}, its secret was shown before; "

@@ -34,6 +34,7 @@ def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
     directory.mkdir(mode=0o700, exist_ok=True)
     port = ports.free(remembered)
     configuration = directory / "nats.conf"
+    configuration.touch(mode=0o600)
     configuration.write_text(
         json.dumps(
             server_configuration(

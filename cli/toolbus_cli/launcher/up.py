@@ -230,6 +230,7 @@ async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
         servers=servers,
         demo=launch.source.is_demo,
         key=name,
+        key_declared=name in launch.loaded.secrets,
         secrets=applied.secrets,
         seconds=time.monotonic() - launch.began,
     )

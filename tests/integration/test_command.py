@@ -1,0 +1,241 @@
+"""`toolbus up` and the commands, as somebody at a terminal uses them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.engines import free_port, installed
+
+PATIENCE = 60.0
+SECRET = "a-declared-secret-of-some-length"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    give_up = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < give_up, f"never came: {what}"
+        time.sleep(0.05)
+    return value
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@dataclass
+class Up:
+    """One directory with an installation in it."""
+
+    directory: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    @property
+    def ready(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.directory / "ready.json").read_text())
+        return told
+
+    def start(self, *words: str) -> None:
+        command = [sys.executable, "-m", "toolbus_cli.main", "up", "--port", str(self.port)]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--ready-file", "ready.json", *words],
+                cwd=self.directory,
+                env=ENVIRONMENT,
+                stdout=log,
+                stderr=log,
+            )
+        ready = self.directory / "ready.json"
+        wait_for(lambda: ready.exists() or self.process.poll() is not None, "ready")  # type: ignore[union-attr]
+        assert ready.exists(), self.log
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+    def toolbus(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [installed("toolbus"), *words],
+            cwd=self.directory,
+            env={**ENVIRONMENT, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def json(self, *words: str) -> Any:
+        told = self.toolbus(*words, "--json")
+        assert told.returncode == 0, told.stderr
+        return json.loads(told.stdout)
+
+    def refused(self, *words: str, **environment: str) -> str:
+        """What a command that fails says: to standard error, without a stack trace."""
+        told = self.toolbus(*words, **environment)
+        assert told.returncode != 0
+        assert "Traceback" not in told.stderr
+        return told.stderr
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """The demo, running."""
+    up = Up(tmp_path_factory.mktemp("demo"))
+    up.start()
+    yield up
+    if up.process is not None and up.process.poll() is None:
+        up.stop()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Up]:
+    """A directory in which a test starts its own."""
+    up = Up(tmp_path)
+    yield up
+    if up.process is not None and up.process.poll() is None:
+        up.stop()
+
+
+def test_a_newcomer_sees_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
+    key = demo.ready["key"]
+    assert key in demo.log
+    seen = {tool["name"] for tool in demo.json("tools", "--as", "demo")}
+    assert {"clock__now", "notes__add"} <= seen
+    assert "notes__clear" not in seen
+    assert "notes__clear" in {tool["name"] for tool in demo.json("tools")}
+    told = demo.toolbus("call", "notes__add", '{"text": "hello"}', TOOLBUS_KEY=key)
+    assert told.returncode == 0, told.stderr
+    assert "Unknown tool" in demo.refused("call", "notes__clear", TOOLBUS_KEY=key)
+    rows = wait_for(
+        lambda: demo.json("audit", "query", "SELECT key FROM facts WHERE fact = 'call.denied'"),
+        "the row of the denial",
+    )
+    assert rows == [{"key": "demo"}]
+
+
+def test_what_is_private_is_readable_by_its_owner_only(demo: Up) -> None:
+    state = Path(demo.ready["state_dir"])
+    private = [state, demo.directory / "ready.json", state / "run.json", *state.glob("nkeys/*")]
+    private += [state / "nats" / "nats.conf", state / "valkey" / "valkey.conf"]
+    assert [path for path in private if path.stat().st_mode & 0o077] == []
+
+
+def test_no_secret_of_a_key_lies_in_the_state_directory(demo: Up) -> None:
+    key = demo.ready["key"].encode()
+    files = [path for path in Path(demo.ready["state_dir"]).rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if key in path.read_bytes()] == []
+
+
+def test_status_and_doctor_find_everything_well(demo: Up) -> None:
+    told = demo.json("status")
+    assert {room["room"] for room in told["rooms"] if room["ready"]} == {
+        "ingress", "policy", "executor", "codemode", "audit", "oauth",
+    }  # fmt: skip
+    assert {server["name"] for server in told["servers"]} == {"clock", "notes"}
+    assert [check for check in demo.json("doctor") if not check["ok"]] == []
+
+
+def test_a_key_made_by_command_opens_until_it_is_revoked(demo: Up) -> None:
+    made = demo.json("keys", "create", "bob", "--tools", "clock__*", "--budget", "2/day")
+    wait_for(
+        lambda: demo.toolbus("call", "clock__now", TOOLBUS_KEY=made["secret"]).returncode == 0,
+        "the key opens",
+    )
+    assert "already" in demo.refused("keys", "create", "bob")
+    demo.json("keys", "revoke", "bob")
+    wait_for(
+        lambda: "opens nothing" in demo.toolbus(
+            "call", "clock__now", TOOLBUS_KEY=made["secret"]
+        ).stderr,
+        "the key is refused",
+    )  # fmt: skip
+    assert {k["name"]: k["state"] for k in demo.json("keys", "list")}["bob"] == "revoked"
+
+
+def test_a_second_launcher_is_refused_with_a_sentence(demo: Up) -> None:
+    assert "already runs" in demo.refused("up", "--port", str(free_port()))
+
+
+def test_a_port_that_is_taken_is_told(fresh: Up) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert fresh.refused("up", "--port", str(port)) == (
+            f"Port {port} on 127.0.0.1 is taken; choose another with --port.\n"
+        )
+
+
+def test_a_faulty_file_starts_nothing(fresh: Up) -> None:
+    (fresh.directory / "toolbus.yaml").write_text("keys:\n  a: {tols: []}\n  b: {team: x}\n")
+    told = fresh.refused("up", "--port", str(fresh.port)).splitlines()
+    assert [line.split(":")[1] for line in told[:2]] == ["2", "3"]
+    assert not (fresh.directory / ".toolbus" / "nats").exists()
+
+
+def test_a_changed_file_is_applied_and_a_faulty_one_is_not(fresh: Up) -> None:
+    file = fresh.directory / "toolbus.yaml"
+    text = f'keys:\n  a: {{secret: "{SECRET}", tools: ["x__*"]}}\n'
+    file.write_text(text)
+    fresh.start()
+    assert fresh.ready["key"] == SECRET
+    file.write_text(text.replace("x__*", "y__*"))
+    wait_for(lambda: fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"], "applied")
+    file.write_text(text.replace("tools", "tols"))
+    wait_for(lambda: "nothing was applied" in fresh.log, "the faults are told")
+    assert fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"]
+
+
+def test_a_second_start_keeps_keys_and_facts_in_either_form(fresh: Up) -> None:
+    fresh.start()
+    key = fresh.ready["key"]
+    assert fresh.toolbus("call", "clock__now", TOOLBUS_KEY=key).returncode == 0
+    assert fresh.stop() == 0
+    fresh.start("--apart")
+    assert fresh.ready["key"] == ""
+    assert len(fresh.ready["pids"]) == 9
+    assert fresh.toolbus("call", "clock__now", TOOLBUS_KEY=key).returncode == 0
+    asked = ("audit", "query", "SELECT DISTINCT call_id FROM facts WHERE fact = 'call.completed'")
+    wait_for(lambda: len(fresh.json(*asked)) == 2, "both calls have their row")
+
+
+def test_nothing_is_left_when_the_launcher_is_killed(fresh: Up) -> None:
+    fresh.start()
+    pids = fresh.ready["pids"].values()
+    fresh.stop(signal.SIGKILL)
+    wait_for(lambda: all(map(gone, pids)), "every process has ended")
+
+
+def test_a_killed_room_is_started_again(fresh: Up) -> None:
+    fresh.start()
+    pid = fresh.ready["pids"]["oauth"]
+    os.kill(pid, signal.SIGKILL)
+
+    def back() -> bool:
+        rooms = json.loads(fresh.toolbus("status", "--json").stdout)["rooms"]
+        return any(told["room"] == "oauth" and told["pid"] != pid for told in rooms)
+
+    wait_for(back, "another process of the room")
+
+
+def test_a_command_without_an_installation_says_what_to_do(fresh: Up) -> None:
+    assert "start one with 'toolbus up'" in fresh.refused("status")
+    assert "There is no room 'nix'" in fresh.refused("run", "nix")
