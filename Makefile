@@ -31,6 +31,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/unit tests/contract tests/architecture
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/run.py $(ARGS)

@@ -12,15 +12,30 @@ from toolbus_cli.errors import CommandError
 
 LONGEST_NAME = 32
 _HTTP = ("http", "streamable-http", "streamableHttp", "streamable_http")
+_CREDENTIAL = re.compile(
+    r"token|secret|passw|auth|credential|cookie|(?:^|[_-])(?:api)?key", re.IGNORECASE
+)
+_SCHEME = re.compile(r"(?:Bearer|Basic|Token) +", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The servers, in the form of toolbus.yaml; and a sentence for each one left out."""
+    """The servers, in the form of toolbus.yaml; and a sentence for each one left out.
+
+    `moved` holds the environment variables that stand where the file had a credential, each
+    with the place it came from: the credential itself is taken over nowhere.
+    """
 
     servers: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What its owner must know or do."""
+        told = [f"Set {variable} to {place}." for variable, place in self.moved.items()]
+        return [*self.skipped, *told]
 
 
 def read(path: Path) -> Taken:
@@ -58,7 +73,9 @@ def _take(name: str, server: Any, taken: Taken) -> None:
     elif "url" in server and server.get("type", server.get("transport", "http")) not in _HTTP:
         taken.skipped.append(f"'{name}' is left out: SSE is not supported by this version.")
     elif "url" in server or "command" in server:
-        taken.servers[called] = _remote(server) if "url" in server else _local(server)
+        made = _remote(server) if "url" in server else _local(server)
+        taken.servers[called] = made
+        _move_credentials(called, made, taken.moved)
     else:
         taken.skipped.append(f"'{name}' is left out: it has neither a url nor a command.")
 
@@ -83,6 +100,22 @@ def _values(values: Any) -> dict[str, str]:
     if not isinstance(values, dict):
         return {}
     return {name: _VARIABLE.sub(r"${env:\1}", str(value)) for name, value in values.items()}
+
+
+def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) -> None:
+    """Put a reference to the environment wherever a credential stands."""
+    for section in ("headers", "env"):
+        values = made.get(section, {})
+        for name, value in values.items():
+            if not value or "${env:" in value or not _CREDENTIAL.search(name):
+                continue
+            variable = name if section == "env" else f"{server}_{name}"
+            variable = re.sub(r"\W", "_", variable if variable not in moved else f"{server}_{name}")
+            variable = variable.upper() if variable[:1].isalpha() else f"_{variable.upper()}"
+            scheme = _SCHEME.match(value)
+            values[name] = (scheme[0] if scheme else "") + f"${{env:{variable}}}"
+            after = f" after '{scheme[0].strip()}'" if scheme else ""
+            moved[variable] = f"what the file has under {server}, {section}, {name}{after}"
 
 
 def _name(name: str) -> str:

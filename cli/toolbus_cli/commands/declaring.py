@@ -134,21 +134,22 @@ def take_over(
 ) -> None:
     """Take over the servers of an existing client configuration (mcpServers).
 
-    Without -o or --apply the toolbus.yaml is written to standard output.
+    Without -o or --apply the toolbus.yaml is written to standard output. Where the file has a
+    credential, the result has ${env:NAME}, and the command says which variables to set.
     """
     taken = servers_json.read(file)
     text = servers_json.as_yaml(taken)
     loaded = load(text, os.environ)
     if loaded.faults:
         raise ConfigurationError(file, loaded.faults)
-    for sentence in taken.skipped:
+    for sentence in taken.notes:
         typer.echo(sentence, err=True)
     if output is not None:
         _write(output, text, force=force)
     if apply_now:
         _add(loaded.declaration, state_dir)
     if as_json:
-        show_json({"servers": taken.servers, "skipped": taken.skipped})
+        show_json({"servers": taken.servers, "skipped": taken.skipped, "set": sorted(taken.moved)})
     elif output is None and not apply_now:
         say(text.rstrip())
     else:

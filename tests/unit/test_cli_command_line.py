@@ -1,0 +1,139 @@
+"""The command as a shell sees it: help that teaches, sentences instead of stack traces."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.engines import installed
+
+COMMANDS = (
+    "up", "run", "provision", "nats-config", "status", "doctor", "apply", "get", "import",
+    "tools", "call", "keys create", "keys list", "keys revoke", "keys rotate", "audit query",
+    "audit tail",
+)  # fmt: skip
+
+
+def toolbus(cwd: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [installed("toolbus"), *words],
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(cwd), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refused(cwd: Path, *words: str, **environment: str) -> str:
+    """The one sentence a command that cannot do its work ends with."""
+    ended = toolbus(cwd, *words, **environment)
+    assert ended.returncode != 0
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    return ended.stderr.strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_it_does_and_shows_an_example(tmp_path: Path, command: str) -> None:
+    ended = toolbus(tmp_path, *command.split(), "--help")
+    assert ended.returncode == 0
+    assert "Examples:" in ended.stdout
+    assert f"toolbus {command}" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status", "tools", "get keys", "keys list", "audit tail", "keys revoke bot", "provision"],
+)
+def test_where_nothing_runs_the_mend_is_to_start_it(tmp_path: Path, command: str) -> None:
+    said = refused(tmp_path, *command.split())
+    assert "\n" not in said
+    assert "'toolbus up'" in said
+
+
+def test_a_bus_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    said = refused(tmp_path, "status", TOOLBUS_NATS_URL="nats://127.0.0.1:9")
+    assert "nats://127.0.0.1:9" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("words", [["policies"], ["policy", "policy"], []])
+def test_a_room_that_is_none_is_told_with_those_there_are(tmp_path: Path, words: list[str]) -> None:
+    assert "ingress, policy, executor" in refused(tmp_path, "run", *words)
+
+
+def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
+    assert "No such command 'upp'" in refused(tmp_path, "upp")
+
+
+def test_a_file_with_faults_stops_up_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "toolbus.yaml").write_text("keys:\n  bot: {tool: []}\n  two: {team: nobody}\n")
+    said = refused(tmp_path, "up").splitlines()
+    assert [each.partition(" ")[0] for each in said[:-1]] == ["toolbus.yaml:2:", "toolbus.yaml:3:"]
+    assert said[-1] == "toolbus.yaml has 2 faults; nothing was applied."
+    assert not list((tmp_path / ".toolbus").glob("nats*"))
+
+
+def test_a_taken_port_stops_up_before_anything_is_started(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        said = refused(tmp_path, "up", "--port", str(port))
+    assert said == f"Port {port} on 127.0.0.1 is taken; choose another with --port."
+    assert not list((tmp_path / ".toolbus").glob("nats*"))
+
+
+def test_arguments_that_are_no_json_are_told_before_anybody_is_called(tmp_path: Path) -> None:
+    assert "not JSON" in refused(tmp_path, "call", "a__b", "{", "--key", "k")
+    assert "JSON object" in refused(tmp_path, "call", "a__b", "[]", "--key", "k")
+    assert "TOOLBUS_KEY" in refused(tmp_path, "call", "a__b")
+
+
+def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    said = refused(tmp_path, "call", "a__b", TOOLBUS_KEY="k", TOOLBUS_URL="http://127.0.0.1:9/mcp")
+    assert "cannot be reached" in said
+
+
+def test_the_configuration_of_nats_is_written_for_its_owner_only(tmp_path: Path) -> None:
+    ended = toolbus(tmp_path, "nats-config", "made", "--json")
+    users = json.loads(ended.stdout)["users"]
+    written = json.loads((tmp_path / "made" / "nats.conf").read_text())
+    assert {user["nkey"] for user in written["authorization"]["users"]} == set(users.values())
+    private = [tmp_path / "made" / "nats.conf", *(tmp_path / "made" / "nkeys").iterdir()]
+    assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
+    before = (tmp_path / "made" / "nkeys" / "policy.seed").read_text()
+    toolbus(tmp_path, "nats-config", "made")
+    assert (tmp_path / "made" / "nkeys" / "policy.seed").read_text() == before
+
+
+def test_importing_writes_over_nothing(tmp_path: Path) -> None:
+    (tmp_path / "client.json").write_text('{"mcpServers": {"a": {"command": "x"}}}')
+    words = ("import", "client.json", "-o", "toolbus.yaml")
+    assert toolbus(tmp_path, *words).returncode == 0
+    assert "--force" in refused(tmp_path, *words)
+
+
+def test_doctor_names_what_is_wrong_with_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "toolbus.yaml").write_text("keys: 3\n")
+    ended = toolbus(tmp_path, "doctor", "--json")
+    bad = [check for check in json.loads(ended.stdout) if not check["ok"]]
+    assert [check["what"] for check in bad] == ["configuration"]
+    assert ended.returncode == 1
+
+
+def test_running_rooms_loads_nothing_of_the_command() -> None:
+    code = (
+        "import sys; sys.argv = ['toolbus', 'run', 'nobody']\n"
+        "from toolbus_cli.main import main\n"
+        "main(); print(sorted({'typer', 'rich', 'yaml', 'click'} & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout.strip() == "[]"

@@ -1,0 +1,43 @@
+"""What a new declaration changes is told entry by entry, without a secret."""
+
+from typing import Any
+
+from toolbus_cli.difference import changes
+from toolbus_common.declared import Declaration
+
+
+def declared(**sections: Any) -> Declaration:
+    return Declaration.model_validate(sections)
+
+
+def told(old: Declaration, new: Declaration) -> list[str]:
+    return [str(change) for change in changes(old, new)]
+
+
+def test_nothing_differs_from_itself() -> None:
+    one = declared(keys={"bot": {"tools": ["*"]}}, prices={"*": 1})
+    assert told(one, one) == []
+
+
+def test_entries_added_and_removed_are_told_by_name() -> None:
+    old = declared(servers={"a": {"url": "http://a/mcp"}})
+    new = declared(servers={"b": {"url": "http://b/mcp"}})
+    assert told(old, new) == ["- servers.a", "+ servers.b"]
+
+
+def test_a_changed_field_is_told_before_and_after() -> None:
+    old = declared(keys={"bot": {"tools": ["a__*"]}}, prices={"*": 1})
+    new = declared(keys={"bot": {"tools": ["b__*"]}}, prices={"*": 2})
+    assert told(old, new) == ["~ keys.bot: tools ['a__*'] → ['b__*']", "~ prices.*: 1.0 → 2.0"]
+
+
+def test_neither_a_hash_nor_a_header_is_shown() -> None:
+    old = declared(
+        keys={"bot": {"secret_hash": "a" * 64}},
+        servers={"a": {"url": "http://a/mcp", "headers": {"X": "first"}}},
+    )
+    new = declared(
+        keys={"bot": {"secret_hash": "b" * 64}},
+        servers={"a": {"url": "http://a/mcp", "headers": {"X": "second"}}},
+    )
+    assert told(old, new) == ["~ servers.a: headers changed", "~ keys.bot: secret changed"]

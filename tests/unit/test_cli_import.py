@@ -1,0 +1,101 @@
+"""A client's mcpServers become servers of ours; credentials stay behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolbus_cli.config.load import load
+from toolbus_cli.errors import CommandError
+from toolbus_cli.servers_json import Taken, as_yaml, read
+
+
+def taken(tmp_path: Path, servers: dict[str, Any], under: str = "mcpServers") -> Taken:
+    path = tmp_path / "client.json"
+    path.write_text(json.dumps({under: servers}))
+    return read(path)
+
+
+def test_a_command_and_its_arguments_become_one_list(tmp_path: Path) -> None:
+    found = taken(tmp_path, {"git": {"command": "uvx", "args": ["git", 1], "cwd": "/src"}})
+    assert found.servers == {"git": {"command": ["uvx", "git", "1"], "cwd": "/src"}}
+
+
+@pytest.mark.parametrize("under", ["mcpServers", "servers"])
+def test_a_url_is_taken_from_either_form(tmp_path: Path, under: str) -> None:
+    found = taken(tmp_path, {"docs": {"type": "http", "url": "https://docs/mcp"}}, under)
+    assert found.servers == {"docs": {"url": "https://docs/mcp"}}
+
+
+def test_a_credential_becomes_a_reference_and_its_value_appears_nowhere(tmp_path: Path) -> None:
+    env = {"GITHUB_TOKEN": "ghp_value", "LANG": "C"}
+    headers = {"Authorization": "Bearer abc-value", "X-Region": "eu"}
+    found = taken(
+        tmp_path,
+        {
+            "github": {"command": "x", "env": env},
+            "docs": {"url": "https://docs/mcp", "headers": headers},
+        },
+    )
+    assert found.servers["github"]["env"] == {"GITHUB_TOKEN": "${env:GITHUB_TOKEN}", "LANG": "C"}
+    assert found.servers["docs"]["headers"] == {
+        "Authorization": "Bearer ${env:DOCS_AUTHORIZATION}",
+        "X-Region": "eu",
+    }
+    assert "value" not in as_yaml(found) + " ".join(found.notes)
+    assert [note.split()[1] for note in found.notes] == ["GITHUB_TOKEN", "DOCS_AUTHORIZATION"]
+
+
+def test_two_servers_credentials_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    servers = {name: {"command": "x", "env": {"API_KEY": name}} for name in ("one", "two")}
+    found = taken(tmp_path, servers)
+    assert found.servers["one"]["env"] == {"API_KEY": "${env:API_KEY}"}
+    assert found.servers["two"]["env"] == {"API_KEY": "${env:TWO_API_KEY}"}
+
+
+def test_a_reference_of_the_clients_is_kept_as_ours(tmp_path: Path) -> None:
+    found = taken(tmp_path, {"a": {"command": "x", "env": {"API_KEY": "${MY_KEY}"}}})
+    assert found.servers["a"]["env"] == {"API_KEY": "${env:MY_KEY}"}
+    assert found.notes == []
+
+
+def test_what_cannot_be_taken_is_said_with_the_reason(tmp_path: Path) -> None:
+    found = taken(
+        tmp_path,
+        {
+            "old": {"type": "sse", "url": "http://old/sse"},
+            "off": {"command": "x", "disabled": True},
+            "empty": {},
+            "none": 3,
+            "git hub": {"command": "x"},
+            "git-hub": {"command": "y"},
+        },
+    )
+    assert list(found.servers) == ["git-hub"]
+    assert len(found.skipped) == 5
+    assert "SSE" in found.skipped[0]
+
+
+def test_what_is_taken_is_a_configuration_without_fault(tmp_path: Path) -> None:
+    found = taken(
+        tmp_path,
+        {
+            "a__b c/d" * 10: {"command": "x", "env": {"API_KEY": "v", "N": 1}},
+            "___": {"url": "https://docs/mcp"},
+        },
+    )
+    assert load(as_yaml(found), {"API_KEY": "v"}).faults == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "{"])
+def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "client.json"
+    path.write_text(text)
+    with pytest.raises(CommandError, match=r"name (another|a client)"):
+        read(path)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="cannot be read"):
+        read(tmp_path / "missing.json")

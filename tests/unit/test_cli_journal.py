@@ -1,0 +1,72 @@
+"""What processes say, prefixed with who says it, and without secrets."""
+
+import io
+import json
+
+import pytest
+
+from toolbus_cli.launcher.journal import Journal
+
+
+def written(form: str = "text", level: str = "info") -> tuple[Journal, io.StringIO]:
+    out = io.StringIO()
+    return Journal(form, level, out), out
+
+
+def line(**fields: object) -> str:
+    return json.dumps({"at": "now", "level": "info", "room": "audit", "event": "heard", **fields})
+
+
+def test_a_rooms_event_is_prefixed_and_its_fields_follow() -> None:
+    journal, out = written()
+    journal.room("audit", line(rows=3))
+    assert out.getvalue() == "audit      │ heard rows=3\n"
+
+
+def test_a_traceback_stands_below_its_event() -> None:
+    journal, out = written()
+    journal.room("audit", line(exception="Traceback\n  File x"))
+    assert out.getvalue().splitlines()[1:] == [
+        "audit      │   Traceback",
+        "audit      │     File x",
+    ]
+
+
+def test_what_a_crash_printed_is_passed_on_as_it_is() -> None:
+    journal, out = written()
+    journal.room("audit", "Segmentation fault")
+    journal.room("audit", "")
+    journal.room("audit", "[1]")
+    assert out.getvalue().splitlines() == ["audit      │ Segmentation fault", "audit      │ [1]"]
+
+
+def test_less_than_the_asked_level_is_left_out() -> None:
+    journal, out = written(level="warning")
+    journal.room("audit", line())
+    journal.room("audit", line(level="error"))
+    assert out.getvalue() == "audit      │ heard\n"
+
+
+def test_for_a_program_every_line_is_json() -> None:
+    journal, out = written("json")
+    journal.room("audit", line())
+    journal.room("audit", "Segmentation fault")
+    journal.note("draining")
+    rooms = [json.loads(each)["room"] for each in out.getvalue().splitlines()]
+    assert rooms == ["audit", "audit", "toolbus"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_secret_is_struck_out(form: str) -> None:
+    journal, out = written(form)
+    journal.room("audit", "opened redis://:hunter2secret@127.0.0.1 for tbk_bot_abcdefgh")
+    assert "hunter2" not in out.getvalue()
+    assert "abcdefgh" not in out.getvalue()
+
+
+def test_an_engine_is_heard_only_when_something_is_wrong() -> None:
+    journal, out = written()
+    journal.engine("nats", "[1] [INF] Server is ready")
+    journal.engine("nats", "[1] [ERR] JetStream out of space")
+    journal.engine("valkey", "1:M # WARNING Memory overcommit must be enabled!")
+    assert out.getvalue() == "nats       │ [1] [ERR] JetStream out of space\n"
