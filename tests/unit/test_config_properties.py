@@ -1,0 +1,81 @@
+"""Whatever stands in a configuration file, the answer is a declaration or faults with lines."""
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_cli.config.document import read
+from toolbus_cli.config.load import load
+from toolbus_cli.difference import changes
+from toolbus_common.declared import Declaration
+
+names = st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,12}", fullmatch=True)
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
+periods = st.sampled_from(["hour", "day", "week", "month"])
+budgets = st.fixed_dictionaries({"usd": st.floats(0, 1e6), "per": periods})
+servers = st.one_of(
+    st.fixed_dictionaries({"url": names.map("https://{}.example/mcp".format)}),
+    st.fixed_dictionaries({"command": st.lists(names, min_size=1, max_size=3)}),
+)
+keys = st.fixed_dictionaries(
+    {}, optional={"tools": st.lists(texts, max_size=3), "budget": budgets, "expires": st.dates()}
+)
+files = st.fixed_dictionaries(
+    {},
+    optional={
+        "servers": st.dictionaries(names, servers, max_size=4),
+        "keys": st.dictionaries(names, keys, max_size=4),
+        "prices": st.dictionaries(texts, st.floats(0, 100), max_size=4),
+    },
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=12,
+)
+sections = st.dictionaries(st.sampled_from([*Declaration.model_fields, "else"]), anything)
+
+
+@given(st.text(max_size=300))
+def test_no_text_makes_the_loader_fail(text: str) -> None:
+    loaded = load(text, {})
+    assert all(1 <= fault.line <= text.count("\n") + len(text) + 1 for fault in loaded.faults)
+
+
+@given(sections)
+def test_no_structure_makes_the_loader_fail(data: dict[str, object]) -> None:
+    text = yaml.safe_dump(data, allow_unicode=True)
+    loaded = load(text, {})
+    assert all(1 <= fault.line <= text.count("\n") + 1 for fault in loaded.faults)
+    assert not loaded.faults or loaded.declaration == Declaration()
+
+
+@given(files)
+def test_a_valid_file_is_taken_as_it_stands(data: dict[str, object]) -> None:
+    loaded = load(yaml.safe_dump(data, allow_unicode=True), {})
+    assert loaded.faults == ()
+    assert loaded.declaration == Declaration.model_validate(data)
+
+
+@given(files, files)
+def test_a_difference_is_told_exactly_where_there_is_one(
+    one: dict[str, object], other: dict[str, object]
+) -> None:
+    old, new = Declaration.model_validate(one), Declaration.model_validate(other)
+    assert (changes(old, new) == []) == (old == new)
+
+
+@given(files, names)
+def test_a_planted_fault_is_found_on_its_line(data: dict[str, object], field: str) -> None:
+    text = yaml.safe_dump(data, allow_unicode=True, width=100_000) if data else ""
+    planted = f"{text}planted-{field}: 1\n"
+    (fault,) = load(planted, {}).faults
+    assert (fault.line, fault.place) == (planted.count("\n"), f"planted-{field}")
+
+
+@given(sections)
+def test_what_is_read_with_lines_is_what_yaml_means(data: dict[str, object]) -> None:
+    text = yaml.safe_dump(data, allow_unicode=True)
+    document = read(text)
+    assert document.faults == []
+    assert yaml.safe_dump(document.data) == yaml.safe_dump(yaml.safe_load(text))
