@@ -175,3 +175,17 @@ async def test_a_durable_consumer_goes_on_where_it_was(
         own_nats.start()
         await until(lambda: len(heard) == 2, "the second is heard")
     assert [json.loads(line)["call_id"] for line in heard] == ["c1", "c2"]
+
+
+async def test_a_closed_bus_gives_up_reconnecting_even_if_its_cancellation_was_lost(
+    own_settings: Settings, own_nats: NatsServer
+) -> None:
+    policy = Bus("policy", own_settings.nats_url, (own_nats.seeds / "policy.seed").read_text())
+    await policy.open()
+    own_nats.kill()
+    await until(lambda: not policy.connected, "policy noticed")
+    reconnecting = policy.client._reconnection_task
+    assert reconnecting is not None
+    policy.client._reconnection_task = None  # so that closing cancels nothing
+    await policy.close()
+    await until(reconnecting.done, "it gave up")

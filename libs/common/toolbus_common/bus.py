@@ -125,7 +125,7 @@ class Bus:
         self._ack_prefix = ""
         self._next_ack = 0
         self._last_error: Exception | None = None
-        self._closing = False
+        self._closer: asyncio.Task[Any] | None = None
         self.on_lost: list[Callable[[], None]] = []
         self.on_back: list[Callable[[], None]] = []
 
@@ -171,7 +171,7 @@ class Bus:
 
     async def close(self) -> None:
         """Flush and leave."""
-        self._closing = True
+        self._closer = asyncio.current_task()
         if self._nats.is_connected:
             try:
                 async with asyncio.timeout(2):
@@ -288,7 +288,7 @@ class Bus:
             future.set_result(message.data)
 
     async def _lost(self) -> None:
-        if self._closing:
+        if self._closer is not None:
             return
         log.warning("bus.lost")
         for future in self._acks.values():
@@ -303,6 +303,10 @@ class Bus:
             callback()
 
     async def _error(self, error: Exception) -> None:
+        if self._closer is not None and asyncio.current_task() is not self._closer:
+            # A cancellation that meets a refused connection is lost in the client, which would
+            # then try to reconnect for ever and keep the process from ending.
+            raise asyncio.CancelledError
         # The first try to connect fails several times a second while a server starts.
         if self._nats.is_connected or str(error) != str(self._last_error):
             log.warning("bus.error", extra={"reason": str(error)})
