@@ -34,12 +34,17 @@ class Snapshot:
     declaration: Declaration = field(default_factory=Declaration)
     keys: dict[str, Key] = field(default_factory=dict)
     by_hash: dict[str, str] = field(default_factory=dict)  # secret_hash -> key name
+    _by_proof: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def key_for(self, proof: str, now: float) -> tuple[str, Key] | None:
         """The live key a proof belongs to: not revoked, not expired."""
-        name = self.by_hash.get(hash_of(proof))
+        name = self._by_proof.get(proof)
         if name is None:
-            return None
+            name = self.by_hash.get(hash_of(proof))
+            if name is None:
+                return None
+            # Only proofs that fit are kept: no more entries than there are keys.
+            self._by_proof[proof] = name
         key = self.keys[name]
         return None if key.revoked or key.expired(now) else (name, key)
 
