@@ -1,0 +1,80 @@
+"""A newcomer follows the README: up, a call, a denial, its audit row; then everything is killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.launched import Launched
+from harness.waiting import until_now
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+
+
+@pytest.fixture(scope="module", params=["fused", "apart"])
+def demo(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Launched]:
+    """`toolbus up` with no configuration: the demo."""
+    options = ["--apart"] if request.param == "apart" else []
+    made = Launched(tmp_path_factory.mktemp("demo"), *options)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def commands_of_the_readme(key: str) -> list[list[str]]:
+    """The lines the README shows after `make up`, with a key put in."""
+    lines = re.findall(r"^\.venv/bin/toolbus (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
+    words = [re.findall(r"'([^']*)'|(\S+)", line) for line in lines]
+    return [[quoted or plain.replace("tbk_demo_…", key) for quoted, plain in row] for row in words]
+
+
+def test_the_readmes_commands_give_a_call_a_denial_and_their_rows(demo: Launched) -> None:
+    call, denied, tail = commands_of_the_readme(demo.ready["key"])
+    assert tail == ["audit", "tail"]
+    said = demo.toolbus(*call)
+    assert said.returncode == 0, said
+    assert "Oslo" in said.stdout or re.search(r"\d\d:\d\d", said.stdout)
+    refused = demo.toolbus(*denied)
+    assert refused.returncode != 0
+    assert "Unknown tool: notes__clear" in refused.stdout + refused.stderr
+    rows = demo.eventual_rows("SELECT fact, tool FROM facts WHERE tool != ''", enough=3)
+    found = {(row["fact"], row["tool"]) for row in rows}
+    assert ("call.denied", "clear") in found
+    assert {("call.allowed", "now"), ("call.completed", "now")} <= found
+
+
+def test_the_readmes_python_client_works(demo: Launched, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program = program.replace("tbk_…", demo.ready["key"])
+    file = tmp_path / "client.py"
+    file.write_text(program.replace("http://127.0.0.1:8080/mcp", demo.ready["endpoint"]))
+    ran = subprocess.run(
+        [sys.executable, str(file)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "content" in ran.stdout
+
+
+def test_a_killed_process_is_started_again(demo: Launched) -> None:
+    client = demo.client(demo.ready["key"])
+    for pid in demo.ready["pids"].values():
+        os.kill(pid, signal.SIGKILL)
+
+    def answers() -> bool:
+        try:
+            return not client.call("clock__now").code
+        except OSError:
+            return False
+
+    until_now(answers, "a call is answered again", seconds=60)
+    spent = "SELECT count() AS n FROM facts WHERE fact = 'call.denied' AND tool = 'clear'"
+    until_now(lambda: demo.eventual_rows(spent), "audit answers again")
