@@ -1,0 +1,1 @@
+"""An MCP server of our own for tests: both eras, every feature, no SDK."""

@@ -1,0 +1,44 @@
+"""`python -m tests.fixture_server --http PORT` or `--stdio`: the server as a program."""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+import uvicorn
+
+from .http import App
+from .methods import Fixture
+from .seen import Seen
+from .stdio import Pipe
+from .wire import Era
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    transport = parser.add_mutually_exclusive_group(required=True)
+    transport.add_argument("--http", type=int, metavar="PORT", help="listen here, at /mcp")
+    transport.add_argument("--stdio", action="store_true", help="speak over the standard pipes")
+    parser.add_argument("--era", choices=("modern", "legacy", "both"), default="both")
+    parser.add_argument("--lax", action="store_true", help="check nothing that can be left")
+    parser.add_argument("--sse", action="store_true", help="HTTP+SSE of 2024-11-05, at /sse")
+    parser.add_argument("--page", type=int, default=0, help="entries on a page of a list")
+    parser.add_argument("--seen", type=Path, help="keep what /seen tells in this file too")
+    given = parser.parse_args()
+    eras = frozenset(Era) if given.era == "both" else frozenset({Era(given.era)})
+    fixture = Fixture(lax=given.lax, page=given.page, seen=Seen(given.seen))
+    if given.stdio:
+        asyncio.run(Pipe(fixture, eras).serve())
+        return
+    uvicorn.run(
+        App(fixture, eras, sse=given.sse),
+        host="127.0.0.1",
+        port=given.http,
+        log_level="warning",
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+    )
+
+
+if __name__ == "__main__":
+    main()

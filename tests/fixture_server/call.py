@@ -1,0 +1,197 @@
+"""One request as a tool sees it: arguments, what the client can, questions to it."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .wire import (
+    INVALID_PARAMS,
+    LEVELS,
+    LOG_LEVEL,
+    MISSING_CAPABILITY,
+    Era,
+    Json,
+    RefusedError,
+    notification,
+)
+
+_KEY = secrets.token_bytes(32)
+_NEEDS = {
+    "elicitation/create": "elicitation",
+    "sampling/createMessage": "sampling",
+    "roots/list": "roots",
+}
+
+
+class InputNeededError(Exception):
+    """The request cannot go on without answers: `result` says which."""
+
+    def __init__(self, result: Json) -> None:
+        super().__init__("input needed")
+        self.result = result
+
+
+class Peer(Protocol):
+    """The way back to the client while its request is under way."""
+
+    def notify(self, message: Json) -> None:
+        """Send it a notification."""
+
+    async def request(self, method: str, params: Json) -> Json:
+        """Ask it something; only the handshake era can."""
+
+    def pause(self) -> None:
+        """Close the connection that carries the answer, not the request."""
+
+
+@dataclass
+class Call:
+    """One request under way."""
+
+    era: Era
+    method: str
+    params: Json
+    capabilities: Json
+    peer: Peer
+    level: str | None = None
+    lax: bool = False
+    revision: str = ""
+    answered: Callable[[Json], Any] | None = None  # a task asks through its own surface
+    _known: Json = field(default_factory=dict)
+    _state_read: bool = False
+
+    @property
+    def arguments(self) -> Json:
+        """What the tool or prompt was given."""
+        found = self.params.get("arguments")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def meta(self) -> Json:
+        """The request's `_meta`."""
+        found = self.params.get("_meta")
+        return found if isinstance(found, dict) else {}
+
+    def can(self, capability: str) -> bool:
+        """Whether the client declared it."""
+        return capability in self.capabilities
+
+    def progress(self, progress: float, total: float, message: str) -> None:
+        """Say how far it is, if the client wants to know."""
+        token = self.meta.get("progressToken")
+        if token is None:
+            return
+        told = {"progressToken": token, "progress": progress, "total": total, "message": message}
+        self.peer.notify(notification("notifications/progress", told))
+
+    def log(self, level: str, data: Any) -> None:
+        """Log, if the client wants to hear of this level; a lax server asks nobody."""
+        wanted = self.meta.get(LOG_LEVEL) if self.era is Era.MODERN else self.level
+        if wanted in LEVELS and LEVELS.index(level) < LEVELS.index(wanted):
+            return
+        if wanted in LEVELS or self.lax:
+            told = {"level": level, "logger": "fixture", "data": data}
+            self.peer.notify(notification("notifications/message", told))
+
+    async def ask(self, requests: Json, *, stateful: bool = False) -> Json:
+        """The client's answers to these requests, by key.
+
+        In the handshake era the client is asked one by one; in the stateless era this ends the
+        request until it is sent again with the answers. With `stateful`, answers of an earlier
+        round come back in the sealed state, and answers without it are not looked at.
+        """
+        self._check_abilities(requests)
+        if self.answered is not None:
+            found: Json = await self.answered(requests)
+            return found
+        if self.era is Era.LEGACY:
+            return {
+                key: await self.peer.request(asked["method"], asked.get("params", {}))
+                for key, asked in requests.items()
+            }
+        return self._collect(requests, stateful=stateful)
+
+    def _check_abilities(self, requests: Json) -> None:
+        lacking = {}
+        for asked in requests.values():
+            capability = _NEEDS[asked["method"]]
+            needed: Json = {}
+            if asked.get("params", {}).get("mode") == "url":
+                needed = {"url": {}}
+            declared = self.capabilities.get(capability)
+            if not isinstance(declared, dict) or (needed and "url" not in declared):
+                lacking[capability] = needed
+        if lacking:
+            sentence = f"The client does not offer {', '.join(sorted(lacking))}."
+            data = {"requiredCapabilities": lacking}
+            raise RefusedError(MISSING_CAPABILITY, sentence, data, status=400)
+
+    def _collect(self, requests: Json, *, stateful: bool) -> Json:
+        state = self._state() if stateful else {}
+        given = self.params.get("inputResponses")
+        if isinstance(given, dict) and (state is not None):
+            self._known |= {k: v for k, v in given.items() if k not in self._known}
+        missing = {
+            key: asked
+            for key, asked in requests.items()
+            if not _fits(asked["method"], self._known.get(key))
+        }
+        if missing:
+            result: Json = {"resultType": "input_required", "inputRequests": missing}
+            if stateful:
+                result["requestState"] = self._seal()
+            raise InputNeededError(result)
+        return {key: self._known[key] for key in requests}
+
+    def _state(self) -> Json | None:
+        """What an earlier round remembered; None on the first round."""
+        sealed = self.params.get("requestState")
+        if sealed is None:
+            return None
+        if not self._state_read:
+            self._known |= self._open(sealed)
+            self._state_read = True
+        return self._known
+
+    def _seal(self) -> str:
+        remembered = {"for": self._subject, "answers": self._known, "nonce": secrets.token_hex(8)}
+        body = base64.urlsafe_b64encode(json.dumps(remembered).encode()).decode()
+        return f"{body}.{_signature(body)}"
+
+    def _open(self, sealed: Any) -> Json:
+        body, _, signature = str(sealed).partition(".")
+        if not self.lax and not hmac.compare_digest(signature, _signature(body)):
+            raise RefusedError(INVALID_PARAMS, "The requestState is not one of ours.")
+        try:
+            remembered = json.loads(base64.urlsafe_b64decode(body))
+        except (binascii.Error, ValueError):
+            return {}
+        if not self.lax and remembered["for"] != self._subject:
+            raise RefusedError(INVALID_PARAMS, "The requestState belongs to another request.")
+        answers: Json = remembered["answers"]
+        return answers
+
+    @property
+    def _subject(self) -> str:
+        return f"{self.method} {self.params.get('name') or self.params.get('uri')}"
+
+
+def _signature(body: str) -> str:
+    return hmac.new(_KEY, body.encode(), hashlib.sha256).hexdigest()
+
+
+def _fits(method: str, answer: Any) -> bool:
+    """Whether an answer has the shape its request calls for."""
+    if not isinstance(answer, dict):
+        return False
+    if method == "elicitation/create":
+        return answer.get("action") in ("accept", "decline", "cancel")
+    if method == "sampling/createMessage":
+        return "content" in answer
+    return isinstance(answer.get("roots"), list)

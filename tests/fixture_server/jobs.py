@@ -1,0 +1,57 @@
+"""Tools that may, or must, run as tasks."""
+
+from .asking import NAME, filled
+from .call import Call
+from .content import BOOLEAN, NUMBER, STRING, form, said
+from .registry import Place, takes, tool
+from .wire import INTERNAL_ERROR, Json, RefusedError
+
+
+@tool("slow_compute", takes(seconds=NUMBER, label=STRING), task="optional")
+async def slow_compute(call: Call, place: Place) -> Json:
+    """Works as many seconds as it is told."""
+    seconds = float(call.arguments.get("seconds", 1))
+    await place.sleep(seconds)
+    return said(f"{call.arguments.get('label', 'work')} done in {seconds:g} s")
+
+
+@tool("failing_job", task="required")
+async def failing_job(_call: Call, place: Place) -> Json:
+    """Works for a moment and fails."""
+    await place.sleep(0.3)
+    return said("The job failed, as it always does.", is_error=True)
+
+
+@tool("protocol_error_job", task="required")
+async def protocol_error_job(_call: Call, place: Place) -> Json:
+    """Works for a moment and breaks."""
+    await place.sleep(0.1)
+    raise RefusedError(INTERNAL_ERROR, "The job broke.")
+
+
+@tool("confirm_delete", takes(filename=STRING), task="optional")
+async def confirm_delete(call: Call, _place: Place) -> Json:
+    """Asks before it deletes."""
+    name = call.arguments.get("filename", "the file")
+    answers = await call.ask({"confirm": form(f"Delete {name}?", confirm=BOOLEAN)})
+    agreed = filled(answers["confirm"], "confirm") == "True"
+    return said(f"{name} is {'deleted' if agreed else 'kept'}")
+
+
+@tool("multi_input", task="optional")
+async def multi_input(call: Call, _place: Place) -> Json:
+    """Asks two things at once."""
+    asked = {"first": NAME, "second": form("Go on?", confirm=BOOLEAN)}
+    answers = await call.ask(asked)
+    return said(f"received {', '.join(sorted(answers))}")
+
+
+async def _ask_name(call: Call, _place: Place) -> Json:
+    return await call.ask({"user_name": NAME}, stateful=True)
+
+
+@tool("test_tool_with_task", task="required", before=_ask_name)
+async def tool_with_task(call: Call, place: Place) -> Json:
+    """Asks a name first, then works on it as a task."""
+    await place.sleep(0.2)
+    return said(f"Worked for {filled(call.params['before']['user_name'], 'name')}")

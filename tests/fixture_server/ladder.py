@@ -1,0 +1,93 @@
+"""What a strict server checks of a stateless request before it looks at the method."""
+
+import base64
+import binascii
+
+from .registry import TOOLS
+from .wire import (
+    CAPABILITIES,
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    LEGACY,
+    MODERN,
+    UNSUPPORTED_VERSION,
+    VERSION,
+    Era,
+    Json,
+    RefusedError,
+)
+
+Headers = dict[str, str]
+NAMED = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
+_HEAD, _TAIL = "=?base64?", "?="
+
+
+def era_of(message: Json, headers: Headers) -> Era:
+    """The era a message belongs to, by its body and its headers together."""
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    if isinstance(meta, dict) and VERSION in meta:
+        return Era.MODERN
+    if message.get("method") == "initialize" and headers.get("mcp-protocol-version") not in MODERN:
+        return Era.LEGACY
+    version = headers.get("mcp-protocol-version", "")
+    legacy = not version or version in LEGACY or "mcp-session-id" in headers
+    return Era.LEGACY if legacy else Era.MODERN
+
+
+def check_meta(meta: Json) -> None:
+    """The two members every request carries, and the version."""
+    if not isinstance(meta.get(VERSION), str) or not isinstance(meta.get(CAPABILITIES), dict):
+        sentence = f"_meta needs {VERSION} and {CAPABILITIES}."
+        raise RefusedError(INVALID_PARAMS, sentence, status=400)
+
+
+def check_version(meta: Json) -> None:
+    """Whether the version is served."""
+    if meta[VERSION] not in MODERN:
+        data = {"supported": list(MODERN), "requested": meta[VERSION]}
+        raise RefusedError(UNSUPPORTED_VERSION, "This version is not served.", data, status=400)
+
+
+def check_headers(method: str, params: Json, headers: Headers) -> None:
+    """Whether the headers repeat the body."""
+    _same("MCP-Protocol-Version", headers, params["_meta"][VERSION])
+    _same("Mcp-Method", headers, method)
+    if method in NAMED and isinstance(params.get(NAMED[method]), str):
+        _same("Mcp-Name", headers, params[NAMED[method]])
+    if method == "tools/call":
+        _check_arguments(params, headers)
+
+
+def _check_arguments(params: Json, headers: Headers) -> None:
+    tool = TOOLS.get(str(params.get("name")))
+    properties = tool.schema.get("properties", {}) if tool else {}
+    arguments = params.get("arguments") or {}
+    for name, schema in properties.items():
+        if "x-mcp-header" in schema:
+            value = arguments.get(name)
+            _same(f"Mcp-Param-{schema['x-mcp-header']}", headers, value)
+
+
+def _same(header: str, headers: Headers, meant: object) -> None:
+    told = headers.get(header.lower())
+    if (None if told is None else _decoded(header, told)) != meant:
+        sentence = f"The header {header} must repeat the body."
+        raise RefusedError(HEADER_MISMATCH, sentence, status=400)
+
+
+def _decoded(header: str, value: str) -> str:
+    if not (value.startswith(_HEAD) and value.endswith(_TAIL)):
+        return value
+    try:
+        return base64.b64decode(value[len(_HEAD) : -len(_TAIL)], validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        sentence = f"The header {header} is not well encoded."
+        raise RefusedError(HEADER_MISMATCH, sentence, status=400) from error

@@ -1,0 +1,68 @@
+"""The tools by name, each with the schema it is listed with."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .call import Call
+from .hub import Hub
+from .wire import Json
+
+Run = Callable[[Call, "Place"], Awaitable[Json]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a tool may reach besides its call."""
+
+    hub: Hub
+    sleep: Callable[[float], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool. `task` is forbidden, optional or required; `before` runs before a task begins."""
+
+    name: str
+    run: Run
+    description: str
+    schema: Json
+    task: str = "forbidden"
+    before: Run | None = None
+    extra: Json = field(default_factory=dict)
+
+    @property
+    def listed(self) -> Json:
+        """As `tools/list` shows it."""
+        told = {"name": self.name, "description": self.description, "inputSchema": self.schema}
+        return {**told, **self.extra}
+
+
+TOOLS: dict[str, Tool] = {}
+
+
+def tool(
+    name: str,
+    schema: Json | None = None,
+    *,
+    task: str = "forbidden",
+    before: Run | None = None,
+    **extra: Any,
+) -> Callable[[Run], Run]:
+    """Register a tool; its docstring is its description."""
+
+    def register(run: Run) -> Run:
+        listed = schema if schema is not None else takes()
+        TOOLS[name] = Tool(name, run, (run.__doc__ or "").strip(), listed, task, before, extra)
+        return run
+
+    return register
+
+
+def takes(required: tuple[str, ...] = (), **fields: Json) -> Json:
+    """An input schema."""
+    return {
+        "type": "object",
+        "properties": fields,
+        **({"required": list(required)} if required else {}),
+    }

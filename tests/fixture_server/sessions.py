@@ -1,0 +1,210 @@
+"""Requests under way and, in the handshake era, the session they belong to."""
+
+import asyncio
+import secrets
+from typing import Any
+
+from .call import Call
+from .hub import LISTS, Listener
+from .ladder import Headers
+from .methods import Fixture
+from .stream import Stream
+from .wire import (
+    CAPABILITIES,
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    LEGACY,
+    Era,
+    Json,
+    RefusedError,
+    failure,
+    notification,
+    response,
+)
+
+ASK_SECONDS = 60.0
+_KEPT_STREAMS = 50
+_SHOWN = ("mcp-", "authorization", "traceparent")
+_EVERYTHING: Json = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
+
+
+class OneWay:
+    """The way back of a stateless request: its answer's stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def notify(self, message: Json) -> None:
+        """Send a notification with the answer."""
+        self._stream.put(message)
+
+    async def request(self, _method: str, _params: Json) -> Json:
+        """Ask nothing: this era has no requests in this direction."""
+        raise RefusedError(INTERNAL_ERROR, "The stateless era has no requests from servers.")
+
+    def pause(self) -> None:
+        """Do nothing: closing the connection would cancel the request."""
+
+
+def modern_call(fixture: Fixture, message: Json, stream: Stream, headers: Headers) -> Call:
+    """A stateless request."""
+    params = dict(message.get("params") or {})
+    meta = params.get("_meta")
+    capabilities = meta.get(CAPABILITIES) if isinstance(meta, dict) else None
+    see(fixture, Era.MODERN, message["method"], params, headers)
+    if message["method"] == "subscriptions/listen":
+        params["subscription"] = message["id"]
+    return Call(
+        Era.MODERN,
+        message["method"],
+        params,
+        capabilities if isinstance(capabilities, dict) else {},
+        OneWay(stream),
+        lax=fixture.lax,
+    )
+
+
+def see(fixture: Fixture, era: Era, method: str, params: Json, headers: Headers) -> None:
+    """Count a request."""
+    shown = {name: value for name, value in headers.items() if name.startswith(_SHOWN)}
+    fixture.seen.request(era.value, method, params, shown)
+
+
+async def run(fixture: Fixture, call: Call, request_id: Any, stream: Stream) -> None:
+    """Answer a call into its stream, whatever happens."""
+    try:
+        stream.finish(response(request_id, await fixture.answer(call)))
+    except RefusedError as refusal:
+        stream.finish(failure(request_id, refusal), refusal.status)
+    except asyncio.CancelledError:
+        fixture.seen.cancel(str(call.params.get("name") or call.method))
+        stream.finish()
+        raise
+    except Exception as error:
+        stream.finish(failure(request_id, RefusedError(INTERNAL_ERROR, repr(error))))
+        raise
+
+
+class Session:
+    """One client of the handshake era."""
+
+    def __init__(
+        self, fixture: Fixture, session_id: str = "", standing: Stream | None = None
+    ) -> None:
+        self.id = session_id or secrets.token_urlsafe(24)
+        self.capabilities: Json = _EVERYTHING if fixture.lax else {}
+        self.revision = LEGACY[0]
+        self.standing = standing or Stream("get")
+        self.streams: dict[str, Stream] = {self.standing.name: self.standing}
+        self._fixture = fixture
+        self._level: str | None = "info"
+        self._running: dict[Any, asyncio.Task[None]] = {}
+        self._asked: dict[str, asyncio.Future[Json]] = {}
+        self._made = 0
+        self._listener = Listener(self._tell, lists=frozenset(LISTS))
+        fixture.hub.listeners.add(self._listener)
+
+    def stream(self) -> Stream:
+        """A stream of its own for one answer."""
+        self._made += 1
+        made = Stream(f"s{self._made}")
+        self.streams[made.name] = made
+        for name in list(self.streams)[1:-_KEPT_STREAMS]:
+            del self.streams[name]
+        return made
+
+    def begin(self, message: Json, stream: Stream, headers: Headers) -> asyncio.Task[None]:
+        """Answer a request into a stream."""
+        method, params = message["method"], dict(message.get("params") or {})
+        see(self._fixture, Era.LEGACY, method, params, headers)
+        self._remember(method, params)
+        call = Call(
+            Era.LEGACY,
+            method,
+            params,
+            self.capabilities,
+            _TwoWay(self, stream),
+            self._level,
+            self._fixture.lax,
+            self.revision,
+        )
+        request_id = message["id"]
+        if request_id in self._running and not self._fixture.lax:
+            raise RefusedError(INVALID_REQUEST, "This id is under way already.", status=400)
+        task = asyncio.create_task(run(self._fixture, call, request_id, stream))
+        self._running[request_id] = task
+        task.add_done_callback(lambda _: self._running.pop(request_id, None))
+        return task
+
+    def hear(self, message: Json) -> None:
+        """Take a notification or an answer."""
+        if message.get("method") == "notifications/cancelled":
+            running = self._running.get((message.get("params") or {}).get("requestId"))
+            if running is not None:
+                running.cancel()
+        elif "method" not in message:
+            asked = self._asked.get(str(message.get("id")))
+            if asked is not None and not asked.done():
+                asked.set_result(message)
+
+    async def ask(self, method: str, params: Json, stream: Stream) -> Json:
+        """Ask the client on a stream, and wait."""
+        request_id = f"ask-{secrets.token_hex(6)}"
+        asked: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._asked[request_id] = asked
+        stream.put({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                answer = await asked
+        except TimeoutError as error:
+            raise RefusedError(INTERNAL_ERROR, "The client did not answer in time.") from error
+        finally:
+            del self._asked[request_id]
+        if "error" in answer:
+            told = answer["error"]
+            raise RefusedError(told.get("code", INTERNAL_ERROR), told.get("message", ""))
+        result: Json = answer.get("result") or {}
+        return result
+
+    def close(self) -> None:
+        """End everything of it."""
+        self._fixture.hub.listeners.discard(self._listener)
+        for task in list(self._running.values()):
+            task.cancel()
+        self.standing.finish()
+
+    def _remember(self, method: str, params: Json) -> None:
+        if method == "initialize":
+            self.capabilities = params.get("capabilities") or {}
+            asked = params.get("protocolVersion")
+            self.revision = asked if asked in LEGACY else LEGACY[0]
+        elif method == "logging/setLevel":
+            self._level = params.get("level")
+        elif method == "resources/subscribe":
+            self._listener.resources.add(str(params.get("uri")))
+        elif method == "resources/unsubscribe":
+            self._listener.resources.discard(str(params.get("uri")))
+
+    def _tell(self, method: str, params: Json) -> None:
+        self.standing.put(notification(method, params))
+
+
+class _TwoWay:
+    """The way back of a request in a session."""
+
+    def __init__(self, session: Session, stream: Stream) -> None:
+        self._session = session
+        self._stream = stream
+
+    def notify(self, message: Json) -> None:
+        """Send a notification with the answer."""
+        self._stream.put(message)
+
+    async def request(self, method: str, params: Json) -> Json:
+        """Ask on the stream of the answer."""
+        return await self._session.ask(method, params, self._stream)
+
+    def pause(self) -> None:
+        """Close the connection, if the client knows how to come back."""
+        if self._session.revision == LEGACY[0]:
+            self._stream.pause()
