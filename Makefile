@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench
+.PHONY: install up test check bench conformance
 
 install: $(INSTALLED)
 
@@ -35,3 +35,7 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/run.py $(ARGS)
+
+# The public conformance suite; LEG=passthrough SCENARIO=tools-list narrows it.
+conformance: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m conformance.run --leg '$(LEG)' --scenario '$(SCENARIO)' $(ARGS)

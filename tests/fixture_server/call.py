@@ -1,5 +1,6 @@
 """One request as a tool sees it: arguments, what the client can, questions to it."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -102,7 +103,7 @@ class Call:
     async def ask(self, requests: Json, *, stateful: bool = False) -> Json:
         """The client's answers to these requests, by key.
 
-        In the handshake era the client is asked one by one; in the stateless era this ends the
+        In the handshake era the client is asked at once; in the stateless era this ends the
         request until it is sent again with the answers. With `stateful`, answers of an earlier
         round come back in the sealed state, and answers without it are not looked at.
         """
@@ -111,10 +112,11 @@ class Call:
             found: Json = await self.answered(requests)
             return found
         if self.era is Era.LEGACY:
-            return {
-                key: await self.peer.request(asked["method"], asked.get("params", {}))
-                for key, asked in requests.items()
-            }
+            asking = [
+                self.peer.request(asked["method"], asked.get("params", {}))
+                for asked in requests.values()
+            ]
+            return dict(zip(requests, await asyncio.gather(*asking), strict=True))
         return self._collect(requests, stateful=stateful)
 
     def _check_abilities(self, requests: Json) -> None:

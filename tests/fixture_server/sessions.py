@@ -75,7 +75,8 @@ async def run(fixture: Fixture, call: Call, request_id: Any, stream: Stream) -> 
     try:
         stream.finish(response(request_id, await fixture.answer(call)))
     except RefusedError as refusal:
-        stream.finish(failure(request_id, refusal), refusal.status)
+        status = refusal.status if call.era is Era.MODERN else 200
+        stream.finish(failure(request_id, refusal), status)
     except asyncio.CancelledError:
         fixture.seen.cancel(str(call.params.get("name") or call.method))
         stream.finish()

@@ -1,0 +1,48 @@
+"""A gateway of `toolbus up` over one upstream, for the length of a leg."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from conformance.shim import Shim
+from harness.launched import Launched
+from harness.waiting import until_now
+
+KEY = "tbk_conformance_a-secret-of-the-conformance-run"
+UPSTREAM = "fixture"
+CALL_SECONDS = 20.0
+
+
+def configuration(url: str) -> dict[str, Any]:
+    """toolbus.yaml: one server, one key for everything."""
+    servers = {UPSTREAM: {"url": url}} if url else {}
+    return {"servers": servers, "keys": {"conformance": {"secret": KEY, "tools": ["*"]}}}
+
+
+@contextmanager
+def gateway(directory: Path, url: str) -> Iterator[Launched]:
+    """A running gateway that knows its upstream's tools."""
+    directory.mkdir(parents=True, exist_ok=True)
+    launched = Launched(directory, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS))
+    launched.configure(configuration(url))
+    try:
+        launched.start()
+        if url:
+            until_now(lambda: launched.client(KEY).tools(), "the fixture's tools")
+        yield launched
+    finally:
+        launched.stop()
+
+
+@contextmanager
+def shim(launched: Launched, path: str, prefix: str = "") -> Iterator[str]:
+    """Where the suite finds the gateway's endpoint without a key."""
+    port = urlsplit(launched.ready["endpoint"]).port
+    made = Shim(port or 80, path, KEY, prefix)
+    made.start()
+    try:
+        yield made.url
+    finally:
+        made.stop()

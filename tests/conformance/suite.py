@@ -1,0 +1,136 @@
+"""`@modelcontextprotocol/conformance`, pinned: installing it, running it, reading what it found."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.everything import NODE, NPM
+
+VERSION = "0.2.0-alpha.12"
+PACKAGE = "@modelcontextprotocol/conformance"
+WORKSHOP = Path(__file__).parents[2] / ".conformance"
+SCENARIO_MS = 15_000
+SUITE_SECONDS = 600
+REVISIONS = ("2026-07-28", "2025-11-25")
+_HOME = WORKSHOP / "suite" / "node_modules" / PACKAGE
+_STAMP = re.compile(r"^(?:server-)?(?P<name>.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one scenario found."""
+
+    scenario: str
+    passed: int
+    failures: tuple[tuple[str, str], ...]
+    warnings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was checked."""
+        return not (self.passed or self.failures)
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """The frozen set of one revision: what must pass, and what is run to be seen."""
+
+    server: tuple[str, ...]
+    client: tuple[str, ...]
+    extra_server: tuple[str, ...]
+    extra_client: tuple[str, ...]
+
+
+def install() -> None:
+    """Install the suite unless it is there."""
+    found = _HOME / "package.json"
+    if found.exists() and json.loads(found.read_text())["version"] == VERSION:
+        return
+    shutil.rmtree(WORKSHOP / "suite", ignore_errors=True)
+    (WORKSHOP / "suite").mkdir(parents=True)
+    command = [str(NODE), str(NPM), "install", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(
+        [*command, "--save-exact", f"{PACKAGE}@{VERSION}"],
+        cwd=WORKSHOP / "suite",
+        env={**os.environ, "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}"},
+        check=True,
+        timeout=SUITE_SECONDS,
+    )
+
+
+def requirements(revision: str) -> Requirements:
+    """What a revision requires, from the suite's own file."""
+    document = yaml.safe_load((_HOME / "requirements" / f"{revision}.yaml").read_text())
+    extras: dict[str, list[str]] = {"server": [], "client": []}
+    for entry in document.get("not_scored", []):
+        extras.setdefault(entry["leg"], []).append(entry["scenario"])
+    return Requirements(
+        tuple(document["server"]),
+        tuple(document["client"]),
+        tuple(extras["server"]),
+        tuple(extras["client"]),
+    )
+
+
+def run_server(url: str, revision: str, output: Path, scenario: str = "") -> list[Result]:
+    """Run a revision's server scenarios, or one of any kind, against a URL."""
+    chosen = (
+        ["--scenario", scenario, "--spec-version", revision, "--force"]
+        if scenario
+        else ["--requirements", revision]
+    )
+    _run(["server", "--url", url, *chosen], output, {})
+    return _results(output)
+
+
+def run_client(
+    command: str, revision: str, scenario: str, output: Path, environment: Mapping[str, str]
+) -> list[Result]:
+    """Run one client scenario: the suite starts a server and our command to call it."""
+    chosen = ["--scenario", scenario, "--spec-version", revision, "--force"]
+    words = ["client", "--command", command, *chosen, "--timeout", str(4 * SCENARIO_MS)]
+    _run(words, output, environment)
+    return _results(output) or [Result(scenario, 0, (("no-result", "The suite said nothing."),))]
+
+
+def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> None:
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    timeout = [] if "--timeout" in words else ["--timeout", str(SCENARIO_MS)]
+    with (output / "log").open("wb") as log:
+        subprocess.run(
+            [str(NODE), str(_HOME / "dist" / "index.js"), *words, *timeout, "-o", str(output)],
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=log,
+            check=False,
+            timeout=SUITE_SECONDS,
+        )
+
+
+def _results(output: Path) -> list[Result]:
+    found = []
+    for file in sorted(output.rglob("checks.json"), key=lambda file: file.stat().st_mtime_ns):
+        match = _STAMP.match(str(file.parent.relative_to(output)))
+        name = match["name"] if match else file.parent.name
+        found.append(_result(name, json.loads(file.read_text())))
+    return found
+
+
+def _result(scenario: str, checks: list[dict[str, Any]]) -> Result:
+    def told(status: str) -> tuple[tuple[str, str], ...]:
+        return tuple(
+            (str(check["id"]), str(check.get("errorMessage") or check.get("description")))
+            for check in checks
+            if check["status"] == status
+        )
+
+    return Result(scenario, len(told("SUCCESS")), told("FAILURE"), told("WARNING"))
