@@ -1,7 +1,7 @@
 """Verdicts: what was found against what a leg requires and what its file expects to fail."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -36,6 +36,10 @@ class Verdict:
         """Complain of required scenarios without a result."""
         ran = {result.scenario for result in self.results}
         self.complaints += [f"never ran: {name}" for name in names if name not in ran]
+
+    def compare(self, direct: dict[str, int]) -> None:
+        """Fail what passed with fewer checks than a direct run: it was not really tested."""
+        self.results = [_lacking(result, direct.get(result.scenario, 0)) for result in self.results]
 
     @property
     def passed(self) -> list[Result]:
@@ -100,6 +104,19 @@ def expected(leg: str, revision: str) -> dict[str, str]:
         if not reason.strip():
             raise ValueError(f"{file.name}: {name} has no reason.")
     return found
+
+
+def direct_run(revision: str) -> dict[str, int]:
+    """How many checks each scenario passes against the fixture itself."""
+    found: dict[str, dict[str, int]] = yaml.safe_load((EXPECTED / "direct.yml").read_text())
+    return found[revision]
+
+
+def _lacking(result: Result, checks: int) -> Result:
+    if result.failures or result.passed >= checks:
+        return result
+    told = f"{result.passed} checks passed, {checks} do in a direct run."
+    return replace(result, failures=(("fewer-checks", told),))
 
 
 def _state(result: Result, *, unexpected: bool) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conformance import suite
 from conformance.gateway import KEY, UPSTREAM, gateway, shim
-from conformance.judge import Verdict, expected
+from conformance.judge import Verdict, direct_run, expected
 from conformance.suite import REVISIONS, Result
 from conformance.upstream import FixtureServer
 from conformance.vacuity import unseen
@@ -66,6 +66,7 @@ class ServerLeg:
             if not self.extras and not scenario:
                 found = [result for result in found if result.scenario in required.server]
             verdict = _verdict(self.name, revision, found, required.server)
+            verdict.compare(direct_run(revision))
             if not scenario:
                 verdict.demand(required.server)
                 verdict.complaints += unseen(revision, upstream.seen())

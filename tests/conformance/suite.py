@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ PACKAGE = "@modelcontextprotocol/conformance"
 WORKSHOP = Path(__file__).parents[2] / ".conformance"
 SCENARIO_MS = 15_000
 SUITE_SECONDS = 600
+_LAST_WORDS = 600
 REVISIONS = ("2026-07-28", "2025-11-25")
 _HOME = WORKSHOP / "suite" / "node_modules" / PACKAGE
 _STAMP = re.compile(r"^(?:server-)?(?P<name>.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
@@ -97,16 +98,21 @@ def run_client(
     """Run one client scenario: the suite starts a server and our command to call it."""
     chosen = ["--scenario", scenario, "--spec-version", revision, "--force"]
     words = ["client", "--command", command, *chosen, "--timeout", str(4 * SCENARIO_MS)]
-    _run(words, output, environment)
-    return _results(output) or [Result(scenario, 0, (("no-result", "The suite said nothing."),))]
+    code = _run(words, output, environment)
+    found = _results(output) or [Result(scenario, 0, (("no-result", "The suite said nothing."),))]
+    if code == 0 or any(result.failures for result in found):
+        return found
+    # The suite counts a client that failed, which no check of it tells.
+    said = (output / "log").read_text().strip()[-_LAST_WORDS:]
+    return [replace(result, failures=(("client-failed", said),)) for result in found]
 
 
-def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> None:
+def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> int:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     timeout = [] if "--timeout" in words else ["--timeout", str(SCENARIO_MS)]
     with (output / "log").open("wb") as log:
-        subprocess.run(
+        done = subprocess.run(
             [str(NODE), str(_HOME / "dist" / "index.js"), *words, *timeout, "-o", str(output)],
             env={**os.environ, **environment},
             stdout=log,
@@ -114,6 +120,7 @@ def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> 
             check=False,
             timeout=SUITE_SECONDS,
         )
+    return done.returncode
 
 
 def _results(output: Path) -> list[Result]:

@@ -1,0 +1,198 @@
+"""The client under test: an agent that reaches the suite's mock server through the gateway.
+
+The suite runs `python agent_through_gateway.py URL`. The URL is made an upstream of the running
+gateway with `toolbus apply`; then the scenario's calls are made at the gateway, so that what the
+mock server judges is the gateway's own client face.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import httpx2
+import yaml
+from mcp import MCPError
+from mcp.client.client import Client as SdkClient
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+
+from conformance.gateway import KEY, configuration
+from harness.client import Client
+from harness.engines import installed
+from harness.waiting import until_now
+
+SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
+MODERN = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "") >= "2026"
+CONTEXT = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+DIRECTORY = Path(os.environ.get("TOOLBUS_CONFORMANCE_DIRECTORY", "."))
+ENDPOINT = os.environ.get("TOOLBUS_CONFORMANCE_ENDPOINT", "")
+LISTED_SECONDS = 15.0
+SERVER = SCENARIO.replace("/", "-")[:24].rstrip("-") + ("-m" if MODERN else "-l")
+
+Play = Callable[[], Awaitable[None]]
+
+
+def register(url: str) -> None:
+    """Make the mock server the only upstream, and wait until the gateway has asked it."""
+    document = configuration("")
+    document["servers"] = {SERVER: {"url": url}}
+    file = DIRECTORY / "mock.yaml"
+    file.write_text(yaml.safe_dump(document))
+    words = ["apply", "-f", str(file), "--state-dir", str(DIRECTORY / "state")]
+    done = subprocess.run(
+        [installed("toolbus"), *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"toolbus apply: {done.stdout}{done.stderr}")
+
+
+def bare() -> Client:
+    """A client of the mock server's own endpoint at the gateway."""
+    return Client(f"{ENDPOINT}/{SERVER}", KEY)
+
+
+def listed() -> list[dict[str, Any]]:
+    """The tools the gateway shows of the mock server; empty when it shows none in time."""
+
+    def tools() -> list[dict[str, Any]]:
+        answer = bare().ask("tools/list")
+        return answer.json["result"]["tools"] if answer.status == 200 else []
+
+    try:
+        found: list[dict[str, Any]] = until_now(tools, "the mock's tools", LISTED_SECONDS)
+    except AssertionError:
+        return []
+    return found
+
+
+async def accept(context: Any, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG001
+    """Accept whatever is asked, with the defaults of the form."""
+    if not isinstance(params, ElicitRequestFormParams):
+        return ElicitResult(action="accept")
+    fields = params.requested_schema.get("properties", {})
+    filled = {name: _value(field) for name, field in fields.items()}
+    return ElicitResult(action="accept", content=filled)
+
+
+def _value(field: dict[str, Any]) -> Any:
+    if "default" in field:
+        return field["default"]
+    return {"boolean": True, "integer": 1, "number": 1}.get(field.get("type", ""), "accepted")
+
+
+@asynccontextmanager
+async def agent() -> AsyncIterator[SdkClient]:
+    """The SDK's client at the gateway, of the era the scenario runs at."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+        transport = streamable_http_client(bare().endpoint, http_client=http)
+        mode = "auto" if MODERN else "legacy"
+        async with SdkClient(transport, mode=mode, elicitation_callback=accept) as client:
+            yield client
+
+
+async def call(*calls: tuple[str, dict[str, Any]]) -> None:
+    """Call tools one after the other; a refusal of one does not end the others."""
+    async with agent() as client:
+        await client.list_tools()
+        for name, arguments in calls:
+            try:
+                print(name, await client.call_tool(name, arguments))
+            except MCPError as error:
+                print(name, "refused:", error)
+
+
+async def only_list() -> None:
+    """Nothing but the list, which registering brought about."""
+
+
+async def add() -> None:
+    """Add two numbers."""
+    await call(("add_numbers", {"a": 5, "b": 3}))
+
+
+async def fill_in() -> None:
+    """Answer a form with its defaults."""
+    await call(("test_client_elicitation_defaults", {}))
+
+
+async def come_back() -> None:
+    """Wait for an answer whose connection breaks."""
+    await call(("test_reconnection", {}))
+
+
+async def replay() -> None:
+    """Make the calls the scenario gives."""
+    await call(*[(given["name"], given["arguments"]) for given in CONTEXT["toolCalls"]])
+
+
+async def rounds() -> None:
+    """Call every tool of the rounds, an unrelated one among them."""
+    names = ("echo_state", "unrelated", "no_state", "no_result_type")
+    await call(*[(f"test_mrtr_{name}", {}) for name in names])
+
+
+async def call_all_listed() -> None:
+    """Call whatever the gateway lists, as a client that checks nothing itself."""
+    for tool in listed():
+        print(tool["name"], bare().call(tool["name"], {"region": "us-west1"}).body)
+
+
+async def use_everything() -> None:
+    """List and use tools, resources and prompts."""
+    async with agent() as client:
+        for tool in (await client.list_tools()).tools:
+            await client.call_tool(tool.name, {})
+        for resource in (await client.list_resources()).resources:
+            await client.read_resource(str(resource.uri))
+        for prompt in (await client.list_prompts()).prompts:
+            await client.get_prompt(prompt.name)
+
+
+async def echo_schema() -> None:
+    """Send a tool's schema back, as the gateway showed it."""
+    shown = {tool["name"]: tool for tool in listed()}
+    schema = shown["json_schema_2020_12_tool"]["inputSchema"]
+    print(bare().call("json_schema_echo", {"schema": schema}).body)
+
+
+PLAYS: dict[str, Play] = {
+    "initialize": only_list,
+    "request-metadata": only_list,
+    "json-schema-ref-no-deref": only_list,
+    "tools_call": add,
+    "elicitation-sep1034-client-defaults": fill_in,
+    "sse-retry": come_back,
+    "http-standard-headers": use_everything,
+    "http-custom-headers": replay,
+    "http-invalid-tool-headers": call_all_listed,
+    "sep-2322-client-request-state": rounds,
+    "json-schema-2020-12-preservation": echo_schema,
+}
+_WITHOUT_TOOLS = frozenset({"initialize"})
+
+
+def main() -> None:
+    """Play the scenario named in the environment."""
+    register(sys.argv[-1])
+    if SCENARIO not in _WITHOUT_TOOLS:
+        print("listed:", [tool["name"] for tool in listed()])
+    else:
+        until_now(lambda: bare().ask("tools/list").status == 200, "the endpoint", LISTED_SECONDS)
+    asyncio.run(_play(PLAYS[SCENARIO]))
+
+
+async def _play(play: Play) -> None:
+    await play()
+
+
+if __name__ == "__main__":
+    main()
