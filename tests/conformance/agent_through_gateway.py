@@ -25,6 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 from conformance.gateway import KEY, configuration
+from conformance.suite import FAILED
 from harness.client import Client
 from harness.engines import installed
 from harness.waiting import until_now
@@ -187,11 +188,20 @@ def main() -> None:
         print("listed:", [tool["name"] for tool in listed()])
     else:
         until_now(lambda: bare().ask("tools/list").status == 200, "the endpoint", LISTED_SECONDS)
-    asyncio.run(_play(PLAYS[SCENARIO]))
+    try:
+        asyncio.run(_play(PLAYS[SCENARIO]))
+    except Exception as error:
+        raise SystemExit(f"{FAILED}{_innermost(error)!r}") from error
 
 
 async def _play(play: Play) -> None:
     await play()
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 if __name__ == "__main__":

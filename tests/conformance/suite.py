@@ -19,7 +19,7 @@ PACKAGE = "@modelcontextprotocol/conformance"
 WORKSHOP = Path(__file__).parents[2] / ".conformance"
 SCENARIO_MS = 15_000
 SUITE_SECONDS = 600
-_LAST_WORDS = 600
+FAILED = "agent failed: "
 REVISIONS = ("2026-07-28", "2025-11-25")
 _HOME = WORKSHOP / "suite" / "node_modules" / PACKAGE
 _STAMP = re.compile(r"^(?:server-)?(?P<name>.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
@@ -103,8 +103,10 @@ def run_client(
     if code == 0 or any(result.failures for result in found):
         return found
     # The suite counts a client that failed, which no check of it tells.
-    said = (output / "log").read_text().strip()[-_LAST_WORDS:]
-    return [replace(result, failures=(("client-failed", said),)) for result in found]
+    lines = (output / "log").read_text().splitlines()
+    said = [line.partition(FAILED)[2] for line in lines if FAILED in line]
+    told = said[-1] if said else f"its log says why: {output / 'log'}"
+    return [replace(result, failures=(("client-failed", told),)) for result in found]
 
 
 def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> int:
