@@ -22,6 +22,8 @@ ROOMS = ("ingress", "policy", "executor", "codemode", "audit", "oauth")
 # A room that serves another's calls starts before it: whoever is ready can be answered.
 STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 
+END_SECONDS = 2.0  # what tasks that were cancelled may take to end
+
 
 def build(name: str, exchange: Exchange) -> Room:
     """The room of that name, from its own package: `toolbus_<name>.main.build`."""
@@ -46,15 +48,35 @@ async def _run(names: Sequence[str], settings: Settings) -> None:
     _stop_on_signals(stop)
     exchange = Exchange()
     rooms = [build(name, exchange) for name in names]
-    async with AsyncExitStack() as stack:
-        if settings.health_port:
-            server = await health.serve(settings.health_port, lambda: rooms)
-            stack.callback(server.close)
-        for room in rooms:
-            await stack.enter_async_context(room.running())
-        _settle_memory()
-        log.info("process.ready", extra={"rooms": ",".join(names), "pid": os.getpid()})
-        await stop.wait()
+    try:
+        async with AsyncExitStack() as stack:
+            if settings.health_port:
+                server = await health.serve(settings.health_port, lambda: rooms)
+                stack.callback(server.close)
+            for room in rooms:
+                await stack.enter_async_context(room.running())
+            _settle_memory()
+            log.info("process.ready", extra={"rooms": ",".join(names), "pid": os.getpid()})
+            await stop.wait()
+    finally:
+        await _end_the_rest()
+
+
+async def _end_the_rest() -> None:
+    """End every task that is left, and the process even if one of them will not end.
+
+    The bus's client loses a cancellation that meets a refused connection, and would then keep
+    reconnecting, and this process with it, for ever.
+    """
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    _, stuck = await asyncio.wait(left, timeout=END_SECONDS) if left else (left, left)
+    if stuck:
+        names = [repr(task.get_coro()) for task in stuck]
+        log.warning("process.tasks_stuck", extra={"tasks": names})
+        logging.shutdown()
+        os._exit(0)
 
 
 def _settle_memory() -> None:

@@ -14,7 +14,7 @@ class EventReader:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # pieces of a line whose end has not come
         self._data: list[bytes] = []
         self._size = 0
 
@@ -23,15 +23,19 @@ class EventReader:
         self._size += len(piece)
         if self._size > LARGEST_EVENT:
             raise UpstreamFaultError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if b"\n" not in piece:
+            self._rest.append(piece)
+            return
+        *lines, rest = b"".join((*self._rest, piece)).split(b"\n")
+        self._rest = [rest]
         for raw in lines:
             line = raw.rstrip(b"\r")
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
             elif not line and self._data:
                 data = b"\n".join(self._data)
-                self._data, self._size = [], len(self._rest)
+                self._data, self._size = [], len(rest)
                 if data:  # MCP 2025-11-25 begins a stream with an empty event, for its id alone
                     yield data
             elif not line:
-                self._size = len(self._rest)
+                self._size = len(rest)

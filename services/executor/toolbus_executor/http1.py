@@ -17,6 +17,7 @@ LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on th
 LARGEST_HEAD = 64 * 1024
 MOST_IDLE = 64
 END_SECONDS = 1.0  # what a stream may take to end after its answer
+FIRST_FINAL_STATUS = 200  # below it come announcements (100, 103), not answers
 
 
 class NotSentError(Exception):
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0
         self._keeps = False
+        self._until_closed = False  # a body without a length ends with its connection
         self.idle_since = 0.0
         self.on_whole: Callable[[], None] | None = None  # told once a stream has ended too
 
@@ -70,12 +72,17 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the request under way."""
+        """End the request under way."""
+        if exc is None and self._until_closed:
+            self._finish()
         self._fail(BrokenError(str(exc) if exc else "the upstream closed the connection"))
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
+        if self._waiting is None and self.on_whole is None:
+            self.close()  # nobody asked: whatever it is, it must not become the next answer
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, TooLargeError) as error:
@@ -89,7 +96,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A new answer."""
-        self._headers, self._parts, self._size = {}, [], 0
+        self._headers, self._parts, self._size, self._until_closed = {}, [], 0, False
+        if self._waiting is None or self._waiting.done():
+            self.close()  # a second answer to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
@@ -99,6 +108,9 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The body begins."""
         self._size = 0
+        self._until_closed = not (
+            b"content-length" in self._headers or b"transfer-encoding" in self._headers
+        )
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -111,6 +123,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
+        self._until_closed = False
+        if self._parser.get_status_code() < FIRST_FINAL_STATUS:
+            return
         self._keeps = self._parser.should_keep_alive()
         self._finish()
         if self.on_whole is not None:
@@ -196,7 +211,11 @@ class Pool:
         seconds: float | None = DEFAULT_SECONDS,
     ) -> tuple[Head, bytes]:
         """One request on a free or new connection; see `Connection.ask`."""
-        connection = self._take() or await self._connect(seconds or CONNECT_SECONDS)
+        connection = self._take()
+        if connection is None:
+            began = monotonic()
+            connection = await self._connect(seconds or CONNECT_SECONDS)
+            seconds = None if seconds is None else seconds - (monotonic() - began)
         try:
             answer = await connection.ask(request, on_stream, seconds)
         except BaseException:

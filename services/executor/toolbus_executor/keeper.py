@@ -56,44 +56,59 @@ class Keeper:
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._keep())
 
-    def told(self) -> dict[str, Any]:
+    async def told(self) -> dict[str, Any]:
         """The server's row in `toolbus status`."""
+        elsewhere = self._lease is not None and self._lease.elsewhere
+        shown = (await self._published() if elsewhere else None) or Listing(
+            server=self.name,
+            state=self.state,
+            era=self.described.era if self.described else "",
+            version=self.described.version if self.described else "",
+        )
         return {
             "name": self.name,
             "kind": "stdio" if self.declared.command else "http",
-            "state": self.state.value,
-            "era": self.described.era if self.described else "",
-            "version": self.described.version if self.described else "",
-            "tools": self.tools,
+            "state": shown.state.value,
+            "era": shown.era,
+            "version": shown.version,
+            "tools": len(shown.tools) if elsewhere else self.tools,
+            "owner": not elsewhere,
             "breaker": self.runner.breaker.state.value,
             "in_flight": self.runner.bulkhead.in_flight,
-            "last_failure": self.runner.last_failure or self.runner.why_not,
+            "last_failure": self.runner.last_failure or ("" if elsewhere else self.runner.why_not),
         }
 
     async def stop(self, *, removed: bool) -> None:
         """Leave the server; `removed` also takes it out of the catalogue."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
         if removed:
-            with suppress(Exception):
+            with suppress(Exception):  # the bus may be away: the next executor looks again
                 await self._catalogue.delete(self.name)
 
     async def _keep(self) -> None:
+        """Serve for as long as the server is declared, whatever happens meanwhile."""
         while True:
-            if self._lease is None:
-                await self._serve()
-                continue
-            await self._lease.acquire()
-            serving = asyncio.create_task(self._serve())
             try:
-                await self._lease.keep()
+                await (self._serve() if self._lease is None else self._serve_alone(self._lease))
+            except Exception:
+                log.exception("server.failed_inside", extra={"server": self.name})
+            await asyncio.sleep(FIRST_PAUSE)
+
+    async def _serve_alone(self, lease: Lease) -> None:
+        """Serve while no other executor does."""
+        await lease.acquire()
+        serving = asyncio.create_task(self._serve())
+        holding = asyncio.create_task(lease.keep())
+        try:
+            await asyncio.wait((serving, holding), return_when=asyncio.FIRST_COMPLETED)
+            if holding.done():
                 log.warning("server.lease_lost", extra={"server": self.name})
-            finally:
-                serving.cancel()
-                with suppress(asyncio.CancelledError):
-                    await serving
-                await self._lease.release()
+        finally:
+            holding.cancel()
+            serving.cancel()
+            await asyncio.gather(serving, holding, return_exceptions=True)
+            await lease.release()
 
     async def _serve(self) -> None:
         """Connect, attend, and connect again, serving calls all the while."""
@@ -123,7 +138,7 @@ class Keeper:
             self._connected()
             return await self._attend(upstream)
         except ToolbusError as error:
-            return error.reason
+            return error.reason.replace("The upstream", "It", 1)
         except TimeoutError:
             return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
         except Exception:
@@ -132,7 +147,16 @@ class Keeper:
         finally:
             self.runner.upstream = None
             if upstream is not None:
-                await asyncio.shield(upstream.close())
+                await self._leave(upstream)
+
+    async def _leave(self, upstream: Upstream) -> None:
+        """Close it, to the end even if cancelled: a process must not outlive its place."""
+        closing = asyncio.ensure_future(upstream.close())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await closing
+            raise
 
     def _upstream(self) -> Upstream:
         declared = self.declared
@@ -171,10 +195,13 @@ class Keeper:
     async def _publish(self, listing: Listing) -> None:
         """Write the entry if it differs: replicas that see the same write it once."""
         self.state = listing.state
+        if await self._published() != listing:
+            await self._catalogue.put(self.name, listing.encode())
+
+    async def _published(self) -> Listing | None:
+        """The entry as it stands, ours or another replica's."""
         current = await self._catalogue.get(self.name)
-        encoded = listing.encode()
-        if current is None or current.value != encoded:
-            await self._catalogue.put(self.name, encoded)
+        return Listing.decode(current.value) if current and current.value else None
 
     def _connected(self) -> None:
         version = self.described.version if self.described else ""
@@ -189,8 +216,7 @@ class Keeper:
         log.warning("server.lost", extra={"server": self.name, "reason": reason})
         self._room.facts.say(ServerLost(**self._fact("lost"), reason=reason))
         with suppress(Exception):  # the bus may be away: the next connection publishes
-            current = await self._catalogue.get(self.name)
-            known = Listing.decode(current.value) if current and current.value else None
+            known = await self._published()
             state = ServerState.STALE if known and known.tools else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
             await self._publish(listing.model_copy(update={"state": state, "reason": reason}))
@@ -211,7 +237,9 @@ def resolved(value: str) -> str:
     def fill(match: re.Match[str]) -> str:
         found = os.environ.get(match[1])
         if found is None:
-            raise UpstreamDeadError(f"The variable {match[1]} is not set for the executor.")
+            raise UpstreamDeadError(
+                f"The variable {match[1]} is not set for the executor; set it where it is started."
+            )
         return found
 
     return _REFERENCE.sub(fill, value)

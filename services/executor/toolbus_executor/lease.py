@@ -19,6 +19,12 @@ class Lease:
         self._name = name
         self._owner = owner.encode()
         self._revision = 0
+        self._refused = 0
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another replica holds it, and has for longer than a dead one could."""
+        return self._refused * RENEW_SECONDS > LEASE_SECONDS
 
     async def acquire(self) -> None:
         """Wait until it is ours."""
@@ -29,8 +35,9 @@ class Lease:
                 log.debug("lease.not_asked", extra={"reason": str(error)})
                 revision = None
             if revision is not None:
-                self._revision = revision
+                self._revision, self._refused = revision, 0
                 return
+            self._refused += 1
             await asyncio.sleep(RENEW_SECONDS)
 
     async def keep(self) -> None:
@@ -51,8 +58,9 @@ class Lease:
             self._revision, failures = revision, 0
 
     async def release(self) -> None:
-        """Let another replica have it at once."""
+        """Let another replica have it at once, if it is still ours to give."""
         try:
-            await self._bucket.delete(self._name)
+            if await self._bucket.swap(self._name, self._owner, self._revision) is not None:
+                await self._bucket.delete(self._name)
         except Exception as error:  # noqa: BLE001 - it expires by itself
             log.debug("lease.not_released", extra={"reason": str(error)})

@@ -9,9 +9,10 @@ owns    the buckets tb_catalogue and tb_leases; connections to upstreams and std
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
+from toolbus_common.bus import Bucket
 from toolbus_common.contracts import ServersAsked, ServersTold
 from toolbus_common.exchange import Exchange
 from toolbus_common.provision import CATALOGUE, CONFIG, LEASES
@@ -32,21 +33,26 @@ class Fleet:
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
 
-    def told(self) -> tuple[dict[str, Any], ...]:
+    def __len__(self) -> int:
+        return len(self._keepers)
+
+    async def told(self) -> tuple[dict[str, Any], ...]:
         """A row per server."""
-        return tuple(self._keepers[name].told() for name in sorted(self._keepers))
+        keepers = [self._keepers[name] for name in sorted(self._keepers)]
+        return tuple(await asyncio.gather(*(keeper.told() for keeper in keepers)))
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Follow the declaration until left."""
+        catalogue = await self._room.bucket(CATALOGUE)
+        leases = await self._room.bucket(LEASES)
         self._changed.set()
-        following = asyncio.create_task(self._follow())
+        following = asyncio.create_task(self._follow(catalogue, leases))
         try:
             yield
         finally:
             following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            await asyncio.gather(following, return_exceptions=True)
             keepers = self._keepers.values()
             await asyncio.gather(*(keeper.stop(removed=False) for keeper in keepers))
 
@@ -54,19 +60,33 @@ class Fleet:
         """Look at the declaration again."""
         self._changed.set()
 
-    async def _follow(self) -> None:
-        catalogue = await self._room.bucket(CATALOGUE)
-        leases = await self._room.bucket(LEASES)
+    async def _follow(self, catalogue: Bucket, leases: Bucket) -> None:
+        await self._forget_strangers(catalogue)
         while True:
             await self._changed.wait()
             self._changed.clear()
             declared = self._directory.now.declaration.servers
-            for name, keeper in list(self._keepers.items()):
-                if declared.get(name) != keeper.declared:
-                    await self._keepers.pop(name).stop(removed=name not in declared)
+            leaving = [
+                self._keepers.pop(name).stop(removed=name not in declared)
+                for name, keeper in list(self._keepers.items())
+                if declared.get(name) != keeper.declared
+            ]
+            await asyncio.gather(*leaving)
             for name, server in declared.items():
                 if name not in self._keepers:
                     self._keepers[name] = Keeper(name, server, self._room, catalogue, leases)
+
+    async def _forget_strangers(self, catalogue: Bucket) -> None:
+        """Take out of the catalogue what was removed while no executor ran."""
+        declared = self._directory.now.declaration.servers
+        try:
+            async for entry in catalogue.watch():
+                if entry is None:
+                    return
+                if entry.value is not None and entry.key not in declared:
+                    await catalogue.delete(entry.key)
+        except Exception:
+            log.exception("catalogue.not_tidied")
 
 
 def build(exchange: Exchange) -> Room:
@@ -79,11 +99,11 @@ def build(exchange: Exchange) -> Room:
     async def opened() -> AsyncIterator[None]:
         fleet = Fleet(room, directory)
         directory.on_change.append(fleet.hear)
-        room.details = lambda: {"servers": len(fleet.told())}
+        room.details = lambda: {"servers": len(fleet)}
 
         @room.answers(ServersAsked)
         async def servers(_asked: ServersAsked) -> ServersTold:
-            return ServersTold(servers=fleet.told())
+            return ServersTold(servers=await fleet.told())
 
         async with fleet.kept():
             yield

@@ -19,7 +19,6 @@ from toolbus_common.declared import Server
 from toolbus_common.errors import (
     BreakerOpenError,
     OutcomeUnknownError,
-    OverloadedError,
     ToolbusError,
     UpstreamDeadError,
     UpstreamTimeoutError,
@@ -35,6 +34,7 @@ from toolbus_executor.upstream import OnProgress, Upstream
 
 log = logging.getLogger(__name__)
 
+MOST_PROGRESS = 64  # frames of one call still to be sent
 SCOPE = "default"  # facts about servers concern no customer
 
 
@@ -98,41 +98,50 @@ class Runner:
         await reply.send(Answered(body))
 
     async def _attempt(self, call: CallAdmitted, reply: Reply) -> bytes:
+        """Wait for a turn and ask the server."""
         left = min(self._timeout, call.deadline - time())
         if left <= 0:
-            raise UpstreamTimeoutError(
-                f"The call's deadline passed before {self.name} could be asked.", sent=False
-            )
-        sent = False
+            raise self._too_late()
         try:
             await self.bulkhead.enter(left)
-            try:
-                upstream = self._admit()
-                sent = True
-                # The deadline, and not what was left before the turn came.
-                seconds = min(left, call.deadline - time())
-                raw = await upstream.call(call, seconds, self._progress(call, reply))
-            finally:
-                self.bulkhead.leave()
         except TimeoutError as error:
-            if sent:
-                self._count_failure()
+            raise self._too_late() from error
+        try:
+            # The deadline, and not what was left before the turn came.
+            seconds = min(left, call.deadline - time())
+            if seconds <= 0:
+                raise self._too_late()
+            return await self._ask(self._admit(), call, seconds, self._progress(call, reply))
+        finally:
+            self.bulkhead.leave()
+
+    async def _ask(
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, on_progress: OnProgress | None
+    ) -> bytes:
+        """Ask the server; an error it answers with is a success of the transport."""
+        try:
+            raw = await upstream.call(call, seconds, on_progress)
+        except TimeoutError as error:
+            self._count_failure()
             raise UpstreamTimeoutError(
-                f"{self.name} did not answer within {left:.3g} s"
-                + ("; the call may have happened." if sent else "; it was too busy to be asked."),
-                sent=sent,
+                f"{self.name} did not answer within {seconds:.3g} s; the call may have happened."
             ) from error
-        except UpstreamDeadError as error:
-            if error.data.get("sent", True) or sent:
-                self._count_failure()
-            raise
-        except (OverloadedError, BreakerOpenError):
+        except UpstreamDeadError:
+            self._count_failure()
             raise
         except ToolbusError:
             self._count_success()
             raise
+        except BaseException:  # says nothing of the server: a probe must not be lost with it
+            self.breaker.abandoned(monotonic())
+            raise
         self._count_success()
         return raw
+
+    def _too_late(self) -> UpstreamTimeoutError:
+        return UpstreamTimeoutError(
+            f"{self.name} was too busy to be asked before the call's deadline.", sent=False
+        )
 
     def _admit(self) -> Upstream:
         if self.upstream is None:
@@ -154,6 +163,8 @@ class Runner:
         tasks: set[asyncio.Task[None]] = set()
 
         def tell(body: bytes) -> None:
+            if len(tasks) >= MOST_PROGRESS:
+                return  # newer ones will say more
             task = asyncio.ensure_future(reply.send(Progressed(body)))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -10,11 +10,14 @@ from toolbus_common.asklane import VERSION as RELEASE
 from toolbus_common.contracts import CallAdmitted, Era
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_common.trace import child_of
+from toolbus_executor.upstream import Described
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
+HANDSHAKEN = (LEGACY, "2025-06-18", "2025-03-26", "2024-11-05")  # revisions with a handshake
 META = "io.modelcontextprotocol/"
 LONGEST_SENTENCE = 500
+LONGEST_INSTRUCTIONS = 4096
 
 CLIENT = {"name": "toolbus", "version": RELEASE}
 _MODERN_META = msgspec.json.encode(
@@ -41,8 +44,16 @@ class _Owned(msgspec.Struct):
     isError: bool | None = None  # noqa: N815
 
 
+class _Progress(msgspec.Struct):
+    """The members every progress notification has."""
+
+    progressToken: str | int  # noqa: N815
+    progress: float
+
+
 _incoming = msgspec.json.Decoder(Incoming).decode
 _owned = msgspec.json.Decoder(_Owned).decode
+_progress = msgspec.json.Decoder(_Progress).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -73,14 +84,49 @@ def request_body(number: int, method: str, params: dict[str, Any], *, modern: bo
     return _encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
 
 
+def listen_body(number: int) -> bytes:
+    """The modern era's request to be told of list changes."""
+    params = {"notifications": {"toolsListChanged": True}}
+    return request_body(number, "subscriptions/listen", params, modern=True)
+
+
 def notification_body(method: str, params: dict[str, Any] | None = None) -> bytes:
     """The body of a notification."""
     return _encode({"jsonrpc": "2.0", "method": method, "params": params or {}})
 
 
+def initialize_body(number: int) -> bytes:
+    """The handshake's first request."""
+    params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": CLIENT}
+    return request_body(number, "initialize", params, modern=False)
+
+
+def head_of(
+    prefix: bytes, method: str, name: str, *, modern: bool, version: str, session: bytes
+) -> bytes:
+    """The header block of a POST, up to its length; `prefix` is what no request changes."""
+    head = prefix
+    if modern:
+        head += b"Mcp-Method: %b\r\n" % method.encode()
+        if name:
+            head += b"Mcp-Name: %b\r\n" % header_value(name)
+    if version:
+        head += b"MCP-Protocol-Version: %b\r\n" % version.encode()
+    if session:
+        head += b"Mcp-Session-Id: %b\r\n" % session
+    return head
+
+
+def with_body(head: bytes, body: bytes) -> bytes:
+    """A whole request."""
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
 def read(text: bytes) -> Incoming:
     """One message. Raises `UpstreamFaultError` for anything that is not JSON-RPC."""
     try:
+        if not text.isascii():
+            text.decode()  # what stays raw is not checked by the decoder, and must not go further
         return _incoming(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise UpstreamFaultError("The upstream answered with something that is no JSON-RPC.") from (
@@ -105,6 +151,8 @@ def result_of(message: Incoming) -> bytes:
 def tool_result(raw: bytes, era: Era) -> tuple[bytes, bool]:
     """A tool's result in the form of the caller's era, and whether the tool reports an error.
 
+    It has no line breaks, since callers may be told in lines; else its bytes are the upstream's.
+
     Raises:
         UpstreamFaultError: it is no finished result.
 
@@ -123,4 +171,51 @@ def tool_result(raw: bytes, era: Era) -> tuple[bytes, bool]:
     elif era is Era.LEGACY and owned.resultType is not None:
         members = _members(raw)
         raw = _encode({k: v for k, v in members.items() if k not in _ONLY_MODERN})
-    return raw, bool(owned.isError)
+    return _in_one_line(raw), bool(owned.isError)
+
+
+def progress_of(message: Incoming) -> tuple[Any, bytes] | None:
+    """The token and the raw params of a progress notification; None if they are no progress."""
+    try:
+        told = _progress(message.params)
+    except msgspec.DecodeError:
+        return None
+    return told.progressToken, _in_one_line(bytes(message.params))
+
+
+def described(told: dict[str, Any], era: str, version: str) -> Described:
+    """What a discover or initialize result says."""
+    tools = (told.get("capabilities") or {}).get("tools") or {}
+    instructions = told.get("instructions")
+    return Described(
+        era,
+        version,
+        instructions[:LONGEST_INSTRUCTIONS] if isinstance(instructions, str) else "",
+        bool(tools.get("listChanged")),
+    )
+
+
+def discovered(message: Incoming) -> Described | None:
+    """What an answer to server/discover says; None when its server speaks no modern revision.
+
+    An error is no revision either, whatever its code: the handshake then has the last word.
+    """
+    if message.error is not None:
+        return None
+    told = msgspec.json.decode(result_of(message))
+    if MODERN not in (told.get("supportedVersions") or ()):
+        return None
+    return described(told, "modern", MODERN)
+
+
+def greeted(message: Incoming) -> Described:
+    """What an answer to initialize says. Raises `UpstreamFaultError` for an unknown revision."""
+    told = msgspec.json.decode(result_of(message))
+    version = told.get("protocolVersion")
+    if version not in HANDSHAKEN:
+        raise UpstreamFaultError("The upstream speaks no revision of MCP that Toolbus speaks.")
+    return described(told, "legacy", version)
+
+
+def _in_one_line(raw: bytes) -> bytes:
+    return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw

@@ -1,0 +1,134 @@
+"""A server's process: tethered to ours, its lines read within bounds, its last words kept."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_common.logs import redacted
+from toolbus_common.tether import tethered
+
+log = logging.getLogger(__name__)
+
+LONGEST_LINE = 7 * 1024 * 1024
+LIMITS = {"CORE": 0, "NOFILE": 4096}
+LEAVE_SECONDS = 2.0  # what a process may take to end once its input has ended
+DEATH_SECONDS = 2.0  # what the system may take to end a killed one
+LAST_WORDS = 20  # lines of standard error kept for the reason
+_CHUNK = 64 * 1024
+_LONGEST_WORDS = 500
+
+
+class Child:
+    """One process and everything in its group; `on_line` gets each line of its output."""
+
+    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._on_line = on_line
+        self._process: asyncio.subprocess.Process | None = None
+        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(
+        self, command: Sequence[str], environment: Mapping[str, str], cwd: str | None
+    ) -> None:
+        """Start it. Raises `UpstreamDeadError`."""
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *tethered(command, limits=LIMITS),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=dict(environment),
+                cwd=cwd,
+                limit=LONGEST_LINE,
+            )
+        except OSError as error:
+            raise UpstreamDeadError(
+                f"Its process cannot be started: {error.strerror}.", sent=False
+            ) from error
+        pipes = self._process.stdout, self._process.stderr
+        assert pipes[0] is not None and pipes[1] is not None  # noqa: PT018, S101 - asked for above
+        self._tasks = [
+            asyncio.create_task(self._read(self._process, pipes[0])),
+            asyncio.create_task(self._listen(pipes[1])),
+            asyncio.create_task(self._bury(self._process)),
+        ]
+
+    @property
+    def pid(self) -> int | None:
+        """As the system knows it, while it runs."""
+        return None if self._process is None or self.ended.done() else self._process.pid
+
+    def write(self, line: bytes) -> None:
+        """Put a line to its input. Raises `UpstreamDeadError` when nothing can be written."""
+        process = self._process
+        if process is None or process.stdin is None or self.ended.done():
+            raise UpstreamDeadError("The upstream's process is not running.", sent=False)
+        # The bus's largest message bounds what may wait here, the bulkhead how many.
+        process.stdin.write(line + b"\n")
+
+    async def close(self) -> None:
+        """Close its input, give it a moment, then end its whole group."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        await asyncio.wait((self._tasks[2],), timeout=LEAVE_SECONDS)
+        self._kill(process)
+        # A grandchild that left the group may hold the pipes open for ever: it is not waited for.
+        await asyncio.wait((self._tasks[2],), timeout=DEATH_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._end("it was stopped")
+
+    async def _read(self, process: asyncio.subprocess.Process, out: asyncio.StreamReader) -> None:
+        reason = ""
+        try:
+            while line := await out.readline():
+                self._on_line(line)
+        except ValueError:
+            reason = f"it wrote a line of more than {LONGEST_LINE} bytes"
+        except Exception:
+            log.exception("upstream.line_not_taken")
+            reason = "it wrote something that could not be taken"
+        self._kill(process)  # without output it is of no more use, and neither is what it started
+        code = await process.wait()
+        words = redacted(" / ".join(list(self._last_words)[-3:]))[:300]
+        self._end(reason or f"it exited with {code}" + (f": {words}" if words else ""))
+
+    async def _bury(self, process: asyncio.subprocess.Process) -> None:
+        """When the process itself has ended, end what it started, which may hold its pipes."""
+        await process.wait()
+        self._kill(process)
+
+    async def _listen(self, err: asyncio.StreamReader) -> None:
+        """Take standard error in pieces, so that no line is too long and its pipe never fills."""
+        rest = b""
+        while piece := await err.read(_CHUNK):
+            *lines, rest = (rest + piece).split(b"\n")
+            rest = rest[:_LONGEST_WORDS]
+            for line in lines:
+                self._heed(line)
+        self._heed(rest)
+
+    def _heed(self, line: bytes) -> None:
+        words = line.decode("utf-8", "replace").strip()[:_LONGEST_WORDS]
+        if words:
+            self._last_words.append(words)
+            log.debug("upstream.stderr", extra={"line": words})
+
+    def _end(self, reason: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+    @staticmethod
+    def _kill(process: asyncio.subprocess.Process) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)

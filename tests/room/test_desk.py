@@ -1,0 +1,154 @@
+"""The operator's desk on a real bus: applied whole, secrets made once, changes recorded."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from harness.waiting import until, until_told
+from toolbus_cli import desk as desks
+from toolbus_cli.config.load import Loaded
+from toolbus_cli.desk import Desk, hashed
+from toolbus_cli.launcher import source
+from toolbus_cli.launcher.source import Source
+from toolbus_cli.state import State
+from toolbus_common.bus import Bus
+from toolbus_common.declared import Declaration, Key
+from toolbus_common.settings import Settings
+from toolbus_common.snapshot import Directory
+
+
+@pytest.fixture
+async def desk(operator: Bus, settings: Settings) -> AsyncIterator[Desk]:
+    async with desks.opened(operator, State(settings.state_dir)) as opened:
+        yield opened
+
+
+def declared(**sections: Any) -> Declaration:
+    return Declaration.model_validate(sections)
+
+
+BOT = declared(keys={"bot": {"tools": ["*"]}})
+
+
+async def test_a_key_without_a_secret_is_given_one_that_is_told_once(desk: Desk) -> None:
+    first = await desk.apply(BOT, "file")
+    secret = first.secrets["bot"]
+    stored = (await desk.declared()).declaration
+    assert stored.keys["bot"].secret_hash == hashed(secret)
+    assert secret not in stored.model_dump_json()
+    again = await desk.apply(BOT, "file")
+    assert (again.secrets, again.changes, again.revision) == ({}, (), first.revision)
+
+
+async def test_a_changed_key_keeps_the_secret_it_had(desk: Desk) -> None:
+    await desk.apply(BOT, "file")
+    before = (await desk.declared()).declaration.keys["bot"].secret_hash
+    applied = await desk.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
+    now = (await desk.declared()).declaration.keys["bot"]
+    assert (now.secret_hash, now.tools) == (before, ("a__*",))
+    assert [str(change) for change in applied.changes] == ["~ keys.bot: tools ['*'] → ['a__*']"]
+
+
+async def test_a_plan_changes_nothing(desk: Desk) -> None:
+    assert [str(change) for change in await desk.plan(BOT)] == ["+ keys.bot"]
+    assert (await desk.declared()).revision == 0
+
+
+async def test_of_two_at_once_neither_is_half_applied(desk: Desk) -> None:
+    many = [declared(keys={f"k{n}": {"tools": [f"s{n}__*"]}}) for n in range(4)]
+    await asyncio.gather(*(desk.apply(each, "file") for each in many))
+    (name,) = (await desk.declared()).declaration.keys
+    assert name in {"k0", "k1", "k2", "k3"}
+
+
+async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_again(
+    desk: Desk, operator: Bus
+) -> None:
+    secret = (await desk.apply(BOT, "file")).secrets["bot"]
+    key = (await desk.declared()).declaration.keys["bot"]
+    await desk.put_key("bot", key.model_copy(update={"revoked": True}))
+    await desk.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
+    directory = Directory()
+    bucket = await operator.bucket("tb_config")
+    async for change in bucket.watch():
+        directory.hear(change)
+        if change is None:
+            break
+    assert directory.now.keys["bot"].revoked
+    assert secret
+
+
+async def test_another_secret_replaces_the_one_before(desk: Desk) -> None:
+    await desk.apply(BOT, "file")
+    await desk.replace_secret("bot", hashed("another"))
+    assert (await desk.declared()).declaration.keys["bot"].secret_hash == hashed("another")
+    assert (await desk.declared()).minted == {"bot"}
+
+
+async def test_a_secret_of_the_file_is_not_counted_as_made_here(desk: Desk) -> None:
+    await desk.apply(BOT, "file")
+    told = {"tools": ["*"], "secret_hash": hashed("from the file")}
+    await desk.apply(declared(keys={"bot": told}), "file")
+    assert (await desk.declared()).minted == frozenset()
+
+
+async def test_own_keys_are_those_made_one_by_one(desk: Desk) -> None:
+    key = Key(tools=("*",), secret_hash=hashed("x"))
+    await desk.put_key("made", key)
+    await desk.put_key("gone", key)
+    await desk.drop_own_key("gone")
+    assert await desk.own_keys() == {"made": key}
+
+
+async def test_what_was_changed_is_a_fact_with_who_changed_it(desk: Desk, operator: Bus) -> None:
+    stream = operator.client.jetstream()
+    await desk.apply(BOT, "file")
+    await desk.apply(Declaration(), "file")
+
+    async def said_by_now() -> bytes:
+        count = int((await stream.stream_info("FACTS")).state.messages)
+        stored = [await stream.get_msg("FACTS", number) for number in range(1, count + 1)]
+        said = b"\n".join(message.data or b"" for message in stored)
+        return said if said.count(b'"fact"') >= 4 else b""
+
+    said = await until_told(said_by_now)
+    assert said.count(b'"config.applied"') == 2
+    assert b'"key.created"' in said
+    assert b'"key.revoked"' in said
+    assert desks.me().encode() in said
+
+
+async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(
+    desk: Desk, settings: Settings
+) -> None:
+    await desk.apply(BOT, "apply")
+    demo = Source(settings.state_dir / "demo.yaml", source.DEMO)
+    applied = await source.apply_first(desk, demo, Loaded(declared(keys={"demo": {}})))
+    assert applied.changes == ()
+    assert not demo.is_demo
+    assert list((await desk.declared()).declaration.keys) == ["bot"]
+
+
+async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
+    desk: Desk, settings: Settings
+) -> None:
+    notes: list[str] = []
+    path = settings.state_dir / "toolbus.yaml"
+    path.write_text("keys: {bot: {tools: ['*']}}")
+    file = Source(path, source.FILE)
+    await source.apply_first(desk, file, file.load())
+    assert not file.changed()
+    path.write_text("keys: {bot: {tols: []}, other: {team: none}}")
+    assert file.changed()
+    assert await source.reload(desk, file, lambda note, _level: notes.append(note)) is None
+    assert not file.changed()
+    assert "did you mean 'tools'?" in notes[0]
+    assert "nothing was applied" in notes[-1]
+    path.write_text("keys: {bot: {tools: ['a__b']}}")
+    await until(file.changed)
+    assert await source.reload(desk, file, lambda note, _level: notes.append(note)) is not None
+    assert (await desk.declared()).declaration.keys["bot"].tools == ("a__b",)
+    path.unlink()
+    assert not file.changed()
