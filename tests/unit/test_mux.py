@@ -5,29 +5,29 @@ import time
 
 import pytest
 
-from toolbus_common.contracts import Answered, Failed, Progressed
+from toolbus_common.contracts import Answered, Failed, Progressed, Told
 from toolbus_common.errors import BusDownError, OutcomeUnknownError, UpstreamDeadError
 from toolbus_common.mux import ReplyMux
 
 
 async def test_progress_comes_before_the_result() -> None:
-    mux, told = ReplyMux(), list[bytes]()
+    mux, told = ReplyMux(), list[Told]()
     slot = mux.open("a", told.append)
     mux.deliver("a", Progressed(b"1"))
     mux.deliver("a", Progressed(b"2"))
     mux.deliver("a", Answered(b"{}"))
-    assert await mux.wait(slot, time.time() + 5) == b"{}"
-    assert told == [b"1", b"2"]
+    assert await mux.wait(slot, time.time() + 5) == Answered(b"{}")
+    assert told == [Progressed(b"1"), Progressed(b"2")]
 
 
 async def test_frames_after_the_ending_are_dropped() -> None:
-    mux, told = ReplyMux(), list[bytes]()
+    mux, told = ReplyMux(), list[Told]()
     slot = mux.open("a", told.append)
     mux.deliver("a", Answered(b"first"))
     mux.deliver("a", Answered(b"second"))
     mux.deliver("a", Failed(UpstreamDeadError("late")))
     mux.deliver("a", Progressed(b"late"))
-    assert await mux.wait(slot, time.time() + 5) == b"first"
+    assert await mux.wait(slot, time.time() + 5) == Answered(b"first")
     assert told == []
 
 

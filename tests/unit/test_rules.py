@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import Listing, ServerState, Tool
+from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.snapshot import Snapshot, hash_of, proof_of
@@ -27,19 +27,19 @@ def snapshot(key: dict[str, Any], **sections: Any) -> Snapshot:
 
 
 def judge(key: dict[str, Any], **sections: Any) -> Judge:
-    tools = tuple(Tool(name=name, definition={"name": name}) for name in ("search", "delete"))
+    tools = tuple(Offered(name=name, definition={"name": name}) for name in ("search", "delete"))
     listing = Listing(server="docs", state=ServerState.READY, tools=tools)
     return Judge(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
 
 
 def test_a_granted_tool_is_admitted() -> None:
-    admission = judge({"tools": ["docs__*"]}).decide(PROOF, "docs", "search", time())
+    admission = judge({"tools": ["docs__*"]}).decide(PROOF, "docs", TOOLS_CALL, "search", time())
     assert admission.principal.key == "bot"
 
 
 def test_a_tool_no_grant_names_is_denied() -> None:
     with pytest.raises(UnknownToolError, match="Unknown tool: docs__search"):
-        judge({}).decide(PROOF, "docs", "search", time())
+        judge({}).decide(PROOF, "docs", TOOLS_CALL, "search", time())
 
 
 def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
@@ -47,42 +47,42 @@ def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
     told = []
     for tool in ("delete", "nonsense"):
         with pytest.raises(UnknownToolError) as caught:
-            decide(PROOF, "docs", tool, time())
+            decide(PROOF, "docs", TOOLS_CALL, tool, time())
         told.append(caught.value.reason.replace(tool, "X"))
     assert told[0] == told[1]
 
 
 def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
     with pytest.raises(UnknownToolError):
-        judge({"tools": ["*"]}).decide(PROOF, "undeclared", "search", time())
+        judge({"tools": ["*"]}).decide(PROOF, "undeclared", TOOLS_CALL, "search", time())
 
 
 def test_a_team_bounds_its_keys() -> None:
     decide = judge(
         {"tools": ["*"], "team": "ops"}, teams={"ops": {"tools": ["docs__search"]}}
     ).decide
-    decide(PROOF, "docs", "search", time())
+    decide(PROOF, "docs", TOOLS_CALL, "search", time())
     with pytest.raises(UnknownToolError):
-        decide(PROOF, "docs", "delete", time())
+        decide(PROOF, "docs", TOOLS_CALL, "delete", time())
 
 
 @pytest.mark.parametrize("key", [{"revoked": True}, {"expires": date(2020, 1, 1)}])
 def test_a_dead_key_opens_nothing(key: dict[str, Any]) -> None:
     with pytest.raises(UnauthorizedError):
-        judge({"tools": ["*"], **key}).decide(PROOF, "docs", "search", time())
+        judge({"tools": ["*"], **key}).decide(PROOF, "docs", TOOLS_CALL, "search", time())
 
 
 def test_the_stored_hash_is_no_proof() -> None:
     with pytest.raises(UnauthorizedError):
-        judge({"tools": ["*"]}).decide(hash_of(PROOF), "docs", "search", time())
+        judge({"tools": ["*"]}).decide(hash_of(PROOF), "docs", TOOLS_CALL, "search", time())
 
 
 def test_a_key_on_its_last_day_still_opens() -> None:
     found = judge({"tools": ["*"], "expires": date(2026, 1, 1)})
     last_second = 1767311999.0  # 2026-01-01T23:59:59Z
-    found.decide(PROOF, "docs", "search", last_second)
+    found.decide(PROOF, "docs", TOOLS_CALL, "search", last_second)
     with pytest.raises(UnauthorizedError):
-        found.decide(PROOF, "docs", "search", last_second + 1)
+        found.decide(PROOF, "docs", TOOLS_CALL, "search", last_second + 1)
 
 
 def test_limits_of_every_level_add_up() -> None:
@@ -100,7 +100,7 @@ def test_limits_of_every_level_add_up() -> None:
 
 def test_a_free_call_needs_no_budget() -> None:
     found = judge({"tools": ["*"], "budget": {"usd": 0, "per": "day"}})
-    assert found.decide(PROOF, "docs", "search", time()).budgets == ()
+    assert found.decide(PROOF, "docs", TOOLS_CALL, "search", time()).budgets == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolbus_common.bus import Bus, Subscription
 from toolbus_common.contracts.calls import CallAdmitted, CallRequested
-from toolbus_common.contracts.frames import Failed, Frame, decode_frame
+from toolbus_common.contracts.frames import Ending, Failed, Frame, Told, decode_frame
 from toolbus_common.errors import OutcomeUnknownError, PolicyDownError, ToolbusError
 from toolbus_common.exchange import CallHandler, Exchange, LocalReply, Reply
 from toolbus_common.mux import ReplyMux
@@ -73,15 +73,15 @@ class CallLane:
         return f"{self._prefix}.{call_id}"
 
     async def ask(
-        self, call: CallRequested, on_progress: Callable[[bytes], None] | None = None
-    ) -> bytes:
-        """Send a call and wait for its result, as raw JSON.
+        self, call: CallRequested, on_told: Callable[[Told], None] | None = None
+    ) -> Ending:
+        """Send a call and wait for what ends it; `on_told` hears what is said before.
 
         Raises:
             ToolbusError: how it ended instead.
 
         """
-        slot = self._mux.open(call.call_id, on_progress)
+        slot = self._mux.open(call.call_id, on_told)
         try:
             handler = self._exchange.find(call.SUBJECT, call.server)
             if handler is not None:

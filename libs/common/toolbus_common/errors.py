@@ -3,7 +3,7 @@
 * ToolbusError
   + RefusedError             the caller may not, or not now
     - UnauthorizedError      no key, or one that opens nothing
-    - UnknownToolError       no such tool, or one this key may not see
+    - UnknownToolError       no such tool, prompt or resource, or one this key may not see
     - BudgetExceededError    a level's money or calls are spent
     - RateExceededError      too many calls in a period
   + UnavailableError         a part of Toolbus is down; nothing was sent
@@ -16,7 +16,9 @@
     - UpstreamTimeoutError
     - UpstreamDeadError      refused, reset or exited
     - BreakerOpenError
-    - UpstreamFaultError     answered with a JSON-RPC error, or with nonsense
+    - UpstreamFaultError     answered with nonsense
+    - UpstreamRefusedError   answered with a JSON-RPC error of its own
+    - CallCancelledError     the caller no longer wanted the answer
   + OutcomeUnknownError      the call was handed over and no answer came back
   + InvalidError             the request or the configuration is wrong
 """
@@ -61,15 +63,19 @@ class UnauthorizedError(RefusedError):
     code = "unauthorized"
 
 
+_KINDS = {"prompts": "prompt", "resources": "resource", "completion": "reference"}
+
+
 class UnknownToolError(RefusedError):
-    """No such tool, or one this key may not see: the two are told alike."""
+    """No such tool, prompt or resource, or one this key may not see: the two are told alike."""
 
     code = "unknown_tool"
 
     @classmethod
-    def named(cls, tool: str) -> Self:
-        """The sentence every unknown tool gets."""
-        return cls(f"Unknown tool: {tool}")
+    def named(cls, name: str, method: str = "tools/call") -> Self:
+        """The sentence everything unknown gets."""
+        kind = _KINDS.get(method.partition("/")[0], "tool")
+        return cls(f"Unknown {kind}: {name}")
 
 
 class BudgetExceededError(RefusedError):
@@ -149,9 +155,24 @@ class BreakerOpenError(UpstreamError):
 
 
 class UpstreamFaultError(UpstreamError):
-    """The server answered with a JSON-RPC error, or with nonsense."""
+    """The server answered with nonsense."""
 
     code = "upstream_fault"
+
+
+class UpstreamRefusedError(UpstreamError):
+    """The server answered with a JSON-RPC error, which its caller is told as it is.
+
+    `data` holds `upstream_code` (an integer) and, where the server said more, `upstream_data`.
+    """
+
+    code = "upstream_refused"
+
+
+class CallCancelledError(UpstreamError):
+    """The caller went away or took the call back; it may have happened."""
+
+    code = "cancelled"
 
 
 class OutcomeUnknownError(ToolbusError):

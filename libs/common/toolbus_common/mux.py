@@ -1,36 +1,36 @@
-"""Waiting for answers: each call has a slot, each slot takes progress frames and one ending."""
+"""Waiting for answers: each call has a slot, each slot takes notifications and one ending."""
 
 import asyncio
 from collections.abc import Callable
 from time import time
 
-from toolbus_common.contracts.frames import Answered, Failed, Frame, Progressed
+from toolbus_common.contracts.frames import Ending, Failed, Frame, Notified, Progressed, Told
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
 GRACE = 1.0  # seconds past the deadline that the room which holds the call may use to say so
 
 
 class Slot:
-    """Where one call's answer arrives. `ending` resolves to the raw JSON result."""
+    """Where one call's answer arrives. `ending` resolves to the frame that ended it."""
 
-    __slots__ = ("_on_progress", "ending")
+    __slots__ = ("_on_told", "ending")
 
     def __init__(
-        self, ending: asyncio.Future[bytes], on_progress: Callable[[bytes], None] | None = None
+        self, ending: asyncio.Future[Ending], on_told: Callable[[Told], None] | None = None
     ) -> None:
         self.ending = ending
-        self._on_progress = on_progress
+        self._on_told = on_told
 
     def deliver(self, frame: Frame) -> None:
         """Take a frame; anything after the ending is late and dropped."""
         if self.ending.done():
             return
-        if isinstance(frame, Answered):
-            self.ending.set_result(frame.body)
-        elif isinstance(frame, Failed):
+        if isinstance(frame, Failed):
             self.ending.set_exception(frame.error)
-        elif isinstance(frame, Progressed) and self._on_progress is not None:
-            self._on_progress(frame.body)
+        elif not isinstance(frame, Progressed | Notified):
+            self.ending.set_result(frame)
+        elif self._on_told is not None:
+            self._on_told(frame)
 
 
 class ReplyMux:
@@ -43,11 +43,11 @@ class ReplyMux:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def open(self, call_id: str, on_progress: Callable[[bytes], None] | None = None) -> Slot:
+    def open(self, call_id: str, on_told: Callable[[Told], None] | None = None) -> Slot:
         """A slot for a call about to be sent."""
         if self._loop is None:  # asked once: on 3.11 each asking is a system call
             self._loop = asyncio.get_running_loop()
-        slot = self._slots[call_id] = Slot(self._loop.create_future(), on_progress)
+        slot = self._slots[call_id] = Slot(self._loop.create_future(), on_told)
         return slot
 
     def close(self, call_id: str) -> None:
@@ -69,8 +69,8 @@ class ReplyMux:
         for slot in list(self._slots.values()):
             slot.deliver(Failed(type(error)(error.reason, **error.data)))
 
-    async def wait(self, slot: Slot, deadline: float) -> bytes:
-        """The result of a call.
+    async def wait(self, slot: Slot, deadline: float) -> Ending:
+        """The frame that ended a call.
 
         Raises:
             ToolbusError: the call ended otherwise; `OutcomeUnknownError` when nobody answered.

@@ -85,7 +85,12 @@ def _reading(bucket: str) -> list[str]:
 
 
 _ROOMS = (
-    _Room("ingress", publishes=("tb.call.*",), reads=(CONFIG, CATALOGUE)),
+    _Room(
+        "ingress",
+        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*"),
+        subscribes=("tb.event.*", "tb.session.*"),
+        reads=(CONFIG, CATALOGUE),
+    ),
     _Room(
         "policy",
         says=(CallAllowed, CallDenied, CallFailed),
@@ -100,8 +105,8 @@ _ROOMS = (
         says=(
             CallCompleted, CallFailed, ServerConnected, ServerLost, BreakerOpened, BreakerClosed,
         ),
-        publishes=("tb.reply.>",),
-        subscribes=("tb.run.*",),
+        publishes=("tb.reply.>", "tb.event.*", "tb.park.*"),
+        subscribes=("tb.run.*", "tb.cancel.*", "tb.park.*"),
         reads=(CONFIG, CATALOGUE, LEASES),
         writes=(CATALOGUE, LEASES),
     ),

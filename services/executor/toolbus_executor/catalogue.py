@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import Listing, ServerState, Tool
+from toolbus_common.contracts import Listing, Offered, ServerState
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_executor.upstream import Described
 
@@ -41,7 +41,7 @@ async def all_tools(page: Page) -> list[Any]:
 
 def listing_of(server: str, described: Described, tools: list[Any]) -> Listing:
     """The entry to publish: good tools in the order of their names, the others with a reason."""
-    kept: dict[str, Tool] = {}
+    kept: dict[str, Offered] = {}
     dropped: dict[str, str] = {}
     size = 0
     for number, definition in enumerate(tools):
@@ -51,7 +51,7 @@ def listing_of(server: str, described: Described, tools: list[Any]) -> Listing:
             dropped[str(name)[:96] if name else f"#{number}"] = fault
         else:
             size += len(msgspec.json.encode(definition))
-            kept[str(name)] = Tool(name=str(name), definition=definition)
+            kept[str(name)] = Offered(name=str(name), definition=definition)
     return Listing(
         server=server,
         state=ServerState.READY,
@@ -63,7 +63,7 @@ def listing_of(server: str, described: Described, tools: list[Any]) -> Listing:
     )
 
 
-def _fault(definition: Any, name: Any, kept: dict[str, Tool], size: int) -> str:
+def _fault(definition: Any, name: Any, kept: dict[str, Offered], size: int) -> str:
     """What is wrong with a definition; empty when nothing is."""
     if not isinstance(definition, dict) or not isinstance(name, str):
         return "it has no name"

@@ -196,7 +196,7 @@ class Endpoint:
                 stream = ProgressStream(send, request.id, request.meta["progressToken"])
                 answer = await stream.follow(self.room.calls, call)
             else:
-                answer = jsonrpc.result(request.id, await self.room.calls.ask(call))
+                answer = jsonrpc.result(request.id, (await self.room.calls.ask(call)).body)
             _OK.inc()
         except ToolbusError as error:
             CALLS.labels(error.code).inc()

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.calllane import CallLane
-from toolbus_common.contracts import CallRequested
+from toolbus_common.contracts import CallRequested, Told
 from toolbus_common.errors import ToolbusError
 from toolbus_ingress import jsonrpc
 from toolbus_ingress.jsonrpc import Response
@@ -48,7 +48,7 @@ class ProgressStream:
         while (frame := await self._frames.get()) is not None:
             await self._notify(frame)
         try:
-            answer = jsonrpc.result(self._id, ending.result())
+            answer = jsonrpc.result(self._id, ending.result().body)
         except ToolbusError as error:
             if not self._started:
                 raise
@@ -58,9 +58,9 @@ class ProgressStream:
         await self._event(answer.body, more=False)
         return None
 
-    def _take(self, body: bytes) -> None:
+    def _take(self, told: Told) -> None:
         if self._frames.qsize() < MOST_WAITING:
-            self._frames.put_nowait(body)
+            self._frames.put_nowait(told.body)
 
     async def _notify(self, body: bytes) -> None:
         if not self._started:

@@ -63,7 +63,7 @@ class Gate:
             raise InvalidError("The call's deadline had passed before it was decided.")
         if self.room.facts.full:
             raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
-        return judge.decide(call.proof, call.server, call.tool, now)
+        return judge.decide(call.proof, call.server, call.method, call.tool, now)
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
         if not admission.budgets and not admission.principal.rates:
@@ -88,6 +88,7 @@ class Gate:
             team=principal.team,
             server=call.server,
             tool=call.tool,
+            method=call.method,
             charge=admission.charge,
             reserved=reserved,
             arguments_digest=sha256(call.arguments).hexdigest(),
@@ -118,6 +119,10 @@ class Gate:
             traceparent=call.traceparent,
             progress=call.progress,
             parent_id=call.parent_id,
+            method=call.method,
+            capabilities=call.capabilities,
+            log_level=call.log_level,
+            extra=call.extra,
             charge=admission.charge,
             reserved=reserved,
             arguments=call.arguments,
@@ -150,6 +155,7 @@ class Gate:
                 key=key,
                 server=call.server,
                 tool=call.tool,
+                method=call.method,
                 code=error.code,
                 reason=error.reason,
             )
@@ -177,6 +183,7 @@ class Gate:
                 key=admission.principal.key,
                 server=call.server,
                 tool=call.tool,
+                method=call.method,
                 reserved=reserved,
                 code=error.code,
                 reason=error.reason,

@@ -2,13 +2,22 @@
 
 from dataclasses import dataclass
 
-from toolbus_common.contracts import Listing
+from toolbus_common.contracts import TOOLS_CALL, Listing
 from toolbus_common.declared import MICRO, Budget, Key, Rate
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.grants import full_name, granted
 from toolbus_common.snapshot import Snapshot
 
 DEFAULT_SCOPE = "default"  # who pays when no customer is declared
+
+# Methods whose subject must be listed. A resource need not be: templates make any number of them.
+_LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
+METHODS = frozenset(
+    {
+        *_LISTED, "resources/read", "resources/subscribe", "completion/complete",
+        "tasks/get", "tasks/update", "tasks/result", "tasks/cancel",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +65,20 @@ class Judge:
     def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
         self.version = snapshot.version
         self._snapshot = snapshot
-        self._tools = {
-            full_name(server, tool.name)
-            for server, listing in catalogue.items()
-            for tool in listing.tools
-            if server in snapshot.declaration.servers
+        self._known = {
+            method: {
+                full_name(server, offered.name)
+                for server, listing in catalogue.items()
+                for offered in getattr(listing, kind)
+                if server in snapshot.declaration.servers
+            }
+            for method, kind in _LISTED.items()
         }
         self._principals: dict[str, Principal] = {}
-        self._admissions: dict[tuple[str, str, str], Admission | None] = {}
+        self._admissions: dict[tuple[str, str, str, str], Admission | None] = {}
 
-    def decide(self, proof: str, server: str, tool: str, now: float) -> Admission:
-        """Yes, or the error that says no.
+    def decide(self, proof: str, server: str, method: str, tool: str, now: float) -> Admission:
+        """Yes, or the error that says no. Only tools have a price.
 
         Raises:
             UnauthorizedError: the key is unknown, revoked or expired.
@@ -74,15 +86,16 @@ class Judge:
 
         """
         name, key = self._live(proof, now)
-        remembered = (name, server, tool)
+        remembered = (name, server, method, tool)
         try:
             admission = self._admissions[remembered]
         except KeyError:
-            admission = self._admit(self._principal(name, key), full_name(server, tool))
+            admission = self._admit(self._principal(name, key), server, method, tool)
             if len(self._admissions) < self.MOST_REMEMBERED:
                 self._admissions[remembered] = admission
         if admission is None:
-            raise UnknownToolError.named(full_name(server, tool))
+            named = tool if method.startswith("resources/") else full_name(server, tool)
+            raise UnknownToolError.named(named, method)
         return admission
 
     def owner(self, proof: str, now: float) -> tuple[str, str]:
@@ -96,10 +109,16 @@ class Judge:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found
 
-    def _admit(self, principal: Principal, name: str) -> Admission | None:
-        if name not in self._tools or not all(granted(b, name) for b in principal.bounds):
+    def _admit(self, principal: Principal, server: str, method: str, tool: str) -> Admission | None:
+        declared, name = self._snapshot.declaration, full_name(server, tool)
+        if method not in METHODS or server not in declared.servers:
             return None
-        return Admission(principal, price_of(name, self._snapshot.declaration.prices))
+        known = self._known.get(method)
+        if known is not None and name not in known:
+            return None
+        if not all(granted(patterns, name) for patterns in principal.bounds):
+            return None
+        return Admission(principal, price_of(name, declared.prices) if method == TOOLS_CALL else 0)
 
     def _principal(self, name: str, key: Key) -> Principal:
         principal = self._principals.get(name)

@@ -1,7 +1,15 @@
 """Everything rooms say to each other: typed messages, each with its one subject."""
 
-from toolbus_common.contracts.calls import CallAdmitted, CallRequested, Era
-from toolbus_common.contracts.catalogue import Listing, ServerState, Tool
+from toolbus_common.contracts.calls import (
+    NOTHING,
+    TOOLS_CALL,
+    CallAdmitted,
+    CallCancelled,
+    CallRequested,
+    Era,
+)
+from toolbus_common.contracts.catalogue import Listing, Offered, ServerState
+from toolbus_common.contracts.events import ServerSaid, SessionSaid
 from toolbus_common.contracts.facts import (
     FACTS,
     BreakerClosed,
@@ -18,7 +26,18 @@ from toolbus_common.contracts.facts import (
     ServerConnected,
     ServerLost,
 )
-from toolbus_common.contracts.frames import Answered, Failed, Frame, Progressed, decode_frame
+from toolbus_common.contracts.frames import (
+    Answered,
+    Asked,
+    Begun,
+    Ending,
+    Failed,
+    Frame,
+    Notified,
+    Progressed,
+    Told,
+    decode_frame,
+)
 from toolbus_common.contracts.message import Message
 from toolbus_common.contracts.questions import (
     AuditQueried,
@@ -32,18 +51,24 @@ from toolbus_common.contracts.questions import (
 
 __all__ = [
     "FACTS",
+    "NOTHING",
+    "TOOLS_CALL",
     "Answered",
+    "Asked",
     "AuditQueried",
+    "Begun",
     "BreakerClosed",
     "BreakerOpened",
     "CallAdmitted",
     "CallAllowed",
+    "CallCancelled",
     "CallCompleted",
     "CallDenied",
     "CallFact",
     "CallFailed",
     "CallRequested",
     "ConfigApplied",
+    "Ending",
     "Era",
     "Fact",
     "Failed",
@@ -52,16 +77,20 @@ __all__ = [
     "KeyRevoked",
     "Listing",
     "Message",
+    "Notified",
+    "Offered",
     "Progressed",
     "Question",
     "RoomStatus",
     "RowsFound",
     "ServerConnected",
     "ServerLost",
+    "ServerSaid",
     "ServerState",
     "ServersAsked",
     "ServersTold",
+    "SessionSaid",
     "StatusAsked",
-    "Tool",
+    "Told",
     "decode_frame",
 ]

@@ -1,4 +1,4 @@
-"""The call lane: one tool call as ingress asks for it, and as policy hands it on."""
+"""The call lane: one request to a server as ingress asks for it, and as policy hands it on."""
 
 from enum import StrEnum
 from typing import ClassVar
@@ -6,6 +6,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.message import Message
+
+TOOLS_CALL = "tools/call"
+NOTHING = "{}"
 
 
 class Era(StrEnum):
@@ -16,7 +19,13 @@ class Era(StrEnum):
 
 
 class CallRequested(Message):
-    """An agent asks for a tool. Said by ingress and codemode, heard by policy.
+    """An agent asks a server for something. Said by ingress and codemode, heard by policy.
+
+    `method` is MCP's, and `tool` what it is about: a tool's or prompt's name, or a URI, as the
+    server knows it. `arguments` is raw JSON: the arguments of a tool or prompt, else the request's
+    params without `_meta`. `capabilities` is what the client declared, raw JSON; `extra` holds the
+    params beside these (`inputResponses`, `requestState`, `task`, foreign members of `_meta`) as
+    one raw JSON object, or is empty.
 
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -36,6 +45,10 @@ class CallRequested(Message):
     traceparent: str
     progress: bool = False
     parent_id: str = ""
+    method: str = TOOLS_CALL
+    capabilities: str = NOTHING
+    log_level: str = ""
+    extra: str = Field(default="", repr=False)
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
@@ -45,7 +58,7 @@ class CallRequested(Message):
 
 
 class CallAdmitted(Message):
-    """The same call, allowed, paid for and recorded. Said by policy only, heard by executor.
+    """The same request, allowed, paid for and recorded. Said by policy only, heard by executor.
 
     `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger holds
     anything for this call, so that its outcome must be settled.
@@ -65,6 +78,10 @@ class CallAdmitted(Message):
     traceparent: str
     progress: bool = False
     parent_id: str = ""
+    method: str = TOOLS_CALL
+    capabilities: str = NOTHING
+    log_level: str = ""
+    extra: str = Field(default="", repr=False)
     charge: int = 0
     reserved: bool = False
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
@@ -73,3 +90,16 @@ class CallAdmitted(Message):
     def subject(self) -> str:
         """Where this call is said."""
         return f"{self.SUBJECT}.{self.server}"
+
+
+class CallCancelled(Message):
+    """Whoever asked is gone, or says the answer is no longer wanted. Heard by every executor."""
+
+    SUBJECT: ClassVar[str] = "tb.cancel"
+
+    call_id: str
+
+    @property
+    def subject(self) -> str:
+        """Where this is said."""
+        return f"{self.SUBJECT}.{self.call_id}"

@@ -1,4 +1,4 @@
-"""What the executor publishes about each server: its state and its tools, in the KV bucket."""
+"""What the executor publishes about each server: its state and what it offers, in the KV bucket."""
 
 from enum import StrEnum
 from typing import Any
@@ -17,8 +17,8 @@ class ServerState(StrEnum):
     FAILED = "failed"  # never reached
 
 
-class Tool(Message):
-    """One tool: its name at the server, and its whole definition as the server sent it."""
+class Offered(Message):
+    """One thing a server offers, by its name or URI there, and its whole definition as sent."""
 
     name: str
     definition: dict[str, Any]
@@ -33,5 +33,9 @@ class Listing(Message):
     version: str = ""
     instructions: str = ""
     reason: str = ""
-    dropped: dict[str, str] = Field(default_factory=dict)  # tool name -> why it is not listed
-    tools: tuple[Tool, ...] = ()
+    capabilities: dict[str, Any] = Field(default_factory=dict)  # as the server declared them
+    dropped: dict[str, str] = Field(default_factory=dict)  # name -> why it is not listed
+    tools: tuple[Offered, ...] = ()
+    prompts: tuple[Offered, ...] = ()
+    resources: tuple[Offered, ...] = ()  # by URI
+    templates: tuple[Offered, ...] = ()  # by URI template

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from toolbus_common.contracts.calls import TOOLS_CALL
 from toolbus_common.contracts.message import Message
 
 
@@ -36,6 +37,7 @@ class CallFact(Fact):
     key: str = ""
     server: str
     tool: str
+    method: str = TOOLS_CALL
 
 
 class CallAllowed(CallFact):
@@ -74,10 +76,15 @@ class Outcome(CallFact):
 
 
 class CallCompleted(Outcome):
-    """The upstream answered; `is_error` when the tool itself reported an error."""
+    """The upstream answered; `is_error` when the tool itself reported an error.
+
+    `ending` is `complete`, `input_required` (the call goes on with the caller's answer, and costs
+    nothing yet) or `task` (the server goes on by itself).
+    """
 
     NAME: ClassVar[str] = "call.completed"
 
+    ending: str = "complete"
     is_error: bool = False
     result_bytes: int = 0
 

@@ -1,4 +1,4 @@
-"""The frames of one call's answer: any number of progress frames, then one ending."""
+"""The frames of one call's answer: any number of notifications, then one ending."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,18 @@ class Progressed:
 
 
 @dataclass(frozen=True, slots=True)
+class Notified:
+    """The upstream says something else about this call; `body` is the notification's raw params."""
+
+    method: str
+    body: bytes
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        return b"n%b\n%b" % (self.method.encode(), self.body)
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The result, as raw JSON already in the form the caller's era expects."""
 
@@ -27,6 +39,32 @@ class Answered:
     def encode(self) -> bytes:
         """The bytes on the wire."""
         return b"a" + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The server needs something of the caller first.
+
+    `body` is an `input_required` result (MCP 2026-07-28), whatever the eras on either side; the
+    caller answers with another call, whose `extra` has `inputResponses` and this `requestState`.
+    """
+
+    body: bytes
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        return b"q" + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The server goes on by itself: a `task` result, or the older `{"task": …}`."""
+
+    body: bytes
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        return b"t" + self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +78,9 @@ class Failed:
         return b"f" + msgspec.json.encode(self.error.as_data())
 
 
-Frame = Progressed | Answered | Failed
+Ending = Answered | Asked | Begun
+Told = Progressed | Notified
+Frame = Told | Ending | Failed
 
 
 def decode_frame(data: bytes) -> Frame:
@@ -48,8 +88,19 @@ def decode_frame(data: bytes) -> Frame:
     kind, body = data[:1], data[1:]
     if kind == b"a":
         return Answered(body)
-    if kind == b"p":
-        return Progressed(body)
     if kind == b"f":
         return Failed(ToolbusError.from_data(msgspec.json.decode(body)))
-    raise ValueError(f"unknown frame {kind!r}")
+    if kind == b"n":
+        method, _, params = body.partition(b"\n")
+        return Notified(method.decode(), params)
+    known = _OTHERS.get(kind)
+    if known is None:
+        raise ValueError(f"unknown frame {kind!r}")
+    return known(body)
+
+
+_OTHERS: dict[bytes, type[Progressed | Asked | Begun]] = {
+    b"p": Progressed,
+    b"q": Asked,
+    b"t": Begun,
+}

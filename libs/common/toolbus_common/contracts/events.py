@@ -1,0 +1,49 @@
+"""Passing words, on core NATS and kept nowhere: who is not there to hear them asks again anyway."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from toolbus_common.contracts.message import Message
+
+
+class ServerSaid(Message):
+    """A server's notification that belongs to no call. Said by executor, heard by every ingress.
+
+    `method` is MCP's, as `notifications/resources/updated`; `params` is raw JSON. Changes of lists
+    are not said here: the catalogue bucket tells them.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.event"
+    BODY: ClassVar[str | None] = "params"
+
+    server: str
+    method: str
+    params: bytes = Field(default=b"{}", exclude=True, repr=False)
+
+    @property
+    def subject(self) -> str:
+        """Where this is said."""
+        return f"{self.SUBJECT}.{self.server}"
+
+
+class SessionSaid(Message):
+    """Something one ingress replica heard about a session that another may hold a stream of.
+
+    `what` is `response` (the client's answer to a question of ours, `body` the JSON-RPC message),
+    `cancelled` (`about` is the raw id of the request), `subscribed` and `unsubscribed` (`about` is
+    a URI), or `ended`.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.session"
+    BODY: ClassVar[str | None] = "body"
+
+    session: str
+    what: str
+    about: str = ""
+    body: bytes = Field(default=b"", exclude=True, repr=False)
+
+    @property
+    def subject(self) -> str:
+        """Where this is said."""
+        return f"{self.SUBJECT}.{self.session}"
