@@ -9,7 +9,8 @@ from toolbus_common import health
 from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
 from toolbus_ingress import jsonrpc
-from toolbus_ingress.endpoint import Endpoint, Receive, Send
+from toolbus_ingress.endpoint import Endpoint, Receive
+from toolbus_ingress.eventstream import Send
 from toolbus_ingress.jsonrpc import Response
 
 log = logging.getLogger(__name__)

@@ -1,30 +1,21 @@
-"""The MCP endpoint: one POST in, one answer out; tool calls go to the bus, lists come from here."""
+"""The MCP endpoint: who asks, what it is, and who answers it."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from time import perf_counter, time
+from dataclasses import dataclass, field, replace
+from time import time
 from typing import Any
 
-from toolbus_common.asklane import VERSION as RELEASE
 from toolbus_common.bus import bus_down
-from toolbus_common.contracts import CallRequested, Era
-from toolbus_common.declared import Key
-from toolbus_common.errors import (
-    InvalidError,
-    OverloadedError,
-    ToolbusError,
-    UnauthorizedError,
-    UnknownToolError,
-)
-from toolbus_common.grants import split_name
-from toolbus_common.metrics import CALL_SECONDS, CALLS
+from toolbus_common.contracts import Era
+from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, proof_of
-from toolbus_common.trace import continued
 from toolbus_ingress import eras, jsonrpc, strictjson
+from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eras import Request, RuleBrokenError
+from toolbus_ingress.eventstream import Send
 from toolbus_ingress.guard import (
     Guard,
     Headers,
@@ -33,39 +24,32 @@ from toolbus_ingress.guard import (
     refused,
     too_large,
 )
+from toolbus_ingress.hub import Hub
 from toolbus_ingress.jsonrpc import Response
-from toolbus_ingress.listing import TTL_MS, Catalogue
-from toolbus_ingress.names import is_server_name, is_tool_name
-from toolbus_ingress.progress import ProgressStream
+from toolbus_ingress.listing import Catalogue
+from toolbus_ingress.local import SESSION, Local
+from toolbus_ingress.relay import Relay
+from toolbus_ingress.sessions import Session, Sessions
+from toolbus_ingress.subjects import RELAYED
 
 log = logging.getLogger(__name__)
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_OK = CALLS.labels("ok")
-_SERVER_INFO = {"name": "toolbus", "version": RELEASE}
-_CAPABILITIES: dict[str, Any] = {"tools": {}}
-_INSTRUCTIONS = (
-    "Tools of several servers behind one gateway; each is named server__tool. "
-    "Calls are checked, priced and recorded; a refusal says what to do about it."
-)
 _ACCEPTED = Response(202, b"")
+_ENDED = Response(204, b"")
+_MODERN = tuple(version.encode() for version in eras.MODERN)
 _NOT_ALLOWED = Response(
     405,
-    jsonrpc.error(405, jsonrpc.INVALID_REQUEST, "This endpoint answers POST only.").body,
+    jsonrpc.error(
+        405, jsonrpc.INVALID_REQUEST, "This endpoint answers POST; GET and DELETE need a session."
+    ).body,
     ((b"allow", b"POST"),),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whoever holds the key. `server` is set on an endpoint of one server."""
-
-    proof: str
-    name: str
-    key: Key
-    server: str
+_NO_METHOD = jsonrpc.error(400, jsonrpc.INVALID_REQUEST, "The request names no method.")
+_NO_SESSION = jsonrpc.error(
+    404, jsonrpc.INVALID_REQUEST, "This session has ended or is not yours; initialize a new one."
+)
 
 
 @dataclass(slots=True)
@@ -76,9 +60,12 @@ class Endpoint:
     guard: Guard
     directory: Directory
     catalogue: Catalogue
+    sessions: Sessions
+    relay: Relay
+    local: Local
+    hub: Hub
     largest_body: int
     body_timeout: float
-    call_timeout: float
     most_in_flight: int
     _in_flight: int = field(default=0)
 
@@ -106,10 +93,14 @@ class Endpoint:
     ) -> Response | None:
         headers = self.guard.headers(scope)
         if scope["method"] != "POST":
-            return _NOT_ALLOWED
+            if SESSION not in headers or scope["method"] not in ("GET", "DELETE"):
+                return _NOT_ALLOWED
+            visit = Visit(self._authenticate(headers, server), headers, scope, send)
+            return await self._session_itself(scope["method"], visit)
         check_post(headers, self.largest_body)
         caller = self._authenticate(headers, server)
-        return await self._dispatch(caller, await self._read(receive), headers, send)
+        body = await self._read(receive)
+        return await self._dispatch(Visit(caller, headers, scope, send), body)
 
     def _authenticate(self, headers: Headers, server: str) -> Caller:
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
@@ -147,91 +138,73 @@ class Endpoint:
             raise refused("slow", 408, "The body took too long; send it at once.") from error
         return b"".join(parts)
 
-    async def _dispatch(
-        self, caller: Caller, body: bytes, headers: Headers, send: Send
-    ) -> Response | None:
-        try:
-            message = strictjson.parse(body)
-        except strictjson.StrictJSONError as error:
-            raise RuleBrokenError(
-                jsonrpc.error(400, jsonrpc.PARSE_ERROR, f"Parse error: {error}.")
-            ) from error
+    async def _session_itself(self, verb: str, visit: Visit) -> Response | None:
+        """Serve GET, a session's stream, and DELETE, its end."""
+        session = self._session(visit)
+        if verb == "DELETE":
+            self.sessions.end(session)
+            return _ENDED
+        if not visit.takes_events:
+            raise refused("accept", 406, "The answer is text/event-stream: accept it.")
+        if self.hub.full:
+            raise OverloadedError("Too many streams are open; retry later.")
+        await self.hub.follow_session(replace(visit, session=session))
+        return None
+
+    def _session(self, visit: Visit) -> Session:
+        session = self.sessions.find(visit.headers[SESSION], visit.caller.proof)
+        if session is None:
+            raise RuleBrokenError(_NO_SESSION)
+        return session
+
+    async def _dispatch(self, visit: Visit, body: bytes) -> Response | None:
+        message = _parsed(body)
         request_id = _request_id(message)
-        if not request_id and isinstance(message, dict) and "method" not in message:
-            # A posted response: nothing of ours asks legacy clients yet, so it answers nothing.
-            return _ACCEPTED if headers.get(b"mcp-protocol-version") not in _MODERN else _NO_METHOD
-        request = eras.read(message, request_id, headers)
+        if request_id and "method" not in message:
+            return self._take_response(visit, body)
+        request = eras.read(message, request_id, visit.headers)
+        if (
+            SESSION in visit.headers
+            and request.era is Era.LEGACY
+            and request.method != "initialize"
+        ):
+            visit = replace(visit, session=self._session(visit))
         if not request.id:
+            self._take_notification(visit, request)
             return _ACCEPTED
-        if request.method == "tools/call":
-            return await self._call(caller, request, headers, send)
-        return self._local(caller, request)
+        return await self._respond(visit, request)
 
-    def _local(self, caller: Caller, request: Request) -> Response:
-        """What needs nobody else."""
-        if request.method == "tools/list":
-            body = self.catalogue.tools(caller.name, caller.key, caller.server, request.era)
-            return jsonrpc.result(request.id, body)
-        told: dict[str, Any] | None = None
-        if request.era is Era.MODERN:
-            told = _discover() if request.method == "server/discover" else None
-        elif request.method == "initialize":
-            told = _initialize(request)
-        elif request.method == "ping":
-            told = {}
-        if told is None:
-            status = 404 if request.era is Era.MODERN else 200
-            sentence = f"Method not found: {request.method[:128]}"
-            return jsonrpc.error(status, jsonrpc.METHOD_NOT_FOUND, sentence, request_id=request.id)
-        return jsonrpc.result(request.id, strictjson.dump(told))
+    async def _respond(self, visit: Visit, request: Request) -> Response | None:
+        if request.method in RELAYED:
+            return await self.relay.answer(visit, request)
+        if request.method == "subscriptions/listen" and request.era is Era.MODERN:
+            if self.hub.full:
+                raise OverloadedError("Too many streams are open; retry later.")
+            await self.hub.follow_subscription(visit, request)
+            return None
+        return await self.local.answer(visit, request)
 
-    async def _call(
-        self, caller: Caller, request: Request, headers: Headers, send: Send
-    ) -> Response | None:
-        began = perf_counter()
-        call_id = self.room.calls.new_call_id()
-        try:
-            call = self._request(caller, request, headers, call_id)
-            if call.progress:
-                stream = ProgressStream(send, request.id, request.meta["progressToken"])
-                answer = await stream.follow(self.room.calls, call)
-            else:
-                answer = jsonrpc.result(request.id, (await self.room.calls.ask(call)).body)
-            _OK.inc()
-        except ToolbusError as error:
-            CALLS.labels(error.code).inc()
-            answer = jsonrpc.failure(error, request.id, call_id)
-        CALL_SECONDS.observe(perf_counter() - began)
-        return answer
+    def _take_response(self, visit: Visit, body: bytes) -> Response:
+        """A client's answer to a question of ours, which another replica may have asked."""
+        if SESSION not in visit.headers or visit.headers.get(b"mcp-protocol-version") in _MODERN:
+            raise RuleBrokenError(_NO_METHOD)
+        self.sessions.tell(self._session(visit), "response", "", body)
+        return _ACCEPTED
 
-    def _request(
-        self, caller: Caller, request: Request, headers: Headers, call_id: str
-    ) -> CallRequested:
-        name, arguments = request.params.get("name"), request.params.get("arguments", {})
-        if not isinstance(name, str) or not isinstance(arguments, dict):
-            raise InvalidError("tools/call needs a name (a string) and arguments (an object).")
-        server, tool = (caller.server, name) if caller.server else split_name(name)
-        if not is_server_name(server) or not is_tool_name(tool):
-            raise UnknownToolError.named(name[:128])
-        meta = request.meta
-        parent = meta.get("traceparent") or headers.get(b"traceparent", b"").decode("latin-1")
-        return CallRequested(
-            call_id=call_id,
-            reply_to=self.room.calls.address(call_id),
-            server=server,
-            tool=tool,
-            proof=caller.proof,
-            era=request.era,
-            deadline=time() + self.call_timeout,
-            traceparent=continued(parent if isinstance(parent, str) else ""),
-            progress=isinstance(meta.get("progressToken"), str | int)
-            and b"text/event-stream" in headers.get(b"accept", b""),
-            arguments=strictjson.dump(arguments),
-        )
+    def _take_notification(self, visit: Visit, request: Request) -> None:
+        if request.method == "notifications/cancelled" and visit.session is not None:
+            about = request.params.get("requestId")
+            if isinstance(about, str | int):
+                self.sessions.tell(visit.session, "cancelled", strictjson.dump(about).decode())
 
 
-_MODERN = tuple(version.encode() for version in eras.MODERN)
-_NO_METHOD = jsonrpc.error(400, jsonrpc.INVALID_REQUEST, "The request names no method.")
+def _parsed(body: bytes) -> Any:
+    try:
+        return strictjson.parse(body)
+    except strictjson.StrictJSONError as error:
+        raise RuleBrokenError(
+            jsonrpc.error(400, jsonrpc.PARSE_ERROR, f"Parse error: {error}.")
+        ) from error
 
 
 def _request_id(message: Any) -> bytes:
@@ -243,28 +216,6 @@ def _request_id(message: Any) -> bytes:
         sentence = "The id must be a string or an integer."
         raise RuleBrokenError(jsonrpc.error(400, jsonrpc.INVALID_REQUEST, sentence))
     return strictjson.dump(request_id)
-
-
-def _discover() -> dict[str, Any]:
-    return {
-        "resultType": "complete",
-        "supportedVersions": list(eras.MODERN),
-        "capabilities": _CAPABILITIES,
-        "instructions": _INSTRUCTIONS,
-        "ttlMs": TTL_MS,
-        "cacheScope": "private",
-        "_meta": {"io.modelcontextprotocol/serverInfo": _SERVER_INFO},
-    }
-
-
-def _initialize(request: Request) -> dict[str, Any]:
-    asked = request.params.get("protocolVersion")
-    return {
-        "protocolVersion": asked if asked in eras.LEGACY else eras.LEGACY[0],
-        "capabilities": _CAPABILITIES,
-        "serverInfo": _SERVER_INFO,
-        "instructions": _INSTRUCTIONS,
-    }
 
 
 def _unauthorized(error: UnauthorizedError, *, sent: bool) -> Response:

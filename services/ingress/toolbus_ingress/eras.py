@@ -25,7 +25,14 @@ VERSION = META + "protocolVersion"
 CAPABILITIES = META + "clientCapabilities"
 
 # Methods whose subject is repeated in the header Mcp-Name, and the parameter that holds it.
-_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_NAMED = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 _SENTINEL, _SENTINEL_END = "=?base64?", "?="
 
 
@@ -143,6 +150,18 @@ def decoded(value: bytes) -> str:
         return base64.b64decode(inner, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return text
+
+
+def mismatched(header: str, request_id: bytes) -> RuleBrokenError:
+    """The refusal of a header that does not repeat the argument it stands for."""
+    sentence = f"The header {header} must repeat the argument it stands for."
+    return _broken(HEADER_MISMATCH, sentence, request_id)
+
+
+def repeated(request_id: bytes) -> RuleBrokenError:
+    """The refusal of an id that another request of the session still uses."""
+    sentence = "A request with this id is under way in this session; give each its own."
+    return _broken(INVALID_REQUEST, sentence, request_id)
 
 
 def _mismatch(header: str, told: str, meant: str, request_id: bytes) -> RuleBrokenError:

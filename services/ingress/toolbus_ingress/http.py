@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from toolbus_common.errors import UnavailableError
 from toolbus_common.metrics import REFUSED_REQUESTS
+from toolbus_ingress.eventstream import GONE
 from toolbus_ingress.guard import LARGEST_HEAD
 
 HEAD_SECONDS = 10.0
@@ -76,8 +77,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and tell whoever works for this client that it is gone."""
         self._stop_clock()
+        scope: Any = getattr(self, "scope", None)
+        gone = scope.pop(GONE, None) if scope else None
+        if gone is not None:
+            gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -13,7 +13,9 @@ METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 HEADER_MISMATCH = -32020  # MCP 2026-07-28
+MISSING_CAPABILITY = -32021  # MCP 2026-07-28
 UNSUPPORTED_VERSION = -32022  # MCP 2026-07-28
+NO_RESOURCE = -32002  # until MCP 2025-11-25
 
 OK = 200
 BAD_REQUEST = 400
@@ -40,6 +42,8 @@ _CODES: dict[str, tuple[int, int]] = {
     "upstream_dead": (-31022, OK),
     "breaker_open": (-31023, OK),
     "upstream_fault": (-31024, OK),
+    "upstream_refused": (-31025, OK),
+    "cancelled": (-31026, OK),
     "outcome_unknown": (-31030, OK),
 }
 

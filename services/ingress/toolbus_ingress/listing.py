@@ -1,28 +1,43 @@
 """What a key sees: lists answered from snapshots, encoded once per key and kept until a change."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
 from toolbus_common.bus import Change
-from toolbus_common.contracts import Era, Listing
+from toolbus_common.contracts import Era, Listing, Offered
 from toolbus_common.declared import Key
 from toolbus_common.grants import full_name, granted
 from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_ingress.names import Names
+from toolbus_ingress.uris import Shelves
 
 TTL_MS = 5_000  # how long a client may keep a list; changes reach us within milliseconds
 
+# A method that lists: the field of a listing it shows, and the member of its result.
+LISTS = {
+    "tools/list": ("tools", "tools"),
+    "prompts/list": ("prompts", "prompts"),
+    "resources/list": ("resources", "resources"),
+    "resources/templates/list": ("templates", "resourceTemplates"),
+}
+EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")  # what can be routed
+
 
 class Catalogue:
-    """The tools of every server, and each key's view of them as ready JSON."""
+    """Everything every server offers, and each key's view of it as ready JSON."""
 
-    MOST_KEPT = 2_000
+    MOST_KEPT = 8_000
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
-        self._kept: dict[tuple[str, str, Era], bytes] = {}
-        directory.on_change.append(self._forget)
+        self._kept: dict[tuple[str, str, Era, str], bytes] = {}
+        self.names = Names()
+        self.shelves = Shelves()
+        self.on_change: list[Callable[[], None]] = []
+        directory.on_change.append(self._declared_anew)
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the catalogue bucket."""
@@ -32,43 +47,143 @@ class Catalogue:
             self._listings.pop(change.key, None)
         else:
             self._listings[change.key] = Listing.decode(change.value)
-        self._kept.clear()
+        self._changed()
 
-    def tools(self, name: str, key: Key, server: str, era: Era) -> bytes:
-        """The result of tools/list, for all servers (`server` empty) or for one."""
-        wanted = (name, server, era)
+    def listed(self, method: str, name: str, key: Key, server: str, era: Era) -> bytes:
+        """The result of a list method, for all servers (`server` empty) or for one."""
+        wanted = (name, server, era, method)
         kept = self._kept.get(wanted)
         if kept is None:
             if len(self._kept) >= self.MOST_KEPT:
                 self._kept.clear()
-            kept = self._kept[wanted] = _encoded(self._visible(key, server), era)
+            kept = self._kept[wanted] = self._encoded(method, key, server, era)
         return kept
 
     def serves(self, server: str) -> bool:
         """Whether a server of that name is declared."""
         return server in self._directory.now.declaration.servers
 
-    def _visible(self, key: Key, server: str) -> list[dict[str, Any]]:
-        declared = self._directory.now.declaration
-        team = declared.teams.get(key.team)
-        bounds = [key.tools] + ([team.tools] if team and team.tools is not None else [])
-        shown = []
+    def definition(self, server: str, tool: str) -> dict[str, Any] | None:
+        """A tool's definition as its server sent it."""
+        listing = self._listings.get(server)
+        found = (each.definition for each in listing.tools if each.name == tool) if listing else ()
+        return next(iter(found), None)
+
+    def visible(self, key: Key, server: str) -> list[Listing]:
+        """The listings of which this key may see anything, in the order of their names."""
+        return [
+            listing
+            for owner, listing in sorted(self._listings.items())
+            if self.serves(owner) and server in ("", owner) and self._sees_any(key, listing)
+        ]
+
+    def sees(self, key: Key, server: str, name: str) -> bool:
+        """Whether the key's grants, and its team's, cover a name or URI of a server."""
+        wanted = full_name(server, name)
+        return all(granted(patterns, wanted) for patterns in self._bounds(key))
+
+    def owner_of(self, key: Key, server: str, uri: str) -> tuple[str, str] | None:
+        """The server of a URI as this key sees it, and the URI there; None when nobody has it."""
+        if server:
+            return server, uri
+        for owner, known in self.shelves.owners(uri):
+            if self.serves(owner) and self.sees(key, owner, known):
+                return owner, known
+        return None
+
+    def _encoded(self, method: str, key: Key, server: str, era: Era) -> bytes:
+        kind, member = LISTS[method]
+        shown = [
+            self._shown(kind, owner, offered, era, bare=bool(server))
+            for owner, offered in self._offered(kind, key, server)
+        ]
+        order = "name" if kind in ("tools", "prompts") else "uri"
+        shown.sort(key=lambda each: str(each.get(order) or each.get("uriTemplate")))
+        result: dict[str, Any] = {member: shown}
+        if era is Era.MODERN:
+            # Each key has its own view, so no cache may share it.
+            result |= {"resultType": "complete", "ttlMs": TTL_MS, "cacheScope": "private"}
+        return msgspec.json.encode(result)
+
+    def _offered(self, kind: str, key: Key, server: str) -> Iterator[tuple[str, Offered]]:
+        bounds = self._bounds(key)
         for owner in sorted(self._listings):
-            if owner not in declared.servers or (server and owner != server):
+            if not self.serves(owner) or server not in ("", owner):
                 continue
-            for tool in self._listings[owner].tools:
-                name = full_name(owner, tool.name)
+            for offered in getattr(self._listings[owner], kind):
+                name = full_name(owner, offered.name)
                 if all(granted(patterns, name) for patterns in bounds):
-                    shown.append({**tool.definition, "name": tool.name if server else name})
-        return sorted(shown, key=lambda definition: str(definition["name"]))
+                    yield owner, offered
 
-    def _forget(self, _snapshot: Snapshot) -> None:
+    def _shown(
+        self, kind: str, owner: str, offered: Offered, era: Era, *, bare: bool
+    ) -> dict[str, Any]:
+        """A definition as it was sent, but for what is the gateway's or not of this era."""
+        shown = dict(offered.definition)
+        if kind in ("tools", "prompts"):
+            shown["name"] = offered.name if bare else self.names.shown(owner, offered.name)
+        elif kind == "resources" and not bare:
+            shown["uri"] = self.shelves.shown(owner, offered.name)
+        if era is Era.MODERN:
+            shown.pop("execution", None)
+        elif kind == "tools" and not _is_object(shown.get("outputSchema")):
+            shown.pop("outputSchema", None)
+        return shown
+
+    def _bounds(self, key: Key) -> list[tuple[str, ...]]:
+        team = self._directory.now.declaration.teams.get(key.team)
+        return [key.tools] + ([team.tools] if team and team.tools is not None else [])
+
+    def _sees_any(self, key: Key, listing: Listing) -> bool:
+        return any(
+            self.sees(key, listing.server, offered.name)
+            for kind, _ in LISTS.values()
+            for offered in getattr(listing, kind)
+        )
+
+    def _changed(self) -> None:
         self._kept.clear()
+        self.names = Names(self._listings.values())
+        self.shelves = Shelves(self._listings.values())
+        for callback in self.on_change:
+            callback()
+
+    def _declared_anew(self, _snapshot: Snapshot) -> None:
+        self._kept.clear()
+        for callback in self.on_change:
+            callback()
 
 
-def _encoded(tools: list[dict[str, Any]], era: Era) -> bytes:
-    result: dict[str, Any] = {"tools": tools}
-    if era is Era.MODERN:
-        # Each key has its own view, so no cache may share it.
-        result |= {"resultType": "complete", "ttlMs": TTL_MS, "cacheScope": "private"}
-    return msgspec.json.encode(result)
+def capabilities(listings: list[Listing], era: Era) -> dict[str, Any]:
+    """What is told to be there: what at least one of these servers declared, and we can route."""
+    declared: dict[str, Any] = {}
+    for listing in listings:
+        declared = {**listing.capabilities, **declared}
+    told: dict[str, Any] = {"tools": {"listChanged": True}}
+    if "prompts" in declared:
+        told["prompts"] = {"listChanged": True}
+    if "resources" in declared:
+        told["resources"] = {"listChanged": True, "subscribe": True}
+    for name in ("completions", "logging"):
+        if name in declared:
+            told[name] = {}
+    extensions = _extensions(listings)
+    if era is Era.MODERN and extensions:
+        told["extensions"] = extensions
+    if era is Era.LEGACY and any(listing.era == "legacy" for listing in listings):
+        told |= {name: declared[name] for name in ("tasks",) if name in declared}
+    return told
+
+
+def _extensions(listings: list[Listing]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for listing in listings:
+        extensions = listing.capabilities.get("extensions")
+        if isinstance(extensions, dict):
+            found |= {name: extensions[name] for name in EXTENSIONS if name in extensions}
+    return found
+
+
+def _is_object(schema: Any) -> bool:
+    """Whether a schema is of the only kind revisions before 2026-07-28 allow for results."""
+    return isinstance(schema, dict) and schema.get("type") == "object"

@@ -1,21 +1,30 @@
 """The ingress room: the edge, where HTTP becomes calls on the bus and back.
 
-hears   the frames of its calls; the buckets tb_config and tb_catalogue
-says    CallRequested
-owns    nothing: any replica serves any request
+hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
+        tb_config and tb_catalogue
+says    CallRequested, CallCancelled, SessionSaid
+owns    nothing but the streams open to it: any replica serves any request
 """
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from toolbus_common.contracts import ServerSaid, SessionSaid
 from toolbus_common.exchange import Exchange
 from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_ingress.app import App
+from toolbus_ingress.asking import Questions
 from toolbus_ingress.endpoint import Endpoint
 from toolbus_ingress.guard import Guard
 from toolbus_ingress.http import listening
+from toolbus_ingress.hub import Hub
 from toolbus_ingress.listing import Catalogue
+from toolbus_ingress.local import Local
+from toolbus_ingress.relay import Relay
+from toolbus_ingress.seal import Seal, load_key
+from toolbus_ingress.sessions import Session, Sessions
 from toolbus_ingress.settings import Settings
 
 
@@ -27,23 +36,57 @@ def build(exchange: Exchange) -> Room:
     catalogue = Catalogue(directory)
     room.watches(CONFIG)(directory.hear)
     room.watches(CATALOGUE)(catalogue.hear)
+    seal = Seal(load_key(settings.seal_key))
+    questions = Questions()
+    relay = Relay(room, catalogue, seal, questions, settings.call_timeout)
+    hub = Hub(catalogue, relay)
+    sessions = _sessions(room, seal, questions, relay)
     endpoint = Endpoint(
         room=room,
         guard=Guard(_names(settings.allowed_hosts), _names(settings.allowed_origins)),
         directory=directory,
         catalogue=catalogue,
+        sessions=sessions,
+        relay=relay,
+        local=Local(catalogue, sessions, relay),
+        hub=hub,
         largest_body=settings.largest_body,
         body_timeout=settings.body_timeout,
-        call_timeout=settings.call_timeout,
         most_in_flight=settings.most_in_flight,
     )
     app = App(endpoint, lambda: [room])
 
-    def listens() -> AbstractAsyncContextManager[None]:
-        return listening(app, settings.http_host, settings.http_port)
+    @asynccontextmanager
+    async def open_to_clients() -> AsyncIterator[None]:
+        await room.bus.subscribe(
+            f"{ServerSaid.SUBJECT}.*", lambda data, *_: hub.hear(ServerSaid.decode(data))
+        )
+        await room.bus.subscribe(
+            f"{SessionSaid.SUBJECT}.*", lambda data, *_: sessions.hear(SessionSaid.decode(data))
+        )
+        async with listening(app, settings.http_host, settings.http_port):
+            try:
+                yield
+            finally:
+                hub.close()  # a stream would else keep the server from ending
 
-    room.needs(listens)
+    room.needs(open_to_clients)
     return room
+
+
+def _sessions(room: Room, seal: Seal, questions: Questions, relay: Relay) -> Sessions:
+    def say(said: SessionSaid) -> None:
+        room.spawn(room.bus.publish(said.subject, said.encode()))
+
+    def cancel(session: Session, request_id: bytes) -> None:
+        call_id = session.in_flight.get(request_id)
+        if call_id is not None:
+            room.spawn(relay.cancel(call_id))
+
+    sessions = Sessions(seal, say)
+    sessions.on_response = questions.heard
+    sessions.on_cancelled = cancel
+    return sessions
 
 
 def _names(listed: str) -> frozenset[str]:

@@ -1,5 +1,7 @@
 """What ingress is told by its environment."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from toolbus_common.settings import Settings as CommonSettings
@@ -10,7 +12,9 @@ class Settings(CommonSettings):
 
     `allowed_hosts` and `allowed_origins` are comma-separated; an entry without a port covers
     every port. Sizes are bytes, times seconds. `call_timeout` is every call's deadline;
-    `body_timeout` bounds how long a client may take to send a request.
+    `body_timeout` bounds how long a client may take to send a request. `seal_key_file` holds the
+    32 bytes that seal what clients carry (sessions, states, tasks); empty: `<state_dir>/seal.key`.
+    Replicas on several machines need the same file.
     """
 
     http_host: str = "127.0.0.1"
@@ -20,4 +24,10 @@ class Settings(CommonSettings):
     largest_body: int = Field(default=4 * 1024 * 1024, le=7 * 1024 * 1024)
     body_timeout: float = Field(default=10.0, gt=0)
     call_timeout: float = Field(default=60.0, gt=0)
+    seal_key_file: str = ""
     most_in_flight: int = Field(default=2048, ge=1)
+
+    @property
+    def seal_key(self) -> Path:
+        """Where the key is."""
+        return Path(self.seal_key_file or self.state_dir / "seal.key")

@@ -1,0 +1,86 @@
+"""Questions to clients of the handshake eras: sent on the stream of a call, answered by a POST."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from toolbus_common.errors import InvalidError
+from toolbus_ingress.sessions import Session
+
+PATIENCE = 300.0  # seconds a person has to answer
+MOST_ROUNDS = 32  # of questions within one call
+
+_NEEDS = {
+    "elicitation/create": "elicitation",
+    "sampling/createMessage": "sampling",
+    "roots/list": "roots",
+}
+
+
+class Questions:
+    """What this replica waits to hear from clients, by the id it asked under."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
+
+    def heard(self, sid: str, body: bytes) -> None:
+        """Take a client's answer, if it was asked for here and in this session."""
+        message = msgspec.json.decode(body)
+        sid_asked, answer = self._waiting.get(str(message.get("id")), ("", None))
+        if answer is not None and sid_asked == sid and not answer.done():
+            answer.set_result(message)
+
+    @asynccontextmanager
+    async def asking(self, sid: str) -> AsyncIterator[tuple[str, asyncio.Future[dict[str, Any]]]]:
+        """An id to ask under, and the answer to come."""
+        number = f"toolbus-{secrets.token_hex(8)}"
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = sid, answer
+        try:
+            yield number, answer
+        finally:
+            del self._waiting[number]
+
+
+def question(number: str, asked: Any, session: Session) -> bytes:
+    """One entry of `inputRequests` as a request of the handshake eras.
+
+    Raises:
+        InvalidError: the client did not declare that it can be asked this.
+
+    """
+    method = asked.get("method") if isinstance(asked, dict) else None
+    params = asked.get("params") if isinstance(asked, dict) else None
+    if method not in _NEEDS:
+        raise InvalidError("The server asks for something that this gateway cannot pass on.")
+    params = dict(params) if isinstance(params, dict) else {}
+    if not session.can(_NEEDS[method]):
+        raise InvalidError(
+            f"The server asks for {_NEEDS[method]}, which this client did not declare; use a "
+            "client that offers it, or give the tool all it needs."
+        )
+    if params.get("mode") == "url":
+        if not session.can("elicitation", "url"):
+            raise InvalidError(
+                f"The server asks to open a page, which this client cannot do. Open "
+                f"{params.get('url')} yourself, then retry."
+            )
+        params.setdefault("elicitationId", number)
+    elif params.get("mode") == "form" and session.claims.version < "2025-11-25":
+        del params["mode"]
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+
+
+def answer_of(message: dict[str, Any], method: str) -> Any:
+    """A client's answer as an entry of `inputResponses`. Raises `InvalidError` for a refusal."""
+    if isinstance(message.get("result"), dict):
+        return message["result"]
+    if method == "elicitation/create":
+        return {"action": "cancel"}
+    error = message.get("error")
+    sentence = error.get("message") if isinstance(error, dict) else "no reason given"
+    raise InvalidError(f"The client refused what the server asked of it: {str(sentence)[:300]}")

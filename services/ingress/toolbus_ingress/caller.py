@@ -1,0 +1,36 @@
+"""Who asks, and what surrounds one HTTP request: the key, the session, the way back."""
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolbus_common.declared import Key
+from toolbus_ingress.eventstream import Send
+from toolbus_ingress.guard import Headers
+from toolbus_ingress.sessions import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever holds the key. `server` is set on an endpoint of one server."""
+
+    proof: str
+    name: str
+    key: Key
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One HTTP request by a caller; `session` only in the eras with a handshake."""
+
+    caller: Caller
+    headers: Headers
+    scope: MutableMapping[str, Any]
+    send: Send
+    session: Session | None = None
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the answer may be an event stream."""
+        return b"text/event-stream" in self.headers.get(b"accept", b"")

@@ -1,0 +1,123 @@
+"""One call with more than an answer: what is told on the way, and what the server asks back."""
+
+import asyncio
+from time import time
+from typing import Any
+
+import msgspec
+
+from toolbus_common.calllane import CallLane
+from toolbus_common.contracts import Asked, CallRequested, Ending, Era, Progressed, Told
+from toolbus_common.errors import InvalidError
+from toolbus_ingress import strictjson
+from toolbus_ingress.asking import MOST_ROUNDS, PATIENCE, Questions, answer_of, question
+from toolbus_ingress.caller import Visit
+from toolbus_ingress.eras import Request
+from toolbus_ingress.eventstream import EventStream, Mailbox
+from toolbus_ingress.jsonrpc import Response
+
+MOST_WAITING = 256  # notifications a slow reader may be behind
+
+
+class Conversation:
+    """A call whose answer may become an event stream."""
+
+    def __init__(
+        self, lane: CallLane, questions: Questions, visit: Visit, request: Request
+    ) -> None:
+        self._lane = lane
+        self._questions = questions
+        self._visit = visit
+        self._request = request
+        self._token = strictjson.dump(request.meta.get("progressToken"))
+        self._stream = EventStream(visit.send)
+        self._seconds = 0.0  # what each round may take; a person's time is not counted
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was streamed, so that the end must be too."""
+        return self._stream.begun
+
+    async def hold(self, call: CallRequested) -> Ending:
+        """Make the call; in the eras with a handshake, ask the client whatever is asked of it.
+
+        Raises:
+            ToolbusError: the call failed.
+
+        """
+        first, self._seconds = call.call_id, call.deadline - time()
+        for _ in range(MOST_ROUNDS):
+            ending = await self._ask(call)
+            if not isinstance(ending, Asked) or self._request.era is Era.MODERN:
+                return ending
+            call = self._again(call, await self._answers(ending.body), first)
+        raise InvalidError("The server keeps asking, and never comes to an answer.")
+
+    async def end(self, answer: Response) -> Response | None:
+        """The answer, on the stream if there is one."""
+        if not self.begun:
+            return answer
+        await self._stream.event(answer.body, more=False)
+        return None
+
+    async def _ask(self, call: CallRequested) -> Ending:
+        mail = Mailbox(MOST_WAITING)
+        ending = asyncio.ensure_future(
+            self._lane.ask(call, lambda told: mail.put(self._message(told)))
+        )
+        ending.add_done_callback(lambda _: mail.close())
+        while (message := await mail.get()) is not None:
+            await self._stream.event(message)
+        return ending.result()
+
+    def _message(self, told: Told) -> bytes:
+        if not isinstance(told, Progressed):
+            return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (
+                strictjson.dump(told.method), told.body,
+            )  # fmt: skip
+        params = msgspec.json.decode(told.body, type=dict[str, msgspec.Raw])
+        params["progressToken"] = msgspec.Raw(self._token)
+        return b'{"jsonrpc":"2.0","method":"notifications/progress","params":%b}' % (
+            msgspec.json.encode(params)
+        )
+
+    async def _answers(self, body: bytes) -> dict[str, Any]:
+        """Put every question to the client at once; the params of the next round."""
+        asked = msgspec.json.decode(body)
+        requests = asked.get("inputRequests") or {}
+        found = await asyncio.gather(*(self._put(each) for each in requests.values()))
+        told: dict[str, Any] = {"inputResponses": dict(zip(requests, found, strict=True))}
+        if "requestState" in asked:
+            told["requestState"] = asked["requestState"]
+        return told
+
+    async def _put(self, asked: Any) -> Any:
+        session = self._visit.session
+        if session is None:
+            raise InvalidError("The server asks its caller something, which needs a session.")
+        async with self._questions.asking(session.sid) as (number, answer):
+            await self._stream.event(question(number, asked, session))
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    return answer_of(await answer, asked["method"])
+            except TimeoutError as error:
+                raise InvalidError(f"The client did not answer within {PATIENCE:g} s.") from error
+
+    def _again(self, call: CallRequested, told: dict[str, Any], first: str) -> CallRequested:
+        """The next round: a call of its own, with the time the first one had."""
+        extra = (msgspec.json.decode(call.extra) if call.extra else {}) | told
+        if "requestState" not in told:
+            extra.pop("requestState", None)
+        call_id = self._lane.new_call_id()
+        session = self._visit.session
+        if session is not None:
+            session.in_flight[self._request.id] = call_id
+        return call.model_copy(
+            update={
+                "call_id": call_id,
+                "reply_to": self._lane.address(call_id),
+                "parent_id": first,
+                "deadline": time() + self._seconds,
+                "extra": strictjson.dump(extra).decode(),
+            }
+        )

@@ -1,0 +1,188 @@
+"""Notifications that belong to no call: brought to every open stream that wants them."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from toolbus_common.contracts import Era, ServerSaid
+from toolbus_common.errors import ToolbusError
+from toolbus_ingress import strictjson
+from toolbus_ingress.caller import Visit
+from toolbus_ingress.eras import META, Request
+from toolbus_ingress.eventstream import GONE, EventStream, Mailbox
+from toolbus_ingress.listing import LISTS, Catalogue
+from toolbus_ingress.relay import Relay
+
+MOST_WAITING = 1000
+MOST_STREAMS = 10_000
+MOST_URIS = 1000
+KEEP_ALIVE_SECONDS = 15.0
+RENEW_SECONDS = 300.0  # servers' subscriptions are leased to those who still listen
+SETTLE_SECONDS = 0.05  # changes come in bursts
+
+_CHANGED = {
+    "toolsListChanged": ("tools/list",),
+    "promptsListChanged": ("prompts/list",),
+    "resourcesListChanged": ("resources/list", "resources/templates/list"),
+}
+_UPDATED = "notifications/resources/updated"
+
+
+@dataclass(eq=False, slots=True)
+class Listener:
+    """One open stream. `mark` is the raw id every frame of a modern subscription repeats."""
+
+    visit: Visit
+    era: Era
+    kinds: tuple[str, ...]
+    uris: set[str]
+    mark: bytes = b""
+    mail: Mailbox = field(default_factory=lambda: Mailbox(MOST_WAITING))
+    seen: dict[str, bytes] = field(default_factory=dict)
+
+    def tell(self, method: str, params: dict[str, Any]) -> None:
+        """Put a notification on its way."""
+        self.mail.put(_notification(method, params, self.mark))
+
+
+class Hub:
+    """The open streams of this replica."""
+
+    def __init__(self, catalogue: Catalogue, relay: Relay) -> None:
+        self._catalogue = catalogue
+        self._relay = relay
+        self._listeners: set[Listener] = set()
+        self._comparison: asyncio.TimerHandle | None = None
+        catalogue.on_change.append(self._compare_soon)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more streams are taken."""
+        return len(self._listeners) >= MOST_STREAMS
+
+    async def follow_session(self, visit: Visit) -> None:
+        """Serve the GET stream of a session (2025-03-26 to 2025-11-25)."""
+        assert visit.session is not None  # noqa: S101 - the endpoint has found it
+        listener = Listener(visit, Era.LEGACY, tuple(_CHANGED), visit.session.uris)
+        stream = EventStream(visit.send)
+        await stream.begin()
+        await self._serve(listener, stream, Request(b"", "", {}, Era.LEGACY))
+        await stream.end()
+
+    async def follow_subscription(self, visit: Visit, request: Request) -> None:
+        """Serve subscriptions/listen (MCP 2026-07-28): acknowledge, tell, and end with a result."""
+        wanted = request.params.get("notifications")
+        wanted = wanted if isinstance(wanted, dict) else {}
+        uris = await self._subscribed(visit, request, wanted.get("resourceSubscriptions"))
+        kinds = tuple(kind for kind in _CHANGED if wanted.get(kind) is True)
+        listener = Listener(visit, Era.MODERN, kinds, set(uris), request.id)
+        honoured: dict[str, Any] = dict.fromkeys(kinds, True)
+        if uris:
+            honoured["resourceSubscriptions"] = uris
+        acknowledged = {"notifications": honoured}
+        stream = EventStream(visit.send)
+        listener.tell("notifications/subscriptions/acknowledged", acknowledged)
+        await self._serve(listener, stream, request)
+        result = {"resultType": "complete", "_meta": {META + "subscriptionId": _raw(request.id)}}
+        end = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request.id, msgspec.json.encode(result))
+        await stream.event(end, more=False)
+
+    def hear(self, said: ServerSaid) -> None:
+        """A server said something that belongs to no call."""
+        if said.method != _UPDATED:
+            return
+        with suppress(msgspec.DecodeError):
+            params = msgspec.json.decode(said.params, type=dict[str, Any])
+            for listener in tuple(self._listeners):
+                self._tell_updated(listener, said.server, params)
+
+    def close(self) -> None:
+        """End every stream, in good order."""
+        for listener in tuple(self._listeners):
+            listener.mail.close()
+
+    async def _serve(self, listener: Listener, stream: EventStream, request: Request) -> None:
+        scope = listener.visit.scope
+        scope[GONE] = listener.mail.close
+        listener.seen = self._lists(listener)
+        self._listeners.add(listener)
+        renewing = asyncio.create_task(self._renew(listener, request))
+        try:
+            while (message := await self._next(listener, stream)) is not None:
+                await stream.event(message)
+        finally:
+            renewing.cancel()
+            self._listeners.discard(listener)
+            scope.pop(GONE, None)
+
+    async def _next(self, listener: Listener, stream: EventStream) -> bytes | None:
+        while True:
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    return await listener.mail.get()
+            except TimeoutError:
+                await stream.comment()
+
+    async def _subscribed(self, visit: Visit, request: Request, uris: Any) -> list[str]:
+        """Those of the wanted resources that can be watched."""
+        wanted = [uri for uri in uris if isinstance(uri, str)] if isinstance(uris, list) else []
+        wanted = list(dict.fromkeys(wanted))[:MOST_URIS]
+        attempts = [self._relay.subscribe(visit, request, uri) for uri in wanted]
+        ends = await asyncio.gather(*attempts, return_exceptions=True)
+        return [uri for uri, end in zip(wanted, ends, strict=True) if end is None]
+
+    async def _renew(self, listener: Listener, request: Request) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            for uri in tuple(listener.uris):
+                with suppress(ToolbusError):
+                    await self._relay.subscribe(listener.visit, request, uri)
+
+    def _tell_updated(self, listener: Listener, server: str, params: dict[str, Any]) -> None:
+        uri, caller = params.get("uri"), listener.visit.caller
+        if not isinstance(uri, str) or caller.server not in ("", server):
+            return
+        shown = uri if caller.server else self._catalogue.shelves.shown(server, uri)
+        if shown in listener.uris and self._catalogue.sees(caller.key, server, uri):
+            listener.tell(_UPDATED, {**params, "uri": shown})
+
+    def _compare_soon(self) -> None:
+        if self._listeners and self._comparison is None:
+            loop = asyncio.get_running_loop()
+            self._comparison = loop.call_later(SETTLE_SECONDS, self._compare)
+
+    def _compare(self) -> None:
+        """Tell each stream which of the lists it sees are others than before."""
+        self._comparison = None
+        for listener in tuple(self._listeners):
+            now = self._lists(listener)
+            for kind in listener.kinds:
+                if any(now[method] != listener.seen[method] for method in _CHANGED[kind]):
+                    listener.tell(f"notifications/{LISTS[_CHANGED[kind][0]][0]}/list_changed", {})
+            listener.seen = now
+
+    def _lists(self, listener: Listener) -> dict[str, bytes]:
+        caller, listed = listener.visit.caller, self._catalogue.listed
+        return {
+            method: listed(method, caller.name, caller.key, caller.server, listener.era)
+            for kind in listener.kinds
+            for method in _CHANGED[kind]
+        }
+
+
+def _notification(method: str, params: dict[str, Any], mark: bytes) -> bytes:
+    if mark:
+        meta = params.get("_meta")
+        own = {META + "subscriptionId": _raw(mark)}
+        params = {**params, "_meta": {**(meta if isinstance(meta, dict) else {}), **own}}
+    body: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if params:
+        body["params"] = params
+    return strictjson.dump(body)
+
+
+def _raw(text: bytes) -> msgspec.Raw:
+    return msgspec.Raw(text)

@@ -1,0 +1,264 @@
+"""Requests that a server answers: onto the bus, and back in the form of the caller's era."""
+
+from collections.abc import Callable
+from hashlib import sha256
+from time import perf_counter, time
+from typing import Any
+
+import msgspec
+
+from toolbus_common.contracts import (
+    NOTHING,
+    TOOLS_CALL,
+    Asked,
+    Begun,
+    CallCancelled,
+    CallRequested,
+    Ending,
+    Era,
+)
+from toolbus_common.errors import InvalidError, ToolbusError
+from toolbus_common.metrics import CALL_SECONDS, CALLS
+from toolbus_common.room import Room
+from toolbus_common.trace import continued
+from toolbus_ingress import eras, jsonrpc, paramheaders, strictjson
+from toolbus_ingress.asking import Questions
+from toolbus_ingress.caller import Visit
+from toolbus_ingress.conversation import Conversation
+from toolbus_ingress.eras import META, Request
+from toolbus_ingress.eventstream import Presence
+from toolbus_ingress.failures import told
+from toolbus_ingress.jsonrpc import Response
+from toolbus_ingress.listing import Catalogue
+from toolbus_ingress.seal import Seal, StateClaims, TaskClaims
+from toolbus_ingress.sessions import LEVELS, capabilities_of
+from toolbus_ingress.subjects import TASKS, Subject, subject_of
+
+STATE_SECONDS = 900.0  # how long a caller may take to answer what a server asked
+LARGEST_CAPABILITIES = 8 * 1024
+_OK = CALLS.labels("ok")
+_LOG_LEVEL = META + "logLevel"
+_OWN_META = frozenset(
+    {eras.VERSION, eras.CAPABILITIES, META + "clientInfo", _LOG_LEVEL, "progressToken",
+     "traceparent"}
+)  # fmt: skip
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Relay:
+    """The call path at the edge."""
+
+    def __init__(
+        self, room: Room, catalogue: Catalogue, seal: Seal, questions: Questions, timeout: float
+    ) -> None:
+        self._room = room
+        self._catalogue = catalogue
+        self._seal = seal
+        self._questions = questions
+        self._timeout = timeout
+        self._wanted: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
+        catalogue.on_change.append(self._wanted.clear)
+
+    async def answer(self, visit: Visit, request: Request) -> Response | None:
+        """Answer a request; None when the answer was streamed."""
+        began = perf_counter()
+        call_id = self._room.calls.new_call_id()
+        try:
+            subject = subject_of(request, visit.caller, self._catalogue, self._seal)
+            if request.method == TOOLS_CALL and request.era is Era.MODERN:
+                self._check_headers(visit, request, subject)
+            call = self._call(visit, request, subject, call_id)
+            answer = await self._converse(visit, request, call)
+            _OK.inc()
+        except ToolbusError as error:
+            CALLS.labels(error.code).inc()
+            answer = told(error, request, call_id)
+        CALL_SECONDS.observe(perf_counter() - began)
+        return answer
+
+    async def subscribe(self, visit: Visit, request: Request, uri: str) -> None:
+        """Have the server watch a resource. Raises `ToolbusError`."""
+        asked = Request(b"", "resources/subscribe", {"uri": uri}, request.era)
+        subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
+        call_id = self._room.calls.new_call_id()
+        await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+
+    async def cancel(self, call_id: str) -> None:
+        """Nobody waits for this call any longer."""
+        cancelled = CallCancelled(call_id=call_id)
+        await self._room.bus.publish(cancelled.subject, cancelled.encode())
+
+    # -- there -------------------------------------------------------------------------------
+
+    def _call(
+        self, visit: Visit, request: Request, subject: Subject, call_id: str
+    ) -> CallRequested:
+        meta = request.meta
+        parent = meta.get("traceparent") or visit.headers.get(b"traceparent", b"").decode("latin-1")
+        modern = request.era is Era.MODERN
+        level = meta.get(_LOG_LEVEL) if modern else visit.session and visit.session.level
+        return CallRequested(
+            call_id=call_id,
+            reply_to=self._room.calls.address(call_id),
+            server=subject.server,
+            tool=subject.name,
+            method=request.method,
+            proof=visit.caller.proof,
+            era=request.era,
+            deadline=time() + self._timeout,
+            traceparent=continued(parent if isinstance(parent, str) else ""),
+            progress=isinstance(meta.get("progressToken"), str | int) and visit.takes_events,
+            capabilities=_declared(meta) if modern else capabilities_of(visit.session),
+            log_level=level if level in LEVELS and visit.takes_events else "",
+            extra=self._extra(visit, request, subject),
+            arguments=subject.arguments,
+        )
+
+    def _extra(self, visit: Visit, request: Request, subject: Subject) -> str:
+        """What travels beside the arguments, as raw JSON; empty when nothing does."""
+        params = request.params
+        extra: dict[str, Any] = {}
+        foreign = {name: value for name, value in request.meta.items() if name not in _OWN_META}
+        if foreign:
+            extra["_meta"] = foreign
+        if "task" in params:
+            extra["task"] = params["task"]
+        if "inputResponses" in params and request.method not in TASKS:
+            if not isinstance(params["inputResponses"], dict):
+                raise InvalidError("inputResponses must be an object.")
+            extra["inputResponses"] = params["inputResponses"]
+        if "requestState" in params:
+            state = self._opened(params["requestState"], visit, request, subject)
+            if state is not None:
+                extra["requestState"] = state
+        return strictjson.dump(extra).decode() if extra else ""
+
+    def _opened(self, sealed: Any, visit: Visit, request: Request, subject: Subject) -> str | None:
+        claims = self._seal.open(sealed, StateClaims)
+        if (
+            claims is None
+            or claims.principal != visit.caller.proof
+            or claims.request != _digest(request.method, subject)
+            or claims.expires < time()
+        ):
+            raise InvalidError("Invalid or expired requestState; begin the request anew.")
+        return claims.state
+
+    def _check_headers(self, visit: Visit, request: Request, subject: Subject) -> None:
+        key = subject.server, subject.name
+        wanted = self._wanted.get(key)
+        if wanted is None:
+            definition = self._catalogue.definition(*key) or {}
+            wanted = self._wanted[key] = paramheaders.declared(definition.get("inputSchema"))
+        if wanted:
+            arguments = request.params.get("arguments", {})
+            fault = paramheaders.mismatch(wanted, arguments, visit.headers, eras.decoded)
+            if fault:
+                raise eras.mismatched(fault, request.id)
+
+    # -- and back ----------------------------------------------------------------------------
+
+    async def _converse(
+        self, visit: Visit, request: Request, call: CallRequested
+    ) -> Response | None:
+        session = visit.session
+        if request.era is Era.MODERN:
+            presence = Presence(visit.scope, self._leaving(call.call_id))
+            try:
+                return await self._tell_all(visit, request, call)
+            finally:
+                presence.settled()
+        if session is None:
+            return await self._tell_all(visit, request, call)
+        if request.id in session.in_flight:
+            raise eras.repeated(request.id)
+        session.in_flight[request.id] = call.call_id
+        try:
+            return await self._tell_all(visit, request, call)
+        finally:
+            session.in_flight.pop(request.id, None)
+
+    async def _tell_all(
+        self, visit: Visit, request: Request, call: CallRequested
+    ) -> Response | None:
+        asks = visit.session is not None and call.capabilities != NOTHING
+        if not visit.takes_events or not (call.progress or call.log_level or asks):
+            ending = await self._room.calls.ask(call)
+            if isinstance(ending, Asked) and request.era is Era.LEGACY:
+                raise InvalidError(
+                    "The server asks its caller something, which needs a session, a declared "
+                    "capability, and an Accept of text/event-stream."
+                )
+            return jsonrpc.result(request.id, self._body(visit, request, call, ending))
+        conversation = Conversation(self._room.calls, self._questions, visit, request)
+        try:
+            ending = await conversation.hold(call)
+            answer = jsonrpc.result(request.id, self._body(visit, request, call, ending))
+        except ToolbusError as error:
+            if not conversation.begun:
+                raise
+            CALLS.labels(error.code).inc()
+            answer = told(error, request, call.call_id)
+        return await conversation.end(answer)
+
+    def _body(self, visit: Visit, request: Request, call: CallRequested, ending: Ending) -> bytes:
+        """The result as the caller may see it: what is the server's own is sealed."""
+        if isinstance(ending, Asked):
+            return self._sealed_state(visit, call, ending.body)
+        if isinstance(ending, Begun):
+            return self._sealed_task(visit, call, ending.body)
+        if request.method in TASKS:
+            return _renamed(ending.body, request.params["taskId"])
+        return ending.body
+
+    def _sealed_state(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
+        members = _members(body)
+        state = members.get("requestState")
+        if state is None:
+            return body
+        subject = Subject(call.server, call.tool, call.arguments)
+        claims = StateClaims(
+            msgspec.json.decode(state), visit.caller.proof, _digest(call.method, subject),
+            time() + STATE_SECONDS,
+        )  # fmt: skip
+        members["requestState"] = msgspec.Raw(strictjson.dump(self._seal.close(claims)))
+        return msgspec.json.encode(members)
+
+    def _sealed_task(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
+        told = msgspec.json.decode(body)
+        task = told["task"] if isinstance(told.get("task"), dict) else told
+        claims = TaskClaims(str(task.get("taskId")), call.server, call.tool, visit.caller.proof)
+        return _renamed(body, self._seal.close(claims))
+
+    def _leaving(self, call_id: str) -> Callable[[], None]:
+        return lambda: self._room.spawn(self.cancel(call_id))
+
+
+def _renamed(body: bytes, task_id: str) -> bytes:
+    """A task's result under the id its caller knows, wherever this revision puts it."""
+    members = _members(body)
+    raw = msgspec.Raw(strictjson.dump(task_id))
+    if "taskId" in members:
+        members["taskId"] = raw
+    if "task" in members:
+        task = _members(members["task"])
+        task["taskId"] = raw
+        members["task"] = msgspec.Raw(msgspec.json.encode(task))
+    return msgspec.json.encode(members)
+
+
+def _declared(meta: dict[str, Any]) -> str:
+    capabilities = meta.get(eras.CAPABILITIES)
+    if not capabilities:
+        return NOTHING
+    raw = strictjson.dump(capabilities)
+    if len(raw) > LARGEST_CAPABILITIES:
+        raise InvalidError(f"The client's capabilities exceed {LARGEST_CAPABILITIES} bytes.")
+    return raw.decode()
+
+
+def _digest(method: str, subject: Subject) -> str:
+    """What a state is bound to: another request cannot use it."""
+    about = (method.encode(), subject.server.encode(), subject.name.encode(), subject.arguments)
+    return sha256(b"\0".join(about)).hexdigest()

@@ -1,0 +1,160 @@
+"""Sessions of the eras with a handshake: sealed into their ids, so that any replica serves any."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+
+import msgspec
+
+from toolbus_common.contracts import NOTHING, SessionSaid
+from toolbus_ingress.seal import Seal, SessionClaims
+
+LIFETIME = 24 * 3600.0  # seconds
+MOST_KNOWN = 20_000
+LARGEST_CAPABILITIES = 1024  # bytes; a session's id travels in a header
+MOST_URIS = 1000
+LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
+_ASKABLE = ("elicitation", "sampling", "roots", "tasks")
+
+
+@dataclass(slots=True)
+class Session:
+    """One session as this replica knows it. `in_flight`: raw request ids and their calls."""
+
+    token: str
+    claims: SessionClaims
+    declared: dict[str, Any]
+    level: str = ""
+    uris: set[str] = field(default_factory=set)
+    in_flight: dict[bytes, str] = field(default_factory=dict)
+
+    @property
+    def sid(self) -> str:
+        """Its name on the bus."""
+        return self.claims.sid
+
+    def can(self, *path: str) -> bool:
+        """Whether the client declared a capability, as `elicitation`, `url`."""
+        found: Any = self.declared
+        for step in path:
+            if not isinstance(found, dict) or step not in found:
+                return False
+            found = found[step]
+        return found is not None and found is not False
+
+
+class Sessions:
+    """Begins, recognises and ends sessions, and shares what replicas must know of them.
+
+    `say` tells the other replicas. What this one hears again from itself changes nothing.
+    """
+
+    def __init__(self, seal: Seal, say: Callable[[SessionSaid], None]) -> None:
+        self._seal = seal
+        self._say = say
+        self._known: dict[str, Session] = {}
+        self._by_sid: dict[str, Session] = {}
+        self._ended: dict[str, float] = {}
+        self._told: dict[str, list[SessionSaid]] = {}  # of sessions not yet seen here
+        self.on_response: Callable[[str, bytes], None] = lambda _sid, _body: None
+        self.on_cancelled: Callable[[Session, bytes], None] = lambda _session, _request: None
+
+    def begin(self, proof: str, version: str, capabilities: Any) -> Session:
+        """A new session for a principal."""
+        declared = _bounded(capabilities)
+        claims = SessionClaims(
+            secrets.token_hex(8), proof, version, msgspec.json.encode(declared).decode(),
+            time() + LIFETIME,
+        )  # fmt: skip
+        return self._keep(Session(self._seal.close(claims), claims, declared))
+
+    def find(self, token: bytes, proof: str) -> Session | None:
+        """The live session of this id and principal; to anybody else it does not exist."""
+        text = token.decode("latin-1")
+        session = self._known.get(text)
+        if session is None:
+            claims = self._seal.open(text, SessionClaims)
+            if claims is None:
+                return None
+            session = self._keep(Session(text, claims, msgspec.json.decode(claims.capabilities)))
+        dead = session.sid in self._ended or session.claims.expires < time()
+        return None if dead or session.claims.principal != proof else session
+
+    def end(self, session: Session) -> None:
+        """End it, here and everywhere."""
+        self.tell(session, "ended")
+
+    def tell(self, session: Session, what: str, about: str = "", body: bytes = b"") -> None:
+        """Change a session here, and let the other replicas know."""
+        said = SessionSaid(session=session.sid, what=what, about=about, body=body)
+        self._take(session, said)
+        self._say(said)
+
+    def hear(self, said: SessionSaid) -> None:
+        """Another replica, or this one, said something of a session."""
+        session = self._by_sid.get(said.session)
+        if session is not None:
+            self._take(session, said)
+        elif said.what == "response":
+            self.on_response(said.session, said.body)
+        else:
+            self._remember(said)
+
+    def _take(self, session: Session, said: SessionSaid) -> None:
+        if said.what == "ended":
+            self._forget_ended()
+            self._ended[session.sid] = session.claims.expires
+            self._known.pop(session.token, None)
+        elif said.what == "response":
+            self.on_response(session.sid, said.body)
+        elif said.what == "cancelled":
+            self.on_cancelled(session, said.about.encode())
+        elif said.what == "subscribed" and len(session.uris) < MOST_URIS:
+            session.uris.add(said.about)
+        elif said.what == "unsubscribed":
+            session.uris.discard(said.about)
+        elif said.what == "level":
+            session.level = said.about
+
+    def _keep(self, session: Session) -> Session:
+        if len(self._known) >= MOST_KNOWN:
+            oldest = self._known.pop(next(iter(self._known)))
+            self._by_sid.pop(oldest.sid, None)
+        self._known[session.token] = self._by_sid[session.sid] = session
+        for said in self._told.pop(session.sid, ()):
+            self._take(session, said)
+        return session
+
+    def _remember(self, said: SessionSaid) -> None:
+        """Keep what concerns a session that may come here later."""
+        if said.what == "ended":
+            self._told.pop(said.session, None)
+            self._forget_ended()
+            self._ended[said.session] = time() + LIFETIME
+            return
+        if len(self._told) >= MOST_KNOWN:
+            self._told.pop(next(iter(self._told)))
+        told = self._told.setdefault(said.session, [])
+        if len(told) < MOST_URIS:
+            told.append(said)
+
+    def _forget_ended(self) -> None:
+        if len(self._ended) >= MOST_KNOWN * 5:
+            now = time()
+            self._ended = {sid: end for sid, end in self._ended.items() if end > now}
+
+
+def _bounded(capabilities: Any) -> dict[str, Any]:
+    """What the client can be asked for; the rest says nothing a server needs to know."""
+    if not isinstance(capabilities, dict):
+        return {}
+    kept = {name: capabilities[name] for name in _ASKABLE if name in capabilities}
+    return kept if len(msgspec.json.encode(kept)) <= LARGEST_CAPABILITIES else {}
+
+
+def capabilities_of(session: Session | None) -> str:
+    """What calls of this session declare, as raw JSON."""
+    return session.claims.capabilities if session is not None else NOTHING

@@ -1,0 +1,60 @@
+"""Whose a resource is: URIs pass unchanged, and the later of two owners gets a marked form."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from toolbus_common.contracts import Listing
+
+MARK = "+"  # a letter of URI schemes (RFC 3986, 3.1): `docs+file:///a` is the `file:///a` of docs
+_EXPRESSION = re.compile(r"\{[^{}]*\}")
+
+
+class Shelves:
+    """Who lists which URI, and whose templates could make one."""
+
+    def __init__(self, listings: Iterable[Listing] = ()) -> None:
+        ordered = sorted(listings, key=lambda listing: listing.server)
+        self._servers = [listing.server for listing in ordered]
+        self._owners: dict[str, list[str]] = {}
+        for listing in ordered:
+            for offered in listing.resources:
+                self._owners.setdefault(offered.name, []).append(listing.server)
+        self._templates = [
+            (listing.server, tuple(_EXPRESSION.split(offered.name)))
+            for listing in ordered
+            for offered in listing.templates
+        ]
+
+    def shown(self, server: str, uri: str) -> str:
+        """The URI agents see on the shared endpoint."""
+        first = self._owners.get(uri, [server])[0]
+        return uri if first == server else f"{server}{MARK}{uri}"
+
+    def owners(self, uri: str) -> Iterator[tuple[str, str]]:
+        """The servers that may have it with the URI there, likeliest first."""
+        for server in self._owners.get(uri, ()):
+            yield server, uri
+        marked, mark, rest = uri.partition(MARK)
+        if mark and marked in self._servers:
+            yield marked, rest
+        for server, literals in self._templates:
+            if _makes(literals, uri):
+                yield server, uri
+
+
+def _makes(literals: tuple[str, ...], uri: str) -> bool:
+    """Whether a template with these literals between its expressions could make the URI.
+
+    Source: RFC 6570. An expression is taken to make anything: the server has the last word. In
+    time linear in the URI, since templates come from servers and URIs from agents.
+    """
+    first, *middle, last = literals if len(literals) > 1 else (*literals, "")
+    if not uri.startswith(first) or not uri.endswith(last):
+        return False
+    at, end = len(first), len(uri) - len(last)
+    for literal in middle:
+        found = uri.find(literal, at, end)
+        if found < 0:
+            return False
+        at = found + len(literal)
+    return at <= end
