@@ -10,6 +10,7 @@ import pytest
 from fastmcp import Client as FastClient
 from mcp import MCPError
 from mcp.client.client import Client as SdkClient
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 from harness.gateway import READER_KEY, ROOT_KEY, Gateway
@@ -110,3 +111,15 @@ async def test_fastmcps_client_at_the_endpoint_of_one_server_sees_plain_names(
     async with FastClient(gateway.client(server="time").endpoint, auth=ROOT_KEY) as client:
         assert {t.name for t in await client.list_tools()} == {"get_current_time", "convert_time"}
         assert (await client.call_tool("get_current_time", {"timezone": "UTC"})).content
+
+
+@pytest.mark.parametrize("server", ["", "/every"], ids=["all", "one"])
+async def test_a_client_of_the_oldest_transport_lists_and_calls(
+    gateway: Gateway, server: str
+) -> None:
+    url = gateway.client().endpoint.replace("/mcp", f"/sse{server}")
+    headers = {"Authorization": f"Bearer {ROOT_KEY}"}
+    async with SdkClient(sse_client(url, headers=headers), mode="legacy") as client:
+        name = "echo" if server else "every__echo"
+        assert name in {tool.name for tool in (await client.list_tools()).tools}
+        assert text(await client.call_tool(name, {"message": "hello"})).endswith("hello")

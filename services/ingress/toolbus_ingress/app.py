@@ -12,10 +12,13 @@ from toolbus_ingress import jsonrpc
 from toolbus_ingress.endpoint import Endpoint, Receive
 from toolbus_ingress.eventstream import Send
 from toolbus_ingress.jsonrpc import Response
+from toolbus_ingress.oldsse import OldTransport
 
 log = logging.getLogger(__name__)
 
 _SERVER_PATH = re.compile(r"/mcp/([^/]+)")
+_OLD_STREAM = re.compile(r"/sse(?:/([^/]+))?")
+_OLD_POST = re.compile(r"/sse(?:/([^/]+))?/messages")
 _HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
 _NOT_FOUND = jsonrpc.error(
     404, jsonrpc.INVALID_REQUEST, "Nothing is served here; try /mcp or /mcp/<server>."
@@ -27,6 +30,7 @@ class App:
 
     def __init__(self, endpoint: Endpoint, rooms: Callable[[], list[Room]]) -> None:
         self._endpoint = endpoint
+        self._old = OldTransport(endpoint)
         self._rooms = rooms
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -51,9 +55,13 @@ class App:
             status, content_type, body = health.answer(path, self._rooms())
             return Response(status, body, ((b"content-type", content_type.encode()),))
         match = _SERVER_PATH.fullmatch(path)
+        if match is not None:
+            return await self._endpoint.answer(scope, match[1], receive, send)
+        posts = scope["method"] == "POST"
+        match = (_OLD_POST if posts else _OLD_STREAM).fullmatch(path)
         if match is None:
             return _NOT_FOUND
-        return await self._endpoint.answer(scope, match[1], receive, send)
+        return await self._old.answer(scope, match[1] or "", receive, send)
 
 
 async def _send(response: Response, send: Send) -> None:

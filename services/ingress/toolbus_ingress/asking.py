@@ -27,12 +27,15 @@ class Questions:
     def __init__(self) -> None:
         self._waiting: dict[str, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
 
-    def heard(self, sid: str, body: bytes) -> None:
-        """Take a client's answer, if it was asked for here and in this session."""
+    def heard(self, sid: str, body: bytes) -> bool:
+        """Take a client's answer; whether it was asked for here and in this session."""
         message = msgspec.json.decode(body)
         sid_asked, answer = self._waiting.get(str(message.get("id")), ("", None))
-        if answer is not None and sid_asked == sid and not answer.done():
+        if answer is None or sid_asked != sid:
+            return False
+        if not answer.done():
             answer.set_result(message)
+        return True
 
     @asynccontextmanager
     async def asking(self, sid: str) -> AsyncIterator[tuple[str, asyncio.Future[dict[str, Any]]]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any
@@ -73,11 +73,18 @@ class Endpoint:
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
     ) -> Response | None:
         """Answer one HTTP request; None when the answer was streamed already."""
+        return await self.bounded(scope, self._answer(scope, server, receive, send))
+
+    async def bounded(
+        self, scope: dict[str, Any], work: Coroutine[Any, Any, Response | None]
+    ) -> Response | None:
+        """The answer some work comes to, or how it was refused; at most so many at once."""
         if self._in_flight >= self.most_in_flight:
+            work.close()
             return jsonrpc.failure(OverloadedError("Too many requests are under way; retry."))
         self._in_flight += 1
         try:
-            return await self._answer(scope, server, receive, send)
+            return await work
         except (RefusedRequestError, RuleBrokenError) as refusal:
             return refusal.response
         except UnauthorizedError as error:
@@ -95,14 +102,15 @@ class Endpoint:
         if scope["method"] != "POST":
             if SESSION not in headers or scope["method"] not in ("GET", "DELETE"):
                 return _NOT_ALLOWED
-            visit = Visit(self._authenticate(headers, server), headers, scope, send)
+            visit = Visit(self.authenticate(headers, server), headers, scope, send)
             return await self._session_itself(scope["method"], visit)
         check_post(headers, self.largest_body)
-        caller = self._authenticate(headers, server)
-        body = await self._read(receive)
-        return await self._dispatch(Visit(caller, headers, scope, send), body)
+        caller = self.authenticate(headers, server)
+        body = await self.read(receive)
+        return await self.dispatch(Visit(caller, headers, scope, send), body)
 
-    def _authenticate(self, headers: Headers, server: str) -> Caller:
+    def authenticate(self, headers: Headers, server: str) -> Caller:
+        """Who holds the credential. Raises `UnauthorizedError`, `BusDownError` or a refusal."""
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not secret:
             raise UnauthorizedError(
@@ -118,7 +126,8 @@ class Endpoint:
             raise refused("unknown_server", 404, "No such server.")
         return Caller(proof, *found, server)
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def read(self, receive: Receive) -> bytes:
+        """The whole body, within its bounds of size and time. Raises `RefusedRequestError`."""
         message = await receive()
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
@@ -140,7 +149,7 @@ class Endpoint:
 
     async def _session_itself(self, verb: str, visit: Visit) -> Response | None:
         """Serve GET, a session's stream, and DELETE, its end."""
-        session = self._session(visit)
+        session = self.session(visit)
         if verb == "DELETE":
             self.sessions.end(session)
             return _ENDED
@@ -151,14 +160,16 @@ class Endpoint:
         await self.hub.follow_session(replace(visit, session=session))
         return None
 
-    def _session(self, visit: Visit) -> Session:
+    def session(self, visit: Visit) -> Session:
+        """The session the request names. Raises `RuleBrokenError` when it is not there."""
         session = self.sessions.find(visit.headers[SESSION], visit.caller.proof)
         if session is None:
             raise RuleBrokenError(_NO_SESSION)
         return session
 
-    async def _dispatch(self, visit: Visit, body: bytes) -> Response | None:
-        message = _parsed(body)
+    async def dispatch(self, visit: Visit, body: bytes) -> Response | None:
+        """Answer one message. Raises `RuleBrokenError` and `ToolbusError`."""
+        message = parsed(body)
         request_id = _request_id(message)
         if request_id and "method" not in message:
             return self._take_response(visit, body)
@@ -168,7 +179,7 @@ class Endpoint:
             and request.era is Era.LEGACY
             and request.method != "initialize"
         ):
-            visit = replace(visit, session=self._session(visit))
+            visit = replace(visit, session=self.session(visit))
         if not request.id:
             self._take_notification(visit, request)
             return _ACCEPTED
@@ -186,9 +197,12 @@ class Endpoint:
 
     def _take_response(self, visit: Visit, body: bytes) -> Response:
         """A client's answer to a question of ours, which another replica may have asked."""
+        if visit.session is not None:
+            self.sessions.tell(visit.session, "response", "", body)
+            return _ACCEPTED
         if SESSION not in visit.headers or visit.headers.get(b"mcp-protocol-version") in _MODERN:
             raise RuleBrokenError(_NO_METHOD)
-        self.sessions.tell(self._session(visit), "response", "", body)
+        self.sessions.tell(self.session(visit), "response", "", body)
         return _ACCEPTED
 
     def _take_notification(self, visit: Visit, request: Request) -> None:
@@ -198,7 +212,8 @@ class Endpoint:
                 self.sessions.tell(visit.session, "cancelled", strictjson.dump(about).decode())
 
 
-def _parsed(body: bytes) -> Any:
+def parsed(body: bytes) -> Any:
+    """The message in a body. Raises `RuleBrokenError` for what is no strict JSON."""
     try:
         return strictjson.parse(body)
     except strictjson.StrictJSONError as error:

@@ -7,6 +7,8 @@ from typing import Any
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 GONE = "toolbus.gone"  # in the scope: called once when the client has closed its connection
 
+DATA = b"data: "
+
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -31,7 +33,12 @@ class EventStream:
     async def event(self, message: bytes, *, more: bool = True) -> None:
         """Send one message of JSON without line breaks."""
         await self.begin()
-        await self._write(b"event: message\ndata: %b\n\n" % message, more=more)
+        await self._write(b"event: message\n%b%b\n\n" % (DATA, message), more=more)
+
+    async def endpoint(self, where: str) -> None:
+        """Say where messages are to be posted (HTTP+SSE of 2024-11-05)."""
+        await self.begin()
+        await self._write(b"event: endpoint\n%b%b\n\n" % (DATA, where.encode()), more=True)
 
     async def comment(self) -> None:
         """Keep what lies between from closing a quiet connection."""

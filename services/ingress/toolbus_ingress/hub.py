@@ -63,12 +63,12 @@ class Hub:
         """Whether no more streams are taken."""
         return len(self._listeners) >= MOST_STREAMS
 
-    async def follow_session(self, visit: Visit) -> None:
-        """Serve the GET stream of a session (2025-03-26 to 2025-11-25)."""
+    async def follow_session(self, visit: Visit, where: str = "") -> None:
+        """Serve a session's own stream; with `where` messages are posted in HTTP+SSE."""
         assert visit.session is not None  # noqa: S101 - the endpoint has found it
         listener = Listener(visit, Era.LEGACY, tuple(_CHANGED), visit.session.uris)
         stream = EventStream(visit.send)
-        await stream.begin()
+        await (stream.endpoint(where) if where else stream.begin())
         await self._serve(listener, stream, Request(b"", "", {}, Era.LEGACY))
         await stream.end()
 
@@ -98,6 +98,14 @@ class Hub:
             params = msgspec.json.decode(said.params, type=dict[str, Any])
             for listener in tuple(self._listeners):
                 self._tell_updated(listener, said.server, params)
+
+    def bring(self, sid: str, message: bytes) -> bool:
+        """Put an answer on the stream of a session of HTTP+SSE; whether it is open here."""
+        for listener in self._listeners:
+            if listener.visit.session is not None and listener.visit.session.sid == sid:
+                listener.mail.put(message)
+                return True
+        return False
 
     def close(self) -> None:
         """End every stream, in good order."""

@@ -17,6 +17,7 @@ LARGEST_CAPABILITIES = 1024  # bytes; a session's id travels in a header
 MOST_URIS = 1000
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
+_PASSED_ON = ("response", "message")  # kept by nobody: whoever waits for it hears it
 _ASKABLE = ("elicitation", "sampling", "roots", "tasks")
 
 
@@ -26,6 +27,7 @@ class Session:
 
     token: str
     claims: SessionClaims
+    capabilities: str  # what the client declared, as raw JSON
     declared: dict[str, Any]
     level: str = ""
     uris: set[str] = field(default_factory=set)
@@ -59,7 +61,8 @@ class Sessions:
         self._by_sid: dict[str, Session] = {}
         self._ended: dict[str, float] = {}
         self._told: dict[str, list[SessionSaid]] = {}  # of sessions not yet seen here
-        self.on_response: Callable[[str, bytes], None] = lambda _sid, _body: None
+        self.on_response: Callable[[str, bytes], bool] = lambda _sid, _body: False
+        self.on_message: Callable[[str, bytes], bool] = lambda _sid, _body: False
         self.on_cancelled: Callable[[Session, bytes], None] = lambda _session, _request: None
 
     def begin(self, proof: str, version: str, capabilities: Any) -> Session:
@@ -69,7 +72,7 @@ class Sessions:
             secrets.token_hex(8), proof, version, msgspec.json.encode(declared).decode(),
             time() + LIFETIME,
         )  # fmt: skip
-        return self._keep(Session(self._seal.close(claims), claims, declared))
+        return self._keep(_session(self._seal.close(claims), claims))
 
     def find(self, token: bytes, proof: str) -> Session | None:
         """The live session of this id and principal; to anybody else it does not exist."""
@@ -79,9 +82,13 @@ class Sessions:
             claims = self._seal.open(text, SessionClaims)
             if claims is None:
                 return None
-            session = self._keep(Session(text, claims, msgspec.json.decode(claims.capabilities)))
+            session = self._keep(_session(text, claims))
         dead = session.sid in self._ended or session.claims.expires < time()
         return None if dead or session.claims.principal != proof else session
+
+    def declare(self, session: Session, capabilities: Any) -> None:
+        """Say what a client can be asked, where its session is older than its handshake."""
+        self.tell(session, "declared", msgspec.json.encode(_bounded(capabilities)).decode())
 
     def end(self, session: Session) -> None:
         """End it, here and everywhere."""
@@ -90,16 +97,18 @@ class Sessions:
     def tell(self, session: Session, what: str, about: str = "", body: bytes = b"") -> None:
         """Change a session here, and let the other replicas know."""
         said = SessionSaid(session=session.sid, what=what, about=about, body=body)
+        if what in _PASSED_ON and self._pass_on(said):
+            return  # whoever waits for it is here
         self._take(session, said)
         self._say(said)
 
     def hear(self, said: SessionSaid) -> None:
         """Another replica, or this one, said something of a session."""
         session = self._by_sid.get(said.session)
-        if session is not None:
+        if said.what in _PASSED_ON:
+            self._pass_on(said)
+        elif session is not None:
             self._take(session, said)
-        elif said.what == "response":
-            self.on_response(said.session, said.body)
         else:
             self._remember(said)
 
@@ -108,16 +117,15 @@ class Sessions:
             self._forget_ended()
             self._ended[session.sid] = session.claims.expires
             self._known.pop(session.token, None)
-        elif said.what == "response":
-            self.on_response(session.sid, said.body)
         elif said.what == "cancelled":
             self.on_cancelled(session, said.about.encode())
-        elif said.what == "subscribed" and len(session.uris) < MOST_URIS:
-            session.uris.add(said.about)
-        elif said.what == "unsubscribed":
-            session.uris.discard(said.about)
-        elif said.what == "level":
-            session.level = said.about
+        else:
+            _change(session, said)
+
+    def _pass_on(self, said: SessionSaid) -> bool:
+        """Whether it found whoever waits for it in this replica."""
+        heard = self.on_response if said.what == "response" else self.on_message
+        return heard(said.session, said.body)
 
     def _keep(self, session: Session) -> Session:
         if len(self._known) >= MOST_KNOWN:
@@ -147,6 +155,23 @@ class Sessions:
             self._ended = {sid: end for sid, end in self._ended.items() if end > now}
 
 
+def _change(session: Session, said: SessionSaid) -> None:
+    """What a session's client has set."""
+    if said.what == "subscribed" and len(session.uris) < MOST_URIS:
+        session.uris.add(said.about)
+    elif said.what == "unsubscribed":
+        session.uris.discard(said.about)
+    elif said.what == "level":
+        session.level = said.about
+    elif said.what == "declared":
+        session.capabilities, session.declared = said.about, msgspec.json.decode(said.about)
+
+
+def _session(token: str, claims: SessionClaims) -> Session:
+    raw = claims.capabilities
+    return Session(token, claims, raw, msgspec.json.decode(raw))
+
+
 def _bounded(capabilities: Any) -> dict[str, Any]:
     """What the client can be asked for; the rest says nothing a server needs to know."""
     if not isinstance(capabilities, dict):
@@ -157,4 +182,4 @@ def _bounded(capabilities: Any) -> dict[str, Any]:
 
 def capabilities_of(session: Session | None) -> str:
     """What calls of this session declare, as raw JSON."""
-    return session.claims.capabilities if session is not None else NOTHING
+    return session.capabilities if session is not None else NOTHING
