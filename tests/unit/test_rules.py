@@ -29,6 +29,7 @@ def snapshot(key: dict[str, Any], **sections: Any) -> Snapshot:
 def judge(key: dict[str, Any], **sections: Any) -> Judge:
     tools = tuple(Offered(name=name, definition={"name": name}) for name in ("search", "delete"))
     listing = Listing(server="docs", state=ServerState.READY, tools=tools)
+    listing = listing.model_copy(update={"prompts": tools[:1]})
     return Judge(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
 
 
@@ -114,3 +115,30 @@ def test_the_nearest_price_counts(name: str, micro: int) -> None:
 
 def test_a_tool_nothing_prices_is_free() -> None:
     assert price_of("docs__search", {}) == 0
+
+
+def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
+    decide = judge({"tools": ["docs__*"]}).decide
+    assert decide(PROOF, "docs", "prompts/get", "search", time()).charge == 0
+    with pytest.raises(UnknownToolError, match="Unknown prompt: docs__delete"):
+        decide(PROOF, "docs", "prompts/get", "delete", time())
+
+
+def test_a_resource_need_not_be_listed_but_must_be_granted() -> None:
+    read = "resources/read"
+    found = judge({"tools": ["docs__file:///public/*"]}).decide
+    assert found(PROOF, "docs", read, "file:///public/a", time()).principal.key == "bot"
+    with pytest.raises(UnknownToolError, match="Unknown resource: file:///etc/passwd"):
+        found(PROOF, "docs", read, "file:///etc/passwd", time())
+
+
+def test_only_tools_have_a_price() -> None:
+    found = judge({"tools": ["*"]}, prices={"*": 1}).decide
+    assert found(PROOF, "docs", TOOLS_CALL, "search", time()).charge == 1_000_000
+    for method in ("prompts/get", "resources/read", "completion/complete", "tasks/get"):
+        assert found(PROOF, "docs", method, "search", time()).charge == 0
+
+
+def test_a_method_that_is_not_known_is_never_admitted() -> None:
+    with pytest.raises(UnknownToolError):
+        judge({"tools": ["*"]}).decide(PROOF, "docs", "sampling/createMessage", "search", time())
