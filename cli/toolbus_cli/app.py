@@ -49,7 +49,7 @@ def _add_using() -> None:
         "toolbus import .mcp.json --apply",
         name="import",
     )  # fmt: skip
-    _add(app, calling.tools, "toolbus tools", "toolbus tools --as bot")
+    _add(app, calling.tools, "toolbus tools", "toolbus tools --as bot", "toolbus tools --all")
     _add(
         app, calling.call,
         "TOOLBUS_KEY=tbk_… toolbus call clock__now",

@@ -98,7 +98,7 @@ def test_an_unknown_section_is_told_with_the_nearest_name() -> None:
     [
         'anonymous: {tools: ["*"]}',
         "keys: {a: {code_mode: true}}",
-        'servers: {a: {url: "http://a.example", sse: "http://a.example"}}',
+        'servers: {a: {url: "http://a.example", python: "x.py"}}',
         "groups: {}",
         "rules: []",
     ],
@@ -217,3 +217,16 @@ def test_a_file_that_is_not_text_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00k")
     with pytest.raises(CommandError, match="not UTF-8"):
         load_file(path, {})
+
+
+def test_two_tools_of_one_alias_are_a_fault_with_its_line() -> None:
+    text = """servers:
+  docs:
+    url: "http://docs.example/mcp"
+    tools:
+      a: {alias: c}
+      b: {alias: c}
+"""
+    line, said = only_fault(text)
+    assert line == 4
+    assert "a and b would both be called c; give one another alias" in said

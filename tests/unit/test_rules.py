@@ -53,6 +53,23 @@ def test_a_hidden_tool_and_one_that_does_not_exist_are_told_alike() -> None:
     assert told[0] == told[1]
 
 
+def test_a_tool_the_configuration_hides_is_unknown_whatever_is_granted() -> None:
+    server = {"url": "http://127.0.0.1:1/mcp", "tools": {"delete": {"hidden": True}}}
+    decide = judge({"tools": ["*"]}, servers={"docs": server}).decide
+    decide(PROOF, "docs", TOOLS_CALL, "search", time())
+    with pytest.raises(UnknownToolError, match="Unknown tool: docs__delete"):
+        decide(PROOF, "docs", TOOLS_CALL, "delete", time())
+
+
+def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
+    server = {"url": "http://127.0.0.1:1/mcp", "tools": {"search": {"alias": "find"}}}
+    sections = {"servers": {"docs": server}, "prices": {"docs__search": 1, "docs__find": 2}}
+    admission = judge({"tools": ["docs__search"]}, **sections).decide(
+        PROOF, "docs", TOOLS_CALL, "search", time()
+    )
+    assert admission.charge == 1_000_000
+
+
 def test_a_tool_of_a_server_that_is_not_declared_is_unknown() -> None:
     with pytest.raises(UnknownToolError):
         judge({"tools": ["*"]}).decide(PROOF, "undeclared", TOOLS_CALL, "search", time())

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from toolbus_cli.local import endpoint_of
 from toolbus_common.contracts import Listing
 from toolbus_common.declared import Declaration, Key
 from toolbus_common.grants import full_name, granted
+from toolbus_common.naming import Names
 from toolbus_common.provision import CATALOGUE
 
 LONGEST_SHOWN = 70
@@ -31,22 +33,29 @@ SECONDS = 120.0
 def tools(
     *,
     as_key: Annotated[str, typer.Option("--as", help="Only what this key may see.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what agents are not shown, and why.")
+    ] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
     """The tools of every server, or those a key sees."""
 
-    async def work(desk: Desk) -> list[dict[str, Any]]:
+    async def work(desk: Desk) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
         declaration = (await desk.declared()).declaration
         listings = await _listings(desk, declaration)
+        names = Names(listings, declaration.servers)
         bounds = await _bounds(desk, as_key, declaration) if as_key else []
-        return [tool for listing in listings for tool in _seen(listing, bounds)]
+        seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
+        unseen = _unseen(listings, declaration, names) if everything else []
+        return sorted(seen, key=lambda tool: str(tool["name"])), unseen
 
-    found = at_work(state_dir, work)
+    found, unseen = at_work(state_dir, work)
     if as_json:
-        show_json(found)
+        show_json([*found, *unseen])
         return
     rows = [(tool["name"], _first_line(str(tool.get("description") or ""))) for tool in found]
+    rows += [(tool["name"], f"not shown: {tool['notShown']}") for tool in unseen]
     show_table(("tool", "what it does"), rows, "No tool.")
 
 
@@ -71,13 +80,36 @@ async def _bounds(desk: Desk, name: str, declaration: Declaration) -> list[tuple
     return [key.tools, *([team.tools] if team is not None and team.tools is not None else [])]
 
 
-def _seen(listing: Listing, bounds: list[tuple[str, ...]]) -> list[dict[str, Any]]:
-    named = [(full_name(listing.server, tool.name), tool) for tool in listing.tools]
-    return [
-        {**tool.definition, "name": name}
-        for name, tool in named
-        if all(granted(patterns, name) for patterns in bounds)
-    ]
+def _seen(
+    listing: Listing, bounds: list[tuple[str, ...]], names: Names
+) -> Iterator[dict[str, Any]]:
+    """The tools as agents see them. Grants are of the server's own names."""
+    for tool in listing.tools:
+        own = full_name(listing.server, tool.name)
+        seen = names.shown("tools", listing.server, tool.name)
+        if seen and seen.full and all(granted(patterns, own) for patterns in bounds):
+            described = {"description": seen.description} if seen.description else {}
+            yield {**tool.definition, "name": seen.full, **described}
+
+
+def _unseen(
+    listings: list[Listing], declaration: Declaration, names: Names
+) -> list[dict[str, str]]:
+    """What agents are not shown, under the server's own names, with the reason."""
+    found = {
+        full_name(server, own): reason
+        for (kind, server, own), reason in (names.dropped | names.crowded).items()
+        if kind == "tools"
+    }
+    for listing in listings:
+        found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
+        views = declaration.servers[listing.server].tools
+        found |= {
+            full_name(listing.server, tool.name): "the configuration hides it"
+            for tool in listing.tools
+            if tool.name in views and views[tool.name].hidden
+        }
+    return [{"name": name, "notShown": found[name]} for name in sorted(found)]
 
 
 def _first_line(text: str) -> str:

@@ -15,7 +15,7 @@ _MEMBER = re.compile(r"<[^<>:]*: ('[^']*')>")  # <Period.DAY: 'day'>
 # What DESIGN promises for later: said plainly rather than called unknown.
 LATER = {
     "anonymous", "code_mode", "groups", "guardrails", "hooks", "llm", "openapi", "python",
-    "rules", "sse",
+    "rules",
 }  # fmt: skip
 _NAME_RULE = (
     "is no name: use at most 32 letters, digits, '-' and single '_', beginning with a letter "

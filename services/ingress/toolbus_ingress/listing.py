@@ -1,5 +1,6 @@
 """What a key sees: lists answered from snapshots, encoded once per key and kept until a change."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +10,11 @@ from toolbus_common.bus import Change
 from toolbus_common.contracts import Era, Listing, Offered
 from toolbus_common.declared import Key
 from toolbus_common.grants import full_name, granted
+from toolbus_common.naming import NAMED, Names
 from toolbus_common.snapshot import Directory, Snapshot
-from toolbus_ingress.names import Names
 from toolbus_ingress.uris import Shelves
+
+log = logging.getLogger(__name__)
 
 TTL_MS = 5_000  # how long a client may keep a list; changes reach us within milliseconds
 
@@ -34,10 +37,21 @@ class Catalogue:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._kept: dict[tuple[str, str, Era, str], bytes] = {}
-        self.names = Names()
+        self._names: Names | None = Names()
+        self._told: set[tuple[str, str, str]] = set()
         self.shelves = Shelves()
         self.on_change: list[Callable[[], None]] = []
         directory.on_change.append(self._declared_anew)
+
+    @property
+    def names(self) -> Names:
+        """What agents call everything; worked out when asked for, not at every change."""
+        if self._names is None:
+            declared = self._directory.now.declaration.servers
+            listed = [self._listings[name] for name in declared if name in self._listings]
+            self._names = Names(listed, declared)
+            self._tell(self._names)
+        return self._names
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the catalogue bucket."""
@@ -96,8 +110,9 @@ class Catalogue:
         shown = [
             self._shown(kind, owner, offered, era, bare=bool(server))
             for owner, offered in self._offered(kind, key, server)
+            if kind not in NAMED or self._called(kind, owner, offered, bare=bool(server))
         ]
-        order = "name" if kind in ("tools", "prompts") else "uri"
+        order = "name" if kind in NAMED else "uri"
         shown.sort(key=lambda each: str(each.get(order) or each.get("uriTemplate")))
         result: dict[str, Any] = {member: shown}
         if era is Era.MODERN:
@@ -120,8 +135,8 @@ class Catalogue:
     ) -> dict[str, Any]:
         """A definition as it was sent, but for what is the gateway's or not of this era."""
         shown = dict(offered.definition)
-        if kind in ("tools", "prompts"):
-            shown["name"] = offered.name if bare else self.names.shown(owner, offered.name)
+        if kind in NAMED:
+            shown |= self._called(kind, owner, offered, bare=bare)
         elif kind == "resources" and not bare:
             shown["uri"] = self.shelves.shown(owner, offered.name)
         if era is Era.MODERN:
@@ -129,6 +144,22 @@ class Catalogue:
         elif kind == "tools" and not _is_object(shown.get("outputSchema")):
             shown.pop("outputSchema", None)
         return shown
+
+    def _called(self, kind: str, owner: str, offered: Offered, *, bare: bool) -> dict[str, str]:
+        """The name agents see, and the operator's description; empty when they see nothing."""
+        seen = self.names.shown(kind, owner, offered.name)
+        name = (seen.bare if bare else seen.full) if seen else ""
+        if not seen or not name:
+            return {}
+        return {"name": name} | ({"description": seen.description} if seen.description else {})
+
+    def _tell(self, names: Names) -> None:
+        """Log what is newly not shown for its name."""
+        refused = names.dropped | names.crowded
+        for kind, server, own in sorted(refused.keys() - self._told):
+            about = {"kind": kind, "server": server, "tool": own}
+            log.warning("name.refused", extra={**about, "reason": refused[kind, server, own]})
+        self._told = set(refused)
 
     def _bounds(self, key: Key) -> list[tuple[str, ...]]:
         team = self._directory.now.declaration.teams.get(key.team)
@@ -143,13 +174,14 @@ class Catalogue:
 
     def _changed(self) -> None:
         self._kept.clear()
-        self.names = Names(self._listings.values())
+        self._names = None
         self.shelves = Shelves(self._listings.values())
         for callback in self.on_change:
             callback()
 
     def _declared_anew(self, _snapshot: Snapshot) -> None:
         self._kept.clear()
+        self._names = None
         for callback in self.on_change:
             callback()
 

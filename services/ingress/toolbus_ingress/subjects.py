@@ -50,7 +50,8 @@ def _named(method: str, params: dict[str, Any], caller: Caller, catalogue: Catal
 
 
 def _meant(name: str, caller: Caller, catalogue: Catalogue, method: str) -> tuple[str, str]:
-    server, inner = (caller.server, name) if caller.server else catalogue.names.meant(name)
+    kind = "tools" if method == TOOLS_CALL else "prompts"
+    server, inner = catalogue.names.meant(name, kind, caller.server)
     if not is_server_name(server) or not is_tool_name(inner):
         raise UnknownToolError.named(name[:128], method)
     return server, inner

@@ -71,6 +71,7 @@ class Judge:
                 for server, listing in catalogue.items()
                 for offered in getattr(listing, kind)
                 if server in snapshot.declaration.servers
+                and not (kind == "tools" and _hidden(snapshot, server, offered.name))
             }
             for method, kind in _LISTED.items()
         }
@@ -125,6 +126,11 @@ class Judge:
         if principal is None:
             principal = self._principals[name] = principal_of(name, key, self._snapshot)
         return principal
+
+
+def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
+    view = snapshot.declaration.servers[server].tools.get(tool)
+    return view is not None and view.hidden
 
 
 def principal_of(name: str, key: Key, snapshot: Snapshot) -> Principal:
