@@ -1,85 +1,151 @@
-"""From what a server lists to what is published: bounded, and one bad tool drops only itself."""
+"""From what a server lists to what is published: bounded, and one bad entry drops only itself."""
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from toolbus_common.contracts import Listing, Offered, ServerState
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.errors import UpstreamError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_executor.caller import METHOD_NOT_FOUND
+from toolbus_executor.param_headers import AnnotationError, params_of
 from toolbus_executor.upstream import Described
 
 MOST_PAGES = 100
-MOST_TOOLS = 5_000
+MOST_ENTRIES = 5_000
 LARGEST_DEFINITION = 64 * 1024  # bytes
 LARGEST_LISTING = 6 * 1024 * 1024  # bytes; a listing is one entry of a bucket
 DEEPEST_DEFINITION = 40
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,96}")
+_URI = re.compile(r"[^\x00-\x20\x7f]{1,2048}")
+_LONGEST_REASONED = 96  # characters of a name in the list of dropped ones
 
-Page = Callable[[str | None], Awaitable[dict[str, Any]]]
-
-
-async def all_tools(page: Page) -> list[Any]:
-    """Every page of tools/list. Raises `UpstreamFaultError` for a listing without end or shape."""
-    tools: list[Any] = []
-    cursor: str | None = None
-    for _ in range(MOST_PAGES):
-        told = await page(cursor)
-        found = told.get("tools")
-        if not isinstance(found, list):
-            raise UpstreamFaultError("Its tools/list holds no list of tools.")
-        tools += found
-        if len(tools) > MOST_TOOLS:
-            raise UpstreamFaultError(f"It lists more than {MOST_TOOLS} tools.")
-        cursor = told.get("nextCursor")
-        if not isinstance(cursor, str):
-            return tools
-    raise UpstreamFaultError(f"Its tools/list has more than {MOST_PAGES} pages.")
+Page = Callable[[str, str | None], Awaitable[dict[str, Any]]]
 
 
-def listing_of(server: str, described: Described, tools: list[Any]) -> Listing:
-    """The entry to publish: good tools in the order of their names, the others with a reason."""
-    kept: dict[str, Offered] = {}
-    dropped: dict[str, str] = {}
-    size = 0
-    for number, definition in enumerate(tools):
-        name = definition.get("name") if isinstance(definition, dict) else None
-        fault = _fault(definition, name, kept, size)
-        if fault:
-            dropped[str(name)[:96] if name else f"#{number}"] = fault
-        else:
-            size += len(msgspec.json.encode(definition))
-            kept[str(name)] = Offered(name=str(name), definition=definition)
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of thing a server lists: how it is asked for, and what names an entry."""
+
+    name: str
+    method: str
+    member: str
+    key: str
+    capability: str
+
+
+TOOLS = Kind("tools", "tools/list", "tools", "name", "tools")
+OTHERS = (
+    Kind("prompts", "prompts/list", "prompts", "name", "prompts"),
+    Kind("resources", "resources/list", "resources", "uri", "resources"),
+    Kind("templates", "resources/templates/list", "resourceTemplates", "uriTemplate", "resources"),
+)
+
+
+@dataclass(slots=True)
+class _Sieve:
+    """Keeps good entries; counts what all kinds together may hold."""
+
+    dropped: dict[str, str] = field(default_factory=dict)
+    size: int = 0
+
+    def sift(self, kind: Kind, entries: list[Any]) -> tuple[Offered, ...]:
+        """The good ones in the order of their names."""
+        kept: dict[str, Offered] = {}
+        for number, definition in enumerate(entries):
+            name = definition.get(kind.key) if isinstance(definition, dict) else None
+            fault = self._fault(kind, definition, name, kept)
+            if fault:
+                shown = str(name)[:_LONGEST_REASONED] if name else f"#{number}"
+                self.dropped[shown] = fault
+            else:
+                self.size += len(msgspec.json.encode(definition))
+                kept[str(name)] = Offered(name=str(name), definition=definition)
+        return tuple(kept[name] for name in sorted(kept))
+
+    def _fault(self, kind: Kind, definition: Any, name: Any, kept: dict[str, Offered]) -> str:
+        """What is wrong with a definition; empty when nothing is."""
+        if not isinstance(definition, dict) or not isinstance(name, str):
+            return f"it has no {kind.key}"
+        if not (_NAME if kind.key == "name" else _URI).fullmatch(name):
+            return f"its {kind.key} has characters or a length that clients do not take"
+        if name in kept:
+            return f"its {kind.key} is listed twice"
+        return _fault_of_size(definition, self.size) or (
+            _fault_of_tool(definition) if kind is TOOLS else ""
+        )
+
+
+async def listed(server: str, described: Described, page: Page) -> Listing:
+    """Everything a server offers, ready to publish.
+
+    Raises:
+        UpstreamFaultError: its tools cannot be listed; other lists are left out with the reason.
+
+    """
+    sieve = _Sieve()
+    tools = await _tools(described, page)
+    found: dict[str, tuple[Offered, ...]] = {"tools": sieve.sift(TOOLS, tools)}
+    for kind in OTHERS:
+        if described.has(kind.capability):
+            found[kind.name] = sieve.sift(kind, await _others(kind, page, sieve.dropped))
     return Listing(
         server=server,
         state=ServerState.READY,
         era=described.era,
         version=described.version,
         instructions=described.instructions,
-        dropped=dropped,
-        tools=tuple(kept[name] for name in sorted(kept)),
+        capabilities=described.capabilities,
+        dropped=sieve.dropped,
+        **found,
     )
 
 
-def _fault(definition: Any, name: Any, kept: dict[str, Offered], size: int) -> str:
-    """What is wrong with a definition; empty when nothing is."""
-    if not isinstance(definition, dict) or not isinstance(name, str):
-        return "it has no name"
-    if not _NAME.fullmatch(name):
-        return "its name has characters or a length that clients do not take"
-    if name in kept:
-        return "its name is listed twice"
-    return _fault_of_shape(definition) or _fault_of_size(definition, size)
+async def every_page(kind: Kind, page: Page) -> list[Any]:
+    """Every page of a list. Raises `UpstreamFaultError` for one without end or shape."""
+    entries: list[Any] = []
+    cursor: str | None = None
+    for _ in range(MOST_PAGES):
+        told = await page(kind.method, cursor)
+        found = told.get(kind.member)
+        if not isinstance(found, list):
+            raise UpstreamFaultError(f"Its {kind.method} holds no list of {kind.name}.")
+        entries += found
+        if len(entries) > MOST_ENTRIES:
+            raise UpstreamFaultError(f"It lists more than {MOST_ENTRIES} {kind.name}.")
+        cursor = told.get("nextCursor")
+        if not isinstance(cursor, str):
+            return entries
+    raise UpstreamFaultError(f"Its {kind.method} has more than {MOST_PAGES} pages.")
 
 
-def _fault_of_shape(definition: dict[str, Any]) -> str:
-    if not isinstance(definition.get("inputSchema"), dict):
+async def _tools(described: Described, page: Page) -> list[Any]:
+    return await every_page(TOOLS, page) if described.has(TOOLS.capability) else []
+
+
+async def _others(kind: Kind, page: Page, dropped: dict[str, str]) -> list[Any]:
+    """A list beside the tools: its failure loses that list alone."""
+    try:
+        return await every_page(kind, page)
+    except UpstreamRefusedError as error:
+        if error.data.get("upstream_code") != METHOD_NOT_FOUND:
+            dropped[kind.method] = error.reason
+    except (UpstreamError, TimeoutError) as error:
+        dropped[kind.method] = str(error) or "it did not answer in time"
+    return []
+
+
+def _fault_of_tool(definition: dict[str, Any]) -> str:
+    schema = definition.get("inputSchema")
+    if not isinstance(schema, dict):
         return "it has no inputSchema"
-    execution = definition.get("execution")
-    if isinstance(execution, dict) and execution.get("taskSupport") == "required":
-        return "it can only run as a task, which this version does not drive"
+    try:
+        params_of(schema)
+    except AnnotationError as error:
+        return str(error)
     return ""
 
 

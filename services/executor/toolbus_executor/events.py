@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from toolbus_common.errors import UpstreamFaultError
 
 LARGEST_EVENT = 7 * 1024 * 1024
+_LONGEST_ID = 1024
+_LONGEST_RETRY = 60_000  # milliseconds
 
 
 class EventReader:
@@ -17,6 +19,10 @@ class EventReader:
         self._rest: list[bytes] = []  # pieces of a line whose end has not come
         self._data: list[bytes] = []
         self._size = 0
+        self._name = ""
+        self.name = ""  # of the event given last
+        self.last_id = b""
+        self.retry = 0.0  # seconds to wait before coming back; 0 if the server did not say
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """The data of each event this piece completes. Raises `UpstreamFaultError` if too large."""
@@ -32,10 +38,26 @@ class EventReader:
             line = raw.rstrip(b"\r")
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
-            elif not line and self._data:
+            elif line:
+                self._note(*line.partition(b":")[::2])
+            elif self._data:
                 data = b"\n".join(self._data)
                 self._data, self._size = [], len(rest)
+                self.name, self._name = self._name, ""
                 if data:  # MCP 2025-11-25 begins a stream with an empty event, for its id alone
                     yield data
-            elif not line:
+            else:
                 self._size = len(rest)
+
+    def restart(self) -> None:
+        """A new connection: what was left of an event will come whole again."""
+        self._rest, self._data, self._size, self._name = [], [], 0, ""
+
+    def _note(self, field: bytes, value: bytes) -> None:
+        value = value.removeprefix(b" ")
+        if field == b"id" and len(value) <= _LONGEST_ID and b"\0" not in value:
+            self.last_id = value
+        elif field == b"event":
+            self._name = value.decode("utf-8", "replace")
+        elif field == b"retry" and value.isdigit():
+            self.retry = min(int(value[:9]), _LONGEST_RETRY) / 1000

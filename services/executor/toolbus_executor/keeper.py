@@ -15,17 +15,19 @@ from toolbus_common.contracts import (
     Listing,
     ServerConnected,
     ServerLost,
+    ServerSaid,
     ServerState,
 )
 from toolbus_common.declared import Server
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.room import Room
-from toolbus_executor.catalogue import all_tools, listing_of
+from toolbus_executor.catalogue import listed
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.lease import Lease
 from toolbus_executor.runner import SCOPE, Runner
 from toolbus_executor.stdio_upstream import StdioUpstream
-from toolbus_executor.upstream import Described, Upstream
+from toolbus_executor.subscribing import Watched
+from toolbus_executor.upstream import Described, News, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,8 @@ class Keeper:
     ) -> None:
         self.name = name
         self.declared = declared
-        self.runner = Runner(name, declared, room.facts)
+        self.watched = Watched(self._rewatch)
+        self.runner = Runner(name, declared, room.facts, self.watched)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self.tools = 0
@@ -67,7 +70,7 @@ class Keeper:
         )
         return {
             "name": self.name,
-            "kind": "stdio" if self.declared.command else "http",
+            "kind": _kind(self.declared),
             "state": shown.state.value,
             "era": shown.era,
             "version": shown.version,
@@ -80,6 +83,8 @@ class Keeper:
 
     async def stop(self, *, removed: bool) -> None:
         """Leave the server; `removed` also takes it out of the catalogue."""
+        self.runner.close()
+        self.watched.close()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if removed:
@@ -134,6 +139,7 @@ class Keeper:
                 upstream = self._upstream()
                 self.described = await upstream.open()
                 await self._list(upstream)
+                await self._watch(upstream)
             self.runner.upstream, self.runner.why_not = upstream, ""
             self._connected()
             return await self._attend(upstream)
@@ -160,12 +166,40 @@ class Keeper:
 
     def _upstream(self) -> Upstream:
         declared = self.declared
-        if declared.url:
+        news = News(self._changed.set, self._hear, self._relist)
+        if not declared.command:
             headers = {name: resolved(value) for name, value in declared.headers.items()}
-            return HttpUpstream(declared.url, headers, self._changed.set)
+            url = declared.url or declared.sse
+            return HttpUpstream(url, headers, news, old=bool(declared.sse))
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {name: resolved(value) for name, value in declared.env.items()}
-        return StdioUpstream(declared.command, environment, declared.cwd, self._changed.set)
+        return StdioUpstream(declared.command, environment, declared.cwd, news)
+
+    def _hear(self, method: str, params: bytes) -> None:
+        """Pass on what belongs to no call."""
+        said = ServerSaid(server=self.name, method=method, params=params)
+        self._room.spawn(self._say(said))
+
+    async def _say(self, said: ServerSaid) -> None:
+        with suppress(ToolbusError):  # the bus is away, and so is whoever wanted to hear
+            await self._room.bus.publish(said.subject, said.encode())
+
+    async def _relist(self) -> None:
+        """List anew at once, for a call whose tool was listed otherwise."""
+        if self.runner.upstream is not None:
+            await self._list(self.runner.upstream)
+
+    def _rewatch(self) -> None:
+        """Nobody asked for some of the watched resources again."""
+        if self.runner.upstream is not None:
+            self._room.spawn(self._watch(self.runner.upstream))
+
+    async def _watch(self, upstream: Upstream) -> None:
+        """Hear of the resources somebody still wants to hear of."""
+        try:
+            await upstream.watch(self.watched.uris)
+        except (ToolbusError, TimeoutError) as error:
+            log.info("server.not_watched", extra={"server": self.name, "reason": str(error)})
 
     async def _attend(self, upstream: Upstream) -> str:
         """Publish every change of its list until it is lost."""
@@ -186,9 +220,10 @@ class Keeper:
     async def _list(self, upstream: Upstream) -> None:
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
-        listing = listing_of(self.name, self.described, await all_tools(upstream.list_page))
-        for tool, reason in listing.dropped.items():
-            log.warning("tool.dropped", extra={"server": self.name, "tool": tool, "reason": reason})
+        listing = await listed(self.name, self.described, upstream.list_page)
+        for what, reason in listing.dropped.items():
+            log.warning("listed.dropped", extra={"server": self.name, "what": what, "why": reason})
+        upstream.learn(listing.tools)
         self.tools = len(listing.tools)
         await self._publish(listing)
 
@@ -224,6 +259,12 @@ class Keeper:
     def _fact(self, what: str) -> dict[str, Any]:
         at = time()
         return {"id": f"{self.name}.{what}.{at:.6f}", "at": at, "scope": SCOPE, "server": self.name}
+
+
+def _kind(declared: Server) -> str:
+    if declared.command:
+        return "stdio"
+    return "sse" if declared.sse else "http"
 
 
 def resolved(value: str) -> str:

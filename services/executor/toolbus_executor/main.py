@@ -1,8 +1,8 @@
 """The executor room: calls upstreams, and knows what they offer.
 
-hears   CallAdmitted, per server; the bucket tb_config
+hears   CallAdmitted, per server, and from other executors; CallCancelled; the bucket tb_config
 says    the frames of each call's answer; CallCompleted, CallFailed; ServerConnected, ServerLost,
-        BreakerOpened, BreakerClosed
+        BreakerOpened, BreakerClosed; ServerSaid
 owns    the buckets tb_catalogue and tb_leases; connections to upstreams and stdio processes
 """
 
@@ -19,6 +19,8 @@ from toolbus_common.provision import CATALOGUE, CONFIG, LEASES
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, Snapshot
 from toolbus_executor.keeper import Keeper
+from toolbus_executor.parklane import ParkLane
+from toolbus_executor.runner import Runner
 from toolbus_executor.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class Fleet:
         self._directory = directory
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
+        self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
 
     def __len__(self) -> int:
         return len(self._keepers)
@@ -47,12 +50,14 @@ class Fleet:
         catalogue = await self._room.bucket(CATALOGUE)
         leases = await self._room.bucket(LEASES)
         self._changed.set()
+        await self._lane.open(self._cancel)
         following = asyncio.create_task(self._follow(catalogue, leases))
         try:
             yield
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            await self._lane.close()
             keepers = self._keepers.values()
             await asyncio.gather(*(keeper.stop(removed=False) for keeper in keepers))
 
@@ -74,7 +79,17 @@ class Fleet:
             await asyncio.gather(*leaving)
             for name, server in declared.items():
                 if name not in self._keepers:
-                    self._keepers[name] = Keeper(name, server, self._room, catalogue, leases)
+                    keeper = Keeper(name, server, self._room, catalogue, leases)
+                    keeper.runner.forward = self._lane.forward
+                    self._keepers[name] = keeper
+
+    def _runner(self, server: str) -> Runner | None:
+        keeper = self._keepers.get(server)
+        return keeper.runner if keeper is not None else None
+
+    def _cancel(self, call_id: str) -> None:
+        for keeper in self._keepers.values():
+            keeper.runner.cancel(call_id)
 
     async def _forget_strangers(self, catalogue: Bucket) -> None:
         """Take out of the catalogue what was removed while no executor ran."""

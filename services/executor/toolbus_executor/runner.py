@@ -2,68 +2,95 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from time import monotonic, perf_counter, time
 from typing import Any
 
 from toolbus_common.contracts import (
-    Answered,
+    Asked,
+    Begun,
     BreakerClosed,
     BreakerOpened,
     CallAdmitted,
     CallCompleted,
     CallFailed,
+    Ending,
     Failed,
-    Progressed,
 )
 from toolbus_common.declared import Server
 from toolbus_common.errors import (
     BreakerOpenError,
+    CallCancelledError,
     OutcomeUnknownError,
+    OverloadedError,
     ToolbusError,
     UpstreamDeadError,
+    UpstreamRefusedError,
     UpstreamTimeoutError,
 )
 from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.trace import trace_id
-from toolbus_executor import wire
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
-from toolbus_executor.upstream import OnProgress, Upstream
+from toolbus_executor.park import Park, brought, expired, owner_of
+from toolbus_executor.results import ending_of
+from toolbus_executor.rounds import Rounds
+from toolbus_executor.subscribing import Watched
+from toolbus_executor.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-MOST_PROGRESS = 64  # frames of one call still to be sent
 SCOPE = "default"  # facts about servers concern no customer
+SUBSCRIBE = "resources/subscribe"
+
+# Hands a call to the process that keeps its earlier rounds; the last is for "nobody is there".
+Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
 class Runner:
-    """Calls of one server: bulkhead, breaker, deadline, outcome."""
+    """Calls of one server: bulkhead, breaker, deadline, rounds, outcome."""
 
-    def __init__(self, name: str, declared: Server, facts: FactWriter) -> None:
+    def __init__(self, name: str, declared: Server, facts: FactWriter, watched: Watched) -> None:
         self.name = name
         self.breaker = Breaker()
         self.bulkhead = Bulkhead(name, declared.concurrency)
+        self.rounds = Rounds(Park(facts.producer))
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
         self.last_failure = ""
+        self.forward: Forward | None = None
+        self._watched = watched
         self._timeout = declared.timeout
         self._facts = facts
+        self._running: dict[str, asyncio.Task[Any] | None] = {}
+        self._revoked: set[str] = set()
         self._ok = UPSTREAM_CALLS.labels(name, "ok")
         self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
         self._seconds = UPSTREAM_SECONDS.labels(name)
 
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
+        """Handle one admitted call, or pass it to the process that began it."""
+        if call.extra and self.forward is not None:
+            owner = owner_of(brought(call.extra)[0])
+            if owner not in ("", self._facts.producer):
+                await self._pass_on(call, reply, owner, self.forward)
+                return
+        await self.run_here(call, reply)
+
+    async def run_here(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
         began = perf_counter()
         try:
-            raw = await self._attempt(call, reply)
-            body, is_error = wire.tool_result(raw, call.era)
+            raw = await self._revocable(call, reply)
+            ending, is_error = ending_of(raw, call)
         except ToolbusError as error:
             await self._fail(call, reply, error, began)
             return
         except asyncio.CancelledError:
+            if await self._revoke(call, reply, began):
+                return
             stopped = OutcomeUnknownError(
                 "The executor stopped while the call was under way; it may have happened."
             )
@@ -74,28 +101,54 @@ class Runner:
             inside = ToolbusError("Something failed inside; the log of executor says what.")
             await self._fail(call, reply, inside, began)
             return
-        took = perf_counter() - began
-        self._seconds.observe(took)
-        (self._tool_error if is_error else self._ok).inc()
-        self._facts.say(
-            CallCompleted(
-                id=f"{call.call_id}.completed",
-                at=time(),
-                scope=call.scope,
-                call_id=call.call_id,
-                parent_id=call.parent_id,
-                trace_id=trace_id(call.traceparent),
-                key=call.key,
-                server=call.server,
-                tool=call.tool,
-                charge=call.charge,
-                reserved=call.reserved,
-                latency_us=int(took * 1e6),
-                is_error=is_error,
-                result_bytes=len(body),
-            )
+        self._complete(call, ending, perf_counter() - began, is_error=is_error)
+        await reply.send(ending)
+
+    def cancel(self, call_id: str) -> None:
+        """End a call nobody waits for any more, if it is under way here."""
+        task = self._running.get(call_id)
+        if task is not None and call_id not in self._revoked:
+            self._revoked.add(call_id)
+            task.cancel()
+
+    def close(self) -> None:
+        """Give up the calls that wait for their callers."""
+        self.rounds.park.close()
+
+    async def _pass_on(
+        self, call: CallAdmitted, reply: Reply, owner: str, forward: Forward
+    ) -> None:
+        began = perf_counter()
+
+        async def nobody() -> None:
+            await self._fail(call, reply, expired(), began)
+
+        try:
+            await forward(call, owner, nobody)
+        except ToolbusError as error:
+            await self._fail(call, reply, error, began)
+
+    async def _revoke(self, call: CallAdmitted, reply: Reply, began: float) -> bool:
+        """Whether it was the caller that took the call back; then it has ended."""
+        if call.call_id not in self._revoked:
+            return False
+        self._revoked.discard(call.call_id)
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        taken_back = CallCancelledError(
+            "The caller took the call back; it may have happened.", sent=True
         )
-        await reply.send(Answered(body))
+        await self._fail(call, reply, taken_back, began)
+        return True
+
+    async def _revocable(self, call: CallAdmitted, reply: Reply) -> bytes:
+        """Ask, in a way that `cancel` finds."""
+        self._running[call.call_id] = asyncio.current_task()
+        try:
+            return await self._attempt(call, reply)
+        finally:
+            del self._running[call.call_id]
 
     async def _attempt(self, call: CallAdmitted, reply: Reply) -> bytes:
         """Wait for a turn and ask the server."""
@@ -111,16 +164,19 @@ class Runner:
             seconds = min(left, call.deadline - time())
             if seconds <= 0:
                 raise self._too_late()
-            return await self._ask(self._admit(), call, seconds, self._progress(call, reply))
+            return await self._ask(self._admit(), call, seconds, reply)
         finally:
             self.bulkhead.leave()
 
     async def _ask(
-        self, upstream: Upstream, call: CallAdmitted, seconds: float, on_progress: OnProgress | None
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
     ) -> bytes:
         """Ask the server; an error it answers with is a success of the transport."""
         try:
-            raw = await upstream.call(call, seconds, on_progress)
+            if call.method == SUBSCRIBE:
+                raw = await self._subscribe(upstream, call.tool, seconds)
+            else:
+                raw = await self.rounds.ask(upstream, call, seconds, reply)
         except TimeoutError as error:
             self._count_failure()
             raise UpstreamTimeoutError(
@@ -137,6 +193,21 @@ class Runner:
             raise
         self._count_success()
         return raw
+
+    async def _subscribe(self, upstream: Upstream, uri: str, seconds: float) -> bytes:
+        """Watch a resource for a while; who still wants to hear of it asks again."""
+        if self._watched.full and uri not in self._watched.uris:
+            raise OverloadedError(f"{self.name} has no room for more subscriptions; retry later.")
+        known = uri in self._watched.uris
+        self._watched.add(uri)
+        try:
+            async with asyncio.timeout(seconds):
+                await upstream.watch(self._watched.uris)
+        except BaseException:
+            if not known:
+                self._watched.drop(uri)
+            raise
+        return b"{}"
 
     def _too_late(self) -> UpstreamTimeoutError:
         return UpstreamTimeoutError(
@@ -157,20 +228,6 @@ class Runner:
             )
         return self.upstream
 
-    def _progress(self, call: CallAdmitted, reply: Reply) -> OnProgress | None:
-        if not call.progress:
-            return None
-        tasks: set[asyncio.Task[None]] = set()
-
-        def tell(body: bytes) -> None:
-            if len(tasks) >= MOST_PROGRESS:
-                return  # newer ones will say more
-            task = asyncio.ensure_future(reply.send(Progressed(body)))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        return tell
-
     def _count_failure(self) -> None:
         if self.breaker.failed(monotonic()):
             log.warning("breaker.opened", extra={"server": self.name})
@@ -187,28 +244,41 @@ class Runner:
         at = time()
         return {"id": f"{self.name}.{what}.{at:.6f}", "at": at, "scope": SCOPE, "server": self.name}
 
+    def _complete(self, call: CallAdmitted, ending: Ending, took: float, *, is_error: bool) -> None:
+        self._seconds.observe(took)
+        (self._tool_error if is_error else self._ok).inc()
+        asks = isinstance(ending, Asked)
+        self._facts.say(
+            CallCompleted(
+                id=f"{call.call_id}.completed",
+                **_about(call),
+                ending="input_required"
+                if asks
+                else "task"
+                if isinstance(ending, Begun)
+                else "complete",
+                charge=0 if asks else call.charge,
+                latency_us=int(took * 1e6),
+                is_error=is_error,
+                result_bytes=len(ending.body),
+            )
+        )
+
     async def _fail(
         self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
     ) -> None:
         sent = bool(error.data.pop("sent", True))
         # Below, nobody knows the name an operator gave the server; the caller must be told it.
-        reason = error.reason.replace("The upstream", f"The upstream {self.name}", 1)
-        error = type(error)(reason, **error.data)
+        if not isinstance(error, UpstreamRefusedError):  # that one speaks for itself
+            reason = error.reason.replace("The upstream", f"The upstream {self.name}", 1)
+            error = _renamed(error, reason)
         self.last_failure = error.reason
         UPSTREAM_CALLS.labels(self.name, error.code).inc()
         self._facts.say(
             CallFailed(
                 id=f"{call.call_id}.failed",
-                at=time(),
-                scope=call.scope,
-                call_id=call.call_id,
-                parent_id=call.parent_id,
-                trace_id=trace_id(call.traceparent),
-                key=call.key,
-                server=call.server,
-                tool=call.tool,
+                **_about(call),
                 charge=call.charge if sent else 0,
-                reserved=call.reserved,
                 latency_us=int((perf_counter() - began) * 1e6),
                 code=error.code,
                 reason=error.reason,
@@ -216,3 +286,23 @@ class Runner:
             )
         )
         await reply.send(Failed(error))
+
+
+def _about(call: CallAdmitted) -> dict[str, Any]:
+    """What every outcome says of its call."""
+    return {
+        "at": time(),
+        "scope": call.scope,
+        "call_id": call.call_id,
+        "parent_id": call.parent_id,
+        "trace_id": trace_id(call.traceparent),
+        "key": call.key,
+        "server": call.server,
+        "tool": call.tool,
+        "method": call.method,
+        "reserved": call.reserved,
+    }
+
+
+def _renamed(error: ToolbusError, reason: str) -> ToolbusError:
+    return type(error)(reason, **error.data)

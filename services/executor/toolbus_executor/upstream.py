@@ -1,12 +1,13 @@
 """What the executor needs of an upstream, whatever its transport and era."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from toolbus_common.contracts import CallAdmitted
+from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_executor.caller import Caller
 
-OnProgress = Callable[[bytes], None]  # raw JSON of a progress notification's params
+LISTS = ("tools", "prompts", "resources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,38 @@ class Described:
     era: str
     version: str
     instructions: str = ""
-    lists_change: bool = False
+    capabilities: dict[str, Any] = field(default_factory=dict)
+
+    def has(self, capability: str) -> bool:
+        """Whether it declares a capability."""
+        return isinstance(self.capabilities.get(capability), dict)
+
+    @property
+    def changing(self) -> tuple[str, ...]:
+        """The lists it says it tells changes of."""
+        return tuple(
+            name
+            for name in LISTS
+            if self.has(name) and self.capabilities[name].get("listChanged") is True
+        )
+
+    @property
+    def subscribable(self) -> bool:
+        """Whether its resources can be watched."""
+        return self.has("resources") and self.capabilities["resources"].get("subscribe") is True
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Whom an upstream tells what belongs to no call.
+
+    `changed` hears that a list may have changed, `said` a notification's method and raw params;
+    `relist` lists anew at once.
+    """
+
+    changed: Callable[[], None]
+    said: Callable[[str, bytes], None]
+    relist: Callable[[], Awaitable[None]]
 
 
 class Upstream(Protocol):
@@ -26,18 +58,29 @@ class Upstream(Protocol):
     set to False when provably nothing was written.
     """
 
+    @property
+    def asks(self) -> bool:
+        """Whether the server may ask back in the middle of a call."""
+        ...
+
     async def open(self) -> Described:
         """Probe the era, shake hands, and learn what the server is."""
         ...
 
-    async def list_page(self, cursor: str | None) -> dict[str, Any]:
-        """One page of tools/list."""
+    async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
+        """One page of a list."""
         ...
 
-    async def call(
-        self, call: CallAdmitted, seconds: float, on_progress: OnProgress | None
-    ) -> bytes:
-        """The raw JSON result of a tool. Raises `TimeoutError` after so many seconds."""
+    def learn(self, tools: Collection[Offered]) -> None:
+        """Take note of the tools as listed: some are called in a way of their own."""
+        ...
+
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """The raw JSON result of a request. Raises `TimeoutError` after so many seconds."""
+        ...
+
+    async def watch(self, uris: frozenset[str]) -> None:
+        """Hear of changes of these resources and no others."""
         ...
 
     async def wait_lost(self) -> str:

@@ -1,0 +1,93 @@
+"""A server of the handshake era over HTTP: a session for every class of what callers can answer."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.errors import ToolbusError
+from toolbus_executor import wire
+from toolbus_executor.caller import Caller
+from toolbus_executor.capabilities import EVERYTHING, Kinds, kinds_of
+from toolbus_executor.http_session import HttpSession
+from toolbus_executor.http_transport import Transport
+from toolbus_executor.upstream import Described, News
+
+MOST_SESSIONS = 8
+
+
+class LegacyHttp:
+    """The main session lists and listens; a caller's session declares what that caller can do.
+
+    A server decides by the handshake what it may ask, so a session serves only callers that
+    declared the same. A server without session ids cannot tell them apart: it has one.
+    """
+
+    asks = True
+
+    def __init__(self, transport: Transport, news: News) -> None:
+        self._transport = transport
+        self._news = news
+        self._quiet = replace(news, changed=_nothing)
+        self._main = HttpSession(transport, news, EVERYTHING, listens=True)
+        self._sessions: OrderedDict[Kinds, HttpSession] = OrderedDict()
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> Described:
+        """Begin the main session."""
+        return await self._main.open()
+
+    async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
+        """One page of a list."""
+        message = await self._main.request(method, {} if cursor is None else {"cursor": cursor})
+        result: dict[str, Any] = msgspec.json.decode(wire.result_of(message))
+        return result
+
+    def learn(self, tools: Collection[Offered]) -> None:
+        """Nothing here depends on the tool."""
+
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> wire.Incoming:
+        """Ask in the session of the caller's class."""
+        session = self._sessions.get(kinds_of(call.capabilities))
+        if session is None:
+            session = await self._begun(kinds_of(call.capabilities))
+        return await session.call(call, seconds, caller)
+
+    async def watch(self, uris: frozenset[str]) -> None:
+        """Subscribe in the main session."""
+        await self._main.watch(uris)
+
+    async def close(self) -> None:
+        """End every session."""
+        sessions = [self._main, *self._sessions.values()]
+        await asyncio.gather(*(session.close() for session in sessions))
+
+    async def _begun(self, kinds: Kinds) -> HttpSession:
+        if kinds == EVERYTHING or not self._main.id:
+            return self._main
+        async with self._opening:
+            if kinds in self._sessions:
+                return self._sessions[kinds]
+            # Its own stream is for questions asked beside an answer; the main one has the rest.
+            session = HttpSession(self._transport, self._quiet, kinds, listens=bool(kinds))
+            try:
+                await session.open()
+            except ToolbusError as error:
+                error.data["sent"] = False  # nothing of the call itself
+                raise
+            await self._make_room()
+            self._sessions[kinds] = session
+            return session
+
+    async def _make_room(self) -> None:
+        idle = [kinds for kinds, session in self._sessions.items() if not session.busy]
+        if len(self._sessions) >= MOST_SESSIONS and idle:
+            await self._sessions.pop(idle[0]).close()
+
+
+def _nothing() -> None:
+    """Only the main session tells of changed lists."""

@@ -1,0 +1,144 @@
+"""Requests to one URL and their answers, whole or as events; the failures are the upstream's."""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
+from toolbus_executor import wire
+from toolbus_executor.events import EventReader
+from toolbus_executor.http1 import BrokenError, Head, NotSentError, OnStream, Pool, TooLargeError
+from toolbus_executor.requests import CLIENT
+
+_OK, _REDIRECTION, _SERVER_FAULT = 200, 300, 500
+
+
+class HttpStatusError(UpstreamFaultError):
+    """The upstream answered with a status and no message."""
+
+    def __init__(self, reason: str, *, status: int = 0, **data: Any) -> None:
+        super().__init__(reason, **data)
+        self.status = status
+
+
+class AnswerStream:
+    """Collects one request's answer from an event stream; the rest goes to `hear`."""
+
+    def __init__(self, number: int, hear: Callable[[wire.Incoming], None] | None = None) -> None:
+        self._number = number
+        self._hear = hear
+        self.events = EventReader()
+        self.message: wire.Incoming | None = None
+        self.fault: UpstreamFaultError | None = None
+
+    def feed(self, piece: bytes) -> bool:
+        """Take a piece of a stream; True once the answer is there."""
+        try:
+            for data in self.events.feed(piece):
+                self._take(wire.read(data))
+        except UpstreamFaultError as error:
+            self.fault = error
+        return self.message is not None or self.fault is not None
+
+    def _take(self, message: wire.Incoming) -> None:
+        if not message.method and message.id == self._number:
+            self.message = message
+        elif self._hear is not None:
+            self._hear(message)
+
+
+class Transport:
+    """One server's URL, with the headers every request carries."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        target = urlsplit(url)
+        self.url = url
+        self.numbers = itertools.count(1)
+        self.shaken = False  # the transport failed since the last answer
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._pool = Pool(target)
+        path = target.path or "/"
+        self._path = (f"{path}?{target.query}" if target.query else path).encode()
+        own = "".join(f"{name}: {_one_line(value)}\r\n" for name, value in headers.items())
+        self._common = (
+            f"Host: {target.netloc.rpartition('@')[2]}\r\n"
+            f"User-Agent: toolbus/{CLIENT['version']}\r\n{own}"
+        ).encode()
+        self.prefix = self.post_to(self._path)
+
+    def post_to(self, path: bytes) -> bytes:
+        """The beginning of every POST to a path."""
+        return (
+            b"POST %b HTTP/1.1\r\nContent-Type: application/json\r\n"
+            b"Accept: application/json, text/event-stream\r\n%b" % (path, self._common)
+        )
+
+    def bare(self, verb: bytes, headers: bytes = b"") -> bytes:
+        """A request without a body."""
+        return b"%b %b HTTP/1.1\r\nAccept: text/event-stream\r\n%b%b\r\n" % (
+            verb, self._path, self._common, headers,
+        )  # fmt: skip
+
+    async def ask(
+        self, request: bytes, on_stream: OnStream | None, seconds: float | None
+    ) -> tuple[Head, bytes]:
+        """Ask the pool; its failures as those of the upstream."""
+        try:
+            return await self._pool.ask(request, on_stream, seconds)
+        except TooLargeError as error:
+            raise UpstreamFaultError(f"The upstream's answer is too large: {error}.") from error
+        except NotSentError as error:
+            self.shaken = True
+            raise UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False) from (
+                error
+            )
+        except BrokenError as error:
+            self.shaken = True
+            raise UpstreamDeadError(f"The upstream broke the connection: {error}.") from error
+
+    async def exchange(
+        self, request: bytes, answer: AnswerStream, seconds: float | None
+    ) -> tuple[Head, bytes]:
+        """Ask for one message; a stream that cannot be understood is a fault."""
+        told = await self.ask(request, answer.feed, seconds)
+        if answer.fault is not None:
+            raise answer.fault
+        return told
+
+    async def wait_lost(self) -> str:
+        """Wait until it was lost; a sentence why."""
+        return await asyncio.shield(self.lost)
+
+    def lose(self, reason: str) -> None:
+        """The server is of no more use as it was met."""
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        self.lose("closed")
+        self._pool.close()
+
+
+def message_in(head: Head, body: bytes, number: int) -> wire.Incoming:
+    """The answer to a request. Raises `UpstreamFaultError` or, for 5xx, `UpstreamDeadError`."""
+    fine = _OK <= head.status < _REDIRECTION
+    if fine and not body:
+        raise UpstreamFaultError("The upstream ended its answer without a result.")
+    if fine or body.startswith(b"{"):
+        message = wire.read(body)
+        if message.id == number or isinstance(message.error, dict):
+            return message
+        if fine:
+            raise UpstreamFaultError("The upstream answered a request that was not asked.")
+    if head.status >= _SERVER_FAULT:
+        raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
+    raise HttpStatusError(f"The upstream answered HTTP {head.status}.", status=head.status)
+
+
+def _one_line(value: str) -> str:
+    if "\r" in value or "\n" in value:
+        raise UpstreamFaultError("A declared header holds a line break; mend the configuration.")
+    return value

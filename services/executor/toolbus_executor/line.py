@@ -1,0 +1,98 @@
+"""Many requests over one connection that carries everything: numbered, awaited, cancelled."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from toolbus_common.contracts import CallAdmitted
+from toolbus_common.errors import ToolbusError
+from toolbus_executor import wire
+from toolbus_executor.caller import Caller
+from toolbus_executor.capabilities import EVERYTHING, declared
+from toolbus_executor.levels import NO_LEVEL, rank_of
+from toolbus_executor.requests import (
+    call_body,
+    initialize_body,
+    notification_body,
+    request_body,
+)
+from toolbus_executor.switchboard import Switchboard
+from toolbus_executor.upstream import Described, News
+
+REQUEST_SECONDS = 20.0
+
+
+class Line:
+    """The requests of one connection; `write` sends a body, at once or a little later."""
+
+    def __init__(self, news: News, write: Callable[[bytes], None], numbers: Iterator[int]) -> None:
+        self.board = Switchboard(news, write)
+        self.modern = False
+        self.described = Described("legacy", "")
+        self._write = write
+        self._numbers = numbers
+        self._level = NO_LEVEL
+        self._watched: frozenset[str] = frozenset()
+
+    async def initialize(self) -> Described:
+        """Shake hands, declaring everything: there is one session for all callers."""
+        self.modern, self.board.may_ask = False, True
+        number = next(self._numbers)
+        body = initialize_body(number, declared(EVERYTHING))
+        self.described = wire.greeted(await self._send(number, body, REQUEST_SECONDS))
+        self._write(notification_body("notifications/initialized"))
+        return self.described
+
+    async def request(
+        self, method: str, params: dict[str, Any], seconds: float = REQUEST_SECONDS
+    ) -> wire.Incoming:
+        """A request of our own."""
+        number = next(self._numbers)
+        body = request_body(number, method, params, modern=self.modern)
+        return await self._send(number, body, seconds)
+
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> wire.Incoming:
+        """Ask; when nobody waits any more, the server is told."""
+        if call.log_level and not self.modern:
+            await self._raise_level(call.log_level)
+        number = next(self._numbers)
+        self.board.callers[number] = caller
+        try:
+            return await self._send(number, call_body(call, number, modern=self.modern), seconds)
+        except (TimeoutError, asyncio.CancelledError):
+            self.cancel(number)
+            raise
+        finally:
+            del self.board.callers[number]
+
+    def cancel(self, number: int) -> None:
+        """Tell the server that an answer is no longer wanted."""
+        with suppress(ToolbusError):
+            self._write(notification_body("notifications/cancelled", {"requestId": number}))
+
+    async def watch(self, uris: frozenset[str]) -> None:
+        """Subscribe to what is new of these and unsubscribe from what is gone."""
+        for uri in sorted(uris - self._watched):
+            wire.result_of(await self.request("resources/subscribe", {"uri": uri}))
+            self._watched |= {uri}
+        for uri in sorted(self._watched - uris):
+            self._watched -= {uri}
+            await self.request("resources/unsubscribe", {"uri": uri})
+
+    async def _raise_level(self, level: str) -> None:
+        """Have the server log as much as its most curious caller wants."""
+        rank = rank_of(level)
+        if rank < self._level and self.described.has("logging"):
+            self._level = rank
+            await self.request("logging/setLevel", {"level": level})
+
+    async def _send(self, number: int, body: bytes, seconds: float) -> wire.Incoming:
+        future: asyncio.Future[wire.Incoming] = asyncio.get_running_loop().create_future()
+        self.board.waiting[number] = future
+        try:
+            async with asyncio.timeout(seconds):
+                self._write(body)
+                return await future
+        finally:
+            del self.board.waiting[number]

@@ -1,0 +1,161 @@
+"""Requests to upstreams, built from raw parts: params of every method, and their headers."""
+
+import re
+from base64 import b64encode
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from toolbus_common.asklane import VERSION as RELEASE
+from toolbus_common.contracts import NOTHING, CallAdmitted
+from toolbus_common.trace import child_of
+from toolbus_executor.capabilities import routed
+
+MODERN = "2026-07-28"
+LEGACY = "2025-11-25"
+META = "io.modelcontextprotocol/"
+CLIENT = {"name": "toolbus", "version": RELEASE}
+
+_PLAIN = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?")
+_WITH_ARGUMENTS = frozenset({"tools/call", "prompts/get"})
+_NAMED_BY_TOOL = frozenset({"tools/call", "prompts/get", "resources/read"})
+_OF_ERA = {True: ("inputResponses", "requestState"), False: ("task",)}
+_OWNED_META = frozenset(
+    {"traceparent", "progressToken"}
+    | {f"{META}{name}" for name in ("protocolVersion", "clientInfo", "clientCapabilities")}
+    | {f"{META}{name}" for name in ("logLevel", "subscriptionId")}
+)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Named(msgspec.Struct):
+    """The member that names a task."""
+
+    taskId: str = ""  # noqa: N815 - the wire's own name
+
+
+_named = msgspec.json.Decoder(_Named).decode
+
+
+@lru_cache(512)
+def _modern_meta(capabilities: str) -> bytes:
+    """The end of every modern `_meta`, for one form of capabilities."""
+    return b'"%bprotocolVersion":"%b","%bclientInfo":%b,"%bclientCapabilities":%b}' % (
+        META.encode(), MODERN.encode(), META.encode(), _encode(CLIENT), META.encode(),
+        routed(capabilities),
+    )  # fmt: skip
+
+
+_MODERN_META = b"{" + _modern_meta(NOTHING)
+
+
+def header_value(name: str) -> bytes:
+    """A value as the headers Mcp-Name and Mcp-Param-* carry it (MCP 2026-07-28)."""
+    if _PLAIN.fullmatch(name):
+        return name.encode()
+    return b"=?base64?" + b64encode(name.encode()) + b"?="
+
+
+def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
+    """The body of a call. What is raw in it is strict JSON already and goes on as it is."""
+    meta = b'{"traceparent":"%b"' % child_of(call.traceparent).encode()
+    if call.progress:
+        meta += b',"progressToken":%d' % number
+    extra = b""
+    if call.extra:
+        extra, foreign = _extra(call.extra, modern=modern)
+        meta += foreign
+    if modern:
+        if call.log_level:
+            meta += b',"%blogLevel":%b' % (META.encode(), _encode(call.log_level))
+        meta += b"," + _modern_meta(call.capabilities)
+    else:
+        meta += b"}"
+    if call.method in _WITH_ARGUMENTS:
+        params = b'"name":%b,"arguments":%b,' % (_encode(call.tool), call.arguments)
+    else:
+        params = _inside(call.arguments)
+    return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":{%b%b"_meta":%b}}' % (
+        number, call.method.encode(), params, extra, meta,
+    )  # fmt: skip
+
+
+def name_of(call: CallAdmitted) -> str:
+    """What the header Mcp-Name says of a call; empty when its method has none."""
+    if call.method in _NAMED_BY_TOOL:
+        return call.tool
+    if call.method.startswith("tasks/"):
+        return _named(call.arguments).taskId
+    return ""
+
+
+def request_body(number: int, method: str, params: dict[str, Any], *, modern: bool) -> bytes:
+    """The body of a request of our own."""
+    if modern:
+        params = params | {"_meta": msgspec.Raw(_MODERN_META)}
+    return _encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+
+
+def notification_body(method: str, params: dict[str, Any] | None = None) -> bytes:
+    """The body of a notification."""
+    return _encode({"jsonrpc": "2.0", "method": method, "params": params or {}})
+
+
+def initialize_body(number: int, capabilities: dict[str, Any]) -> bytes:
+    """The handshake's first request."""
+    params = {"protocolVersion": LEGACY, "capabilities": capabilities, "clientInfo": CLIENT}
+    return request_body(number, "initialize", params, modern=False)
+
+
+def answer_body(request_id: Any, member: bytes) -> bytes:
+    """The answer to a server's question; `member` is its raw `"result":…` or `"error":…`."""
+    return b'{"jsonrpc":"2.0","id":%b,%b}' % (_encode(request_id), member)
+
+
+def refusal(code: int, sentence: str) -> bytes:
+    """The member of an answer that refuses."""
+    return b'"error":' + _encode({"code": code, "message": sentence})
+
+
+def head_of(
+    prefix: bytes, method: str, name: str, *, modern: bool, version: str, session: bytes
+) -> bytes:
+    """The header block of a POST, up to its length; `prefix` is what no request changes."""
+    head = prefix
+    if modern:
+        head += b"Mcp-Method: %b\r\n" % method.encode()
+        if name:
+            head += b"Mcp-Name: %b\r\n" % header_value(name)
+    if version:
+        head += b"MCP-Protocol-Version: %b\r\n" % version.encode()
+    if session:
+        head += b"Mcp-Session-Id: %b\r\n" % session
+    return head
+
+
+def with_body(head: bytes, body: bytes) -> bytes:
+    """A whole request."""
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+def _inside(params: bytes) -> bytes:
+    """The members of a raw object, followed by a comma if there are any."""
+    inner = params.strip()[1:-1].strip()
+    return inner + b"," if inner else b""
+
+
+def _extra(extra: str, *, modern: bool) -> tuple[bytes, bytes]:
+    """The members beside the arguments that the server's era knows, and foreign ones of _meta."""
+    told = _members(extra)
+    beside = b"".join(
+        b'"%b":%b,' % (name.encode(), bytes(told[name])) for name in _OF_ERA[modern] if name in told
+    )
+    meta = _members(told["_meta"]) if "_meta" in told else {}
+    foreign = b"".join(
+        b",%b:%b" % (_encode(name), bytes(value))
+        for name, value in meta.items()
+        if name not in _OWNED_META
+    )
+    return beside, foreign

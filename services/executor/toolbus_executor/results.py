@@ -1,0 +1,94 @@
+"""From an upstream's raw result to the ending its caller is told, in the form of the caller's era.
+
+Bytes nobody needs to change stay the upstream's; a result never has line breaks, since callers may
+be told in lines.
+"""
+
+import msgspec
+
+from toolbus_common.contracts import TOOLS_CALL, Answered, Asked, Begun, CallAdmitted, Ending, Era
+from toolbus_common.errors import UpstreamFaultError
+
+_ABSENT = msgspec.Raw(b"")
+_ONLY_MODERN = ("resultType", "ttlMs", "cacheScope")
+_CACHED = "resources/read"
+# The fields of a task are written otherwise in 2025-11-25.
+_OLD_NAMES = {"ttlMs": "ttl", "pollIntervalMs": "pollInterval"}
+
+
+class _Owned(msgspec.Struct):
+    """The members of a result the gateway reads."""
+
+    resultType: str | None = None  # noqa: N815 - the wire's own name
+    isError: bool | None = None  # noqa: N815
+    ttlMs: msgspec.Raw = _ABSENT  # noqa: N815
+    cacheScope: msgspec.Raw = _ABSENT  # noqa: N815
+    structuredContent: msgspec.Raw = _ABSENT  # noqa: N815
+    content: msgspec.Raw = _ABSENT
+    task: msgspec.Raw = _ABSENT
+
+
+_owned = msgspec.json.Decoder(_Owned).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def ending_of(raw: bytes, call: CallAdmitted) -> tuple[Ending, bool]:
+    """How a call ends, and whether its tool reports an error. Raises `UpstreamFaultError`."""
+    try:
+        owned = _owned(raw)
+    except msgspec.DecodeError as error:
+        raise UpstreamFaultError("The upstream's result is malformed.") from error
+    if owned.resultType == "input_required":
+        return Asked(in_one_line(raw)), False
+    if owned.resultType == "task" and call.method == TOOLS_CALL:
+        return Begun(in_one_line(_task(raw, call))), False
+    if owned.resultType not in (None, "complete", "task"):
+        raise UpstreamFaultError(
+            f"The upstream answered with {owned.resultType!r}, which Toolbus cannot pass on."
+        )
+    if owned.resultType is None and owned.task and not owned.content and call.method == TOOLS_CALL:
+        return Begun(in_one_line(raw)), False
+    form = _for_modern if call.era is Era.MODERN else _for_legacy
+    return Answered(in_one_line(form(raw, owned, call.method))), bool(owned.isError)
+
+
+def in_one_line(raw: bytes) -> bytes:
+    """The same JSON without line breaks."""
+    return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
+
+
+def _for_modern(raw: bytes, owned: _Owned, method: str) -> bytes:
+    missing = b""
+    if owned.resultType is None:
+        missing += b'"resultType":"complete",'
+    if method == _CACHED:
+        missing += b"" if owned.ttlMs else b'"ttlMs":0,'
+        missing += b"" if owned.cacheScope else b'"cacheScope":"private",'
+    if not missing:
+        return raw
+    body = raw[1:].lstrip()
+    return b"{" + (missing[:-1] if body[:1] == b"}" else missing) + body
+
+
+def _for_legacy(raw: bytes, owned: _Owned, method: str) -> bytes:
+    odd = bool(owned.structuredContent) and bytes(owned.structuredContent)[:1] != b"{"
+    if not (odd or owned.resultType or owned.ttlMs or owned.cacheScope):
+        return raw
+    members = _members(raw)
+    if method.startswith("tasks/"):
+        return _encode(_renamed(members))
+    dropped = (*_ONLY_MODERN, "structuredContent") if odd else _ONLY_MODERN
+    return _encode({name: value for name, value in members.items() if name not in dropped})
+
+
+def _task(raw: bytes, call: CallAdmitted) -> bytes:
+    if call.era is Era.MODERN:
+        return raw
+    return _encode({"task": _renamed(_members(raw))})
+
+
+def _renamed(members: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    return {
+        _OLD_NAMES.get(name, name): value for name, value in members.items() if name != "resultType"
+    }

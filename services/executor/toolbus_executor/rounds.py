@@ -1,0 +1,113 @@
+"""Asking a server that may ask back: one round ends with its result or with its questions."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+
+import msgspec
+
+from toolbus_common.contracts import CallAdmitted, Era
+from toolbus_common.errors import UpstreamRefusedError
+from toolbus_common.exchange import Reply
+from toolbus_executor.caller import Caller
+from toolbus_executor.capabilities import URL, kinds_of
+from toolbus_executor.park import PARK_SECONDS, Park, Parked, answer, binding_of, brought
+from toolbus_executor.upstream import Upstream
+
+GATHER_SECONDS = 0.02  # a server may ask several things at once
+URL_REQUIRED = -32042
+_ASKING = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/result"})
+
+
+class Rounds:
+    """The rounds of one server's calls."""
+
+    def __init__(self, park: Park) -> None:
+        self.park = park
+
+    async def ask(
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
+    ) -> bytes:
+        """The raw result of a round. Raises what `Upstream.call` raises."""
+        caller = Caller(call, reply)
+        try:
+            if not upstream.asks or call.method not in _ASKING:
+                return await upstream.call(call, seconds, caller)
+            if call.extra:
+                state, answers = brought(call.extra)
+                if state:
+                    return await self._resume(state, call, seconds, reply)
+                if answers and not _all_accepted(answers.values()):
+                    return _declined()
+            if not kinds_of(call.capabilities):
+                return await upstream.call(call, seconds, caller)
+            task = asyncio.create_task(upstream.call(call, PARK_SECONDS + seconds, caller))
+            return await self._round(Parked(binding_of(call), task, caller), call, seconds)
+        finally:
+            await caller.flushed()
+
+    async def _resume(self, state: str, call: CallAdmitted, seconds: float, reply: Reply) -> bytes:
+        parked = self.park.take(state, call)
+        _, answers = brought(call.extra)
+        parked.caller.answer_to(call, reply)
+        if not parked.task.done():
+            answer(parked.caller, answers or {})
+            if parked.caller.questions:
+                return self.park.put(parked)
+        try:
+            return await self._round(parked, call, seconds)
+        finally:
+            await parked.caller.flushed()
+
+    async def _round(self, parked: Parked, call: CallAdmitted, seconds: float) -> bytes:
+        """Wait for the result, or for questions."""
+        loop = asyncio.get_running_loop()
+        asked: asyncio.Future[None] = loop.create_future()
+        parked.caller.asked = asked
+        if parked.caller.questions:
+            asked.set_result(None)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.wait((parked.task, asked), return_when=asyncio.FIRST_COMPLETED)
+                if not parked.task.done():
+                    await asyncio.wait((parked.task,), timeout=GATHER_SECONDS)
+        except (TimeoutError, asyncio.CancelledError):
+            parked.end()
+            raise
+        finally:
+            parked.caller.asked = None
+        if not parked.task.done():
+            return self.park.put(parked)
+        try:
+            return parked.task.result()
+        except UpstreamRefusedError as error:
+            return _pages(error, call)
+
+
+def _pages(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:
+    """A refusal that wants pages opened first, as questions; any other is raised again."""
+    data = error.data.get("upstream_data")
+    pages = data.get("elicitations") if isinstance(data, dict) else None
+    able = call.era is Era.MODERN and URL in kinds_of(call.capabilities)
+    if error.data.get("upstream_code") != URL_REQUIRED or not able or not isinstance(pages, list):
+        raise error
+    asked = {
+        f"page{number}": {"method": "elicitation/create", "params": {"mode": "url", **page}}
+        for number, page in enumerate(pages, 1)
+        if isinstance(page, dict)
+    }
+    return msgspec.json.encode({"resultType": "input_required", "inputRequests": asked})
+
+
+def _all_accepted(answers: Iterable[msgspec.Raw]) -> bool:
+    for raw in answers:
+        with suppress(msgspec.DecodeError):
+            told = msgspec.json.decode(raw)
+            if isinstance(told, dict) and told.get("action") in ("decline", "cancel"):
+                return False
+    return True
+
+
+def _declined() -> bytes:
+    text = "The page the server wanted opened first was declined, so it was not asked again."
+    return msgspec.json.encode({"content": [{"type": "text", "text": text}], "isError": True})

@@ -1,0 +1,74 @@
+"""Which resources are watched, and for how long: asked for again and again, or forgotten."""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from toolbus_executor.upstream import Described
+
+LEASE_SECONDS = 600.0
+MOST_WATCHED = 1000
+
+_ASKED = {
+    "tools": "toolsListChanged",
+    "prompts": "promptsListChanged",
+    "resources": "resourcesListChanged",
+}
+
+
+def listen_params(described: Described, watched: frozenset[str]) -> dict[str, Any] | None:
+    """What to ask of subscriptions/listen; None when there is nothing to hear."""
+    wanted: dict[str, Any] = {_ASKED[name]: True for name in described.changing}
+    if watched:
+        wanted["resourceSubscriptions"] = sorted(watched)
+    return {"notifications": wanted} if wanted else None
+
+
+class Watched:
+    """The resources of one server somebody wants to hear of; `on_expired` hears of forgetting."""
+
+    def __init__(self, on_expired: Callable[[], None]) -> None:
+        self._until: dict[str, float] = {}
+        self._on_expired = on_expired
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def uris(self) -> frozenset[str]:
+        """Those watched now."""
+        return frozenset(self._until)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more can be watched."""
+        return len(self._until) >= MOST_WATCHED
+
+    def add(self, uri: str) -> None:
+        """Watch it from now on, for a while."""
+        self._until[uri] = monotonic() + LEASE_SECONDS
+        self._wait()
+
+    def drop(self, uri: str) -> None:
+        """Watch it no more."""
+        self._until.pop(uri, None)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._until.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        if self._timer is None and self._until:
+            pause = max(0.0, min(self._until.values()) - monotonic())
+            self._timer = asyncio.get_running_loop().call_later(pause, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = monotonic()
+        gone = [uri for uri, until in self._until.items() if until <= now]
+        for uri in gone:
+            del self._until[uri]
+        if gone:
+            self._on_expired()
+        self._wait()
