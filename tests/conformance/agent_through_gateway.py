@@ -42,9 +42,12 @@ Play = Callable[[], Awaitable[None]]
 
 
 def register(url: str) -> None:
-    """Make the mock server the only upstream, and wait until the gateway has asked it."""
+    """Make the mock server the only upstream; none at all without a URL.
+
+    A mock does not end while a client holds a stream of it, as the gateway does.
+    """
     document = configuration("")
-    document["servers"] = {SERVER: {"url": url}}
+    document["servers"] = {SERVER: {"url": url}} if url else {}
     file = DIRECTORY / "mock.yaml"
     file.write_text(yaml.safe_dump(document))
     words = ["apply", "-f", str(file), "--state-dir", str(DIRECTORY / "state")]
@@ -192,6 +195,8 @@ def main() -> None:
         asyncio.run(_play(PLAYS[SCENARIO]))
     except Exception as error:
         raise SystemExit(f"{FAILED}{_innermost(error)!r}") from error
+    finally:
+        register("")
 
 
 async def _play(play: Play) -> None:

@@ -7,16 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.contracts import CallAdmitted, Era
-from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.contracts import Listing
+from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor import wire
 from toolbus_executor.breaker import Breaker, State
-from toolbus_executor.catalogue import all_tools, listing_of
+from toolbus_executor.catalogue import TOOLS, every_page, listed
 from toolbus_executor.events import EventReader
 from toolbus_executor.upstream import Described
 
 SCHEMA: dict[str, Any] = {"type": "object"}
-SERVER = Described("modern", "2026-07-28")
+SERVER = Described(
+    "modern", "2026-07-28", capabilities={"tools": {}, "prompts": {}, "resources": {}}
+)
 
 
 def failed(breaker: Breaker, times: int, now: float = 0.0) -> Breaker:
@@ -73,6 +75,20 @@ def tool(name: Any = "a", **more: Any) -> dict[str, Any]:
     return {"name": name, "inputSchema": SCHEMA, **more}
 
 
+async def listing(tools: Any, **others: Any) -> Listing:
+    async def page(method: str, _cursor: str | None) -> dict[str, Any]:
+        found: dict[str, Any] | Exception | None = {"tools/list": {"tools": tools}, **others}.get(
+            method
+        )
+        if found is None:
+            raise UpstreamRefusedError("Method not found", upstream_code=-32601)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return await listed("s", SERVER, page)
+
+
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
@@ -80,68 +96,64 @@ def tool(name: Any = "a", **more: Any) -> dict[str, Any]:
         (tool("has space"), "characters"),
         (tool("x" * 97), "length"),
         ({"name": "b"}, "inputSchema"),
-        (tool("b", execution={"taskSupport": "required"}), "task"),
         (tool("b", description="d" * 70_000), "too large"),
         (tool("good"), "twice"),
         ("nonsense", "no name"),
     ],
 )
-def test_a_bad_tool_drops_itself_with_a_reason_and_no_other(bad: Any, why: str) -> None:
-    listing = listing_of("s", SERVER, [tool("good"), bad])
-    assert [kept.name for kept in listing.tools] == ["good"]
-    assert why in next(iter(listing.dropped.values()))
+async def test_a_bad_tool_drops_itself_with_a_reason_and_no_other(bad: Any, why: str) -> None:
+    found = await listing([tool("good"), bad])
+    assert [kept.name for kept in found.tools] == ["good"]
+    assert why in next(iter(found.dropped.values()))
 
 
-def test_a_schema_nested_too_deeply_drops_its_tool() -> None:
+async def test_a_schema_nested_too_deeply_drops_its_tool() -> None:
     deep: dict[str, Any] = {}
     for _ in range(60):
         deep = {"properties": {"x": deep}}
-    assert "deeper" in listing_of("s", SERVER, [tool(inputSchema=deep)]).dropped["a"]
+    assert "deeper" in (await listing([tool(inputSchema=deep)])).dropped["a"]
 
 
-def test_a_definition_is_published_whole_and_in_the_order_of_names() -> None:
+async def test_a_definition_is_published_whole_and_in_the_order_of_names() -> None:
     strange = tool("a", icons=[{"src": "x"}], _meta={"k": 1}, annotations={"vendor": True})
-    listing = listing_of("s", SERVER, [tool("b"), strange])
-    assert [kept.name for kept in listing.tools] == ["a", "b"]
-    assert listing.tools[0].definition == strange
+    found = await listing([tool("b"), strange])
+    assert [kept.name for kept in found.tools] == ["a", "b"]
+    assert found.tools[0].definition == strange
+
+
+async def test_a_list_of_prompts_that_fails_loses_no_tool() -> None:
+    broken = UpstreamFaultError("It answered with nonsense.")
+    found = await listing([tool("a")], **{"prompts/list": broken})
+    assert [kept.name for kept in found.tools] == ["a"]
+    assert found.dropped == {"prompts/list": "It answered with nonsense."}
+
+
+async def test_resources_and_templates_are_known_by_their_uris() -> None:
+    found = await listing(
+        [],
+        **{
+            "resources/list": {"resources": [{"uri": "a://b", "name": "x"}, {"name": "y"}]},
+            "resources/templates/list": {"resourceTemplates": [{"uriTemplate": "a://{b}"}]},
+        },
+    )
+    assert [kept.name for kept in found.resources] == ["a://b"]
+    assert [kept.name for kept in found.templates] == ["a://{b}"]
+    assert "uri" in found.dropped["#1"]
 
 
 async def test_pages_are_followed_to_their_end_and_no_further() -> None:
-    async def page(cursor: str | None) -> dict[str, Any]:
+    async def page(_method: str, cursor: str | None) -> dict[str, Any]:
         return {"tools": [tool("a" + (cursor or ""))], **({} if cursor else {"nextCursor": "2"})}
 
-    assert [found["name"] for found in await all_tools(page)] == ["a", "a2"]
+    assert [found["name"] for found in await every_page(TOOLS, page)] == ["a", "a2"]
 
 
 async def test_a_listing_without_end_is_refused() -> None:
-    async def page(_cursor: str | None) -> dict[str, Any]:
+    async def page(_method: str, _cursor: str | None) -> dict[str, Any]:
         return {"tools": [], "nextCursor": "again"}
 
     with pytest.raises(UpstreamFaultError, match="pages"):
-        await all_tools(page)
-
-
-def test_a_modern_caller_gets_a_result_type_from_a_legacy_answer() -> None:
-    for raw in (b'{"content":[]}', b"{}", b'{ "content" : [] }'):
-        body, _ = wire.tool_result(raw, Era.MODERN)
-        assert json.loads(body) == {"resultType": "complete", **json.loads(raw)}
-
-
-def test_a_legacy_caller_gets_no_modern_member_and_every_other_byte() -> None:
-    raw = b'{"resultType":"complete","ttlMs":5,"content":[{"x":1.50,"n":12345678901234567890123}]}'
-    body, _ = wire.tool_result(raw, Era.LEGACY)
-    assert body == b'{"content":[{"x":1.50,"n":12345678901234567890123}]}'
-
-
-def test_a_result_nobody_needs_to_change_passes_byte_by_byte() -> None:
-    raw = b'{ "resultType":"complete", "content":[] , "x-unknown": 1e5 }'
-    assert wire.tool_result(raw, Era.MODERN)[0] == raw
-
-
-@pytest.mark.parametrize("kind", ["input_required", "task", "strange"])
-def test_a_result_that_is_not_final_is_a_named_fault(kind: str) -> None:
-    with pytest.raises(UpstreamFaultError, match=kind):
-        wire.tool_result(json.dumps({"resultType": kind}).encode(), Era.MODERN)
+        await every_page(TOOLS, page)
 
 
 @pytest.mark.parametrize("text", [b"", b"<html>", b"[]", b'{"result":5}', b"\xff", b"[" * 5000])
@@ -150,49 +162,13 @@ def test_nonsense_from_an_upstream_is_a_fault_and_nothing_else(text: bytes) -> N
         wire.result_of(wire.read(text))
 
 
-@given(st.binary(max_size=80))
-def test_no_bytes_from_an_upstream_do_anything_but_answer_or_fault(text: bytes) -> None:
-    try:
-        wire.tool_result(wire.result_of(wire.read(text)), Era.MODERN)
-    except UpstreamFaultError:
-        return
-
-
-def test_an_upstreams_error_is_told_with_its_own_sentence_but_not_all_of_it() -> None:
-    text = json.dumps({"id": 1, "error": {"code": -5, "message": "m" * 5000}}).encode()
-    with pytest.raises(UpstreamFaultError) as caught:
+def test_an_upstreams_error_is_told_in_its_own_words_but_not_all_of_them() -> None:
+    error = {"code": -5, "message": "m" * 5000, "data": {"kept": [1]}}
+    text = json.dumps({"id": 1, "error": error}).encode()
+    with pytest.raises(UpstreamRefusedError) as caught:
         wire.result_of(wire.read(text))
     assert len(caught.value.reason) < 600
-    assert caught.value.data["upstream_code"] == -5
-
-
-def test_arguments_reach_the_upstream_as_they_are() -> None:
-    call = CallAdmitted(
-        call_id="c",
-        reply_to="r",
-        server="s",
-        tool='odd"name',
-        scope="d",
-        key="k",
-        era=Era.MODERN,
-        deadline=0.0,
-        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
-        progress=True,
-        arguments=b'{"n":123456789012345678901234567890}',
-    )
-    body = wire.call_body(call, 7, modern=True)
-    told = json.loads(body)
-    assert call.arguments in body
-    assert told["params"]["name"] == 'odd"name'
-    assert told["params"]["_meta"]["progressToken"] == 7
-    assert told["params"]["_meta"]["traceparent"][3:35] == "a" * 32
-
-
-@pytest.mark.parametrize("name", ["plain", "with space", "ä", " lead", "=?base64?x?=", ""])
-def test_a_name_survives_its_header(name: str) -> None:
-    from toolbus_ingress.eras import decoded  # noqa: PLC0415 - the other side of the same rule
-
-    assert decoded(wire.header_value(name)) == name
+    assert caught.value.data == {"upstream_code": -5, "upstream_data": {"kept": [1]}}
 
 
 @given(st.lists(st.text(alphabet="abc \n", max_size=8), min_size=1, max_size=6), st.data())
@@ -206,3 +182,16 @@ def test_events_are_the_same_however_the_stream_is_cut(
     cut = data.draw(st.integers(0, len(stream)))
     reader = EventReader()
     assert [*reader.feed(stream[:cut]), *reader.feed(stream[cut:])] == events
+
+
+def test_a_stream_says_where_it_can_be_gone_on_with_and_when() -> None:
+    reader = EventReader()
+    assert not [*reader.feed(b"id: 7\nretry: 250\ndata: \n\n")]
+    assert (reader.last_id, reader.retry) == (b"7", 0.25)
+
+
+def test_an_event_has_the_name_it_was_given() -> None:
+    reader = EventReader()
+    assert [(reader.name, data) for data in reader.feed(b"event: endpoint\ndata: /x\n\n")] == [
+        ("endpoint", b"/x")
+    ]

@@ -58,6 +58,8 @@ class ModernHttp:
         """What the server says of itself; None if it speaks no modern revision."""
         try:
             message = await self._request("server/discover", {}, _PROBE_SECONDS)
+            if _names_ours(message):
+                message = await self._request("server/discover", {}, _PROBE_SECONDS)
             found = wire.discovered(message)
         except (UpstreamFaultError, TimeoutError):
             return None
@@ -184,3 +186,11 @@ class ModernHttp:
             if not heard.done():
                 heard.set_result(None)  # it will not be heard; nobody need wait
         return head.is_stream
+
+
+def _names_ours(message: wire.Incoming) -> bool:
+    """Whether a server refused a revision and then names the very one that was asked."""
+    data = message.error.get("data") if isinstance(message.error, dict) else None
+    supported = data.get("supported") if isinstance(data, dict) else None
+    other = message.error_code == OTHER_REVISION
+    return other and isinstance(supported, list) and MODERN in supported

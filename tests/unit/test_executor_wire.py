@@ -1,0 +1,238 @@
+"""What the executor says to upstreams and makes of their results, without I/O."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_common.contracts import Answered, Asked, Begun, CallAdmitted, Ending, Era
+from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_executor import requests, wire
+from toolbus_executor.capabilities import EVERYTHING, declared, kind_asked, kinds_of, routed
+from toolbus_executor.param_headers import AnnotationError, header_lines, params_of
+from toolbus_executor.results import ending_of
+
+META = "io.modelcontextprotocol/"
+
+
+def call(**more: Any) -> CallAdmitted:
+    given: dict[str, Any] = {
+        "call_id": "c",
+        "reply_to": "r",
+        "server": "s",
+        "tool": "t",
+        "scope": "d",
+        "key": "k",
+        "era": Era.MODERN,
+        "deadline": 0.0,
+        "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+    }
+    return CallAdmitted(**given | more)
+
+
+def params(asked: CallAdmitted, *, modern: bool) -> dict[str, Any]:
+    told = json.loads(requests.call_body(asked, 7, modern=modern))
+    assert told["method"] == asked.method
+    found: dict[str, Any] = told["params"]
+    return found
+
+
+def told(raw: bytes, **more: Any) -> Any:
+    return json.loads(ending_of(raw, call(**more))[0].body)
+
+
+def ending(raw: bytes, **more: Any) -> Ending:
+    return ending_of(raw, call(**more))[0]
+
+
+def test_arguments_reach_the_upstream_as_they_are() -> None:
+    asked = call(tool='odd"name', progress=True, arguments=b'{"n":123456789012345678901234567890}')
+    assert asked.arguments in requests.call_body(asked, 7, modern=True)
+    found = params(asked, modern=True)
+    assert found["name"] == 'odd"name'
+    assert found["_meta"]["progressToken"] == 7
+    assert found["_meta"]["traceparent"][3:35] == "a" * 32
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_other_methods_send_their_params_as_they_are(modern: bool) -> None:  # noqa: FBT001
+    asked = call(method="resources/read", tool="a://b", arguments=b'{"uri": "a://b", "x": 1}')
+    found = params(asked, modern=modern)
+    assert {k: v for k, v in found.items() if k != "_meta"} == {"uri": "a://b", "x": 1}
+    assert (f"{META}protocolVersion" in found["_meta"]) == modern
+
+
+def test_a_modern_server_is_told_only_what_can_be_routed() -> None:
+    raw = json.dumps(
+        {
+            "elicitation": {"form": {}},
+            "experimental": {"x": {}},
+            "extensions": {f"{META}ui": {"mimeTypes": ["m"]}, "example.org/other": {}},
+        }
+    )
+    found = params(call(capabilities=raw, log_level="info"), modern=True)["_meta"]
+    assert found[f"{META}clientCapabilities"] == {
+        "elicitation": {"form": {}},
+        "extensions": {f"{META}ui": {"mimeTypes": ["m"]}},
+    }
+    assert found[f"{META}logLevel"] == "info"
+
+
+def test_answers_and_state_go_to_modern_servers_and_tasks_to_legacy_ones() -> None:
+    extra = json.dumps(
+        {
+            "inputResponses": {"a": {"action": "accept"}},
+            "requestState": "s",
+            "task": {"ttl": 5},
+            "_meta": {"example.org/x": 1, "progressToken": "theirs", f"{META}logLevel": "debug"},
+        }
+    )
+    modern, legacy = (params(call(extra=extra), modern=era) for era in (True, False))
+    assert modern["requestState"] == "s"
+    assert "task" not in modern
+    assert modern["_meta"]["example.org/x"] == 1
+    assert "progressToken" not in modern["_meta"]
+    assert f"{META}logLevel" not in modern["_meta"]
+    assert legacy["task"] == {"ttl": 5}
+    assert "requestState" not in legacy
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("tools/call", "t"),
+        ("prompts/get", "t"),
+        ("resources/read", "t"),
+        ("tasks/get", "task-1"),
+        ("completion/complete", ""),
+    ],
+)
+def test_a_header_names_what_a_call_is_about(method: str, name: str) -> None:
+    assert requests.name_of(call(method=method, arguments=b'{"taskId":"task-1"}')) == name
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "\u00e4", " lead", "=?base64?x?=", ""])
+def test_a_name_survives_its_header(name: str) -> None:
+    from toolbus_ingress.eras import decoded  # noqa: PLC0415 - the other side of the same rule
+
+    assert decoded(requests.header_value(name)) == name
+
+
+def test_a_modern_caller_gets_a_result_type_from_a_legacy_answer() -> None:
+    for raw in (b'{"content":[]}', b"{}", b'{ "content" : [] }'):
+        assert told(raw) == {"resultType": "complete", **json.loads(raw)}
+
+
+def test_a_read_resource_is_given_the_hints_its_server_left_out() -> None:
+    found = told(b'{"contents":[],"ttlMs":5}', method="resources/read")
+    assert found == {
+        "resultType": "complete",
+        "cacheScope": "private",
+        "contents": [],
+        "ttlMs": 5,
+    }
+
+
+def test_a_legacy_caller_gets_no_modern_member_and_every_other_byte() -> None:
+    raw = b'{"resultType":"complete","ttlMs":5,"content":[{"x":1.50,"n":12345678901234567890123}]}'
+    body = ending(raw, era=Era.LEGACY).body
+    assert body == b'{"content":[{"x":1.50,"n":12345678901234567890123}]}'
+
+
+def test_structured_content_that_is_no_object_is_not_for_legacy_callers() -> None:
+    raw = b'{"content":[],"structuredContent":[1]}'
+    assert told(raw, era=Era.LEGACY) == {"content": []}
+    assert told(raw)["structuredContent"] == [1]
+
+
+def test_a_result_nobody_needs_to_change_passes_byte_by_byte() -> None:
+    raw = b'{ "resultType":"complete", "content":[] , "x-unknown": 1e5 }'
+    assert ending(raw) == Answered(raw)
+
+
+@pytest.mark.parametrize("era", [*Era])
+def test_a_question_is_told_alike_to_both_eras(era: Era) -> None:
+    raw = b'{"resultType":"input_required","inputRequests":{}}'
+    assert ending(raw, era=era) == Asked(raw)
+
+
+def test_a_task_begins_in_the_form_of_the_callers_era() -> None:
+    raw = b'{"resultType":"task","taskId":"1","status":"working","ttlMs":5}'
+    assert ending(raw) == Begun(raw)
+    assert told(raw, era=Era.LEGACY) == {"task": {"taskId": "1", "status": "working", "ttl": 5}}
+    assert isinstance(ending(b'{"task":{"taskId":"1"}}'), Begun)
+
+
+def test_a_result_of_a_kind_nobody_knows_is_a_named_fault() -> None:
+    with pytest.raises(UpstreamFaultError, match="strange"):
+        ending(b'{"resultType":"strange"}')
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_from_an_upstream_do_anything_but_answer_or_fault(text: bytes) -> None:
+    try:
+        ending(wire.result_of(wire.read(text)))
+    except (UpstreamFaultError, UpstreamRefusedError):
+        return
+
+
+def test_the_kinds_of_questions_follow_from_what_was_declared() -> None:
+    assert kinds_of('{"elicitation":{}}') == {"form"}
+    assert kinds_of('{"elicitation":{"form":{},"url":{}},"roots":{}}') == {"form", "url", "roots"}
+    assert kinds_of("{}") == kinds_of("nonsense") == frozenset()
+    assert kinds_of(json.dumps(declared(EVERYTHING))) == EVERYTHING
+    assert json.loads(routed("[]")) == {}
+
+
+def test_a_question_of_an_unknown_kind_can_be_brought_to_nobody() -> None:
+    assert kind_asked("elicitation/create", b'{"mode":"url"}') == "url"
+    assert kind_asked("elicitation/create", b'{"mode":"strange"}') is None
+    assert kind_asked("tools/call", b"{}") is None
+
+
+def annotated(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties}
+
+
+def repeated(kind: str, name: Any) -> dict[str, Any]:
+    return {"type": kind, "x-mcp-header": name}
+
+
+def test_arguments_are_repeated_as_the_schema_wants() -> None:
+    schema = annotated(
+        region=repeated("string", "Region"),
+        deep=annotated(n=repeated("integer", "N")),
+        loud=repeated("boolean", "Loud"),
+        gone=repeated("string", "Gone"),
+    )
+    arguments = b'{"region":" \xc3\xa4","deep":{"n":42.0},"loud":true,"gone":null}'
+    assert header_lines(params_of(schema), arguments).split(b"\r\n") == [
+        b"Mcp-Param-Region: =?base64?IMOk?=",
+        b"Mcp-Param-N: 42",
+        b"Mcp-Param-Loud: true",
+        b"",
+    ]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        annotated(a=repeated("string", "")),
+        annotated(a=repeated("string", "a b")),
+        annotated(a=repeated("string", 5)),
+        annotated(a=repeated("number", "A")),
+        annotated(a=repeated("string", "A"), b=repeated("string", "a")),
+        annotated(a={"type": "array", "items": repeated("string", "A")}),
+        {"type": "object", "anyOf": [annotated(a=repeated("string", "A"))]},
+        {**annotated(), "x-mcp-header": "A", "type": "string"},
+    ],
+)
+def test_an_annotation_that_breaks_the_rules_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(AnnotationError):
+        params_of(schema)
+
+
+def test_a_property_may_be_called_as_the_annotation_is() -> None:
+    assert params_of({"type": "object", "properties": {"x-mcp-header": {"type": "string"}}}) == ()
