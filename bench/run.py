@@ -30,6 +30,7 @@ from processes import cpu_seconds, family, name_of, resident_mb
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 SECRET = "tbk_bench_" + "0123456789abcdef" * 2
+AGENT_SECRET = "tbk_agent_" + "0123456789abcdef" * 2  # sees one tool, as agents with a session do
 VERSION = "2026-07-28"
 # figure -> (fused, apart, whether less is better)
 DEMANDS = {
@@ -40,6 +41,7 @@ DEMANDS = {
     "list_p50_ms": (5.0, 5.0, True),
     "ready_seconds": (5.0, 5.0, True),
     "idle_rss_mb": (900.0, 900.0, True),
+    "sessions_per_second": (800.0, 800.0, False),
 }
 console = Console()
 
@@ -112,6 +114,7 @@ def _figures(
             "direct_64": _load(direct, "echo", "", 64, seconds / 2),
             "through_1": _load(endpoint, "echo__echo", SECRET, 1, seconds / 2),
             "list_1": _load(endpoint, "", SECRET, 1, seconds / 2),
+            "sessions": _sessions(endpoint, seconds / 2),
         }
         seen["through_64"] = _counted(pids, endpoint, seconds)
         figures["rounds"].append(seen)
@@ -174,6 +177,14 @@ def _load(url: str, tool: str, key: str, connections: int, seconds: float) -> di
     return seen
 
 
+def _sessions(url: str, seconds: float) -> dict[str, Any]:
+    plan = {"url": url, "key": AGENT_SECRET, "tool": "echo__echo", "seconds": seconds}
+    command = [sys.executable, str(HERE / "sessions.py"), json.dumps(plan)]
+    told = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
+    seen: dict[str, Any] = json.loads(told.stdout)
+    return seen
+
+
 def _medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
     def median(load: str, figure: str) -> float:
         return float(statistics.median(seen[load][figure] for seen in rounds))
@@ -188,6 +199,7 @@ def _medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
         "added_p50_ms": median("through_1", "p50_ms") - median("direct_1", "p50_ms"),
         "p99_ms": median("through_64", "p99_ms"),
         "list_p50_ms": median("list_1", "p50_ms"),
+        "sessions_per_second": median("sessions", "per_second"),
     }
 
 
@@ -223,6 +235,8 @@ servers:
 keys:
   bench: {{secret: "{SECRET}", tools: ["echo__*"], budget: {{usd: 1000000, per: month}},
           rate: {{calls: 100000000, per: minute}}}}
+  agent: {{secret: "{AGENT_SECRET}", tools: ["echo__echo"],
+          budget: {{usd: 1000000, per: month}}, rate: {{calls: 100000000, per: minute}}}}
 prices: {{"echo__echo": 0.001}}
 """
 
