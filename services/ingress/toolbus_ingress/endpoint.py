@@ -30,7 +30,7 @@ from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import SESSION, Local
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.sessions import Session, Sessions
-from toolbus_ingress.subjects import RELAYED
+from toolbus_ingress.subjects import is_relayed
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class Endpoint:
         return await self._respond(visit, request)
 
     async def _respond(self, visit: Visit, request: Request) -> Response | None:
-        if request.method in RELAYED:
+        if is_relayed(request):
             return await self.relay.answer(visit, request)
         if request.method == "subscriptions/listen" and request.era is Era.MODERN:
             if self.hub.full:

@@ -12,6 +12,7 @@ from toolbus_ingress.jsonrpc import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    MISSING_CAPABILITY,
     UNSUPPORTED_VERSION,
     Response,
     error,
@@ -23,6 +24,7 @@ LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 META = "io.modelcontextprotocol/"
 VERSION = META + "protocolVersion"
 CAPABILITIES = META + "clientCapabilities"
+TASKS = META + "tasks"
 
 # Methods whose subject is repeated in the header Mcp-Name, and the parameter that holds it.
 _NAMED = {
@@ -150,6 +152,18 @@ def decoded(value: bytes) -> str:
         return base64.b64decode(inner, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return text
+
+
+def require_tasks(request: Request) -> None:
+    """Refuse a task's method to who did not declare the extension. Raises `RuleBrokenError`."""
+    declared = request.meta.get(CAPABILITIES, {}).get("extensions")
+    if not isinstance(declared, dict) or TASKS not in declared:
+        raise _broken(
+            MISSING_CAPABILITY,
+            f"Declare the extension {TASKS} to use tasks.",
+            request.id,
+            {"requiredCapabilities": {"extensions": {TASKS: {}}}},
+        )
 
 
 def mismatched(header: str, request_id: bytes) -> RuleBrokenError:

@@ -64,6 +64,8 @@ class Relay:
         """Answer a request; None when the answer was streamed."""
         began = perf_counter()
         call_id = self._room.calls.new_call_id()
+        if request.method in TASKS and request.era is Era.MODERN:
+            eras.require_tasks(request)
         try:
             subject = subject_of(request, visit.caller, self._catalogue, self._seal)
             if request.method == TOOLS_CALL and request.era is Era.MODERN:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.contracts import TOOLS_CALL
+from toolbus_common.contracts import TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress import strictjson
 from toolbus_ingress.caller import Caller
@@ -14,7 +14,8 @@ from toolbus_ingress.seal import Seal, TaskClaims
 
 LONGEST_URI = 4096
 TASKS = frozenset({"tasks/get", "tasks/update", "tasks/result", "tasks/cancel"})
-RELAYED = frozenset(
+_ENDED = "tasks/result"  # of the handshake eras only
+_RELAYED = frozenset(
     {TOOLS_CALL, "prompts/get", "resources/read", "completion/complete"} | TASKS
 )  # methods a server answers
 
@@ -26,6 +27,12 @@ class Subject:
     server: str
     name: str
     arguments: bytes
+
+
+def is_relayed(request: Request) -> bool:
+    """Whether a server answers this, not the edge itself."""
+    ended = request.method == _ENDED and request.era is Era.MODERN
+    return request.method in _RELAYED and not ended
 
 
 def subject_of(request: Request, caller: Caller, catalogue: Catalogue, seal: Seal) -> Subject:
@@ -84,7 +91,8 @@ def _of_task(params: dict[str, Any], caller: Caller, seal: Seal) -> Subject:
     foreign = claims is not None and caller.server not in ("", claims.server)
     if claims is None or foreign or claims.principal != caller.proof:
         raise InvalidError("Unknown task: it is not one of this key's.")
-    arguments = strictjson.dump({**_bare(params), "taskId": claims.task})
+    told = {name: value for name, value in params.items() if name != "_meta"}
+    arguments = strictjson.dump({**told, "taskId": claims.task})
     return Subject(claims.server, claims.tool, arguments)
 
 
