@@ -1,0 +1,443 @@
+"""The executor's upstreams against the fixture server: every transport, in both eras."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from conformance.upstream import TESTS, FixtureServer
+from harness.waiting import until
+from toolbus_common.contracts import (
+    Answered,
+    Asked,
+    CallAdmitted,
+    CallCompleted,
+    CallFailed,
+    Era,
+    Fact,
+    Failed,
+    Frame,
+    Listing,
+    Notified,
+    Progressed,
+)
+from toolbus_common.declared import Server
+from toolbus_common.errors import CallCancelledError, UpstreamRefusedError
+from toolbus_common.factlane import FactWriter
+from toolbus_executor.catalogue import listed
+from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.park import owner_of
+from toolbus_executor.runner import Runner
+from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.subscribing import Watched
+from toolbus_executor.upstream import News, Upstream
+
+FORMS = '{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}'
+WATCHED = "test://watched-resource"
+LEGACY_KINDS = ("http legacy", "stdio legacy", "sse")
+KINDS = ("http modern", "stdio modern", *LEGACY_KINDS)
+
+
+class Notes(FactWriter):
+    """Facts kept in a list."""
+
+    def __init__(self) -> None:
+        self.producer = "0123abcd"
+        self.said: list[Fact] = []
+
+    def say(self, fact: Fact) -> None:
+        """Keep it."""
+        self.said.append(fact)
+
+
+@dataclass
+class Answers:
+    """Where the frames of one call go."""
+
+    frames: list[Frame] = field(default_factory=list)
+    address: str = "r"
+
+    async def send(self, frame: Frame) -> None:
+        """Keep it."""
+        self.frames.append(frame)
+
+    @property
+    def last(self) -> Any:
+        """What ended the call, decoded."""
+        end = self.frames[-1]
+        assert isinstance(end, Answered | Asked), end
+        return json.loads(end.body)
+
+    @property
+    def error(self) -> Any:
+        """What it failed with."""
+        end = self.frames[-1]
+        assert isinstance(end, Failed), end
+        return end.error
+
+    @property
+    def text(self) -> str:
+        """The text of a tool's answer."""
+        return str(self.last["content"][0]["text"])
+
+
+class Bench:
+    """A runner over one upstream."""
+
+    def __init__(self) -> None:
+        self.facts = Notes()
+        self.changed = asyncio.Event()
+        self.heard: list[tuple[str, Any]] = []
+        self.watched = Watched(lambda: None)
+        self.runner = Runner("s", Server(url="http://127.0.0.1"), self.facts, self.watched)
+        self.news = News(self.changed.set, self._hear, self._relist)
+        self.listing = Listing(server="s", state="ready")
+        self.upstream: Upstream
+
+    async def open(self, upstream: Upstream) -> None:
+        """Connect and list, as a keeper does."""
+        self.upstream = upstream
+        self.described = await upstream.open()
+        await self._relist()
+        self.runner.upstream = upstream
+
+    async def call(self, tool: str, arguments: Any = None, **more: Any) -> Answers:
+        """One call to its end."""
+        answers = Answers()
+        await self.runner.run(admitted(tool, arguments, **more), answers)
+        return answers
+
+    async def close(self) -> None:
+        """Leave."""
+        self.runner.close()
+        self.watched.close()
+        await self.upstream.close()
+
+    @property
+    def outcome(self) -> Any:
+        """The last fact."""
+        return self.facts.said[-1]
+
+    def _hear(self, method: str, params: bytes) -> None:
+        self.heard.append((method, json.loads(params)))
+
+    async def _relist(self) -> None:
+        self.listing = await listed("s", self.described, self.upstream.list_page)
+        self.upstream.learn(self.listing.tools)
+
+
+def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
+    """A call policy let through."""
+    told: dict[str, Any] = {
+        "call_id": "c1",
+        "reply_to": "r",
+        "server": "s",
+        "tool": tool,
+        "scope": "d",
+        "key": "k",
+        "era": Era.MODERN,
+        "deadline": time() + 20,
+        "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        "charge": 5,
+        "arguments": json.dumps(arguments or {}).encode(),
+    }
+    return CallAdmitted(**told | more)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FixtureServer]]:
+    """The fixture server over HTTP, once for each era and once as of 2024."""
+    options = {
+        "http modern": ("--era", "modern"),
+        "http legacy": ("--era", "legacy"),
+        "sse": ("--sse", "--era", "legacy"),
+    }
+    found = {
+        kind: FixtureServer(tmp_path_factory.mktemp("fixture"), *given)
+        for kind, given in options.items()
+    }
+    for server in found.values():
+        server.start()
+    yield found
+    for server in found.values():
+        server.kill()
+
+
+def connected(kind: str, servers: dict[str, FixtureServer], news: News, seen: Path) -> Upstream:
+    """An upstream of a kind, not open yet."""
+    transport, _, era = kind.partition(" ")
+    if transport == "stdio":
+        python = [sys.executable, "-m", "fixture_server", "--stdio", "--era", era]
+        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        return StdioUpstream([*python, "--seen", str(seen)], environment, "", news)
+    servers[kind].forget()
+    url = servers[kind].url
+    return HttpUpstream(url.replace("/mcp", "/sse") if kind == "sse" else url, {}, news)
+
+
+@pytest.fixture
+async def bench(
+    request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path
+) -> AsyncIterator[Bench]:
+    """A runner over the fixture server of the kind the test names."""
+    made = Bench()
+    await made.open(connected(request.param, servers, made.news, tmp_path / "seen"))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_path: Path) -> Any:
+    """What reached the fixture server, asked anew each time."""
+    kind = request.node.callspec.params["bench"]
+
+    def told() -> dict[str, Any]:
+        if kind.startswith("stdio"):
+            found: dict[str, Any] = json.loads((tmp_path / "seen").read_text())
+            return found
+        return servers[kind].seen()
+
+    return told
+
+
+every_kind = pytest.mark.parametrize("bench", KINDS, indirect=True)
+every_legacy_kind = pytest.mark.parametrize("bench", LEGACY_KINDS, indirect=True)
+modern_http = pytest.mark.parametrize("bench", ["http modern"], indirect=True)
+legacy_http = pytest.mark.parametrize("bench", ["http legacy"], indirect=True)
+
+
+def answering(asked: Answers, **answers: Any) -> str:
+    """What a caller brings back; each answer under the key that was asked with its word."""
+    requests = asked.last["inputRequests"]
+    found = {
+        key: answer
+        for key, question in requests.items()
+        for word, answer in answers.items()
+        if word in question["method"]
+    }
+    return json.dumps({"inputResponses": found, "requestState": asked.last["requestState"]})
+
+
+ACCEPTED = {"action": "accept", "content": {"name": "octocat", "step1": "x", "color": "red"}}
+
+
+@every_kind
+async def test_everything_a_server_offers_is_listed(bench: Bench) -> None:
+    names = {offered.name for offered in bench.listing.tools}
+    assert {"test_simple_text", "test_x_mcp_header"} <= names
+    assert "test_simple_prompt" in {offered.name for offered in bench.listing.prompts}
+    assert WATCHED in {offered.name for offered in bench.listing.resources}
+    assert [offered.name for offered in bench.listing.templates] == ["test://template/{id}/data"]
+    assert bench.listing.capabilities["completions"] == {}
+    assert bench.listing.dropped == {}
+
+
+@every_kind
+async def test_a_tool_a_prompt_a_resource_and_a_completion_are_answered(bench: Bench) -> None:
+    assert (await bench.call("test_echo", {"text": "hello"})).text == "hello"
+    prompt = await bench.call(
+        "test_prompt_with_arguments", {"arg1": "a", "arg2": "b"}, method="prompts/get"
+    )
+    assert prompt.last["messages"]
+    read = await bench.call(WATCHED, {"uri": WATCHED}, method="resources/read")
+    assert read.last["contents"][0]["text"] == "Watched resource content"
+    assert {"ttlMs", "cacheScope", "resultType"} <= read.last.keys()
+    reference = {"type": "ref/prompt", "name": "test_prompt_with_arguments"}
+    asked = {"ref": reference, "argument": {"name": "arg1", "value": "par"}}
+    done = await bench.call("x", asked, method="completion/complete")
+    assert "paris" in done.last["completion"]["values"]
+
+
+@every_kind
+async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: Bench) -> None:
+    error = (await bench.call("test_protocol_error")).error
+    assert isinstance(error, UpstreamRefusedError)
+    assert error.reason == "Out of order"
+    assert error.data == {"upstream_code": -32603, "upstream_data": {"reason": "by design"}}
+    assert not bench.runner.breaker.failing
+
+
+@every_kind
+async def test_progress_comes_in_order_and_before_the_answer(bench: Bench) -> None:
+    answers = await bench.call("test_tool_with_progress", progress=True)
+    steps = [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progressed)]
+    assert steps == [0, 50, 100]
+    assert isinstance(answers.frames[-1], Answered)
+
+
+@every_kind
+async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(bench: Bench) -> None:
+    told = await bench.call("test_tool_with_logging", log_level="info")
+    logged = [f for f in told.frames if isinstance(f, Notified)]
+    assert [f.method for f in logged] == ["notifications/message"] * 3
+    assert not any(
+        isinstance(f, Notified)
+        for f in (await bench.call("test_tool_with_logging", log_level="error")).frames
+    )
+    assert len((await bench.call("test_tool_with_logging")).frames) == 1
+
+
+@every_kind
+async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: Bench) -> None:
+    tool = "test_input_required_result_request_state"
+    asked = await bench.call(tool, capabilities=FORMS)
+    assert isinstance(asked.frames[-1], Asked)
+    assert isinstance(bench.outcome, CallCompleted)
+    assert (bench.outcome.ending, bench.outcome.charge) == ("input_required", 0)
+    answer = {"action": "accept", "content": {"ok": True}}
+    extra = answering(asked, elicitation=answer)
+    done = await bench.call(tool, capabilities=FORMS, extra=extra)
+    assert done.text.startswith("state-ok")
+    assert (bench.outcome.ending, bench.outcome.charge) == ("complete", 5)
+
+
+@every_legacy_kind
+async def test_several_questions_come_in_one_round_and_missing_answers_are_asked_again(
+    bench: Bench,
+) -> None:
+    tool = "test_input_required_result_multiple_inputs"
+    asked = await bench.call(tool, capabilities=FORMS)
+    assert len(asked.last["inputRequests"]) == 3
+    some = answering(asked, elicitation=ACCEPTED, roots={"roots": []})
+    again = await bench.call(tool, capabilities=FORMS, extra=some)
+    (left,) = again.last["inputRequests"].values()
+    assert left["method"] == "sampling/createMessage"
+    said = {"role": "assistant", "content": {"type": "text", "text": "hi"}, "model": "m"}
+    done = await bench.call(tool, capabilities=FORMS, extra=answering(again, sampling=said))
+    assert done.text == "Name: octocat; Greeting: hi; Roots: 0"
+
+
+@every_legacy_kind
+async def test_a_state_opens_nothing_for_another_caller_or_call(bench: Bench) -> None:
+    tool = "test_input_required_result_elicitation"
+    asked = await bench.call(tool, capabilities=FORMS)
+    extra = answering(asked, elicitation=ACCEPTED)
+    assert owner_of(asked.last["requestState"]) == bench.facts.producer
+    for other in ({"key": "other"}, {"arguments": {"x": 1}}, {"tool": "test_elicitation"}):
+        told: dict[str, Any] = {"capabilities": FORMS, "extra": extra, **other}
+        refused = await bench.call(told.pop("tool", tool), **told)
+        assert refused.error.data["upstream_code"] == -32602
+    done = await bench.call(tool, capabilities=FORMS, extra=extra)
+    assert done.text == "Hello, octocat!"
+    spent = await bench.call(tool, capabilities=FORMS, extra=extra)
+    assert spent.error.reason == "Invalid or expired requestState"
+
+
+@every_legacy_kind
+async def test_a_caller_that_declared_nothing_is_asked_nothing(bench: Bench) -> None:
+    answers = await bench.call("test_elicitation", {"message": "m"})
+    assert isinstance(answers.frames[-1], Answered | Failed)
+    assert not any(isinstance(frame, Asked) for frame in answers.frames)
+
+
+@legacy_http
+async def test_a_page_that_must_be_opened_is_a_question_to_modern_callers(bench: Bench) -> None:
+    asked = await bench.call("test_url_elicitation_required", capabilities=FORMS)
+    (question,) = asked.last["inputRequests"].values()
+    assert question["params"]["mode"] == "url"
+    old = await bench.call("test_url_elicitation_required", capabilities=FORMS, era=Era.LEGACY)
+    assert old.error.data["upstream_code"] == -32042
+
+
+@every_kind
+async def test_a_cancelled_call_ends_and_its_server_is_told(bench: Bench, seen: Any) -> None:
+    running = asyncio.create_task(bench.call("test_sleep", {"seconds": 60}))
+    await until(lambda: seen()["tools"].get("test_sleep"), "the call at the server")
+    bench.runner.cancel("c1")
+    answers = await running
+    assert isinstance(answers.error, CallCancelledError)
+    assert isinstance(bench.outcome, CallFailed)
+    assert (bench.outcome.code, bench.outcome.sent) == ("cancelled", True)
+    await until(lambda: seen()["cancelled"].get("test_sleep"), "the cancellation at the server")
+
+
+@every_legacy_kind
+async def test_a_parked_call_given_up_is_cancelled_at_its_server(bench: Bench, seen: Any) -> None:
+    await bench.call("test_elicitation", {"message": "m"}, capabilities=FORMS)
+    assert len(bench.runner.rounds.park) == 1
+    bench.runner.close()
+    await until(lambda: seen()["cancelled"].get("test_elicitation"), "the cancellation")
+
+
+@every_kind
+async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: Bench) -> None:
+    subscribed = await bench.call(WATCHED, {"uri": WATCHED}, method="resources/subscribe")
+    assert subscribed.last in ({}, {"resultType": "complete"})
+
+    async def touched() -> bool:
+        await bench.call("test_touch_watched_resource")
+        return bool(bench.heard)
+
+    give_up = time() + 20
+    while not await touched():  # a stream of news may take a moment to begin
+        assert time() < give_up
+    method, params = bench.heard[0]
+    assert (method, params["uri"]) == ("notifications/resources/updated", WATCHED)
+
+
+@every_kind
+async def test_a_changed_list_of_any_kind_is_heard(bench: Bench) -> None:
+    for trigger in ("tool", "prompt", "resource"):
+        bench.changed.clear()
+        give_up = time() + 20
+        while not bench.changed.is_set():
+            assert time() < give_up
+            await bench.call(f"test_trigger_{trigger}_change")
+
+
+@modern_http
+async def test_arguments_are_repeated_in_headers(bench: Bench, seen: Any) -> None:
+    answers = await bench.call("test_x_mcp_header", {"region": "us west"})
+    assert answers.text == "region: us west"
+    asked = [told for told in seen()["last"] if told["method"] == "tools/call"][-1]
+    assert asked["headers"]["mcp-param-region"] == "us west"
+
+
+@modern_http
+async def test_headers_that_no_longer_fit_are_made_anew_once(bench: Bench, seen: Any) -> None:
+    bench.upstream.learn(())
+    answers = await bench.call("test_x_mcp_header", {"region": "eu"})
+    assert answers.text == "region: eu"
+    assert seen()["tools"]["test_x_mcp_header"] == 1
+
+
+@legacy_http
+async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: Bench) -> None:
+    assert "came back" in (await bench.call("test_reconnection")).text
+
+
+@every_kind
+async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
+    arguments = {"seconds": 0.05, "label": "w"}
+    modern = bench.described.era == "modern"
+    tasks = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
+    more: dict[str, Any] = {"capabilities": tasks} if modern else {"extra": '{"task":{}}'}
+    begun = await bench.call("slow_compute", arguments, **more)
+    told = json.loads(begun.frames[-1].encode()[1:])
+    about = {"taskId": (told if modern else told["task"])["taskId"]}
+    assert bench.outcome.ending == "task"
+    more.pop("extra", None)
+    give_up = time() + 20
+    while True:
+        found = (await bench.call("slow_compute", about, method="tasks/get", **more)).last
+        if found["status"] == "completed":
+            return
+        assert time() < give_up
+
+
+@legacy_http
+async def test_sessions_of_callers_that_can_do_the_same_are_one(bench: Bench, seen: Any) -> None:
+    for _ in range(3):
+        await bench.call("greet", {"name": "x"})
+        await bench.call("greet", {"name": "x"}, capabilities='{"roots":{}}')
+    assert seen()["methods"]["initialize"] == 3  # the main one, and one for each class
+    declared = [t["params"]["capabilities"] for t in seen()["last"] if t["method"] == "initialize"]
+    assert {} in declared
+    assert {"roots": {}} in declared
