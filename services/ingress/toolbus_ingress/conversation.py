@@ -15,6 +15,7 @@ from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import Request
 from toolbus_ingress.eventstream import EventStream, Mailbox
 from toolbus_ingress.jsonrpc import Response
+from toolbus_ingress.sessions import Session
 
 MOST_WAITING = 256  # notifications a slow reader may be behind
 
@@ -85,16 +86,21 @@ class Conversation:
         """Put every question to the client at once; the params of the next round."""
         asked = msgspec.json.decode(body)
         requests = asked.get("inputRequests") or {}
-        found = await asyncio.gather(*(self._put(each) for each in requests.values()))
+        for each in requests.values():
+            question("", each, self._session())  # before the client is asked half of them
+        putting = [asyncio.ensure_future(self._put(each)) for each in requests.values()]
+        try:
+            found = await asyncio.gather(*putting)
+        finally:
+            for each in putting:
+                each.cancel()
         told: dict[str, Any] = {"inputResponses": dict(zip(requests, found, strict=True))}
         if "requestState" in asked:
             told["requestState"] = asked["requestState"]
         return told
 
     async def _put(self, asked: Any) -> Any:
-        session = self._visit.session
-        if session is None:
-            raise InvalidError("The server asks its caller something, which needs a session.")
+        session = self._session()
         async with self._questions.asking(session.sid) as (number, answer):
             await self._stream.event(question(number, asked, session))
             try:
@@ -102,6 +108,11 @@ class Conversation:
                     return answer_of(await answer, asked["method"])
             except TimeoutError as error:
                 raise InvalidError(f"The client did not answer within {PATIENCE:g} s.") from error
+
+    def _session(self) -> Session:
+        if self._visit.session is None:
+            raise InvalidError("The server asks its caller something, which needs a session.")
+        return self._visit.session
 
     def _again(self, call: CallRequested, told: dict[str, Any], first: str) -> CallRequested:
         """The next round: a call of its own, with the time the first one had."""

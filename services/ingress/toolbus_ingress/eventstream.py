@@ -6,6 +6,7 @@ from typing import Any
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 GONE = "toolbus.gone"  # in the scope: called once when the client has closed its connection
+LEFT = "toolbus.left"  # in the scope: the client has closed its connection
 
 DATA = b"data: "
 
@@ -57,7 +58,10 @@ class Presence:
 
     def __init__(self, scope: MutableMapping[str, Any], left: Callable[[], None]) -> None:
         self._scope = scope
-        scope[GONE] = left
+        if scope.get(LEFT):  # before anybody listened for it
+            left()
+        else:
+            scope[GONE] = left
 
     def settled(self) -> None:
         """The answer is there: who leaves now leaves nothing behind."""

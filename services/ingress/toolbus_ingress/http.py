@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from toolbus_common.errors import UnavailableError
 from toolbus_common.metrics import REFUSED_REQUESTS
-from toolbus_ingress.eventstream import GONE
+from toolbus_ingress.eventstream import GONE, LEFT
 from toolbus_ingress.guard import LARGEST_HEAD
 
 HEAD_SECONDS = 10.0
@@ -80,9 +80,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Stop the clock, and tell whoever works for this client that it is gone."""
         self._stop_clock()
         scope: Any = getattr(self, "scope", None)
-        gone = scope.pop(GONE, None) if scope else None
-        if gone is not None:
-            gone()
+        if scope:
+            scope[LEFT] = True
+            gone = scope.pop(GONE, None)
+            if gone is not None:
+                gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

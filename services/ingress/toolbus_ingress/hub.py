@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_ingress import strictjson
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import META, Request
-from toolbus_ingress.eventstream import GONE, EventStream, Mailbox
+from toolbus_ingress.eventstream import EventStream, Mailbox, Presence
 from toolbus_ingress.listing import LISTS, Catalogue
 from toolbus_ingress.relay import Relay
 
@@ -107,14 +107,19 @@ class Hub:
                 return True
         return False
 
+    def leave(self, sid: str) -> None:
+        """End the streams of a session that has ended."""
+        for listener in tuple(self._listeners):
+            if listener.visit.session is not None and listener.visit.session.sid == sid:
+                listener.mail.close()
+
     def close(self) -> None:
         """End every stream, in good order."""
         for listener in tuple(self._listeners):
             listener.mail.close()
 
     async def _serve(self, listener: Listener, stream: EventStream, request: Request) -> None:
-        scope = listener.visit.scope
-        scope[GONE] = listener.mail.close
+        presence = Presence(listener.visit.scope, listener.mail.close)
         listener.seen = self._lists(listener)
         self._listeners.add(listener)
         renewing = asyncio.create_task(self._renew(listener, request))
@@ -124,7 +129,7 @@ class Hub:
         finally:
             renewing.cancel()
             self._listeners.discard(listener)
-            scope.pop(GONE, None)
+            presence.settled()
 
     async def _next(self, listener: Listener, stream: EventStream) -> bytes | None:
         while True:
@@ -145,9 +150,22 @@ class Hub:
     async def _renew(self, listener: Listener, request: Request) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
+            self._admit(listener)  # a key may have expired
             for uri in tuple(listener.uris):
                 with suppress(ToolbusError):
                     await self._relay.subscribe(listener.visit, request, uri)
+
+    def _admit(self, listener: Listener) -> bool:
+        """Whether its key still opens anything; a stream never outlives its key."""
+        caller = listener.visit.caller
+        found = self._catalogue.key_for(caller.proof)
+        if found is None:
+            listener.mail.close()
+            return False
+        listener.visit = replace(
+            listener.visit, caller=replace(caller, name=found[0], key=found[1])
+        )
+        return True
 
     def _tell_updated(self, listener: Listener, server: str, params: dict[str, Any]) -> None:
         uri, caller = params.get("uri"), listener.visit.caller
@@ -166,6 +184,8 @@ class Hub:
         """Tell each stream which of the lists it sees are others than before."""
         self._comparison = None
         for listener in tuple(self._listeners):
+            if not self._admit(listener):
+                continue
             now = self._lists(listener)
             for kind in listener.kinds:
                 if any(now[method] != listener.seen[method] for method in _CHANGED[kind]):
@@ -175,7 +195,7 @@ class Hub:
     def _lists(self, listener: Listener) -> dict[str, bytes]:
         caller, listed = listener.visit.caller, self._catalogue.listed
         return {
-            method: listed(method, caller.name, caller.key, caller.server, listener.era)
+            method: listed(method, caller.key, caller.server, listener.era)
             for kind in listener.kinds
             for method in _CHANGED[kind]
         }

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from time import time
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ class Catalogue:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
-        self._kept: dict[tuple[str, str, Era, str], bytes] = {}
+        self._kept: dict[tuple[Any, ...], bytes] = {}
         self._names: Names | None = Names()
         self._told: set[tuple[str, str, str]] = set()
         self.shelves = Shelves()
@@ -63,15 +64,19 @@ class Catalogue:
             self._listings[change.key] = Listing.decode(change.value)
         self._changed()
 
-    def listed(self, method: str, name: str, key: Key, server: str, era: Era) -> bytes:
+    def listed(self, method: str, key: Key, server: str, era: Era) -> bytes:
         """The result of a list method, for all servers (`server` empty) or for one."""
-        wanted = (name, server, era, method)
+        wanted = (*self._bounds(key), server, era, method)
         kept = self._kept.get(wanted)
         if kept is None:
             if len(self._kept) >= self.MOST_KEPT:
                 self._kept.clear()
             kept = self._kept[wanted] = self._encoded(method, key, server, era)
         return kept
+
+    def key_for(self, proof: str) -> tuple[str, Key] | None:
+        """The live key behind a proof, as it is now."""
+        return self._directory.now.key_for(proof, time())
 
     def serves(self, server: str) -> bool:
         """Whether a server of that name is declared."""

@@ -49,9 +49,7 @@ class Local:
             sentence = "Unknown cursor; list again from the beginning."
             return jsonrpc.error(200, jsonrpc.INVALID_PARAMS, sentence, request_id=request.id)
         caller = visit.caller
-        body = self._catalogue.listed(
-            request.method, caller.name, caller.key, caller.server, request.era
-        )
+        body = self._catalogue.listed(request.method, caller.key, caller.server, request.era)
         return jsonrpc.result(request.id, body)
 
     def _modern(self, visit: Visit, request: Request) -> Response:

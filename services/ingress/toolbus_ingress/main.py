@@ -41,7 +41,7 @@ def build(exchange: Exchange) -> Room:
     relay = Relay(room, catalogue, seal, questions, settings.call_timeout)
     hub = Hub(catalogue, relay)
     sessions = _sessions(room, seal, questions, relay)
-    sessions.on_message = hub.bring
+    sessions.on_message, sessions.on_ended = hub.bring, hub.leave
     endpoint = Endpoint(
         room=room,
         guard=Guard(_names(settings.allowed_hosts), _names(settings.allowed_origins)),

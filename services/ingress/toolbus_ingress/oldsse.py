@@ -66,7 +66,7 @@ class OldTransport:
 
     def _session(self, scope: dict[str, Any], visit: Visit) -> Session:
         token = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[0]
-        headers: Headers = {**visit.headers, SESSION: token.encode("latin-1")}
+        headers: Headers = {**visit.headers, SESSION: token.encode()}
         return self.endpoint.session(replace(visit, headers=headers))
 
     async def _work(self, visit: Visit, session: Session, body: bytes) -> None:

@@ -1,11 +1,13 @@
 """Arguments repeated in headers (`x-mcp-header`, MCP 2026-07-28): held against the body."""
 
+import re
 from typing import Any
 
 from toolbus_ingress.guard import Headers
 
 PREFIX = b"mcp-param-"
 _DEEPEST = 16
+_INTEGER = re.compile(r"-?[0-9]{1,400}")  # longer digits Python itself refuses to read
 
 
 def declared(schema: Any) -> dict[str, tuple[str, ...]]:
@@ -52,5 +54,5 @@ def _agrees(told: str | None, meant: Any) -> bool:
     if isinstance(meant, bool):
         return told == ("true" if meant else "false")
     if isinstance(meant, int):
-        return told.lstrip("-").isdigit() and told.isascii() and int(told) == meant
+        return _INTEGER.fullmatch(told) is not None and int(told) == meant
     return isinstance(meant, str) and told == meant

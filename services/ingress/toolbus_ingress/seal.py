@@ -2,7 +2,9 @@
 
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any, TypeVar
 
 import msgspec
@@ -58,7 +60,7 @@ class Seal:
         """The claims as visible ASCII."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, msgspec.msgpack.encode(claims), _kind(type(claims)))
-        return urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
+        return _text(nonce + sealed)
 
     def open(self, text: Any, kind: type[C]) -> C | None:
         """The claims; None when this is no seal of ours, or one of another kind."""
@@ -66,6 +68,8 @@ class Seal:
             return None
         try:
             raw = urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
+            if _text(raw) != text:  # the decoder takes other spellings of the same bytes
+                return None
             opened = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _kind(kind))
             return msgspec.msgpack.decode(opened, type=kind)
         except (ValueError, InvalidTag, msgspec.MsgspecError):
@@ -81,20 +85,28 @@ def load_key(path: Path) -> bytes:
         ValueError: the file holds no key.
 
     """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        fresh.write_bytes(os.urandom(KEY_BYTES))
-        fresh.chmod(0o600)
-        os.link(fresh, path)  # whole or not at all, even when two replicas begin at once
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink(missing_ok=True)
+    if not path.exists():
+        _make_key(path)  # a key that is given may lie where nothing can be written
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise ValueError(f"{path} must hold {KEY_BYTES} bytes; remove it to have one made.")
     return key
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as fresh:
+            fresh.write(os.urandom(KEY_BYTES))
+        with suppress(FileExistsError):
+            os.link(name, path)  # whole or not at all, even when two replicas begin at once
+    finally:
+        Path(name).unlink()
+
+
+def _text(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _kind(kind: type[Claims]) -> bytes:

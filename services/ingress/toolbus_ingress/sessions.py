@@ -1,6 +1,7 @@
 """Sessions of the eras with a handshake: sealed into their ids, so that any replica serves any."""
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
@@ -13,6 +14,7 @@ from toolbus_ingress.seal import Seal, SessionClaims
 
 LIFETIME = 24 * 3600.0  # seconds
 MOST_KNOWN = 20_000
+MOST_ENDED = 100_000  # of the ends remembered; an id that outlives its own still needs its key
 LARGEST_CAPABILITIES = 1024  # bytes; a session's id travels in a header
 MOST_URIS = 1000
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -57,10 +59,11 @@ class Sessions:
     def __init__(self, seal: Seal, say: Callable[[SessionSaid], None]) -> None:
         self._seal = seal
         self._say = say
-        self._known: dict[str, Session] = {}
+        self._known: OrderedDict[str, Session] = OrderedDict()  # the longest unused first
         self._by_sid: dict[str, Session] = {}
-        self._ended: dict[str, float] = {}
-        self._told: dict[str, list[SessionSaid]] = {}  # of sessions not yet seen here
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._told: OrderedDict[str, list[SessionSaid]] = OrderedDict()  # of those not yet seen
+        self.on_ended: Callable[[str], None] = lambda _sid: None
         self.on_response: Callable[[str, bytes], bool] = lambda _sid, _body: False
         self.on_message: Callable[[str, bytes], bool] = lambda _sid, _body: False
         self.on_cancelled: Callable[[Session, bytes], None] = lambda _session, _request: None
@@ -78,13 +81,15 @@ class Sessions:
         """The live session of this id and principal; to anybody else it does not exist."""
         text = token.decode("latin-1")
         session = self._known.get(text)
+        claims = session.claims if session else self._seal.open(text, SessionClaims)
+        if claims is None or claims.principal != proof:
+            return None
+        if claims.sid in self._ended or claims.expires < time():
+            return None
         if session is None:
-            claims = self._seal.open(text, SessionClaims)
-            if claims is None:
-                return None
-            session = self._keep(_session(text, claims))
-        dead = session.sid in self._ended or session.claims.expires < time()
-        return None if dead or session.claims.principal != proof else session
+            return self._keep(_session(text, claims))
+        self._known.move_to_end(text)
+        return session
 
     def declare(self, session: Session, capabilities: Any) -> None:
         """Say what a client can be asked, where its session is older than its handshake."""
@@ -114,9 +119,9 @@ class Sessions:
 
     def _take(self, session: Session, said: SessionSaid) -> None:
         if said.what == "ended":
-            self._forget_ended()
-            self._ended[session.sid] = session.claims.expires
             self._known.pop(session.token, None)
+            self._by_sid.pop(session.sid, None)
+            self._bury(session.sid)
         elif said.what == "cancelled":
             self.on_cancelled(session, said.about.encode())
         else:
@@ -129,7 +134,7 @@ class Sessions:
 
     def _keep(self, session: Session) -> Session:
         if len(self._known) >= MOST_KNOWN:
-            oldest = self._known.pop(next(iter(self._known)))
+            _, oldest = self._known.popitem(last=False)
             self._by_sid.pop(oldest.sid, None)
         self._known[session.token] = self._by_sid[session.sid] = session
         for said in self._told.pop(session.sid, ()):
@@ -140,19 +145,23 @@ class Sessions:
         """Keep what concerns a session that may come here later."""
         if said.what == "ended":
             self._told.pop(said.session, None)
-            self._forget_ended()
-            self._ended[said.session] = time() + LIFETIME
+            self._bury(said.session)
+            return
+        if said.what == "cancelled" or said.session in self._ended:
             return
         if len(self._told) >= MOST_KNOWN:
-            self._told.pop(next(iter(self._told)))
+            self._told.popitem(last=False)
         told = self._told.setdefault(said.session, [])
         if len(told) < MOST_URIS:
             told.append(said)
 
-    def _forget_ended(self) -> None:
-        if len(self._ended) >= MOST_KNOWN * 5:
-            now = time()
-            self._ended = {sid: end for sid, end in self._ended.items() if end > now}
+    def _bury(self, sid: str) -> None:
+        if sid in self._ended:
+            return
+        if len(self._ended) >= MOST_ENDED:
+            self._ended.popitem(last=False)
+        self._ended[sid] = None
+        self.on_ended(sid)
 
 
 def _change(session: Session, said: SessionSaid) -> None:

@@ -14,7 +14,7 @@ class Shelves:
 
     def __init__(self, listings: Iterable[Listing] = ()) -> None:
         ordered = sorted(listings, key=lambda listing: listing.server)
-        self._servers = [listing.server for listing in ordered]
+        self._servers = {listing.server for listing in ordered}
         self._owners: dict[str, list[str]] = {}
         for listing in ordered:
             for offered in listing.resources:
@@ -24,14 +24,22 @@ class Shelves:
             for listing in ordered
             for offered in listing.templates
         ]
+        self._listed = {
+            self.shown(server, uri): (server, uri)
+            for uri, servers in self._owners.items()
+            for server in servers
+        }
 
     def shown(self, server: str, uri: str) -> str:
         """The URI agents see on the shared endpoint."""
         first = self._owners.get(uri, [server])[0]
-        return uri if first == server else f"{server}{MARK}{uri}"
+        marked = uri.partition(MARK)[0] in self._servers  # or it would pass for another's
+        return f"{server}{MARK}{uri}" if marked or first != server else uri
 
     def owners(self, uri: str) -> Iterator[tuple[str, str]]:
         """The servers that may have it with the URI there, likeliest first."""
+        if uri in self._listed:
+            yield self._listed[uri]
         for server in self._owners.get(uri, ()):
             yield server, uri
         marked, mark, rest = uri.partition(MARK)
@@ -48,7 +56,10 @@ def _makes(literals: tuple[str, ...], uri: str) -> bool:
     Source: RFC 6570. An expression is taken to make anything: the server has the last word. In
     time linear in the URI, since templates come from servers and URIs from agents.
     """
-    first, *middle, last = literals if len(literals) > 1 else (*literals, "")
+    first, *middle = literals
+    if not middle:
+        return uri == first
+    last = middle.pop()
     if not uri.startswith(first) or not uri.endswith(last):
         return False
     at, end = len(first), len(uri) - len(last)

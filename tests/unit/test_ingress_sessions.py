@@ -1,0 +1,254 @@
+"""Sessions: any replica serves any, nobody else's, and none after its end."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from toolbus_common.contracts import SessionSaid
+from toolbus_ingress import sessions as rules
+from toolbus_ingress.seal import KEY_BYTES, Seal, SessionClaims
+from toolbus_ingress.sessions import Session, Sessions, capabilities_of
+
+PROOF, OTHER = "a" * 64, "b" * 64
+KEY = b"k" * KEY_BYTES
+
+
+class Replicas:
+    """Replicas of ingress that hear each other, and themselves, as on the bus."""
+
+    def __init__(self, count: int = 2, key: bytes = KEY) -> None:
+        self.all = [Sessions(Seal(key), self.say) for _ in range(count)]
+        self.said: list[SessionSaid] = []
+
+    def say(self, said: SessionSaid) -> None:
+        self.said.append(said)
+        for each in self.all:
+            each.hear(SessionSaid.decode(said.encode()))
+
+
+def begun(sessions: Sessions, capabilities: Any = None) -> Session:
+    return sessions.begin(PROOF, "2025-11-25", capabilities)
+
+
+def found(sessions: Sessions, session: Session, proof: str = PROOF) -> Session | None:
+    return sessions.find(session.token.encode(), proof)
+
+
+def test_a_session_opens_in_another_replica_with_the_same_key() -> None:
+    here, there = Replicas().all
+    session = begun(here, {"elicitation": {"url": {}}, "roots": {}})
+    met = found(there, session)
+    assert met is not None
+    assert met is not session
+    assert met.claims == session.claims
+    assert met.can("elicitation", "url")
+    assert found(there, session) is met, "the second request meets the same session"
+
+
+def test_a_session_does_not_open_with_another_key() -> None:
+    session = begun(Replicas().all[0])
+    assert found(Replicas(key=b"j" * KEY_BYTES).all[0], session) is None
+
+
+def test_a_session_is_nobody_elses_here_or_there() -> None:
+    here, there = Replicas().all
+    session = begun(here)
+    assert found(here, session, OTHER) is None
+    assert found(there, session, OTHER) is None
+    assert found(there, session) is not None
+
+
+@pytest.mark.parametrize("token", [b"", b"x", b"\xff\xfe", b"A" * 200, b"A" * 70_000])
+def test_an_id_of_no_session_finds_none(token: bytes) -> None:
+    assert Replicas().all[0].find(token, PROOF) is None
+
+
+@pytest.mark.parametrize("seen_there", [True, False], ids=["seen", "never seen"])
+def test_a_session_ended_in_one_replica_is_over_in_all(*, seen_there: bool) -> None:
+    here, there = Replicas().all
+    session = begun(here)
+    if seen_there:
+        assert found(there, session)
+    here.end(session)
+    assert found(here, session) is None
+    assert found(there, session) is None
+
+
+def test_the_end_of_a_session_is_told_once_in_each_replica() -> None:
+    here, there = Replicas().all
+    ends: list[str] = []
+    here.on_ended = there.on_ended = ends.append
+    session = begun(here)
+    here.end(session)
+    assert ends == [session.sid] * 2
+
+
+def test_what_is_said_of_an_ended_session_does_not_bring_it_back() -> None:
+    here, there = Replicas().all
+    session = begun(here)
+    here.end(session)
+    there.hear(SessionSaid(session=session.sid, what="level", about="info"))
+    assert found(there, session) is None
+    assert not there._told
+
+
+def test_nothing_is_kept_of_sessions_that_ended() -> None:
+    here, there = Replicas().all
+    for _ in range(50):
+        session = begun(here)
+        assert found(there, session)
+        here.end(session)
+    for each in (here, there):
+        assert not each._known
+        assert not each._by_sid
+        assert not each._told
+
+
+def test_of_the_ends_at_most_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST_ENDED", 3)
+    here = Replicas(1).all[0]
+    ended = [begun(here) for _ in range(5)]
+    for session in ended:
+        here.end(session)
+    assert [found(here, session) is None for session in ended[-3:]] == [True] * 3
+    assert len(here._ended) == 3
+
+
+def test_a_session_is_over_once_it_expired() -> None:
+    here = Replicas().all[0]
+    claims = SessionClaims("s", PROOF, "2025-11-25", "{}", 1.0)
+    assert here.find(Seal(KEY).close(claims).encode(), PROOF) is None
+
+
+def test_a_session_known_here_is_over_once_it_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Replicas().all[0]
+    session = begun(here)
+    assert found(here, session) is session
+    monkeypatch.setattr(rules, "time", lambda: session.claims.expires + 1)
+    assert found(here, session) is None
+
+
+@pytest.mark.parametrize("declared", [None, [], "x", 1, {"unheard": {}}])
+def test_capabilities_that_say_nothing_are_kept_as_nothing(declared: Any) -> None:
+    session = begun(Replicas().all[0], declared)
+    assert session.capabilities == "{}"
+    assert capabilities_of(session) == capabilities_of(None) == "{}"
+
+
+def test_capabilities_too_large_for_a_header_are_kept_as_none() -> None:
+    session = begun(Replicas().all[0], {"roots": {}, "sampling": {"x": "y" * 2000}})
+    assert session.declared == {}
+    assert len(session.token) < 4096
+
+
+def test_only_what_a_client_can_be_asked_is_kept() -> None:
+    told = {"roots": {"listChanged": True}, "experimental": {"x": "y" * 2000}}
+    session = begun(Replicas().all[0], told)
+    assert msgspec.json.decode(session.capabilities) == {"roots": {"listChanged": True}}
+
+
+@pytest.mark.parametrize(
+    ("declared", "path", "able"),
+    [
+        ({"elicitation": {}}, ("elicitation",), True),
+        ({"elicitation": {}}, ("elicitation", "url"), False),
+        ({"elicitation": {"url": {}}}, ("elicitation", "url"), True),
+        ({"elicitation": {"url": None}}, ("elicitation", "url"), False),
+        ({"elicitation": False}, ("elicitation",), False),
+        ({"elicitation": True}, ("elicitation", "url"), False),
+        ({}, ("roots",), False),
+    ],
+)
+def test_a_client_can_what_it_declared(
+    declared: dict[str, Any], path: tuple[str, ...], *, able: bool
+) -> None:
+    assert begun(Replicas().all[0], declared).can(*path) is able
+
+
+@pytest.mark.parametrize("seen_there", [True, False], ids=["seen", "never seen"])
+def test_level_uris_and_late_capabilities_are_shared(*, seen_there: bool) -> None:
+    here, there = Replicas().all
+    session = begun(here)
+    if seen_there:
+        found(there, session)
+    here.tell(session, "level", "warning")
+    here.tell(session, "subscribed", "file:///a")
+    here.tell(session, "subscribed", "file:///b")
+    here.tell(session, "unsubscribed", "file:///a")
+    here.declare(session, {"sampling": {}})
+    met = found(there, session)
+    assert met is not None
+    assert (met.level, met.uris) == ("warning", {"file:///b"})
+    assert met.can("sampling")
+    assert capabilities_of(met) == capabilities_of(session) == '{"sampling":{}}'
+
+
+def test_the_uris_of_a_session_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST_URIS", 3)
+    here, there = Replicas().all
+    session = begun(here)
+    for number in range(10):
+        here.tell(session, "subscribed", f"file:///{number}")
+    met = found(there, session)
+    assert met is not None
+    assert len(session.uris) == len(met.uris) == 3
+
+
+def test_a_cancellation_reaches_the_replica_that_works_on_it() -> None:
+    here, there = Replicas().all
+    cancelled: list[tuple[str, bytes]] = []
+    there.on_cancelled = lambda session, about: cancelled.append((session.sid, about))
+    session = begun(here)
+    found(there, session)
+    here.tell(session, "cancelled", '"7"')
+    assert cancelled == [(session.sid, b'"7"')]
+
+
+def test_a_cancellation_is_not_kept_for_a_request_to_come() -> None:
+    here, there = Replicas().all
+    session = begun(here)
+    here.tell(session, "cancelled", "7")
+    assert not there._told
+
+
+def test_an_answer_stops_where_somebody_waits_for_it() -> None:
+    replicas = Replicas()
+    here, there = replicas.all
+    session = begun(here)
+    taken: list[bytes] = []
+
+    def take(_sid: str, body: bytes) -> bool:
+        taken.append(body)
+        return True
+
+    there.on_response = take
+    here.tell(session, "response", "", b'{"id":1}')
+    assert taken == [b'{"id":1}'], "it went over the bus"
+    there.tell(session, "response", "", b'{"id":2}')
+    assert taken == [b'{"id":1}', b'{"id":2}']
+    assert len(replicas.said) == 1, "who waits here is told without the bus"
+
+
+def test_of_the_known_the_longest_unused_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST_KNOWN", 3)
+    here = Replicas(1).all[0]
+    kept, lost, *_ = known = [begun(here) for _ in range(3)]
+    for session in known:
+        here.tell(session, "level", "error")
+    assert found(here, kept) is kept
+    newest = begun(here)
+    assert found(here, kept) is kept
+    assert found(here, newest) is newest
+    again = found(here, lost)
+    assert again is not None, "what was forgotten opens anew from its id"
+    assert again.level == ""
+    assert len(here._known) == len(here._by_sid) == 3
+
+
+def test_what_is_told_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST_KNOWN", 3)
+    here = Replicas(1).all[0]
+    for number in range(10):
+        here.hear(SessionSaid(session=f"s{number}", what="level", about="info"))
+    assert list(here._told) == ["s7", "s8", "s9"]
