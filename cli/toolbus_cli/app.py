@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from toolbus_cli.commands import auditing, calling, declaring, inspecting, keys, running
+from toolbus_cli.commands import auditing, calling, connect, declaring, inspecting, keys, running
 from toolbus_cli.errors import CommandError
 from toolbus_common import logs
 from toolbus_common.errors import ToolbusError
@@ -57,6 +57,21 @@ def _add_using() -> None:
     )  # fmt: skip
 
 
+def _add_connect() -> None:
+    _add(
+        app, connect.connect,
+        "TOOLBUS_KEY=tbk_… toolbus connect --url http://127.0.0.1:8080/mcp",
+        "toolbus connect --key-file ~/.toolbus-key --server docs --state-dir ~/work/.toolbus",
+        "",
+        "in claude_desktop_config.json, and alike in other clients' files:",
+        "",
+        '{"mcpServers": {"toolbus": {',
+        '  "command": "toolbus",',
+        '  "args": ["connect", "--url", "http://127.0.0.1:8080/mcp"],',
+        '  "env": {"TOOLBUS_KEY": "tbk_…"}}}}',
+    )  # fmt: skip
+
+
 def _add_groups() -> None:
     about_keys = typer.Typer(help="Keys of agents; a secret is shown once.", no_args_is_help=True)
     _add(
@@ -78,6 +93,7 @@ def _add_groups() -> None:
 
 _add_running()
 _add_using()
+_add_connect()
 _add_groups()
 
 

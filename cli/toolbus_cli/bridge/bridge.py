@@ -1,0 +1,200 @@
+"""One client on stdio, one endpoint: each request is posted, and answered as its answer comes."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any
+
+from toolbus_cli.bridge import answers
+from toolbus_cli.bridge.headers import Paths, modern_headers, params_of, version_of, wanted_by
+from toolbus_cli.bridge.lines import LONGEST
+from toolbus_cli.bridge.session import NO_SESSION, Sessions
+from toolbus_cli.bridge.wire import Endpoint, Flight, LostError, UnreachedError, events, whole
+
+MOST_IN_FLIGHT = 256
+GRACE_SECONDS = 1.5  # for what is under way when the client closes its end; clients wait two
+SENT_SECONDS = 5.0
+_LISTEN = "subscriptions/listen"
+_SUBSCRIBE, _UNSUBSCRIBE = "resources/subscribe", "resources/unsubscribe"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a request ended: status, JSON-RPC, and the session it began."""
+
+    status: int
+    body: bytes
+    token: str
+
+
+class Bridge:
+    """Takes lines, says lines. Every message is judged by itself: eras may interleave."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        say: Callable[[bytes], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._endpoint, self._say = endpoint, say
+        self._common = {
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+        }
+        self._sessions = Sessions(endpoint, self._common, say, note)
+        self._flights: dict[str, tuple[Flight, Thread, str]] = {}
+        self._tools: dict[str, Paths] = {}
+
+    def serve(self, lines: Iterable[bytes | None]) -> None:
+        """Take every line, then end what it began."""
+        try:
+            for line in lines:
+                if line is None:
+                    self._refuse(None, f"The line is longer than {LONGEST} bytes; send less.")
+                else:
+                    self.take(line)
+            self._settle()
+        finally:
+            for flight, _, _ in list(self._flights.values()):
+                flight.give_up()
+            self._sessions.end()
+
+    def take(self, line: bytes) -> None:
+        """One message of the client's."""
+        message = answers.parsed(line)
+        if not message:
+            sentence = "Send one JSON-RPC 2.0 message a line; this line is none."
+            self._say(answers.failure(None, answers.PARSE_ERROR, sentence))
+        elif "method" not in message:
+            self._sessions.post(line)
+        elif "id" not in message:
+            self._notify(line, message)
+        else:
+            self._request(line, message)
+
+    def _notify(self, line: bytes, message: dict[str, Any]) -> None:
+        method = message["method"]
+        if method == "notifications/cancelled" and self._cancelled(params_of(message)):
+            return
+        if self._sessions.now is not None:
+            self._sessions.post(line)
+            if method == "notifications/initialized":
+                self._sessions.listen()
+
+    def _cancelled(self, params: dict[str, Any]) -> bool:
+        """Whether closing its stream was all there was to do (MCP 2026-07-28)."""
+        flight, _, _ = self._flights.get(_place(params.get("requestId")), (None, None, ""))
+        if flight is None:
+            return False
+        if flight.modern:
+            flight.give_up()
+            return True
+        flight.sent.wait(SENT_SECONDS)  # the endpoint must know what is cancelled
+        return False
+
+    def _request(self, line: bytes, message: dict[str, Any]) -> None:
+        request_id, method = message["id"], str(message["method"])
+        place = _place(request_id)
+        if place in self._flights:
+            self._refuse(request_id, "Another request under way has this id; choose another.")
+        elif len(self._flights) >= MOST_IN_FLIGHT:
+            sentence = f"{MOST_IN_FLIGHT} requests are under way already; wait for one of them."
+            self._say(answers.failure(request_id, answers.UNAVAILABLE, sentence, "unavailable"))
+        else:
+            flight = Flight(modern=bool(version_of(message)))
+            thread = Thread(target=self._answer, args=(line, message, flight), daemon=True)
+            self._flights[place] = (flight, thread, method)
+            thread.start()
+
+    def _answer(self, line: bytes, message: dict[str, Any], flight: Flight) -> None:
+        request_id, url = message["id"], self._endpoint.url
+        try:
+            ask = self._ask_modern if flight.modern else self._ask_legacy
+            reply = ask(line, message, flight)
+            told = answers.for_request(reply.body, request_id, reply.status, url)
+        except UnreachedError as error:
+            told = answers.unreached(request_id, url, str(error))
+        except LostError as error:
+            told = answers.lost(request_id, url, str(error))
+        except Exception as error:  # noqa: BLE001 - a request without an answer hangs its client
+            sentence = f"The bridge failed ({type(error).__name__}); please report it."
+            told = answers.failure(request_id, answers.INTERNAL_ERROR, sentence)
+        self._flights.pop(_place(request_id), None)
+        if not flight.given_up:
+            self._say(told)
+
+    def _ask_legacy(self, line: bytes, message: dict[str, Any], flight: Flight) -> Reply:
+        begins = message["method"] == "initialize"
+        session = None if begins else self._sessions.now
+        reply = self._send(line, session.headers if session else {}, flight)
+        ended = reply.status == NO_SESSION and session is not None and bool(session.token)
+        if ended and session and self._sessions.renew(session):
+            now = self._sessions.now
+            reply = self._send(line, now.headers if now else {}, flight)
+        if begins:
+            self._sessions.begin(line, reply.body, reply.token)
+        self._learn(line, message, reply)
+        return reply
+
+    def _ask_modern(self, line: bytes, message: dict[str, Any], flight: Flight) -> Reply:
+        reply = self._send(line, modern_headers(message, self._tools), flight)
+        mismatch = answers.code_of(answers.parsed(reply.body)) == answers.HEADER_MISMATCH
+        if mismatch and message["method"] == "tools/call":
+            # The client may know the tool from another run: its schema says what is missing.
+            self._list_tools(message, flight)
+            reply = self._send(line, modern_headers(message, self._tools), flight)
+        self._learn(line, message, reply)
+        return reply
+
+    def _list_tools(self, message: dict[str, Any], flight: Flight) -> None:
+        meta = {**params_of(message)["_meta"]}
+        meta.pop("progressToken", None)
+        asked = {"jsonrpc": "2.0", "id": 0, "method": "tools/list", "params": {"_meta": meta}}
+        line = json.dumps(asked).encode()
+        self._learn(line, asked, self._send(line, modern_headers(asked, {}), flight))
+
+    def _learn(self, line: bytes, message: dict[str, Any], reply: Reply) -> None:
+        """Keep what later requests need of this one."""
+        method, result = message["method"], answers.parsed(reply.body).get("result")
+        if result is None:
+            return
+        if method == "tools/list":
+            before = self._tools if "cursor" in params_of(message) else {}
+            self._tools = {**before, **wanted_by(result)}
+        elif method == "logging/setLevel":
+            self._sessions.remember(method, line)
+        elif method in (_SUBSCRIBE, _UNSUBSCRIBE):
+            name = f"{_SUBSCRIBE} {params_of(message).get('uri')}"
+            self._sessions.remember(name, line if method == _SUBSCRIBE else None)
+
+    def _send(self, line: bytes, headers: dict[str, str], flight: Flight) -> Reply:
+        with self._endpoint.exchange("POST", {**self._common, **headers}, line, flight) as response:
+            token = response.getheader("mcp-session-id", "")
+            if "event-stream" not in response.getheader("content-type", ""):
+                return Reply(response.status, whole(response), token)
+            for data in events(response):
+                message = answers.parsed(data)
+                if answers.is_answer(message):
+                    return Reply(response.status, data, token)
+                if message and not flight.given_up:
+                    self._say(data)
+        raise LostError("its stream ended")
+
+    def _settle(self) -> None:
+        """Give what is under way a moment; a subscription would never end."""
+        until = time.monotonic() + GRACE_SECONDS
+        for _, thread, method in list(self._flights.values()):
+            if method != _LISTEN:
+                thread.join(max(0.0, until - time.monotonic()))
+
+    def _refuse(self, request_id: Any, sentence: str) -> None:
+        self._say(answers.failure(request_id, answers.INVALID_REQUEST, sentence))
+
+
+def _place(request_id: Any) -> str:
+    """An id as it is told apart: 7 is not "7"."""
+    return json.dumps(request_id, sort_keys=True)

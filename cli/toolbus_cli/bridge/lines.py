@@ -1,0 +1,43 @@
+"""Lines from a client and to it: bounded on the way in, whole on the way out."""
+
+import os
+from collections.abc import Iterator
+from threading import Lock
+from typing import BinaryIO
+
+LONGEST = 16 * 1024 * 1024  # bytes
+
+
+def read_lines(source: BinaryIO, longest: int = LONGEST) -> Iterator[bytes | None]:
+    """Every line that is not blank; None in place of one that is too long."""
+    while line := source.readline(longest + 1):
+        if len(line) > longest and not line.endswith(b"\n"):
+            _skip(source, longest)
+            yield None
+        elif line.strip():
+            yield line.strip()
+
+
+def _skip(source: BinaryIO, longest: int) -> None:
+    """Read to the end of a line without keeping it."""
+    while (rest := source.readline(longest)) and not rest.endswith(b"\n"):
+        pass
+
+
+class Output:
+    """Where answers go: one line each, whole, whichever thread has one."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = Lock()
+        self.gone = False  # nobody reads any more
+
+    def say(self, message: bytes) -> None:
+        """Write one message of JSON; line breaks can only stand between its parts."""
+        line = message.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
+        with self._lock:
+            try:
+                while line and not self.gone:
+                    line = line[os.write(self._descriptor, line) :]
+            except OSError:
+                self.gone = True

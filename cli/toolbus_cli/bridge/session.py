@@ -1,0 +1,149 @@
+"""The session of a client of the eras with a handshake: kept, renewed when it ended, and ended."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+
+from toolbus_cli.bridge import answers
+from toolbus_cli.bridge.wire import Endpoint, Flight, LostError, UnreachedError, events, whole
+
+OK, NO_SESSION, NO_STREAM = 200, 404, 405
+NOTICE_SECONDS = 10.0  # for what has no answer
+ENDING_SECONDS = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+_INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the handshake agreed on, and the handshake itself."""
+
+    token: str
+    version: str
+    handshake: bytes
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every later request carries."""
+        session = {"Mcp-Session-Id": self.token} if self.token else {}
+        return {**session, "MCP-Protocol-Version": self.version}
+
+
+class Sessions:
+    """The one session there is now, and the stream of what the endpoint says by itself."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        common: dict[str, str],
+        say: Callable[[bytes], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._endpoint, self._common = endpoint, common
+        self._say, self._note = say, note
+        self._lock = Lock()
+        self._ending = Event()
+        self._stream = Flight()
+        self._settings: dict[str, bytes] = {}
+        self.now: Session | None = None
+
+    def begin(self, handshake: bytes, answer: bytes, token: str) -> bool:
+        """Take the answer to a handshake; whether it agreed on anything."""
+        result = answers.parsed(answer).get("result")
+        version = result.get("protocolVersion") if isinstance(result, dict) else None
+        if not isinstance(version, str):
+            return False
+        self._stream.give_up()
+        self.now = Session(token, version, handshake)
+        return True
+
+    def remember(self, name: str, line: bytes | None) -> None:
+        """Keep a request that a renewed session needs again; None forgets it."""
+        if line is None:
+            self._settings.pop(name, None)
+        else:
+            self._settings[name] = line
+
+    def post(self, line: bytes) -> int:
+        """Post what has no answer; the status, 0 when nobody was there."""
+        headers = self.now.headers if self.now else {}
+        try:
+            with self._endpoint.exchange(
+                "POST", {**self._common, **headers}, line, Flight(), NOTICE_SECONDS
+            ) as response:
+                whole(response)
+                return response.status
+        except (UnreachedError, LostError) as error:
+            self._note(f"{self._endpoint.url} took no notice ({error})")
+            return 0
+
+    def renew(self, ended: Session) -> bool:
+        """Shake hands again in the client's name, for a session the endpoint no longer knows."""
+        with self._lock:
+            if self.now is not ended:
+                return True
+            if not self._shake_hands(ended.handshake):
+                return False
+        self._note("the session had ended and was renewed")
+        self.post(_INITIALIZED)
+        for line in list(self._settings.values()):
+            self.post(line)
+        self.listen()
+        return True
+
+    def _shake_hands(self, handshake: bytes) -> bool:
+        with self._endpoint.exchange(
+            "POST", self._common, handshake, Flight(), NOTICE_SECONDS
+        ) as response:
+            return self.begin(handshake, whole(response), response.getheader("mcp-session-id", ""))
+
+    def listen(self) -> None:
+        """Open the stream of the session there is now."""
+        session = self.now
+        if session is not None and session.token:
+            self._stream = flight = Flight()
+            Thread(target=self._listen, args=(session, flight), daemon=True).start()
+
+    def _listen(self, session: Session, flight: Flight) -> None:
+        pause = FIRST_PAUSE
+        while self.now is session and not flight.given_up:
+            try:
+                status = self._followed(session, flight)
+                if status == NO_SESSION:
+                    self.renew(session)
+                if status in (NO_SESSION, NO_STREAM):
+                    return
+                if status == OK:
+                    pause = FIRST_PAUSE
+            except (UnreachedError, LostError) as error:
+                if not flight.given_up:
+                    self._note(f"the stream of {self._endpoint.url} broke off ({error})")
+            self._ending.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _followed(self, session: Session, flight: Flight) -> int:
+        headers = {**self._common, "Accept": "text/event-stream", **session.headers}
+        with self._endpoint.exchange("GET", headers, None, flight) as response:
+            if response.status == OK:
+                for data in events(response):
+                    if answers.parsed(data):
+                        self._say(data)
+            else:
+                whole(response)
+            return response.status
+
+    def end(self) -> None:
+        """End the session, if there is one."""
+        session, self.now = self.now, None
+        self._ending.set()
+        self._stream.give_up()
+        if session is None or not session.token:
+            return
+        headers = {**self._common, **session.headers}
+        try:
+            with self._endpoint.exchange(
+                "DELETE", headers, None, Flight(), ENDING_SECONDS
+            ) as response:
+                whole(response)
+        except (UnreachedError, LostError) as error:
+            self._note(f"the session could not be ended ({error})")

@@ -1,0 +1,176 @@
+"""A client that only speaks stdio, through `toolbus connect`, in both protocol eras."""
+
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import MCPError
+from mcp.client.client import Client as SdkClient
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from harness.engines import installed
+from harness.gateway import READER_KEY, ROOT_KEY, Gateway
+
+modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+@asynccontextmanager
+async def bridged(
+    endpoint: str, mode: str, secret: str = ROOT_KEY, *options: str
+) -> AsyncIterator[SdkClient]:
+    command = StdioServerParameters(
+        command=installed("toolbus"),
+        args=["connect", "--url", endpoint, *options],
+        env={"TOOLBUS_KEY": secret, "PATH": os.environ["PATH"]},
+    )
+    async with SdkClient(stdio_client(command), mode=mode) as client:
+        yield client
+
+
+def said(
+    *messages: Any, url: str, secret: str = ROOT_KEY
+) -> tuple[list[dict[str, Any]], subprocess.CompletedProcess[bytes]]:
+    """What the bridge says when these lines are all it is told."""
+    lines = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages]
+    done = subprocess.run(
+        [installed("toolbus"), "connect", "--url", url],
+        env={"TOOLBUS_KEY": secret, "PATH": os.environ["PATH"]},
+        input=b"\n".join(lines) + b"\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()], done
+
+
+def modern(request_id: Any, method: str, **params: Any) -> dict[str, Any]:
+    told = {**params, "_meta": META}
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": told}
+
+
+def text(result: Any) -> str:
+    return str(result.content[0].text)
+
+
+@modes
+async def test_the_sdks_client_lists_and_calls_over_stdio(gateway: Gateway, mode: str) -> None:
+    async with bridged(gateway.client().endpoint, mode) as client:
+        assert client.protocol_version == ("2026-07-28" if mode == "auto" else "2025-11-25")
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert {"echo__say", "time__get_current_time", "git__git_log"} <= names
+        called = await client.call_tool("echo__count", {"id": f"stdio-{mode}"})
+        assert text(called) == f"stdio-{mode}"
+
+
+@modes
+async def test_progress_passes_through_the_bridge_before_the_result(
+    gateway: Gateway, mode: str
+) -> None:
+    told: list[float] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - the SDK names them
+        told.append(progress)
+
+    async with bridged(gateway.client().endpoint, mode) as client:
+        result = await client.call_tool("echo__drip", {"steps": 3}, progress_callback=on_progress)
+    assert text(result) == "3 steps"
+    assert told == [1, 2, 3]
+
+
+@modes
+async def test_an_unknown_tool_is_the_endpoints_own_error(gateway: Gateway, mode: str) -> None:
+    async with bridged(gateway.client().endpoint, mode, READER_KEY) as client:
+        with pytest.raises(MCPError, match="Unknown tool: echo__push_branch") as caught:
+            await client.call_tool("echo__push_branch", {})
+        assert caught.value.error.code == -32602
+
+
+@modes
+async def test_one_server_alone_has_its_own_names_over_stdio(gateway: Gateway, mode: str) -> None:
+    options = ("--server", "time")
+    async with bridged(gateway.client().endpoint, mode, ROOT_KEY, *options) as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert names == {"get_current_time", "convert_time"}
+
+
+@pytest.mark.parametrize("method", ["server/discover", "initialize"])
+def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
+    handshake = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+    asked = handshake if method == "initialize" else modern(1, method)
+    (told,), done = said(asked, url=gateway.client().endpoint, secret="tbk_wrong")
+    assert told["id"] == 1
+    assert "This key opens nothing" in told["error"]["message"]
+    assert "'toolbus keys create' makes one" in told["error"]["message"]
+    assert b"tbk_wrong" not in done.stdout + done.stderr
+
+
+def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
+    (told,), done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
+    assert told["id"] == "a"
+    assert "cannot be reached" in told["error"]["message"]
+    assert "toolbus up" in told["error"]["message"]
+    assert told["error"]["data"] == {"code": "unavailable", "retryable": True}
+    assert done.returncode == 0
+
+
+def test_a_line_that_is_no_message_harms_no_other(gateway: Gateway) -> None:
+    told, _ = said(b"nonsense", b"[]", modern(7, "tools/list"), url=gateway.client().endpoint)
+    assert [each["error"]["code"] for each in told if each["id"] is None] == [-32700, -32700]
+    (listed,) = [each for each in told if each["id"] == 7]
+    assert listed["result"]["tools"]
+
+
+def test_many_requests_are_answered_each_under_its_id(gateway: Gateway) -> None:
+    calls = [
+        modern(at, "tools/call", name="echo__count", arguments={"id": f"n{at}"}) for at in range(40)
+    ]
+    told, _ = said(*calls, url=gateway.client().endpoint)
+    answers = {each["id"]: each["result"]["content"][0]["text"] for each in told}
+    assert answers == {at: f"n{at}" for at in range(40)}
+
+
+def test_a_cancelled_request_of_the_modern_era_has_no_answer(gateway: Gateway) -> None:
+    call = modern(1, "tools/call", name="echo__wait", arguments={"id": "slow", "seconds": 3})
+    cancelled = {
+        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1},
+    }  # fmt: skip
+    told, _ = said(call, cancelled, modern(2, "tools/list"), url=gateway.client().endpoint)
+    assert [each["id"] for each in told] == [2]
+
+
+def test_a_subscription_is_acknowledged_and_ends_with_the_client(gateway: Gateway) -> None:
+    listen = modern(7, "subscriptions/listen", notifications={"toolsListChanged": True})
+    slow = modern(8, "tools/call", name="echo__wait", arguments={"id": "s", "seconds": 0.5})
+    told, done = said(listen, slow, url=gateway.client().endpoint)
+    assert told[0]["method"] == "notifications/subscriptions/acknowledged"
+    assert {each["id"] for each in told if "id" in each} == {8}
+    assert done.returncode == 0
+
+
+def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(ROOT_KEY + "\n")
+    command = [installed("toolbus"), "connect", "--url", gateway.client().endpoint]
+    told = subprocess.run(
+        [*command, "--key-file", str(file)], input=json.dumps(modern(1, "tools/list")).encode(),
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert json.loads(told.stdout)["result"]["tools"]
+    without = subprocess.run(
+        command, input=b"", env={"PATH": os.environ["PATH"]},
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert without.returncode == 1
+    assert b"TOOLBUS_KEY" in without.stderr
+    assert without.stdout == b""
