@@ -1,0 +1,154 @@
+"""Two executors, one server that asks back: a round may reach any of them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from conformance.upstream import FixtureServer
+from harness.waiting import until_told
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import (
+    Asked,
+    CallAdmitted,
+    CallCancelled,
+    CallRequested,
+    Ending,
+    Era,
+    Failed,
+    Listing,
+    ServerState,
+)
+from toolbus_common.declared import Declaration, Server
+from toolbus_common.errors import CallCancelledError, ExecutorDownError, UpstreamRefusedError
+from toolbus_common.exchange import Exchange, Reply
+from toolbus_common.provision import CATALOGUE, CONFIG
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+from toolbus_executor.main import build
+
+TOOL = "test_input_required_result_elicitation"
+FORMS = '{"elicitation":{"form":{}}}'
+
+
+class Agent:
+    """Asks over the bus, through a policy that admits everything."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.ingress, self.policy = Room("ingress", settings), Room("policy", settings)
+
+        @self.policy.serves(CallRequested)
+        async def admit(call: CallRequested, reply: Reply) -> None:
+            given = {name: getattr(call, name) for name in CallRequested.model_fields}
+            allowed = CallAdmitted(**given, scope="default", key="k")
+            nobody = Failed(ExecutorDownError("No executor is there."))
+            await self.policy.calls.hand_over(
+                allowed, reply, lambda: self.policy.spawn(reply.send(nobody))
+            )
+
+    def call(self, tool: str, arguments: bytes = b"{}", extra: str = "") -> CallRequested:
+        """A call to be asked."""
+        call_id = self.ingress.calls.new_call_id()
+        return CallRequested(
+            call_id=call_id,
+            reply_to=self.ingress.calls.address(call_id),
+            server="asks",
+            tool=tool,
+            proof="proof",
+            era=Era.MODERN,
+            deadline=time() + 15,
+            traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+            capabilities=FORMS,
+            extra=extra,
+            arguments=arguments,
+        )
+
+    async def ask(self, tool: str, extra: str = "") -> Ending:
+        """One round."""
+        return await self.ingress.calls.ask(self.call(tool, extra=extra))
+
+
+@pytest.fixture
+async def agent(
+    settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Agent]:
+    """An agent in front of two executors that both know the server."""
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+    server = FixtureServer(tmp_path / "fixture", "--era", "legacy")
+    server.start()
+    declared = Declaration(servers={"asks": Server(url=server.url)})
+    config = await operator.bucket(CONFIG)
+    await config.put("declaration", declared.model_dump_json().encode())
+    made = Agent(settings)
+    executors = [build(Exchange()) for _ in range(2)]
+    async with AsyncExitStack() as stack:
+        for room in (*executors, made.policy, made.ingress):
+            await stack.enter_async_context(room.running())
+        await until_told(lambda: _connected(operator), "the server's listing")
+        yield made
+    server.kill()
+
+
+async def _connected(operator: Bus) -> bool:
+    entry = await (await operator.bucket(CATALOGUE)).get("asks")
+    if entry is None or entry.value is None:
+        return False
+    return Listing.decode(entry.value).state is ServerState.READY
+
+
+def answered(asked: Ending) -> str:
+    """What the caller brings back."""
+    assert isinstance(asked, Asked)
+    told = json.loads(asked.body)
+    answer = {"action": "accept", "content": {"name": "octocat"}}
+    found = dict.fromkeys(told["inputRequests"], answer)
+    return json.dumps({"inputResponses": found, "requestState": told["requestState"]})
+
+
+async def test_the_rounds_of_a_call_succeed_whichever_replica_they_reach(agent: Agent) -> None:
+    async def both_rounds() -> tuple[str, str]:
+        asked = await agent.ask(TOOL)
+        extra = answered(asked)
+        done = json.loads((await agent.ask(TOOL, extra)).body)
+        return json.loads(extra)["requestState"].split(".")[1], done["content"][0]["text"]
+
+    async with asyncio.timeout(60):
+        await until_told(lambda: _two_owners(agent), "two executors that both serve")
+        told = await asyncio.gather(*(both_rounds() for _ in range(24)))
+    assert {text for _, text in told} == {"Hello, octocat!"}
+    assert len({owner for owner, _ in told}) == 2
+
+
+async def _two_owners(agent: Agent) -> bool:
+    """Whether either executor takes calls: which one does is for the bus to say."""
+    asked = await asyncio.gather(*(agent.ask(TOOL) for _ in range(8)))
+    states = [json.loads(found.body)["requestState"] for found in asked]
+    return len({state.split(".")[1] for state in states}) == 2
+
+
+async def test_a_state_whose_owner_is_gone_is_refused_at_once(agent: Agent) -> None:
+    told: dict[str, Any] = json.loads(answered(await agent.ask(TOOL)))
+    told["requestState"] = "park.0123456789abcdef." + told["requestState"].split(".")[2]
+    with pytest.raises(UpstreamRefusedError) as caught:
+        await agent.ask(TOOL, json.dumps(told))
+    assert caught.value.data["upstream_code"] == -32602
+
+
+async def test_a_call_taken_back_ends_wherever_it_runs(agent: Agent) -> None:
+    call = agent.call("test_sleep", b'{"seconds":14}')
+    running = asyncio.create_task(agent.ingress.calls.ask(call))
+    taken_back = CallCancelled(call_id=call.call_id)
+
+    async def ended() -> bool:
+        await agent.ingress.bus.publish(taken_back.subject, taken_back.encode())
+        return running.done()
+
+    await until_told(ended, "the end of the call", 10)
+    with pytest.raises(CallCancelledError):
+        await running
