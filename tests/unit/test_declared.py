@@ -1,6 +1,7 @@
 """What operators declare is checked whole: unknown fields and impossible values are refused."""
 
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -72,3 +73,21 @@ def test_a_declaration_survives_its_own_json() -> None:
 
 def test_a_hash_is_not_shown_when_a_key_is_printed() -> None:
     assert "c0ffee" not in repr(Key(secret_hash="c0ffee"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"url": "http://a/mcp", "sse": "http://a/sse"},
+        {"sse": "http://a/sse", "command": ("a",)},
+        {"sse": "ftp://a"},
+    ],
+)
+def test_a_server_is_of_exactly_one_kind(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Server.model_validate(fields)
+
+
+def test_an_old_server_may_be_declared_with_headers() -> None:
+    assert Server(sse="https://a/sse", headers={"X": "y"}).sse == "https://a/sse"
