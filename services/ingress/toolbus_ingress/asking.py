@@ -58,10 +58,10 @@ def question(number: str, asked: Any, session: Session) -> bytes:
     """
     method = asked.get("method") if isinstance(asked, dict) else None
     params = asked.get("params") if isinstance(asked, dict) else None
-    if method not in _NEEDS:
+    if not isinstance(method, str) or method not in _NEEDS:
         raise InvalidError("The server asks for something that this gateway cannot pass on.")
     params = dict(params) if isinstance(params, dict) else {}
-    if not session.can(_NEEDS[method]):
+    if not _declared(session, _NEEDS[method], params.get("mode")):
         raise InvalidError(
             f"The server asks for {_NEEDS[method]}, which this client did not declare; use a "
             "client that offers it, or give the tool all it needs."
@@ -76,6 +76,13 @@ def question(number: str, asked: Any, session: Session) -> bytes:
     elif params.get("mode") == "form" and session.claims.version < "2025-11-25":
         del params["mode"]
     return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+
+
+def _declared(session: Session, kind: str, mode: Any) -> bool:
+    """Whether the client offers it; who names the modes of elicitation offers no others."""
+    modes = session.declared.get("elicitation")
+    unnamed = kind != "elicitation" or mode == "url" or not isinstance(modes, dict) or not modes
+    return session.can(kind) and (unnamed or session.can(kind, "form"))
 
 
 def answer_of(message: dict[str, Any], method: str) -> Any:

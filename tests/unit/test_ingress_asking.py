@@ -1,0 +1,165 @@
+"""What a server asks of a client: only what the client declared, and every answer told truly."""
+
+import json
+from typing import Any
+
+import pytest
+
+from toolbus_common.errors import InvalidError
+from toolbus_ingress.asking import Questions, answer_of, question
+from toolbus_ingress.seal import KEY_BYTES, Seal
+from toolbus_ingress.sessions import Session, Sessions
+
+FORM = {"mode": "form", "message": "Who?", "requestedSchema": {"type": "object"}}
+URL = {"mode": "url", "message": "Sign in", "url": "https://example.org/in"}
+
+
+def session(declared: Any, version: str = "2025-11-25") -> Session:
+    sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
+    return sessions.begin("proof", version, declared)
+
+
+def asked(method: str, params: Any, declared: Any, version: str = "2025-11-25") -> dict[str, Any]:
+    raw = question("q1", {"method": method, "params": params}, session(declared, version))
+    found: dict[str, Any] = json.loads(raw)
+    return found
+
+
+ABLE = [
+    ("elicitation/create", FORM, {"elicitation": {}}),
+    ("elicitation/create", FORM, {"elicitation": {"form": {}}}),
+    ("elicitation/create", FORM, {"elicitation": {"form": {}, "url": {}}}),
+    ("elicitation/create", URL, {"elicitation": {"url": {}}}),
+    ("sampling/createMessage", {"messages": []}, {"sampling": {}}),
+    ("roots/list", {}, {"roots": {"listChanged": True}}),
+]
+UNABLE = [
+    ("elicitation/create", FORM, {}),
+    ("elicitation/create", FORM, {"elicitation": None}),
+    ("elicitation/create", FORM, {"elicitation": {"url": {}}}),
+    ("elicitation/create", URL, {"elicitation": {}}),
+    ("elicitation/create", URL, {"elicitation": {"form": {}}}),
+    ("sampling/createMessage", {}, {"elicitation": {}}),
+    ("roots/list", {}, {"sampling": {}}),
+]
+
+
+@pytest.mark.parametrize(("method", "params", "declared"), ABLE)
+def test_a_client_is_asked_what_it_declared(method: str, params: Any, declared: Any) -> None:
+    request = asked(method, params, declared)
+    assert (request["jsonrpc"], request["id"], request["method"]) == ("2.0", "q1", method)
+    assert request["params"] | params == request["params"], "nothing of it is lost"
+
+
+@pytest.mark.parametrize(("method", "params", "declared"), UNABLE)
+def test_a_client_is_never_asked_what_it_did_not_declare(
+    method: str, params: Any, declared: Any
+) -> None:
+    with pytest.raises(InvalidError, match=r"did not declare|cannot do"):
+        asked(method, params, declared)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"method": None},
+        {"method": ["roots/list"]},
+        {"method": "tools/call"},
+        {"method": "ping"},
+    ],
+)
+def test_what_is_no_question_of_the_protocol_is_not_passed_on(entry: Any) -> None:
+    able = session({"elicitation": {}, "sampling": {}, "roots": {}})
+    with pytest.raises(InvalidError, match="cannot pass on"):
+        question("q1", entry, able)
+
+
+def test_a_client_that_opens_no_pages_is_told_the_page() -> None:
+    with pytest.raises(InvalidError, match=r"https://example\.org/in"):
+        asked("elicitation/create", URL, {"elicitation": {}}, "2025-06-18")
+
+
+def test_a_page_to_open_has_an_id_of_its_own_or_the_servers() -> None:
+    declared: Any = {"elicitation": {"url": {}}}
+    assert asked("elicitation/create", URL, declared)["params"]["elicitationId"] == "q1"
+    named = {**URL, "elicitationId": "its own"}
+    assert asked("elicitation/create", named, declared)["params"]["elicitationId"] == "its own"
+
+
+@pytest.mark.parametrize(
+    ("version", "mode"), [("2025-11-25", "form"), ("2025-06-18", None), ("2024-11-05", None)]
+)
+def test_the_mode_of_a_form_is_told_to_whom_knows_modes(version: str, mode: str | None) -> None:
+    request = asked("elicitation/create", FORM, {"elicitation": {}}, version)
+    assert request["params"].get("mode") == mode
+    assert request["params"]["requestedSchema"] == FORM["requestedSchema"]
+
+
+def test_what_the_server_wrote_is_not_altered() -> None:
+    entry = {"method": "elicitation/create", "params": dict(FORM)}
+    question("q1", entry, session({"elicitation": {}}, "2025-06-18"))
+    assert entry["params"] == FORM
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"action": "accept", "content": {"name": "Ada"}},
+        {"action": "decline"},
+        {"action": "cancel", "x-foreign": 1},
+    ],
+)
+def test_an_answer_is_the_servers_as_it_came(told: dict[str, Any]) -> None:
+    assert answer_of({"id": "q1", "result": told}, "elicitation/create") == told
+
+
+@pytest.mark.parametrize("message", [{"error": {"code": -1, "message": "no"}}, {}, {"result": 5}])
+def test_a_failed_elicitation_is_a_cancelled_one(message: dict[str, Any]) -> None:
+    assert answer_of(message, "elicitation/create") == {"action": "cancel"}
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"error": {"code": -1, "message": "User rejected"}}, "User rejected"),
+        ({"error": {"code": -1, "message": "x" * 5000}}, "x" * 300),
+        ({"error": "odd"}, "no reason given"),
+        ({}, "no reason given"),
+    ],
+)
+def test_a_refused_sample_ends_the_call_with_the_clients_reason(
+    message: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidError, match="refused") as caught:
+        answer_of(message, "sampling/createMessage")
+    assert caught.value.reason.endswith(f": {reason}")
+
+
+async def test_an_answer_is_heard_in_its_own_session_only() -> None:
+    questions = Questions()
+    async with questions.asking("mine") as (number, answer):
+        body = json.dumps({"id": number, "result": {"action": "accept"}}).encode()
+        assert not questions.heard("another", body)
+        assert not answer.done()
+        assert questions.heard("mine", body)
+        assert (await answer)["result"] == {"action": "accept"}
+        assert questions.heard("mine", body), "said twice, it changes nothing"
+    assert not questions.heard("mine", body), "nobody waits any more"
+
+
+@pytest.mark.parametrize("request_id", [None, 1, "toolbus-0", [1], {"a": 1}])
+async def test_an_answer_nobody_asked_for_is_nobodys(request_id: Any) -> None:
+    questions = Questions()
+    async with questions.asking("mine") as (_, answer):
+        assert not questions.heard("mine", json.dumps({"id": request_id}).encode())
+        assert not answer.done()
+
+
+async def test_no_two_questions_have_one_id() -> None:
+    questions = Questions()
+    async with questions.asking("a") as (one, _), questions.asking("a") as (other, _):
+        assert one != other

@@ -1,0 +1,101 @@
+"""How a request failed, in the words of its era."""
+
+import json
+from typing import Any
+
+import pytest
+
+from toolbus_common.contracts import Era
+from toolbus_common.errors import (
+    BudgetExceededError,
+    PolicyDownError,
+    ToolbusError,
+    UnknownToolError,
+    UpstreamRefusedError,
+)
+from toolbus_ingress.eras import Request
+from toolbus_ingress.failures import told
+
+Told = tuple[int, dict[str, Any]]
+
+
+def failing(error: ToolbusError, era: Era, method: str = "tools/call") -> Told:
+    answer = told(error, Request(b'"r"', method, {}, era), "c1")
+    body = json.loads(answer.body)
+    assert body["id"] == "r"
+    return answer.status, body["error"]
+
+
+def refused(code: Any, era: Era, method: str = "tools/call", **more: Any) -> Told:
+    return failing(UpstreamRefusedError("Not so", upstream_code=code, **more), era, method)
+
+
+@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("code", [-32050, -32603, -1, 0, 42])
+def test_a_servers_own_error_passes_unchanged(era: Era, code: int) -> None:
+    data = {"reason": "by design", "list": [1, None]}
+    status, error = refused(code, era, upstream_data=data)
+    assert (status, error) == (200, {"code": code, "message": "Not so", "data": data})
+
+
+@pytest.mark.parametrize("era", Era)
+def test_a_servers_error_without_data_gets_none(era: Era) -> None:
+    assert refused(-32050, era)[1] == {"code": -32050, "message": "Not so"}
+
+
+@pytest.mark.parametrize(
+    ("era", "code"), [(Era.MODERN, -32602), (Era.LEGACY, -32002)], ids=["modern", "legacy"]
+)
+@pytest.mark.parametrize("told_code", [-32602, -32002])
+def test_a_missing_resource_has_its_eras_code(era: Era, code: int, told_code: int) -> None:
+    assert refused(told_code, era, "resources/read")[1]["code"] == code
+    missing = UnknownToolError.named("file:///a", "resources/read")
+    status, error = failing(missing, era, "resources/read")
+    assert (status, error["code"]) == (200, code)
+    assert error["message"] == "Unknown resource: file:///a"
+
+
+@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "completion/complete"])
+def test_anything_else_unknown_is_a_wrong_parameter(era: Era, method: str) -> None:
+    status, error = failing(UnknownToolError.named("x", method), era, method)
+    assert (status, error["code"]) == (200, -32602)
+    assert error["data"]["callId"] == "c1"
+    assert refused(-32602, era, method)[1]["code"] == -32602
+
+
+def test_a_missing_capability_is_a_bad_request_where_http_tells_it() -> None:
+    needed: Any = {"requiredCapabilities": {"sampling": {}}}
+    status, error = refused(-32021, Era.MODERN, upstream_data=needed)
+    assert (status, error["code"], error["data"]) == (400, -32021, needed)
+    assert refused(-32021, Era.LEGACY, upstream_data=needed)[0] == 200
+
+
+def test_a_method_a_server_does_not_know_is_not_found_where_http_tells_it() -> None:
+    assert refused(-32601, Era.MODERN, "completion/complete")[0] == 404
+    assert refused(-32601, Era.LEGACY, "completion/complete")[0] == 200
+
+
+@pytest.mark.parametrize("code", [None, "text", 1.5, [1]])
+def test_an_error_without_a_code_is_told_as_ours(code: Any) -> None:
+    status, error = refused(code, Era.MODERN)
+    assert (status, error["code"]) == (200, -31025)
+    assert error["data"]["code"] == "upstream_refused"
+
+
+@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [(BudgetExceededError("Spent."), 200, -31003), (PolicyDownError("Nobody."), 503, -31012)],
+)
+def test_our_own_failures_are_the_same_in_both_eras(
+    era: Era, error: ToolbusError, status: int, code: int
+) -> None:
+    told_status, found = failing(error, era)
+    assert (told_status, found["code"]) == (status, code)
+    assert found["data"]["callId"] == "c1"
+
+
+def test_a_code_of_a_failure_of_ours_is_not_taken_for_the_servers() -> None:
+    _, error = failing(BudgetExceededError("Spent.", upstream_code=-1), Era.MODERN)
+    assert error["code"] == -31003

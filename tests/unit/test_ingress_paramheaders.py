@@ -1,0 +1,139 @@
+"""Arguments repeated in headers: found in a schema, and held against the body."""
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_ingress.eras import decoded
+from toolbus_ingress.paramheaders import declared, mismatch
+
+REGION: dict[str, tuple[str, ...]] = {"region": ("region",)}
+
+
+def asking(**headers: str) -> dict[str, Any]:
+    properties = {name: {"x-mcp-header": header} for name, header in headers.items()}
+    return {"type": "object", "properties": properties}
+
+
+def fault(value: Any, told: str | bytes | None) -> str:
+    """What is wrong with one header beside the argument it stands for."""
+    raw = told if isinstance(told, bytes | None) else told.encode("latin-1")
+    headers = {} if raw is None else {b"mcp-param-region": raw}
+    return mismatch(REGION, {} if value is ... else {"region": value}, headers, decoded)
+
+
+def test_a_schema_names_the_headers_it_asks_for() -> None:
+    assert declared(asking(region="Region", zone="X-Zone")) == {
+        "region": ("region",),
+        "x-zone": ("zone",),
+    }
+
+
+def test_a_header_may_stand_for_an_argument_within_another() -> None:
+    schema = {"properties": {"where": asking(region="Region")}}
+    assert declared(schema) == {"region": ("where", "region")}
+    headers = {b"mcp-param-region": b"eu"}
+    wanted = declared(schema)
+    assert mismatch(wanted, {"where": {"region": "eu"}}, headers, decoded) == ""
+    assert mismatch(wanted, {"where": "eu"}, headers, decoded) == "Mcp-Param-region"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        True,
+        [],
+        {},
+        {"properties": None},
+        {"properties": []},
+        {"properties": {"a": True}},
+        {"properties": {"a": {"x-mcp-header": 5}}},
+        {"items": asking(region="Region")},
+        {"anyOf": [asking(region="Region")]},
+    ],
+)
+def test_what_cannot_be_reached_by_names_alone_asks_for_nothing(schema: Any) -> None:
+    assert declared(schema) == {}
+
+
+def test_a_schema_deeper_than_any_sense_is_read_to_a_bound() -> None:
+    schema: dict[str, Any] = asking(region="Region")
+    for _ in range(5000):
+        schema = {"properties": {"a": schema}}
+    assert declared(schema) == {}
+
+
+def test_without_headers_asked_for_nothing_is_wrong() -> None:
+    assert mismatch({}, {"region": "eu"}, {b"mcp-param-region": b"us"}, decoded) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("eu", "eu"),
+        ("", ""),
+        (True, "true"),
+        (False, "false"),
+        (42, "42"),
+        (-7, "-7"),
+        (7, "007"),
+        (0, "-0"),
+        ("42", "42"),
+        (..., None),
+        (None, None),
+        ("zürich", "=?base64?esO8cmljaA==?="),
+    ],
+)
+def test_a_header_that_repeats_its_argument_passes(value: Any, told: str | None) -> None:
+    assert fault(value, told) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("eu", "us"),
+        ("eu", None),
+        ("eu", "EU"),
+        (..., "eu"),
+        (None, "null"),
+        (True, "True"),
+        (True, "1"),
+        (1, "true"),
+        (42, "43"),
+        (42, "4 2"),
+        (42, ""),
+        (5, "--5"),
+        (5, "-"),
+        (5, "+5"),
+        (5, "5_0"),
+        (50, "5_0"),
+        (5, "0x5"),
+        (2, b"\xb2"),
+        (5, "5" * 5000),
+        ({"a": 1}, '{"a":1}'),
+        (["eu"], "eu"),
+        ("zürich", "=?base64?!!?="),
+    ],
+)
+def test_a_header_that_says_something_else_is_named(value: Any, told: str | bytes | None) -> None:
+    assert fault(value, told) == "Mcp-Param-region"
+
+
+@given(st.integers(-(2**70), 2**70), st.text(max_size=20))
+def test_every_value_agrees_with_itself_and_no_header_breaks_the_check(
+    number: int, text: str
+) -> None:
+    assert fault(number, str(number)) == ""
+    sealed = base64.b64encode(text.encode()).decode()
+    assert fault(text, f"=?base64?{sealed}?=") == ""
+    assert fault(number, f"=?base64?{sealed}?=") in ("", "Mcp-Param-region")
+
+
+@given(st.binary(max_size=30))
+def test_any_bytes_in_a_header_are_weighed_and_never_raise(raw: bytes) -> None:
+    assert fault(5, raw) in ("", "Mcp-Param-region")
+    assert fault("x", raw) in ("", "Mcp-Param-region")
