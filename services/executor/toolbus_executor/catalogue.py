@@ -53,7 +53,7 @@ class _Sieve:
     size: int = 0
 
     def sift(self, kind: Kind, entries: list[Any]) -> tuple[Offered, ...]:
-        """The good ones in the order of their names."""
+        """The good ones: by name, but resources in their server's order, which may have a sense."""
         kept: dict[str, Offered] = {}
         for number, definition in enumerate(entries):
             name = definition.get(kind.key) if isinstance(definition, dict) else None
@@ -64,7 +64,7 @@ class _Sieve:
             else:
                 self.size += len(msgspec.json.encode(definition))
                 kept[str(name)] = Offered(name=str(name), definition=definition)
-        return tuple(kept[name] for name in sorted(kept))
+        return tuple(kept[name] for name in (sorted(kept) if kind.key == "name" else kept))
 
     def _fault(self, kind: Kind, definition: Any, name: Any, kept: dict[str, Offered]) -> str:
         """What is wrong with a definition; empty when nothing is."""

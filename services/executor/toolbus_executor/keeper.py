@@ -57,6 +57,7 @@ class Keeper:
         self._catalogue = catalogue
         self._lease = Lease(leases, name, room.facts.producer) if declared.command else None
         self._changed = asyncio.Event()
+        self._said_changed: dict[str, ServerSaid] = {}
         self._task = asyncio.create_task(self._keep())
 
     async def told(self) -> dict[str, Any]:
@@ -176,13 +177,22 @@ class Keeper:
         return StdioUpstream(declared.command, environment, declared.cwd, news)
 
     def _hear(self, method: str, params: bytes) -> None:
-        """Pass on what belongs to no call."""
+        """Pass on what belongs to no call; of a changed list not before it is listed anew."""
         said = ServerSaid(server=self.name, method=method, params=params)
-        self._room.spawn(self._say(said))
+        if method.endswith("/list_changed"):
+            self._said_changed[method] = said
+        else:
+            self._room.spawn(self._say(said))
 
     async def _say(self, said: ServerSaid) -> None:
         with suppress(ToolbusError):  # the bus is away, and so is whoever wanted to hear
             await self._room.bus.publish(said.subject, said.encode())
+
+    async def _say_changed(self) -> None:
+        """Tell that a list changed even where it reads as before: its server said so."""
+        said, self._said_changed = self._said_changed, {}
+        for each in said.values():
+            await self._say(each)
 
     async def _relist(self) -> None:
         """List anew at once, for a call whose tool was listed otherwise."""
@@ -213,6 +223,7 @@ class Keeper:
                     await asyncio.sleep(SETTLE_SECONDS)
                     async with asyncio.timeout(CONNECT_SECONDS):
                         await self._list(upstream)
+                    await self._say_changed()
             return lost.result()
         finally:
             lost.cancel()

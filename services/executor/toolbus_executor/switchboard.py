@@ -50,6 +50,7 @@ class Switchboard:
         elif message.method == "notifications/message":
             self._log(message, caller or self._only())
         elif message.method in _CHANGES:
+            self._news.said(message.method, b"{}")
             self._news.changed()
         elif message.method in _SAID:
             self._news.said(message.method, in_one_line(bytes(message.params)))

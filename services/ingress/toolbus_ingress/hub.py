@@ -23,10 +23,13 @@ KEEP_ALIVE_SECONDS = 15.0
 RENEW_SECONDS = 300.0  # servers' subscriptions are leased to those who still listen
 SETTLE_SECONDS = 0.05  # changes come in bursts
 
-_CHANGED = {
+_LISTED = {
     "toolsListChanged": ("tools/list",),
     "promptsListChanged": ("prompts/list",),
     "resourcesListChanged": ("resources/list", "resources/templates/list"),
+}
+_CHANGES = {
+    kind: f"notifications/{LISTS[methods[0]][0]}/list_changed" for kind, methods in _LISTED.items()
 }
 _UPDATED = "notifications/resources/updated"
 
@@ -56,6 +59,7 @@ class Hub:
         self._relay = relay
         self._listeners: set[Listener] = set()
         self._comparison: asyncio.TimerHandle | None = None
+        self._said_changed: set[tuple[str, str]] = set()  # servers and what they said
         catalogue.on_change.append(self._compare_soon)
 
     @property
@@ -66,7 +70,7 @@ class Hub:
     async def follow_session(self, visit: Visit, where: str = "") -> None:
         """Serve a session's own stream; with `where` messages are posted in HTTP+SSE."""
         assert visit.session is not None  # noqa: S101 - the endpoint has found it
-        listener = Listener(visit, Era.LEGACY, tuple(_CHANGED), visit.session.uris)
+        listener = Listener(visit, Era.LEGACY, tuple(_LISTED), visit.session.uris)
         stream = EventStream(visit.send)
         await (stream.endpoint(where) if where else stream.begin())
         await self._serve(listener, stream, Request(b"", "", {}, Era.LEGACY))
@@ -77,7 +81,7 @@ class Hub:
         wanted = request.params.get("notifications")
         wanted = wanted if isinstance(wanted, dict) else {}
         uris = await self._subscribed(visit, request, wanted.get("resourceSubscriptions"))
-        kinds = tuple(kind for kind in _CHANGED if wanted.get(kind) is True)
+        kinds = tuple(kind for kind in _LISTED if wanted.get(kind) is True)
         listener = Listener(visit, Era.MODERN, kinds, set(uris), request.id)
         honoured: dict[str, Any] = dict.fromkeys(kinds, True)
         if uris:
@@ -92,6 +96,9 @@ class Hub:
 
     def hear(self, said: ServerSaid) -> None:
         """A server said something that belongs to no call."""
+        if said.method in _CHANGES.values():
+            self._said_changed.add((said.server, said.method))
+            self._compare_soon()
         if said.method != _UPDATED:
             return
         with suppress(msgspec.DecodeError):
@@ -181,23 +188,31 @@ class Hub:
             self._comparison = loop.call_later(SETTLE_SECONDS, self._compare)
 
     def _compare(self) -> None:
-        """Tell each stream which of the lists it sees are others than before."""
+        """Tell each stream which of the lists it sees changed, or are said to have changed."""
         self._comparison = None
+        said, self._said_changed = self._said_changed, set()
         for listener in tuple(self._listeners):
             if not self._admit(listener):
                 continue
             now = self._lists(listener)
+            seen, listener.seen = listener.seen, now
+            told = {method for server, method in said if self._concerns(listener, server)}
             for kind in listener.kinds:
-                if any(now[method] != listener.seen[method] for method in _CHANGED[kind]):
-                    listener.tell(f"notifications/{LISTS[_CHANGED[kind][0]][0]}/list_changed", {})
-            listener.seen = now
+                changed = any(now[method] != seen[method] for method in _LISTED[kind])
+                if changed or _CHANGES[kind] in told:
+                    listener.tell(_CHANGES[kind], {})
+
+    def _concerns(self, listener: Listener, server: str) -> bool:
+        caller = listener.visit.caller
+        visible = self._catalogue.visible(caller.key, caller.server)
+        return any(listing.server == server for listing in visible)
 
     def _lists(self, listener: Listener) -> dict[str, bytes]:
         caller, listed = listener.visit.caller, self._catalogue.listed
         return {
             method: listed(method, caller.key, caller.server, listener.era)
             for kind in listener.kinds
-            for method in _CHANGED[kind]
+            for method in _LISTED[kind]
         }
 
 

@@ -117,8 +117,8 @@ class Catalogue:
             for owner, offered in self._offered(kind, key, server)
             if kind not in NAMED or self._called(kind, owner, offered, bare=bool(server))
         ]
-        order = "name" if kind in NAMED else "uri"
-        shown.sort(key=lambda each: str(each.get(order) or each.get("uriTemplate")))
+        if kind in NAMED:  # resources keep their server's order, which may mean something
+            shown.sort(key=lambda each: str(each["name"]))
         result: dict[str, Any] = {member: shown}
         if era is Era.MODERN:
             # Each key has its own view, so no cache may share it.
