@@ -62,6 +62,7 @@ class Bridge:
             for flight, _, _ in list(self._flights.values()):
                 flight.give_up()
             self._sessions.end()
+            self._endpoint.close()
 
     def take(self, line: bytes) -> None:
         """One message of the client's."""

@@ -34,17 +34,22 @@ class Flight:
         self.sent = Event()
         self.given_up = False
         self._socket: socket.socket | None = None
+        self._lock = Lock()
 
     def hold(self, held: socket.socket | None) -> None:
         """Remember what to close."""
-        self._socket = held
-        if self.given_up:
-            self.give_up()
+        with self._lock:
+            self._socket = held
+            self._close_if_given_up()
 
     def give_up(self) -> None:
         """Close the request's stream, which ends whoever reads from it."""
-        self.given_up = True
-        if self._socket is not None:
+        with self._lock:
+            self.given_up = True
+            self._close_if_given_up()
+
+    def _close_if_given_up(self) -> None:
+        if self.given_up and self._socket is not None:
             with suppress(OSError, ValueError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -78,22 +83,30 @@ class Endpoint:
         """One request and its answer. Raises `UnreachedError` or `LostError`."""
         connection = self._connected()
         flight.hold(connection.sock)
+        response, kept = None, False
         try:
             connection.sock.settimeout(seconds)
             connection.request(verb, self.path, body, headers)
             flight.sent.set()
             response = connection.getresponse()
             yield response
+            flight.hold(None)
+            kept = self._keep(connection, response)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            connection.close()
             raise LostError(_why(error)) from error
-        except BaseException:
-            connection.close()
-            raise
         finally:
             flight.sent.set()
             flight.hold(None)
-        self._keep(connection, response)
+            if not kept:
+                connection.close()
+                if response is not None:
+                    response.close()
+
+    def close(self) -> None:
+        """Close what is kept."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop()[1].close()
 
     def _connected(self) -> http.client.HTTPConnection:
         while True:
@@ -125,13 +138,14 @@ class Endpoint:
 
     def _keep(
         self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
-    ) -> None:
-        whole = response.isclosed() and not response.will_close
+    ) -> bool:
+        """Keep a connection whose answer was read whole, if there is room."""
         with self._lock:
-            if whole and len(self._idle) < MOST_IDLE:
-                self._idle.append((time.monotonic(), connection))
-                return
-        connection.close()
+            room = len(self._idle) < MOST_IDLE
+            if not room or not response.isclosed() or response.will_close:
+                return False
+            self._idle.append((time.monotonic(), connection))
+            return True
 
 
 def events(response: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -1,0 +1,395 @@
+"""The stdio bridge against a scripted endpoint: headers, sessions, and everything that breaks."""
+
+import base64
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_cli.bridge import answers
+from toolbus_cli.bridge.bridge import Bridge
+from toolbus_cli.bridge.headers import encoded, modern_headers, wanted_by
+from toolbus_cli.bridge.lines import Output, read_lines
+from toolbus_cli.bridge.wire import Endpoint
+from toolbus_cli.errors import CommandError
+from toolbus_ingress.eras import decoded
+
+SECONDS = 10.0
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+TOOL = {
+    "name": "weather",
+    "inputSchema": {
+        "type": "object",
+        "properties": {
+            "where": {
+                "type": "object",
+                "properties": {"region": {"type": "string", "x-mcp-header": "Region"}},
+            },
+            "days": {"type": "integer", "x-mcp-header": "Days"},
+            "wet": {"type": "boolean", "x-mcp-header": "Wet"},
+            "bad": {"type": "string", "x-mcp-header": "no header\r\n"},
+        },
+    },
+}
+Handled = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Asked:
+    """One HTTP request the endpoint saw."""
+
+    verb: str
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Scripted:
+    """An endpoint that answers as a test says, and what it was asked."""
+
+    answer: Callable[[Asked], Handled | None]
+    asked: list[Asked] = field(default_factory=list)
+    url: str = ""
+
+    def of(self, method: str) -> list[Asked]:
+        return [
+            each for each in self.asked if isinstance(each.body, dict)
+            and each.body.get("method") == method
+        ]  # fmt: skip
+
+
+@contextmanager
+def endpoint(answer: Callable[[Asked], Handled | None]) -> Iterator[Scripted]:
+    scripted = Scripted(answer)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(self.command, headers, json.loads(body) if body else None)
+            scripted.asked.append(asked)
+            answer = scripted.answer(asked)
+            if answer is None:
+                self.close_connection = True
+                return
+            status, extra, told = answer
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(told)), **extra}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(told)
+
+        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the library's names
+
+        def log_message(self, *_args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    scripted.url = f"http://127.0.0.1:{server.server_port}/mcp"
+    try:
+        yield scripted
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Client:
+    """A client on stdio, without the process."""
+
+    def __init__(self, url: str) -> None:
+        self._said: Queue[dict[str, Any]] = Queue()
+        self.notes: list[str] = []
+        self.bridge = Bridge(
+            Endpoint(url), "tbk_key", lambda raw: self._said.put(json.loads(raw)), self.notes.append
+        )
+
+    def tell(self, message: Any) -> None:
+        self.bridge.take(json.dumps(message).encode())
+
+    def hear(self) -> dict[str, Any]:
+        return self._said.get(timeout=SECONDS)
+
+    def ask(self, request_id: Any, method: str, **params: Any) -> dict[str, Any]:
+        self.tell({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
+        return self.hear()
+
+    def end(self) -> None:
+        self.bridge.serve([])
+
+    def silent(self) -> bool:
+        return self._said.empty()
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Client]:
+    client = Client(url)
+    try:
+        yield client
+    finally:
+        client.end()
+
+
+def result(asked: Asked, value: Any, **headers: str) -> Handled:
+    told = {"jsonrpc": "2.0", "id": asked.body.get("id"), "result": value}
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return 200, {"Content-Type": "application/json", **named}, json.dumps(told).encode()
+
+
+def refusal(status: int, code: int, sentence: str) -> Handled:
+    error = {"code": code, "message": sentence}
+    told = {"jsonrpc": "2.0", "id": None, "error": error}
+    return status, {"Content-Type": "application/json"}, json.dumps(told).encode()
+
+
+def stream(*messages: Any) -> Handled:
+    data = b"".join(b"event: message\ndata: %b\n\n" % json.dumps(m).encode() for m in messages)
+    return 200, {"Content-Type": "text/event-stream"}, b": \n\n" + data
+
+
+def handshake(asked: Asked, token: str) -> Handled:
+    return result(asked, {"protocolVersion": "2025-11-25"}, Mcp_Session_Id=token)
+
+
+def test_a_modern_request_repeats_itself_in_headers() -> None:
+    with (
+        endpoint(lambda asked: result(asked, {"resultType": "complete"})) as scripted,
+        connected(scripted.url) as client,
+    ):
+        client.ask(1, "tools/call", name="né", arguments={}, _meta=META)
+        headers = scripted.asked[0].headers
+    assert headers["authorization"] == "Bearer tbk_key"
+    assert headers["mcp-protocol-version"] == "2026-07-28"
+    assert headers["mcp-method"] == "tools/call"
+    assert headers["mcp-name"] == f"=?base64?{base64.b64encode('né'.encode()).decode()}?="
+    assert "mcp-session-id" not in headers
+
+
+def test_arguments_are_repeated_as_the_listed_schema_wants() -> None:
+    arguments = {"where": {"region": "us west "}, "days": 3, "wet": True, "bad": "x"}
+    message = {"method": "tools/call", "params": {"name": "weather", "arguments": arguments}}
+    found = modern_headers(message, wanted_by({"tools": [TOOL, "nonsense", {"name": 3}]}))
+    assert decoded(found["Mcp-Param-Region"].encode()) == "us west "
+    assert (found["Mcp-Param-Days"], found["Mcp-Param-Wet"]) == ("3", "true")
+    assert not any("\r" in name for name in found)
+
+
+def test_an_argument_that_is_absent_or_null_has_no_header() -> None:
+    message = {"method": "tools/call", "params": {"name": "weather", "arguments": {"days": None}}}
+    assert not any(
+        "Param" in name for name in modern_headers(message, wanted_by({"tools": [TOOL]}))
+    )
+
+
+@given(text=st.text(min_size=1, max_size=40))
+def test_the_endpoint_reads_back_every_value_a_header_carries(text: str) -> None:
+    carried = encoded(text)
+    assert carried.isascii()
+    assert carried.isprintable()
+    assert decoded(carried.strip().encode()) == text
+
+
+def test_a_tool_known_from_another_run_is_listed_when_headers_are_missing() -> None:
+    def answer(asked: Asked) -> Handled:
+        if asked.body["method"] == "tools/list":
+            return result(asked, {"tools": [TOOL]})
+        if "mcp-param-days" not in asked.headers:
+            return refusal(400, -32020, "Mcp-Param-Days is missing")
+        return result(asked, {"content": []})
+
+    with endpoint(answer) as scripted, connected(scripted.url) as client:
+        call = {"name": "weather", "arguments": {"days": 2}, "_meta": META}
+        assert client.ask(1, "tools/call", **call)["result"] == {"content": []}
+        assert client.ask(2, "tools/call", **call)["result"] == {"content": []}
+        assert len(scripted.of("tools/list")) == 1
+        assert len(scripted.of("tools/call")) == 3
+
+
+def test_a_session_is_carried_listened_to_and_ended() -> None:
+    note = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+
+    def answer(asked: Asked) -> Handled:
+        if asked.verb == "GET":
+            return stream(note) if len(scripted.asked) < 5 else (405, {}, b"")
+        if asked.verb == "DELETE":
+            return 204, {}, b""
+        if asked.body["method"] == "initialize":
+            return handshake(asked, "s1")
+        return (202, {}, b"") if "id" not in asked.body else result(asked, {})
+
+    with endpoint(answer) as scripted, connected(scripted.url) as client:
+        client.ask(1, "initialize", protocolVersion="2025-11-25")
+        client.tell({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        assert client.hear() == note
+        client.ask(2, "ping")
+        client.end()
+        verbs = [each.verb for each in scripted.asked]
+        later = scripted.of("ping")[0].headers
+    assert (later["mcp-session-id"], later["mcp-protocol-version"]) == ("s1", "2025-11-25")
+    assert verbs[:3] == ["POST", "POST", "GET"]
+    assert verbs.count("DELETE") == 1
+
+
+def test_a_session_that_ended_is_renewed_with_its_level_and_the_request_repeated() -> None:
+    tokens = ["s1", "s2"]
+
+    def answer(asked: Asked) -> Handled:
+        if asked.verb != "POST":
+            return 405, {}, b""
+        if asked.body["method"] == "initialize":
+            return handshake(asked, tokens.pop(0))
+        if asked.headers.get("mcp-session-id") == "s1" and asked.body["method"] == "tools/list":
+            return refusal(404, -32600, "This session has ended")
+        return (202, {}, b"") if "id" not in asked.body else result(asked, {"tools": []})
+
+    with endpoint(answer) as scripted, connected(scripted.url) as client:
+        client.ask(1, "initialize", protocolVersion="2025-11-25")
+        client.ask(2, "logging/setLevel", level="debug")
+        assert client.ask(3, "tools/list")["result"] == {"tools": []}
+        assert client.silent()
+        assert len(scripted.of("initialize")) == 2
+        levels = [each.headers["mcp-session-id"] for each in scripted.of("logging/setLevel")]
+        client.end()
+    assert levels == ["s1", "s2"]
+    assert client.notes == ["the session had ended and was renewed"]
+
+
+def test_what_comes_before_an_answer_is_passed_on_before_it() -> None:
+    progress = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}}
+
+    def answer(asked: Asked) -> Handled:
+        return stream(progress, {"jsonrpc": "2.0", "id": asked.body["id"], "result": {}})
+
+    with endpoint(answer) as scripted, connected(scripted.url) as client:
+        assert client.ask(1, "tools/call", name="a") == progress
+        assert client.hear()["id"] == 1
+
+
+def test_an_answer_to_a_question_of_the_endpoints_is_posted_in_the_session() -> None:
+    def answer(asked: Asked) -> Handled:
+        begins = asked.body.get("method") == "initialize"
+        return handshake(asked, "s1") if begins else (202, {}, b"")
+
+    with endpoint(answer) as scripted, connected(scripted.url) as client:
+        client.ask(1, "initialize")
+        client.tell({"jsonrpc": "2.0", "id": 9, "result": {"action": "accept"}})
+        assert scripted.asked[-1].body["result"] == {"action": "accept"}
+        assert scripted.asked[-1].headers["mcp-session-id"] == "s1"
+        assert client.silent()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (refusal(401, -31001, "This key opens nothing."), -31001, "--key-file"),
+        (refusal(503, -31011, "The bus is down."), -31011, "toolbus status"),
+        (refusal(404, -32600, "No such server."), -32600, "No such server."),
+        ((502, {"Content-Type": "text/html"}, b"<h1>Bad</h1>"), -31010, "answered 502 without"),
+        ((200, {}, b""), -31010, "--url"),
+        (stream(), -31030, "may have been carried out"),
+        (None, -31030, "may have been carried out"),
+    ],
+)
+@pytest.mark.parametrize("request_id", [1, "1"])
+def test_a_failure_of_http_is_an_error_of_the_request(
+    answer: Handled | None, code: int, said: str, request_id: Any
+) -> None:
+    with endpoint(lambda _asked: answer) as scripted, connected(scripted.url) as client:
+        told = client.ask(request_id, "tools/call", name="a", _meta=META)
+    assert told["id"] == request_id
+    assert type(told["id"]) is type(request_id)
+    assert told["error"]["code"] == code
+    assert said in told["error"]["message"]
+
+
+def test_an_id_in_use_is_refused_and_a_cancelled_modern_request_says_nothing() -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def answer(asked: Asked) -> Handled:
+        if asked.body["method"] == "tools/call":
+            arrived.set()
+            go_on.wait(SECONDS)
+        return result(asked, {})
+
+    with endpoint(answer) as scripted, connected(scripted.url) as client:
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"_meta": META}}
+        client.tell(call)
+        assert arrived.wait(SECONDS)
+        assert client.ask(1, "tools/list", _meta=META)["error"]["code"] == -32600
+        assert client.ask("1", "tools/list", _meta=META)["result"] == {}
+        about = {"requestId": 1}
+        client.tell({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": about})
+        client.end()
+        go_on.set()
+        assert client.silent()
+        assert [each.body["method"] for each in scripted.asked] == ["tools/call", "tools/list"]
+
+
+def test_an_answer_passes_byte_for_byte() -> None:
+    raw = b'{"jsonrpc":"2.0","id":1,"result":{"n":1.50,"x":"\\u00e9","z":1e400}}'
+    assert answers.for_request(raw, 1, 200, "http://h/mcp") is raw
+
+
+def test_a_message_is_one_line_whatever_its_form() -> None:
+    with open_pipe() as (read, write):
+        Output(write).say(b'{"a":\r\n1}')
+        assert read.readline() == b'{"a":  1}\n'
+
+
+def test_a_reader_that_is_gone_is_no_failure() -> None:
+    with open_pipe() as (read, write):
+        read.close()
+        output = Output(write)
+        output.say(b"{}")
+        assert output.gone
+
+
+def test_a_line_too_long_is_skipped_and_the_next_is_read() -> None:
+    lines = read_lines(io.BytesIO(b"x" * 25 + b"\n\nnext\nlast"), longest=10)
+    assert list(lines) == [None, b"next", b"last"]
+
+
+def test_a_line_too_long_is_told() -> None:
+    client = Client("http://127.0.0.1:9/mcp")
+    client.bridge.serve([None])
+    assert "longer than" in client.hear()["error"]["message"]
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://h/mcp", "http://"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(CommandError, match="--url"):
+        Endpoint(url)
+
+
+def test_a_url_without_a_path_is_the_endpoints_and_a_server_goes_behind_it() -> None:
+    assert Endpoint("http://h:1").path == "/mcp"
+    assert Endpoint("https://h/gw/mcp/", "docs").path == "/gw/mcp/docs"
+
+
+@contextmanager
+def open_pipe() -> Iterator[tuple[io.BufferedReader, int]]:
+    read, write = os.pipe()
+    reader = os.fdopen(read, "rb")
+    try:
+        yield reader, write
+    finally:
+        reader.close()
+        os.close(write)
