@@ -45,7 +45,8 @@ class Head:
         return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
 
 
-OnStream = Callable[[bytes], bool]  # takes a piece of a stream; True when it has seen enough
+# Takes a piece of a stream, and an empty one when it begins; True when it has seen enough.
+OnStream = Callable[[bytes], bool]
 
 
 class Connection(asyncio.Protocol):
@@ -111,6 +112,8 @@ class Connection(asyncio.Protocol):
         self._until_closed = not (
             b"content-length" in self._headers or b"transfer-encoding" in self._headers
         )
+        if self._on_stream is not None and self._head().is_stream:
+            self._on_stream(b"")  # it has begun, and may be silent for long
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

@@ -32,6 +32,7 @@ _BAD_REQUEST, _NOT_FOUND = 400, 404
 _COME_BACK_SECONDS = 1.0  # when a server closes a stream and does not say when to come back
 _LISTEN_PAUSE = 3.0  # seconds between two streams
 _LISTEN_SECONDS = 300.0  # a stream that died without a word is noticed by beginning a new one
+_BEGIN_SECONDS = 1.0
 _GOODBYE_SECONDS = 1.0
 
 
@@ -80,7 +81,7 @@ class HttpSession:
         # Only now: calls beside this one must not meet a session that is half begun.
         self.id, self.described, self._head = session, described, head
         self._level, self._watched = NO_LEVEL, frozenset()
-        self._listen_anew()
+        await self._listen_anew()
         return described
 
     async def request(self, method: str, params: dict[str, Any]) -> wire.Incoming:
@@ -222,17 +223,22 @@ class HttpSession:
         version = b"MCP-Protocol-Version: %b\r\n" % self.described.version.encode()
         return (b"Mcp-Session-Id: %b\r\n" % self.id if self.id else b"") + version
 
-    def _listen_anew(self) -> None:
+    async def _listen_anew(self) -> None:
+        """Begin to listen, before a call can make the server say something there."""
         if self._listening is not None:
             self._listening.cancel()
         if self._listens:
-            self._listening = asyncio.create_task(self._listen())
+            begun = asyncio.Event()
+            self._listening = asyncio.create_task(self._listen(begun))
+            with suppress(TimeoutError):  # some servers begin a stream with its first message
+                async with asyncio.timeout(_BEGIN_SECONDS):
+                    await begun.wait()
 
-    async def _listen(self) -> None:
+    async def _listen(self, begun: asyncio.Event) -> None:
         """Hear what the server says outside of answers: a GET stream, opened again and again."""
         while True:
             try:
-                if not await self._listen_once():
+                if not await self._listen_once(begun):
                     return
             except (ToolbusError, TimeoutError) as error:
                 log.debug("upstream.stream_ended", extra={"reason": str(error)})
@@ -240,10 +246,18 @@ class HttpSession:
             # Something may have changed while nobody listened.
             self._news.changed()
 
-    async def _listen_once(self) -> bool:
+    async def _listen_once(self, begun: asyncio.Event) -> bool:
         answer = AnswerStream(0, self._board.take)
         request = self._transport.bare(b"GET", self._own_headers())
-        head, _ = await self._transport.exchange(request, answer, _LISTEN_SECONDS)
+
+        def feed(piece: bytes) -> bool:
+            begun.set()
+            return answer.feed(piece)
+
+        try:
+            head, _ = await self._transport.ask(request, feed, _LISTEN_SECONDS)
+        finally:
+            begun.set()  # or it will not begin, and nobody need wait
         return head.is_stream
 
 
