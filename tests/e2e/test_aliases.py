@@ -1,0 +1,79 @@
+"""Tools as the operator shows them: under an alias, with another description, or not at all."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.client import Client
+from harness.cluster import Upstream
+from harness.launched import Launched
+from harness.waiting import until_now
+
+KEY = "tbk_bot_e2e-secret-for-aliases"
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """One server, shown twice: as it is, and as its operator wants it."""
+    echo = Upstream(tmp_path_factory.mktemp("aliased-echo"))
+    cluster = Launched(tmp_path_factory.mktemp("aliased"))
+    tools: dict[str, Any] = {
+        "say": {"alias": "speak", "description": "Repeats what it is told."},
+        "push_branch": {"hidden": True},
+    }
+    try:
+        echo.start()
+        cluster.configure(
+            {
+                "servers": {"echo": {"url": echo.url, "tools": tools}, "ech0": {"url": echo.url}},
+                "keys": {
+                    "bot": {
+                        "secret": KEY,
+                        "tools": ["echo__say", "echo__push_branch", "ech0__count"],
+                    }
+                },
+            }
+        )
+        cluster.start()
+        until_now(lambda: cluster.client(KEY).tools() == ["ech0__count", "echo__speak"])
+        yield cluster
+    finally:
+        cluster.stop()
+        echo.kill()
+
+
+def test_an_agent_sees_and_calls_the_alias_while_grants_keep_to_the_servers_name(
+    launched: Launched,
+) -> None:
+    client = launched.client(KEY)
+    assert client.call("echo__speak", {"text": "hi"}).text == "hi"
+    assert client.call("echo__say", {"text": "hi"}).code == "unknown_tool"
+    alone = Client(f"{client.endpoint}/echo", KEY)
+    assert alone.tools() == ["speak"]
+    assert alone.call("speak", {"text": "ho"}).text == "ho"
+    assert alone.call("say", {"text": "ho"}).code == "unknown_tool"
+
+
+def test_the_operators_description_replaces_the_servers(launched: Launched) -> None:
+    told = launched.client(KEY).post(
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    )
+    (tool,) = [each for each in told.json["result"]["tools"] if each["name"] == "echo__speak"]
+    assert tool["description"] == "Repeats what it is told."
+
+
+def test_a_tool_the_operator_hides_is_neither_listed_nor_callable(launched: Launched) -> None:
+    client = launched.client(KEY)
+    assert "echo__push_branch" not in client.tools()
+    assert client.call("echo__push_branch").code == "unknown_tool"
+    assert Client(f"{client.endpoint}/echo", KEY).call("push_branch").code == "unknown_tool"
+
+
+def test_the_operator_sees_what_agents_are_not_shown_and_why(launched: Launched) -> None:
+    told = json.loads(launched.toolbus("tools", "--all", "--json").stdout)
+    unseen = {each["name"]: each["notShown"] for each in told if "notShown" in each}
+    assert unseen["echo__push_branch"] == "the configuration hides it"
+    assert unseen["echo__wait"] == "its name echo__wait looks like ech0__wait"
+    assert "echo__speak" in {each["name"] for each in told}
