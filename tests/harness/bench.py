@@ -1,0 +1,160 @@
+"""A runner over one upstream, without a bus: what it tells and says is kept in lists."""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+
+from conformance.upstream import TESTS, FixtureServer
+from toolbus_common.contracts import (
+    Answered,
+    Asked,
+    CallAdmitted,
+    Era,
+    Fact,
+    Failed,
+    Frame,
+    Listing,
+)
+from toolbus_common.declared import Server
+from toolbus_common.factlane import FactWriter
+from toolbus_executor.catalogue import listed
+from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.runner import Runner
+from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.subscribing import Watched
+from toolbus_executor.upstream import News, Upstream
+
+
+class Notes(FactWriter):
+    """Facts kept in a list."""
+
+    def __init__(self) -> None:
+        self.producer = "0123abcd"
+        self.said: list[Fact] = []
+
+    def say(self, fact: Fact) -> None:
+        """Keep it."""
+        self.said.append(fact)
+
+
+@dataclass
+class Answers:
+    """Where the frames of one call go."""
+
+    frames: list[Frame] = field(default_factory=list)
+    address: str = "r"
+
+    async def send(self, frame: Frame) -> None:
+        """Keep it."""
+        self.frames.append(frame)
+
+    @property
+    def last(self) -> Any:
+        """What ended the call, decoded."""
+        end = self.frames[-1]
+        assert isinstance(end, Answered | Asked), end
+        return json.loads(end.body)
+
+    @property
+    def error(self) -> Any:
+        """What it failed with."""
+        end = self.frames[-1]
+        assert isinstance(end, Failed), end
+        return end.error
+
+    @property
+    def text(self) -> str:
+        """The text of a tool's answer."""
+        return str(self.last["content"][0]["text"])
+
+
+class Bench:
+    """A runner over one upstream."""
+
+    def __init__(self) -> None:
+        self.facts = Notes()
+        self.changed = asyncio.Event()
+        self.heard: list[tuple[str, Any]] = []
+        self.watched = Watched(lambda: None)
+        self.runner = Runner("s", Server(url="http://127.0.0.1"), self.facts, self.watched)
+        self.news = News(self.changed.set, self._hear, self._relist)
+        self.listing = Listing(server="s", state="ready")
+        self.upstream: Upstream
+
+    async def open(self, upstream: Upstream) -> None:
+        """Connect and list, as a keeper does."""
+        self.upstream = upstream
+        self.described = await upstream.open()
+        await self._relist()
+        self.runner.upstream = upstream
+
+    async def call(self, tool: str, arguments: Any = None, **more: Any) -> Answers:
+        """One call to its end."""
+        answers = Answers()
+        await self.runner.run(admitted(tool, arguments, **more), answers)
+        return answers
+
+    async def close(self) -> None:
+        """Leave."""
+        self.runner.close()
+        self.watched.close()
+        await self.upstream.close()
+
+    @property
+    def outcome(self) -> Any:
+        """The last fact."""
+        return self.facts.said[-1]
+
+    def _hear(self, method: str, params: bytes) -> None:
+        self.heard.append((method, json.loads(params)))
+
+    async def _relist(self) -> None:
+        self.listing = await listed("s", self.described, self.upstream.list_page)
+        self.upstream.learn(self.listing.tools)
+
+
+def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
+    """A call policy let through."""
+    told: dict[str, Any] = {
+        "call_id": "c1",
+        "reply_to": "r",
+        "server": "s",
+        "tool": tool,
+        "scope": "d",
+        "key": "k",
+        "era": Era.MODERN,
+        "deadline": time() + 20,
+        "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        "charge": 5,
+        "arguments": json.dumps(arguments or {}).encode(),
+    }
+    return CallAdmitted(**told | more)
+
+
+def connected(kind: str, servers: dict[str, FixtureServer], news: News, seen: Path) -> Upstream:
+    """An upstream of a kind, not open yet."""
+    transport, _, era = kind.partition(" ")
+    if transport == "stdio":
+        python = [sys.executable, "-m", "fixture_server", "--stdio", "--era", era]
+        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        return StdioUpstream([*python, "--seen", str(seen)], environment, "", news)
+    servers[kind].forget()
+    url = servers[kind].url
+    return HttpUpstream(url.replace("/mcp", "/sse") if kind == "sse" else url, {}, news)
+
+
+def answering(asked: Answers, **answers: Any) -> str:
+    """What a caller brings back; each answer under the key that was asked with its word."""
+    requests = asked.last["inputRequests"]
+    found = {
+        key: answer
+        for key, question in requests.items()
+        for word, answer in answers.items()
+        if word in question["method"]
+    }
+    return json.dumps({"inputResponses": found, "requestState": asked.last["requestState"]})
