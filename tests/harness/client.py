@@ -58,6 +58,12 @@ class Client:
         """One GET."""
         return self._exchange("GET", url, None, {"Authorization": f"Bearer {self.key}"})
 
+    def delete(self, **headers: str) -> Answer:
+        """One DELETE of the endpoint."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent["Authorization"] = f"Bearer {self.key}"
+        return self._exchange("DELETE", self.endpoint, None, sent)
+
     def _exchange(
         self, method: str, url: str, data: bytes | None, headers: dict[str, str]
     ) -> Answer:
@@ -66,7 +72,8 @@ class Client:
             target.hostname or "", target.port, timeout=self.patience
         )
         try:
-            connection.request(method, target.path, data, headers)
+            where = f"{target.path}?{target.query}" if target.query else target.path
+            connection.request(method, where, data, headers)
             response = connection.getresponse()
             told = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, told, response.read())

@@ -1,0 +1,72 @@
+"""An answer that is a stream of events: read message by message, each waited for with a bound."""
+
+import http.client
+import json
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from harness.client import JSON, Client
+from harness.waiting import PATIENCE
+
+Message = dict[str, Any]
+
+
+class Events:
+    """One open stream; `with` closes the connection, as a client that leaves does."""
+
+    def __init__(self, client: Client, body: Any = None, path: str = "", **headers: str) -> None:
+        target = urlsplit(client.endpoint)
+        self._connection = http.client.HTTPConnection(
+            target.hostname or "", target.port, timeout=PATIENCE
+        )
+        sent = {"Authorization": f"Bearer {client.key}"}
+        sent["Accept"] = "text/event-stream" if body is None else JSON["Accept"]
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            sent["Content-Type"] = "application/json"
+        verb = "GET" if data is None else "POST"
+        self._connection.request(verb, path or target.path, data, sent)
+        self._response = self._connection.getresponse()
+        self.status = self._response.status
+        self.type = self._response.getheader("content-type", "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave."""
+        self._response.close()
+        self._connection.close()
+
+    def next(self) -> Message:
+        """The next message; fails at the end of the stream."""
+        message: Message = json.loads(self.data())
+        return message
+
+    def data(self) -> str:
+        """What the next event holds."""
+        line = self._line()
+        while not line.startswith("data: "):
+            line = self._line()
+        return line.removeprefix("data: ")
+
+    def until(self, method: str) -> Message:
+        """The next notification or request of a method."""
+        while (message := self.next()).get("method") != method:
+            pass
+        return message
+
+    def ended(self) -> bool:
+        """Whether the server ends it, whatever it still says before."""
+        while self._response.readline():
+            pass
+        return True
+
+    def _line(self) -> str:
+        line = self._response.readline()
+        assert line, "the stream has ended"
+        return line.decode().rstrip("\n")
