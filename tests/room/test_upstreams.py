@@ -76,6 +76,7 @@ def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_
 
 
 every_kind = pytest.mark.parametrize("bench", KINDS, indirect=True)
+modern_kinds = pytest.mark.parametrize("bench", KINDS[:2], indirect=True)
 every_legacy_kind = pytest.mark.parametrize("bench", LEGACY_KINDS, indirect=True)
 modern_http = pytest.mark.parametrize("bench", ["http modern"], indirect=True)
 legacy_http = pytest.mark.parametrize("bench", ["http legacy"], indirect=True)
@@ -286,6 +287,15 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
         if found["status"] == "completed":
             return
         assert time() < give_up
+
+
+@modern_kinds
+async def test_a_tool_that_insists_on_a_task_answers_callers_that_take_none(bench: Bench) -> None:
+    done = await bench.call("failing_job")
+    assert "as it always does" in done.text
+    assert bench.outcome.is_error
+    broken = (await bench.call("protocol_error_job")).error
+    assert (broken.reason, broken.data["upstream_code"]) == ("The job broke.", -32603)
 
 
 @legacy_http

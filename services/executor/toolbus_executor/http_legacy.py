@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -52,9 +53,13 @@ class LegacyHttp:
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> wire.Incoming:
         """Ask in the session of the caller's class."""
-        session = self._sessions.get(kinds_of(call.capabilities))
+        kinds = kinds_of(call.capabilities)
+        session = self._sessions.get(kinds)
         if session is None:
-            session = await self._begun(kinds_of(call.capabilities))
+            began = monotonic()
+            async with asyncio.timeout(seconds):
+                session = await self._begun(kinds)
+            seconds -= monotonic() - began
         return await session.call(call, seconds, caller)
 
     async def watch(self, uris: frozenset[str]) -> None:

@@ -25,7 +25,7 @@ from toolbus_executor.requests import (
     request_body,
     with_body,
 )
-from toolbus_executor.subscribing import listen_params
+from toolbus_executor.subscribing import listen_params, refuse_unless_subscribable
 from toolbus_executor.switchboard import Switchboard
 from toolbus_executor.upstream import Described, News
 
@@ -100,6 +100,8 @@ class ModernHttp:
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Hear of changes of these resources."""
+        if uris - self._watched:
+            refuse_unless_subscribable(self._described)
         if uris != self._watched:
             self._watched = uris
             await self._listen_anew()

@@ -87,9 +87,7 @@ class HttpUpstream:
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Ask the server; a tool that must run as a task is waited for."""
-        if self._tasking.drives(call):
-            return await self._tasking.run(call, seconds, caller, self._once)
-        return await self._once(call, seconds, caller)
+        return await self._tasking.ask(call, seconds, caller, self._once)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Hear of changes of these resources."""

@@ -139,9 +139,11 @@ class Keeper:
             async with asyncio.timeout(CONNECT_SECONDS):
                 upstream = self._upstream()
                 self.described = await upstream.open()
-                await self._list(upstream)
+                listing = await self._listing(upstream)
                 await self._watch(upstream)
-            self.runner.upstream, self.runner.why_not = upstream, ""
+                # First it can be called, then it is shown.
+                self.runner.upstream, self.runner.why_not = upstream, ""
+                await self._publish(listing)
             self._connected()
             return await self._attend(upstream)
         except ToolbusError as error:
@@ -229,6 +231,10 @@ class Keeper:
             lost.cancel()
 
     async def _list(self, upstream: Upstream) -> None:
+        await self._publish(await self._listing(upstream))
+
+    async def _listing(self, upstream: Upstream) -> Listing:
+        """What the server offers now, taken note of."""
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
         listing = await listed(self.name, self.described, upstream.list_page)
@@ -236,7 +242,7 @@ class Keeper:
             log.warning("listed.dropped", extra={"server": self.name, "what": what, "why": reason})
         upstream.learn(listing.tools)
         self.tools = len(listing.tools)
-        await self._publish(listing)
+        return listing
 
     async def _publish(self, listing: Listing) -> None:
         """Write the entry if it differs: replicas that see the same write it once."""

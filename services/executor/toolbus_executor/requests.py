@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.asklane import VERSION as RELEASE
-from toolbus_common.contracts import NOTHING, CallAdmitted
+from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted
 from toolbus_common.trace import child_of
 from toolbus_executor.capabilities import routed
 
@@ -48,7 +48,8 @@ def _modern_meta(capabilities: str) -> bytes:
     )  # fmt: skip
 
 
-_MODERN_META = b"{" + _modern_meta(NOTHING)
+_PLAIN_META = _modern_meta(NOTHING)
+_MODERN_META = b"{" + _PLAIN_META
 
 
 def header_value(name: str) -> bytes:
@@ -63,6 +64,21 @@ def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
     meta = b'{"traceparent":"%b"' % child_of(call.traceparent).encode()
     if call.progress:
         meta += b',"progressToken":%d' % number
+    if call.method == TOOLS_CALL and not (call.extra or call.log_level):
+        plain = call.capabilities == NOTHING
+        if modern:
+            meta += b"," + (_PLAIN_META if plain else _modern_meta(call.capabilities))
+        else:
+            meta += b"}"
+        return (
+            b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":%b,"arguments":%b,'
+            b'"_meta":%b}}' % (number, _encode(call.tool), call.arguments, meta)
+        )
+    return _any_body(call, number, meta, modern=modern)
+
+
+def _any_body(call: CallAdmitted, number: int, meta: bytes, *, modern: bool) -> bytes:
+    """The body of a call of any method, with all that may come along."""
     extra = b""
     if call.extra:
         extra, foreign = _extra(call.extra, modern=modern)

@@ -15,7 +15,7 @@ from toolbus_executor.caller import Caller
 from toolbus_executor.child import Child
 from toolbus_executor.line import Line
 from toolbus_executor.requests import request_body
-from toolbus_executor.subscribing import listen_params
+from toolbus_executor.subscribing import listen_params, refuse_unless_subscribable
 from toolbus_executor.tasking import Tasking
 from toolbus_executor.upstream import Described, News
 
@@ -75,15 +75,15 @@ class StdioUpstream:
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Ask the server; a tool that must run as a task is waited for."""
-        if self._tasking.drives(call):
-            return await self._tasking.run(call, seconds, caller, self._once)
-        return await self._once(call, seconds, caller)
+        return await self._tasking.ask(call, seconds, caller, self._once)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Hear of changes of these resources."""
         if not self._line.modern:
             await self._line.watch(uris)
         elif uris != self._watched:
+            if uris - self._watched:
+                refuse_unless_subscribable(self._line.described)
             self._watched = uris
             self._listen_anew()
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from toolbus_common.errors import UpstreamRefusedError
+from toolbus_executor.caller import METHOD_NOT_FOUND
 from toolbus_executor.upstream import Described
 
 LEASE_SECONDS = 600.0
@@ -23,6 +25,14 @@ def listen_params(described: Described, watched: frozenset[str]) -> dict[str, An
     if watched:
         wanted["resourceSubscriptions"] = sorted(watched)
     return {"notifications": wanted} if wanted else None
+
+
+def refuse_unless_subscribable(described: Described) -> None:
+    """Say so, where a server would only keep silent. Raises `UpstreamRefusedError`."""
+    if not described.subscribable:
+        raise UpstreamRefusedError(
+            "The server does not offer subscriptions.", upstream_code=METHOD_NOT_FOUND, sent=False
+        )
 
 
 class Watched:
