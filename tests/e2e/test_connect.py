@@ -1,9 +1,11 @@
 """A client that only speaks stdio, through `toolbus connect`, in both protocol eras."""
 
+import asyncio
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import pytest
 from mcp import MCPError
 from mcp.client.client import Client as SdkClient
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp_types import ElicitResult
 
 from harness.engines import installed
 from harness.gateway import READER_KEY, ROOT_KEY, Gateway
+from harness.launched import Launched
+from harness.waiting import until_now
 
 modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 META = {
@@ -25,15 +30,15 @@ META = {
 
 @asynccontextmanager
 async def bridged(
-    endpoint: str, mode: str, secret: str = ROOT_KEY, *options: str
+    endpoint: str, mode: str, secret: str = ROOT_KEY, *options: str, **client: Any
 ) -> AsyncIterator[SdkClient]:
     command = StdioServerParameters(
         command=installed("toolbus"),
         args=["connect", "--url", endpoint, *options],
         env={"TOOLBUS_KEY": secret, "PATH": os.environ["PATH"]},
     )
-    async with SdkClient(stdio_client(command), mode=mode) as client:
-        yield client
+    async with SdkClient(stdio_client(command), mode=mode, **client) as opened:
+        yield opened
 
 
 def said(
@@ -174,3 +179,70 @@ def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
     assert without.returncode == 1
     assert b"TOOLBUS_KEY" in without.stderr
     assert without.stdout == b""
+
+
+@pytest.fixture(scope="module", params=["modern", "legacy"])
+def asking(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Launched]:
+    """A gateway over a server that asks, subscribes and wants headers, of either era."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.fixture_server", "--stdio", "--era", request.param]
+    cluster = Launched(tmp_path_factory.mktemp(f"asking-{request.param}"))
+    cluster.configure(
+        {
+            "servers": {"fix": {"command": command, "cwd": str(root)}},
+            "keys": {"root": {"secret": ROOT_KEY, "tools": ["*"]}},
+        }
+    )
+    try:
+        cluster.start()
+        until_now(lambda: "fix__test_elicitation" in cluster.client(ROOT_KEY).tools())
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@modes
+async def test_a_server_that_asks_its_caller_is_answered_over_stdio(
+    asking: Launched, mode: str
+) -> None:
+    async def accept(_context: Any, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action="accept", content={"name": "Ada"})
+
+    asked: list[str] = []
+    async with bridged(asking.ready["endpoint"], mode, elicitation_callback=accept) as client:
+        told = await client.call_tool("fix__test_elicitation", {"message": "Who is it?"})
+    assert asked == ["Who is it?"]
+    assert not told.is_error
+
+
+@modes
+async def test_an_argument_wanted_in_a_header_passes_over_stdio(
+    asking: Launched, mode: str
+) -> None:
+    async with bridged(asking.ready["endpoint"], mode) as client:
+        told = await client.call_tool("fix__test_x_mcp_header", {"region": "Zürich "})
+    assert not told.is_error
+
+
+async def test_a_list_that_changes_is_told_to_a_session_over_stdio(asking: Launched) -> None:
+    heard = asyncio.Event()
+
+    async def on_message(message: Any) -> None:
+        if "ToolListChanged" in type(message).__name__:
+            heard.set()
+
+    async with bridged(asking.ready["endpoint"], "legacy", message_handler=on_message) as client:
+        await client.call_tool("fix__test_trigger_tool_change", {})
+        await asyncio.wait_for(heard.wait(), 20)
+
+
+async def test_a_list_that_changes_is_told_to_a_subscription_over_stdio(asking: Launched) -> None:
+    async with (
+        bridged(asking.ready["endpoint"], "auto") as client,
+        client.listen(tools_list_changed=True) as changes,
+    ):
+        await client.call_tool("fix__test_trigger_tool_change", {})
+        assert await asyncio.wait_for(anext(changes), 20) is not None

@@ -10,6 +10,7 @@ from toolbus_cli.bridge.wire import Endpoint, Flight, LostError, UnreachedError,
 OK, NO_SESSION, NO_STREAM = 200, 404, 405
 NOTICE_SECONDS = 10.0  # for what has no answer
 ENDING_SECONDS = 1.0
+OPENING_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 _INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
@@ -98,17 +99,19 @@ class Sessions:
             return self.begin(handshake, whole(response), response.getheader("mcp-session-id", ""))
 
     def listen(self) -> None:
-        """Open the stream of the session there is now."""
+        """Open the stream of the session there is now: what comes after must not be missed."""
         session = self.now
         if session is not None and session.token:
             self._stream = flight = Flight()
-            Thread(target=self._listen, args=(session, flight), daemon=True).start()
+            opened = Event()
+            Thread(target=self._listen, args=(session, flight, opened), daemon=True).start()
+            opened.wait(OPENING_SECONDS)
 
-    def _listen(self, session: Session, flight: Flight) -> None:
+    def _listen(self, session: Session, flight: Flight, opened: Event) -> None:
         pause = FIRST_PAUSE
         while self.now is session and not flight.given_up:
             try:
-                status = self._followed(session, flight)
+                status = self._followed(session, flight, opened)
                 if status == NO_SESSION:
                     self.renew(session)
                 if status in (NO_SESSION, NO_STREAM):
@@ -121,9 +124,10 @@ class Sessions:
             self._ending.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _followed(self, session: Session, flight: Flight) -> int:
+    def _followed(self, session: Session, flight: Flight, opened: Event) -> int:
         headers = {**self._common, "Accept": "text/event-stream", **session.headers}
         with self._endpoint.exchange("GET", headers, None, flight) as response:
+            opened.set()
             if response.status == OK:
                 for data in events(response):
                     if answers.parsed(data):
