@@ -3,14 +3,17 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
+from http.client import HTTPConnection
 from threading import Barrier
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from conformance.upstream import FixtureServer
-from harness.client import Answer, Client
+from harness.client import JSON, Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.streams import Events
@@ -32,6 +35,7 @@ class Place:
     def __init__(self, cluster: Cluster, echo: Upstream, fixture: FixtureServer) -> None:
         self.cluster = cluster
         self.echo = echo
+        self.fixture = fixture
         self.servers = {"echo": Server(url=echo.url), "fix": Server(url=fixture.url)}
         self.keys = {
             "root": key(ROOT),
@@ -288,6 +292,30 @@ def test_a_question_is_asked_on_the_stream_and_answered_at_any_replica(
         assert stream.ended()
 
 
+def test_a_call_taken_back_waits_for_no_answer(place: Place) -> None:
+    client = place.client()
+    session = begun(client, {"elicitation": {}})
+    call = calling("fix__test_elicitation", 5, message="Who?")
+    with Events(client, call, Mcp_Session_Id=session) as stream:
+        stream.until("elicitation/create")
+        cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+        about = {**cancelled, "params": {"requestId": 5}}
+        assert place.client(replica=1).post(about, Mcp_Session_Id=session).status == 202
+        assert stream.next()["error"]["data"]["code"] == "cancelled"
+        assert stream.ended()
+    again = client.post(calling("echo__say", 5, text="free"), Mcp_Session_Id=session)
+    assert again.text == "free"
+
+
+def test_a_client_that_declared_half_of_what_is_asked_is_asked_none_of_it(place: Place) -> None:
+    client = place.client()
+    tool = "fix__test_input_required_result_multiple_inputs"
+    session = begun(client, {"elicitation": {}})
+    answer = client.post(calling(tool, 5), Mcp_Session_Id=session)
+    assert answer.headers["content-type"] == "application/json"
+    assert "sampling" in answer.error["message"]
+
+
 def test_a_client_that_declared_nothing_is_asked_nothing(place: Place) -> None:
     client = place.client()
     answer = client.post(
@@ -418,6 +446,42 @@ def test_what_the_era_removed_is_not_found(place: Place, method: str) -> None:
     answer = ask(place.client(), method, {"uri": "test://watched-resource"})
     assert answer.status in (400, 404)
     assert answer.error["code"] == (-32601 if answer.status == 404 else -32020)
+
+
+def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: Place) -> None:
+    tasks: dict[str, Any] = {"extensions": {META + "tasks": {}}}
+    arguments = {"seconds": 0, "label": "sealed"}
+    params = {"name": "fix__slow_compute", "arguments": arguments}
+    begun_task = ask(place.client(), "tools/call", params, **tasks).json["result"]
+    assert begun_task["resultType"] == "task"
+    task_id = begun_task["taskId"]
+
+    def asked(client: Client, handle: str) -> Answer:
+        body, headers = stateless("tasks/get", {"taskId": handle}, **tasks)
+        return client.post(body, **headers, Mcp_Name=handle)
+
+    there = place.client(replica=1)
+    until_now(lambda: asked(there, task_id).json["result"]["status"] == "completed", "the end")
+    done = asked(there, task_id).json["result"]
+    assert done["taskId"] == task_id, "under the same handle"
+    assert "sealed" in json.dumps(done["result"])
+    for client, handle in ((place.client(OTHER), task_id), (there, task_id[:-1]), (there, "x")):
+        assert asked(client, handle).error["code"] == -32602
+    one_server = Client(f"{there.endpoint}/echo", ROOT)
+    assert asked(one_server, task_id).error["code"] == -32602, "of another server"
+
+
+def test_who_leaves_a_call_takes_it_back(place: Place) -> None:
+    params = {"name": "fix__test_sleep", "arguments": {"seconds": 7}}
+    body, headers = stateless("tools/call", params)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    endpoint = urlsplit(place.client().endpoint)
+    place.fixture.forget()
+    with closing(HTTPConnection(endpoint.hostname or "", endpoint.port)) as connection:
+        sent |= {**JSON, "Authorization": f"Bearer {ROOT}"}
+        connection.request("POST", endpoint.path, json.dumps(body), sent)
+        until_now(lambda: "test_sleep" in place.fixture.seen()["tools"], "the call arrived")
+    until_now(lambda: "test_sleep" in place.fixture.seen()["cancelled"], "it was taken back")
 
 
 # -- HTTP+SSE of 2024-11-05 ------------------------------------------------------------------------

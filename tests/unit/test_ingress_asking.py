@@ -141,12 +141,12 @@ def test_a_refused_sample_ends_the_call_with_the_clients_reason(
 
 async def test_an_answer_is_heard_in_its_own_session_only() -> None:
     questions = Questions()
-    async with questions.asking("mine") as (number, answer):
+    async with questions.asking("mine", b"1") as (number, answer):
         body = json.dumps({"id": number, "result": {"action": "accept"}}).encode()
         assert not questions.heard("another", body)
         assert not answer.done()
         assert questions.heard("mine", body)
-        assert (await answer)["result"] == {"action": "accept"}
+        assert await answer == {"id": number, "result": {"action": "accept"}}
         assert questions.heard("mine", body), "said twice, it changes nothing"
     assert not questions.heard("mine", body), "nobody waits any more"
 
@@ -154,12 +154,28 @@ async def test_an_answer_is_heard_in_its_own_session_only() -> None:
 @pytest.mark.parametrize("request_id", [None, 1, "toolbus-0", [1], {"a": 1}])
 async def test_an_answer_nobody_asked_for_is_nobodys(request_id: Any) -> None:
     questions = Questions()
-    async with questions.asking("mine") as (_, answer):
+    async with questions.asking("mine", b"1") as (_, answer):
         assert not questions.heard("mine", json.dumps({"id": request_id}).encode())
         assert not answer.done()
 
 
 async def test_no_two_questions_have_one_id() -> None:
     questions = Questions()
-    async with questions.asking("a") as (one, _), questions.asking("a") as (other, _):
+    async with questions.asking("a", b"1") as (one, _), questions.asking("a", b"1") as (other, _):
         assert one != other
+
+
+async def test_a_request_taken_back_waits_for_no_answer_and_others_wait_on() -> None:
+    questions = Questions()
+    async with (
+        questions.asking("a", b"1") as (number, mine),
+        questions.asking("a", b'"1"') as (_, other),
+        questions.asking("b", b"1") as (_, foreign),
+    ):
+        questions.give_up("a", b"1")
+        assert await mine is None
+        assert not other.done()
+        assert not foreign.done()
+        questions.give_up("a", b"1")
+        assert questions.heard("a", json.dumps({"id": number, "result": {}}).encode())
+        assert mine.result() is None, "an answer that comes too late changes nothing"

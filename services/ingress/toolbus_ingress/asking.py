@@ -21,28 +21,40 @@ _NEEDS = {
 }
 
 
+Answer = asyncio.Future[dict[str, Any] | None]
+
+
 class Questions:
-    """What this replica waits to hear from clients, by the id it asked under."""
+    """What this replica waits to hear from clients, by the id it asked under.
+
+    An answer is None when the client took back the request that led to the question.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
+        self._waiting: dict[str, tuple[str, bytes, Answer]] = {}
 
     def heard(self, sid: str, body: bytes) -> bool:
         """Take a client's answer; whether it was asked for here and in this session."""
         message = msgspec.json.decode(body)
-        sid_asked, answer = self._waiting.get(str(message.get("id")), ("", None))
+        sid_asked, _, answer = self._waiting.get(str(message.get("id")), ("", b"", None))
         if answer is None or sid_asked != sid:
             return False
         if not answer.done():
             answer.set_result(message)
         return True
 
+    def give_up(self, sid: str, request: bytes) -> None:
+        """Wait no more for answers that a request of a session needs."""
+        for asked, about, answer in self._waiting.values():
+            if (asked, about) == (sid, request) and not answer.done():
+                answer.set_result(None)
+
     @asynccontextmanager
-    async def asking(self, sid: str) -> AsyncIterator[tuple[str, asyncio.Future[dict[str, Any]]]]:
-        """An id to ask under, and the answer to come."""
+    async def asking(self, sid: str, request: bytes) -> AsyncIterator[tuple[str, Answer]]:
+        """An id to ask under for a request, and the answer to come."""
         number = f"toolbus-{secrets.token_hex(8)}"
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = sid, answer
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._waiting[number] = sid, request, answer
         try:
             yield number, answer
         finally:

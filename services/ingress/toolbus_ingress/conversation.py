@@ -8,7 +8,7 @@ import msgspec
 
 from toolbus_common.calllane import CallLane
 from toolbus_common.contracts import Asked, CallRequested, Ending, Era, Progressed, Told
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import CallCancelledError, InvalidError
 from toolbus_ingress import strictjson
 from toolbus_ingress.asking import MOST_ROUNDS, PATIENCE, Questions, answer_of, question
 from toolbus_ingress.caller import Visit
@@ -101,13 +101,16 @@ class Conversation:
 
     async def _put(self, asked: Any) -> Any:
         session = self._session()
-        async with self._questions.asking(session.sid) as (number, answer):
+        async with self._questions.asking(session.sid, self._request.id) as (number, answer):
             await self._stream.event(question(number, asked, session))
             try:
                 async with asyncio.timeout(PATIENCE):
-                    return answer_of(await answer, asked["method"])
+                    told = await answer
             except TimeoutError as error:
                 raise InvalidError(f"The client did not answer within {PATIENCE:g} s.") from error
+        if told is None:
+            raise CallCancelledError("The caller took the call back before it answered.")
+        return answer_of(told, asked["method"])
 
     def _session(self) -> Session:
         if self._visit.session is None:

@@ -83,6 +83,7 @@ def _sessions(room: Room, seal: Seal, questions: Questions, relay: Relay) -> Ses
         call_id = session.in_flight.get(request_id)
         if call_id is not None:
             room.spawn(relay.cancel(call_id))
+            questions.give_up(session.sid, request_id)
 
     sessions = Sessions(seal, say)
     sessions.on_response = questions.heard
