@@ -32,7 +32,10 @@ def _close(verdicts: list[Verdict]) -> int:
     print()
     for verdict in verdicts:
         print(f"{'ok  ' if verdict.fine else 'BAD '} {verdict.title}: {verdict.count}")
-    failed = sum(len(verdict.unexpected) + len(verdict.complaints) for verdict in verdicts)
+    failed = sum(
+        len(verdict.unexpected) + len(verdict.complaints) + len(verdict.stale)
+        for verdict in verdicts
+    )
     passed = sum(len(verdict.results) - len(verdict.unexpected) for verdict in verdicts)
     print(f"{passed} passed, {failed} failed")
     return 0 if verdicts and not failed else 1

@@ -32,4 +32,6 @@ def told(failed: ToolbusError, request: Request, call_id: str) -> Response:
         code = NO_RESOURCE
     status = _STATUS.get(code, OK) if modern else OK
     data = failed.data.get("upstream_data")
+    if isinstance(failed, UnknownToolError):
+        data = {"uri": request.params.get("uri")}
     return error(status, code, failed.reason, request_id=request.id, data=data)
