@@ -8,6 +8,7 @@ import pytest
 
 from harness import everything
 from harness.cluster import Upstream
+from harness.eras import Place, replicated
 from harness.gateway import CALL_SECONDS, EverythingOverHttp, Gateway, configuration
 from harness.launched import Launched
 from harness.waiting import until_now
@@ -59,3 +60,13 @@ def gateway(
         launched.stop()
         over_http.kill()
         echo.kill()
+
+
+@pytest.fixture(scope="module", params=["apart", "fused"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """Toolbus over two upstreams; apart, every room has two replicas."""
+    fused = request.param == "fused"
+    with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as made:
+        yield made

@@ -1,0 +1,181 @@
+"""The stateless era through real HTTP: subscriptions, sealed states and tasks, discovery."""
+
+import json
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from harness.client import JSON, Answer, Client
+from harness.eras import (
+    ASK,
+    META,
+    OTHER,
+    PLAIN,
+    ROOT,
+    Place,
+    ask,
+    listening,
+    stateless,
+)
+from harness.waiting import until_now
+from toolbus_common.declared import Server
+
+FORMS: dict[str, Any] = {"elicitation": {"form": {}}}
+
+
+@pytest.mark.parametrize("request_id", [7, "7", "a b"])
+def test_a_subscription_is_acknowledged_first_under_its_own_id(
+    place: Place, request_id: int | str
+) -> None:
+    mark = {META + "subscriptionId": request_id}
+    with listening(place.client(), request_id, toolsListChanged=True, odd=True) as stream:
+        first = stream.next()
+        assert first["method"] == "notifications/subscriptions/acknowledged"
+        assert first["params"]["notifications"] == {"toolsListChanged": True}
+        assert first["params"]["_meta"] == mark
+        assert type(first["params"]["_meta"][META + "subscriptionId"]) is type(request_id)
+        place.cluster.declare(place.declaration(more=Server(url=place.echo.url)))
+        try:
+            told = stream.next()
+            assert told["method"] == "notifications/tools/list_changed", "only what was wanted"
+            assert told["params"]["_meta"] == mark
+        finally:
+            place.cluster.declare(place.declaration())
+        stream.until("notifications/tools/list_changed")
+
+
+def test_a_subscription_tells_of_the_resources_it_named(place: Place) -> None:
+    watched = "test://watched-resource"
+    wanted = [watched, "test://nobody-has-this", 5]
+    with listening(place.client(), 1, resourceSubscriptions=wanted) as stream:
+        acknowledged = stream.next()["params"]["notifications"]
+        assert acknowledged["resourceSubscriptions"] == [watched]
+        place.client().call("fix__test_touch_watched_resource")
+        told = stream.until("notifications/resources/updated")
+        assert told["params"]["uri"] == watched
+        assert told["params"]["_meta"][META + "subscriptionId"] == 1
+
+
+def test_a_subscription_ends_with_a_result_when_the_gateway_does(place: Place) -> None:
+    replica = place.cluster.run("ingress")
+    replica.wait_ready()
+    number = len(place.cluster._ports) - 1
+    with listening(place.cluster.client(ROOT, number), "7", toolsListChanged=True) as stream:
+        stream.next()
+        assert replica.stop() == 0
+        place.cluster.forget_port(number)
+        last = stream.next()
+        assert last["id"] == "7"
+        assert last["result"]["resultType"] == "complete"
+        assert last["result"]["_meta"] == {META + "subscriptionId": "7"}
+        assert stream.ended()
+
+
+def test_who_leaves_a_subscription_leaves_nothing_behind(place: Place) -> None:
+    for _ in range(3):
+        with listening(place.client(), toolsListChanged=True) as stream:
+            stream.next()
+    assert place.client().call("echo__say", {"text": "still here"}).text == "still here"
+
+
+def rounds(client: Client, params: dict[str, Any], **changed: Any) -> Answer:
+    responses = {"confirm": {"action": "accept", "content": {"ok": True}}}
+    return ask(client, "tools/call", {**params, "inputResponses": responses, **changed}, **FORMS)
+
+
+def test_a_state_is_sealed_to_its_key_and_its_request(place: Place) -> None:
+    params = {"name": ASK, "arguments": {}}
+    first = ask(place.client(), "tools/call", params, **FORMS).json["result"]
+    assert first["resultType"] == "input_required"
+    state = first["requestState"]
+    for client, changed in (
+        (place.client(), {"requestState": state[:-2] + ("AA" if state[-2:] != "AA" else "BB")}),
+        (place.client(), {"requestState": state + "="}),
+        (place.client(), {"requestState": ""}),
+        (place.client(), {"requestState": {"a": 1}}),
+        (place.client(), {"requestState": state, "arguments": {"other": 1}}),
+        (place.client(), {"requestState": state, "name": "fix__test_simple_text"}),
+        (place.client(OTHER), {"requestState": state}),
+    ):
+        answer = rounds(client, params, **changed)
+        assert answer.error["code"] == -32602, changed
+    last = rounds(place.client(replica=1), params, requestState=state)
+    assert "state-ok" in last.text, "another replica opens it"
+
+
+def test_what_is_told_to_be_there_answers(place: Place) -> None:
+    client = place.client()
+    told = ask(client, "server/discover").json["result"]["capabilities"]
+    for kind, method in (
+        ("tools", "tools/list"),
+        ("prompts", "prompts/list"),
+        ("resources", "resources/list"),
+        ("resources", "resources/templates/list"),
+    ):
+        assert told[kind]["listChanged"] is True
+        assert ask(client, method).json["result"]["resultType"] == "complete"
+    ref = {"type": "ref/prompt", "name": "fix__test_prompt_with_arguments"}
+    params = {"ref": ref, "argument": {"name": "arg1", "value": ""}}
+    assert "completions" in told
+    assert "completion" in ask(client, "completion/complete", params).json["result"]
+    assert told["resources"]["subscribe"] is True
+    wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
+    with listening(client, **wanted) as stream:
+        assert stream.next()["params"]["notifications"] == wanted
+
+
+def test_what_nobody_offers_is_not_told_to_be_there(place: Place) -> None:
+    client = place.client(PLAIN)
+    assert ask(client, "server/discover").json["result"]["capabilities"] == {
+        "tools": {"listChanged": True}
+    }
+    assert ask(client, "prompts/list").json["result"]["prompts"] == []
+    assert ask(client, "resources/list").json["result"]["resources"] == []
+
+
+@pytest.mark.parametrize(
+    "method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list"]
+)
+def test_what_the_era_removed_is_not_found(place: Place, method: str) -> None:
+    answer = ask(place.client(), method, {"uri": "test://watched-resource"})
+    assert answer.status in (400, 404)
+    assert answer.error["code"] == (-32601 if answer.status == 404 else -32020)
+
+
+def test_a_task_is_of_the_key_that_began_it_and_of_any_replica(place: Place) -> None:
+    tasks: dict[str, Any] = {"extensions": {META + "tasks": {}}}
+    arguments = {"seconds": 0, "label": "sealed"}
+    params = {"name": "fix__slow_compute", "arguments": arguments}
+    begun_task = ask(place.client(), "tools/call", params, **tasks).json["result"]
+    assert begun_task["resultType"] == "task"
+    task_id = begun_task["taskId"]
+
+    def asked(client: Client, handle: str) -> Answer:
+        body, headers = stateless("tasks/get", {"taskId": handle}, **tasks)
+        return client.post(body, **headers, Mcp_Name=handle)
+
+    there = place.client(replica=1)
+    until_now(lambda: asked(there, task_id).json["result"]["status"] == "completed", "the end")
+    done = asked(there, task_id).json["result"]
+    assert done["taskId"] == task_id, "under the same handle"
+    assert "sealed" in json.dumps(done["result"])
+    for client, handle in ((place.client(OTHER), task_id), (there, task_id[:-1]), (there, "x")):
+        assert asked(client, handle).error["code"] == -32602
+    one_server = Client(f"{there.endpoint}/echo", ROOT)
+    assert asked(one_server, task_id).error["code"] == -32602, "of another server"
+
+
+def test_who_leaves_a_call_takes_it_back(place: Place) -> None:
+    params = {"name": "fix__test_sleep", "arguments": {"seconds": 7}}
+    body, headers = stateless("tools/call", params)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    endpoint = urlsplit(place.client().endpoint)
+    place.fixture.forget()
+    with closing(HTTPConnection(endpoint.hostname or "", endpoint.port)) as connection:
+        sent |= {**JSON, "Authorization": f"Bearer {ROOT}"}
+        connection.request("POST", endpoint.path, json.dumps(body), sent)
+        until_now(lambda: "test_sleep" in place.fixture.seen()["tools"], "the call arrived")
+    until_now(lambda: "test_sleep" in place.fixture.seen()["cancelled"], "it was taken back")
