@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import Any
 
 import pytest
@@ -76,6 +77,13 @@ def test_any_altered_character_opens_nothing(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(sealed) - 1))
     other = data.draw(st.characters().filter(lambda each: each != sealed[at]))
     assert SEAL.open(sealed[:at] + other + sealed[at + 1 :], TaskClaims) is None
+
+
+@pytest.mark.parametrize("length", range(3))
+def test_no_other_last_character_spells_the_same_seal(length: int) -> None:
+    sealed = SEAL.close(TaskClaims("t" * length, "", "", ""))
+    others = set(ascii_letters + digits + "-_+/=") - {sealed[-1]}
+    assert not any(SEAL.open(sealed[:-1] + other, TaskClaims) for other in others)
 
 
 @given(st.data())

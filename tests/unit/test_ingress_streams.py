@@ -1,0 +1,231 @@
+"""Open streams: they see what their key sees now, and end with it, with their session or reader."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from harness.waiting import until
+from toolbus_common.bus import Change
+from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
+from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
+from toolbus_ingress.caller import Caller, Visit
+from toolbus_ingress.eventstream import GONE, LEFT, Mailbox, Presence
+from toolbus_ingress.hub import Hub
+from toolbus_ingress.listing import Catalogue
+from toolbus_ingress.relay import Relay
+from toolbus_ingress.seal import KEY_BYTES, Seal
+from toolbus_ingress.sessions import Sessions
+
+PROOF = "a" * 64
+
+
+class Edge:
+    """A catalogue of one server with two tools, and a hub over it."""
+
+    def __init__(self) -> None:
+        self.directory = Directory()
+        self.catalogue = Catalogue(self.directory)
+        self.sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
+        # A session's own stream asks no server for anything.
+        self.hub = Hub(self.catalogue, cast("Relay", None))
+        self.sessions.on_ended = self.hub.leave
+        self._revision = 0
+        declared = Declaration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
+        self._change(DECLARATION, declared.model_dump_json())
+        self.grant("*")
+        self.directory.hear(None)
+        self.offer("one", "two")
+
+    def grant(self, *tools: str, revoked: bool = False) -> None:
+        made = Key(tools=tools, secret_hash=hash_of(PROOF), revoked=revoked)
+        self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
+
+    def offer(self, *tools: str) -> None:
+        offered = tuple(Offered(name=name, definition={"name": name}) for name in tools)
+        listing = Listing(server="s", state=ServerState.READY, tools=offered)
+        self.catalogue.hear(Change("s", listing.encode(), 1))
+
+    def visit(self, sent: list[dict[str, Any]], scope: dict[str, Any]) -> Visit:
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        found = self.directory.now.key_for(PROOF, 0.0)
+        assert found is not None
+        session = self.sessions.begin(PROOF, "2025-11-25", {})
+        return Visit(Caller(PROOF, *found, ""), {}, scope, send, session)
+
+    def tools(self, key: Key | None = None) -> list[str]:
+        found = self.directory.now.key_for(PROOF, 0.0)
+        assert found is not None
+        raw = self.catalogue.listed("tools/list", key or found[1], "", Era.LEGACY)
+        return [tool["name"] for tool in json.loads(raw)["tools"]]
+
+    def _change(self, name: str, value: str) -> None:
+        self._revision += 1
+        self.directory.hear(Change(name, value.encode(), self._revision))
+
+
+class Stream:
+    """A session's stream and everything sent on it."""
+
+    def __init__(self, edge: Edge, scope: dict[str, Any] | None = None) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.scope = {} if scope is None else scope
+        self.visit = edge.visit(self.sent, self.scope)
+
+    @property
+    def text(self) -> str:
+        return b"".join(part.get("body", b"") for part in self.sent).decode()
+
+    async def hears(self, what: str) -> None:
+        await until(lambda: what in self.text, what)
+
+
+@asynccontextmanager
+async def following(edge: Edge, stream: Stream) -> AsyncIterator[asyncio.Task[None]]:
+    """The stream while it is served; it must have ended by itself."""
+    serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
+    await stream.hears(": ")
+    await asyncio.sleep(0)
+    yield serving
+    async with asyncio.timeout(10):
+        await serving
+    assert stream.sent[-1]["more_body"] is False
+    assert not edge.hub._listeners
+    assert GONE not in stream.scope
+
+
+CHANGED = "notifications/tools/list_changed"
+
+
+async def test_a_new_tool_is_told() -> None:
+    edge = Edge()
+    stream = Stream(edge)
+    async with following(edge, stream):
+        edge.offer("one", "two", "three")
+        await stream.hears(CHANGED)
+        edge.hub.close()
+
+
+async def test_a_stream_sees_what_its_key_sees_now() -> None:
+    edge = Edge()
+    stream = Stream(edge)
+    async with following(edge, stream):
+        edge.grant("s__one")
+        await stream.hears(CHANGED)
+        assert edge.tools() == ["s__one"], "the old grants left nothing behind"
+        edge.hub.close()
+
+
+async def test_a_change_that_a_key_does_not_see_is_not_told() -> None:
+    edge = Edge()
+    edge.grant("s__one")
+    stream = Stream(edge)
+    async with following(edge, stream):
+        edge.offer("one", "two", "three")
+        edge.grant("s__one", "other__*")
+        edge.hub._compare()
+        edge.hub.close()
+    assert CHANGED not in stream.text
+
+
+async def test_a_stream_ends_with_its_key() -> None:
+    edge = Edge()
+    stream = Stream(edge)
+    async with following(edge, stream):
+        edge.grant("*", revoked=True)
+
+
+async def test_a_stream_ends_with_its_session() -> None:
+    edge = Edge()
+    stream, other = Stream(edge), Stream(edge)
+    async with following(edge, other):
+        async with asyncio.timeout(10):
+            serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
+            await stream.hears(": ")
+            assert stream.visit.session is not None
+            edge.sessions.end(stream.visit.session)
+            await serving
+        assert len(edge.hub._listeners) == 1, "the other goes on"
+        edge.hub.close()
+
+
+async def test_a_stream_ends_with_its_reader() -> None:
+    edge = Edge()
+    stream = Stream(edge)
+    async with following(edge, stream):
+        stream.scope.pop(GONE)()
+
+
+async def test_a_reader_who_left_before_anything_was_said_is_not_waited_for() -> None:
+    edge = Edge()
+    async with following(edge, Stream(edge, {LEFT: True})):
+        pass
+
+
+async def test_a_resource_is_told_to_those_who_watch_it() -> None:
+    edge = Edge()
+    stream, other = Stream(edge), Stream(edge)
+    assert stream.visit.session is not None
+    edge.sessions.tell(stream.visit.session, "subscribed", "file:///a")
+    async with following(edge, stream), following(edge, other):
+        for params in (b'{"uri":"file:///a","x":1}', b"{", b"[]", b'{"uri":5}', b"{}"):
+            edge.hub.hear(
+                ServerSaid(server="s", method="notifications/resources/updated", params=params)
+            )
+        await stream.hears("resources/updated")
+        edge.hub.close()
+    assert stream.text.count("resources/updated") == 1
+    assert '"x":1' in stream.text
+    assert "resources/updated" not in other.text
+
+
+async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
+    edge = Edge()
+    stream = Stream(edge)
+    assert stream.visit.session is not None
+    async with following(edge, stream):
+        assert not edge.hub.bring("another", b'{"id":1}')
+        assert edge.hub.bring(stream.visit.session.sid, b'{"id":2}')
+        await stream.hears('data: {"id":2}')
+        edge.hub.close()
+    assert not edge.hub.bring(stream.visit.session.sid, b'{"id":3}')
+
+
+def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
+    edge = Edge()
+    wide, narrow = Key(tools=("*",)), Key(tools=("s__one",))
+    assert edge.tools(wide) == ["s__one", "s__two"]
+    assert edge.tools(narrow) == ["s__one"]
+    assert edge.tools(wide) == ["s__one", "s__two"]
+
+
+async def test_a_reader_that_falls_behind_loses_notifications_and_never_the_end() -> None:
+    mail = Mailbox(2)
+    for number in range(5):
+        mail.put(b"%d" % number)
+    mail.close()
+    assert [await mail.get(), await mail.get(), await mail.get()] == [b"0", b"1", None]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_who_left_is_noticed_once_before_or_after_the_work_began(*, before: bool) -> None:
+    noticed: list[bool] = []
+    scope: dict[str, Any] = {LEFT: True} if before else {}
+    presence = Presence(scope, lambda: noticed.append(True))
+    if not before:
+        scope.pop(GONE)()
+    presence.settled()
+    assert noticed == [True]
+    assert GONE not in scope
+
+
+def test_who_leaves_after_the_answer_takes_nothing_back() -> None:
+    scope: dict[str, Any] = {}
+    Presence(scope, lambda: pytest.fail("it was settled")).settled()
+    assert scope == {}
