@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import time
 from typing import Any
@@ -23,6 +24,7 @@ from toolbus_common.contracts import (
     Progressed,
 )
 from toolbus_common.errors import CallCancelledError, UpstreamRefusedError
+from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.park import owner_of
 
 FORMS = '{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}'
@@ -68,11 +70,23 @@ def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_
 
     def told() -> dict[str, Any]:
         if kind.startswith("stdio"):
-            found: dict[str, Any] = json.loads((tmp_path / "seen").read_text())
+            text = (tmp_path / "seen").read_text()  # which may be in the middle of a writing
+            found: dict[str, Any] = {"tools": {}, "cancelled": {}}
+            with suppress(ValueError):
+                found = json.loads(text)
             return found
         return servers[kind].seen()
 
     return told
+
+
+async def test_an_old_server_may_be_declared_as_one(servers: dict[str, FixtureServer]) -> None:
+    made = Bench()
+    url = servers["sse"].url.replace("/mcp", "/sse")
+    await made.open(HttpUpstream(url, {}, made.news, old=True))
+    assert (await made.call("test_echo", {"text": "hello"})).text == "hello"
+    assert servers["sse"].seen()["methods"].get("server/discover") is None
+    await made.close()
 
 
 every_kind = pytest.mark.parametrize("bench", KINDS, indirect=True)

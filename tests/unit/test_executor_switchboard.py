@@ -1,0 +1,140 @@
+"""Whom a server's words are brought to, decided without a server."""
+
+import json
+from typing import Any
+
+import pytest
+
+from toolbus_common.contracts import CallAdmitted, Era, Frame
+from toolbus_executor import wire
+from toolbus_executor.caller import Caller
+from toolbus_executor.park import binding_of, brought, owner_of
+from toolbus_executor.switchboard import Switchboard
+from toolbus_executor.upstream import News
+
+FORMS = '{"elicitation":{},"roots":{}}'
+FORM = {"message": "m", "requestedSchema": {"type": "object"}}
+
+
+class Nowhere:
+    """A reply nobody listens to."""
+
+    address = "r"
+
+    async def send(self, _frame: Frame) -> None:
+        """Say nothing."""
+
+
+class Desk:
+    """A switchboard and everything it did."""
+
+    def __init__(self, *capabilities: str) -> None:
+        self.answers: list[Any] = []
+        self.said: list[tuple[str, Any]] = []
+        self.changes = 0
+        news = News(self._change, lambda m, p: self.said.append((m, json.loads(p))), _nothing)
+        self.board = Switchboard(news, lambda body: self.answers.append(json.loads(body)))
+        self.callers = [Caller(call(capabilities=c), Nowhere()) for c in capabilities]
+        self.board.callers |= dict(enumerate(self.callers))
+
+    def take(self, **message: Any) -> None:
+        """A message of the server."""
+        self.board.take(wire.read(json.dumps({"jsonrpc": "2.0", **message}).encode()))
+
+    def _change(self) -> None:
+        self.changes += 1
+
+
+async def _nothing() -> None:
+    """List nothing anew."""
+
+
+def call(**more: Any) -> CallAdmitted:
+    told: dict[str, Any] = {
+        "call_id": "c",
+        "reply_to": "r",
+        "server": "s",
+        "tool": "t",
+        "scope": "d",
+        "key": "k",
+        "era": Era.MODERN,
+        "deadline": 0.0,
+        "traceparent": "",
+    }
+    return CallAdmitted(**told | more)
+
+
+def test_a_question_on_a_shared_line_is_for_the_only_call_under_way() -> None:
+    desk = Desk(FORMS)
+    desk.take(id="7", method="elicitation/create", params=FORM)
+    (question,) = desk.callers[0].questions.values()
+    question.answer(b'"result":{"action":"decline"}')
+    assert desk.answers == [{"jsonrpc": "2.0", "id": "7", "result": {"action": "decline"}}]
+
+
+@pytest.mark.parametrize("callers", [(), (FORMS, FORMS)])
+def test_a_question_nobody_or_several_could_be_meant_by_reaches_nobody(
+    callers: tuple[str, ...],
+) -> None:
+    desk = Desk(*callers)
+    desk.take(id=1, method="elicitation/create", params=FORM)
+    desk.take(id=2, method="roots/list")
+    desk.take(id=3, method="ping")
+    assert desk.answers[0]["error"]["code"] == -32601
+    assert [answer.get("result") for answer in desk.answers[1:]] == [{"roots": []}, {}]
+    assert not any(caller.questions for caller in desk.callers)
+
+
+def test_a_question_of_a_kind_the_caller_did_not_declare_is_refused_for_it() -> None:
+    desk = Desk(FORMS)
+    desk.take(id=1, method="sampling/createMessage", params={"messages": []})
+    desk.take(id=2, method="elicitation/create", params={"mode": "url", "url": "https://a"})
+    assert [answer["error"]["code"] for answer in desk.answers] == [-32601, -32601]
+
+
+def test_a_stateless_server_asks_nothing_this_way() -> None:
+    desk = Desk(FORMS)
+    desk.board.may_ask = False
+    desk.take(id=1, method="elicitation/create", params=FORM)
+    assert (desk.answers, desk.callers[0].questions) == ([], {})
+
+
+def test_news_goes_to_everyone_and_changes_of_lists_to_the_keeper_too() -> None:
+    desk = Desk()
+    desk.take(method="notifications/resources/updated", params={"uri": "a://b"})
+    desk.take(method="notifications/elicitation/complete", params={"elicitationId": "1"})
+    for name in ("tools", "prompts", "resources"):
+        desk.take(method=f"notifications/{name}/list_changed")
+    desk.take(method="notifications/unheard-of")
+    told = [method.removeprefix("notifications/") for method, _ in desk.said]
+    assert told[:2] == ["resources/updated", "elicitation/complete"]
+    assert told[2:] == [f"{name}/list_changed" for name in ("tools", "prompts", "resources")]
+    assert desk.changes == 3
+
+
+def test_a_state_names_its_owner_and_no_other_text_does() -> None:
+    assert owner_of("park.0123abcd.secret_-x") == "0123abcd"
+    for strange in ("", "park", "park..x", "park.a>b.x", "other.a.b", "park.a.b.c"):
+        assert owner_of(strange) == ""
+
+
+def test_what_a_call_brings_back_is_read_only_as_far_as_it_must_be() -> None:
+    assert brought("") == ("", None)
+    assert brought('{"requestState":"s"}') == ("s", None)
+    state, answers = brought('{"inputResponses":{"a":{"n":1.50}}}')
+    assert (state, bytes((answers or {})["a"])) == ("", b'{"n":1.50}')
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"key": "x"},
+        {"scope": "x"},
+        {"tool": "x"},
+        {"method": "prompts/get"},
+        {"arguments": b"{} "},
+    ],
+)
+def test_a_parked_call_is_bound_to_who_asked_what(other: dict[str, Any]) -> None:
+    assert binding_of(call()) == binding_of(call(call_id="d", extra="{}"))
+    assert binding_of(call()) != binding_of(call(**other))
