@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench conformance
+.PHONY: install up test check bench conformance matrix
 
 install: $(INSTALLED)
 
@@ -39,3 +39,7 @@ bench: $(INSTALLED)
 # The public conformance suite; LEG=passthrough SCENARIO=tools-list narrows it.
 conformance: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m conformance.run --leg '$(LEG)' --scenario '$(SCENARIO)' $(ARGS)
+
+# Clients of other hands, each in its own environment, against servers of every era.
+matrix: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m matrix.run --client '$(CLIENT)' --upstream '$(UPSTREAM)' $(ARGS)

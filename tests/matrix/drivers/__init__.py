@@ -1,0 +1,1 @@
+"""One small program for each client, each run where only that client is installed."""

@@ -1,0 +1,140 @@
+"""The Inspector's command line, in the era given as flavour: one process for every request."""
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from matrix.drivers.telling import (
+    LONG_SECONDS,
+    STATIC,
+    STATIC_TEXT,
+    UNDER_WAY_SECONDS,
+    WATCHED,
+    Play,
+    expect,
+    given,
+    perform,
+    same,
+)
+
+GIVEN = given()
+_ONE_SHOT = "the command line has no option for it"
+
+
+def command(method: str, *options: str) -> list[str]:
+    """What is executed."""
+    program = [os.environ["MATRIX_NODE"], os.environ["MATRIX_INSPECTOR"], "--cli"]
+    target = ["--server-url", GIVEN.endpoint, "--transport", "http", "--protocol-era"]
+    header = ["--header", f"Authorization: {GIVEN.headers['Authorization']}"]
+    told = [GIVEN.flavour, "--stored-auth-only", "--format", "json", "--quiet"]
+    return [*program, *target, *told, *header, "--method", method, *options]
+
+
+async def started(method: str, *options: str) -> asyncio.subprocess.Process:
+    """The Inspector at work."""
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *command(method, *options), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+    )
+
+
+async def asked(method: str, *options: str) -> Any:
+    """The result it prints."""
+    process = await started(method, *options)
+    try:
+        out, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    expect("", process.returncode == 0, f"exit {process.returncode}: {errors.decode()[-250:]}")
+    told = json.loads(out)
+    return told.get("result", told)
+
+
+async def called(tool: str, **arguments: Any) -> str:
+    """The text of a tool's answer."""
+    named = ["--tool-name", GIVEN.name(tool), "--tool-args-json", json.dumps(arguments)]
+    return str((await asked("tools/call", *named))["content"][0]["text"])
+
+
+async def list_tools() -> str:
+    return GIVEN.check_names([tool["name"] for tool in (await asked("tools/list"))["tools"]])
+
+
+async def call() -> str:
+    return same(await called("test_echo", text=GIVEN.nonce), GIVEN.nonce, "echoed")
+
+
+async def _uri(own: str) -> str:
+    listed = (await asked("resources/list"))["resources"]
+    return GIVEN.uri([resource["uri"] for resource in listed], own)
+
+
+async def read() -> str:
+    got = await asked("resources/read", "--uri", await _uri(STATIC))
+    return same(got["contents"][0]["text"], STATIC_TEXT)
+
+
+async def subscribe() -> str:
+    uri = await _uri(WATCHED)
+    watching = await started("resources/subscribe", "--uri", uri)
+    assert watching.stdout is not None
+    try:
+        await _line(watching.stdout, "subscribed")
+        await called("test_touch_watched_resource")
+        return same((await _line(watching.stdout, "resources/updated"))["uri"], uri, "updated")
+    finally:
+        if watching.returncode is None:
+            watching.kill()
+
+
+async def _line(stream: asyncio.StreamReader, kind: str) -> dict[str, Any]:
+    while line := await stream.readline():
+        told: dict[str, Any] = json.loads(line)
+        if told.get("type") == kind:
+            return told
+    raise AssertionError(f"it ended before it said {kind}")
+
+
+async def prompt() -> str:
+    named = ["--prompt-name", GIVEN.name("test_prompt_with_arguments")]
+    filled = ["--prompt-args", f"arg1={GIVEN.nonce}", "arg2=x"]
+    got = await asked("prompts/get", *named, *filled)
+    text = got["messages"][0]["content"]["text"]
+    return expect("filled in", f"arg1='{GIVEN.nonce}'" in text, text)
+
+
+async def cancellation() -> str:
+    named = [
+        "--tool-name",
+        GIVEN.name("test_sleep"),
+        "--tool-args-json",
+        json.dumps({"seconds": LONG_SECONDS}),
+    ]
+    process = await started("tools/call", *named)
+    await asyncio.sleep(4 * UNDER_WAY_SECONDS)
+    expect("", process.returncode is None, "it ended by itself")
+    process.kill()
+    await process.wait()
+    return "given up"
+
+
+PLAYS: dict[str, Play | str] = {
+    "list": list_tools,
+    "call": call,
+    "progress": _ONE_SHOT,
+    "elicitation": "the command line answers no questions",
+    "sampling": "the command line answers no questions",
+    "read": read,
+    "subscribe": subscribe,
+    "prompt": prompt,
+    "completion": _ONE_SHOT,
+    "task": _ONE_SHOT,
+    "cancellation": cancellation
+    if GIVEN.flavour == "modern"
+    else "it can only be killed, and in the handshake era leaving does not cancel",
+}
+
+if __name__ == "__main__":
+    asyncio.run(perform(GIVEN.actions, PLAYS))

@@ -1,0 +1,118 @@
+"""What a driver is given and how it tells what came of it; nothing beyond the standard library.
+
+A driver prints one line of JSON for each action. An action its client has no API for stands in
+its table as a sentence instead of a function.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ACTIONS = (
+    "list", "call", "progress", "elicitation", "sampling", "read", "subscribe", "prompt",
+    "completion", "task", "cancellation",
+)  # fmt: skip
+OK, UNSUPPORTED, FAILED = "ok", "unsupported by client", "failed"
+ACTION_SECONDS = 25.0
+CORE = frozenset({"test_simple_text", "test_image_content", "test_elicitation", "test_sleep"})
+STATIC = "test://static-text"
+STATIC_TEXT = "This is the content of the static text resource."
+WATCHED = "test://watched-resource"
+COMPLETED = ["paris", "park", "party"]
+UNDER_WAY_SECONDS = 1.0  # until a call that sleeps has reached its server
+LONG_SECONDS = 10
+
+Play = Callable[[], Awaitable[str]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The driver's one argument, JSON."""
+
+    endpoint: str
+    key: str
+    server: str
+    nonce: str
+    actions: tuple[str, ...] = ACTIONS
+    flavour: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a client must send."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+    @property
+    def question(self) -> str:
+        """What elicitation and sampling ask."""
+        return f"What is {self.nonce}?"
+
+    def name(self, own: str) -> str:
+        """A tool or prompt as the gateway shows it."""
+        return f"{self.server}__{own}"
+
+    def uri(self, listed: Iterable[object], own: str) -> str:
+        """A resource as the gateway shows it: servers that share a URI are told apart."""
+        shown = {str(uri) for uri in listed}
+        marked = f"{self.server}+{own}"
+        return marked if marked in shown else expect(own, own in shown, f"{own} is not listed")
+
+    def check_names(self, names: Iterable[str]) -> str:
+        """Our server's tools are there, and they are all ours once the prefix is gone."""
+        prefix = self.name("")
+        ours = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        missing = ", ".join(sorted(CORE - ours))
+        return expect(f"{len(ours)} tools", not missing, f"not listed: {missing}")
+
+
+def given() -> Given:
+    """Read the argument."""
+    told = json.loads(sys.argv[1])
+    return Given(**{**told, "actions": tuple(told.get("actions", ACTIONS))})
+
+
+def expect(detail: str, holds: object, otherwise: object) -> str:
+    """The detail, or a failure that says what was found instead."""
+    if not holds:
+        raise AssertionError(str(otherwise))
+    return detail
+
+
+def same(found: object, wanted: object, detail: str = "") -> str:
+    """Fails unless both are equal."""
+    return expect(detail or str(found)[:60], found == wanted, f"{found!r} instead of {wanted!r}")
+
+
+def steps(heard: list[tuple[float, float | None]]) -> str:
+    """The three steps of the progress tool, in order."""
+    return same(heard, [(0, 100), (50, 100), (100, 100)], "0, 50, 100 of 100")
+
+
+def tell(action: str, outcome: str, detail: str) -> None:
+    """One line for the runner."""
+    line: dict[str, Any] = {"action": action, "outcome": outcome, "detail": detail}
+    print(json.dumps(line), flush=True)
+
+
+async def perform(actions: Iterable[str], plays: Mapping[str, Play | str]) -> None:
+    """Play each action by itself; one that fails or hangs does not end the others."""
+    for action in actions:
+        play = plays[action]
+        if isinstance(play, str):
+            tell(action, UNSUPPORTED, play)
+            continue
+        try:
+            async with asyncio.timeout(ACTION_SECONDS):
+                detail = await play()
+        except BaseException as error:  # noqa: BLE001  (clients end in cancellations of their own)
+            tell(action, FAILED, _words(error))
+        else:
+            tell(action, OK, detail)
+
+
+def _words(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

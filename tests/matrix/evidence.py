@@ -1,0 +1,46 @@
+"""What must have reached the server before an action counts as ok."""
+
+from harness.waiting import until_now
+from matrix.drivers.telling import LONG_SECONDS
+from matrix.upstreams import Seen, Upstream
+
+_TOOLS = {
+    "call": "test_echo",
+    "progress": "test_tool_with_progress",
+    "elicitation": "test_elicitation",
+    "sampling": "test_sampling",
+    "task": "slow_compute",
+}
+_CARRIES_NONCE = {
+    "call": "test_echo",
+    "elicitation": "test_elicitation",
+    "sampling": "test_sampling",
+    "task": "slow_compute",
+    "prompt": "test_prompt_with_arguments",
+}
+_TOLD_SECONDS = LONG_SECONDS  # by then nothing of it is under way that would be in the next's way
+
+
+def missing(action: str, nonce: str, before: Seen, upstream: Upstream) -> str:
+    """What the server should have seen of an action and did not; empty when nothing is missing."""
+    seen = upstream.seen()
+    tool = _TOOLS.get(action)
+    if tool and not seen.more("tools", tool, before):
+        return f"the server never saw {tool}"
+    carrier = _CARRIES_NONCE.get(action)
+    if carrier and not seen.mentions(nonce, carrier):
+        return f"the server never saw what {carrier} was given"
+    if action == "cancellation" and not _cancelled(before, upstream):
+        return "the server was never told"
+    return ""
+
+
+def _cancelled(before: Seen, upstream: Upstream) -> bool:
+    def told() -> bool:
+        return upstream.seen().more("cancelled", "test_sleep", before)
+
+    try:
+        until_now(told, "the cancellation", _TOLD_SECONDS)
+    except AssertionError:
+        return False
+    return True

@@ -1,0 +1,123 @@
+"""The five servers: the fixture in each era over each transport, and what reached them."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conformance.upstream import TESTS, FixtureServer
+
+NAMES = ("modern-stdio", "modern-http", "legacy-stdio", "legacy-http", "sse")
+_COUNTED = ("methods", "tools", "prompts", "resources", "cancelled")
+
+
+@dataclass
+class Seen:
+    """What a server saw so far: counters, and the last requests whole."""
+
+    counts: dict[str, Counter[str]]
+    last: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, told: list[dict[str, Any]]) -> "Seen":
+        """The sum of what several processes of one server saw."""
+        counts: dict[str, Counter[str]] = {kind: Counter() for kind in _COUNTED}
+        for each in told:
+            for kind in _COUNTED:
+                counts[kind].update(each[kind])
+        return cls(counts, [request for each in told for request in each["last"]])
+
+    def more(self, kind: str, name: str, before: "Seen") -> bool:
+        """Whether a counter grew."""
+        return self.counts[kind][name] > before.counts[kind][name]
+
+    def mentions(self, word: str, tool: str) -> bool:
+        """Whether a request for a tool or prompt carried a word."""
+        return any(
+            request["params"].get("name") == tool and word in json.dumps(request["params"])
+            for request in self.last
+        )
+
+
+class OverHttp:
+    """A fixture server on a port."""
+
+    def __init__(self, directory: Path, *options: str, sse: bool = False) -> None:
+        self._server = FixtureServer(directory, *options)
+        self._sse = sse
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """Its entry in toolbus.yaml."""
+        url = self._server.url
+        return {"sse": url.removesuffix("/mcp") + "/sse"} if self._sse else {"url": url}
+
+    def start(self) -> None:
+        """Listen."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._server.kill()
+
+    def seen(self) -> Seen:
+        """What reached it."""
+        return Seen.of([self._server.seen()])
+
+
+class OverStdio:
+    """A fixture server that the gateway starts; every process of it keeps a file of its own."""
+
+    def __init__(self, directory: Path, era: str) -> None:
+        self._directory = directory
+        self._era = era
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """Its entry in toolbus.yaml."""
+        script = 'exec "$0" -m fixture_server --stdio --era "$1" --seen "$2/$$.json"'
+        command = ["/bin/sh", "-c", script, sys.executable, self._era, str(self._directory)]
+        return {"command": command, "env": {"PYTHONPATH": str(TESTS)}}
+
+    def start(self) -> None:
+        """Make room for what it sees."""
+        self._directory.mkdir(parents=True)
+
+    def stop(self) -> None:
+        """Nothing: it ends with the gateway."""
+
+    def seen(self) -> Seen:
+        """What reached it."""
+        told = []
+        for file in sorted(self._directory.glob("*.json")):
+            try:
+                told.append(json.loads(file.read_text()))
+            except ValueError:  # it is being written
+                return self.seen()
+        return Seen.of(told)
+
+
+Upstream = OverHttp | OverStdio
+
+
+@contextmanager
+def upstreams(directory: Path) -> Iterator[dict[str, Upstream]]:
+    """All five, by name."""
+    made: dict[str, Upstream] = {
+        "modern-stdio": OverStdio(directory / "modern-stdio", "modern"),
+        "modern-http": OverHttp(directory / "modern-http", "--era", "modern"),
+        "legacy-stdio": OverStdio(directory / "legacy-stdio", "legacy"),
+        "legacy-http": OverHttp(directory / "legacy-http", "--era", "legacy"),
+        "sse": OverHttp(directory / "sse", "--era", "legacy", "--sse", sse=True),
+    }
+    try:
+        for upstream in made.values():
+            upstream.start()
+        yield made
+    finally:
+        for upstream in made.values():
+            upstream.stop()
