@@ -87,6 +87,13 @@ def test_the_name_header_must_repeat_the_tool() -> None:
     assert read(told, b"1", headers("tools/call", "a__b")).params["name"] == "a__b"
 
 
+def test_the_name_header_of_a_task_may_be_left_out_but_not_differ() -> None:
+    told = message("tasks/get", modern_meta(), taskId="t1")
+    assert read(told, b"1", headers("tasks/get")).params["taskId"] == "t1"
+    status, error = refusal(told, headers("tasks/get", "t2"))
+    assert (status, error["code"]) == (400, -32020)
+
+
 def test_an_encoded_name_header_is_decoded() -> None:
     assert decoded(b"=?base64?w6Q=?=") == "ä"
     assert decoded(b"=?base64?!!?=") == "=?base64?!!?="

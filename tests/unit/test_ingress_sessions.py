@@ -59,6 +59,18 @@ def test_a_session_is_nobody_elses_here_or_there() -> None:
     assert found(there, session) is not None
 
 
+def test_the_end_of_a_session_takes_back_its_calls_wherever_they_are() -> None:
+    here, there = Replicas().all
+    session = begun(here)
+    met = found(there, session)
+    assert met is not None
+    taken_back: list[bytes] = []
+    there.on_cancelled = lambda _session, request_id: taken_back.append(request_id)
+    met.in_flight |= {b"1": "call-1", b'"a"': "call-2"}
+    here.end(session)
+    assert taken_back == [b"1", b'"a"']
+
+
 @pytest.mark.parametrize("token", [b"", b"x", b"\xff\xfe", b"A" * 200, b"A" * 70_000])
 def test_an_id_of_no_session_finds_none(token: bytes) -> None:
     assert Replicas().all[0].find(token, PROOF) is None

@@ -126,7 +126,8 @@ def _check_headers(request: Request, version: str, headers: Headers) -> None:
     if parameter is not None:
         name = request.params.get(parameter)
         told = decoded(headers.get(b"mcp-name", b""))
-        if isinstance(name, str) and told != name:
+        left_out = parameter == "taskId" and b"mcp-name" not in headers  # as FastMCP's tasks do
+        if isinstance(name, str) and told != name and not left_out:
             raise _mismatch("Mcp-Name", told, name, request.id)
 
 

@@ -119,6 +119,8 @@ class Sessions:
 
     def _take(self, session: Session, said: SessionSaid) -> None:
         if said.what == "ended":
+            for request_id in tuple(session.in_flight):  # nobody is left to hear their answers
+                self.on_cancelled(session, request_id)
             self._known.pop(session.token, None)
             self._by_sid.pop(session.sid, None)
             self._bury(session.sid)
