@@ -10,7 +10,6 @@ from matrix.drivers.telling import (
     STATIC,
     STATIC_TEXT,
     UNDER_WAY_SECONDS,
-    WATCHED,
     Play,
     expect,
     given,
@@ -76,27 +75,6 @@ async def read() -> str:
     return same(got["contents"][0]["text"], STATIC_TEXT)
 
 
-async def subscribe() -> str:
-    uri = await _uri(WATCHED)
-    watching = await started("resources/subscribe", "--uri", uri)
-    assert watching.stdout is not None
-    try:
-        await _line(watching.stdout, "subscribed")
-        await called("test_touch_watched_resource")
-        return same((await _line(watching.stdout, "resources/updated"))["uri"], uri, "updated")
-    finally:
-        if watching.returncode is None:
-            watching.kill()
-
-
-async def _line(stream: asyncio.StreamReader, kind: str) -> dict[str, Any]:
-    while line := await stream.readline():
-        told: dict[str, Any] = json.loads(line)
-        if told.get("type") == kind:
-            return told
-    raise AssertionError(f"it ended before it said {kind}")
-
-
 async def prompt() -> str:
     named = ["--prompt-name", GIVEN.name("test_prompt_with_arguments")]
     filled = ["--prompt-args", f"arg1={GIVEN.nonce}", "arg2=x"]
@@ -127,7 +105,7 @@ PLAYS: dict[str, Play | str] = {
     "elicitation": "the command line answers no questions",
     "sampling": "the command line answers no questions",
     "read": read,
-    "subscribe": subscribe,
+    "subscribe": "mcp-inspector --cli takes methods of one request and one answer only",
     "prompt": prompt,
     "completion": _ONE_SHOT,
     "task": _ONE_SHOT,
