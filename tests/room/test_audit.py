@@ -275,6 +275,7 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
         store = ClickHouse(audit_settings(settings))
         await store.open()
         assert await store._writing(store._rows, "SELECT version, name FROM migrations") == [
-            (1, "facts")
+            (1, "facts"),
+            (2, "methods"),
         ]
         await store.close()

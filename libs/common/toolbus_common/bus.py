@@ -10,6 +10,7 @@ import msgspec
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
@@ -310,7 +311,9 @@ class Bus:
         # The first try to connect fails several times a second while a server starts.
         if self._nats.is_connected or str(error) != str(self._last_error):
             log.warning("bus.error", extra={"reason": str(error)})
-        self._last_error = error
+        # The server closes after a refusal; the closing must not hide why.
+        if not (isinstance(error, OSError) and isinstance(self._last_error, AuthorizationError)):
+            self._last_error = error
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,9 @@ class SessionSaid(Message):
     """Something one ingress replica heard about a session that another may hold a stream of.
 
     `what` is `response` (the client's answer to a question of ours, `body` the JSON-RPC message),
-    `cancelled` (`about` is the raw id of the request), `subscribed` and `unsubscribed` (`about` is
-    a URI), or `ended`.
+    `message` (an answer of ours for the stream of HTTP+SSE), `cancelled` (`about` is the raw id of
+    the request), `subscribed` and `unsubscribed` (a URI), `level` (of logging), `declared` (the
+    client's capabilities as JSON), or `ended`.
     """
 
     SUBJECT: ClassVar[str] = "tb.session"
