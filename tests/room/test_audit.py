@@ -274,7 +274,9 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
     for _ in range(2):
         store = ClickHouse(audit_settings(settings))
         await store.open()
-        assert await store._writing(store._rows, "SELECT version, name FROM migrations") == [
+        assert await store._writing(
+            store._rows, "SELECT version, name FROM migrations ORDER BY version"
+        ) == [
             (1, "facts"),
             (2, "methods"),
         ]
