@@ -20,13 +20,13 @@ _NPM = [str(NODE), str(NPM), "install", "--no-audit", "--no-fund", "--loglevel=e
 
 @dataclass(frozen=True)
 class Client:
-    """A client. `shown` is the package whose version is told; `era` what it speaks."""
+    """A client. `shown` are the packages whose versions are told; `era` what it speaks."""
 
     name: str
     driver: str
     environment: str
     packages: tuple[str, ...]
-    shown: str
+    shown: tuple[str, ...]
     era: str
     flavour: str = ""
 
@@ -38,7 +38,8 @@ class Client:
     @property
     def version(self) -> str:
         """What is installed."""
-        return f"{self.shown} {_VERSION[self.environment == 'node'](self)}"
+        find = _npm_version if self.environment == "node" else _pip_version
+        return ", ".join(f"{package} {find(self, package)}" for package in self.shown)
 
     def install(self) -> None:
         """Install it unless it is there."""
@@ -90,43 +91,43 @@ def _execute(*command: str, cwd: Path | None = None) -> None:
     subprocess.run(command, cwd=cwd, env=environment, check=True, timeout=_INSTALL_SECONDS)
 
 
-def _pip_version(client: Client) -> str:
-    code = f"import importlib.metadata as m; print(m.version({client.shown!r}))"
+def _pip_version(client: Client, package: str) -> str:
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
     done = subprocess.run(
         [client.python, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     return done.stdout.strip()
 
 
-def _npm_version(client: Client) -> str:
-    file = client.directory / "node_modules" / client.shown / "package.json"
+def _npm_version(client: Client, package: str) -> str:
+    file = client.directory / "node_modules" / package / "package.json"
     return str(json.loads(file.read_text())["version"])
 
 
-_VERSION = {False: _pip_version, True: _npm_version}
 _SDK1 = ("mcp>=1.30,<2",)
 _NODE = ("@modelcontextprotocol/sdk@1.32.2", "@modelcontextprotocol/inspector@2.12.0")
-_INSPECTOR = "@modelcontextprotocol/inspector"
+_INSPECTOR = ("@modelcontextprotocol/inspector",)
 _MODERN, _LEGACY = "2026-07-28", "2025-11-25"
 
 CLIENTS = (
-    Client("Python SDK 2.x", "sdk2", "sdk2", ("mcp>=2.3,<3",), "mcp", _MODERN),
-    Client("Python SDK 1.x", "sdk1", "sdk1", _SDK1, "mcp", _LEGACY),
-    Client("Python SDK 1.x, HTTP+SSE", "sdk1", "sdk1", _SDK1, "mcp", _LEGACY, "sse"),
+    Client("Python SDK 2.x", "sdk2", "sdk2", ("mcp>=2.3,<3",), ("mcp",), _MODERN),
+    Client("Python SDK 1.x", "sdk1", "sdk1", _SDK1, ("mcp",), _LEGACY),
+    Client("Python SDK 1.x, HTTP+SSE", "sdk1", "sdk1", _SDK1, ("mcp",), _LEGACY, "sse"),
     Client(
         "FastMCP 4", "fastmcp4", "fastmcp4", ("fastmcp>=4.1,<5", "fastmcp-tasks>=4.1,<5"),
-        "fastmcp", _MODERN,
+        ("fastmcp", "fastmcp-tasks", "mcp"), _MODERN,
     ),
     Client(
         "openai-agents", "openai_agents", "openai-agents", ("openai-agents>=0.24",),
-        "openai-agents", _MODERN,
+        ("openai-agents", "mcp"), _MODERN,
     ),
     Client(
         "langchain-mcp-adapters", "langchain", "langchain", ("langchain-mcp-adapters>=0.3.2",),
-        "langchain-mcp-adapters", _LEGACY,
+        ("langchain-mcp-adapters", "mcp"), _LEGACY,
     ),
     Client(
-        "TypeScript SDK v1", "typescript.mjs", "node", _NODE, "@modelcontextprotocol/sdk", _LEGACY
+        "TypeScript SDK v1", "typescript.mjs", "node", _NODE, ("@modelcontextprotocol/sdk",),
+        _LEGACY,
     ),
     Client("Inspector CLI, modern", "inspector", "node", _NODE, _INSPECTOR, _MODERN, "modern"),
     Client("Inspector CLI, legacy", "inspector", "node", _NODE, _INSPECTOR, _LEGACY, "legacy"),

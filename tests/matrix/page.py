@@ -1,4 +1,4 @@
-"""The page docs/interoperability.md, written anew by every whole run."""
+"""docs/interoperability.md, written anew by every whole run."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ the reasons are below the table.
 
 | action | what is done, and checked |
 |---|---|
-| list | all pages of tools; the server's own are among them |
+| list | the revision spoken is the one below; all pages of tools, the server's own among them |
 | call | a random word comes back, and the server saw it |
 | progress | 0, 50 and 100 of 100, in this order |
 | elicitation | the server asks for a form in the middle of a call, and tells what was filled in |
@@ -76,13 +76,19 @@ def _bold(cell: Cell) -> str:
 def _failures(cells: list[Cell], expected: Expected) -> Iterator[str]:
     yield "## What failed"
     yield ""
-    failed = [cell for cell in cells if cell.outcome == FAILED]
-    for cell in failed:
-        reason = expected.reason(cell) or "unexpected"
-        yield f"- {cell.subject}: {reason}. The client said: `{cell.detail.replace('`', chr(39))}`"
-    if not failed:
+    reasons: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.outcome == FAILED:
+            reasons.setdefault(expected.reason(cell) or "not expected", []).append(cell)
+    for reason, failed in reasons.items():
+        yield f"**{reason[0].upper()}{reason[1:]}.**"
+        yield ""
+        for cell in failed:
+            yield f"- {cell.subject}: `{cell.detail.replace('`', chr(39))}`"
+        yield ""
+    if not reasons:
         yield "Nothing."
-    yield ""
+        yield ""
 
 
 def _absences(cells: list[Cell]) -> Iterator[str]:
@@ -107,7 +113,7 @@ def _clients(cells: list[Cell]) -> Iterator[str]:
     yield from (f"| {each.name} | {each.version} | {each.era} |" for each in clients)
     yield ""
     yield "To see it again: `make matrix`. It installs the clients into `.matrix/` the first time;"
-    yield "tests/matrix/README.md says how to run a part of it."
+    yield "[tests/matrix](../tests/matrix/README.md) says how to run a part of it."
 
 
 def _once(lines: Iterable[str]) -> Iterator[str]:

@@ -114,6 +114,7 @@ def _drive(client: Client, name: str, upstream: Upstream, launched: Launched) ->
         "key": KEY,
         "server": name,
         "nonce": nonce,
+        "era": client.era,
         "actions": list(ACTIONS),
         "flavour": client.flavour,
     }

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from matrix.clients import Client
+from matrix.clients import CLIENTS, Client
 from matrix.drivers.telling import ACTIONS, FAILED, OK
 from matrix.expected import Expected
+from matrix.upstreams import NAMES
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,12 @@ Rows = dict[tuple[str, str], dict[str, Cell]]
 
 
 def rows(cells: Iterable[Cell]) -> Rows:
-    """The cells by client and server, in the order of the clients."""
+    """The cells by client and server, each in its order."""
     found: Rows = {}
-    for cell in cells:
+    places = [client.name for client in CLIENTS]
+    for cell in sorted(
+        cells, key=lambda cell: (places.index(cell.client.name), NAMES.index(cell.upstream))
+    ):
         found.setdefault((cell.client.name, cell.upstream), {})[cell.action] = cell
     return found
 

@@ -58,6 +58,7 @@ async def called(tool: str, **arguments: Any) -> str:
 
 
 async def list_tools() -> str:
+    same((await asked("initialize"))["protocolVersion"], GIVEN.era)
     return GIVEN.check_names([tool["name"] for tool in (await asked("tools/list"))["tools"]])
 
 

@@ -1,4 +1,4 @@
-"""Driver of langchain-mcp-adapters: `MultiServerMCPClient`, which makes a session for every call."""
+"""langchain-mcp-adapters: `MultiServerMCPClient`, which makes a session for every call."""
 
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN003, ANN201, ANN202
@@ -59,6 +59,8 @@ async def _call(own, client=None, **arguments):
 
 
 async def list_tools():
+    async with connected().session(GATEWAY, auto_initialize=False) as session:
+        same((await session.initialize()).protocolVersion, GIVEN.era)
     return GIVEN.check_names([tool.name for tool in await connected().get_tools()])
 
 

@@ -1,4 +1,4 @@
-"""Driver of openai-agents: `MCPServerStreamableHttp` by itself, without a model."""
+"""openai-agents: `MCPServerStreamableHttp` by itself, without a model."""
 
 # mypy: ignore-errors
 # ruff: noqa: ANN201
@@ -33,6 +33,7 @@ def connected():
 
 async def list_tools():
     async with connected() as server:
+        same(server.session.protocol_version, GIVEN.era)
         return GIVEN.check_names([tool.name for tool in await server.list_tools()])
 
 

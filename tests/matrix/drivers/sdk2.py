@@ -61,7 +61,7 @@ async def connected() -> AsyncIterator[Client]:
         async with Client(
             transport, elicitation_callback=_fill_in, sampling_callback=_sample
         ) as client:
-            expect("", client.protocol_version == "2026-07-28", client.protocol_version)
+            same(client.protocol_version, GIVEN.era)
             yield client
 
 

@@ -36,6 +36,7 @@ class Given:
     key: str
     server: str
     nonce: str
+    era: str
     actions: tuple[str, ...] = ACTIONS
     flavour: str = ""
 

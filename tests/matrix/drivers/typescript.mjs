@@ -36,7 +36,9 @@ async function connected(play) {
   });
   const headers = { Authorization: `Bearer ${given.key}` };
   const url = new URL(given.endpoint);
-  await client.connect(new StreamableHTTPClientTransport(url, { requestInit: { headers } }));
+  const transport = new StreamableHTTPClientTransport(url, { requestInit: { headers } });
+  await client.connect(transport);
+  same(transport.protocolVersion, given.era);
   try {
     return await play(client);
   } finally {
