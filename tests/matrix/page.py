@@ -1,4 +1,4 @@
-"""docs/interoperability.md, written anew by every whole run."""
+"""The page docs/interoperability.md, written anew by every whole run."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""openai-agents: `MCPServerStreamableHttp` by itself, without a model."""
+"""Driver of openai-agents: `MCPServerStreamableHttp` by itself, without a model."""
 
 # mypy: ignore-errors
 # ruff: noqa: ANN201
