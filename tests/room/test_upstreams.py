@@ -304,12 +304,18 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
 
 
 @modern_kinds
-async def test_a_tool_that_insists_on_a_task_answers_callers_that_take_none(bench: Bench) -> None:
-    done = await bench.call("failing_job")
+async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: Bench) -> None:
+    done = await bench.call("failing_job", era=Era.LEGACY)
     assert "as it always does" in done.text
     assert bench.outcome.is_error
-    broken = (await bench.call("protocol_error_job")).error
+    broken = (await bench.call("protocol_error_job", era=Era.LEGACY)).error
     assert (broken.reason, broken.data["upstream_code"]) == ("The job broke.", -32603)
+
+
+@modern_kinds
+async def test_a_tool_that_insists_on_a_task_refuses_stateless_callers(bench: Bench) -> None:
+    refused = (await bench.call("failing_job")).error
+    assert refused.data["upstream_code"] == -32021
 
 
 @legacy_http

@@ -43,12 +43,6 @@ def kinds_of(raw: str) -> Kinds:
     return frozenset(found)
 
 
-def has_tasks(raw: str) -> bool:
-    """Whether a client takes a task for an answer."""
-    extensions = _decoded(raw).get("extensions")
-    return isinstance(extensions, dict) and TASKS in extensions
-
-
 def with_tasks(raw: str) -> str:
     """The same capabilities and tasks, which the executor then drives itself."""
     told = _decoded(raw)

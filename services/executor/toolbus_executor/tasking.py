@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Era, Offered
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.caller import Caller
-from toolbus_executor.capabilities import TASKS, has_tasks, with_tasks
+from toolbus_executor.capabilities import TASKS, with_tasks
 
 POLL_SECONDS = 0.5
 LONGEST_POLL = 5.0
@@ -83,7 +83,10 @@ class Tasking:
 
 
 def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
-    """Whether a modern server wants a task where its caller takes none."""
+    """Whether a modern server wants a task where its caller knows of none.
+
+    A modern caller is refused instead, as the extension has it: it can declare that it takes them.
+    """
     data = error.data.get("upstream_data")
     wanted = data.get("requiredCapabilities") if isinstance(data, dict) else None
     extensions = wanted.get("extensions") if isinstance(wanted, dict) else None
@@ -92,7 +95,7 @@ def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
         and isinstance(extensions, dict)
         and TASKS in extensions
         and call.method == TOOLS_CALL
-        and not has_tasks(call.capabilities)
+        and call.era is Era.LEGACY
     )
 
 
