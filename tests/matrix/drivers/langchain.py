@@ -1,4 +1,4 @@
-"""Driver of langchain-mcp-adapters: `MultiServerMCPClient`, which makes a session for every call."""
+"""Driver of langchain-mcp-adapters: `MultiServerMCPClient`, a session for every call."""
 
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN003, ANN201, ANN202
