@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from toolbus_cli.bridge import answers
 from toolbus_cli.bridge.bridge import Bridge
-from toolbus_cli.bridge.headers import encoded, modern_headers, wanted_by
+from toolbus_cli.bridge.headers import modern_headers, wanted_by
 from toolbus_cli.bridge.lines import Output, read_lines
 from toolbus_cli.bridge.wire import Endpoint
 from toolbus_cli.errors import CommandError
-from toolbus_ingress.eras import decoded
+from toolbus_common.headers import decoded, encoded
 
 SECONDS = 10.0
 META = {

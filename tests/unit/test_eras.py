@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from toolbus_common.contracts import Era
-from toolbus_ingress.eras import CAPABILITIES, VERSION, RuleBrokenError, decoded, read
+from toolbus_common.headers import decoded
+from toolbus_ingress.eras import CAPABILITIES, VERSION, RuleBrokenError, read
 
 NOW = "2026-07-28"
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.contracts import ROUTED_EXTENSIONS
+
 FORM, URL, SAMPLING, SAMPLING_TOOLS, ROOTS = "form", "url", "sampling", "sampling.tools", "roots"
 Kinds = frozenset[str]
 EVERYTHING: Kinds = frozenset({FORM, URL, SAMPLING, SAMPLING_TOOLS, ROOTS})
-EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")
-TASKS = EXTENSIONS[1]
+TASKS = "io.modelcontextprotocol/tasks"
 _CORE = ("elicitation", "sampling", "roots")
 _MOST_FORMS = 512  # clients differ in little: a few forms are declared over and over
 
@@ -21,7 +22,7 @@ def routed(raw: str) -> bytes:
     kept = {name: told[name] for name in _CORE if isinstance(told.get(name), dict)}
     extensions = told.get("extensions")
     if isinstance(extensions, dict):
-        known = {name: extensions[name] for name in EXTENSIONS if name in extensions}
+        known = {name: extensions[name] for name in ROUTED_EXTENSIONS if name in extensions}
         if known:
             kept["extensions"] = known
     return msgspec.json.encode(kept)

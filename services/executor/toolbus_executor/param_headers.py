@@ -1,16 +1,13 @@
 """Arguments a tool wants repeated as headers `Mcp-Param-*` (MCP 2026-07-28, x-mcp-header)."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from toolbus_executor.requests import header_value
+from toolbus_common.headers import ANNOTATION, TOKEN, encoded, value_at
 
-ANNOTATION = "x-mcp-header"
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _TYPES = ("string", "integer", "boolean")
 _DATA = frozenset({"default", "const", "enum", "examples"})  # keywords whose values are no schemas
 
@@ -34,7 +31,7 @@ def params_of(schema: Any) -> tuple[Param, ...]:
         name = part[ANNOTATION]
         if not path:
             raise AnnotationError(f"its {ANNOTATION} stands where no property does")
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
             raise AnnotationError(f"its {ANNOTATION} is no name a header can have")
         if part.get("type") not in _TYPES:
             raise AnnotationError(f"its {ANNOTATION} {name} is on no string, integer or boolean")
@@ -49,10 +46,10 @@ def header_lines(params: tuple[Param, ...], arguments: bytes) -> bytes:
     told = msgspec.json.decode(arguments)
     lines = b""
     for param in params:
-        value = _at(told, param.path)
+        value = value_at(told, param.path)
         text = _text(value)
         if text is not None:
-            lines += b"%b: %b\r\n" % (param.header, header_value(text))
+            lines += b"%b: %b\r\n" % (param.header, encoded(text).encode())
     return lines
 
 
@@ -80,12 +77,6 @@ def _parts(
                 yield None if path is None else (*path, name), part
         elif keyword not in _DATA and keyword != ANNOTATION:
             yield None, value
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _text(value: Any) -> str | None:

@@ -1,7 +1,5 @@
 """Requests to upstreams, built from raw parts: params of every method, and their headers."""
 
-import re
-from base64 import b64encode
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +7,7 @@ import msgspec
 
 from toolbus_common.asklane import VERSION as RELEASE
 from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted
+from toolbus_common.headers import encoded
 from toolbus_common.trace import child_of
 from toolbus_executor.capabilities import routed
 
@@ -17,7 +16,6 @@ LEGACY = "2025-11-25"
 META = "io.modelcontextprotocol/"
 CLIENT = {"name": "toolbus", "version": RELEASE}
 
-_PLAIN = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?")
 _WITH_ARGUMENTS = frozenset({"tools/call", "prompts/get"})
 _NAMED_BY_TOOL = frozenset({"tools/call", "prompts/get", "resources/read"})
 _OF_ERA = {True: ("inputResponses", "requestState"), False: ("task",)}
@@ -50,13 +48,6 @@ def _modern_meta(capabilities: str) -> bytes:
 
 _PLAIN_META = _modern_meta(NOTHING)
 _MODERN_META = b"{" + _PLAIN_META
-
-
-def header_value(name: str) -> bytes:
-    """A value as the headers Mcp-Name and Mcp-Param-* carry it (MCP 2026-07-28)."""
-    if _PLAIN.fullmatch(name):
-        return name.encode()
-    return b"=?base64?" + b64encode(name.encode()) + b"?="
 
 
 def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
@@ -143,7 +134,7 @@ def head_of(
     if modern:
         head += b"Mcp-Method: %b\r\n" % method.encode()
         if name:
-            head += b"Mcp-Name: %b\r\n" % header_value(name)
+            head += b"Mcp-Name: %b\r\n" % encoded(name).encode()
     if version:
         head += b"MCP-Protocol-Version: %b\r\n" % version.encode()
     if session:

@@ -1,11 +1,10 @@
 """Which protocol era a request belongs to, and whether it keeps that era's rules."""
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any
 
 from toolbus_common.contracts import Era
+from toolbus_common.headers import NAMED, decoded
 from toolbus_ingress.guard import Headers
 from toolbus_ingress.jsonrpc import (
     BAD_REQUEST,
@@ -25,17 +24,6 @@ META = "io.modelcontextprotocol/"
 VERSION = META + "protocolVersion"
 CAPABILITIES = META + "clientCapabilities"
 TASKS = META + "tasks"
-
-# Methods whose subject is repeated in the header Mcp-Name, and the parameter that holds it.
-_NAMED = {
-    "tools/call": "name",
-    "prompts/get": "name",
-    "resources/read": "uri",
-    "tasks/get": "taskId",
-    "tasks/update": "taskId",
-    "tasks/cancel": "taskId",
-}
-_SENTINEL, _SENTINEL_END = "=?base64?", "?="
 
 
 class RuleBrokenError(Exception):
@@ -122,7 +110,7 @@ def _check_headers(request: Request, version: str, headers: Headers) -> None:
     told = headers.get(b"mcp-method", b"").decode("latin-1")
     if told != request.method:
         raise _mismatch("Mcp-Method", told, request.method, request.id)
-    parameter = _NAMED.get(request.method)
+    parameter = NAMED.get(request.method)
     if parameter is not None:
         name = request.params.get(parameter)
         told = decoded(headers.get(b"mcp-name", b""))
@@ -141,18 +129,6 @@ def _check_legacy(request: Request, headers: Headers) -> None:
                 f"MCP-Protocol-Version {told} is not served; use one of {', '.join(LEGACY)}.",
                 request.id,
             )
-
-
-def decoded(value: bytes) -> str:
-    """A header value as the protocol encodes it: plain ASCII, or base64 of UTF-8 in a sentinel."""
-    text = value.decode("latin-1")
-    if not (text.startswith(_SENTINEL) and text.endswith(_SENTINEL_END)):
-        return text
-    try:
-        inner = text[len(_SENTINEL) : -len(_SENTINEL_END)]
-        return base64.b64decode(inner, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return text
 
 
 def require_tasks(request: Request) -> None:

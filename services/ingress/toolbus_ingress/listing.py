@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.bus import Change
-from toolbus_common.contracts import Era, Listing, Offered
+from toolbus_common.contracts import ROUTED_EXTENSIONS, Era, Listing, Offered
 from toolbus_common.declared import Key
 from toolbus_common.grants import full_name, granted
 from toolbus_common.naming import NAMED, Names
@@ -26,7 +26,6 @@ LISTS = {
     "resources/list": ("resources", "resources"),
     "resources/templates/list": ("templates", "resourceTemplates"),
 }
-EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")  # what can be routed
 
 
 class Catalogue:
@@ -217,7 +216,7 @@ def _extensions(listings: list[Listing]) -> dict[str, Any]:
     for listing in listings:
         extensions = listing.capabilities.get("extensions")
         if isinstance(extensions, dict):
-            found |= {name: extensions[name] for name in EXTENSIONS if name in extensions}
+            found |= {name: extensions[name] for name in ROUTED_EXTENSIONS if name in extensions}
     return found
 
 

@@ -3,49 +3,29 @@
 import re
 from typing import Any
 
+from toolbus_common.headers import annotated, decoded, value_at
 from toolbus_ingress.guard import Headers
 
 PREFIX = b"mcp-param-"
-_DEEPEST = 16
 _INTEGER = re.compile(r"-?[0-9]{1,400}")  # longer digits Python itself refuses to read
 
 
 def declared(schema: Any) -> dict[str, tuple[str, ...]]:
     """The headers an input schema asks for, in lower case, and where their values are."""
-    found: dict[str, tuple[str, ...]] = {}
-    level: list[tuple[tuple[str, ...], Any]] = [((), schema)]
-    for _ in range(_DEEPEST):
-        level = [
-            ((*path, name), inner)
-            for path, outer in level
-            if isinstance(outer, dict) and isinstance(outer.get("properties"), dict)
-            for name, inner in outer["properties"].items()
-            if isinstance(inner, dict)
-        ]
-        for path, inner in level:
-            if isinstance(inner.get("x-mcp-header"), str):
-                found[inner["x-mcp-header"].lower()] = path
-    return found
+    return {name.lower(): path for name, path in annotated(schema)}
 
 
 def mismatch(
     wanted: dict[str, tuple[str, ...]],
     arguments: dict[str, Any],
     headers: Headers,
-    decoded: Any,
 ) -> str:
     """The first header that does not repeat its argument; empty when all do."""
     for name, path in wanted.items():
         told = headers.get(PREFIX + name.encode("latin-1", "replace"))
-        if not _agrees(None if told is None else decoded(told), _at(arguments, path)):
+        if not _agrees(None if told is None else decoded(told), value_at(arguments, path)):
             return f"Mcp-Param-{name}"
     return ""
-
-
-def _at(arguments: Any, path: tuple[str, ...]) -> Any:
-    for step in path:
-        arguments = arguments.get(step) if isinstance(arguments, dict) else None
-    return arguments
 
 
 def _agrees(told: str | None, meant: Any) -> bool:

@@ -155,7 +155,7 @@ class Relay:
             wanted = self._wanted[key] = paramheaders.declared(definition.get("inputSchema"))
         if wanted:
             arguments = request.params.get("arguments", {})
-            fault = paramheaders.mismatch(wanted, arguments, visit.headers, eras.decoded)
+            fault = paramheaders.mismatch(wanted, arguments, visit.headers)
             if fault:
                 raise eras.mismatched(fault, request.id)
 

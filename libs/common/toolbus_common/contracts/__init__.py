@@ -2,6 +2,7 @@
 
 from toolbus_common.contracts.calls import (
     NOTHING,
+    ROUTED_EXTENSIONS,
     TOOLS_CALL,
     CallAdmitted,
     CallCancelled,
@@ -52,6 +53,7 @@ from toolbus_common.contracts.questions import (
 __all__ = [
     "FACTS",
     "NOTHING",
+    "ROUTED_EXTENSIONS",
     "TOOLS_CALL",
     "Answered",
     "Asked",

@@ -9,6 +9,8 @@ from toolbus_common.contracts.message import Message
 
 TOOLS_CALL = "tools/call"
 NOTHING = "{}"
+# Extensions of MCP whose messages find their way back through ingress and executor alike.
+ROUTED_EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")
 
 
 class Era(StrEnum):
