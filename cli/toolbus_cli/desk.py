@@ -16,13 +16,13 @@ from toolbus_common.bus import Bucket, Bus
 from toolbus_common.contracts import ConfigApplied, Fact, KeyCreated, KeyRevoked
 from toolbus_common.declared import Declaration, Key
 from toolbus_common.factlane import FactWriter
+from toolbus_common.lineage import DEFAULT_SCOPE, lineage_of
 from toolbus_common.provision import CONFIG
 from toolbus_common.settings import Settings
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
 from toolbus_common.spool import Spool
 
 ORIGIN = "origin"  # where the declaration came from, and which of its secrets were made here
-DEFAULT_SCOPE = "default"  # who pays when no customer is declared
 ATTEMPTS = 8
 FACT_SECONDS = 3.0
 
@@ -200,8 +200,7 @@ def hashed(secret: str) -> str:
 
 def scope_of(key: Key, declaration: Declaration) -> str:
     """Who pays for a key."""
-    team = declaration.teams.get(key.team)
-    return (team.customer if team else "") or DEFAULT_SCOPE
+    return lineage_of("", key, declaration).scope
 
 
 def me() -> str:

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolbus_common.declared import Customer, Declared, Key, Period, Server, Team
+from toolbus_common.declared import (
+    Customer,
+    Declared,
+    Group,
+    Key,
+    Level,
+    Period,
+    Rule,
+    Server,
+    Team,
+    User,
+    Webhook,
+)
 from toolbus_common.errors import ToolbusError
 from toolbus_ingress.jsonrpc import failure
 
@@ -37,14 +49,29 @@ def test_an_error_is_told_with_the_codes_it_has(cls: type[ToolbusError]) -> None
 
 @pytest.mark.parametrize(
     ("section", "model"),
-    [("servers", Server), ("keys", Key), ("teams", Team), ("customers", Customer)],
+    [
+        ("servers", Server),
+        ("keys", Key),
+        ("teams", Team),
+        ("users", User),
+        ("customers", Customer),
+        ("groups", Group),
+        ("rules", Rule),
+        ("webhooks", Webhook),
+    ],
 )
 def test_every_field_of_the_configuration_is_told(section: str, model: type[Declared]) -> None:
     row = re.search(rf"^\| `{section}` \|.*$", CONFIGURATION, re.MULTILINE)
     assert row
     kept_by_the_command = {"secret_hash", "revoked"}
-    for field in set(model.model_fields) - kept_by_the_command:
+    told_once = set(Level.model_fields) if issubclass(model, Level) else set()
+    for field in set(model.model_fields) - kept_by_the_command - told_once:
         assert f"`{field}" in row[0] or f"{field}" in row[0], field
+
+
+@pytest.mark.parametrize("field", Level.model_fields)
+def test_every_field_of_every_level_is_told(field: str) -> None:
+    assert re.search(rf"^\| `{field}` \|.*$", CONFIGURATION, re.MULTILINE)
 
 
 def test_every_period_is_told() -> None:

@@ -10,6 +10,7 @@ import redis.asyncio as redis
 from harness.engines import ValkeyServer
 from toolbus_common.declared import Budget, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LedgerDownError, RateExceededError
+from toolbus_common.lineage import NEVER, Bounds, Lineage
 from toolbus_policy.ledger import Claim, Ending, Ledger
 from toolbus_policy.rules import Admission, Limit, Principal
 
@@ -34,7 +35,8 @@ def admission(
     if team_usd is not None:
         budgets.append(Limit("team:ops", budget=Budget(usd=team_usd, per=Period.MONTH)))
     rates = (Limit("key:bot", rate=rate),) if rate else ()
-    principal = Principal("bot", "ops", "acme", (("*",),), tuple(budgets), rates)
+    lineage = Lineage("bot", (), Bounds((("*",),)), "acme", NEVER)
+    principal = Principal(lineage, "ops", "", tuple(budgets), rates)
     return Admission(principal, charge)
 
 

@@ -99,8 +99,6 @@ def test_an_unknown_section_is_told_with_the_nearest_name() -> None:
         'anonymous: {tools: ["*"]}',
         "keys: {a: {code_mode: true}}",
         'servers: {a: {url: "http://a.example", python: "x.py"}}',
-        "groups: {}",
-        "rules: []",
     ],
 )
 def test_a_thing_of_a_later_version_is_told_as_such(text: str) -> None:
@@ -230,3 +228,16 @@ def test_two_tools_of_one_alias_are_a_fault_with_its_line() -> None:
     line, said = only_fault(text)
     assert line == 4
     assert "a and b would both be called c; give one another alias" in said
+
+
+def test_a_group_nobody_declared_is_named() -> None:
+    text = "groups: {readers: {tools: ['*']}}\nkeys: {a: {groups: [reader]}}"
+    assert "did you mean 'readers'?" in only_fault(text)[1]
+
+
+def test_a_key_of_two_customers_is_a_fault() -> None:
+    text = (
+        "customers: {a: {}, b: {}}\nteams: {t: {customer: a}}\nusers: {u: {customer: b}}\n"
+        "keys: {k: {team: t, user: u}}"
+    )
+    assert "one must pay" in only_fault(text)[1]

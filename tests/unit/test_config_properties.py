@@ -12,6 +12,7 @@ from toolbus_common.declared import Declaration
 names = st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,12}", fullmatch=True)
 # YAML's writer and reader disagree on line breaks beyond ASCII (NEL, LS, PS) inside a plain key.
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=40)
+patterns = texts.filter(bool)
 periods = st.sampled_from(["hour", "day", "week", "month"])
 budgets = st.fixed_dictionaries({"usd": st.floats(0, 1e6), "per": periods})
 servers = st.one_of(
@@ -19,14 +20,14 @@ servers = st.one_of(
     st.fixed_dictionaries({"command": st.lists(names, min_size=1, max_size=3)}),
 )
 keys = st.fixed_dictionaries(
-    {}, optional={"tools": st.lists(texts, max_size=3), "budget": budgets, "expires": st.dates()}
+    {}, optional={"tools": st.lists(patterns, max_size=3), "budget": budgets, "expires": st.dates()}
 )
 files = st.fixed_dictionaries(
     {},
     optional={
         "servers": st.dictionaries(names, servers, max_size=4),
         "keys": st.dictionaries(names, keys, max_size=4),
-        "prices": st.dictionaries(texts, st.floats(0, 100), max_size=4),
+        "prices": st.dictionaries(patterns, st.floats(0, 100), max_size=4),
     },
 )
 anything = st.recursive(

@@ -51,8 +51,8 @@ def test_an_impossible_server_is_refused(fields: dict[str, object]) -> None:
 
 
 def test_a_budget_is_whole_micro_dollars() -> None:
-    assert Budget(usd=0.1, per=Period.DAY).micro == 100_000
-    assert Budget(usd=20, per=Period.MONTH).micro == 20_000_000
+    assert Budget(usd=0.1, per=Period.DAY).limit == 100_000
+    assert Budget(usd=20, per=Period.MONTH).limit == 20_000_000
 
 
 def test_a_key_lives_to_the_end_of_its_last_day_in_utc() -> None:

@@ -12,6 +12,7 @@ from harness.waiting import until
 from toolbus_common.bus import Change
 from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
 from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.lineage import Bounds
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eventstream import GONE, LEFT, Mailbox, Presence
@@ -54,15 +55,15 @@ class Edge:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        found = self.directory.now.key_for(PROOF, 0.0)
+        found = self.catalogue.holder(PROOF, ())
         assert found is not None
         session = self.sessions.begin(PROOF, "2025-11-25", {})
         return Visit(Caller(PROOF, *found, ""), {}, scope, send, session)
 
-    def tools(self, key: Key | None = None) -> list[str]:
-        found = self.directory.now.key_for(PROOF, 0.0)
+    def tools(self, bounds: Bounds | None = None) -> list[str]:
+        found = self.catalogue.holder(PROOF, ())
         assert found is not None
-        raw = self.catalogue.listed("tools/list", key or found[1], "", Era.LEGACY)
+        raw = self.catalogue.listed("tools/list", bounds or found[1], "", Era.LEGACY)
         return [tool["name"] for tool in json.loads(raw)["tools"]]
 
     def _change(self, name: str, value: str) -> None:
@@ -199,7 +200,7 @@ async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
 
 def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
     edge = Edge()
-    wide, narrow = Key(tools=("*",)), Key(tools=("s__one",))
+    wide, narrow = Bounds((("*",),)), Bounds((("s__one",),))
     assert edge.tools(wide) == ["s__one", "s__two"]
     assert edge.tools(narrow) == ["s__one"]
     assert edge.tools(wide) == ["s__one", "s__two"]

@@ -22,7 +22,8 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.local import endpoint_of
 from toolbus_common.contracts import Listing
 from toolbus_common.declared import Declaration, Key
-from toolbus_common.grants import full_name, granted
+from toolbus_common.grants import full_name
+from toolbus_common.lineage import Bounds, exposed, lineage_of
 from toolbus_common.naming import Names
 from toolbus_common.provision import CATALOGUE
 
@@ -45,7 +46,7 @@ def tools(
         declaration = (await desk.declared()).declaration
         listings = await _listings(desk, declaration)
         names = Names(listings, declaration.servers)
-        bounds = await _bounds(desk, as_key, declaration) if as_key else []
+        bounds = await _bounds(desk, as_key, declaration) if as_key else Bounds(())
         seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
         unseen = _unseen(listings, declaration, names) if everything else []
         return sorted(seen, key=lambda tool: str(tool["name"])), unseen
@@ -69,25 +70,22 @@ async def _listings(desk: Desk, declaration: Declaration) -> list[Listing]:
     return found
 
 
-async def _bounds(desk: Desk, name: str, declaration: Declaration) -> list[tuple[str, ...]]:
-    """The sets of patterns that must each grant a tool: the key's own, and its team's."""
+async def _bounds(desk: Desk, name: str, declaration: Declaration) -> Bounds:
+    """What a key may use, with everything above it."""
     key: Key | None = (await desk.own_keys()).get(name) or declaration.keys.get(name)
     if key is None:
         raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
     if key.revoked:
         raise CommandError(f"The key '{name}' is revoked: it sees nothing.")
-    team = declaration.teams.get(key.team)
-    return [key.tools, *([team.tools] if team is not None and team.tools is not None else [])]
+    return lineage_of(name, key, declaration, exposed(declaration)).bounds
 
 
-def _seen(
-    listing: Listing, bounds: list[tuple[str, ...]], names: Names
-) -> Iterator[dict[str, Any]]:
+def _seen(listing: Listing, bounds: Bounds, names: Names) -> Iterator[dict[str, Any]]:
     """The tools as agents see them. Grants are of the server's own names."""
     for tool in listing.tools:
         own = full_name(listing.server, tool.name)
         seen = names.shown("tools", listing.server, tool.name)
-        if seen and seen.full and all(granted(patterns, own) for patterns in bounds):
+        if seen and seen.full and bounds.cover(own):
             described = {"description": seen.description} if seen.description else {}
             yield {**tool.definition, "name": seen.full, **described}
 

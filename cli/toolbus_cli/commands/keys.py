@@ -151,7 +151,7 @@ def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
         "name": name,
         "state": state,
         "team": key.team,
-        "tools": list(key.tools),
+        "tools": list(key.tools or ()),
         "budget": f"{key.budget.usd:g}/{key.budget.per.value}" if key.budget else "",
         "rate": f"{key.rate.calls}/{key.rate.per.value}" if key.rate else "",
         "expires": key.expires.isoformat() if key.expires else "",

@@ -18,6 +18,7 @@ from toolbus_common.snapshot import hash_of, proof_of
 
 SHORTEST_SECRET = 24
 LARGEST_FILE = 4 * 1024 * 1024
+_MAY_BE_BARE = ("customers", "teams", "users", "keys", "groups")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -85,7 +86,7 @@ def _drop_empty(data: dict[str, Any]) -> None:
     for name, section in list(data.items()):
         if section is None and name in Declaration.model_fields:
             del data[name]
-        elif isinstance(section, dict) and name in ("customers", "teams", "keys"):
+        elif isinstance(section, dict) and name in _MAY_BE_BARE:
             section.update({key: {} for key, value in section.items() if value is None})
 
 

@@ -10,16 +10,29 @@ from toolbus_cli.config.document import Document, Fault, Place
 from toolbus_common.grants import SEPARATOR
 
 REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+# What each kind of level names, and the section that is declared in.
+_LINKS = {
+    "keys": {"team": "teams", "user": "users"},
+    "users": {"customer": "customers"},
+    "teams": {"customer": "customers"},
+    "customers": {},
+}
 _ALMOST = re.compile(r"\$\{[^}]*\}?")
 
 
 def faults(document: Document) -> Iterator[Fault]:
     """References that lead nowhere."""
     data = document.data
+    for section, links in _LINKS.items():
+        for name, thing in _section(data, section):
+            for field, target in links.items():
+                wanted = thing.get(field)
+                yield from _lost(document, (section, name, field), wanted, target)
+            groups = thing.get("groups")
+            for at, group in enumerate(groups if isinstance(groups, list) else ()):
+                yield from _lost(document, (section, name, "groups", at), group, "groups")
     for name, key in _section(data, "keys"):
-        yield from _lost(document, ("keys", name, "team"), key, "teams", "team")
-    for name, team in _section(data, "teams"):
-        yield from _lost(document, ("teams", name, "customer"), team, "customers", "customer")
+        yield from _two_payers(document, name, key)
     for place, text in _server_values(data):
         rest = REFERENCE.sub("", text)
         if _ALMOST.search(rest):
@@ -46,12 +59,23 @@ def _section(data: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
     return [(key, value) for key, value in section.items() if isinstance(value, dict)]
 
 
-def _lost(
-    document: Document, place: Place, thing: dict[str, Any], section: str, noun: str
-) -> Iterator[Fault]:
-    wanted = thing.get(noun)
+def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[Fault]:
+    """A key whose team and user belong to different customers: nobody knows who pays."""
+    payers = [
+        dict(_section(document.data, section)).get(str(key.get(field)), {}).get("customer")
+        for field, section in _LINKS["keys"].items()
+    ]
+    if all(payers) and payers[0] != payers[1]:
+        yield document.fault(
+            ("keys", name),
+            f"has a team of the customer '{payers[0]}' and a user of '{payers[1]}'; one must pay",
+        )
+
+
+def _lost(document: Document, place: Place, wanted: Any, section: str) -> Iterator[Fault]:
     if not isinstance(wanted, str) or not wanted:
         return
+    noun = section.removesuffix("s")
     declared = document.data.get(section)
     known = [str(name) for name in declared] if isinstance(declared, dict) else []
     if wanted in known:
@@ -62,15 +86,17 @@ def _lost(
 
 
 def _patterns(data: Any) -> Iterator[tuple[Place, str]]:
-    for section in ("keys", "teams"):
+    for section in (*_LINKS, "groups"):
         for name, thing in _section(data, section):
-            tools = thing.get("tools")
-            for at, pattern in enumerate(tools if isinstance(tools, list) else []):
-                if isinstance(pattern, str):
-                    yield (section, name, "tools", at), pattern
-    prices = data.get("prices") if isinstance(data, dict) else None
-    for pattern in prices if isinstance(prices, dict) else []:
-        yield ("prices", pattern), str(pattern)
+            for field in ("tools", "deny", "approve", "auto_execute"):
+                patterns = thing.get(field)
+                for at, pattern in enumerate(patterns if isinstance(patterns, list) else []):
+                    if isinstance(pattern, str):
+                        yield (section, name, field, at), pattern
+    for section in ("prices", "labels"):
+        priced = data.get(section) if isinstance(data, dict) else None
+        for pattern in priced if isinstance(priced, dict) else []:
+            yield (section, pattern), str(pattern)
 
 
 def _about(pattern: str, servers: list[str]) -> str:

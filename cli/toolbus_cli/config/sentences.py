@@ -14,13 +14,13 @@ LONGEST_SHOWN = 40
 _MEMBER = re.compile(r"<[^<>:]*: ('[^']*')>")  # <Period.DAY: 'day'>
 # What DESIGN promises for later: said plainly rather than called unknown.
 LATER = {
-    "anonymous", "code_mode", "groups", "guardrails", "hooks", "llm", "openapi", "python",
-    "rules",
+    "anonymous", "code_mode", "guardrails", "hooks", "llm", "openapi", "python",
 }  # fmt: skip
 _NAME_RULE = (
     "is no name: use at most 32 letters, digits, '-' and single '_', beginning with a letter "
     "or digit"
 )
+_PATTERN_RULE = "is no pattern: use 1 to 256 characters, such as docs__*"
 
 
 def sentence(error: ErrorDetails, model: type[BaseModel]) -> tuple[Place, str]:
@@ -28,7 +28,8 @@ def sentence(error: ErrorDetails, model: type[BaseModel]) -> tuple[Place, str]:
     place: Place = tuple(error["loc"])
     kind = error["type"]
     if place and place[-1] == "[key]":
-        return place[:-1], _NAME_RULE
+        is_pattern = kind in ("string_too_short", "string_too_long")
+        return place[:-1], _PATTERN_RULE if is_pattern else _NAME_RULE
     if kind == "extra_forbidden":
         return place, unknown_field(str(place[-1]), place[:-1], model)
     if kind == "missing":

@@ -22,9 +22,11 @@ def split_name(name: str) -> tuple[str, str]:
 
 def granted(patterns: Iterable[str], name: str) -> bool:
     """Whether any pattern (`*` and `?` as in file names) covers the full name. None covers none."""
-    return any(_compiled(pattern).match(name) is not None for pattern in patterns)
+    return _compiled(tuple(patterns)).match(name) is not None
 
 
 @lru_cache(maxsize=65_536)
-def _compiled(pattern: str) -> Pattern[str]:
-    return compile_pattern(translate(pattern))
+def _compiled(patterns: tuple[str, ...]) -> Pattern[str]:
+    if not patterns:
+        return compile_pattern(r"(?!)")
+    return compile_pattern("|".join(map(translate, patterns)))

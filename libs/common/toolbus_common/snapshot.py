@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 
 from pydantic import ValidationError
 
 from toolbus_common.bus import Change
-from toolbus_common.declared import Declaration, Key
+from toolbus_common.declared import Declaration, Key, Patterns
+from toolbus_common.lineage import Lineage, exposed, lineage_of
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ def hash_of(proof: str) -> str:
     return sha256(proof.encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """One consistent view. `version` grows with every change."""
 
@@ -35,9 +37,23 @@ class Snapshot:
     keys: dict[str, Key] = field(default_factory=dict)
     by_hash: dict[str, str] = field(default_factory=dict)  # secret_hash -> key name
     _by_proof: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    _lineages: dict[str, Lineage] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def exposed(self) -> tuple[Patterns, ...]:
+        """What servers let anybody use, as bounds."""
+        return exposed(self.declaration)
+
+    def lineage(self, name: str) -> Lineage:
+        """A known key with everything above it; worked out when first asked for."""
+        found = self._lineages.get(name)
+        if found is None:
+            found = lineage_of(name, self.keys[name], self.declaration, self.exposed)
+            self._lineages[name] = found
+        return found
 
     def key_for(self, proof: str, now: float) -> tuple[str, Key] | None:
-        """The live key a proof belongs to: not revoked, not expired."""
+        """The live key a proof belongs to: not revoked, and nothing above it has expired."""
         name = self._by_proof.get(proof)
         if name is None:
             name = self.by_hash.get(hash_of(proof))
@@ -46,7 +62,7 @@ class Snapshot:
             # Only proofs that fit are kept: no more entries than there are keys.
             self._by_proof[proof] = name
         key = self.keys[name]
-        return None if key.revoked or key.expired(now) else (name, key)
+        return None if key.revoked or now >= self.lineage(name).ends else (name, key)
 
 
 class Directory:

@@ -4,7 +4,8 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.declared import Key
+from toolbus_common.declared import Patterns
+from toolbus_common.lineage import Bounds
 from toolbus_ingress.eventstream import Send
 from toolbus_ingress.guard import Headers
 from toolbus_ingress.sessions import Session
@@ -12,12 +13,16 @@ from toolbus_ingress.sessions import Session
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever holds the key. `server` is set on an endpoint of one server."""
+    """Whoever holds the key. `server` is set on an endpoint of one server.
+
+    `bounds` are the key's within `narrower`, which is what the request itself asked for.
+    """
 
     proof: str
     name: str
-    key: Key
+    bounds: Bounds
     server: str
+    narrower: tuple[Patterns, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from time import time
 from typing import Any
 
 from toolbus_common.bus import bus_down
@@ -28,6 +27,7 @@ from toolbus_ingress.hub import Hub
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import SESSION, Local
+from toolbus_ingress.narrowing import narrower_of
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.sessions import Session, Sessions
 from toolbus_ingress.subjects import is_relayed
@@ -119,12 +119,13 @@ class Endpoint:
         if not self.room.bus.connected:
             raise bus_down()
         proof = proof_of(secret.strip().decode("latin-1"))
-        found = self.directory.now.key_for(proof, time())
+        narrower = narrower_of(headers)
+        found = self.catalogue.holder(proof, narrower)
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         if server and not self.catalogue.serves(server):
             raise refused("unknown_server", 404, "No such server.")
-        return Caller(proof, *found, server)
+        return Caller(proof, *found, server, narrower)
 
     async def read(self, receive: Receive) -> bytes:
         """The whole body, within its bounds of size and time. Raises `RefusedRequestError`."""

@@ -165,12 +165,12 @@ class Hub:
     def _admit(self, listener: Listener) -> bool:
         """Whether its key still opens anything; a stream never outlives its key."""
         caller = listener.visit.caller
-        found = self._catalogue.key_for(caller.proof)
+        found = self._catalogue.holder(caller.proof, caller.narrower)
         if found is None:
             listener.mail.close()
             return False
         listener.visit = replace(
-            listener.visit, caller=replace(caller, name=found[0], key=found[1])
+            listener.visit, caller=replace(caller, name=found[0], bounds=found[1])
         )
         return True
 
@@ -179,7 +179,7 @@ class Hub:
         if not isinstance(uri, str) or caller.server not in ("", server):
             return
         shown = uri if caller.server else self._catalogue.shelves.shown(server, uri)
-        if shown in listener.uris and self._catalogue.sees(caller.key, server, uri):
+        if shown in listener.uris and self._catalogue.sees(caller.bounds, server, uri):
             listener.tell(_UPDATED, {**params, "uri": shown})
 
     def _compare_soon(self) -> None:
@@ -204,13 +204,13 @@ class Hub:
 
     def _concerns(self, listener: Listener, server: str) -> bool:
         caller = listener.visit.caller
-        visible = self._catalogue.visible(caller.key, caller.server)
+        visible = self._catalogue.visible(caller.bounds, caller.server)
         return any(listing.server == server for listing in visible)
 
     def _lists(self, listener: Listener) -> dict[str, bytes]:
         caller, listed = listener.visit.caller, self._catalogue.listed
         return {
-            method: listed(method, caller.key, caller.server, listener.era)
+            method: listed(method, caller.bounds, caller.server, listener.era)
             for kind in listener.kinds
             for method in _LISTED[kind]
         }

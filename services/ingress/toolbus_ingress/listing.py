@@ -9,8 +9,9 @@ import msgspec
 
 from toolbus_common.bus import Change
 from toolbus_common.contracts import ROUTED_EXTENSIONS, Era, Listing, Offered
-from toolbus_common.declared import Key
-from toolbus_common.grants import full_name, granted
+from toolbus_common.declared import Patterns
+from toolbus_common.grants import full_name
+from toolbus_common.lineage import Bounds
 from toolbus_common.naming import NAMED, Names
 from toolbus_common.snapshot import Directory, Snapshot
 from toolbus_ingress.uris import Shelves
@@ -63,19 +64,24 @@ class Catalogue:
             self._listings[change.key] = Listing.decode(change.value)
         self._changed()
 
-    def listed(self, method: str, key: Key, server: str, era: Era) -> bytes:
+    def listed(self, method: str, bounds: Bounds, server: str, era: Era) -> bytes:
         """The result of a list method, for all servers (`server` empty) or for one."""
-        wanted = (*self._bounds(key), server, era, method)
+        wanted = (bounds, server, era, method)
         kept = self._kept.get(wanted)
         if kept is None:
             if len(self._kept) >= self.MOST_KEPT:
                 self._kept.clear()
-            kept = self._kept[wanted] = self._encoded(method, key, server, era)
+            kept = self._kept[wanted] = self._encoded(method, bounds, server, era)
         return kept
 
-    def key_for(self, proof: str) -> tuple[str, Key] | None:
-        """The live key behind a proof, as it is now."""
-        return self._directory.now.key_for(proof, time())
+    def holder(self, proof: str, narrower: tuple[Patterns, ...]) -> tuple[str, Bounds] | None:
+        """The live key behind a proof, and what it may use now within what was asked for."""
+        snapshot = self._directory.now
+        found = snapshot.key_for(proof, time())
+        if found is None:
+            return None
+        bounds = snapshot.lineage(found[0]).bounds
+        return found[0], bounds.narrowed(narrower) if narrower else bounds
 
     def serves(self, server: str) -> bool:
         """Whether a server of that name is declared."""
@@ -87,33 +93,32 @@ class Catalogue:
         found = (each.definition for each in listing.tools if each.name == tool) if listing else ()
         return next(iter(found), None)
 
-    def visible(self, key: Key, server: str) -> list[Listing]:
-        """The listings of which this key may see anything, in the order of their names."""
+    def visible(self, bounds: Bounds, server: str) -> list[Listing]:
+        """The listings of which anything is within bounds, in the order of their names."""
         return [
             listing
             for owner, listing in sorted(self._listings.items())
-            if self.serves(owner) and server in ("", owner) and self._sees_any(key, listing)
+            if self.serves(owner) and server in ("", owner) and self._sees_any(bounds, listing)
         ]
 
-    def sees(self, key: Key, server: str, name: str) -> bool:
-        """Whether the key's grants, and its team's, cover a name or URI of a server."""
-        wanted = full_name(server, name)
-        return all(granted(patterns, wanted) for patterns in self._bounds(key))
+    def sees(self, bounds: Bounds, server: str, name: str) -> bool:
+        """Whether a name or URI of a server is within bounds."""
+        return bounds.cover(full_name(server, name))
 
-    def owner_of(self, key: Key, server: str, uri: str) -> tuple[str, str] | None:
-        """The server of a URI as this key sees it, and the URI there; None when nobody has it."""
+    def owner_of(self, bounds: Bounds, server: str, uri: str) -> tuple[str, str] | None:
+        """The server of a URI within bounds, and the URI there; None when nobody has it."""
         if server:
             return server, uri
         for owner, known in self.shelves.owners(uri):
-            if self.serves(owner) and self.sees(key, owner, known):
+            if self.serves(owner) and self.sees(bounds, owner, known):
                 return owner, known
         return None
 
-    def _encoded(self, method: str, key: Key, server: str, era: Era) -> bytes:
+    def _encoded(self, method: str, bounds: Bounds, server: str, era: Era) -> bytes:
         kind, member = LISTS[method]
         shown = [
             self._shown(kind, owner, offered, era, bare=bool(server))
-            for owner, offered in self._offered(kind, key, server)
+            for owner, offered in self._offered(kind, bounds, server)
             if kind not in NAMED or self._called(kind, owner, offered, bare=bool(server))
         ]
         if kind in NAMED:  # resources keep their server's order, which may mean something
@@ -124,14 +129,12 @@ class Catalogue:
             result |= {"resultType": "complete", "ttlMs": TTL_MS, "cacheScope": "private"}
         return msgspec.json.encode(result)
 
-    def _offered(self, kind: str, key: Key, server: str) -> Iterator[tuple[str, Offered]]:
-        bounds = self._bounds(key)
+    def _offered(self, kind: str, bounds: Bounds, server: str) -> Iterator[tuple[str, Offered]]:
         for owner in sorted(self._listings):
             if not self.serves(owner) or server not in ("", owner):
                 continue
             for offered in getattr(self._listings[owner], kind):
-                name = full_name(owner, offered.name)
-                if all(granted(patterns, name) for patterns in bounds):
+                if bounds.cover(full_name(owner, offered.name)):
                     yield owner, offered
 
     def _shown(
@@ -165,13 +168,9 @@ class Catalogue:
             log.warning("name.refused", extra={**about, "reason": refused[kind, server, own]})
         self._told = set(refused)
 
-    def _bounds(self, key: Key) -> list[tuple[str, ...]]:
-        team = self._directory.now.declaration.teams.get(key.team)
-        return [key.tools] + ([team.tools] if team and team.tools is not None else [])
-
-    def _sees_any(self, key: Key, listing: Listing) -> bool:
+    def _sees_any(self, bounds: Bounds, listing: Listing) -> bool:
         return any(
-            self.sees(key, listing.server, offered.name)
+            self.sees(bounds, listing.server, offered.name)
             for kind, _ in LISTS.values()
             for offered in getattr(listing, kind)
         )

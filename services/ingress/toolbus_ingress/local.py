@@ -49,7 +49,7 @@ class Local:
             sentence = "Unknown cursor; list again from the beginning."
             return jsonrpc.error(200, jsonrpc.INVALID_PARAMS, sentence, request_id=request.id)
         caller = visit.caller
-        body = self._catalogue.listed(request.method, caller.key, caller.server, request.era)
+        body = self._catalogue.listed(request.method, caller.bounds, caller.server, request.era)
         return jsonrpc.result(request.id, body)
 
     def _modern(self, visit: Visit, request: Request) -> Response:
@@ -108,7 +108,7 @@ class Local:
             self._sessions.tell(visit.session, what, uri)
 
     def _visible(self, visit: Visit) -> list[Listing]:
-        return self._catalogue.visible(visit.caller.key, visit.caller.server)
+        return self._catalogue.visible(visit.caller.bounds, visit.caller.server)
 
 
 def _instructions(visit: Visit, listings: list[Listing]) -> str:

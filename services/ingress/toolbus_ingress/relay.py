@@ -114,6 +114,7 @@ class Relay:
             capabilities=_declared(meta) if modern else capabilities_of(visit.session),
             log_level=level if level in LEVELS and visit.takes_events else "",
             extra=self._extra(visit, request, subject),
+            narrower=visit.caller.narrower,
             arguments=subject.arguments,
         )
 

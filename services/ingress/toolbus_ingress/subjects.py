@@ -67,7 +67,7 @@ def _meant(name: str, caller: Caller, catalogue: Catalogue, method: str) -> tupl
 def _owner(uri: Any, caller: Caller, catalogue: Catalogue) -> tuple[str, str]:
     if not isinstance(uri, str) or not uri or len(uri) > LONGEST_URI:
         raise InvalidError(f"A uri (a string of at most {LONGEST_URI} characters) is needed.")
-    owner = catalogue.owner_of(caller.key, caller.server, uri)
+    owner = catalogue.owner_of(caller.bounds, caller.server, uri)
     if owner is None:
         raise UnknownToolError.named(uri[:512], "resources/read")
     return owner

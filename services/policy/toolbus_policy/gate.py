@@ -22,11 +22,12 @@ from toolbus_common.errors import (
     UnauthorizedError,
 )
 from toolbus_common.exchange import Reply
+from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
 from toolbus_common.trace import trace_id
 from toolbus_policy.ledger import Claim, Ledger
-from toolbus_policy.rules import DEFAULT_SCOPE, Admission, Judge
+from toolbus_policy.rules import Admission, Judge
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Gate:
             raise InvalidError("The call's deadline had passed before it was decided.")
         if self.room.facts.full:
             raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
-        return judge.decide(call.proof, call.server, call.method, call.tool, now)
+        return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
         if not admission.budgets and not admission.principal.rates:

@@ -221,7 +221,7 @@ def _packed(scope: str, epoch: str, claims: list[Claim]) -> tuple[list[str], lis
             int(claim.due * 1000),
             claim.admission.charge,
             [
-                (key_index(f"level:{limit.level}"), limit.budget.micro, limit.budget.per.value)
+                (key_index(f"level:{limit.level}"), limit.budget.limit, limit.budget.per.value)
                 for limit in claim.admission.budgets
                 if limit.budget is not None
             ],

@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager, suppress
 from toolbus_common.bus import Change
 from toolbus_common.contracts import CallRequested, Listing
 from toolbus_common.exchange import Exchange, Reply
+from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.provision import CATALOGUE, CONFIG, LEDGER
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_policy.epochs import BusEpochs
 from toolbus_policy.gate import Gate
 from toolbus_policy.ledger import Ledger
-from toolbus_policy.rules import DEFAULT_SCOPE, Judge
+from toolbus_policy.rules import Judge
 from toolbus_policy.settings import Settings
 from toolbus_policy.settlement import Settlement
 

@@ -1,14 +1,14 @@
 """Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolbus_common.contracts import TOOLS_CALL, Listing
-from toolbus_common.declared import MICRO, Budget, Key, Rate
+from toolbus_common.declared import MICRO, Budget, Patterns, Price, Rate
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.grants import full_name, granted
+from toolbus_common.lineage import Lineage
 from toolbus_common.snapshot import Snapshot
-
-DEFAULT_SCOPE = "default"  # who pays when no customer is declared
 
 # Methods whose subject must be listed. A resource need not be: templates make any number of them.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
@@ -31,14 +31,23 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A key with everything above it."""
+    """A key with everything above it, and the limits of all of them."""
 
-    key: str
+    lineage: Lineage
     team: str
-    scope: str
-    bounds: tuple[tuple[str, ...], ...]  # a tool must be granted by each of these
+    user: str
     budgets: tuple[Limit, ...]
     rates: tuple[Limit, ...]
+
+    @property
+    def key(self) -> str:
+        """The key's name."""
+        return self.lineage.key
+
+    @property
+    def scope(self) -> str:
+        """Who pays."""
+        return self.lineage.scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,37 +87,47 @@ class Judge:
         self._principals: dict[str, Principal] = {}
         self._admissions: dict[tuple[str, str, str, str], Admission | None] = {}
 
-    def decide(self, proof: str, server: str, method: str, tool: str, now: float) -> Admission:
+    def decide(
+        self,
+        proof: str,
+        server: str,
+        method: str,
+        tool: str,
+        now: float,
+        narrower: tuple[Patterns, ...] = (),
+    ) -> Admission:
         """Yes, or the error that says no. Only tools have a price.
+
+        `narrower` is what the request itself asked to be kept within.
 
         Raises:
             UnauthorizedError: the key is unknown, revoked or expired.
             UnknownToolError: no such tool, or it is not granted: the two are told alike.
 
         """
-        name, key = self._live(proof, now)
-        remembered = (name, server, method, tool)
+        key = self._live(proof, now)
+        remembered = (key, server, method, tool)
         try:
             admission = self._admissions[remembered]
         except KeyError:
-            admission = self._admit(self._principal(name, key), server, method, tool)
+            admission = self._admit(self._principal(key), server, method, tool)
             if len(self._admissions) < self.MOST_REMEMBERED:
                 self._admissions[remembered] = admission
-        if admission is None:
+        if admission is None or (narrower and not _within(narrower, full_name(server, tool))):
             named = tool if method.startswith("resources/") else full_name(server, tool)
             raise UnknownToolError.named(named, method)
         return admission
 
     def owner(self, proof: str, now: float) -> tuple[str, str]:
         """The key's name and who pays for it. Raises `UnauthorizedError`."""
-        name, key = self._live(proof, now)
-        return name, self._principal(name, key).scope
+        key = self._live(proof, now)
+        return key, self._principal(key).scope
 
-    def _live(self, proof: str, now: float) -> tuple[str, Key]:
+    def _live(self, proof: str, now: float) -> str:
         found = self._snapshot.key_for(proof, now)
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
-        return found
+        return found[0]
 
     def _admit(self, principal: Principal, server: str, method: str, tool: str) -> Admission | None:
         declared, name = self._snapshot.declaration, full_name(server, tool)
@@ -117,15 +136,19 @@ class Judge:
         known = self._known.get(method)
         if known is not None and name not in known:
             return None
-        if not all(granted(patterns, name) for patterns in principal.bounds):
+        if not principal.lineage.bounds.cover(name):
             return None
         return Admission(principal, price_of(name, declared.prices) if method == TOOLS_CALL else 0)
 
-    def _principal(self, name: str, key: Key) -> Principal:
+    def _principal(self, name: str) -> Principal:
         principal = self._principals.get(name)
         if principal is None:
-            principal = self._principals[name] = principal_of(name, key, self._snapshot)
+            principal = self._principals[name] = principal_of(name, self._snapshot)
         return principal
+
+
+def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
+    return all(granted(patterns, name) for patterns in narrower)
 
 
 def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
@@ -133,33 +156,23 @@ def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
     return view is not None and view.hidden
 
 
-def principal_of(name: str, key: Key, snapshot: Snapshot) -> Principal:
-    """The key with its team and customer: grants intersect, limits add up."""
-    declared = snapshot.declaration
-    team = declared.teams.get(key.team)
-    customer_name = team.customer if team else ""
-    customer = declared.customers.get(customer_name)
-    levels = [(f"key:{name}", key.budget, key.rate)]
-    if team is not None:
-        levels.append((f"team:{key.team}", team.budget, team.rate))
-    if customer is not None:
-        levels.append((f"customer:{customer_name}", customer.budget, customer.rate))
-    bounds = [key.tools]
-    if team is not None and team.tools is not None:
-        bounds.append(team.tools)
+def principal_of(name: str, snapshot: Snapshot) -> Principal:
+    """The key with everything above it: grants intersect, limits add up."""
+    lineage, key = snapshot.lineage(name), snapshot.keys[name]
+    levels = lineage.levels
     return Principal(
-        key=name,
+        lineage=lineage,
         team=key.team,
-        scope=customer_name or DEFAULT_SCOPE,
-        bounds=tuple(bounds),
-        budgets=tuple(Limit(level, budget=budget) for level, budget, _ in levels if budget),
-        rates=tuple(Limit(level, rate=rate) for level, _, rate in levels if rate),
+        user=key.user,
+        budgets=tuple(Limit(told, budget=b) for told, level in levels for b in level.all_budgets),
+        rates=tuple(Limit(told, rate=r) for told, level in levels for r in level.all_rates),
     )
 
 
-def price_of(name: str, prices: dict[str, float]) -> int:
+def price_of(name: str, prices: Mapping[str, float | Price]) -> int:
     """A tool's price in micro-dollars: its own entry, else the longest pattern that covers it."""
-    if name in prices:
-        return round(prices[name] * MICRO)
-    covering = [pattern for pattern in prices if granted((pattern,), name)]
-    return round(prices[max(covering, key=len)] * MICRO) if covering else 0
+    found = prices.get(name)
+    if found is None:
+        covering = [pattern for pattern in prices if granted((pattern,), name)]
+        found = prices[max(covering, key=len)] if covering else 0.0
+    return round((found.call if isinstance(found, Price) else found) * MICRO)

@@ -27,7 +27,8 @@ class CallRequested(Message):
     server knows it. `arguments` is raw JSON: the arguments of a tool or prompt, else the request's
     params without `_meta`. `capabilities` is what the client declared, raw JSON; `extra` holds the
     params beside these (`inputResponses`, `requestState`, `task`, foreign members of `_meta`) as
-    one raw JSON object, or is empty.
+    one raw JSON object, or is empty. `narrower` are patterns, each tuple of which must cover the
+    call beside what the key is granted.
 
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -51,6 +52,7 @@ class CallRequested(Message):
     capabilities: str = NOTHING
     log_level: str = ""
     extra: str = Field(default="", repr=False)
+    narrower: tuple[tuple[str, ...], ...] = ()
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

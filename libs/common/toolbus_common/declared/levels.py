@@ -1,0 +1,86 @@
+"""Who pays and who may: customers, teams, users, keys, and named groups of patterns."""
+
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from pydantic import Field
+
+from toolbus_common.declared.basics import Declared, Name, Patterns
+from toolbus_common.declared.money import Budget, Loop, Rate
+
+Content = Literal["full", "digest"]
+
+
+class Group(Declared):
+    """Patterns under a name, to be granted (`tools`) or denied (`deny`) wherever it is attached."""
+
+    tools: Patterns = ()
+    deny: Patterns = ()
+
+
+class Level(Declared):
+    """What every level can hold.
+
+    `tools` and the tools of `groups` together bound everything below; a level with neither adds
+    no bound. `deny` wins over every grant. Calls that `approve` covers wait for a person.
+    `content` says how much of a call's arguments is recorded: the strictest level's word counts.
+    """
+
+    tools: Patterns | None = None
+    groups: tuple[Name, ...] = ()
+    deny: Patterns = ()
+    approve: Patterns = ()
+    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = Field(default=(), max_length=16)
+    rate: Rate | None = None
+    rates: tuple[Rate, ...] = Field(default=(), max_length=16)
+    loop: Loop | None = None
+    environment: str = Field(default="", max_length=64)
+    expires: date | None = None
+    content: Content | None = None
+
+    def expired(self, now: float) -> bool:
+        """Whether the last day has ended, in UTC."""
+        return self.expires is not None and datetime.fromtimestamp(now, UTC).date() > self.expires
+
+    @property
+    def all_budgets(self) -> tuple[Budget, ...]:
+        """Every budget of this level."""
+        return (self.budget, *self.budgets) if self.budget else self.budgets
+
+    @property
+    def all_rates(self) -> tuple[Rate, ...]:
+        """Every rate of this level."""
+        return (self.rate, *self.rates) if self.rate else self.rates
+
+
+class Customer(Level):
+    """Who pays: the level above teams and users."""
+
+
+class Team(Level):
+    """A team of a customer."""
+
+    customer: str = ""
+
+
+class User(Level):
+    """A person, beside the teams: somebody's keys share the person's limits."""
+
+    customer: str = ""
+
+
+class Key(Level):
+    """A virtual key. Without `tools` or `groups` it opens nothing.
+
+    `rights` let its holder act for the operators: decide approvals. `auto_execute` covers the
+    tools an agent loop may run without asking its client; everything else is explicit.
+    `secret_hash` is SHA-256 of SHA-256 of the secret, in hex.
+    """
+
+    team: str = ""
+    user: str = ""
+    rights: tuple[Literal["approve"], ...] = ()
+    auto_execute: Patterns = ()
+    secret_hash: str = Field(default="", repr=False)
+    revoked: bool = False

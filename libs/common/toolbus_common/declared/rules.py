@@ -1,0 +1,39 @@
+"""Rules on calls, in Cedar, and who is told when a person is needed."""
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from toolbus_common.declared.basics import Declared
+
+
+class Rule(Declared):
+    """Cedar policies (`forbid … when {…};`) on calls that grants allow.
+
+    `effect` is what happens to a call that one of them forbids: it is refused, or it waits for a
+    person. With `shadow` it is only recorded what would have happened.
+    """
+
+    cedar: str = Field(min_length=1, max_length=65_536)
+    effect: Literal["deny", "approve"] = "deny"
+    shadow: bool = False
+    reason: str = Field(default="", max_length=512)
+
+
+class Webhook(Declared):
+    """Where facts of these kinds (`approval.asked`) are posted, signed with `secret`.
+
+    `secret` may be `${env:NAME}`, resolved by the room that posts.
+    """
+
+    url: str
+    secret: str = Field(min_length=1, repr=False)
+    events: tuple[str, ...] = ("approval.asked",)
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if not re.match(r"^https?://[^/\s]+", url):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return url

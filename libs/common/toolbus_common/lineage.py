@@ -1,0 +1,131 @@
+"""A key with everything above it: what it may use, until when, and who pays. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+
+from toolbus_common.declared import Content, Declaration, Key, Level, Patterns
+from toolbus_common.grants import SEPARATOR, granted
+
+DEFAULT_SCOPE = "default"  # who pays when no customer is declared
+NEVER = float("inf")
+NOTHING: Patterns = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What may be used: what every one of `grants` covers and `denials` does not."""
+
+    grants: tuple[Patterns, ...]
+    denials: Patterns = ()
+
+    def cover(self, name: str) -> bool:
+        """Whether a full name (`server__name` or `server__uri`) is within."""
+        return all(granted(patterns, name) for patterns in self.grants) and not (
+            self.denials and granted(self.denials, name)
+        )
+
+    def narrowed(self, narrower: Iterable[Patterns]) -> "Bounds":
+        """The same, within further grants: they can only take away."""
+        return replace(self, grants=(*self.grants, *narrower))
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """One key's levels, from the key up, each with its name as users see it (`team:support`).
+
+    `scope` is who pays; `ends` is the second since the epoch from which the key opens nothing.
+    """
+
+    key: str
+    levels: tuple[tuple[str, Level], ...]
+    bounds: Bounds
+    scope: str
+    ends: float
+
+    @property
+    def environment(self) -> str:
+        """The nearest level's environment; empty when none is declared."""
+        return next((level.environment for _, level in self.levels if level.environment), "")
+
+    @property
+    def content(self) -> Content:
+        """How much of a call is recorded: no more than the strictest level allows."""
+        said = {level.content for _, level in self.levels}
+        return "full" if "full" in said and "digest" not in said else "digest"
+
+    def covering(self, name: str) -> str:
+        """The first level that wants a person asked before this is called; empty when none."""
+        return next((told for told, level in self.levels if granted(level.approve, name)), "")
+
+
+def lineage_of(
+    name: str, key: Key, declared: Declaration, outer: tuple[Patterns, ...] = ()
+) -> Lineage:
+    """The key with its user, team and customer, within what `outer` covers.
+
+    What the key names but nobody declared opens nothing.
+    """
+    team, user = declared.teams.get(key.team), declared.users.get(key.user)
+    levels: list[tuple[str, Level]] = [(f"key:{name}", key)]
+    whole = (team is not None or not key.team) and (user is not None or not key.user)
+    if user is not None:
+        levels.append((f"user:{key.user}", user))
+    if team is not None:
+        levels.append((f"team:{key.team}", team))
+    payers = {above.customer for above in (team, user) if above and above.customer}
+    for payer in sorted(payers):
+        customer = declared.customers.get(payer)
+        whole = whole and customer is not None and len(payers) == 1
+        if customer is not None:
+            levels.append((f"customer:{payer}", customer))
+    return Lineage(
+        key=name,
+        levels=tuple(levels),
+        bounds=_bounds(levels, declared).narrowed(outer) if whole else Bounds((NOTHING,)),
+        scope=min(payers) if payers else DEFAULT_SCOPE,
+        ends=min(_end(level) for _, level in levels),
+    )
+
+
+def exposed(declared: Declaration) -> tuple[Patterns, ...]:
+    """What servers let anybody use, as one bound; none when they let everything be used."""
+    servers = declared.servers.items()
+    if all(server.expose == ("*",) for _, server in servers):
+        return ()
+    return (tuple(f"{name}{SEPARATOR}{own}" for name, server in servers for own in server.expose),)
+
+
+def _bounds(levels: list[tuple[str, Level]], declared: Declaration) -> Bounds:
+    grants = [_granted_by(level, declared) for _, level in levels]
+    denials = [
+        pattern
+        for _, level in levels
+        for patterns in (level.deny, *_of_groups(level, declared, "deny"))
+        for pattern in patterns
+    ]
+    return Bounds(tuple(each for each in grants if each is not None), tuple(denials))
+
+
+def _granted_by(level: Level, declared: Declaration) -> Patterns | None:
+    """The union of a level's own patterns and its groups'; None when it sets no bound."""
+    if level.tools is None and not level.groups:
+        return NOTHING if isinstance(level, Key) else None
+    own = level.tools or NOTHING
+    return own + tuple(
+        pattern for patterns in _of_groups(level, declared, "tools") for pattern in patterns
+    )
+
+
+def _of_groups(level: Level, declared: Declaration, field: str) -> Iterable[Patterns]:
+    for name in level.groups:
+        group = declared.groups.get(name)
+        if group is not None:
+            yield getattr(group, field)
+
+
+def _end(level: Level) -> float:
+    if level.expires is None:
+        return NEVER
+    after = level.expires + timedelta(days=1)
+    return datetime.combine(after, time.min, UTC).timestamp()
