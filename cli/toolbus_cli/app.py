@@ -77,6 +77,7 @@ def _add_groups() -> None:
     _add(
         about_keys, keys.create,
         "toolbus keys create bot --tools 'docs__*' --budget 20/day --rate 600/minute",
+        "toolbus keys create ci --group readers --deny '*__delete_*' --budget 500calls/hour",
     )  # fmt: skip
     _add(about_keys, keys.list_keys, "toolbus keys list", name="list")
     _add(about_keys, keys.revoke, "toolbus keys revoke bot")

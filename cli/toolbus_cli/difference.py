@@ -52,7 +52,7 @@ def _change(section: str, name: str, old: Any, new: Any) -> Change | None:
 
 
 def _said(field: str, old: Any, new: Any) -> str:
-    if field == "secret_hash":
+    if field in ("secret_hash", "secret"):
         return "secret changed"
     if field in ("headers", "env"):
         return f"{field} changed"  # they may hold credentials

@@ -239,3 +239,17 @@ def test_a_killed_room_is_started_again(fresh: Up) -> None:
 def test_a_command_without_an_installation_says_what_to_do(fresh: Up) -> None:
     assert "start one with 'toolbus up'" in fresh.refused("status")
     assert "There is no room 'nix'" in fresh.refused("run", "nix")
+
+
+def test_a_key_may_be_bounded_in_every_way_a_declared_one_can(demo: Up) -> None:
+    made = demo.json(
+        "keys", "create", "eve", "--tools", "*", "--deny", "notes__*",
+        "--budget", "2/day", "--budget", "1calls/hour", "--rate", "600/minute",
+        "--right", "approve",
+    )  # fmt: skip
+    shown = next(row for row in demo.json("keys", "list") if row["name"] == "eve")
+    assert shown["budget"] == "2/day, 1calls/hour"
+    tools = {tool["name"] for tool in demo.json("tools", "--as", "eve")}
+    assert {name.partition("__")[0] for name in tools} == {"clock"}
+    assert "shows them" in demo.refused("keys", "create", "kim", "--group", "nobody")
+    assert made["secret"].startswith("tbk_eve_")

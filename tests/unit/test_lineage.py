@@ -134,3 +134,8 @@ def test_narrowing_only_takes_away(
     narrow = wide.narrowed(narrower)
     for name in SOME_NAMES:
         assert wide.cover(name) or not narrow.cover(name)
+
+
+def test_a_group_that_only_denies_bounds_nothing() -> None:
+    sections = {"groups": {"g": {"deny": ["git__push"]}}, "teams": {"t": {"groups": ["g"]}}}
+    assert "docs__search" in usable(lineage({"tools": ["*"], "team": "t"}, **sections))

@@ -112,11 +112,14 @@ def _presentable(told: Any) -> Any:
     shown = {field: value for field, value in told.items() if field != "secret_hash"}
     for field in ("headers", "env"):
         if field in shown:
-            shown[field] = {
-                each: value if str(value).startswith("${env:") else HIDDEN
-                for each, value in shown[field].items()
-            }
+            shown[field] = {each: _struck(value) for each, value in shown[field].items()}
+    if "secret" in shown:
+        shown["secret"] = _struck(shown["secret"])
     return shown
+
+
+def _struck(value: Any) -> Any:
+    return value if str(value).startswith("${env:") else HIDDEN
 
 
 def take_over(

@@ -1,5 +1,6 @@
 """Commands about keys: made, listed, revoked, given a new secret."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from time import time
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.desk import Desk, hashed, new_secret
 from toolbus_cli.errors import CommandError
-from toolbus_common.declared import Budget, Key, Name, Rate
+from toolbus_common.declared import Budget, Declaration, Key, Name, Rate
 
 NAMES: TypeAdapter[str] = TypeAdapter(Name)
 ONCE = "shown once, only its hash is stored"
@@ -30,18 +31,45 @@ def create(  # noqa: PLR0913
     tools: Annotated[
         list[str] | None, typer.Option("--tools", help="A pattern such as 'docs__*'; repeatable.")
     ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="A declared group of patterns; repeatable.")
+    ] = None,
+    deny: Annotated[
+        list[str] | None, typer.Option(help="A pattern that wins over every grant; repeatable.")
+    ] = None,
     team: Annotated[str, typer.Option(help="A declared team.")] = "",
-    budget: Annotated[str, typer.Option(help="Dollars per period, such as 20/day.")] = "",
-    rate: Annotated[str, typer.Option(help="Calls per period, such as 600/minute.")] = "",
+    user: Annotated[str, typer.Option(help="A declared user, whose limits it shares.")] = "",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Dollars or calls per period, such as 20/day or 500calls/hour."),
+    ] = None,
+    rate: Annotated[
+        list[str] | None, typer.Option(help="Calls per period, such as 600/minute.")
+    ] = None,
     expires: Annotated[str, typer.Option(help="Its last day, such as 2027-01-31 (UTC).")] = "",
+    right: Annotated[
+        list[str] | None, typer.Option(help="What it may do for operators: approve.")
+    ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. Its secret is shown once. Without --tools it may use nothing."""
+    """Make a key. Its secret is shown once. Without --tools or --group it may use nothing.
+
+    Examples:
+      toolbus keys create bot --tools 'docs__*' --budget 20/day --budget 500calls/hour
+      toolbus keys create ci --group readers --deny '*__delete_*' --team platform
+
+    """
     secret = new_secret(_checked_name(name))
-    fields: dict[str, Any] = {"tools": tools or (), "team": team, "secret_hash": hashed(secret)}
-    fields |= {"budget": _budget(budget), "rate": _rate(rate), "expires": expires or None}
-    key = _made(fields)
+    key = _made(
+        {
+            "tools": tools or (), "groups": group or (), "deny": deny or (),
+            "team": team, "user": user, "rights": right or (), "expires": expires or None,
+            "budgets": [_budget(each) for each in budget or ()],
+            "rates": [_rate(each) for each in rate or ()],
+            "secret_hash": hashed(secret),
+        }
+    )  # fmt: skip
 
     async def work(desk: Desk) -> None:
         own, declared = await desk.own_keys(), (await desk.declared()).declaration
@@ -51,8 +79,7 @@ def create(  # noqa: PLR0913
                 f"There is a key '{name}' already; 'toolbus keys rotate {name}' gives it a new "
                 "secret."
             )
-        if team and team not in declared.teams:
-            raise CommandError(f"No team '{team}' is declared; 'toolbus get teams' shows them.")
+        _check_links(key, declared)
         await desk.put_key(name, key)
         await desk.record_created(name, key)
 
@@ -128,6 +155,18 @@ def rotate(
     _show_secret(name, secret, as_json=as_json)
 
 
+def _check_links(key: Key, declared: Declaration) -> None:
+    """Everything a key names must be declared: it would open nothing otherwise."""
+    links: list[tuple[str, str, Collection[str]]] = [
+        ("team", key.team, declared.teams),
+        ("user", key.user, declared.users),
+    ]
+    links += [("group", name, declared.groups) for name in key.groups]
+    for noun, name, known in links:
+        if name and name not in known:
+            raise CommandError(f"No {noun} '{name}' is declared; 'toolbus get {noun}s' shows them.")
+
+
 async def _known(desk: Desk, name: str) -> Key:
     own, declared = await desk.own_keys(), (await desk.declared()).declaration.keys
     key = own.get(name) or declared.get(name)
@@ -152,8 +191,8 @@ def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
         "state": state,
         "team": key.team,
         "tools": list(key.tools or ()),
-        "budget": f"{key.budget.usd:g}/{key.budget.per.value}" if key.budget else "",
-        "rate": f"{key.rate.calls}/{key.rate.per.value}" if key.rate else "",
+        "budget": ", ".join(map(_shown_budget, key.all_budgets)),
+        "rate": ", ".join(f"{rate.calls}/{rate.per.value}" for rate in key.all_rates),
         "expires": key.expires.isoformat() if key.expires else "",
         "from": "command" if own else "declaration",
     }
@@ -180,21 +219,25 @@ def _made(fields: dict[str, Any]) -> Key:
     return key
 
 
-def _budget(text: str) -> Budget | None:
-    if not text:
-        return None
-    dollars, _, period = text.partition("/")
+def _budget(text: str) -> Budget:
+    amount, _, period = text.partition("/")
+    calls = amount.removesuffix("calls")
+    limit = {"usd": amount} if calls == amount else {"calls": calls.strip()}
     try:
-        return Budget.model_validate({"usd": dollars, "per": period})
+        return Budget.model_validate({**limit, "per": period})
     except ValidationError as error:
         raise CommandError(
-            f"--budget '{text}' must be dollars per hour, day, week or month, such as 20/day."
+            f"--budget '{text}' must be dollars or calls per hour, day, week or month, such as "
+            "20/day or 500calls/hour."
         ) from error
 
 
-def _rate(text: str) -> Rate | None:
-    if not text:
-        return None
+def _shown_budget(budget: Budget) -> str:
+    limit = f"{budget.calls}calls" if budget.usd is None else f"{budget.usd:g}"
+    return f"{limit}/{budget.per.value}"
+
+
+def _rate(text: str) -> Rate:
     calls, _, period = text.partition("/")
     try:
         return Rate.model_validate({"calls": calls, "per": period})

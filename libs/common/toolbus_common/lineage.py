@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 
-from toolbus_common.declared import Content, Declaration, Key, Level, Patterns
+from toolbus_common.declared import Content, Declaration, Group, Key, Level, Patterns
 from toolbus_common.grants import SEPARATOR, granted
 
 DEFAULT_SCOPE = "default"  # who pays when no customer is declared
 NEVER = float("inf")
 NOTHING: Patterns = ()
+_UNKNOWN = Group(tools=NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _bounds(levels: list[tuple[str, Level]], declared: Declaration) -> Bounds:
     denials = [
         pattern
         for _, level in levels
-        for patterns in (level.deny, *_of_groups(level, declared, "deny"))
+        for patterns in (level.deny, *(group.deny for group in _groups(level, declared)))
         for pattern in patterns
     ]
     return Bounds(tuple(each for each in grants if each is not None), tuple(denials))
@@ -109,19 +110,16 @@ def _bounds(levels: list[tuple[str, Level]], declared: Declaration) -> Bounds:
 
 def _granted_by(level: Level, declared: Declaration) -> Patterns | None:
     """The union of a level's own patterns and its groups'; None when it sets no bound."""
-    if level.tools is None and not level.groups:
-        return NOTHING if isinstance(level, Key) else None
-    own = level.tools or NOTHING
-    return own + tuple(
-        pattern for patterns in _of_groups(level, declared, "tools") for pattern in patterns
-    )
+    granting = [level.tools, *(group.tools for group in _groups(level, declared))]
+    told = [patterns for patterns in granting if patterns is not None]
+    if not told and not isinstance(level, Key):
+        return None
+    return tuple(pattern for patterns in told for pattern in patterns)
 
 
-def _of_groups(level: Level, declared: Declaration, field: str) -> Iterable[Patterns]:
-    for name in level.groups:
-        group = declared.groups.get(name)
-        if group is not None:
-            yield getattr(group, field)
+def _groups(level: Level, declared: Declaration) -> list[Group]:
+    """A level's groups; one that is not declared grants nothing."""
+    return [declared.groups.get(name, _UNKNOWN) for name in level.groups]
 
 
 def _end(level: Level) -> float:

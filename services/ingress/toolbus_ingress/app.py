@@ -11,6 +11,7 @@ from toolbus_common.room import Room
 from toolbus_ingress import jsonrpc
 from toolbus_ingress.endpoint import Endpoint, Receive
 from toolbus_ingress.eventstream import Send
+from toolbus_ingress.explicit import PATHS, Explicit
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.oldsse import OldTransport
 
@@ -21,7 +22,9 @@ _OLD_STREAM = re.compile(r"/sse(?:/([^/]+))?")
 _OLD_POST = re.compile(r"/sse(?:/([^/]+))?/messages")
 _HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
 _NOT_FOUND = jsonrpc.error(
-    404, jsonrpc.INVALID_REQUEST, "Nothing is served here; try /mcp or /mcp/<server>."
+    404,
+    jsonrpc.INVALID_REQUEST,
+    "Nothing is served here; try /mcp or /mcp/<server>.",
 )
 
 
@@ -31,6 +34,7 @@ class App:
     def __init__(self, endpoint: Endpoint, rooms: Callable[[], list[Room]]) -> None:
         self._endpoint = endpoint
         self._old = OldTransport(endpoint)
+        self._explicit = Explicit(endpoint)
         self._rooms = rooms
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -54,6 +58,8 @@ class App:
         if path in _HEALTH:
             status, content_type, body = health.answer(path, self._rooms())
             return Response(status, body, ((b"content-type", content_type.encode()),))
+        if path in PATHS:
+            return await self._explicit.answer(scope, receive, send)
         match = _SERVER_PATH.fullmatch(path)
         if match is not None:
             return await self._endpoint.answer(scope, match[1], receive, send)

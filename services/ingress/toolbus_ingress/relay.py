@@ -79,6 +79,14 @@ class Relay:
         CALL_SECONDS.observe(perf_counter() - began)
         return answer
 
+    async def run(self, visit: Visit, request: Request, call_id: str) -> bytes:
+        """The result of a call whose caller can be asked nothing. Raises `ToolbusError`."""
+        subject = subject_of(request, visit.caller, self._catalogue, self._seal)
+        ending = await self._room.calls.ask(self._call(visit, request, subject, call_id))
+        if isinstance(ending, Asked | Begun):
+            raise InvalidError("This tool asks its caller something; call it over MCP.")
+        return ending.body
+
     async def subscribe(self, visit: Visit, request: Request, uri: str) -> None:
         """Have the server watch a resource. Raises `ToolbusError`."""
         asked = Request(b"", "resources/subscribe", {"uri": uri}, request.era)

@@ -12,9 +12,12 @@ Content = Literal["full", "digest"]
 
 
 class Group(Declared):
-    """Patterns under a name, to be granted (`tools`) or denied (`deny`) wherever it is attached."""
+    """Patterns under a name, to be granted (`tools`) or denied (`deny`) wherever it is attached.
 
-    tools: Patterns = ()
+    A group without `tools` only denies: it bounds nothing.
+    """
+
+    tools: Patterns | None = None
     deny: Patterns = ()
 
 
