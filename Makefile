@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench conformance matrix
+.PHONY: install up test check bench bench-governance conformance matrix
 
 install: $(INSTALLED)
 
@@ -35,6 +35,10 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/run.py $(ARGS)
+
+# Revocation to refusal over three replicas, and ten thousand keys over 500 tools.
+bench-governance: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/governance.py $(ARGS)
 
 # The public conformance suite; LEG=passthrough SCENARIO=tools-list narrows it.
 conformance: $(INSTALLED)

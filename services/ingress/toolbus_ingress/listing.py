@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from time import time
 from typing import Any
 
@@ -32,12 +33,14 @@ LISTS = {
 class Catalogue:
     """Everything every server offers, and each key's view of it as ready JSON."""
 
-    MOST_KEPT = 8_000
+    MOST_KEPT_BYTES = 64 << 20
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._kept: dict[tuple[Any, ...], bytes] = {}
+        self._kept_bytes = 0
+        self._encodings: dict[tuple[Any, ...], tuple[str, msgspec.Raw] | None] = {}
         self._names: Names | None = Names()
         self._told: set[tuple[str, str, str]] = set()
         self.shelves = Shelves()
@@ -69,9 +72,10 @@ class Catalogue:
         wanted = (bounds, server, era, method)
         kept = self._kept.get(wanted)
         if kept is None:
-            if len(self._kept) >= self.MOST_KEPT:
-                self._kept.clear()
+            if self._kept_bytes >= self.MOST_KEPT_BYTES:
+                self._forget_views()
             kept = self._kept[wanted] = self._encoded(method, bounds, server, era)
+            self._kept_bytes += len(kept)
         return kept
 
     def holder(self, proof: str, narrower: tuple[Patterns, ...]) -> tuple[str, Bounds] | None:
@@ -117,13 +121,13 @@ class Catalogue:
     def _encoded(self, method: str, bounds: Bounds, server: str, era: Era) -> bytes:
         kind, member = LISTS[method]
         shown = [
-            self._shown(kind, owner, offered, era, bare=bool(server))
+            ready
             for owner, offered in self._offered(kind, bounds, server)
-            if kind not in NAMED or self._called(kind, owner, offered, bare=bool(server))
+            if (ready := self._ready(kind, owner, offered, era, bare=bool(server))) is not None
         ]
         if kind in NAMED:  # resources keep their server's order, which may mean something
-            shown.sort(key=lambda each: str(each["name"]))
-        result: dict[str, Any] = {member: shown}
+            shown.sort(key=itemgetter(0))
+        result: dict[str, Any] = {member: [raw for _, raw in shown]}
         if era is Era.MODERN:
             # Each key has its own view, so no cache may share it.
             result |= {"resultType": "complete", "ttlMs": TTL_MS, "cacheScope": "private"}
@@ -136,6 +140,19 @@ class Catalogue:
             for offered in getattr(self._listings[owner], kind):
                 if bounds.cover(full_name(owner, offered.name)):
                     yield owner, offered
+
+    def _ready(
+        self, kind: str, owner: str, offered: Offered, era: Era, *, bare: bool
+    ) -> tuple[str, msgspec.Raw] | None:
+        """A definition's name and JSON, encoded once for all who see it; None if nobody does."""
+        wanted = (kind, owner, offered.name, era, bare)
+        if wanted not in self._encodings:
+            ready = None
+            if kind not in NAMED or self._called(kind, owner, offered, bare=bare):
+                shown = self._shown(kind, owner, offered, era, bare=bare)
+                ready = str(shown.get("name", "")), msgspec.Raw(msgspec.json.encode(shown))
+            self._encodings[wanted] = ready
+        return self._encodings[wanted]
 
     def _shown(
         self, kind: str, owner: str, offered: Offered, era: Era, *, bare: bool
@@ -175,15 +192,21 @@ class Catalogue:
             for offered in getattr(listing, kind)
         )
 
-    def _changed(self) -> None:
+    def _forget_views(self) -> None:
         self._kept.clear()
+        self._kept_bytes = 0
+
+    def _changed(self) -> None:
+        self._forget_views()
+        self._encodings.clear()
         self._names = None
         self.shelves = Shelves(self._listings.values())
         for callback in self.on_change:
             callback()
 
     def _declared_anew(self, _snapshot: Snapshot) -> None:
-        self._kept.clear()
+        self._forget_views()
+        self._encodings.clear()
         self._names = None
         for callback in self.on_change:
             callback()
