@@ -1,0 +1,163 @@
+"""What a model reads before it writes a program: names, stubs, files, manuals, and search."""
+
+import ast
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_codemode.files import read, stub, tree
+from toolbus_codemode.finding import Index
+from toolbus_codemode.identifiers import distinct, identifier
+from toolbus_codemode.manual import example, manual
+from toolbus_codemode.shelf import Shelf
+from toolbus_codemode.stubs import parameters, signature, type_of
+from toolbus_common.contracts import Listing, Offered, ServerState
+from toolbus_common.errors import InvalidError
+from toolbus_common.lineage import Bounds
+
+EVERYTHING = Bounds((("*",),))
+ISSUE = {
+    "type": "object",
+    "properties": {
+        "labels": {"type": "array", "items": {"type": "string"}},
+        "title": {"type": "string", "description": "What it is about."},
+        "state": {"enum": ["open", "closed"], "default": "open"},
+        "author": {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]},
+    },
+    "required": ["title"],
+}
+
+
+def listing(server: str, **tools: Any) -> Listing:
+    offered = tuple(
+        Offered(name=name, definition={"name": name, **definition})
+        for name, definition in tools.items()
+    )
+    return Listing(server=server, state=ServerState.READY, tools=offered)
+
+
+def shelf(bounds: Bounds = EVERYTHING) -> Shelf:
+    issue = {"description": "Create an issue. It is public.", "inputSchema": ISSUE}
+    listed = {"description": "List the issues of a repository.", "inputSchema": {"type": "object"}}
+    mail = {"description": "Send an e-mail to a person."}
+    return Shelf(
+        [
+            listing("git-hub", create_issue=issue, list_issues=listed),
+            listing("mail", send=mail),
+        ],
+        bounds,
+    )
+
+
+@given(st.text(max_size=20))
+def test_every_name_becomes_an_identifier(name: str) -> None:
+    assert identifier(name).isidentifier()
+
+
+@given(st.lists(st.text("ab-_.", min_size=1, max_size=4), unique=True))
+def test_no_two_names_share_an_identifier(names: list[str]) -> None:
+    made = distinct(names)
+    assert sorted(made.values()) == sorted(names)
+    assert all(each.isidentifier() for each in made)
+
+
+def test_a_signature_has_the_required_first() -> None:
+    assert signature("create_issue", ISSUE) == (
+        'create_issue(title: str, labels: list[str] = None, state: "open" | "closed" = "open", '
+        "author: {id: int} = None)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"type": "string"}, "str"),
+        ({"type": ["string", "null"]}, "str | None"),
+        ({"anyOf": [{"type": "integer"}, {"type": "array"}]}, "int | list"),
+        ({"const": 5}, "5"),
+        ({"type": "object", "additionalProperties": {"type": "number"}}, "dict[str, float]"),
+        ({"$ref": "#/x"}, "Any"),
+        (None, "Any"),
+        ({"enum": list(range(20))}, "0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | …"),
+    ],
+)
+def test_a_schema_reads_as_a_type(schema: Any, told: str) -> None:
+    assert type_of(schema) == told
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text(max_size=5) | st.integers(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["type", "properties", "required", "items", "enum", "anyOf", "default", "a"]
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_no_schema_makes_a_stub_fail(schema: Any) -> None:
+    assert all(isinstance(each, str) for each in parameters(schema))
+
+
+def test_the_tree_names_a_file_for_each_server_and_for_each_tool() -> None:
+    assert tree(shelf()) == "git_hub.pyi  # 2 tools\nmail.pyi  # 1 tool"
+    assert tree(shelf(), "git_hub") == "git_hub/create_issue.pyi\ngit_hub/list_issues.pyi"
+    assert tree(shelf(Bounds(()).narrowed([()]))) == "(no tools)"
+
+
+def test_a_tool_outside_the_callers_bounds_stands_nowhere() -> None:
+    bounded = shelf(Bounds((("git-hub__list_issues",),)))
+    assert "create_issue" not in read(bounded, "git_hub.pyi")
+    assert tree(bounded) == "git_hub.pyi  # 1 tool"
+    with pytest.raises(InvalidError):
+        read(bounded, "mail.pyi")
+
+
+def test_a_file_is_read_by_lines() -> None:
+    lines = read(shelf(), "servers/git_hub.pyi").splitlines()
+    assert lines[0] == "# call as git_hub.<function>(…)"
+    assert lines[1].startswith("create_issue(title: str")
+    assert lines[2] == "list_issues()  # List the issues of a repository"
+    assert read(shelf(), "git_hub.pyi", 3, 3) == lines[2]
+    assert read(shelf(), "git_hub.pyi", 1, 1).endswith("# … 2 more lines; read on from 2")
+    assert "create_issue" in read(shelf(), "git_hub/create_issue.pyi")
+
+
+def test_a_file_that_is_not_there_is_told_with_what_is() -> None:
+    with pytest.raises(InvalidError, match="the servers are git_hub, mail"):
+        read(shelf(), "github.pyi")
+    with pytest.raises(InvalidError, match=r"git_hub\.create_issue"):
+        read(shelf(), "git_hub/create_isue.pyi")
+    with pytest.raises(InvalidError, match="lines 1 to 3"):
+        read(shelf(), "git_hub.pyi", 9)
+
+
+def test_a_manual_tells_everything_and_shows_a_call() -> None:
+    tool = shelf().tool("git_hub", "create_issue")
+    assert tool is not None
+    told = manual(tool)
+    assert "It is public." in told
+    assert "- title: str: What it is about." in told
+    assert 'result = git_hub.create_issue(title="…")' in told
+    ast.parse(example(tool))
+
+
+def test_search_finds_by_name_description_and_parameters() -> None:
+    index = Index(shelf().tools())
+    assert index.best("create issues", 5)[0].path == "git_hub.create_issue"
+    assert [tool.path for tool in index.best("send an email to people", 1)] == ["mail.send"]
+    assert index.best("zebra", 5) == []
+    assert index.best("", 5) == []
+
+
+def test_a_stub_is_one_line() -> None:
+    for tool in shelf().tools():
+        assert "\n" not in stub(tool, qualified=True)
