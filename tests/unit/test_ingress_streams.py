@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import time
 from typing import Any, cast
 
 import pytest
@@ -17,7 +18,7 @@ from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eventstream import GONE, LEFT, Mailbox, Presence
 from toolbus_ingress.hub import Hub
-from toolbus_ingress.listing import Catalogue
+from toolbus_ingress.listing import TTL_MS, Catalogue
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.seal import KEY_BYTES, Seal
 from toolbus_ingress.sessions import Sessions
@@ -46,10 +47,19 @@ class Edge:
         made = Key(tools=tools, secret_hash=hash_of(PROOF), revoked=revoked)
         self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
 
-    def offer(self, *tools: str) -> None:
+    def offer(self, *tools: str, **more: Any) -> None:
         offered = tuple(Offered(name=name, definition={"name": name}) for name in tools)
-        listing = Listing(server="s", state=ServerState.READY, tools=offered)
+        listing = Listing(server="s", state=ServerState.READY, tools=offered, **more)
         self.catalogue.hear(Change("s", listing.encode(), 1))
+
+    def kept(self) -> int:
+        """How long a stateless client is told to keep its tools."""
+        found = self.catalogue.holder(PROOF, ())
+        assert found is not None
+        told = json.loads(self.catalogue.told("tools/list", found[1], "", Era.MODERN))
+        assert told["cacheScope"] == "private"
+        assert {tool["name"] for tool in told["tools"]} >= {"s__one"}
+        return int(told["ttlMs"])
 
     def visit(self, sent: list[dict[str, Any]], scope: dict[str, Any]) -> Visit:
         async def send(message: dict[str, Any]) -> None:
@@ -196,6 +206,31 @@ async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
         await stream.hears('data: {"id":2}')
         edge.hub.close()
     assert not edge.hub.bring(stream.visit.session.sid, b'{"id":3}')
+
+
+def test_a_list_may_be_kept_no_longer_than_its_servers_say() -> None:
+    edge = Edge()
+    assert edge.kept() == TTL_MS
+    edge.offer("one", ttl_ms=1500, listed_at=time() - 1.0)
+    assert 0 < edge.kept() <= 500
+    edge.offer("one", ttl_ms=1500, listed_at=time() - 2.0)
+    assert edge.kept() == 0
+    edge.offer("one", ttl_ms=0)
+    assert edge.kept() == 0
+    edge.offer("one", ttl_ms=3_600_000, listed_at=time())
+    assert edge.kept() == TTL_MS
+
+
+def test_a_list_listed_anew_with_nothing_new_is_no_change() -> None:
+    edge = Edge()
+    edge.offer("one", ttl_ms=1500, listed_at=1.0)
+    changes: list[None] = []
+    edge.catalogue.on_change.append(lambda: changes.append(None))
+    edge.offer("one", ttl_ms=1500, listed_at=time())
+    assert changes == []
+    assert edge.kept() > 0
+    edge.offer("one", "two", ttl_ms=1500, listed_at=time())
+    assert changes == [None]
 
 
 def test_a_view_kept_for_one_key_is_no_other_keys() -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from time import time
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ MOST_ENTRIES = 5_000
 LARGEST_DEFINITION = 64 * 1024  # bytes
 LARGEST_LISTING = 6 * 1024 * 1024  # bytes; a listing is one entry of a bucket
 DEEPEST_DEFINITION = 40
+LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 _URI = re.compile(r"[^\x00-\x20\x7f]{1,2048}")
@@ -79,6 +81,22 @@ class _Sieve:
         )
 
 
+class _Hints:
+    """The least of the times a server's pages may be kept; the handshake eras know of none."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.least: int | None = None
+
+    async def page(self, method: str, cursor: str | None) -> dict[str, Any]:
+        """One page, its hint taken note of."""
+        told = await self._page(method, cursor)
+        ttl = told.get("ttlMs")
+        if isinstance(ttl, int) and not isinstance(ttl, bool):
+            self.least = max(0, min(ttl, LONGEST_TTL if self.least is None else self.least))
+        return told
+
+
 async def listed(server: str, described: Described, page: Page) -> Listing:
     """Everything a server offers, ready to publish.
 
@@ -86,7 +104,8 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
         UpstreamFaultError: its tools cannot be listed; other lists are left out with the reason.
 
     """
-    sieve = _Sieve()
+    sieve, hints, began = _Sieve(), _Hints(page), time()
+    page = hints.page
     tools = await _tools(described, page)
     found: dict[str, tuple[Offered, ...]] = {"tools": sieve.sift(TOOLS, tools)}
     for kind in OTHERS:
@@ -100,6 +119,8 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
         instructions=described.instructions,
         capabilities=described.capabilities,
         dropped=sieve.dropped,
+        ttl_ms=hints.least,
+        listed_at=began if hints.least else 0.0,
         **found,
     )
 

@@ -24,6 +24,7 @@ from toolbus_common.room import Room
 from toolbus_executor.catalogue import listed
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.lease import Lease
+from toolbus_executor.renewing import pause_of, renewed
 from toolbus_executor.runner import SCOPE, Runner
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.subscribing import Watched
@@ -57,6 +58,7 @@ class Keeper:
         self._catalogue = catalogue
         self._lease = Lease(leases, name, room.facts.producer) if declared.command else None
         self._changed = asyncio.Event()
+        self._pause: float | None = None  # until its lists are old by its own word
         self._said_changed: dict[str, ServerSaid] = {}
         self._task = asyncio.create_task(self._keep())
 
@@ -214,21 +216,43 @@ class Keeper:
             log.info("server.not_watched", extra={"server": self.name, "reason": str(error)})
 
     async def _attend(self, upstream: Upstream) -> str:
-        """Publish every change of its list until it is lost."""
+        """Publish every change of its lists, and list anew what grew old, until it is lost."""
         lost = asyncio.ensure_future(upstream.wait_lost())
         try:
             while not lost.done():
                 changed = asyncio.ensure_future(self._changed.wait())
-                await asyncio.wait((lost, changed), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    (lost, changed), timeout=self._pause, return_when=asyncio.FIRST_COMPLETED
+                )
                 changed.cancel()
-                if self._changed.is_set() and not lost.done():
-                    await asyncio.sleep(SETTLE_SECONDS)
-                    async with asyncio.timeout(CONNECT_SECONDS):
-                        await self._list(upstream)
-                    await self._say_changed()
+                if lost.done():
+                    break
+                await (self._take_change if self._changed.is_set() else self._renew)(upstream)
             return lost.result()
         finally:
             lost.cancel()
+
+    async def _take_change(self, upstream: Upstream) -> None:
+        await asyncio.sleep(SETTLE_SECONDS)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await self._list(upstream)
+        await self._say_changed()
+
+    async def _renew(self, upstream: Upstream) -> None:
+        """List anew, or take what another replica has listed meanwhile.
+
+        Who does not answer now keeps its connection: what it listed is shown as old until it does.
+        """
+        try:
+            known = await self._published()
+            if known is not None and renewed(known):
+                self._take_note(upstream, known)
+                return
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._list(upstream)
+            await self._say_changed()
+        except (ToolbusError, TimeoutError) as error:
+            log.warning("server.not_renewed", extra={"server": self.name, "reason": str(error)})
 
     async def _list(self, upstream: Upstream) -> None:
         await self._publish(await self._listing(upstream))
@@ -240,9 +264,13 @@ class Keeper:
         listing = await listed(self.name, self.described, upstream.list_page)
         for what, reason in listing.dropped.items():
             log.warning("listed.dropped", extra={"server": self.name, "what": what, "why": reason})
+        self._take_note(upstream, listing)
+        return listing
+
+    def _take_note(self, upstream: Upstream, listing: Listing) -> None:
         upstream.learn(listing.tools)
         self.tools = len(listing.tools)
-        return listing
+        self._pause = pause_of(listing)
 
     async def _publish(self, listing: Listing) -> None:
         """Write the entry if it differs: replicas that see the same write it once."""
