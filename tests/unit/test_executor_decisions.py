@@ -12,7 +12,7 @@ from toolbus_common.contracts import Listing, ServerState
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor import wire
 from toolbus_executor.breaker import Breaker, State
-from toolbus_executor.catalogue import LONGEST_TTL, TOOLS, every_page, listed
+from toolbus_executor.catalogue import LONGEST_TTL, MOST_DROPPED, TOOLS, every_page, listed
 from toolbus_executor.events import EventReader
 from toolbus_executor.renewing import LEAST_SECONDS, pause_of, renewed
 from toolbus_executor.upstream import Described
@@ -127,7 +127,14 @@ async def test_a_list_of_prompts_that_fails_loses_no_tool() -> None:
     broken = UpstreamFaultError("It answered with nonsense.")
     found = await listing([tool("a")], **{"prompts/list": broken})
     assert [kept.name for kept in found.tools] == ["a"]
-    assert found.dropped == {"prompts/list": "It answered with nonsense."}
+    assert found.failed == {"prompts/list": "It answered with nonsense."}
+    assert found.dropped == {}
+
+
+async def test_a_server_that_lists_nothing_but_nonsense_is_not_repeated_without_end() -> None:
+    found = await listing([{"name": f"n{number}"} for number in range(1000)])
+    assert len(found.dropped) == MOST_DROPPED + 1
+    assert found.dropped["…"] == f"and {1000 - MOST_DROPPED} more"
 
 
 async def test_resources_and_templates_are_known_by_their_uris() -> None:

@@ -16,6 +16,7 @@ from toolbus_executor.upstream import Described
 
 MOST_PAGES = 100
 MOST_ENTRIES = 5_000
+MOST_DROPPED = 200  # that are told by name
 LARGEST_DEFINITION = 64 * 1024  # bytes
 LARGEST_LISTING = 6 * 1024 * 1024  # bytes; a listing is one entry of a bucket
 DEEPEST_DEFINITION = 40
@@ -52,7 +53,13 @@ class _Sieve:
     """Keeps good entries; counts what all kinds together may hold."""
 
     dropped: dict[str, str] = field(default_factory=dict)
+    more: int = 0  # dropped beside those told by name
     size: int = 0
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What was dropped, and why; beyond a bound only how many more."""
+        return self.dropped | ({"…": f"and {self.more} more"} if self.more else {})
 
     def sift(self, kind: Kind, entries: list[Any]) -> tuple[Offered, ...]:
         """The good ones: by name, but resources in their server's order, which may have a sense."""
@@ -62,11 +69,17 @@ class _Sieve:
             fault = self._fault(kind, definition, name, kept)
             if fault:
                 shown = str(name)[:_LONGEST_REASONED] if name else f"#{number}"
-                self.dropped[shown] = fault
+                self._drop(shown, fault)
             else:
                 self.size += len(msgspec.json.encode(definition))
                 kept[str(name)] = Offered(name=str(name), definition=definition)
         return tuple(kept[name] for name in (sorted(kept) if kind.key == "name" else kept))
+
+    def _drop(self, shown: str, fault: str) -> None:
+        if len(self.dropped) < MOST_DROPPED or shown in self.dropped:
+            self.dropped[shown] = fault
+        else:
+            self.more += 1
 
     def _fault(self, kind: Kind, definition: Any, name: Any, kept: dict[str, Offered]) -> str:
         """What is wrong with a definition; empty when nothing is."""
@@ -105,12 +118,12 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
 
     """
     sieve, hints, began = _Sieve(), _Hints(page), time()
-    page = hints.page
+    page, failed = hints.page, dict[str, str]()
     tools = await _tools(described, page)
     found: dict[str, tuple[Offered, ...]] = {"tools": sieve.sift(TOOLS, tools)}
     for kind in OTHERS:
         if described.has(kind.capability):
-            found[kind.name] = sieve.sift(kind, await _others(kind, page, sieve.dropped))
+            found[kind.name] = sieve.sift(kind, await _others(kind, page, failed))
     return Listing(
         server=server,
         state=ServerState.READY,
@@ -118,7 +131,8 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
         version=described.version,
         instructions=described.instructions,
         capabilities=described.capabilities,
-        dropped=sieve.dropped,
+        dropped=sieve.told,
+        failed=failed,
         ttl_ms=hints.least,
         listed_at=began if hints.least else 0.0,
         **found,
@@ -147,15 +161,15 @@ async def _tools(described: Described, page: Page) -> list[Any]:
     return await every_page(TOOLS, page) if described.has(TOOLS.capability) else []
 
 
-async def _others(kind: Kind, page: Page, dropped: dict[str, str]) -> list[Any]:
+async def _others(kind: Kind, page: Page, failed: dict[str, str]) -> list[Any]:
     """A list beside the tools: its failure loses that list alone."""
     try:
         return await every_page(kind, page)
     except UpstreamRefusedError as error:
         if error.data.get("upstream_code") != METHOD_NOT_FOUND:
-            dropped[kind.method] = error.reason
+            failed[kind.method] = error.reason
     except (UpstreamError, TimeoutError) as error:
-        dropped[kind.method] = str(error) or "it did not answer in time"
+        failed[kind.method] = str(error) or "it did not answer in time"
     return []
 
 

@@ -14,6 +14,7 @@ from toolbus_common.contracts import (
     CallAdmitted,
     Listing,
     ServerConnected,
+    ServerFaulted,
     ServerLost,
     ServerSaid,
     ServerState,
@@ -54,6 +55,10 @@ class Keeper:
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self.tools = 0
+        self._dropped: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        self._lost_at = 0.0
+        self._said_lost = ""  # why, as long as it is lost
         self._room = room
         self._catalogue = catalogue
         self._lease = Lease(leases, name, room.facts.producer) if declared.command else None
@@ -70,6 +75,9 @@ class Keeper:
             state=self.state,
             era=self.described.era if self.described else "",
             version=self.described.version if self.described else "",
+            dropped=self._dropped,
+            failed=self._failed,
+            lost_at=self._lost_at,
         )
         return {
             "name": self.name,
@@ -78,6 +86,9 @@ class Keeper:
             "era": shown.era,
             "version": shown.version,
             "tools": len(shown.tools) if elsewhere else self.tools,
+            "dropped": shown.dropped,
+            "failed_lists": shown.failed,
+            "lost_at": shown.lost_at,
             "owner": not elsewhere,
             "breaker": self.runner.breaker.state.value,
             "in_flight": self.runner.bulkhead.in_flight,
@@ -262,12 +273,22 @@ class Keeper:
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
         listing = await listed(self.name, self.described, upstream.list_page)
-        for what, reason in listing.dropped.items():
-            log.warning("listed.dropped", extra={"server": self.name, "what": what, "why": reason})
         self._take_note(upstream, listing)
         return listing
 
+    def _say_faults(self, listing: Listing) -> None:
+        """Tell what is wrong with its lists when that is not what was told before."""
+        faults = listing.dropped, listing.failed
+        if faults == (self._dropped, self._failed):
+            return
+        self._dropped, self._failed = faults
+        for what, reason in (listing.dropped | listing.failed).items():
+            log.warning("listed.dropped", extra={"server": self.name, "what": what, "why": reason})
+        told = ServerFaulted(**self._fact("faulted"), dropped=faults[0], failed=faults[1])
+        self._room.facts.say(told)
+
     def _take_note(self, upstream: Upstream, listing: Listing) -> None:
+        self._say_faults(listing)
         upstream.learn(listing.tools)
         self.tools = len(listing.tools)
         self._pause = pause_of(listing)
@@ -285,21 +306,27 @@ class Keeper:
 
     def _connected(self) -> None:
         version = self.described.version if self.described else ""
+        self._lost_at, self._said_lost = 0.0, ""
         log.info("server.connected", extra={"server": self.name, "tools": self.tools})
         self._room.facts.say(
             ServerConnected(**self._fact("connected"), tools=self.tools, version=version)
         )
 
     async def _lost(self, reason: str) -> None:
-        """Say so, and keep its last known tools listed as stale."""
+        """Say so unless it was said, and keep its last known tools listed as stale."""
         self.runner.why_not = reason
-        log.warning("server.lost", extra={"server": self.name, "reason": reason})
-        self._room.facts.say(ServerLost(**self._fact("lost"), reason=reason))
+        self._lost_at = self._lost_at or time()
+        if reason != self._said_lost:
+            self._said_lost = reason
+            log.warning("server.lost", extra={"server": self.name, "reason": reason})
+            self._room.facts.say(ServerLost(**self._fact("lost"), reason=reason))
         with suppress(Exception):  # the bus may be away: the next connection publishes
             known = await self._published()
             state = ServerState.STALE if known and known.tools else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
-            await self._publish(listing.model_copy(update={"state": state, "reason": reason}))
+            self._lost_at = listing.lost_at or self._lost_at  # it may be longer than we know
+            told = {"state": state, "reason": reason, "lost_at": self._lost_at}
+            await self._publish(listing.model_copy(update=told))
 
     def _fact(self, what: str) -> dict[str, Any]:
         at = time()

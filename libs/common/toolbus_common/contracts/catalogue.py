@@ -40,6 +40,8 @@ class Listing(Message):
     reason: str = ""
     capabilities: dict[str, Any] = Field(default_factory=dict)  # as the server declared them
     dropped: dict[str, str] = Field(default_factory=dict)  # name -> why it is not listed
+    failed: dict[str, str] = Field(default_factory=dict)  # method of a list -> why it is left out
+    lost_at: float = 0.0  # since when it is stale or failed, in seconds since the epoch
     ttl_ms: int | None = None
     listed_at: float = 0.0
     tools: tuple[Offered, ...] = ()
