@@ -53,7 +53,7 @@ class Rounds:
         if not parked.task.done():
             answer(parked.caller, answers or {})
             if parked.caller.questions:
-                return self.park.put(parked)
+                return self.park.put(parked, call.call_id)
         try:
             return await self._round(parked, call, seconds)
         finally:
@@ -77,7 +77,7 @@ class Rounds:
         finally:
             parked.caller.asked = None
         if not parked.task.done():
-            return self.park.put(parked)
+            return self.park.put(parked, call.call_id)
         try:
             return parked.task.result()
         except UpstreamRefusedError as error:
