@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conformance.upstream import FixtureServer
 from harness.client import Client
 from harness.cluster import Cluster
-from harness.eras import ROOT, begun, calling
+from harness.eras import ROOT, ask, begun, calling
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
 from toolbus_common.declared import Declaration, Server
 
+PAGE = "https://example.org/sign-in"
+PAGES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 SIGN_IN = "old__test_url_elicitation_required"
 
 
@@ -96,3 +99,47 @@ def test_a_call_that_asks_where_nothing_can_be_asked_ends_at_the_server(old: Old
     answer = client.post(call, Mcp_Session_Id=session, Accept="application/json")
     assert "text/event-stream" in answer.error["message"]
     until_now(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
+
+
+# -- a page that must be opened first --------------------------------------------------------------
+
+
+def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
+    client, params = old.client(), {"name": SIGN_IN, "arguments": {}}
+    result = ask(client, "tools/call", params, **PAGES).json["result"]
+    assert result["resultType"] == "input_required"
+    ((name, question),) = result["inputRequests"].items()
+    assert question["method"] == "elicitation/create"
+    assert (question["params"]["mode"], question["params"]["url"]) == ("url", PAGE)
+    assert "elicitationId" not in question["params"], "the stateless era has none"
+    again = {**params, "inputResponses": {name: {"action": "accept"}}}
+    if "requestState" in result:
+        again["requestState"] = result["requestState"]
+    before = old.server.seen()["tools"]["test_url_elicitation_required"]
+    assert ask(client, "tools/call", again, **PAGES).json["result"]["inputRequests"]
+    assert old.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
+    again["inputResponses"] = {name: {"action": "decline"}}
+    declined = ask(client, "tools/call", again, **PAGES).json["result"]
+    assert declined["isError"]
+    assert old.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
+
+
+@pytest.mark.parametrize("able", [{}, {"elicitation": {"form": {}}}])
+def test_a_stateless_client_that_opens_no_pages_is_told_the_page(
+    old: Old, able: dict[str, Any]
+) -> None:
+    """The code of the handshake era never reaches the stateless wire."""
+    answer = ask(old.client(), "tools/call", {"name": SIGN_IN, "arguments": {}}, **able)
+    assert (answer.status, answer.error["code"]) == (400, -32021)
+    assert answer.error["data"]["requiredCapabilities"] == {"elicitation": {"url": {}}}
+    assert PAGE in answer.error["message"]
+
+
+def test_a_client_of_its_own_era_is_told_its_refusal_whole(old: Old) -> None:
+    client = old.client()
+    session = begun(client, PAGES)
+    told = client.post(calling(SIGN_IN, 8), Mcp_Session_Id=session).error
+    assert told["code"] == -32042
+    (page,) = told["data"]["elicitations"]
+    assert (page["mode"], page["url"]) == ("url", PAGE)
+    assert page["elicitationId"] == "fixture-elicitation-2"
