@@ -15,6 +15,7 @@ from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerSt
 from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.lineage import Bounds
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
+from toolbus_ingress import hub
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eventstream import GONE, LEFT, Mailbox, Presence
 from toolbus_ingress.hub import Hub
@@ -194,6 +195,42 @@ async def test_a_resource_is_told_to_those_who_watch_it() -> None:
     assert stream.text.count("resources/updated") == 1
     assert '"x":1' in stream.text
     assert "resources/updated" not in other.text
+
+
+def updated(uri: str) -> ServerSaid:
+    params = json.dumps({"uri": uri}).encode()
+    return ServerSaid(server="s", method="notifications/resources/updated", params=params)
+
+
+async def test_a_change_that_two_executors_heard_of_is_told_once_and_the_next_again() -> None:
+    edge = Edge()
+    stream = Stream(edge)
+    assert stream.visit.session is not None
+    stream.visit.session.uris |= {"test://one", "test://two"}
+    async with following(edge, stream):
+        edge.hub.hear(updated("test://one"))
+        edge.hub.hear(updated("test://one"))
+        edge.hub.hear(updated("test://two"))
+        await stream.hears("test://two")
+        assert stream.text.count("test://one") == 1
+        edge.hub.hear(updated("test://one"))
+        await until(lambda: stream.text.count("test://one") == 2, "the later change")
+        edge.hub.close()
+
+
+async def test_more_changes_than_are_merged_are_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MOST_MERGED", 3)
+    edge = Edge()
+    stream = Stream(edge)
+    assert stream.visit.session is not None
+    uris = [f"test://{number}" for number in range(10)]
+    stream.visit.session.uris |= set(uris)
+    async with following(edge, stream):
+        for uri in uris:
+            edge.hub.hear(updated(uri))
+        for uri in uris:
+            await stream.hears(uri)
+        edge.hub.close()
 
 
 async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
