@@ -143,3 +143,8 @@ def test_a_client_of_its_own_era_is_told_its_refusal_whole(old: Old) -> None:
     (page,) = told["data"]["elicitations"]
     assert (page["mode"], page["url"]) == ("url", PAGE)
     assert page["elicitationId"] == "fixture-elicitation-2"
+
+
+def test_without_a_stateless_server_behind_all_may_be_kept_for_a_moment(old: Old) -> None:
+    for method in ("server/discover", "tools/list"):
+        assert ask(old.client(), method).json["result"]["ttlMs"] == 5000
