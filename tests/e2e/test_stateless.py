@@ -179,3 +179,15 @@ def test_who_leaves_a_call_takes_it_back(place: Place) -> None:
         connection.request("POST", endpoint.path, json.dumps(body), sent)
         until_now(lambda: "test_sleep" in place.fixture.seen()["tools"], "the call arrived")
     until_now(lambda: "test_sleep" in place.fixture.seen()["cancelled"], "it was taken back")
+
+
+def test_what_may_be_kept_and_by_whom_is_told(place: Place) -> None:
+    client = place.client()
+    listed = ask(client, "tools/list").json["result"]
+    assert 0 <= listed["ttlMs"] <= 5000
+    assert listed["cacheScope"] == "private"
+    found = ask(client, "server/discover").json["result"]
+    assert (found["ttlMs"], found["cacheScope"]) == (0, "private"), "a stateless server is behind"
+    about = {"uri": "test://static-text"}
+    read = ask(client, "resources/read", about).json["result"]
+    assert (read["ttlMs"], read["cacheScope"]) == (60_000, "public"), "as its server says"

@@ -54,10 +54,14 @@ Answer = Callable[[Call], Awaitable[Json]]
 
 @dataclass
 class Fixture:
-    """The server behind every transport. `page` is the length of a page of a list, 0 for none."""
+    """The server behind every transport. `page` is the length of a list's page, 0 for none.
+
+    `ttl` is what it says its answers may be kept, in milliseconds.
+    """
 
     lax: bool = False
     page: int = 0
+    ttl: int = 60_000
     hub: Hub = field(default_factory=Hub)
     seen: Seen = field(default_factory=Seen)
 
@@ -117,7 +121,7 @@ class Fixture:
             return result
         shaped = {"resultType": "complete", **result, "_meta": meta}
         if call.method in _CACHED and shaped["resultType"] == "complete":
-            shaped |= {"ttlMs": 60_000, "cacheScope": "public"}
+            shaped |= {"ttlMs": self.ttl, "cacheScope": "public"}
         return shaped
 
     def _list(self, member: str, entries: list[Json]) -> Answer:

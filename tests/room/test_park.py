@@ -37,7 +37,8 @@ FORMS = '{"elicitation":{"form":{}}}'
 class Agent:
     """Asks over the bus, through a policy that admits everything."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, server: FixtureServer) -> None:
+        self.server = server
         self.ingress, self.policy = Room("ingress", settings), Room("policy", settings)
 
         @self.policy.serves(CallRequested)
@@ -83,7 +84,7 @@ async def agent(
     declared = Declaration(servers={"asks": Server(url=server.url)})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())
-    made = Agent(settings)
+    made = Agent(settings, server)
     executors = [build(Exchange()) for _ in range(2)]
     async with AsyncExitStack() as stack:
         for room in (*executors, made.policy, made.ingress):
@@ -142,3 +143,33 @@ async def test_a_call_taken_back_ends_wherever_it_runs(agent: Agent) -> None:
     await until_told(ended, "the end of the call", 10)
     with pytest.raises(CallCancelledError):
         await running
+
+
+async def test_a_parked_call_taken_back_is_cancelled_at_its_server_and_gone(agent: Agent) -> None:
+    call = agent.call(TOOL)
+    asked = await agent.ingress.calls.ask(call)
+    agent.server.forget()  # what the look for two owners left behind is not yet given up
+    taken_back = CallCancelled(call_id=call.call_id)
+    await agent.ingress.bus.publish(taken_back.subject, taken_back.encode())
+
+    async def told() -> bool:
+        return bool(agent.server.seen()["cancelled"].get(TOOL))
+
+    await until_told(told, "the cancellation at the server")
+    with pytest.raises(UpstreamRefusedError) as caught:
+        await agent.ask(TOOL, answered(asked))
+    assert caught.value.data["upstream_code"] == -32602
+
+
+async def test_a_call_that_went_on_is_not_taken_back_by_its_first_rounds_name(
+    agent: Agent,
+) -> None:
+    tool = "test_input_required_result_multi_round"
+    first = agent.call(tool)
+    asked = await agent.ingress.calls.ask(first)
+    second = agent.call(tool, extra=answered(asked))
+    asked = await agent.ingress.calls.ask(second)
+    stale = CallCancelled(call_id=first.call_id)
+    await agent.ingress.bus.publish(stale.subject, stale.encode())
+    done = json.loads((await agent.ask(tool, answered(asked))).body)
+    assert done["content"][0]["text"].startswith("Multi-round complete")

@@ -29,8 +29,8 @@ SAYS = {
 FACTS_SAID = {
     "policy": {"call.allowed", "call.denied", "call.failed"},
     "executor": {
-        "call.completed", "call.failed", "server.connected", "server.lost", "breaker.opened",
-        "breaker.closed",
+        "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
+        "breaker.opened", "breaker.closed",
     },
     OPERATOR: {"key.created", "key.revoked", "config.applied"},
 }  # fmt: skip

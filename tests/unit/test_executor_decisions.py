@@ -1,18 +1,20 @@
 """What the executor decides without I/O: breaker, catalogue, wire."""
 
 import json
+from time import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.contracts import Listing
+from toolbus_common.contracts import Listing, ServerState
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor import wire
 from toolbus_executor.breaker import Breaker, State
-from toolbus_executor.catalogue import TOOLS, every_page, listed
+from toolbus_executor.catalogue import LONGEST_TTL, MOST_DROPPED, TOOLS, every_page, listed
 from toolbus_executor.events import EventReader
+from toolbus_executor.renewing import LEAST_SECONDS, pause_of, renewed
 from toolbus_executor.upstream import Described
 
 SCHEMA: dict[str, Any] = {"type": "object"}
@@ -125,7 +127,14 @@ async def test_a_list_of_prompts_that_fails_loses_no_tool() -> None:
     broken = UpstreamFaultError("It answered with nonsense.")
     found = await listing([tool("a")], **{"prompts/list": broken})
     assert [kept.name for kept in found.tools] == ["a"]
-    assert found.dropped == {"prompts/list": "It answered with nonsense."}
+    assert found.failed == {"prompts/list": "It answered with nonsense."}
+    assert found.dropped == {}
+
+
+async def test_a_server_that_lists_nothing_but_nonsense_is_not_repeated_without_end() -> None:
+    found = await listing([{"name": f"n{number}"} for number in range(1000)])
+    assert len(found.dropped) == MOST_DROPPED + 1
+    assert found.dropped["…"] == f"and {1000 - MOST_DROPPED} more"
 
 
 async def test_resources_and_templates_are_known_by_their_uris() -> None:
@@ -195,3 +204,45 @@ def test_an_event_has_the_name_it_was_given() -> None:
     assert [(reader.name, data) for data in reader.feed(b"event: endpoint\ndata: /x\n\n")] == [
         ("endpoint", b"/x")
     ]
+
+
+async def test_the_least_of_a_servers_hints_is_how_long_its_lists_are_good() -> None:
+    def hinted(kind: str, ttl: Any) -> dict[str, Any]:
+        return {kind: [], "ttlMs": ttl, "cacheScope": "public"}
+
+    prompts, resources = hinted("prompts", 900), hinted("resources", 10**30)
+    found = await listing([tool()], **{"prompts/list": prompts, "resources/list": resources})
+    assert found.ttl_ms == 900
+    assert found.listed_at > 0
+    zero = await listing([tool()], **{"prompts/list": hinted("prompts", 0)})
+    assert (zero.ttl_ms, zero.listed_at) == (0, 0.0)
+    silent = await listing([tool()], **{"prompts/list": hinted("prompts", "soon")})
+    assert (silent.ttl_ms, silent.listed_at) == (None, 0.0)
+    endless = await listing([tool()], **{"resources/list": resources})
+    assert endless.ttl_ms == LONGEST_TTL
+
+
+@given(st.integers(0, LONGEST_TTL), st.floats(-1e6, 1e6))
+def test_lists_are_never_listed_anew_before_they_are_old_nor_all_the_time(
+    ttl: int, ago: float
+) -> None:
+    told = Listing(server="s", state=ServerState.READY, ttl_ms=ttl, listed_at=time() - ago)
+    pause = pause_of(told)
+    if ttl == 0:
+        assert pause is None, "nobody asked to be asked for ever"
+    else:
+        assert pause is not None
+        assert pause >= LEAST_SECONDS
+        assert pause * 1000 >= (told.left_ms(time()) or 0) - 1
+
+
+def test_a_server_that_says_nothing_of_time_is_listed_when_something_happens() -> None:
+    assert pause_of(Listing(server="s", state=ServerState.READY)) is None
+
+
+def test_what_another_replica_listed_is_taken_while_it_is_good() -> None:
+    told = Listing(server="s", state=ServerState.READY, ttl_ms=60_000, listed_at=time())
+    assert renewed(told)
+    assert not renewed(told.model_copy(update={"listed_at": time() - 61}))
+    assert not renewed(told.model_copy(update={"state": ServerState.STALE}))
+    assert not renewed(None)

@@ -134,6 +134,32 @@ def test_a_read_resource_is_given_the_hints_its_server_left_out() -> None:
     }
 
 
+@pytest.mark.parametrize("scope", ["public", "private"])
+def test_a_read_resources_own_hints_pass_byte_for_byte(scope: str) -> None:
+    raw = b'{"resultType":"complete", "ttlMs":7000,"cacheScope":"%b","contents":[]}'
+    raw %= scope.encode()
+    assert ending(raw, method="resources/read").body == raw
+
+
+@pytest.mark.parametrize(
+    ("hint", "kept"),
+    [
+        ('"ttlMs":-1,"cacheScope":"public"', (0, "public")),
+        ('"ttlMs":1e9,"cacheScope":"private"', (0, "private")),
+        ('"ttlMs":"7","cacheScope":"everyone"', (0, "private")),
+        ('"ttlMs":7,"cacheScope":null', (7, "private")),
+    ],
+)
+def test_a_hint_that_is_none_is_never_read_as_leave_to_keep(
+    hint: str, kept: tuple[int, str]
+) -> None:
+    found = told(
+        b'{"resultType":"complete","contents":[],%b}' % hint.encode(), method="resources/read"
+    )
+    assert (found["ttlMs"], found["cacheScope"]) == kept
+    assert found["contents"] == []
+
+
 def test_a_legacy_caller_gets_no_modern_member_and_every_other_byte() -> None:
     raw = b'{"resultType":"complete","ttlMs":5,"content":[{"x":1.50,"n":12345678901234567890123}]}'
     body = ending(raw, era=Era.LEGACY).body

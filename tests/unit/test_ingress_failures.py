@@ -99,3 +99,19 @@ def test_our_own_failures_are_the_same_in_both_eras(
 def test_a_code_of_a_failure_of_ours_is_not_taken_for_the_servers() -> None:
     _, error = failing(BudgetExceededError("Spent.", upstream_code=-1), Era.MODERN)
     assert error["code"] == -31003
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, [], {"elicitations": "x"}, {"elicitations": [5, {"url": 5}, {"url": "x" * 9999}]}],
+)
+def test_a_page_that_is_none_is_not_told_and_the_code_of_another_era_neither(data: Any) -> None:
+    status, error = refused(-32042, Era.MODERN, upstream_data=data)
+    assert (status, error["code"]) == (400, -32021)
+    assert error["message"].endswith("open the page and retry: ")
+
+
+def test_the_era_that_knows_the_code_is_told_it_with_its_data() -> None:
+    data = {"elicitations": [{"mode": "url", "url": "https://example.org"}]}
+    status, error = refused(-32042, Era.LEGACY, upstream_data=data)
+    assert (status, error) == (200, {"code": -32042, "message": "Not so", "data": data})

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolbus_common.errors import UpstreamFaultError
 from toolbus_ingress.seal import (
     KEY_BYTES,
+    LONGEST,
     Claims,
     Seal,
     SessionClaims,
@@ -150,3 +152,21 @@ def test_a_file_that_holds_no_key_is_refused_with_the_mend(tmp_path: Path) -> No
     path.write_bytes(os.urandom(KEY_BYTES - 1))
     with pytest.raises(ValueError, match="remove it to have one made"):
         load_key(path)
+
+
+def test_the_largest_that_is_sealed_opens_and_what_is_larger_is_refused_at_once() -> None:
+    def claims(size: int) -> StateClaims:
+        return StateClaims("s" * size, "a" * 64, "b" * 64, 1.0)
+
+    size = LONGEST * 3 // 4
+    with pytest.raises(UpstreamFaultError, match=str(LONGEST)):
+        SEAL.close(claims(size))
+    for smaller in range(size, size - 400, -1):
+        try:
+            sealed = SEAL.close(claims(smaller))
+        except UpstreamFaultError:
+            continue
+        assert len(sealed) > LONGEST - 4, "the first that fits"
+        assert SEAL.open(sealed, StateClaims) == claims(smaller)
+        return
+    pytest.fail("a state of 48 KB must fit, but for what is sealed beside it")

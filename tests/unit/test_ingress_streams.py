@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import time
 from typing import Any, cast
 
 import pytest
@@ -14,10 +15,11 @@ from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerSt
 from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.lineage import Bounds
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
+from toolbus_ingress import hub
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eventstream import GONE, LEFT, Mailbox, Presence
 from toolbus_ingress.hub import Hub
-from toolbus_ingress.listing import Catalogue
+from toolbus_ingress.listing import TTL_MS, Catalogue
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.seal import KEY_BYTES, Seal
 from toolbus_ingress.sessions import Sessions
@@ -46,10 +48,19 @@ class Edge:
         made = Key(tools=tools, secret_hash=hash_of(PROOF), revoked=revoked)
         self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
 
-    def offer(self, *tools: str) -> None:
+    def offer(self, *tools: str, **more: Any) -> None:
         offered = tuple(Offered(name=name, definition={"name": name}) for name in tools)
-        listing = Listing(server="s", state=ServerState.READY, tools=offered)
+        listing = Listing(server="s", state=ServerState.READY, tools=offered, **more)
         self.catalogue.hear(Change("s", listing.encode(), 1))
+
+    def kept(self) -> int:
+        """How long a stateless client is told to keep its tools."""
+        found = self.catalogue.holder(PROOF, ())
+        assert found is not None
+        told = json.loads(self.catalogue.told("tools/list", found[1], "", Era.MODERN))
+        assert told["cacheScope"] == "private"
+        assert {tool["name"] for tool in told["tools"]} >= {"s__one"}
+        return int(told["ttlMs"])
 
     def visit(self, sent: list[dict[str, Any]], scope: dict[str, Any]) -> Visit:
         async def send(message: dict[str, Any]) -> None:
@@ -186,6 +197,42 @@ async def test_a_resource_is_told_to_those_who_watch_it() -> None:
     assert "resources/updated" not in other.text
 
 
+def updated(uri: str) -> ServerSaid:
+    params = json.dumps({"uri": uri}).encode()
+    return ServerSaid(server="s", method="notifications/resources/updated", params=params)
+
+
+async def test_a_change_that_two_executors_heard_of_is_told_once_and_the_next_again() -> None:
+    edge = Edge()
+    stream = Stream(edge)
+    assert stream.visit.session is not None
+    stream.visit.session.uris |= {"test://one", "test://two"}
+    async with following(edge, stream):
+        edge.hub.hear(updated("test://one"))
+        edge.hub.hear(updated("test://one"))
+        edge.hub.hear(updated("test://two"))
+        await stream.hears("test://two")
+        assert stream.text.count("test://one") == 1
+        edge.hub.hear(updated("test://one"))
+        await until(lambda: stream.text.count("test://one") == 2, "the later change")
+        edge.hub.close()
+
+
+async def test_more_changes_than_are_merged_are_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MOST_MERGED", 3)
+    edge = Edge()
+    stream = Stream(edge)
+    assert stream.visit.session is not None
+    uris = [f"test://{number}" for number in range(10)]
+    stream.visit.session.uris |= set(uris)
+    async with following(edge, stream):
+        for uri in uris:
+            edge.hub.hear(updated(uri))
+        for uri in uris:
+            await stream.hears(uri)
+        edge.hub.close()
+
+
 async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
     edge = Edge()
     stream = Stream(edge)
@@ -196,6 +243,31 @@ async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
         await stream.hears('data: {"id":2}')
         edge.hub.close()
     assert not edge.hub.bring(stream.visit.session.sid, b'{"id":3}')
+
+
+def test_a_list_may_be_kept_no_longer_than_its_servers_say() -> None:
+    edge = Edge()
+    assert edge.kept() == TTL_MS
+    edge.offer("one", ttl_ms=1500, listed_at=time() - 1.0)
+    assert 0 < edge.kept() <= 500
+    edge.offer("one", ttl_ms=1500, listed_at=time() - 2.0)
+    assert edge.kept() == 0
+    edge.offer("one", ttl_ms=0)
+    assert edge.kept() == 0
+    edge.offer("one", ttl_ms=3_600_000, listed_at=time())
+    assert edge.kept() == TTL_MS
+
+
+def test_a_list_listed_anew_with_nothing_new_is_no_change() -> None:
+    edge = Edge()
+    edge.offer("one", ttl_ms=1500, listed_at=1.0)
+    changes: list[None] = []
+    edge.catalogue.on_change.append(lambda: changes.append(None))
+    edge.offer("one", ttl_ms=1500, listed_at=time())
+    assert changes == []
+    assert edge.kept() > 0
+    edge.offer("one", "two", ttl_ms=1500, listed_at=time())
+    assert changes == [None]
 
 
 def test_a_view_kept_for_one_key_is_no_other_keys() -> None:

@@ -16,6 +16,7 @@ from toolbus_cli.commands.shared import (
     DEFAULT_STATE,
     AsJson,
     StateDir,
+    printable,
     say,
     show_json,
     show_table,
@@ -86,9 +87,32 @@ def _show(
     rows += [(room, "not running", "", "", "") for room in missing]
     show_table(("room", "state", "pid", "since", "details"), rows, "No room answers.")
     say("")
-    columns = ("name", "state", "tools", "breaker", "in_flight", "last_failure")
+    _show_servers(servers)
+
+
+def _show_servers(servers: list[dict[str, Any]]) -> None:
+    columns = ("name", "state", "version", "tools", "breaker", "in_flight", "last_failure")
     table = [[server.get(column, "") for column in columns] for server in servers]
     show_table(("server", *columns[1:]), table, "No server is declared.")
+    faults = [(server["name"], fault) for server in servers for fault in faults_of(server)]
+    if faults:
+        say("")
+    for name, fault in faults:
+        say(printable(f"{name}: {fault}"))
+
+
+def faults_of(server: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a server, a sentence each."""
+    if server.get("lost_at"):
+        shown = ", and what it listed before is shown" if server["state"] == "stale" else ""
+        yield f"It has been out of reach for {_span(time.time() - server['lost_at'])}{shown}."
+    for method, why in server.get("failed_lists", {}).items():
+        yield f"Its {method} fails: {why}"
+    dropped = server.get("dropped", {})
+    if dropped:
+        name, why = next(iter(dropped.items()))
+        others = f"; and {len(dropped) - 1} more, see --json" if len(dropped) > 1 else ""
+        yield f"{name} is not shown: {why}{others}"
 
 
 def _span(seconds: float) -> str:

@@ -71,10 +71,15 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], nothing: s
     console.print(table)
 
 
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: servers chose some of its words."""
+    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
-    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    text = printable(json.dumps(value) if isinstance(value, dict) else str(value))
     return text.replace("[", "\\[")  # brackets are markup to the table

@@ -20,6 +20,7 @@ from toolbus_common.contracts import (
     KeyCreated,
     KeyRevoked,
     ServerConnected,
+    ServerFaulted,
     ServerLost,
 )
 from toolbus_common.provision import CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
@@ -103,7 +104,8 @@ _ROOMS = (
     _Room(
         "executor",
         says=(
-            CallCompleted, CallFailed, ServerConnected, ServerLost, BreakerOpened, BreakerClosed,
+            CallCompleted, CallFailed, ServerConnected, ServerLost, ServerFaulted, BreakerOpened,
+            BreakerClosed,
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*"),
         subscribes=("tb.run.*", "tb.cancel.*", "tb.park.*"),

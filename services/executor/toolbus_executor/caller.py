@@ -9,6 +9,7 @@ from toolbus_common.contracts import CallAdmitted, Notified, Progressed, Told
 from toolbus_common.exchange import Reply
 from toolbus_executor.capabilities import kind_asked, kinds_of
 from toolbus_executor.levels import rank_of
+from toolbus_executor.pace import Pace
 from toolbus_executor.requests import refusal
 
 MOST_WAITING = 64  # frames of one call still to be sent
@@ -29,14 +30,17 @@ class Caller:
     """One call's way back. After a round of questions another call takes it over."""
 
     __slots__ = (
-        "_count", "_frames", "_kinds", "_least", "_progress", "_pump", "_reply", "asked",
-        "questions",
+        "_count", "_frames", "_held", "_kinds", "_least", "_pace", "_progress", "_pump", "_reply",
+        "_timer", "asked", "questions",
     )  # fmt: skip
 
     def __init__(self, call: CallAdmitted, reply: Reply) -> None:
         self._frames: deque[Told] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._count = 0
+        self._pace: Pace | None = None
+        self._held = b""  # the latest progress, while it is too early to tell it
+        self._timer: asyncio.TimerHandle | None = None
         self.questions: dict[str, Question] = {}
         self.asked: asyncio.Future[None] | None = None  # for whoever waits for a question
         self.answer_to(call, reply)
@@ -49,9 +53,19 @@ class Caller:
         self._kinds = call.capabilities
 
     def progressed(self, body: bytes) -> None:
-        """The server says how far it is."""
-        if self._progress:
-            self._tell(Progressed(body))
+        """The server says how far it is. Of what comes too fast the latest is told in time."""
+        if not self._progress:
+            return
+        early, self._held = bool(self._held), body
+        if early:
+            return
+        self._pace = self._pace or Pace()
+        loop = asyncio.get_running_loop()
+        wait = self._pace.wait(loop.time())
+        if wait > 0:
+            self._timer = loop.call_later(wait, self._release)
+        else:
+            self._release()
 
     def logged(self, rank: int, body: bytes) -> None:
         """The server logs something of this gravity."""
@@ -73,13 +87,26 @@ class Caller:
             self.asked.set_result(None)
 
     async def flushed(self) -> None:
-        """Return once everything told so far has been sent."""
+        """Return once everything told so far has been sent, the latest progress too."""
+        self._release()
         if self._pump is not None:
             await self._pump
 
+    def _release(self) -> None:
+        """Tell the progress that is held, if any is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        body, self._held = self._held, b""
+        if body and self._pace is not None:
+            self._pace.tell(asyncio.get_running_loop().time())
+            self._put(Progressed(body))  # few enough to need no other bound
+
     def _tell(self, frame: Told) -> None:
-        if len(self._frames) >= MOST_WAITING:
-            return  # later ones will say more
+        if len(self._frames) < MOST_WAITING:
+            self._put(frame)
+
+    def _put(self, frame: Told) -> None:
         self._frames.append(frame)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.ensure_future(self._send_all())

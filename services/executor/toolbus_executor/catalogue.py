@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from time import time
 from typing import Any
 
 import msgspec
@@ -15,9 +16,11 @@ from toolbus_executor.upstream import Described
 
 MOST_PAGES = 100
 MOST_ENTRIES = 5_000
+MOST_DROPPED = 200  # that are told by name
 LARGEST_DEFINITION = 64 * 1024  # bytes
 LARGEST_LISTING = 6 * 1024 * 1024  # bytes; a listing is one entry of a bucket
 DEEPEST_DEFINITION = 40
+LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 _URI = re.compile(r"[^\x00-\x20\x7f]{1,2048}")
@@ -50,7 +53,13 @@ class _Sieve:
     """Keeps good entries; counts what all kinds together may hold."""
 
     dropped: dict[str, str] = field(default_factory=dict)
+    more: int = 0  # dropped beside those told by name
     size: int = 0
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What was dropped, and why; beyond a bound only how many more."""
+        return self.dropped | ({"…": f"and {self.more} more"} if self.more else {})
 
     def sift(self, kind: Kind, entries: list[Any]) -> tuple[Offered, ...]:
         """The good ones: by name, but resources in their server's order, which may have a sense."""
@@ -60,11 +69,17 @@ class _Sieve:
             fault = self._fault(kind, definition, name, kept)
             if fault:
                 shown = str(name)[:_LONGEST_REASONED] if name else f"#{number}"
-                self.dropped[shown] = fault
+                self._drop(shown, fault)
             else:
                 self.size += len(msgspec.json.encode(definition))
                 kept[str(name)] = Offered(name=str(name), definition=definition)
         return tuple(kept[name] for name in (sorted(kept) if kind.key == "name" else kept))
+
+    def _drop(self, shown: str, fault: str) -> None:
+        if len(self.dropped) < MOST_DROPPED or shown in self.dropped:
+            self.dropped[shown] = fault
+        else:
+            self.more += 1
 
     def _fault(self, kind: Kind, definition: Any, name: Any, kept: dict[str, Offered]) -> str:
         """What is wrong with a definition; empty when nothing is."""
@@ -79,6 +94,22 @@ class _Sieve:
         )
 
 
+class _Hints:
+    """The least of the times a server's pages may be kept; the handshake eras know of none."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.least: int | None = None
+
+    async def page(self, method: str, cursor: str | None) -> dict[str, Any]:
+        """One page, its hint taken note of."""
+        told = await self._page(method, cursor)
+        ttl = told.get("ttlMs")
+        if isinstance(ttl, int) and not isinstance(ttl, bool):
+            self.least = max(0, min(ttl, LONGEST_TTL if self.least is None else self.least))
+        return told
+
+
 async def listed(server: str, described: Described, page: Page) -> Listing:
     """Everything a server offers, ready to publish.
 
@@ -86,12 +117,13 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
         UpstreamFaultError: its tools cannot be listed; other lists are left out with the reason.
 
     """
-    sieve = _Sieve()
+    sieve, hints, began = _Sieve(), _Hints(page), time()
+    page, failed = hints.page, dict[str, str]()
     tools = await _tools(described, page)
     found: dict[str, tuple[Offered, ...]] = {"tools": sieve.sift(TOOLS, tools)}
     for kind in OTHERS:
         if described.has(kind.capability):
-            found[kind.name] = sieve.sift(kind, await _others(kind, page, sieve.dropped))
+            found[kind.name] = sieve.sift(kind, await _others(kind, page, failed))
     return Listing(
         server=server,
         state=ServerState.READY,
@@ -99,7 +131,10 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
         version=described.version,
         instructions=described.instructions,
         capabilities=described.capabilities,
-        dropped=sieve.dropped,
+        dropped=sieve.told,
+        failed=failed,
+        ttl_ms=hints.least,
+        listed_at=began if hints.least else 0.0,
         **found,
     )
 
@@ -126,15 +161,15 @@ async def _tools(described: Described, page: Page) -> list[Any]:
     return await every_page(TOOLS, page) if described.has(TOOLS.capability) else []
 
 
-async def _others(kind: Kind, page: Page, dropped: dict[str, str]) -> list[Any]:
+async def _others(kind: Kind, page: Page, failed: dict[str, str]) -> list[Any]:
     """A list beside the tools: its failure loses that list alone."""
     try:
         return await every_page(kind, page)
     except UpstreamRefusedError as error:
         if error.data.get("upstream_code") != METHOD_NOT_FOUND:
-            dropped[kind.method] = error.reason
+            failed[kind.method] = error.reason
     except (UpstreamError, TimeoutError) as error:
-        dropped[kind.method] = str(error) or "it did not answer in time"
+        failed[kind.method] = str(error) or "it did not answer in time"
     return []
 
 

@@ -14,6 +14,7 @@ from toolbus_common.contracts import (
     CallAdmitted,
     Listing,
     ServerConnected,
+    ServerFaulted,
     ServerLost,
     ServerSaid,
     ServerState,
@@ -24,6 +25,7 @@ from toolbus_common.room import Room
 from toolbus_executor.catalogue import listed
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.lease import Lease
+from toolbus_executor.renewing import pause_of, renewed
 from toolbus_executor.runner import SCOPE, Runner
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.subscribing import Watched
@@ -53,10 +55,15 @@ class Keeper:
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self.tools = 0
+        self._dropped: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        self._lost_at = 0.0
+        self._said_lost = ""  # why, as long as it is lost
         self._room = room
         self._catalogue = catalogue
         self._lease = Lease(leases, name, room.facts.producer) if declared.command else None
         self._changed = asyncio.Event()
+        self._pause: float | None = None  # until its lists are old by its own word
         self._said_changed: dict[str, ServerSaid] = {}
         self._task = asyncio.create_task(self._keep())
 
@@ -68,6 +75,9 @@ class Keeper:
             state=self.state,
             era=self.described.era if self.described else "",
             version=self.described.version if self.described else "",
+            dropped=self._dropped,
+            failed=self._failed,
+            lost_at=self._lost_at,
         )
         return {
             "name": self.name,
@@ -76,6 +86,9 @@ class Keeper:
             "era": shown.era,
             "version": shown.version,
             "tools": len(shown.tools) if elsewhere else self.tools,
+            "dropped": shown.dropped,
+            "failed_lists": shown.failed,
+            "lost_at": shown.lost_at,
             "owner": not elsewhere,
             "breaker": self.runner.breaker.state.value,
             "in_flight": self.runner.bulkhead.in_flight,
@@ -214,21 +227,43 @@ class Keeper:
             log.info("server.not_watched", extra={"server": self.name, "reason": str(error)})
 
     async def _attend(self, upstream: Upstream) -> str:
-        """Publish every change of its list until it is lost."""
+        """Publish every change of its lists, and list anew what grew old, until it is lost."""
         lost = asyncio.ensure_future(upstream.wait_lost())
         try:
             while not lost.done():
                 changed = asyncio.ensure_future(self._changed.wait())
-                await asyncio.wait((lost, changed), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    (lost, changed), timeout=self._pause, return_when=asyncio.FIRST_COMPLETED
+                )
                 changed.cancel()
-                if self._changed.is_set() and not lost.done():
-                    await asyncio.sleep(SETTLE_SECONDS)
-                    async with asyncio.timeout(CONNECT_SECONDS):
-                        await self._list(upstream)
-                    await self._say_changed()
+                if lost.done():
+                    break
+                await (self._take_change if self._changed.is_set() else self._renew)(upstream)
             return lost.result()
         finally:
             lost.cancel()
+
+    async def _take_change(self, upstream: Upstream) -> None:
+        await asyncio.sleep(SETTLE_SECONDS)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await self._list(upstream)
+        await self._say_changed()
+
+    async def _renew(self, upstream: Upstream) -> None:
+        """List anew, or take what another replica has listed meanwhile.
+
+        Who does not answer now keeps its connection: what it listed is shown as old until it does.
+        """
+        try:
+            known = await self._published()
+            if known is not None and renewed(known):
+                self._take_note(upstream, known)
+                return
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._list(upstream)
+            await self._say_changed()
+        except (ToolbusError, TimeoutError) as error:
+            log.warning("server.not_renewed", extra={"server": self.name, "reason": str(error)})
 
     async def _list(self, upstream: Upstream) -> None:
         await self._publish(await self._listing(upstream))
@@ -238,11 +273,25 @@ class Keeper:
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
         listing = await listed(self.name, self.described, upstream.list_page)
-        for what, reason in listing.dropped.items():
+        self._take_note(upstream, listing)
+        return listing
+
+    def _say_faults(self, listing: Listing) -> None:
+        """Tell what is wrong with its lists when that is not what was told before."""
+        faults = listing.dropped, listing.failed
+        if faults == (self._dropped, self._failed):
+            return
+        self._dropped, self._failed = faults
+        for what, reason in (listing.dropped | listing.failed).items():
             log.warning("listed.dropped", extra={"server": self.name, "what": what, "why": reason})
+        told = ServerFaulted(**self._fact("faulted"), dropped=faults[0], failed=faults[1])
+        self._room.facts.say(told)
+
+    def _take_note(self, upstream: Upstream, listing: Listing) -> None:
+        self._say_faults(listing)
         upstream.learn(listing.tools)
         self.tools = len(listing.tools)
-        return listing
+        self._pause = pause_of(listing)
 
     async def _publish(self, listing: Listing) -> None:
         """Write the entry if it differs: replicas that see the same write it once."""
@@ -257,21 +306,27 @@ class Keeper:
 
     def _connected(self) -> None:
         version = self.described.version if self.described else ""
+        self._lost_at, self._said_lost = 0.0, ""
         log.info("server.connected", extra={"server": self.name, "tools": self.tools})
         self._room.facts.say(
             ServerConnected(**self._fact("connected"), tools=self.tools, version=version)
         )
 
     async def _lost(self, reason: str) -> None:
-        """Say so, and keep its last known tools listed as stale."""
+        """Say so unless it was said, and keep its last known tools listed as stale."""
         self.runner.why_not = reason
-        log.warning("server.lost", extra={"server": self.name, "reason": reason})
-        self._room.facts.say(ServerLost(**self._fact("lost"), reason=reason))
+        self._lost_at = self._lost_at or time()
+        if reason != self._said_lost:
+            self._said_lost = reason
+            log.warning("server.lost", extra={"server": self.name, "reason": reason})
+            self._room.facts.say(ServerLost(**self._fact("lost"), reason=reason))
         with suppress(Exception):  # the bus may be away: the next connection publishes
             known = await self._published()
             state = ServerState.STALE if known and known.tools else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
-            await self._publish(listing.model_copy(update={"state": state, "reason": reason}))
+            self._lost_at = listing.lost_at or self._lost_at  # it may be longer than we know
+            told = {"state": state, "reason": reason, "lost_at": self._lost_at}
+            await self._publish(listing.model_copy(update=told))
 
     def _fact(self, what: str) -> dict[str, Any]:
         at = time()

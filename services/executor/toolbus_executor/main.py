@@ -2,7 +2,7 @@
 
 hears   CallAdmitted, per server, and from other executors; CallCancelled; the bucket tb_config
 says    the frames of each call's answer; CallCompleted, CallFailed; ServerConnected, ServerLost,
-        BreakerOpened, BreakerClosed; ServerSaid
+        ServerFaulted, BreakerOpened, BreakerClosed; ServerSaid
 owns    the buckets tb_catalogue and tb_leases; connections to upstreams and stdio processes
 """
 

@@ -32,6 +32,7 @@ class Parked:
     binding: str
     task: asyncio.Task[bytes]
     caller: Caller
+    call_id: str = ""  # of the round that parked it
     timer: asyncio.TimerHandle | None = field(default=None)
 
     def end(self) -> None:
@@ -48,19 +49,21 @@ class Park:
     def __init__(self, instance: str) -> None:
         self._instance = instance
         self._parked: dict[str, Parked] = {}
+        self._calls: dict[str, str] = {}  # the round that parked it -> its number
 
     def __len__(self) -> int:
         return len(self._parked)
 
-    def put(self, parked: Parked) -> bytes:
-        """Keep a call for a while; the `input_required` result its caller is told."""
+    def put(self, parked: Parked, call_id: str) -> bytes:
+        """Keep a call for a while; the `input_required` result that ends its round."""
         if len(self._parked) >= MOST_PARKED:
             parked.end()
             raise OverloadedError(f"{MOST_PARKED} calls wait for answers already; retry later.")
         number = secrets.token_urlsafe(24)
         loop = asyncio.get_running_loop()
         parked.timer = loop.call_later(PARK_SECONDS, self._expire, number)
-        self._parked[number] = parked
+        self._parked[number], self._calls[call_id] = parked, number
+        parked.call_id = call_id
         asked = {
             key: {"method": question.method, "params": msgspec.Raw(question.params)}
             for key, question in parked.caller.questions.items()
@@ -76,21 +79,34 @@ class Park:
         parked = self._parked.get(number)
         if parked is None or not secrets.compare_digest(parked.binding, binding_of(call)):
             raise expired()
-        del self._parked[number]
+        self._forget(number)
         if parked.timer is not None:
             parked.timer.cancel()
         return parked
+
+    def cancel(self, call_id: str) -> None:
+        """Give up the call this round parked: its caller will not come back."""
+        number = self._calls.get(call_id)
+        if number is not None:
+            self._expire(number)
 
     def close(self) -> None:
         """Give up everything."""
         for parked in self._parked.values():
             parked.end()
         self._parked.clear()
+        self._calls.clear()
 
     def _expire(self, number: str) -> None:
-        parked = self._parked.pop(number, None)
+        parked = self._forget(number)
         if parked is not None:
             parked.end()
+
+    def _forget(self, number: str) -> Parked | None:
+        parked = self._parked.pop(number, None)
+        if parked is not None:
+            self._calls.pop(parked.call_id, None)
+        return parked
 
 
 def binding_of(call: CallAdmitted) -> str:

@@ -12,6 +12,8 @@ from toolbus_common.errors import UpstreamFaultError
 _ABSENT = msgspec.Raw(b"")
 _ONLY_MODERN = ("resultType", "ttlMs", "cacheScope")
 _CACHED = "resources/read"
+_PRIVATE = b'"cacheScope":"private",'
+_SCOPES = (b'"public"', b'"private"')
 # The fields of a task are written otherwise in 2025-11-25.
 _OLD_NAMES = {"ttlMs": "ttl", "pollIntervalMs": "pollInterval"}
 
@@ -63,12 +65,22 @@ def _for_modern(raw: bytes, owned: _Owned, method: str) -> bytes:
     if owned.resultType is None:
         missing += b'"resultType":"complete",'
     if method == _CACHED:
-        missing += b"" if owned.ttlMs else b'"ttlMs":0,'
-        missing += b"" if owned.cacheScope else b'"cacheScope":"private",'
+        bad = _bad_hints(owned)
+        if bad:
+            raw = _encode({name: told for name, told in _members(raw).items() if name not in bad})
+        missing += b"" if owned.ttlMs and "ttlMs" not in bad else b'"ttlMs":0,'
+        missing += b"" if owned.cacheScope and "cacheScope" not in bad else _PRIVATE
     if not missing:
         return raw
     body = raw[1:].lstrip()
     return b"{" + (missing[:-1] if body[:1] == b"}" else missing) + body
+
+
+def _bad_hints(owned: _Owned) -> set[str]:
+    """The hints that say nothing a cache may go by: it must not take them for a yes."""
+    ttl, scope = bytes(owned.ttlMs), bytes(owned.cacheScope)
+    bad = {"ttlMs"} if ttl and not ttl.isdigit() else set()
+    return bad | ({"cacheScope"} if scope and scope not in _SCOPES else set())
 
 
 def _for_legacy(raw: bytes, owned: _Owned, method: str) -> bytes:

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from toolbus_common.contracts import CallAdmitted, Era
 from toolbus_common.errors import UpstreamRefusedError
 from toolbus_common.exchange import Reply
-from toolbus_executor.caller import Caller
+from toolbus_executor.caller import MOST_QUESTIONS, Caller
 from toolbus_executor.capabilities import URL, kinds_of
 from toolbus_executor.park import PARK_SECONDS, Park, Parked, answer, binding_of, brought
 from toolbus_executor.upstream import Upstream
@@ -53,7 +54,7 @@ class Rounds:
         if not parked.task.done():
             answer(parked.caller, answers or {})
             if parked.caller.questions:
-                return self.park.put(parked)
+                return self.park.put(parked, call.call_id)
         try:
             return await self._round(parked, call, seconds)
         finally:
@@ -77,7 +78,7 @@ class Rounds:
         finally:
             parked.caller.asked = None
         if not parked.task.done():
-            return self.park.put(parked)
+            return self.park.put(parked, call.call_id)
         try:
             return parked.task.result()
         except UpstreamRefusedError as error:
@@ -92,11 +93,20 @@ def _pages(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:
     if error.data.get("upstream_code") != URL_REQUIRED or not able or not isinstance(pages, list):
         raise error
     asked = {
-        f"page{number}": {"method": "elicitation/create", "params": {"mode": "url", **page}}
-        for number, page in enumerate(pages, 1)
+        f"page{number}": {"method": "elicitation/create", "params": _page(page)}
+        for number, page in enumerate(pages[:MOST_QUESTIONS], 1)
         if isinstance(page, dict)
     }
+    if not asked:
+        raise error
     return msgspec.json.encode({"resultType": "input_required", "inputRequests": asked})
+
+
+def _page(page: dict[str, Any]) -> dict[str, Any]:
+    """A page to open as the stateless era asks for it, which gives pages no ids."""
+    return {name: value for name, value in page.items() if name != "elicitationId"} | {
+        "mode": "url"
+    }
 
 
 def _all_accepted(answers: Iterable[msgspec.Raw]) -> bool:

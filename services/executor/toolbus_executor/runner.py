@@ -105,7 +105,8 @@ class Runner:
         await reply.send(ending)
 
     def cancel(self, call_id: str) -> None:
-        """End a call nobody waits for any more, if it is under way here."""
+        """End a call nobody waits for any more, if it is under way or parked here."""
+        self.rounds.park.cancel(call_id)
         task = self._running.get(call_id)
         if task is not None and call_id not in self._revoked:
             self._revoked.add(call_id)

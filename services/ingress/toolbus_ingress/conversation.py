@@ -1,6 +1,7 @@
 """One call with more than an answer: what is told on the way, and what the server asks back."""
 
 import asyncio
+from collections.abc import Callable
 from time import time
 from typing import Any
 
@@ -24,14 +25,21 @@ class Conversation:
     """A call whose answer may become an event stream."""
 
     def __init__(
-        self, lane: CallLane, questions: Questions, visit: Visit, request: Request
+        self,
+        lane: CallLane,
+        questions: Questions,
+        visit: Visit,
+        request: Request,
+        give_up: Callable[[str], None],
     ) -> None:
         self._lane = lane
+        self._give_up = give_up  # whoever keeps a call for its caller's answers need not any more
         self._questions = questions
         self._visit = visit
         self._request = request
         self._token = strictjson.dump(request.meta.get("progressToken"))
         self._stream = EventStream(visit.send)
+        self._asked = ""  # the last round that ended with questions
         self._seconds = 0.0  # what each round may take; a person's time is not counted
 
     @property
@@ -46,13 +54,13 @@ class Conversation:
             ToolbusError: the call failed.
 
         """
-        first, self._seconds = call.call_id, call.deadline - time()
-        for _ in range(MOST_ROUNDS):
-            ending = await self._ask(call)
-            if not isinstance(ending, Asked) or self._request.era is Era.MODERN:
-                return ending
-            call = self._again(call, await self._answers(ending.body), first)
-        raise InvalidError("The server keeps asking, and never comes to an answer.")
+        self._seconds = call.deadline - time()
+        try:
+            return await self._rounds(call)
+        except BaseException:
+            if self._asked:  # its answers will not come
+                self._give_up(self._asked)
+            raise
 
     async def end(self, answer: Response) -> Response | None:
         """The answer, on the stream if there is one."""
@@ -60,6 +68,16 @@ class Conversation:
             return answer
         await self._stream.event(answer.body, more=False)
         return None
+
+    async def _rounds(self, call: CallRequested) -> Ending:
+        first = call.call_id
+        for _ in range(MOST_ROUNDS):
+            ending = await self._ask(call)
+            if not isinstance(ending, Asked) or self._request.era is Era.MODERN:
+                return ending
+            self._asked = call.call_id
+            call = self._again(call, await self._answers(ending.body), first)
+        raise InvalidError("The server keeps asking, and never comes to an answer.")
 
     async def _ask(self, call: CallRequested) -> Ending:
         mail = Mailbox(MOST_WAITING)

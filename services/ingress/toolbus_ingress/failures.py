@@ -1,5 +1,8 @@
 """How a request failed, in the words of its era: a server's own error stays what it was."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from toolbus_common.contracts import Era
 from toolbus_common.errors import ToolbusError, UnknownToolError, UpstreamRefusedError
 from toolbus_ingress.eras import Request
@@ -15,6 +18,8 @@ from toolbus_ingress.jsonrpc import (
     failure,
 )
 
+URL_REQUIRED = -32042  # of 2025-11-25; the stateless era has no such code
+_MOST_PAGES, _LONGEST_PAGE = 8, 2048
 _STATUS = {MISSING_CAPABILITY: BAD_REQUEST, METHOD_NOT_FOUND: 404}
 
 
@@ -26,6 +31,8 @@ def told(failed: ToolbusError, request: Request, call_id: str) -> Response:
         code = NO_RESOURCE
     if not isinstance(code, int):
         return failure(failed, request.id, call_id)
+    if code == URL_REQUIRED and modern:
+        return _page_required(failed, request)
     if code == NO_RESOURCE and modern:
         code = INVALID_PARAMS
     elif code == INVALID_PARAMS and request.method == "resources/read" and not modern:
@@ -35,3 +42,19 @@ def told(failed: ToolbusError, request: Request, call_id: str) -> Response:
     if isinstance(failed, UnknownToolError):
         data = {"uri": request.params.get("uri")}
     return error(status, code, failed.reason, request_id=request.id, data=data)
+
+
+def _page_required(failed: ToolbusError, request: Request) -> Response:
+    """A server wants pages opened first, and its caller did not say that it opens any."""
+    pages = " ".join(_pages(failed.data.get("upstream_data")))
+    sentence = f"{failed.reason} Declare elicitation.url, or open the page and retry: {pages}"
+    data: Any = {"requiredCapabilities": {"elicitation": {"url": {}}}}
+    return error(BAD_REQUEST, MISSING_CAPABILITY, sentence, request_id=request.id, data=data)
+
+
+def _pages(told: Any) -> Iterator[str]:
+    pages = told.get("elicitations") if isinstance(told, dict) else None
+    for page in pages[:_MOST_PAGES] if isinstance(pages, list) else ():
+        url = page.get("url") if isinstance(page, dict) else None
+        if isinstance(url, str) and len(url) <= _LONGEST_PAGE:
+            yield url

@@ -22,6 +22,8 @@ MOST_URIS = 1000
 KEEP_ALIVE_SECONDS = 15.0
 RENEW_SECONDS = 300.0  # servers' subscriptions are leased to those who still listen
 SETTLE_SECONDS = 0.05  # changes come in bursts
+MERGE_SECONDS = 0.1  # every executor that watches a resource says that it changed
+MOST_MERGED = 10_000
 
 _LISTED = {
     "toolsListChanged": ("tools/list",),
@@ -60,6 +62,8 @@ class Hub:
         self._listeners: set[Listener] = set()
         self._comparison: asyncio.TimerHandle | None = None
         self._said_changed: set[tuple[str, str]] = set()  # servers and what they said
+        self._updated: dict[tuple[str, str], dict[str, Any]] = {}  # by server and URI
+        self._telling: asyncio.TimerHandle | None = None
         catalogue.on_change.append(self._compare_soon)
 
     @property
@@ -99,12 +103,9 @@ class Hub:
         if said.method in _CHANGES.values():
             self._said_changed.add((said.server, said.method))
             self._compare_soon()
-        if said.method != _UPDATED:
-            return
-        with suppress(msgspec.DecodeError):
-            params = msgspec.json.decode(said.params, type=dict[str, Any])
-            for listener in tuple(self._listeners):
-                self._tell_updated(listener, said.server, params)
+        if said.method == _UPDATED and self._listeners:
+            with suppress(msgspec.DecodeError):
+                self._merge(said.server, msgspec.json.decode(said.params, type=dict[str, Any]))
 
     def bring(self, sid: str, message: bytes) -> bool:
         """Put an answer on the stream of a session of HTTP+SSE; whether it is open here."""
@@ -174,9 +175,33 @@ class Hub:
         )
         return True
 
+    def _merge(self, server: str, params: dict[str, Any]) -> None:
+        """Tell soon, once for all who say the same until then.
+
+        Nothing is lost by it: whoever reads after being told sees every change that was merged.
+        """
+        uri = params.get("uri")
+        if not isinstance(uri, str):
+            return
+        self._updated[server, uri] = params
+        if len(self._updated) >= MOST_MERGED:
+            self._tell_merged()
+        elif self._telling is None:
+            loop = asyncio.get_running_loop()
+            self._telling = loop.call_later(MERGE_SECONDS, self._tell_merged)
+
+    def _tell_merged(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        updated, self._updated = self._updated, {}
+        for (server, _), params in updated.items():
+            for listener in tuple(self._listeners):
+                self._tell_updated(listener, server, params)
+
     def _tell_updated(self, listener: Listener, server: str, params: dict[str, Any]) -> None:
-        uri, caller = params.get("uri"), listener.visit.caller
-        if not isinstance(uri, str) or caller.server not in ("", server):
+        uri, caller = str(params["uri"]), listener.visit.caller
+        if caller.server not in ("", server):
             return
         shown = uri if caller.server else self._catalogue.shelves.shown(server, uri)
         if shown in listener.uris and self._catalogue.sees(caller.bounds, server, uri):

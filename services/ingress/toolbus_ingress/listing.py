@@ -64,11 +64,28 @@ class Catalogue:
         if change.value is None:
             self._listings.pop(change.key, None)
         else:
-            self._listings[change.key] = Listing.decode(change.value)
+            heard, known = Listing.decode(change.value), self._listings.get(change.key)
+            self._listings[change.key] = heard
+            if known is not None and known.same_but_for_time(heard):
+                return  # listed anew, and nothing is new
         self._changed()
 
+    def told(self, method: str, bounds: Bounds, server: str, era: Era) -> bytes:
+        """The result of a list method, and to the stateless era how long it may be kept."""
+        body = self.listed(method, bounds, server, era)
+        return b'{"ttlMs":%d,%b' % (self.ttl_ms(server), body[1:]) if era is Era.MODERN else body
+
+    def ttl_ms(self, server: str) -> int:
+        """What is left of every server's own word, and no more than ours."""
+        now, least = time(), TTL_MS
+        for owner, listing in self._listings.items():
+            if server in ("", owner) and self.serves(owner):
+                left = listing.left_ms(now)
+                least = least if left is None else min(least, left)
+        return least
+
     def listed(self, method: str, bounds: Bounds, server: str, era: Era) -> bytes:
-        """The result of a list method, for all servers (`server` empty) or for one."""
+        """What is within bounds of a list, of all servers (`server` empty) or of one."""
         wanted = (bounds, server, era, method)
         kept = self._kept.get(wanted)
         if kept is None:
@@ -130,7 +147,7 @@ class Catalogue:
         result: dict[str, Any] = {member: [raw for _, raw in shown]}
         if era is Era.MODERN:
             # Each key has its own view, so no cache may share it.
-            result |= {"resultType": "complete", "ttlMs": TTL_MS, "cacheScope": "private"}
+            result |= {"resultType": "complete", "cacheScope": "private"}
         return msgspec.json.encode(result)
 
     def _offered(self, kind: str, bounds: Bounds, server: str) -> Iterator[tuple[str, Offered]]:

@@ -49,7 +49,7 @@ class Local:
             sentence = "Unknown cursor; list again from the beginning."
             return jsonrpc.error(200, jsonrpc.INVALID_PARAMS, sentence, request_id=request.id)
         caller = visit.caller
-        body = self._catalogue.listed(request.method, caller.bounds, caller.server, request.era)
+        body = self._catalogue.told(request.method, caller.bounds, caller.server, request.era)
         return jsonrpc.result(request.id, body)
 
     def _modern(self, visit: Visit, request: Request) -> Response:
@@ -61,7 +61,8 @@ class Local:
             "supportedVersions": list(eras.MODERN),
             "capabilities": capabilities(listings, Era.MODERN),
             "instructions": _instructions(visit, listings),
-            "ttlMs": TTL_MS,
+            # What a stateless server says of itself is asked once for each connection to it.
+            "ttlMs": 0 if any(listing.era == Era.MODERN for listing in listings) else TTL_MS,
             "cacheScope": "private",
             "_meta": {eras.META + "serverInfo": _SERVER_INFO},
         }

@@ -197,12 +197,15 @@ class Relay:
         if not visit.takes_events or not (call.progress or call.log_level or asks):
             ending = await self._room.calls.ask(call)
             if isinstance(ending, Asked) and request.era is Era.LEGACY:
+                self._give_up(call.call_id)
                 raise InvalidError(
                     "The server asks its caller something, which needs a session, a declared "
                     "capability, and an Accept of text/event-stream."
                 )
             return jsonrpc.result(request.id, self._body(visit, request, call, ending))
-        conversation = Conversation(self._room.calls, self._questions, visit, request)
+        conversation = Conversation(
+            self._room.calls, self._questions, visit, request, self._give_up
+        )
         try:
             ending = await conversation.hold(call)
             answer = jsonrpc.result(request.id, self._body(visit, request, call, ending))
@@ -242,8 +245,11 @@ class Relay:
         claims = TaskClaims(str(task.get("taskId")), call.server, call.tool, visit.caller.proof)
         return _renamed(body, self._seal.close(claims))
 
+    def _give_up(self, call_id: str) -> None:
+        self._room.spawn(self.cancel(call_id))
+
     def _leaving(self, call_id: str) -> Callable[[], None]:
-        return lambda: self._room.spawn(self.cancel(call_id))
+        return lambda: self._give_up(call_id)
 
 
 def _renamed(body: bytes, task_id: str) -> bytes:

@@ -11,9 +11,11 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from toolbus_common.errors import UpstreamFaultError
+
 KEY_BYTES = 32
 _NONCE_BYTES = 12
-_LONGEST = 64 * 1024  # characters; what is longer was not made here
+LONGEST = 64 * 1024  # characters; what is longer was not made here
 
 C = TypeVar("C", bound="Claims")
 
@@ -57,14 +59,25 @@ class Seal:
         self._cipher = AESGCM(key)
 
     def close(self, claims: Claims) -> str:
-        """The claims as visible ASCII."""
+        """The claims as visible ASCII.
+
+        Raises:
+            UpstreamFaultError: they are longer than what is opened; only a server's can be.
+
+        """
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, msgspec.msgpack.encode(claims), _kind(type(claims)))
-        return _text(nonce + sealed)
+        text = _text(nonce + sealed)
+        if len(text) > LONGEST:
+            raise UpstreamFaultError(
+                f"The upstream's requestState or task id has {len(text)} characters when sealed, "
+                f"and {LONGEST} can be carried (48 KB of its own); it must put less into it."
+            )
+        return text
 
     def open(self, text: Any, kind: type[C]) -> C | None:
         """The claims; None when this is no seal of ours, or one of another kind."""
-        if not isinstance(text, str) or not 0 < len(text) <= _LONGEST:
+        if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
             return None
         try:
             raw = urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))

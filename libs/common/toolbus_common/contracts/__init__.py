@@ -25,6 +25,7 @@ from toolbus_common.contracts.facts import (
     KeyCreated,
     KeyRevoked,
     ServerConnected,
+    ServerFaulted,
     ServerLost,
 )
 from toolbus_common.contracts.frames import (
@@ -86,6 +87,7 @@ __all__ = [
     "RoomStatus",
     "RowsFound",
     "ServerConnected",
+    "ServerFaulted",
     "ServerLost",
     "ServerSaid",
     "ServerState",

@@ -25,7 +25,12 @@ class Offered(Message):
 
 
 class Listing(Message):
-    """One server's entry in the catalogue bucket, under the server's name."""
+    """One server's entry in the catalogue bucket, under the server's name.
+
+    `ttl_ms` is the least its lists may be kept by the server's own word, None where it gave none;
+    `listed_at`, in seconds since the epoch, is told only with a `ttl_ms` above zero: else every
+    listing would differ from the one before.
+    """
 
     server: str
     state: ServerState
@@ -35,7 +40,22 @@ class Listing(Message):
     reason: str = ""
     capabilities: dict[str, Any] = Field(default_factory=dict)  # as the server declared them
     dropped: dict[str, str] = Field(default_factory=dict)  # name -> why it is not listed
+    failed: dict[str, str] = Field(default_factory=dict)  # method of a list -> why it is left out
+    lost_at: float = 0.0  # since when it is stale or failed, in seconds since the epoch
+    ttl_ms: int | None = None
+    listed_at: float = 0.0
     tools: tuple[Offered, ...] = ()
     prompts: tuple[Offered, ...] = ()
     resources: tuple[Offered, ...] = ()  # by URI
     templates: tuple[Offered, ...] = ()  # by URI template
+
+    def left_ms(self, now: float) -> int | None:
+        """How long its lists may still be kept; None where the server does not say."""
+        if self.ttl_ms is None:
+            return None
+        gone = max(0.0, now - self.listed_at) * 1000
+        return max(0, int(self.ttl_ms - gone))
+
+    def same_but_for_time(self, other: "Listing") -> bool:
+        """Whether they say the same, whenever they were listed."""
+        return self.model_copy(update={"listed_at": other.listed_at}) == other

@@ -116,9 +116,18 @@ class ServerConnected(ServerFact):
 
 
 class ServerLost(ServerFact):
-    """An upstream cannot be reached."""
+    """An upstream cannot be reached: said once for each loss, and again for another reason."""
 
     NAME: ClassVar[str] = "server.lost"
+
+
+class ServerFaulted(ServerFact):
+    """Some of what an upstream lists is not shown, or a list of its fails; empty when mended."""
+
+    NAME: ClassVar[str] = "server.faulted"
+
+    dropped: dict[str, str] = Field(default_factory=dict)
+    failed: dict[str, str] = Field(default_factory=dict)
 
 
 class BreakerOpened(ServerFact):
@@ -170,6 +179,7 @@ FACTS: dict[str, type[Fact]] = {
         CallFailed,
         ServerConnected,
         ServerLost,
+        ServerFaulted,
         BreakerOpened,
         BreakerClosed,
         KeyCreated,

@@ -1,0 +1,150 @@
+"""Clients of every era in front of a server of the handshake era that asks back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.upstream import FixtureServer
+from harness.client import Client
+from harness.cluster import Cluster
+from harness.eras import ROOT, ask, begun, calling
+from harness.operating import key
+from harness.streams import Events
+from harness.waiting import until_now
+from toolbus_common.declared import Declaration, Server
+
+PAGE = "https://example.org/sign-in"
+PAGES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
+SIGN_IN = "old__test_url_elicitation_required"
+
+
+class Old:
+    """A fused gateway, and its only server."""
+
+    def __init__(self, directory: Path) -> None:
+        self.server = FixtureServer(directory / "fixture", "--era", "legacy")
+        self.cluster = Cluster(directory / "cluster")
+
+    def start(self) -> None:
+        """Until its tools are there."""
+        self.server.start()
+        servers, keys = {"old": Server(url=self.server.url)}, {"root": key(ROOT)}
+        self.cluster.start(Declaration(servers=servers, keys=keys), fused=True)
+        until_now(lambda: SIGN_IN in self.client().tools(), "the tools")
+
+    def stop(self) -> None:
+        """End everything."""
+        self.cluster.stop()
+        self.server.kill()
+
+    def client(self) -> Client:
+        """A client of it."""
+        return self.cluster.client(ROOT)
+
+    def cancelled(self, tool: str) -> bool:
+        """Whether the server was told that a call of a tool is given up."""
+        return bool(self.server.seen()["cancelled"].get(tool))
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Old]:
+    """The gateway of these tests."""
+    made = Old(tmp_path_factory.mktemp("old"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+# -- a call that waits for its client --------------------------------------------------------------
+
+
+def test_a_call_taken_back_while_its_client_is_asked_ends_at_the_server(old: Old) -> None:
+    client = old.client()
+    session = begun(client, {"elicitation": {}})
+    old.server.forget()
+    call = calling("old__test_elicitation", 5, message="Who?")
+    with Events(client, call, Mcp_Session_Id=session) as stream:
+        stream.until("elicitation/create")
+        cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+        about = {**cancelled, "params": {"requestId": 5}}
+        assert client.post(about, Mcp_Session_Id=session).status == 202
+        assert stream.next()["error"]["data"]["code"] == "cancelled"
+    until_now(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
+
+
+def test_a_call_whose_client_refuses_the_question_ends_at_the_server(old: Old) -> None:
+    client = old.client()
+    session = begun(client, {"sampling": {}})
+    old.server.forget()
+    with Events(
+        client, calling("old__test_sampling", 6, prompt="p"), Mcp_Session_Id=session
+    ) as stream:
+        asked = stream.until("sampling/createMessage")
+        refused = {"code": -1, "message": "No model here"}
+        answer = {"jsonrpc": "2.0", "id": asked["id"], "error": refused}
+        assert client.post(answer, Mcp_Session_Id=session).status == 202
+        assert "No model here" in stream.next()["error"]["message"]
+    until_now(lambda: old.cancelled("test_sampling"), "the cancellation at the server")
+
+
+def test_a_call_that_asks_where_nothing_can_be_asked_ends_at_the_server(old: Old) -> None:
+    client = old.client()
+    session = begun(client, {"elicitation": {}})
+    old.server.forget()
+    call = calling("old__test_elicitation", 7, message="Who?")
+    answer = client.post(call, Mcp_Session_Id=session, Accept="application/json")
+    assert "text/event-stream" in answer.error["message"]
+    until_now(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
+
+
+# -- a page that must be opened first --------------------------------------------------------------
+
+
+def test_a_stateless_client_is_asked_to_open_the_page(old: Old) -> None:
+    client, params = old.client(), {"name": SIGN_IN, "arguments": {}}
+    result = ask(client, "tools/call", params, **PAGES).json["result"]
+    assert result["resultType"] == "input_required"
+    ((name, question),) = result["inputRequests"].items()
+    assert question["method"] == "elicitation/create"
+    assert (question["params"]["mode"], question["params"]["url"]) == ("url", PAGE)
+    assert "elicitationId" not in question["params"], "the stateless era has none"
+    again = {**params, "inputResponses": {name: {"action": "accept"}}}
+    if "requestState" in result:
+        again["requestState"] = result["requestState"]
+    before = old.server.seen()["tools"]["test_url_elicitation_required"]
+    assert ask(client, "tools/call", again, **PAGES).json["result"]["inputRequests"]
+    assert old.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
+    again["inputResponses"] = {name: {"action": "decline"}}
+    declined = ask(client, "tools/call", again, **PAGES).json["result"]
+    assert declined["isError"]
+    assert old.server.seen()["tools"]["test_url_elicitation_required"] == before + 1
+
+
+@pytest.mark.parametrize("able", [{}, {"elicitation": {"form": {}}}])
+def test_a_stateless_client_that_opens_no_pages_is_told_the_page(
+    old: Old, able: dict[str, Any]
+) -> None:
+    """The code of the handshake era never reaches the stateless wire."""
+    answer = ask(old.client(), "tools/call", {"name": SIGN_IN, "arguments": {}}, **able)
+    assert (answer.status, answer.error["code"]) == (400, -32021)
+    assert answer.error["data"]["requiredCapabilities"] == {"elicitation": {"url": {}}}
+    assert PAGE in answer.error["message"]
+
+
+def test_a_client_of_its_own_era_is_told_its_refusal_whole(old: Old) -> None:
+    client = old.client()
+    session = begun(client, PAGES)
+    told = client.post(calling(SIGN_IN, 8), Mcp_Session_Id=session).error
+    assert told["code"] == -32042
+    (page,) = told["data"]["elicitations"]
+    assert (page["mode"], page["url"]) == ("url", PAGE)
+    assert page["elicitationId"] == "fixture-elicitation-2"
+
+
+def test_without_a_stateless_server_behind_all_may_be_kept_for_a_moment(old: Old) -> None:
+    for method in ("server/discover", "tools/list"):
+        assert ask(old.client(), method).json["result"]["ttlMs"] == 5000

@@ -1,0 +1,132 @@
+"""What is wrong with a server: told by its executor when asked, and said once as a fact."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.js.errors import NotFoundError
+
+from harness.waiting import until, until_told
+from toolbus_cli.commands.inspecting import faults_of
+from toolbus_cli.commands.shared import printable
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.declared import Declaration, Server
+from toolbus_common.exchange import Exchange
+from toolbus_common.permissions import OPERATOR
+from toolbus_common.provision import CONFIG, FACTS
+from toolbus_common.settings import Settings
+from toolbus_executor.main import build
+
+FLAWED = """
+import json, sys
+good = {"name": "good", "inputSchema": {"type": "object"}}
+bad = [{"name": name} for name in ("bad", "worse")]
+for line in sys.stdin:
+    asked = json.loads(line)
+    told = {
+        "initialize": {"result": {"protocolVersion": "2025-06-18", "serverInfo": {},
+                                  "capabilities": {"tools": {}, "prompts": {}}}},
+        "tools/list": {"result": {"tools": [good, *bad]}},
+        "prompts/list": {"error": {"code": -32603, "message": "The shelf is locked"}},
+    }.get(asked["method"], {"error": {"code": -32601, "message": "Method not found"}})
+    if "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
+"""
+MORTAL = """
+import pathlib, sys
+place = pathlib.Path(sys.argv[1])
+with (place / "starts").open("a") as starts:
+    starts.write("x")
+sys.exit(int((place / "code").read_text()))
+"""
+
+
+@asynccontextmanager
+async def keeping(
+    command: tuple[str, ...], settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[None]:
+    """An executor that keeps a server of this command."""
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+    declared = Declaration(servers={"odd": Server(command=command)})
+    config = await operator.bucket(CONFIG)
+    await config.put("declaration", declared.model_dump_json().encode())
+    async with build(Exchange()).running():
+        yield
+
+
+async def row(operator: Bus) -> dict[str, Any] | None:
+    """What the executor tells of the server, once it has made up its mind."""
+    told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+    return next((each for each in told.servers if each["state"] != "connecting"), None)
+
+
+async def facts(operator: Bus, name: str) -> list[dict[str, Any]]:
+    """Every fact of a name, as it was said."""
+    stream, found = operator.client.jetstream(), list[dict[str, Any]]()
+    sequence = 0
+    while True:
+        try:
+            subject = f"tb.fact.{name}.*"
+            message = await stream.get_msg(FACTS, seq=sequence + 1, subject=subject, next=True)
+        except NotFoundError:
+            return found
+        sequence = message.seq or 0
+        found += [json.loads(line) for line in (message.data or b"").splitlines()]
+
+
+async def test_what_a_server_lists_badly_is_told_and_is_a_fact(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with keeping((sys.executable, "-c", FLAWED), settings, operator, monkeypatch):
+        told: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+        said = await until_told(lambda: facts(operator, "server.faulted"), "the fact")
+    assert (told["state"], told["version"], told["tools"]) == ("ready", "2025-06-18", 1)
+    assert told["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
+    assert told["failed_lists"] == {"prompts/list": "The shelf is locked"}
+    assert told["lost_at"] == 0
+    (fact,) = said
+    assert (fact["dropped"], fact["failed"]) == (told["dropped"], told["failed_lists"])
+    assert list(faults_of(told)) == [
+        "Its prompts/list fails: The shelf is locked",
+        "bad is not shown: it has no inputSchema; and 1 more, see --json",
+    ]
+
+
+async def test_a_loss_is_said_once_and_again_for_another_reason(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def starts() -> int:
+        written = tmp_path / "starts"
+        return len(written.read_text()) if written.exists() else 0
+
+    (tmp_path / "code").write_text("1")
+    command = (sys.executable, "-c", MORTAL, str(tmp_path))
+    async with keeping(command, settings, operator, monkeypatch):
+        await until(lambda: starts() >= 6, "three attempts to connect")
+        told: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+        (tmp_path / "code").write_text("2")
+        before = starts()
+        await until(lambda: starts() >= before + 4, "attempts that end otherwise")
+
+        async def two() -> bool:
+            return len(await facts(operator, "server.lost")) > 1
+
+        await until_told(two, "the other reason")
+        said = await facts(operator, "server.lost")
+        later: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+    assert len(said) == 2
+    assert len({fact["reason"] for fact in said}) == 2
+    assert told["state"] == "failed"
+    assert 0 < told["lost_at"] == later["lost_at"], "it has been lost all the while"
+    assert next(faults_of(told)).startswith("It has been out of reach for ")
+
+
+def test_a_servers_words_do_not_steer_the_operators_terminal() -> None:
+    assert printable("a\x1b[2Jb\u202ec\n[d]") == "a\ufffd[2Jb\ufffdc\n[d]"
