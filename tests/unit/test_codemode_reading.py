@@ -13,7 +13,6 @@ from toolbus_codemode.identifiers import distinct, identifier
 from toolbus_codemode.manual import example, manual
 from toolbus_codemode.shelf import Shelf
 from toolbus_codemode.stubs import parameters, signature, type_of
-from toolbus_common.contracts import Listing, Offered, ServerState
 from toolbus_common.errors import InvalidError
 from toolbus_common.lineage import Bounds
 
@@ -30,25 +29,12 @@ ISSUE = {
 }
 
 
-def listing(server: str, **tools: Any) -> Listing:
-    offered = tuple(
-        Offered(name=name, definition={"name": name, **definition})
-        for name, definition in tools.items()
-    )
-    return Listing(server=server, state=ServerState.READY, tools=offered)
-
-
 def shelf(bounds: Bounds = EVERYTHING) -> Shelf:
     issue = {"description": "Create an issue. It is public.", "inputSchema": ISSUE}
     listed = {"description": "List the issues of a repository.", "inputSchema": {"type": "object"}}
     mail = {"description": "Send an e-mail to a person."}
-    return Shelf(
-        [
-            listing("git-hub", create_issue=issue, list_issues=listed),
-            listing("mail", send=mail),
-        ],
-        bounds,
-    )
+    github = {"create_issue": issue, "list_issues": listed}
+    return Shelf({"git-hub": github, "mail": {"send": mail}}, bounds)
 
 
 @given(st.text(max_size=20))

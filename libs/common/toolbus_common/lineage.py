@@ -55,6 +55,12 @@ class Lineage:
         said = {level.content for _, level in self.levels}
         return "full" if "full" in said and "digest" not in said else "digest"
 
+    @property
+    def code_mode(self) -> bool | None:
+        """Whether the nearest level that says so wants tools through programs."""
+        said = (level.code_mode for _, level in self.levels)
+        return next((each for each in said if each is not None), None)
+
     def covering(self, name: str) -> str:
         """The first level that wants a person asked before this is called; empty when none."""
         return next((told for told, level in self.levels if granted(level.approve, name)), "")

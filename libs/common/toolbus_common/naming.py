@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2s
 
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.confusables import skeleton
 from toolbus_common.contracts import Listing
 from toolbus_common.declared import Server, ToolView
@@ -109,6 +110,7 @@ def shortened(full: str) -> str:
 
 
 def _each(kind: str, listing: Listing, views: Mapping[str, ToolView]) -> Iterator[Shown]:
+    own = listing.server == BUILT_IN  # our own tools go by names that agents know already
     for offered in getattr(listing, kind):
         view = views.get(offered.name, _AS_IT_IS)
         if not view.hidden:
@@ -117,7 +119,7 @@ def _each(kind: str, listing: Listing, views: Mapping[str, ToolView]) -> Iterato
                 listing.server,
                 offered.name,
                 bare,
-                shortened(full_name(listing.server, bare)),
+                bare if own else shortened(full_name(listing.server, bare)),
                 view.description,
-                aliased=bool(view.alias),
+                aliased=own or bool(view.alias),
             )

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pydantic import ValidationError
 
 from toolbus_common.bus import Change
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.declared import Declaration, Key, Patterns
 from toolbus_common.lineage import Lineage, exposed, lineage_of
 
@@ -43,6 +44,10 @@ class Snapshot:
     def exposed(self) -> tuple[Patterns, ...]:
         """What servers let anybody use, as bounds."""
         return exposed(self.declaration)
+
+    def serves(self, server: str) -> bool:
+        """Whether there is a server of that name: a declared one, or Toolbus itself."""
+        return server in self.declaration.servers or server == BUILT_IN
 
     def lineage(self, name: str) -> Lineage:
         """A known key with everything above it; worked out when first asked for."""

@@ -1,12 +1,11 @@
 """What one caller's programs may call: servers and tools under the names programs use for them."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from toolbus_codemode.identifiers import distinct
-from toolbus_common.contracts import Listing
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Bounds
 
@@ -40,14 +39,14 @@ class Tool:
 class Shelf:
     """Every tool within a caller's bounds, by server and function."""
 
-    def __init__(self, listings: Iterable[Listing], bounds: Bounds) -> None:
-        by_server = {listing.server: listing for listing in listings}
+    def __init__(self, offered: Mapping[str, Mapping[str, dict[str, Any]]], bounds: Bounds) -> None:
+        """`offered` holds the definitions of every server's tools, by its own names."""
         self._spaces: dict[str, dict[str, Tool]] = {}
-        for space, server in distinct(by_server).items():
+        for space, server in distinct(offered).items():
             seen = {
-                offered.name: offered.definition
-                for offered in by_server[server].tools
-                if bounds.cover(full_name(server, offered.name))
+                name: definition
+                for name, definition in offered[server].items()
+                if bounds.cover(full_name(server, name))
             }
             if seen:
                 self._spaces[space] = {

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import Bucket
 from toolbus_common.contracts import ServersAsked, ServersTold
 from toolbus_common.exchange import Exchange
@@ -98,7 +99,7 @@ class Fleet:
             async for entry in catalogue.watch():
                 if entry is None:
                     return
-                if entry.value is not None and entry.key not in declared:
+                if entry.value is not None and entry.key not in (BUILT_IN, *declared):
                     await catalogue.delete(entry.key)
         except Exception:
             log.exception("catalogue.not_tidied")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from time import time
 
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import (
     CallAdmitted,
     CallAllowed,
@@ -128,6 +129,8 @@ class Gate:
             reserved=reserved,
             arguments=call.arguments,
         )
+        if call.server == BUILT_IN:
+            admitted = admitted.model_copy(update={"proof": call.proof, "narrower": call.narrower})
         if reserved:
             self.ledger.dispatch(principal.scope, call.call_id)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import TOOLS_CALL, Listing
 from toolbus_common.declared import MICRO, Budget, Patterns, Price, Rate
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
@@ -79,7 +80,7 @@ class Judge:
                 full_name(server, offered.name)
                 for server, listing in catalogue.items()
                 for offered in getattr(listing, kind)
-                if server in snapshot.declaration.servers
+                if snapshot.serves(server)
                 and not (kind == "tools" and _hidden(snapshot, server, offered.name))
             }
             for method, kind in _LISTED.items()
@@ -113,7 +114,8 @@ class Judge:
             admission = self._admit(self._principal(key), server, method, tool)
             if len(self._admissions) < self.MOST_REMEMBERED:
                 self._admissions[remembered] = admission
-        if admission is None or (narrower and not _within(narrower, full_name(server, tool))):
+        narrows = narrower and server != BUILT_IN
+        if admission is None or (narrows and not _within(narrower, full_name(server, tool))):
             named = tool if method.startswith("resources/") else full_name(server, tool)
             raise UnknownToolError.named(named, method)
         return admission
@@ -131,12 +133,13 @@ class Judge:
 
     def _admit(self, principal: Principal, server: str, method: str, tool: str) -> Admission | None:
         declared, name = self._snapshot.declaration, full_name(server, tool)
-        if method not in METHODS or server not in declared.servers:
+        if method not in METHODS or not self._snapshot.serves(server):
             return None
         known = self._known.get(method)
         if known is not None and name not in known:
             return None
-        if not principal.lineage.bounds.cover(name):
+        bounds = principal.lineage.bounds
+        if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):
             return None
         return Admission(principal, price_of(name, declared.prices) if method == TOOLS_CALL else 0)
 
@@ -147,12 +150,19 @@ class Judge:
         return principal
 
 
+def _may_program(principal: Principal, name: str) -> bool:
+    """Our own tools need no grant, for they reach no further than the key: only no denial."""
+    lineage = principal.lineage
+    return lineage.code_mode is not False and not granted(lineage.bounds.denials, name)
+
+
 def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
     return all(granted(patterns, name) for patterns in narrower)
 
 
 def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
-    view = snapshot.declaration.servers[server].tools.get(tool)
+    declared = snapshot.declaration.servers.get(server)
+    view = declared.tools.get(tool) if declared is not None else None
     return view is not None and view.hidden
 
 

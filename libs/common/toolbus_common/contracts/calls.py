@@ -65,7 +65,8 @@ class CallAdmitted(Message):
     """The same request, allowed, paid for and recorded. Said by policy only, heard by executor.
 
     `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger holds
-    anything for this call, so that its outcome must be settled.
+    anything for this call, so that its outcome must be settled. `proof` and `narrower` are those
+    of the request, and only for Toolbus' own server, whose programs call on in the same name.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -88,6 +89,8 @@ class CallAdmitted(Message):
     extra: str = Field(default="", repr=False)
     charge: int = 0
     reserved: bool = False
+    proof: str = Field(default="", repr=False)
+    narrower: tuple[tuple[str, ...], ...] = ()
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

@@ -26,6 +26,7 @@ class Level(Declared):
 
     `tools` and the tools of `groups` together bound everything below; a level with neither adds
     no bound. `deny` wins over every grant. Calls that `approve` covers wait for a person.
+    `code_mode` shows tools through programs (true), or never (false); unset, a request may ask.
     `content` says how much of a call's arguments is recorded: the strictest level's word counts.
     """
 
@@ -41,6 +42,7 @@ class Level(Declared):
     environment: str = Field(default="", max_length=64)
     expires: date | None = None
     content: Content | None = None
+    code_mode: bool | None = None
 
     def expired(self, now: float) -> bool:
         """Whether the last day has ended, in UTC."""

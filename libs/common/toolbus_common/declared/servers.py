@@ -35,7 +35,8 @@ class Server(Declared):
     may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what anybody
     may use of it, by its own names. `definitions` says what happens to a tool that is new or has
     changed: `trust` shows it; `first` pins what is seen first and holds back later changes;
-    `each` holds back everything until somebody approves it.
+    `each` holds back everything until somebody approves it. `code_mode` keeps its tools for
+    programs (true), or shows them as they are even to callers in code mode (false).
     """
 
     url: str = ""
@@ -47,6 +48,7 @@ class Server(Declared):
     tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
     expose: Patterns = ("*",)
     definitions: Literal["trust", "first", "each"] = "first"
+    code_mode: bool | None = None
     timeout: float = Field(default=30.0, gt=0, le=3600)
     concurrency: int = Field(default=64, ge=1, le=4096)
 

@@ -1,0 +1,79 @@
+"""Every server's tools as they are now, and what each caller's programs may call of them."""
+
+from typing import Any
+
+from toolbus_codemode.finding import Index
+from toolbus_codemode.shelf import Shelf
+from toolbus_common.builtin import BUILT_IN
+from toolbus_common.bus import Change
+from toolbus_common.contracts import Listing
+from toolbus_common.lineage import Bounds
+from toolbus_common.naming import Names
+from toolbus_common.snapshot import Directory, Snapshot
+
+Offers = dict[str, dict[str, dict[str, Any]]]  # server -> tool -> definition
+
+
+class Catalogue:
+    """Shelves and search indexes, kept per bounds until anything changes."""
+
+    MOST_KEPT = 256
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._listings: dict[str, Listing] = {}
+        self._offers: Offers | None = None
+        self._shelves: dict[Bounds, Shelf] = {}
+        self._indexes: dict[Bounds, Index] = {}
+        directory.on_change.append(self._forget)
+
+    def hear(self, change: Change | None) -> None:
+        """Take one change of the catalogue bucket."""
+        if change is None or change.key == BUILT_IN:
+            return
+        if change.value is None:
+            self._listings.pop(change.key, None)
+        else:
+            self._listings[change.key] = Listing.decode(change.value)
+        self._forget(self._directory.now)
+
+    def shelf(self, bounds: Bounds) -> Shelf:
+        """What may be called within bounds."""
+        found = self._shelves.get(bounds)
+        if found is None:
+            if len(self._shelves) >= self.MOST_KEPT:
+                self._shelves.clear()
+                self._indexes.clear()
+            found = self._shelves[bounds] = Shelf(self._offered(), bounds)
+        return found
+
+    def index(self, bounds: Bounds) -> Index:
+        """The same, ready to be searched."""
+        found = self._indexes.get(bounds)
+        if found is None:
+            found = self._indexes[bounds] = Index(self.shelf(bounds).tools())
+        return found
+
+    def _offered(self) -> Offers:
+        """What operators let agents see, by the servers' own names, with their descriptions."""
+        if self._offers is None:
+            declared = self._directory.now.declaration.servers
+            listed = [self._listings[name] for name in declared if name in self._listings]
+            names = Names(listed, declared)
+            self._offers = {listing.server: _seen(listing, names) for listing in listed}
+        return self._offers
+
+    def _forget(self, _snapshot: Snapshot) -> None:
+        self._offers = None
+        self._shelves.clear()
+        self._indexes.clear()
+
+
+def _seen(listing: Listing, names: Names) -> dict[str, dict[str, Any]]:
+    found = {}
+    for offered in listing.tools:
+        shown = names.shown("tools", listing.server, offered.name)
+        if shown is not None:
+            said = {"description": shown.description} if shown.description else {}
+            found[offered.name] = {**offered.definition, **said}
+    return found
