@@ -7,6 +7,7 @@ from typing import Any
 
 import nkeys
 
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import LARGEST_MESSAGE
 from toolbus_common.contracts import (
     BreakerClosed,
@@ -112,7 +113,13 @@ _ROOMS = (
         reads=(CONFIG, CATALOGUE, LEASES),
         writes=(CATALOGUE, LEASES),
     ),
-    _Room("codemode"),
+    _Room(
+        "codemode",
+        says=(CallCompleted, CallFailed),
+        publishes=("tb.call.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
+        subscribes=(f"tb.run.{BUILT_IN}",),
+        reads=(CONFIG, CATALOGUE),
+    ),
     _Room("audit", durable=True),
     _Room("oauth"),
 )  # fmt: skip

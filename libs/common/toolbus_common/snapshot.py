@@ -8,8 +8,8 @@ from hashlib import sha256
 
 from pydantic import ValidationError
 
-from toolbus_common.bus import Change
 from toolbus_common.builtin import BUILT_IN
+from toolbus_common.bus import Change
 from toolbus_common.declared import Declaration, Key, Patterns
 from toolbus_common.lineage import Lineage, exposed, lineage_of
 

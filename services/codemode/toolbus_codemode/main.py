@@ -1,17 +1,39 @@
-"""The codemode room: programs that call tools will run here. It runs none yet.
+"""The codemode room: tools that read the catalogue, and programs that call tools.
 
-hears   nothing
-says    nothing
-owns    nothing
+hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`; `tb_config`, `tb_catalogue`
+says    `call.completed` and `call.failed` for them; `tb.call.<server>` for what programs call
+owns    the built-in server's entry in `tb_catalogue`
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from toolbus_codemode.catalogue import Catalogue
+from toolbus_codemode.definitions import own_listing
+from toolbus_codemode.service import Service
 from toolbus_codemode.settings import Settings
+from toolbus_common.builtin import BUILT_IN
+from toolbus_common.contracts import CallAdmitted
 from toolbus_common.exchange import Exchange
+from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.room import Room
+from toolbus_common.snapshot import Directory
 
 
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     room = Room("codemode", Settings(), exchange)
-    room.details = lambda: {"runs_programs": False}
+    directory = Directory()
+    catalogue = Catalogue(directory)
+    room.watches(CONFIG)(directory.hear)
+    room.watches(CATALOGUE)(catalogue.hear)
+
+    @asynccontextmanager
+    async def served() -> AsyncIterator[None]:
+        service = Service(room, directory, catalogue)
+        await (await room.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
+        await room.calls.serve(CallAdmitted, BUILT_IN, service.run, "codemode")
+        yield
+
+    room.needs(served)
     return room

@@ -31,7 +31,7 @@ from toolbus_common.errors import (
 from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
-from toolbus_common.trace import trace_id
+from toolbus_common.outcomes import about
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
 from toolbus_executor.park import Park, brought, expired, owner_of
@@ -252,7 +252,7 @@ class Runner:
         self._facts.say(
             CallCompleted(
                 id=f"{call.call_id}.completed",
-                **_about(call),
+                **about(call),
                 ending="input_required"
                 if asks
                 else "task"
@@ -278,7 +278,7 @@ class Runner:
         self._facts.say(
             CallFailed(
                 id=f"{call.call_id}.failed",
-                **_about(call),
+                **about(call),
                 charge=call.charge if sent else 0,
                 latency_us=int((perf_counter() - began) * 1e6),
                 code=error.code,
@@ -287,22 +287,6 @@ class Runner:
             )
         )
         await reply.send(Failed(error))
-
-
-def _about(call: CallAdmitted) -> dict[str, Any]:
-    """What every outcome says of its call."""
-    return {
-        "at": time(),
-        "scope": call.scope,
-        "call_id": call.call_id,
-        "parent_id": call.parent_id,
-        "trace_id": trace_id(call.traceparent),
-        "key": call.key,
-        "server": call.server,
-        "tool": call.tool,
-        "method": call.method,
-        "reserved": call.reserved,
-    }
 
 
 def _renamed(error: ToolbusError, reason: str) -> ToolbusError:

@@ -1,0 +1,109 @@
+"""The room's work: every admitted call of Toolbus' own tools ends in one answer and one outcome."""
+
+import asyncio
+import logging
+from time import perf_counter, time
+from typing import Any
+
+import msgspec
+
+from toolbus_codemode.catalogue import Catalogue
+from toolbus_codemode.reading import answer
+from toolbus_common.contracts import Answered, CallAdmitted, CallCompleted, CallFailed, Era, Failed
+from toolbus_common.errors import InvalidError, OutcomeUnknownError, ToolbusError, UnauthorizedError
+from toolbus_common.exchange import Reply
+from toolbus_common.lineage import Bounds
+from toolbus_common.outcomes import about
+from toolbus_common.room import Room
+from toolbus_common.snapshot import Directory
+
+log = logging.getLogger(__name__)
+
+Result = tuple[dict[str, Any], bool]  # a tool's result, and whether it says it failed
+
+
+class Service:
+    """Answers calls of the built-in server."""
+
+    def __init__(self, room: Room, directory: Directory, catalogue: Catalogue) -> None:
+        self._room = room
+        self._directory = directory
+        self._catalogue = catalogue
+
+    async def run(self, call: CallAdmitted, reply: Reply) -> None:
+        """Handle one admitted call."""
+        began = perf_counter()
+        try:
+            result, is_error = await self._result(call)
+        except ToolbusError as error:
+            await self._fail(call, reply, error, began)
+        except asyncio.CancelledError:
+            stopped = OutcomeUnknownError("The room stopped while the call was under way.")
+            await self._fail(call, reply, stopped, began)
+            raise
+        except Exception:
+            log.exception("call.failed_inside", extra={"call_id": call.call_id})
+            inside = ToolbusError("Something failed inside; the log of codemode says what.")
+            await self._fail(call, reply, inside, began)
+        else:
+            await self._complete(call, reply, result, began, is_error=is_error)
+
+    async def _result(self, call: CallAdmitted) -> Result:
+        arguments = msgspec.json.decode(call.arguments)
+        if not isinstance(arguments, dict):
+            raise InvalidError("The arguments must be a JSON object.")
+        bounds = self._bounds(call)
+        try:
+            return text(answer(self._catalogue, bounds, call.tool, arguments)), False
+        except InvalidError as error:  # the model can mend this: it is an answer to it
+            return text(error.reason), True
+
+    def _bounds(self, call: CallAdmitted) -> Bounds:
+        """What the caller may use now, whatever it was when the call was admitted."""
+        snapshot = self._directory.now
+        found = snapshot.key_for(call.proof, time())
+        if found is None:
+            raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
+        return snapshot.lineage(found[0]).bounds.narrowed(call.narrower)
+
+    async def _complete(
+        self, call: CallAdmitted, reply: Reply, result: dict[str, Any], began: float, *,
+        is_error: bool,
+    ) -> None:  # fmt: skip
+        if call.era is Era.MODERN:
+            result = {"resultType": "complete", **result}
+        if is_error:
+            result["isError"] = True
+        body = msgspec.json.encode(result)
+        self._room.facts.say(
+            CallCompleted(
+                id=f"{call.call_id}.completed",
+                **about(call),
+                charge=call.charge,
+                latency_us=int((perf_counter() - began) * 1e6),
+                is_error=is_error,
+                result_bytes=len(body),
+            )
+        )
+        await reply.send(Answered(body))
+
+    async def _fail(
+        self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
+    ) -> None:
+        self._room.facts.say(
+            CallFailed(
+                id=f"{call.call_id}.failed",
+                **about(call),
+                charge=0,
+                latency_us=int((perf_counter() - began) * 1e6),
+                code=error.code,
+                reason=error.reason,
+                sent=False,
+            )
+        )
+        await reply.send(Failed(error))
+
+
+def text(told: str) -> dict[str, Any]:
+    """A tool's result of one text."""
+    return {"content": [{"type": "text", "text": told}]}
