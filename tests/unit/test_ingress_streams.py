@@ -57,7 +57,7 @@ class Edge:
         """How long a stateless client is told to keep its tools."""
         found = self.catalogue.holder(PROOF, ())
         assert found is not None
-        told = json.loads(self.catalogue.told("tools/list", found[1], "", Era.MODERN))
+        told = json.loads(self.catalogue.told("tools/list", Caller(PROOF, *found, ""), Era.MODERN))
         assert told["cacheScope"] == "private"
         assert {tool["name"] for tool in told["tools"]} >= {"s__one"}
         return int(told["ttlMs"])

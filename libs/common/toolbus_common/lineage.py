@@ -22,9 +22,11 @@ class Bounds:
 
     def cover(self, name: str) -> bool:
         """Whether a full name (`server__name` or `server__uri`) is within."""
-        return all(granted(patterns, name) for patterns in self.grants) and not (
-            self.denials and granted(self.denials, name)
-        )
+        return all(granted(patterns, name) for patterns in self.grants) and not self.deny(name)
+
+    def deny(self, name: str) -> bool:
+        """Whether a full name is denied, whatever grants it."""
+        return bool(self.denials) and granted(self.denials, name)
 
     def narrowed(self, narrower: Iterable[Patterns]) -> "Bounds":
         """The same, within further grants: they can only take away."""

@@ -4,6 +4,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from toolbus_common.builtin import Mode
 from toolbus_common.declared import Patterns
 from toolbus_common.lineage import Bounds
 from toolbus_ingress.eventstream import Send
@@ -15,7 +16,8 @@ from toolbus_ingress.sessions import Session
 class Caller:
     """Whoever holds the key. `server` is set on an endpoint of one server.
 
-    `bounds` are the key's within `narrower`, which is what the request itself asked for.
+    `bounds` are the key's within `narrower`, which is what the request itself asked for; `mode` is
+    how it sees tools.
     """
 
     proof: str
@@ -23,6 +25,7 @@ class Caller:
     bounds: Bounds
     server: str
     narrower: tuple[Patterns, ...] = ()
+    mode: Mode = Mode.TOOLS
 
 
 @dataclass(frozen=True, slots=True)

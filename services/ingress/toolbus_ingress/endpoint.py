@@ -102,14 +102,16 @@ class Endpoint:
         if scope["method"] != "POST":
             if SESSION not in headers or scope["method"] not in ("GET", "DELETE"):
                 return _NOT_ALLOWED
-            visit = Visit(self.authenticate(headers, server), headers, scope, send)
+            visit = Visit(
+                self.authenticate(headers, server, scope["query_string"]), headers, scope, send
+            )
             return await self._session_itself(scope["method"], visit)
         check_post(headers, self.largest_body)
-        caller = self.authenticate(headers, server)
+        caller = self.authenticate(headers, server, scope["query_string"])
         body = await self.read(receive)
         return await self.dispatch(Visit(caller, headers, scope, send), body)
 
-    def authenticate(self, headers: Headers, server: str) -> Caller:
+    def authenticate(self, headers: Headers, server: str, query: bytes = b"") -> Caller:
         """Who holds the credential. Raises `UnauthorizedError`, `BusDownError` or a refusal."""
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not secret:
@@ -125,7 +127,8 @@ class Endpoint:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         if server and not self.catalogue.serves(server):
             raise refused("unknown_server", 404, "No such server.")
-        return Caller(proof, *found, server, narrower)
+        mode = self.catalogue.mode(found[0], query)
+        return Caller(proof, *found, server, narrower, mode)
 
     async def read(self, receive: Receive) -> bytes:
         """The whole body, within its bounds of size and time. Raises `RefusedRequestError`."""

@@ -62,8 +62,11 @@ class Explicit:
         return answer and _reworded(answer)
 
     async def _list(self, scope: dict[str, Any]) -> Response:
-        caller = self._endpoint.authenticate(self._endpoint.guard.headers(scope), "")
-        listed = self._endpoint.catalogue.listed("tools/list", caller.bounds, "", Era.LEGACY)
+        headers = self._endpoint.guard.headers(scope)
+        caller = self._endpoint.authenticate(headers, "", scope["query_string"])
+        listed = self._endpoint.catalogue.listed(
+            "tools/list", caller.bounds, "", Era.LEGACY, caller.mode
+        )
         tools = msgspec.json.decode(listed)["tools"]
         told = {
             "object": "list",

@@ -235,7 +235,7 @@ class Hub:
     def _lists(self, listener: Listener) -> dict[str, bytes]:
         caller, listed = listener.visit.caller, self._catalogue.listed
         return {
-            method: listed(method, caller.bounds, caller.server, listener.era)
+            method: listed(method, caller.bounds, caller.server, listener.era, caller.mode)
             for kind in listener.kinds
             for method in _LISTED[kind]
         }

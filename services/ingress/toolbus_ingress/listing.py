@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from operator import itemgetter
 from time import time
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
+from toolbus_common.builtin import BUILT_IN, SHOWN, Mode
 from toolbus_common.bus import Change
 from toolbus_common.contracts import ROUTED_EXTENSIONS, Era, Listing, Offered
 from toolbus_common.declared import Patterns
@@ -15,6 +18,7 @@ from toolbus_common.grants import full_name
 from toolbus_common.lineage import Bounds
 from toolbus_common.naming import NAMED, Names
 from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_ingress.caller import Caller
 from toolbus_ingress.uris import Shelves
 
 log = logging.getLogger(__name__)
@@ -52,7 +56,8 @@ class Catalogue:
         """What agents call everything; worked out when asked for, not at every change."""
         if self._names is None:
             declared = self._directory.now.declaration.servers
-            listed = [self._listings[name] for name in declared if name in self._listings]
+            wanted = (BUILT_IN, *declared)
+            listed = [self._listings[name] for name in wanted if name in self._listings]
             self._names = Names(listed, declared)
             self._tell(self._names)
         return self._names
@@ -70,10 +75,11 @@ class Catalogue:
                 return  # listed anew, and nothing is new
         self._changed()
 
-    def told(self, method: str, bounds: Bounds, server: str, era: Era) -> bytes:
+    def told(self, method: str, caller: Caller, era: Era) -> bytes:
         """The result of a list method, and to the stateless era how long it may be kept."""
-        body = self.listed(method, bounds, server, era)
-        return b'{"ttlMs":%d,%b' % (self.ttl_ms(server), body[1:]) if era is Era.MODERN else body
+        body = self.listed(method, caller.bounds, caller.server, era, caller.mode)
+        ttl_ms = self.ttl_ms(caller.server)
+        return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if era is Era.MODERN else body
 
     def ttl_ms(self, server: str) -> int:
         """What is left of every server's own word, and no more than ours."""
@@ -84,14 +90,16 @@ class Catalogue:
                 least = least if left is None else min(least, left)
         return least
 
-    def listed(self, method: str, bounds: Bounds, server: str, era: Era) -> bytes:
+    def listed(
+        self, method: str, bounds: Bounds, server: str, era: Era, mode: Mode = Mode.TOOLS
+    ) -> bytes:
         """What is within bounds of a list, of all servers (`server` empty) or of one."""
-        wanted = (bounds, server, era, method)
+        wanted = (bounds, server, era, method, mode)
         kept = self._kept.get(wanted)
         if kept is None:
             if self._kept_bytes >= self.MOST_KEPT_BYTES:
                 self._forget_views()
-            kept = self._kept[wanted] = self._encoded(method, bounds, server, era)
+            kept = self._kept[wanted] = self._encoded(method, bounds, server, era, mode)
             self._kept_bytes += len(kept)
         return kept
 
@@ -104,9 +112,19 @@ class Catalogue:
         bounds = snapshot.lineage(found[0]).bounds
         return found[0], bounds.narrowed(narrower) if narrower else bounds
 
+    def mode(self, key: str, query: bytes) -> Mode:
+        """How a key sees tools: as it is declared to, or as its request asks by `mode=`."""
+        said = self._directory.now.lineage(key).code_mode
+        asked = parse_qs(query.decode("latin-1")).get("mode", [""])[-1] if query else ""
+        if said is False:
+            return Mode.TOOLS
+        with suppress(ValueError):
+            return Mode(asked)
+        return Mode.CODE if said else Mode.TOOLS
+
     def serves(self, server: str) -> bool:
         """Whether a server of that name is declared."""
-        return server in self._directory.now.declaration.servers
+        return self._directory.now.serves(server)
 
     def definition(self, server: str, tool: str) -> dict[str, Any] | None:
         """A tool's definition as its server sent it."""
@@ -135,11 +153,11 @@ class Catalogue:
                 return owner, known
         return None
 
-    def _encoded(self, method: str, bounds: Bounds, server: str, era: Era) -> bytes:
+    def _encoded(self, method: str, bounds: Bounds, server: str, era: Era, mode: Mode) -> bytes:
         kind, member = LISTS[method]
         shown = [
             ready
-            for owner, offered in self._offered(kind, bounds, server)
+            for owner, offered in self._offered(kind, bounds, server, mode)
             if (ready := self._ready(kind, owner, offered, era, bare=bool(server))) is not None
         ]
         if kind in NAMED:  # resources keep their server's order, which may mean something
@@ -150,13 +168,36 @@ class Catalogue:
             result |= {"resultType": "complete", "cacheScope": "private"}
         return msgspec.json.encode(result)
 
-    def _offered(self, kind: str, bounds: Bounds, server: str) -> Iterator[tuple[str, Offered]]:
+    def _offered(
+        self, kind: str, bounds: Bounds, server: str, mode: Mode
+    ) -> Iterator[tuple[str, Offered]]:
+        own = self._own_tools(bounds, mode) if not server and kind == "tools" else frozenset()
         for owner in sorted(self._listings):
             if not self.serves(owner) or server not in ("", owner):
                 continue
+            if own and owner != BUILT_IN and self._only_through_programs(owner, mode):
+                continue
             for offered in getattr(self._listings[owner], kind):
-                if bounds.cover(full_name(owner, offered.name)):
+                name = full_name(owner, offered.name)
+                if owner == BUILT_IN:
+                    shown = offered.name in own and not bounds.deny(name)
+                else:
+                    shown = bounds.cover(name)
+                if shown:
                     yield owner, offered
+
+    def _own_tools(self, bounds: Bounds, mode: Mode) -> frozenset[str]:
+        """Our own tools: those of the mode, and all where a server's need a program."""
+        need = any(
+            server.code_mode and self._sees_any(bounds, self._listings[name])
+            for name, server in self._directory.now.declaration.servers.items()
+            if name in self._listings
+        )
+        return SHOWN[Mode.CODE] if need else SHOWN[mode]
+
+    def _only_through_programs(self, server: str, mode: Mode) -> bool:
+        said = self._directory.now.declaration.servers[server].code_mode
+        return said is True or (mode is not Mode.TOOLS and said is None)
 
     def _ready(
         self, kind: str, owner: str, offered: Offered, era: Era, *, bare: bool

@@ -49,7 +49,7 @@ class Local:
             sentence = "Unknown cursor; list again from the beginning."
             return jsonrpc.error(200, jsonrpc.INVALID_PARAMS, sentence, request_id=request.id)
         caller = visit.caller
-        body = self._catalogue.told(request.method, caller.bounds, caller.server, request.era)
+        body = self._catalogue.told(request.method, caller, request.era)
         return jsonrpc.result(request.id, body)
 
     def _modern(self, visit: Visit, request: Request) -> Response:

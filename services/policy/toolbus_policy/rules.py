@@ -153,7 +153,7 @@ class Judge:
 def _may_program(principal: Principal, name: str) -> bool:
     """Our own tools need no grant, for they reach no further than the key: only no denial."""
     lineage = principal.lineage
-    return lineage.code_mode is not False and not granted(lineage.bounds.denials, name)
+    return lineage.code_mode is not False and not lineage.bounds.deny(name)
 
 
 def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
