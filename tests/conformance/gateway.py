@@ -13,6 +13,7 @@ from harness.waiting import until_now
 KEY = "tbk_conformance_a-secret-of-the-conformance-run"
 UPSTREAM = "fixture"
 CALL_SECONDS = 20.0
+POLL_SECONDS = 0.5  # less than a server takes that cannot send its reader away
 
 
 def configuration(url: str) -> dict[str, Any]:
@@ -25,7 +26,9 @@ def configuration(url: str) -> dict[str, Any]:
 def gateway(directory: Path, url: str) -> Iterator[Launched]:
     """A running gateway that knows its upstream's tools."""
     directory.mkdir(parents=True, exist_ok=True)
-    launched = Launched(directory, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS))
+    launched = Launched(
+        directory, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS), TOOLBUS_POLL_AFTER=str(POLL_SECONDS)
+    )
     launched.configure(configuration(url))
     try:
         launched.start()

@@ -47,8 +47,8 @@ class Peer(Protocol):
     async def request(self, method: str, params: Json) -> Json:
         """Ask it something; only the handshake era can."""
 
-    def pause(self) -> None:
-        """Close the connection that carries the answer, not the request."""
+    def pause(self) -> bool:
+        """Close the connection that carries the answer, not the request; whether it can be."""
 
 
 @dataclass

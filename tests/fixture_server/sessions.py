@@ -42,8 +42,9 @@ class OneWay:
         """Ask nothing: this era has no requests in this direction."""
         raise RefusedError(INTERNAL_ERROR, "The stateless era has no requests from servers.")
 
-    def pause(self) -> None:
+    def pause(self) -> bool:
         """Do nothing: closing the connection would cancel the request."""
+        return False
 
 
 def modern_call(fixture: Fixture, message: Json, stream: Stream, headers: Headers) -> Call:
@@ -205,7 +206,9 @@ class _TwoWay:
         """Ask on the stream of the answer."""
         return await self._session.ask(method, params, self._stream)
 
-    def pause(self) -> None:
+    def pause(self) -> bool:
         """Close the connection, if the client knows how to come back."""
-        if self._session.revision == LEGACY[0]:
+        knows = self._session.revision == LEGACY[0]
+        if knows:
             self._stream.pause()
+        return knows

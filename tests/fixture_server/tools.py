@@ -92,9 +92,9 @@ async def protocol_error(_call: Call, _place: Place) -> Json:
 
 @tool("test_reconnection")
 async def reconnection(call: Call, place: Place) -> Json:
-    """Closes the connection of its answer midway."""
-    call.peer.pause()
-    await place.sleep(0.1)
+    """Closes the connection of its answer midway, or takes so long that others may."""
+    paused = call.peer.pause()
+    await place.sleep(0.1 if paused else 1.5)
     return said("Reconnection test completed: the client came back for this.")
 
 

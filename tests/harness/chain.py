@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from toolbus_common.contracts import CallAdmitted, CallRequested, Era, Failed, Told
+from toolbus_common.contracts import CallAdmitted, CallRequested, Era, Failed, Progressed, Told
 from toolbus_common.errors import ExecutorDownError
 from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.room import Room
@@ -47,6 +47,7 @@ class Chain:
 
         def told(frame: Told) -> None:
             assert on_progress is not None
+            assert isinstance(frame, Progressed)
             on_progress(frame.body)
 
         ending = await self.ingress.calls.ask(call, told if on_progress else None)

@@ -50,10 +50,10 @@ class Place:
 
 
 @contextmanager
-def replicated(directory: Path, *, fused: bool) -> Iterator[Place]:
+def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[Place]:
     """Two replicas of every room where they are apart, one of each where they are fused."""
     echo, fixture = Upstream(directory / "echo"), FixtureServer(directory / "fixture")
-    made = Place(Cluster(directory / "cluster"), echo, fixture)
+    made = Place(Cluster(directory / "cluster", **environment), echo, fixture)
     try:
         echo.start()
         fixture.start()

@@ -28,6 +28,9 @@ class Events:
         verb = "GET" if data is None else "POST"
         self._connection.request(verb, path or target.path, data, sent)
         self._response = self._connection.getresponse()
+        self.last_id = ""
+        self.ids: list[str] = []
+        self.retry = 0
         self.status = self._response.status
         self.type = self._response.getheader("content-type", "")
 
@@ -42,17 +45,26 @@ class Events:
         self._response.close()
         self._connection.close()
 
+    @property
+    def body(self) -> bytes:
+        """Everything that is left."""
+        return self._response.read()
+
     def next(self) -> Message:
         """The next message; fails at the end of the stream."""
         message: Message = json.loads(self.data())
         return message
 
     def data(self) -> str:
-        """What the next event holds."""
-        line = self._line()
-        while not line.startswith("data: "):
-            line = self._line()
-        return line.removeprefix("data: ")
+        """What the next event holds that holds anything."""
+        while not (found := self._event()):
+            pass
+        return found
+
+    def primed(self) -> str:
+        """The id that comes first, without anything to read."""
+        assert self._event() == ""
+        return self.last_id
 
     def until(self, method: str) -> Message:
         """The next notification or request of a method."""
@@ -65,6 +77,16 @@ class Events:
         while self._response.readline():
             pass
         return True
+
+    def _event(self) -> str:
+        """The data of the next event; its id is noted."""
+        while not (line := self._line()).startswith("data:"):
+            if line.startswith("id: "):
+                self.last_id = line.removeprefix("id: ")
+                self.ids.append(self.last_id)
+            elif line.startswith("retry: "):
+                self.retry = int(line.removeprefix("retry: "))
+        return line.removeprefix("data:").lstrip()
 
     def _line(self) -> str:
         line = self._response.readline()

@@ -21,6 +21,7 @@ from toolbus_common.contracts import (
     Era,
     Failed,
     Notified,
+    Paused,
     Progressed,
 )
 from toolbus_common.errors import CallCancelledError, UpstreamRefusedError
@@ -281,7 +282,9 @@ async def test_headers_that_no_longer_fit_are_made_anew_once(bench: Bench, seen:
 
 @legacy_http
 async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: Bench) -> None:
-    assert "came back" in (await bench.call("test_reconnection")).text
+    answers = await bench.call("test_reconnection")
+    assert "came back" in answers.text
+    assert [frame for frame in answers.frames if isinstance(frame, Paused)] == [Paused(300)]
 
 
 @every_kind

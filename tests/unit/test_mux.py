@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from toolbus_common.contracts import Answered, Failed, Progressed, Told
+from toolbus_common.contracts import Answered, Failed, Paused, Progressed, Told, decode_frame
 from toolbus_common.errors import BusDownError, OutcomeUnknownError, UpstreamDeadError
-from toolbus_common.mux import ReplyMux
+from toolbus_common.mux import ReplyMux, Slot
 
 
 async def test_progress_comes_before_the_result() -> None:
@@ -65,3 +65,14 @@ async def test_a_call_nobody_answers_ends_after_its_deadline_saying_it_is_unknow
     slot = mux.open("a")
     with pytest.raises(OutcomeUnknownError, match="may or may not have happened"):
         await mux.wait(slot, time.time() - 60)
+
+
+@pytest.mark.parametrize("frame", [Paused(0), Paused(1500), Progressed(b"{}")])
+async def test_what_is_told_on_the_way_comes_back_as_it_was_sent_and_ends_nothing(
+    frame: Told,
+) -> None:
+    assert decode_frame(frame.encode()) == frame
+    heard: list[Told] = []
+    slot = Slot(asyncio.get_running_loop().create_future(), heard.append)
+    slot.deliver(frame)
+    assert (heard, slot.ending.done()) == ([frame], False)

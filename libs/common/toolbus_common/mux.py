@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from time import time
 
-from toolbus_common.contracts.frames import Ending, Failed, Frame, Notified, Progressed, Told
+from toolbus_common.contracts.frames import Ending, Failed, Frame, Told
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
 GRACE = 1.0  # seconds past the deadline that the room which holds the call may use to say so
@@ -27,7 +27,7 @@ class Slot:
             return
         if isinstance(frame, Failed):
             self.ending.set_exception(frame.error)
-        elif not isinstance(frame, Progressed | Notified):
+        elif not isinstance(frame, Told):
             self.ending.set_result(frame)
         elif self._on_told is not None:
             self._on_told(frame)

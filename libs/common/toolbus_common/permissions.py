@@ -89,8 +89,8 @@ def _reading(bucket: str) -> list[str]:
 _ROOMS = (
     _Room(
         "ingress",
-        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*"),
-        subscribes=("tb.event.*", "tb.session.*"),
+        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
+        subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
         reads=(CONFIG, CATALOGUE),
     ),
     _Room(

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from toolbus_common.contracts import CallAdmitted, Notified, Progressed, Told
+from toolbus_common.contracts import CallAdmitted, Notified, Paused, Progressed, Told
 from toolbus_common.exchange import Reply
 from toolbus_executor.capabilities import kind_asked, kinds_of
 from toolbus_executor.levels import rank_of
@@ -71,6 +71,10 @@ class Caller:
         """The server logs something of this gravity."""
         if rank >= self._least:
             self._tell(Notified("notifications/message", body))
+
+    def paused(self, seconds: float) -> None:
+        """The server closed its stream and is asked again after so many seconds."""
+        self._tell(Paused(round(seconds * 1000)))
 
     def ask(self, question: Question) -> None:
         """Keep a question for the caller, or refuse one it cannot be asked."""

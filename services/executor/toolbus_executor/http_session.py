@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -141,7 +142,8 @@ class HttpSession:
         answer = AnswerStream(number, partial(self._board.take, caller=caller))
         self._board.callers[number] = caller
         try:
-            return await self._send(number, call_body(call, number, modern=False), answer, seconds)
+            body = call_body(call, number, modern=False)
+            return await self._send(number, body, answer, seconds, caller.paused)
         except (TimeoutError, asyncio.CancelledError):
             told = {"requestId": number}
             self._post_later(notification_body("notifications/cancelled", told))
@@ -150,13 +152,21 @@ class HttpSession:
             del self._board.callers[number]
 
     async def _send(
-        self, number: int, body: bytes, answer: AnswerStream, seconds: float
+        self,
+        number: int,
+        body: bytes,
+        answer: AnswerStream,
+        seconds: float,
+        on_paused: Callable[[float], None] = lambda _seconds: None,
     ) -> wire.Incoming | None:
         """One request and its message; None when the server does not know the session."""
         began = monotonic()
         told, text = await self._begin(with_body(self._head, body), answer, seconds)
         while answer.message is None and answer.events.last_id and (told is None or told.is_stream):
-            await asyncio.sleep(answer.events.retry or _COME_BACK_SECONDS)
+            pause = answer.events.retry or _COME_BACK_SECONDS
+            if told is not None:  # it closed the stream in good order
+                on_paused(pause)
+            await asyncio.sleep(pause)
             told, text = await self._come_back(answer, seconds - (monotonic() - began))
         if answer.message is not None:
             return answer.message

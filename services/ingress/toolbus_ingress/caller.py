@@ -1,6 +1,6 @@
 """Who asks, and what surrounds one HTTP request: the key, the session, the way back."""
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,17 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One HTTP request by a caller; `session` only in the eras with a handshake."""
+    """One HTTP request by a caller; `session` only in the eras with a handshake.
+
+    With `tell` it is one message of several: what a call says goes there, and its answer is plain.
+    """
 
     caller: Caller
     headers: Headers
     scope: MutableMapping[str, Any]
     send: Send
     session: Session | None = None
+    tell: Callable[[bytes], None] | None = None
 
     @property
     def takes_events(self) -> bool:

@@ -8,17 +8,30 @@ from typing import Any
 import msgspec
 
 from toolbus_common.calllane import CallLane
-from toolbus_common.contracts import Asked, CallRequested, Ending, Era, Progressed, Told
+from toolbus_common.contracts import (
+    Asked,
+    CallRequested,
+    Ending,
+    Era,
+    Notified,
+    Paused,
+    Progressed,
+    Told,
+)
 from toolbus_common.errors import CallCancelledError, InvalidError
 from toolbus_ingress import strictjson
 from toolbus_ingress.asking import MOST_ROUNDS, PATIENCE, Questions, answer_of, question
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import Request
-from toolbus_ingress.eventstream import EventStream, Mailbox
+from toolbus_ingress.eventstream import EventStream, attend, relate
+from toolbus_ingress.journal import RETRY_MS, Journal
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.sessions import Session
+from toolbus_ingress.shelf import ANSWER, Shelf
 
 MOST_WAITING = 256  # notifications a slow reader may be behind
+LATE_SECONDS = 5.0  # without an answer, after which a client gets an id to come back with
+SHORTEST_PAUSE, LONGEST_PAUSE = 100, 30_000  # milliseconds
 
 
 class Conversation:
@@ -28,6 +41,7 @@ class Conversation:
         self,
         lane: CallLane,
         questions: Questions,
+        shelf: Shelf,
         visit: Visit,
         request: Request,
         give_up: Callable[[str], None],
@@ -35,17 +49,19 @@ class Conversation:
         self._lane = lane
         self._give_up = give_up  # whoever keeps a call for its caller's answers need not any more
         self._questions = questions
+        self._shelf = shelf
         self._visit = visit
         self._request = request
-        self._token = strictjson.dump(request.meta.get("progressToken"))
-        self._stream = EventStream(visit.send)
+        self._polls = visit.session is not None and visit.session.polls and visit.tell is None
+        self._journal: Journal | None = None  # only once there is something to tell
+        self._telling: asyncio.Task[None] | None = None
         self._asked = ""  # the last round that ended with questions
         self._seconds = 0.0  # what each round may take; a person's time is not counted
 
     @property
     def begun(self) -> bool:
         """Whether anything was streamed, so that the end must be too."""
-        return self._stream.begun
+        return self._journal is not None
 
     async def hold(self, call: CallRequested) -> Ending:
         """Make the call; in the eras with a handshake, ask the client whatever is asked of it.
@@ -55,47 +71,81 @@ class Conversation:
 
         """
         self._seconds = call.deadline - time()
+        timers = self._timers() if self._polls else []
         try:
             return await self._rounds(call)
         except BaseException:
             if self._asked:  # its answers will not come
                 self._give_up(self._asked)
             raise
+        finally:
+            for timer in timers:
+                timer.cancel()
 
-    async def end(self, answer: Response) -> Response | None:
-        """The answer, on the stream if there is one."""
-        if not self.begun:
-            return answer
-        await self._stream.event(answer.body, more=False)
-        return None
+    def _timers(self) -> list[asyncio.TimerHandle]:
+        """What becomes of a connection whose answer takes its time."""
+        loop, poll_after = asyncio.get_running_loop(), self._shelf.poll_after
+        timers = [loop.call_later(LATE_SECONDS, self._opened)]
+        if poll_after:
+            timers.append(loop.call_later(poll_after, self._pause, RETRY_MS))
+        return timers
 
     async def _rounds(self, call: CallRequested) -> Ending:
         first = call.call_id
         for _ in range(MOST_ROUNDS):
-            ending = await self._ask(call)
+            ending = await self._lane.ask(call, self._told)
             if not isinstance(ending, Asked) or self._request.era is Era.MODERN:
                 return ending
             self._asked = call.call_id
             call = self._again(call, await self._answers(ending.body), first)
         raise InvalidError("The server keeps asking, and never comes to an answer.")
 
-    async def _ask(self, call: CallRequested) -> Ending:
-        mail = Mailbox(MOST_WAITING)
-        ending = asyncio.ensure_future(
-            self._lane.ask(call, lambda told: mail.put(self._message(told)))
-        )
-        ending.add_done_callback(lambda _: mail.close())
-        while (message := await mail.get()) is not None:
-            await self._stream.event(message)
-        return ending.result()
+    async def end(self, answer: Response) -> Response | None:
+        """The answer, on the stream if there is one."""
+        if self._journal is None or self._telling is None:
+            return answer
+        self._journal.put(answer.body)
+        self._journal.close()
+        await self._telling
+        return None
 
-    def _message(self, told: Told) -> bytes:
+    def _told(self, told: Told) -> None:
+        if not isinstance(told, Paused):
+            self._say(self._message(told))
+        elif self._polls:
+            # The server sent us away for a while; whoever waits for us can go as well.
+            self._pause(min(max(told.milliseconds, SHORTEST_PAUSE), LONGEST_PAUSE))
+
+    def _pause(self, retry: int) -> None:
+        journal = self._opened()
+        if journal.keeps:
+            journal.pause(retry)
+
+    def _say(self, message: bytes) -> None:
+        (self._visit.tell or self._opened().put)(message)
+
+    def _opened(self) -> Journal:
+        """The journal of this call; whoever asked reads it from now on."""
+        if self._journal is not None:
+            return self._journal
+        visit = self._visit
+        journal = self._journal = self._shelf.open(visit.session, ANSWER, MOST_WAITING)
+        stream = EventStream(visit.send)
+        if self._polls:
+            journal.mark()
+        reader = journal.read()
+        telling = attend(visit.scope, reader, stream) if journal.keeps else relate(reader, stream)
+        self._telling = asyncio.create_task(telling)
+        return journal
+
+    def _message(self, told: Progressed | Notified) -> bytes:
         if not isinstance(told, Progressed):
             return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (
                 strictjson.dump(told.method), told.body,
             )  # fmt: skip
         params = msgspec.json.decode(told.body, type=dict[str, msgspec.Raw])
-        params["progressToken"] = msgspec.Raw(self._token)
+        token = strictjson.dump(self._request.meta.get("progressToken"))
+        params["progressToken"] = msgspec.Raw(token)
         return b'{"jsonrpc":"2.0","method":"notifications/progress","params":%b}' % (
             msgspec.json.encode(params)
         )
@@ -120,7 +170,7 @@ class Conversation:
     async def _put(self, asked: Any) -> Any:
         session = self._session()
         async with self._questions.asking(session.sid, self._request.id) as (number, answer):
-            await self._stream.event(question(number, asked, session))
+            self._say(question(number, asked, session))
             try:
                 async with asyncio.timeout(PATIENCE):
                     told = await answer

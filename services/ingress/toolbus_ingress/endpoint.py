@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from toolbus_common.contracts import Era
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, proof_of
-from toolbus_ingress import eras, jsonrpc, strictjson
+from toolbus_ingress import batch, eras, jsonrpc, strictjson
+from toolbus_ingress.batch import Batch
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eras import Request, RuleBrokenError
 from toolbus_ingress.eventstream import Send
@@ -29,7 +30,9 @@ from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import SESSION, Local
 from toolbus_ingress.narrowing import narrower_of
 from toolbus_ingress.relay import Relay
+from toolbus_ingress.resumption import LAST_EVENT, Resumption
 from toolbus_ingress.sessions import Session, Sessions
+from toolbus_ingress.shelf import Shelf
 from toolbus_ingress.subjects import is_relayed
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ _NOT_ALLOWED = Response(
     ).body,
     ((b"allow", b"POST"),),
 )
+_ALONE = "initialize begins a session: send it alone."
 _NO_METHOD = jsonrpc.error(400, jsonrpc.INVALID_REQUEST, "The request names no method.")
 _NO_SESSION = jsonrpc.error(
     404, jsonrpc.INVALID_REQUEST, "This session has ended or is not yours; initialize a new one."
@@ -64,6 +68,8 @@ class Endpoint:
     relay: Relay
     local: Local
     hub: Hub
+    resumption: Resumption
+    shelf: Shelf
     largest_body: int
     body_timeout: float
     most_in_flight: int
@@ -76,12 +82,16 @@ class Endpoint:
         return await self.bounded(scope, self._answer(scope, server, receive, send))
 
     async def bounded(
-        self, scope: dict[str, Any], work: Coroutine[Any, Any, Response | None]
+        self,
+        scope: MutableMapping[str, Any],
+        work: Coroutine[Any, Any, Response | None],
+        request_id: bytes = b"null",
     ) -> Response | None:
         """The answer some work comes to, or how it was refused; at most so many at once."""
         if self._in_flight >= self.most_in_flight:
             work.close()
-            return jsonrpc.failure(OverloadedError("Too many requests are under way; retry."))
+            busy = OverloadedError("Too many requests are under way; retry.")
+            return jsonrpc.failure(busy, request_id)
         self._in_flight += 1
         try:
             return await work
@@ -91,7 +101,7 @@ class Endpoint:
             sent = any(name == b"authorization" for name, _ in scope["headers"])
             return _unauthorized(error, sent=sent)
         except ToolbusError as error:
-            return jsonrpc.failure(error)
+            return jsonrpc.failure(error, request_id)
         finally:
             self._in_flight -= 1
 
@@ -161,7 +171,9 @@ class Endpoint:
             raise refused("accept", 406, "The answer is text/event-stream: accept it.")
         if self.hub.full:
             raise OverloadedError("Too many streams are open; retry later.")
-        await self.hub.follow_session(replace(visit, session=session))
+        last = visit.headers.get(LAST_EVENT)
+        if not (last and session.resumable and await self.resumption.follow(visit, session, last)):
+            await self.hub.follow_session(replace(visit, session=session))
         return None
 
     def session(self, visit: Visit) -> Session:
@@ -171,10 +183,37 @@ class Endpoint:
             raise RuleBrokenError(_NO_SESSION)
         return session
 
-    async def dispatch(self, visit: Visit, body: bytes) -> Response | None:
-        """Answer one message. Raises `RuleBrokenError` and `ToolbusError`."""
+    def dispatch(self, visit: Visit, body: bytes) -> Awaitable[Response | None]:
+        """Answer what was posted. Raises `RuleBrokenError` and `ToolbusError`, now or awaited."""
         message = parsed(body)
-        request_id = _request_id(message)
+        if isinstance(message, list):
+            return self._batch(visit, message)
+        return self._message(visit, message, body)
+
+    async def _batch(self, visit: Visit, messages: list[Any]) -> Response | None:
+        if SESSION in visit.headers:
+            visit = replace(visit, session=self.session(visit))
+        version = visit.headers.get(b"mcp-protocol-version", b"")
+        batch.check(messages, visit.session, version)
+        return await Batch(visit, messages, self.shelf).answer(self._one)
+
+    async def _one(self, visit: Visit, message: Any) -> Response | None:
+        """Answer one message of a batch, whatever it is; a notification is never answered."""
+        try:
+            request_id = eras.id_of(message)
+        except RuleBrokenError as refusal:
+            return refusal.response
+        if isinstance(message, dict) and message.get("method") == "initialize":
+            return jsonrpc.error(
+                400, jsonrpc.INVALID_REQUEST, _ALONE, request_id=request_id or b"null"
+            )
+        work = self._message(visit, message, strictjson.dump(message))
+        answer = await self.bounded(visit.scope, work, request_id or b"null")
+        notified = not request_id and isinstance(message, dict) and "method" in message
+        return None if notified else answer
+
+    async def _message(self, visit: Visit, message: Any, body: bytes) -> Response | None:
+        request_id = eras.id_of(message)
         if request_id and "method" not in message:
             return self._take_response(visit, body)
         request = eras.read(message, request_id, visit.headers)
@@ -224,17 +263,6 @@ def parsed(body: bytes) -> Any:
         raise RuleBrokenError(
             jsonrpc.error(400, jsonrpc.PARSE_ERROR, f"Parse error: {error}.")
         ) from error
-
-
-def _request_id(message: Any) -> bytes:
-    """The id as raw JSON; empty when there is none. Raises `RuleBrokenError` for other kinds."""
-    if not isinstance(message, dict) or "id" not in message:
-        return b""
-    request_id = message["id"]
-    if isinstance(request_id, bool) or not isinstance(request_id, str | int):
-        sentence = "The id must be a string or an integer."
-        raise RuleBrokenError(jsonrpc.error(400, jsonrpc.INVALID_REQUEST, sentence))
-    return strictjson.dump(request_id)
 
 
 def _unauthorized(error: UnauthorizedError, *, sent: bool) -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 
 from toolbus_common.contracts import Era
 from toolbus_common.headers import NAMED, decoded
+from toolbus_ingress import strictjson
 from toolbus_ingress.guard import Headers
 from toolbus_ingress.jsonrpc import (
     BAD_REQUEST,
@@ -58,7 +59,7 @@ def read(message: Any, request_id: bytes, headers: Headers) -> Request:
 
     """
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
-        raise _broken(INVALID_REQUEST, "Send one JSON-RPC 2.0 request; batches are not accepted.")
+        raise _broken(INVALID_REQUEST, "Send one JSON-RPC 2.0 message, without others around it.")
     method, params = message.get("method"), message.get("params", {})
     if not isinstance(method, str):
         raise _broken(INVALID_REQUEST, "The request names no method.", request_id)
@@ -70,6 +71,16 @@ def read(message: Any, request_id: bytes, headers: Headers) -> Request:
     else:
         _check_legacy(request, headers)
     return request
+
+
+def id_of(message: Any) -> bytes:
+    """The id as raw JSON; empty when there is none. Raises `RuleBrokenError` for other kinds."""
+    if not isinstance(message, dict) or "id" not in message:
+        return b""
+    request_id = message["id"]
+    if isinstance(request_id, bool) or not isinstance(request_id, str | int):
+        raise _broken(INVALID_REQUEST, "The id must be a string or an integer.")
+    return strictjson.dump(request_id)
 
 
 def _era(method: str, params: dict[str, Any], headers: Headers) -> Era:

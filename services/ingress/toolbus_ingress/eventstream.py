@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from toolbus_ingress.journal import Entry, Reader
+
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 GONE = "toolbus.gone"  # in the scope: called once when the client has closed its connection
 LEFT = "toolbus.left"  # in the scope: the client has closed its connection
 
 DATA = b"data: "
+KEEP_ALIVE_SECONDS = 15.0
 
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -31,10 +34,16 @@ class EventStream:
             await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await self._write(b": \n\n", more=True)
 
-    async def event(self, message: bytes, *, more: bool = True) -> None:
+    async def event(self, message: bytes, event_id: bytes = b"", *, more: bool = True) -> None:
         """Send one message of JSON without line breaks."""
         await self.begin()
-        await self._write(b"event: message\n%b%b\n\n" % (DATA, message), more=more)
+        head = b"id: %b\n" % event_id if event_id else b""
+        await self._write(b"%bevent: message\n%b%b\n\n" % (head, DATA, message), more=more)
+
+    async def mark(self, event_id: bytes, retry: int) -> None:
+        """Send an id without a message, and after how many milliseconds to come back with it."""
+        await self.begin()
+        await self._write(b"id: %b\nretry: %d\n%b\n\n" % (event_id, retry, DATA), more=True)
 
     async def endpoint(self, where: str) -> None:
         """Say where messages are to be posted (HTTP+SSE of 2024-11-05)."""
@@ -47,10 +56,51 @@ class EventStream:
 
     async def end(self) -> None:
         """Send no more."""
+        await self.begin()
         await self._write(b"", more=False)
 
     async def _write(self, data: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def relate(reader: Reader, stream: EventStream, last: bytes = b"") -> None:
+    """Send what a reader reads until nothing comes any more; then `last`, if the journal ended."""
+    journal, name = reader.journal, reader.journal.name.encode()
+    try:
+        await stream.begin()  # who comes back early waits for the head too
+        while (entry := await _next(reader, stream)) is not None:
+            number, message = entry
+            event_id = b"%b-%d" % (name, number) if name else b""
+            if not message:
+                await stream.mark(event_id, journal.retry)
+                continue
+            more = bool(last) or not reader.over
+            await stream.event(message, event_id, more=more)
+            if not more:
+                return
+        await (stream.event(last, more=False) if last and journal.ended else stream.end())
+    finally:
+        reader.leave()
+
+
+async def attend(
+    scope: MutableMapping[str, Any], reader: Reader, stream: EventStream, last: bytes = b""
+) -> None:
+    """Have a client read until it has all or leaves."""
+    presence = Presence(scope, reader.leave)
+    try:
+        await relate(reader, stream, last)
+    finally:
+        presence.settled()
+
+
+async def _next(reader: Reader, stream: EventStream) -> Entry | None:
+    while True:
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                return await reader.next()
+        except TimeoutError:
+            await stream.comment()
 
 
 class Presence:
@@ -66,27 +116,3 @@ class Presence:
     def settled(self) -> None:
         """The answer is there: who leaves now leaves nothing behind."""
         self._scope.pop(GONE, None)
-
-
-class Mailbox:
-    """Messages on their way to one reader, who may be slow: at most `most`, then none but the end.
-
-    A reader that falls behind loses notifications, never an answer.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    def put(self, message: bytes) -> None:
-        """Add a message if there is room."""
-        if self._waiting.qsize() < self._most:
-            self._waiting.put_nowait(message)
-
-    def close(self) -> None:
-        """After what waits comes the end."""
-        self._waiting.put_nowait(None)
-
-    async def get(self) -> bytes | None:
-        """The next message, or None at the end."""
-        return await self._waiting.get()

@@ -12,14 +12,16 @@ from toolbus_common.errors import ToolbusError
 from toolbus_ingress import strictjson
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import META, Request
-from toolbus_ingress.eventstream import EventStream, Mailbox, Presence
+from toolbus_ingress.eventstream import EventStream, attend
+from toolbus_ingress.journal import LARGEST, Journal
 from toolbus_ingress.listing import LISTS, Catalogue
 from toolbus_ingress.relay import Relay
+from toolbus_ingress.shelf import STANDING, Shelf
 
 MOST_WAITING = 1000
+MOST_OLD_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
 MOST_STREAMS = 10_000
 MOST_URIS = 1000
-KEEP_ALIVE_SECONDS = 15.0
 RENEW_SECONDS = 300.0  # servers' subscriptions are leased to those who still listen
 SETTLE_SECONDS = 0.05  # changes come in bursts
 MERGE_SECONDS = 0.1  # every executor that watches a resource says that it changed
@@ -44,8 +46,8 @@ class Listener:
     era: Era
     kinds: tuple[str, ...]
     uris: set[str]
+    mail: Journal
     mark: bytes = b""
-    mail: Mailbox = field(default_factory=lambda: Mailbox(MOST_WAITING))
     seen: dict[str, bytes] = field(default_factory=dict)
 
     def tell(self, method: str, params: dict[str, Any]) -> None:
@@ -56,9 +58,10 @@ class Listener:
 class Hub:
     """The open streams of this replica."""
 
-    def __init__(self, catalogue: Catalogue, relay: Relay) -> None:
+    def __init__(self, catalogue: Catalogue, relay: Relay, shelf: Shelf) -> None:
         self._catalogue = catalogue
         self._relay = relay
+        self._shelf = shelf
         self._listeners: set[Listener] = set()
         self._comparison: asyncio.TimerHandle | None = None
         self._said_changed: set[tuple[str, str]] = set()  # servers and what they said
@@ -73,12 +76,17 @@ class Hub:
 
     async def follow_session(self, visit: Visit, where: str = "") -> None:
         """Serve a session's own stream; with `where` messages are posted in HTTP+SSE."""
-        assert visit.session is not None  # noqa: S101 - the endpoint has found it
-        listener = Listener(visit, Era.LEGACY, tuple(_LISTED), visit.session.uris)
+        session = visit.session
+        assert session is not None  # noqa: S101 - the endpoint has found it
+        bound = MOST_OLD_BYTES if where else LARGEST
+        mail = self._shelf.open(session, STANDING, MOST_WAITING, bound)
         stream = EventStream(visit.send)
         await (stream.endpoint(where) if where else stream.begin())
-        await self._serve(listener, stream, Request(b"", "", {}, Era.LEGACY))
-        await stream.end()
+        if session.polls:
+            mail.mark()
+        listener = Listener(visit, Era.LEGACY, tuple(_LISTED), session.uris, mail)
+        self._open(listener, Request(b"", "", {}, Era.LEGACY))
+        await attend(visit.scope, mail.read(), stream)
 
     async def follow_subscription(self, visit: Visit, request: Request) -> None:
         """Serve subscriptions/listen (MCP 2026-07-28): acknowledge, tell, and end with a result."""
@@ -86,17 +94,17 @@ class Hub:
         wanted = wanted if isinstance(wanted, dict) else {}
         uris = await self._subscribed(visit, request, wanted.get("resourceSubscriptions"))
         kinds = tuple(kind for kind in _LISTED if wanted.get(kind) is True)
-        listener = Listener(visit, Era.MODERN, kinds, set(uris), request.id)
+        mail = Journal(most=MOST_WAITING)
+        listener = Listener(visit, Era.MODERN, kinds, set(uris), mail, request.id)
         honoured: dict[str, Any] = dict.fromkeys(kinds, True)
         if uris:
             honoured["resourceSubscriptions"] = uris
         acknowledged = {"notifications": honoured}
-        stream = EventStream(visit.send)
         listener.tell("notifications/subscriptions/acknowledged", acknowledged)
-        await self._serve(listener, stream, request)
+        self._open(listener, request)
         result = {"resultType": "complete", "_meta": {META + "subscriptionId": _raw(request.id)}}
         end = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request.id, msgspec.json.encode(result))
-        await stream.event(end, more=False)
+        await attend(visit.scope, mail.read(), EventStream(visit.send), end)
 
     def hear(self, said: ServerSaid) -> None:
         """A server said something that belongs to no call."""
@@ -120,32 +128,25 @@ class Hub:
         for listener in tuple(self._listeners):
             if listener.visit.session is not None and listener.visit.session.sid == sid:
                 listener.mail.close()
+        self._shelf.leave(sid)
 
     def close(self) -> None:
         """End every stream, in good order."""
         for listener in tuple(self._listeners):
             listener.mail.close()
+        self._shelf.close()
 
-    async def _serve(self, listener: Listener, stream: EventStream, request: Request) -> None:
-        presence = Presence(listener.visit.scope, listener.mail.close)
+    def _open(self, listener: Listener, request: Request) -> None:
+        """Listen until the journal ends: it may outlive the connection that reads it."""
         listener.seen = self._lists(listener)
         self._listeners.add(listener)
         renewing = asyncio.create_task(self._renew(listener, request))
-        try:
-            while (message := await self._next(listener, stream)) is not None:
-                await stream.event(message)
-        finally:
+
+        def over() -> None:
             renewing.cancel()
             self._listeners.discard(listener)
-            presence.settled()
 
-    async def _next(self, listener: Listener, stream: EventStream) -> bytes | None:
-        while True:
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                    return await listener.mail.get()
-            except TimeoutError:
-                await stream.comment()
+        listener.mail.on_ended = over
 
     async def _subscribed(self, visit: Visit, request: Request, uris: Any) -> list[str]:
         """Those of the wanted resources that can be watched."""

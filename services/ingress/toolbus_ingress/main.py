@@ -23,9 +23,11 @@ from toolbus_ingress.hub import Hub
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import Local
 from toolbus_ingress.relay import Relay
+from toolbus_ingress.resumption import Resumption
 from toolbus_ingress.seal import Seal, load_key
 from toolbus_ingress.sessions import Session, Sessions
 from toolbus_ingress.settings import Settings
+from toolbus_ingress.shelf import Shelf
 
 
 def build(exchange: Exchange) -> Room:
@@ -38,8 +40,10 @@ def build(exchange: Exchange) -> Room:
     room.watches(CATALOGUE)(catalogue.hear)
     seal = Seal(load_key(settings.seal_key))
     questions = Questions()
-    relay = Relay(room, catalogue, seal, questions, settings.call_timeout)
-    hub = Hub(catalogue, relay)
+    shelf = Shelf(settings.poll_after)
+    relay = Relay(room, catalogue, seal, questions, shelf, settings.call_timeout)
+    hub = Hub(catalogue, relay, shelf)
+    resumption = Resumption(room.bus, shelf)
     sessions = _sessions(room, seal, questions, relay)
     sessions.on_message, sessions.on_ended = hub.bring, hub.leave
     endpoint = Endpoint(
@@ -51,6 +55,8 @@ def build(exchange: Exchange) -> Room:
         relay=relay,
         local=Local(catalogue, sessions, relay),
         hub=hub,
+        resumption=resumption,
+        shelf=shelf,
         largest_body=settings.largest_body,
         body_timeout=settings.body_timeout,
         most_in_flight=settings.most_in_flight,
@@ -65,11 +71,13 @@ def build(exchange: Exchange) -> Room:
         await room.bus.subscribe(
             f"{SessionSaid.SUBJECT}.*", lambda data, *_: sessions.hear(SessionSaid.decode(data))
         )
+        await resumption.open()
         async with listening(app, settings.http_host, settings.http_port):
             try:
                 yield
             finally:
                 hub.close()  # a stream would else keep the server from ending
+                resumption.close()
 
     room.needs(open_to_clients)
     return room

@@ -9,7 +9,7 @@ from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_ingress import eras, jsonrpc
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.endpoint import Endpoint, Receive, parsed
-from toolbus_ingress.eventstream import DATA, Send
+from toolbus_ingress.eventstream import Send
 from toolbus_ingress.guard import Headers, check_post
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.local import SESSION
@@ -75,13 +75,8 @@ class OldTransport:
         def tell(message: bytes) -> None:
             self.endpoint.sessions.tell(session, "message", "", message)
 
-        async def send(message: dict[str, Any]) -> None:
-            for line in message.get("body", b"").split(b"\n"):
-                if line.startswith(DATA):
-                    tell(line[len(DATA) :])
-
         inside: dict[str, Any] = {"headers": ()}
-        visit = Visit(visit.caller, visit.headers, inside, send, session)
+        visit = replace(visit, scope=inside, session=session, tell=tell)
         try:
             answer = await self.endpoint.bounded(inside, self._dispatch(visit, body))
         except Exception:

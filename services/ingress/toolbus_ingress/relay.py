@@ -32,6 +32,7 @@ from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.seal import Seal, StateClaims, TaskClaims
 from toolbus_ingress.sessions import LEVELS, capabilities_of
+from toolbus_ingress.shelf import Shelf
 from toolbus_ingress.subjects import TASKS, Subject, subject_of
 
 STATE_SECONDS = 900.0  # how long a caller may take to answer what a server asked
@@ -50,12 +51,19 @@ class Relay:
     """The call path at the edge."""
 
     def __init__(
-        self, room: Room, catalogue: Catalogue, seal: Seal, questions: Questions, timeout: float
+        self,
+        room: Room,
+        catalogue: Catalogue,
+        seal: Seal,
+        questions: Questions,
+        shelf: Shelf,
+        timeout: float,
     ) -> None:
         self._room = room
         self._catalogue = catalogue
         self._seal = seal
         self._questions = questions
+        self._shelf = shelf
         self._timeout = timeout
         self._wanted: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
         catalogue.on_change.append(self._wanted.clear)
@@ -193,8 +201,9 @@ class Relay:
     async def _tell_all(
         self, visit: Visit, request: Request, call: CallRequested
     ) -> Response | None:
-        asks = visit.session is not None and call.capabilities != NOTHING
-        if not visit.takes_events or not (call.progress or call.log_level or asks):
+        session = visit.session
+        talks = session is not None and (session.polls or call.capabilities != NOTHING)
+        if not visit.takes_events or not (talks or call.progress or call.log_level):
             ending = await self._room.calls.ask(call)
             if isinstance(ending, Asked) and request.era is Era.LEGACY:
                 self._give_up(call.call_id)
@@ -204,7 +213,7 @@ class Relay:
                 )
             return jsonrpc.result(request.id, self._body(visit, request, call, ending))
         conversation = Conversation(
-            self._room.calls, self._questions, visit, request, self._give_up
+            self._room.calls, self._questions, self._shelf, visit, request, self._give_up
         )
         try:
             ending = await conversation.hold(call)

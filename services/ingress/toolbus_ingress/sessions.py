@@ -40,6 +40,16 @@ class Session:
         """Its name on the bus."""
         return self.claims.sid
 
+    @property
+    def resumable(self) -> bool:
+        """Whether its revision has events with ids, and clients that come back with them."""
+        return self.claims.version >= "2025-03-26"
+
+    @property
+    def polls(self) -> bool:
+        """Whether its client expects an id from the start, and connections that end early."""
+        return self.claims.version >= "2025-11-25"
+
     def can(self, *path: str) -> bool:
         """Whether the client declared a capability, as `elicitation`, `url`."""
         found: Any = self.declared

@@ -12,9 +12,10 @@ class Settings(CommonSettings):
 
     `allowed_hosts` and `allowed_origins` are comma-separated; an entry without a port covers
     every port. Sizes are bytes, times seconds. `call_timeout` is every call's deadline;
-    `body_timeout` bounds how long a client may take to send a request. `seal_key_file` holds the
-    32 bytes that seal what clients carry (sessions, states, tasks); empty: `<state_dir>/seal.key`.
-    Replicas on several machines need the same file.
+    `body_timeout` bounds how long a client may take to send a request. With `poll_after` a client
+    of 2025-11-25 whose answer takes longer is sent away, to come back for it; 0: it waits.
+    `seal_key_file` holds the 32 bytes that seal what clients carry (sessions, states, tasks);
+    empty: `<state_dir>/seal.key`. Replicas on several machines need the same file.
     """
 
     http_host: str = "127.0.0.1"
@@ -24,6 +25,7 @@ class Settings(CommonSettings):
     largest_body: int = Field(default=4 * 1024 * 1024, le=7 * 1024 * 1024)
     body_timeout: float = Field(default=10.0, gt=0)
     call_timeout: float = Field(default=60.0, gt=0)
+    poll_after: float = Field(default=0.0, ge=0)
     seal_key_file: str = ""
     most_in_flight: int = Field(default=2048, ge=1)
 

@@ -10,7 +10,7 @@ from toolbus_common.contracts.calls import (
     Era,
 )
 from toolbus_common.contracts.catalogue import Listing, Offered, ServerState
-from toolbus_common.contracts.events import ServerSaid, SessionSaid
+from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
 from toolbus_common.contracts.facts import (
     FACTS,
     BreakerClosed,
@@ -36,6 +36,7 @@ from toolbus_common.contracts.frames import (
     Failed,
     Frame,
     Notified,
+    Paused,
     Progressed,
     Told,
     decode_frame,
@@ -82,6 +83,7 @@ __all__ = [
     "Message",
     "Notified",
     "Offered",
+    "Paused",
     "Progressed",
     "Question",
     "RoomStatus",
@@ -95,6 +97,8 @@ __all__ = [
     "ServersTold",
     "SessionSaid",
     "StatusAsked",
+    "StreamSought",
+    "StreamTold",
     "Told",
     "decode_frame",
 ]

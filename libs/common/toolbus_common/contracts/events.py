@@ -48,3 +48,40 @@ class SessionSaid(Message):
     def subject(self) -> str:
         """Where this is said."""
         return f"{self.SUBJECT}.{self.session}"
+
+
+class StreamSought(Message):
+    """A client came back to one replica for a stream that another holds.
+
+    Said again now and then while the client is there, and with `left` once it is gone. `reader`
+    tells its readings apart; `after` is the number of the last event it has.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.resume"
+
+    replica: str
+    session: str
+    stream: str
+    reader: str
+    after: int
+    left: bool = False
+
+    @property
+    def subject(self) -> str:
+        """Where this is said."""
+        return f"{self.SUBJECT}.{self.replica}"
+
+
+class StreamTold(Message):
+    """One event of a stream, for the replica that sought it: answered on the subject it named.
+
+    `what` is `there` (the stream is held, and read from now on), `event` (`body` is the JSON-RPC
+    message, empty for an event that only has a number), `ended`, or `missing`.
+    """
+
+    BODY: ClassVar[str | None] = "body"
+
+    reader: str
+    what: str
+    number: int = 0
+    body: bytes = Field(default=b"", exclude=True, repr=False)

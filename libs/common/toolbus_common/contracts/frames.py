@@ -31,6 +31,17 @@ class Notified:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """The upstream closed its stream before the answer, to be asked again after `milliseconds`."""
+
+    milliseconds: int
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        return b"w%d" % self.milliseconds
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The result, as raw JSON already in the form the caller's era expects."""
 
@@ -79,7 +90,7 @@ class Failed:
 
 
 Ending = Answered | Asked | Begun
-Told = Progressed | Notified
+Told = Progressed | Notified | Paused
 Frame = Told | Ending | Failed
 
 
@@ -93,6 +104,8 @@ def decode_frame(data: bytes) -> Frame:
     if kind == b"n":
         method, _, params = body.partition(b"\n")
         return Notified(method.decode(), params)
+    if kind == b"w":
+        return Paused(int(body))
     known = _OTHERS.get(kind)
     if known is None:
         raise ValueError(f"unknown frame {kind!r}")
