@@ -126,8 +126,15 @@ class Cluster(Operating):
         self._started = 0
         self._ports: list[int] = []
 
-    def start(self, declaration: Declaration, *, fused: bool = False, replicas: int = 1) -> None:
-        """Everything, ready to answer."""
+    def start(
+        self,
+        declaration: Declaration,
+        *,
+        fused: bool = False,
+        replicas: int = 1,
+        beside: tuple[str, ...] = (),
+    ) -> None:
+        """The call path and audit, and the rooms `beside` them, ready to answer."""
         self.fused = fused
         self.nats.start()
         self.valkey.start()
@@ -135,8 +142,9 @@ class Cluster(Operating):
         asyncio.run(provisioned(self.nats))
         self.declare(declaration)
         rooms = ["audit", "ingress+policy+executor"] if fused else ["audit", "executor", "policy"]
+        rooms = [*beside, *rooms]
         for name in [*rooms, *([] if fused else ["ingress"])]:
-            for _ in range(1 if name == "audit" else replicas):
+            for _ in range(1 if name in ("audit", *beside) else replicas):
                 self.run(name)
         for process in self.every():
             process.wait_ready()

@@ -21,12 +21,13 @@ SAYS = {
     "ingress": {"tb.call.x"},
     "policy": {"tb.run.x", "tb.reply.r.o.c"},
     "executor": {"tb.reply.r.o.c"},
-    "codemode": set[str](),
+    "codemode": {"tb.call.x", "tb.reply.r.o.c"},
     "audit": set[str](),
     "oauth": set[str](),
     OPERATOR: {"tb.ask.audit.query"},
 }
 FACTS_SAID = {
+    "codemode": {"call.completed", "call.failed"},
     "policy": {"call.allowed", "call.denied", "call.failed"},
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",

@@ -1,0 +1,130 @@
+"""Code mode through HTTP: what agents see of it, and what its tools tell."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.client import Client
+from harness.cluster import Cluster, Upstream
+from harness.operating import key
+from harness.waiting import until_now
+from toolbus_common.declared import Declaration
+
+ROOT, CODER, NARROW, NEVER = (
+    f"tbk_{name}_a-secret-of-code-mode" for name in ("root", "coder", "narrow", "never")
+)
+OWN = {"listToolFiles", "readToolFile", "getToolDocs", "executeToolCode", "searchTools"}
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """What stands behind both servers."""
+    made = Upstream(tmp_path_factory.mktemp("upstream"))
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="module", params=["apart", "fused"])
+def cluster(
+    request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A gateway with two servers, the codemode room, and keys of every mode."""
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        fused = request.param == "fused"
+        made.start(declaration(upstream.url), fused=fused, beside=("codemode",))
+        until_now(lambda: len(tools(made.client(ROOT))) > 3, "the tools are listed")
+        until_now(lambda: tools(made.client(CODER)) >= OWN, "code mode's own tools")
+        yield made
+    finally:
+        made.stop()
+
+
+def declaration(url: str, **two: Any) -> Declaration:
+    return Declaration.model_validate(
+        {
+            "servers": {"one": {"url": url}, "two": {"url": url, **two}},
+            "keys": {
+                "root": key(ROOT),
+                "coder": key(CODER, code_mode=True),
+                "narrow": key(NARROW, "two__say", code_mode=True),
+                "never": key(NEVER, code_mode=False),
+            },
+        }
+    )
+
+
+def at(client: Client, mode: str) -> Client:
+    """The same client, asking for a mode."""
+    return Client(f"{client.endpoint}?mode={mode}", client.key)
+
+
+def tools(client: Client) -> set[str]:
+    return set(client.tools())
+
+
+def told(client: Client, tool: str, /, **arguments: Any) -> str:
+    return client.call(tool, arguments).text
+
+
+def test_a_key_in_code_mode_sees_only_the_tools_that_lead_to_the_others(cluster: Cluster) -> None:
+    assert tools(cluster.client(CODER)) == OWN
+    assert "one__say" in tools(cluster.client(ROOT))
+    assert not OWN & tools(cluster.client(ROOT))
+
+
+def test_a_request_asks_for_a_mode_unless_its_key_may_not(cluster: Cluster) -> None:
+    assert tools(at(cluster.client(ROOT), "code")) == OWN
+    assert tools(at(cluster.client(ROOT), "search")) == {"searchTools", "getToolDocs"}
+    assert "one__say" in tools(at(cluster.client(CODER), "tools"))
+    never = cluster.client(NEVER)
+    assert not OWN & tools(at(never, "code"))
+    assert never.call("listToolFiles").code == "unknown_tool"
+
+
+def test_a_server_may_keep_its_tools_for_programs_beside_others(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    try:
+        cluster.declare(declaration(upstream.url, code_mode=True))
+        until_now(lambda: tools(cluster.client(ROOT)) > OWN, "the mixed list")
+        seen = tools(cluster.client(ROOT)) - OWN
+        assert {name.partition("__")[0] for name in seen} == {"one"}
+    finally:
+        cluster.declare(declaration(upstream.url))
+        until_now(lambda: not OWN & tools(cluster.client(ROOT)), "the plain list")
+
+
+def test_the_files_tell_what_the_key_may_use_and_nothing_else(cluster: Cluster) -> None:
+    coder, narrow = cluster.client(CODER), cluster.client(NARROW)
+    assert told(coder, "listToolFiles").splitlines()[0].startswith("one.pyi  # ")
+    assert told(narrow, "listToolFiles") == "two.pyi  # 1 tool"
+    stubs = told(coder, "readToolFile", fileName="one.pyi")
+    assert "say(text: str = None)" in stubs
+    assert "one.pyi" in told(narrow, "readToolFile", fileName="one.pyi")
+    assert "say" in told(narrow, "getToolDocs", server="two", tool="say")
+    assert "There is no tool one.say" in told(narrow, "getToolDocs", server="one", tool="say")
+    assert "two.say(" in told(narrow, "searchTools", query="say")
+    assert "one.say(" not in told(narrow, "searchTools", query="say")
+
+
+def test_what_cannot_be_read_is_an_answer_the_model_can_mend(cluster: Cluster) -> None:
+    answer = cluster.client(CODER).call("readToolFile", {"fileName": "nothing.pyi"})
+    assert answer.json["result"]["isError"] is True
+    assert "the servers are one, two" in answer.text
+
+
+def test_reading_is_recorded_like_any_call(cluster: Cluster) -> None:
+    told(cluster.client(CODER), "listToolFiles")
+    rows = cluster.eventual_rows(
+        "SELECT key FROM facts WHERE fact = 'call.completed' AND server = 'toolbus' LIMIT 1"
+    )
+    assert rows[0]["key"] in ("coder", "narrow")
+
+
+def test_a_narrowed_request_reads_no_further(cluster: Cluster) -> None:
+    params = {"name": "listToolFiles", "arguments": {}}
+    answer = cluster.client(CODER).ask("tools/call", params, x_toolbus_servers="two")
+    assert [line.partition(".")[0] for line in answer.text.splitlines()] == ["two"]
