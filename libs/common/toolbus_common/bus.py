@@ -162,6 +162,8 @@ class Bus:
         except (OSError, NatsError, TimeoutError) as error:
             await client.close()
             why = self._last_error or error
+            if isinstance(why, ConnectionResetError):  # its reason was lost with the connection
+                why = f"{why}; a server does so when it refuses a user: is its seed the right one?"
             raise BusDownError(
                 f"NATS at {self._url} cannot be joined as {self.name}: {why}"
             ) from error
