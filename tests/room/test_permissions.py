@@ -175,5 +175,6 @@ async def test_a_room_reads_the_stream_only_through_its_own_consumer(
 
 async def test_without_a_seed_nobody_joins(nats_server: NatsAt) -> None:
     stranger = Bus("stranger", nats_server.url)
-    with pytest.raises(BusDownError, match=r"cannot be joined as stranger.*(Authorization|refuses a user)"):
+    told = r"cannot be joined as stranger.*(Authorization|refuses a user)"
+    with pytest.raises(BusDownError, match=told):
         await stranger.open(patience=1.0)

@@ -161,7 +161,7 @@ class Bus:
                 )
         except (OSError, NatsError, TimeoutError) as error:
             await client.close()
-            why = self._last_error or error
+            why: object = self._last_error or error
             if isinstance(why, ConnectionResetError):  # its reason was lost with the connection
                 why = f"{why}; a server does so when it refuses a user: is its seed the right one?"
             raise BusDownError(
