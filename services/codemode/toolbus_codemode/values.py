@@ -1,0 +1,74 @@
+"""Between results of tools and values of programs: what a program sees, and what an agent is told."""
+
+from typing import Any
+
+import msgspec
+
+from toolbus_codemode.sandbox.program import Ended, Failure, ProgramError, ToolOutcome
+
+LONGEST_ANSWER = 64_000  # characters of a result an agent is told at once
+PREVIEW = 4_000
+LONGEST_MESSAGE = 2_000
+
+
+def outcome_of(body: bytes) -> ToolOutcome:
+    """A tool's result as a program sees it: its structure, else its text, read if it is JSON."""
+    result = msgspec.json.decode(body)
+    if result.get("isError"):
+        message = _texts(result) or "The tool reports an error without saying which."
+        return ToolOutcome(failure=Failure("tool_error", message[:LONGEST_MESSAGE]))
+    if result.get("structuredContent") is not None:
+        return ToolOutcome(result["structuredContent"])
+    blocks = result.get("content")
+    if not isinstance(blocks, list) or any(
+        not isinstance(block, dict) or block.get("type") != "text" for block in blocks
+    ):
+        return ToolOutcome(blocks)
+    return ToolOutcome(_read(_texts(result)))
+
+
+def answer_of(ended: Ended) -> str:
+    """What goes back to the model: what was printed, and the result or what went wrong."""
+    told = [ended.prints.rstrip("\n")] if ended.prints else []
+    if ended.error is not None:
+        told.append(_explained(ended.error))
+    elif ended.value is not None or not told:
+        told.append(_shown(ended.value))
+    return _bounded("\n".join(told))
+
+
+def _texts(result: dict[str, Any]) -> str:
+    blocks = result.get("content") or []
+    return "\n".join(
+        str(block.get("text", ""))
+        for block in blocks
+        if isinstance(block, dict) and block.get("type") == "text"
+    )
+
+
+def _read(text: str) -> Any:
+    """JSON as what it says; any other text, and a bare number or word, as it stands."""
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _explained(error: ProgramError) -> str:
+    place = f" (line {error.line})" if error.line else ""
+    return f"{error.name}{place}: {error.message}" + (f"\n{error.hint}" if error.hint else "")
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= LONGEST_ANSWER:
+        return text
+    return (
+        f"{text[:PREVIEW]}\n… the answer has {len(text):,} characters, of which this is the "
+        "beginning; pick fields, count or slice in the program and return less."
+    )
