@@ -128,3 +128,60 @@ def test_a_narrowed_request_reads_no_further(cluster: Cluster) -> None:
     params = {"name": "listToolFiles", "arguments": {}}
     answer = cluster.client(CODER).ask("tools/call", params, x_toolbus_servers="two")
     assert [line.partition(".")[0] for line in answer.text.splitlines()] == ["two"]
+
+
+# -- programs --------------------------------------------------------------------------------
+
+
+def run(client: Client, code: str, **more: Any) -> Any:
+    """The answer to a program."""
+    return client.call("executeToolCode", {"code": code, **more})
+
+
+def test_a_program_calls_tools_and_only_its_result_comes_back(cluster: Cluster) -> None:
+    code = (
+        "said = parallel([call(one.say, text=str(n)) for n in range(3)])\n"
+        'result = "-".join([two.say(text=each) for each in said])'
+    )
+    answer = run(cluster.client(CODER), code)
+    assert answer.text == "0-1-2"
+    assert answer.json["result"].get("isError") is not True
+
+
+def test_a_program_in_python_awaits_its_calls(cluster: Cluster) -> None:
+    code = (
+        "import asyncio\n"
+        'said = await asyncio.gather(one.say(text="a"), two.say(text="b"))\n'
+        'result = "".join(said)\nresult'
+    )
+    assert run(cluster.client(CODER), code, language="python").text == "ab"
+
+
+def test_a_program_reaches_no_tool_its_key_may_not(cluster: Cluster) -> None:
+    answer = run(cluster.client(NARROW), 'result = one.say(text="x")')
+    assert answer.json["result"]["isError"] is True
+    assert "one" in answer.text
+    assert run(cluster.client(NARROW), 'result = two.say(text="x")').text == "x"
+
+
+def test_a_failing_call_may_be_caught(cluster: Cluster) -> None:
+    code = "got = try_call(one.complain)\nresult = [got.ok, got.error.code]"
+    assert run(cluster.client(CODER), code).text == '[false,"tool_error"]'
+
+
+def test_every_inner_call_is_recorded_under_its_run(cluster: Cluster) -> None:
+    run(cluster.client(CODER), 'result = [one.say(text="q"), two.say(text="q")]')
+    sql = (
+        "SELECT outer.call_id AS run, count() AS calls FROM facts AS inner "
+        "INNER JOIN facts AS outer ON inner.parent_id = outer.call_id "
+        "WHERE inner.fact = 'call.completed' AND outer.fact = 'call.completed' "
+        "AND outer.tool = 'executeToolCode' GROUP BY run HAVING calls = 2"
+    )
+    assert cluster.eventual_rows(sql)
+
+
+def test_what_is_wrong_with_a_program_is_told_with_its_line(cluster: Cluster) -> None:
+    answer = run(cluster.client(CODER), "x = 1\nresult = one.sai(text=1)")
+    assert answer.json["result"]["isError"] is True
+    assert answer.text.startswith("unknown_tool (line 2)")
+    assert "one.say" in answer.text

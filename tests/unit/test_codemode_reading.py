@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from toolbus_codemode.files import read, stub, tree
 from toolbus_codemode.finding import Index
-from toolbus_codemode.identifiers import distinct, identifier
+from toolbus_codemode.identifiers import distinct
 from toolbus_codemode.manual import example, manual
 from toolbus_codemode.shelf import Shelf
 from toolbus_codemode.stubs import parameters, signature, type_of
@@ -35,11 +35,6 @@ def shelf(bounds: Bounds = EVERYTHING) -> Shelf:
     mail = {"description": "Send an e-mail to a person."}
     github = {"create_issue": issue, "list_issues": listed}
     return Shelf({"git-hub": github, "mail": {"send": mail}}, bounds)
-
-
-@given(st.text(max_size=20))
-def test_every_name_becomes_an_identifier(name: str) -> None:
-    assert identifier(name).isidentifier()
 
 
 @given(st.lists(st.text("ab-_.", min_size=1, max_size=4), unique=True))

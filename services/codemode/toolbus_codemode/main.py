@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 
 from toolbus_codemode.catalogue import Catalogue
 from toolbus_codemode.definitions import own_listing
+from toolbus_codemode.programs import ENGINES, Programs
+from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.service import Service
 from toolbus_codemode.settings import Settings
 from toolbus_common.builtin import BUILT_IN
@@ -22,7 +24,8 @@ from toolbus_common.snapshot import Directory
 
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
-    room = Room("codemode", Settings(), exchange)
+    settings = Settings()
+    room = Room("codemode", settings, exchange)
     directory = Directory()
     catalogue = Catalogue(directory)
     room.watches(CONFIG)(directory.hear)
@@ -30,10 +33,17 @@ def build(exchange: Exchange) -> Room:
 
     @asynccontextmanager
     async def served() -> AsyncIterator[None]:
-        service = Service(room, directory, catalogue)
+        sandbox = Sandbox(SandboxSettings(without_seccomp=settings.without_seccomp))
+        await sandbox.start()
+        room.details = lambda: {"engines": [e for e in ENGINES if e not in sandbox.unavailable]}
+        programs = Programs(room, sandbox, settings.program_seconds, settings.program_calls)
+        service = Service(room, directory, catalogue, programs)
         await (await room.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await room.calls.serve(CallAdmitted, BUILT_IN, service.run, "codemode")
-        yield
+        try:
+            yield
+        finally:
+            await sandbox.close()
 
     room.needs(served)
     return room

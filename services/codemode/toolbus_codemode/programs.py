@@ -96,10 +96,11 @@ class _Inner:
 
 
 def _namespaces(shelf: Shelf) -> tuple[Namespace, ...]:
-    return tuple(
-        Namespace(space, next(iter(functions.values())).server, tuple(map(_function, functions.values())))
-        for space, functions in shelf.spaces.items()
-    )
+    return tuple(_namespace(space, list(tools.values())) for space, tools in shelf.spaces.items())
+
+
+def _namespace(space: str, tools: list[Tool]) -> Namespace:
+    return Namespace(space, tools[0].server, tuple(map(_function, tools)))
 
 
 def _function(tool: Tool) -> Function:

@@ -8,7 +8,10 @@ from typing import Any
 import msgspec
 
 from toolbus_codemode.catalogue import Catalogue
+from toolbus_codemode.programs import Programs
 from toolbus_codemode.reading import answer
+from toolbus_codemode.values import answer_of
+from toolbus_common.builtin import EXECUTE
 from toolbus_common.contracts import Answered, CallAdmitted, CallCompleted, CallFailed, Era, Failed
 from toolbus_common.errors import InvalidError, OutcomeUnknownError, ToolbusError, UnauthorizedError
 from toolbus_common.exchange import Reply
@@ -25,8 +28,11 @@ Result = tuple[dict[str, Any], bool]  # a tool's result, and whether it says it 
 class Service:
     """Answers calls of the built-in server."""
 
-    def __init__(self, room: Room, directory: Directory, catalogue: Catalogue) -> None:
+    def __init__(
+        self, room: Room, directory: Directory, catalogue: Catalogue, programs: Programs
+    ) -> None:
         self._room = room
+        self._programs = programs
         self._directory = directory
         self._catalogue = catalogue
 
@@ -54,6 +60,10 @@ class Service:
             raise InvalidError("The arguments must be a JSON object.")
         bounds = self._bounds(call)
         try:
+            if call.tool == EXECUTE:
+                shelf = self._catalogue.shelf(bounds)
+                ended = await self._programs.run(call, shelf, arguments)
+                return text(answer_of(ended)), ended.error is not None
             return text(answer(self._catalogue, bounds, call.tool, arguments)), False
         except InvalidError as error:  # the model can mend this: it is an answer to it
             return text(error.reason), True

@@ -1,7 +1,17 @@
-"""What codemode is told by its environment: so far only what every room is told."""
+"""Settings of the codemode room."""
+
+from pydantic import Field
 
 from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """Nothing of its own yet."""
+    """`program_seconds` and `program_calls` bound one program.
+
+    `without_seccomp` lets programs run on a host that cannot confine them: only where every
+    program is trusted.
+    """
+
+    program_seconds: float = Field(default=30.0, gt=0, le=600)
+    program_calls: int = Field(default=100, ge=1, le=10_000)
+    without_seccomp: bool = False

@@ -20,20 +20,20 @@ def signature(name: str, schema: Any) -> str:
 def parameters(schema: Any) -> list[str]:
     """Each parameter with its type, and its default or None where it may be left out."""
     properties = _properties(schema)
-    required = ordered(schema)
+    names = ordered(schema)
     told = []
-    for each in required:
+    for each in names:
         shown = f"{each}: {type_of(properties[each])}"
         told.append(
-            shown if each in _required(schema) else f"{shown} = {_default(properties[each])}"
+            shown if each in required(schema) else f"{shown} = {_default(properties[each])}"
         )
     return told
 
 
 def ordered(schema: Any) -> list[str]:
     """The names of the parameters, the required ones first, each group in the schema's order."""
-    properties, required = _properties(schema), _required(schema)
-    return sorted(properties, key=lambda each: each not in required)
+    properties, needed = _properties(schema), required(schema)
+    return sorted(properties, key=lambda each: each not in needed)
 
 
 def type_of(schema: Any, depth: int = 0) -> str:
@@ -71,7 +71,7 @@ def first_sentence(text: Any) -> str:
 
 
 def _object(schema: dict[str, Any], depth: int) -> str:
-    properties, required = _properties(schema), _required(schema)
+    properties, needed = _properties(schema), required(schema)
     if not properties:
         values = schema.get("additionalProperties")
         return (
@@ -82,7 +82,7 @@ def _object(schema: dict[str, Any], depth: int) -> str:
     if depth >= DEEPEST:
         return "dict"
     members = [
-        f"{name}{'' if name in required else '?'}: {type_of(each, depth + 1)}"
+        f"{name}{'' if name in needed else '?'}: {type_of(each, depth + 1)}"
         for name, each in properties.items()
     ]
     return "{" + ", ".join(members) + "}"
@@ -106,7 +106,8 @@ def _properties(schema: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _required(schema: Any) -> frozenset[str]:
+def required(schema: Any) -> frozenset[str]:
+    """The names of the parameters that must be given."""
     found = schema.get("required") if isinstance(schema, dict) else None
     return (
         frozenset(each for each in found if isinstance(each, str))

@@ -1,4 +1,4 @@
-"""Between results of tools and values of programs: what a program sees, and what an agent is told."""
+"""Between results of tools and values of programs, and what an agent is told in the end."""
 
 from typing import Any
 
