@@ -34,6 +34,7 @@ _NAMED = re.compile(r"policy `(\d+)`")
 _TELLABLE = re.compile(
     r"type error: expected [a-z ,()]+, got [a-z ]+|record does not have the attribute `\w+`"
 )
+_RECORDS = " (as null, fractions and numbers beyond 64 bits are to rules)"
 _SCOPE = ("principal", "action", "resource")
 _ANY = {name: {"op": "All"} for name in _SCOPE}
 
@@ -259,4 +260,6 @@ def _findings(result: AuthzResult, owners: dict[int, int]) -> list[Finding]:
 
 def _fault(complaint: str) -> str:
     told = _TELLABLE.search(complaint)
-    return told[0] if told else "its conditions cannot be worked out for these arguments"
+    if told is None:
+        return "its conditions cannot be worked out for these arguments"
+    return told[0] + (_RECORDS if told[0].endswith("got record") else "")
