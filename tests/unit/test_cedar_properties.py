@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -159,3 +160,29 @@ def test_a_text_nested_too_deeply_is_a_fault_and_not_the_end_of_the_process(body
 
 def test_rules_know_every_method_that_policy_judges() -> None:
     assert set(METHODS) == JUDGED
+
+
+VALUES = [*map("".join, (w for n in range(5) for w in product("ab", repeat=n)))]
+ODD: list[Any] = [0, 1, True, False, [], ["a"], [1, True], {"q": "a"}, {}]
+CONDITIONS = [
+    *(f'context.arguments.p like "{pattern}"' for pattern in ("a*a", "*a*b*", "ab", "*", "ab*ba")),
+    *(f"context.arguments.p {sign} {other}" for sign in ("==", "!=") for other in ("1", '"a"')),
+    *(f"context.arguments.p {sign} 1" for sign in ("<", "<=", ">", ">=")),
+    '[1, "a"].contains(context.arguments.p)',
+    "context.arguments.p.contains(1)",
+    "context.arguments.p has q",
+    'context.arguments.p.q == "a"',
+    "context.arguments.p && true",
+    "context.arguments.p || true",
+]
+
+
+@pytest.mark.parametrize("clause", ["when", "unless"])
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_plain_no_is_the_engines_no(condition: str, clause: str) -> None:
+    rules = {"r": Rule(cedar=f"forbid(principal, action, resource) {clause} {{ {condition} }};")}
+    case = Case(Asker("a"), "tools/call", "s", "t")
+    part = Rulebook(rules).slice(case)
+    for value in (*VALUES, *ODD):
+        sliced = part.decide(json.dumps({"p": value}).encode(), 0)
+        assert sliced.denied_by == everything(rules, case, {"p": value}, 0).denied_by, value
