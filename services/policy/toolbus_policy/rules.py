@@ -9,6 +9,7 @@ from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.grants import full_name, granted
 from toolbus_common.lineage import Lineage
 from toolbus_common.snapshot import Snapshot
+from toolbus_policy.ruling import Ruling
 
 # Methods whose subject must be listed. A resource need not be: templates make any number of them.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
@@ -36,6 +37,8 @@ class Principal:
     lineage: Lineage
     team: str
     user: str
+    environment: str
+    records_arguments: bool
     budgets: tuple[Limit, ...]
     rates: tuple[Limit, ...]
 
@@ -71,8 +74,11 @@ class Judge:
 
     MOST_REMEMBERED = 100_000
 
-    def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, catalogue: dict[str, Listing], ruling: Ruling | None = None
+    ) -> None:
         self.version = snapshot.version
+        self.ruling = ruling
         self._snapshot = snapshot
         self._known = {
             method: {
@@ -118,10 +124,9 @@ class Judge:
             raise UnknownToolError.named(named, method)
         return admission
 
-    def owner(self, proof: str, now: float) -> tuple[str, str]:
-        """The key's name and who pays for it. Raises `UnauthorizedError`."""
-        key = self._live(proof, now)
-        return key, self._principal(key).scope
+    def asker(self, proof: str, now: float) -> Principal:
+        """Who asks, whatever for. Raises `UnauthorizedError`."""
+        return self._principal(self._live(proof, now))
 
     def _live(self, proof: str, now: float) -> str:
         found = self._snapshot.key_for(proof, now)
@@ -164,6 +169,8 @@ def principal_of(name: str, snapshot: Snapshot) -> Principal:
         lineage=lineage,
         team=key.team,
         user=key.user,
+        environment=lineage.environment,
+        records_arguments=lineage.content == "full",
         budgets=tuple(Limit(told, budget=b) for told, level in levels for b in level.all_budgets),
         rates=tuple(Limit(told, rate=r) for told, level in levels for r in level.all_rates),
     )

@@ -34,9 +34,10 @@ def arguments_read(expr: Expr) -> frozenset[str] | None:
 
 def reads_entities(expr: Expr) -> bool:
     """Whether it looks at who asks or for what."""
+    entities = (("Var", "principal"), ("Var", "action"), ("Var", "resource"))
     return any(
-        name == "Var" and value != "context" or name == "Value" and isinstance(value, dict)
-        for name, value in _nodes(expr)
+        node in entities or (node[0] == "Value" and isinstance(node[1], dict))
+        for node in _nodes(expr)
     )
 
 

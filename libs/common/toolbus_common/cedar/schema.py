@@ -65,4 +65,5 @@ def _sentence(complaint: str) -> str:
     if unsafe is None:
         return said
     above, _, name = unsafe[1].rpartition(".")
-    return f"reads {unsafe[1]}, which not every call has; ask first: context.{above} has {name} && …"
+    ask = f"context.{above} has {name}"
+    return f"reads {unsafe[1]}, which not every call has; ask first, as in {ask} && …"

@@ -16,6 +16,10 @@ _ORDER = ("<", "<=", ">", ">=")
 _ARITHMETIC = ("+", "-", "*")
 _LOGIC = ("&&", "||")
 _SETS = ("containsAll", "containsAny")
+_RESULTS: dict[str, Type] = {
+    **dict.fromkeys((*_ARITHMETIC, "neg"), LONG),
+    **dict.fromkeys((*_LOGIC, *_ORDER, *_SETS, "!", "==", "!=", "has", "like", "contains"), TRUTH),
+}
 _CONTEXT: dict[tuple[str, ...], Type] = {
     ("cost",): LONG,
     ("era",): TEXT,
@@ -131,14 +135,10 @@ def type_of(expr: Expr) -> Type | None:
         return _OF_VALUES.get(type(operands))
     if operator == "Set":
         return set_of(next(filter(None, map(type_of, operands)), TEXT))
-    if operator in _ARITHMETIC or operator == "neg":
-        return LONG
-    if operator in (*_LOGIC, *_ORDER, "!", "==", "!=", "has", "like", "contains", "in", "is"):
-        return TRUTH
+    if operator in _RESULTS:
+        return _RESULTS[operator]
     path = path_of(expr)
-    if path is not None:
-        return _CONTEXT.get(path)
-    return _of_entity(expr)
+    return _of_entity(expr) if path is None else _CONTEXT.get(path)
 
 
 _OF_VALUES: dict[type, Type] = {bool: TRUTH, int: LONG, str: TEXT}
