@@ -2,7 +2,7 @@
 
 from toolbus_common.cedar.case import Asker, Case, labels_of
 from toolbus_common.cedar.rulebook import Rulebook, Slice
-from toolbus_common.cedar.schema import faults
+from toolbus_common.cedar.schema import faults, named
 from toolbus_common.cedar.text import RuleError, policies
 from toolbus_common.cedar.verdict import SILENT, Verdict
 
@@ -16,5 +16,6 @@ __all__ = [
     "Verdict",
     "faults",
     "labels_of",
+    "named",
     "policies",
 ]

@@ -41,6 +41,15 @@ def reads_entities(expr: Expr) -> bool:
     )
 
 
+def entities_named(expr: Expr) -> Iterator[tuple[str, str]]:
+    """The entities it names, as kind and name."""
+    if isinstance(expr, dict) and expr.keys() == {"type", "id"}:
+        yield expr["type"], expr["id"]
+    for _, value in _nodes(expr):
+        if isinstance(value, dict) and value.keys() == {"type", "id"}:
+            yield value["type"], value["id"]
+
+
 def paths(expr: Expr) -> Iterator[tuple[str, ...]]:
     """Every chain of attributes that begins at the context, as long as it is plain."""
     path = path_of(expr)

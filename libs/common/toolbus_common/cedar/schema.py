@@ -7,10 +7,12 @@ What a policy reads without asking `has` first, or uses as two types, is a fault
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from cedarpy import Schema, policies_from_json_str, validate_policies
 
+from toolbus_common.cedar.reading import entities_named
 from toolbus_common.cedar.shapes import LONG, TEXT, Type, arguments_of, record_of, set_of
 from toolbus_common.cedar.text import Policy, RuleError, conjuncts, policies, policies_json
 
@@ -39,6 +41,12 @@ def faults(text: str) -> list[str]:
     if len(parsed) == 1:
         return list(_faults(parsed[0]))
     return [f"policy {at}: {said}" for at, each in enumerate(parsed, 1) for said in _faults(each)]
+
+
+def named(text: str) -> Iterator[tuple[str, str]]:
+    """The entities a text names, as kind and name; none when it is no rule."""
+    with suppress(RuleError):
+        yield from dict.fromkeys(entities_named(policies(text)))
 
 
 def schema_for(policy: Policy) -> Schema:
