@@ -8,7 +8,6 @@ from toolbus_common import cedar
 from toolbus_common.declared import Declaration
 
 _SECTIONS = {
-    "Key": "keys",
     "Team": "teams",
     "User": "users",
     "Customer": "customers",
