@@ -37,10 +37,10 @@ class Principal:
     lineage: Lineage
     team: str
     user: str
-    environment: str
-    records_arguments: bool
     budgets: tuple[Limit, ...]
     rates: tuple[Limit, ...]
+    environment: str = ""
+    records_arguments: bool = False
 
     @property
     def key(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from cedarpy import AuthzResult, Decision, Entities, PolicySet, is_authorized
 
 from toolbus_common.cedar.arguments import UnreadableError, readable
-from toolbus_common.cedar.case import NO_ENTITIES, Case, entities_of
+from toolbus_common.cedar.case import NO_ENTITIES, Asker, Case, entities_of
 from toolbus_common.cedar.quick import Context, plainly_not
 from toolbus_common.cedar.reading import (
     ARGUMENTS,
@@ -29,6 +29,7 @@ from toolbus_common.cedar.text import Expr, Policy, RuleError, conjuncts, polici
 from toolbus_common.cedar.verdict import SILENT, Verdict
 from toolbus_common.declared import Rule
 
+NO_CASE = Case(Asker(""), "", "", "")
 _NAMED = re.compile(r"policy `(\d+)`")
 # What the engine says of a fault may quote an argument; these sentences of its do not.
 _TELLABLE = re.compile(
@@ -137,6 +138,7 @@ class Rulebook:
             self._take(rule, declared)
         self._settling = policy_set(self._leading)
         self._groups: dict[tuple[int, ...], Group] = {}
+        self._silent = Slice(self, NO_CASE, (), ())  # shared: most cases are no rule's business
 
     def slice(self, case: Case) -> Slice:
         """What can apply to this case: worked out by the engine, once."""
@@ -150,6 +152,8 @@ class Rulebook:
                 settled.append(replace(found, rule=remainder.rule))
             else:
                 open_policies.append(found.rule)
+        if not settled and not open_policies:
+            return self._silent
         return Slice(self, case, tuple(settled), self._grouped(open_policies), self.told(settled))
 
     def told(self, findings: Iterable[Finding]) -> Verdict:
@@ -213,7 +217,7 @@ class Rulebook:
                 f"{found.fault}. Change the call, or ask an operator to mend the rule."
             )
         does = "refuses this call" if declared.effect == "deny" else "wants a person to approve it"
-        mend = declared.reason or "change the call, or ask an operator about the rule."
+        mend = declared.reason or "ask an operator, or call otherwise."
         return f"The rule '{name}' {does}: {mend}"
 
 
