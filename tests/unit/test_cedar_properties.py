@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from itertools import product
 from typing import Any
 
@@ -10,7 +11,7 @@ from cedarpy import is_authorized
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolbus_common.cedar import Asker, Case, Rulebook, Verdict, faults
+from toolbus_common.cedar import Asker, Case, Rulebook, RuleError, Verdict, faults, policies
 from toolbus_common.cedar.case import entities_of
 from toolbus_common.cedar.rulebook import moment
 from toolbus_common.cedar.schema import METHODS
@@ -156,6 +157,34 @@ def test_whatever_a_text_is_its_faults_are_sentences(text: str) -> None:
 def test_a_text_nested_too_deeply_is_a_fault_and_not_the_end_of_the_process(body: str) -> None:
     (said,) = faults(f"forbid(principal, action, resource) when {{ {body} }};")
     assert "nested too deeply" in said
+
+
+@pytest.mark.parametrize("depth", range(15, 50))
+@pytest.mark.parametrize("clause", ["when", "unless"])
+@pytest.mark.parametrize(
+    ("opening", "closing"), [("1 + (", ")"), ("2 > 1 && (", ")"), ("[", "]"), ("!(1 < ", ")")]
+)
+def test_a_text_without_faults_is_compiled_however_deep(
+    depth: int, clause: str, opening: str, closing: str
+) -> None:
+    nested = f"{opening * depth}1{closing * depth} == 1"
+    text = f"forbid(principal, action, resource) {clause} {{ {nested} && context.cost > 1 }};"
+    with suppress(RuleError):
+        policies(text)
+        book = Rulebook({"deep": Rule(cedar=text)})
+        assert "its text" not in book.slice(Case(Asker("a"), "tools/call", "s", "t")).verdict.reason
+
+
+@pytest.mark.parametrize("length", [50, 70, 90])
+def test_a_long_chain_of_conditions_is_no_fault(length: int) -> None:
+    asked = "context.arguments has path && " + " && ".join(
+        f'context.arguments.path != "/{at}"' for at in range(length)
+    )
+    text = f"forbid(principal, action, resource) when {{ {asked} }};"
+    assert faults(text) == []
+    part = Rulebook({"r": Rule(cedar=text)}).slice(Case(Asker("a"), "tools/call", "s", "t"))
+    assert part.decide(b'{"path": "/x"}', 0).denied_by == "r"
+    assert part.decide(b'{"path": "/7"}', 0).denied_by == ""
 
 
 def test_rules_know_every_method_that_policy_judges() -> None:

@@ -25,7 +25,16 @@ from toolbus_common.cedar.reading import (
     is_settled,
     reads_entities,
 )
-from toolbus_common.cedar.text import Expr, Policy, RuleError, conjuncts, policies, policy_set
+from toolbus_common.cedar.text import (
+    SCOPE,
+    Expr,
+    Policy,
+    RuleError,
+    conjuncts,
+    forbidding,
+    policies,
+    policy_set,
+)
 from toolbus_common.cedar.verdict import SILENT, Verdict
 from toolbus_common.declared import Rule
 
@@ -36,8 +45,7 @@ _TELLABLE = re.compile(
     r"type error: expected [a-z ,()]+, got [a-z ]+|record does not have the attribute `\w+`"
 )
 _RECORDS = " (as null, fractions and numbers beyond 64 bits are to rules)"
-_SCOPE = ("principal", "action", "resource")
-_ANY = {name: {"op": "All"} for name in _SCOPE}
+_ANY = {name: {"op": "All"} for name in SCOPE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Group:
     @property
     def reads_arguments(self) -> bool:
         """Whether it cannot be asked without the arguments."""
-        return self.arguments is WHOLE or bool(self.arguments) or ARGUMENTS in self.context
+        return self.arguments is WHOLE or bool(self.arguments)
 
 
 @dataclass(slots=True)
@@ -181,7 +189,7 @@ class Rulebook:
             known = next(
                 (at for at, each in enumerate(conditions) if not is_settled(each)), len(conditions)
             )
-            self._leading[number] = _forbidding(policy, conditions[:known])
+            self._leading[number] = forbidding(policy, conditions[:known])
             self._remainders[number] = _Remainder(rule, conditions[known:])
 
     def _grouped(self, numbers: Iterable[int]) -> tuple[Group, ...]:
@@ -233,20 +241,12 @@ def _group_of(remainders: dict[int, _Remainder]) -> Group:
     whole = list(conditions.values())
     return Group(
         remainders=remainders,
-        policies=policy_set({n: _forbidding(_ANY, each) for n, each in conditions.items()}),
+        policies=policy_set({n: forbidding(_ANY, each) for n, each in conditions.items()}),
         arguments=arguments_read(whole),
         context=context_read(whole),
         entities=reads_entities(whole),
         plain=tuple(map(plainly_not, conditions.values())),
     )
-
-
-def _forbidding(scope: Policy, conditions: list[Expr]) -> Policy:
-    return {
-        "effect": "forbid",
-        **{name: scope[name] for name in _SCOPE},
-        "conditions": [{"kind": "when", "body": each} for each in conditions],
-    }
 
 
 def _findings(result: AuthzResult, owners: dict[int, int]) -> list[Finding]:

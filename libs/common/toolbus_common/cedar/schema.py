@@ -14,7 +14,14 @@ from cedarpy import Schema, policies_from_json_str, validate_policies
 
 from toolbus_common.cedar.reading import entities_named
 from toolbus_common.cedar.shapes import LONG, TEXT, Type, arguments_of, record_of, set_of
-from toolbus_common.cedar.text import Policy, RuleError, conjuncts, policies, policies_json
+from toolbus_common.cedar.text import (
+    Policy,
+    RuleError,
+    conjuncts,
+    forbidding,
+    policies,
+    policies_json,
+)
 
 METHODS = (
     "completion/complete", "prompts/get", "resources/read", "resources/subscribe",
@@ -62,7 +69,8 @@ def _schema(arguments: Type) -> Schema:
 
 
 def _faults(policy: Policy) -> Iterable[str]:
-    text = policies_from_json_str(policies_json({0: policy}))
+    asked = forbidding(policy, conjuncts(policy))
+    text = policies_from_json_str(policies_json({0: asked}))
     result = validate_policies(text, schema_for(policy))
     return dict.fromkeys(_sentence(each.error) for each in result.errors)
 

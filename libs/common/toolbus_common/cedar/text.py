@@ -12,6 +12,7 @@ from cedarpy import PolicySet, policies_to_json_str
 Expr = Any  # one node of Cedar's JSON form
 Policy = dict[str, Any]
 
+SCOPE = ("principal", "action", "resource")
 DEEPEST = 50
 MOST_NESTABLE = 400
 # The engine's parser descends without a limit of its own: too deep a text ends the process.
@@ -35,7 +36,8 @@ def policies(text: str) -> list[Policy]:
     try:
         told = json.loads(policies_to_json_str(text))
         found = [told["staticPolicies"][key] for key in sorted(told["staticPolicies"], key=_number)]
-        policy_set(dict(enumerate(found)))
+        # In the form in which the rulebook asks it: a level deeper than it was written.
+        policy_set({at: forbidding(each, conjuncts(each)) for at, each in enumerate(found)})
     except RecursionError as error:
         raise RuleError(_TOO_DEEP) from error
     except ValueError as error:
@@ -58,6 +60,15 @@ def policies_json(numbered: dict[int, Policy]) -> str:
     """These policies as one document of Cedar's JSON form."""
     named = {str(number): policy for number, policy in numbered.items()}
     return json.dumps({"staticPolicies": named, "templates": {}, "templateLinks": []})
+
+
+def forbidding(scope: Policy, conditions: list[Expr]) -> Policy:
+    """What forbids within a policy's scope whatever all these conditions hold for."""
+    return {
+        "effect": "forbid",
+        **{name: scope[name] for name in SCOPE},
+        "conditions": [{"kind": "when", "body": each} for each in conditions],
+    }
 
 
 def conjuncts(policy: Policy) -> list[Expr]:
