@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from toolbus_common.cedar import SILENT, Rulebook
+from toolbus_common.cedar import SILENT, Case, Rulebook, Slice
 from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.declared import Declaration
 from toolbus_common.snapshot import Snapshot
@@ -30,7 +30,11 @@ def snapshot(**rules: Any) -> Snapshot:
             "customers": {"acme": {}},
             "teams": {"ops": {"customer": "acme", "environment": "prod"}},
             "users": {"ada": {"customer": "acme"}},
-            "keys": {"bot": {"team": "ops", "user": "ada", "tools": ["*"]}, "other": {}},
+            "keys": {
+                "bot": {"team": "ops", "user": "ada", "tools": ["*"]},
+                "other": {},
+                "another": {},
+            },
             "labels": {"docs__*": ["risky"]},
             "rules": {name: {"cedar": text} for name, text in rules.items()},
         }
@@ -94,6 +98,42 @@ def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:
     of = Rulings().of(snapshot(who=WHO))
     assert of is not None
     assert of.verdict(call("notes"), "bot", 0, NOON) is SILENT
+
+
+def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
+    """The keys that rules were sliced for, when two keys without a team call the same tool."""
+    sliced: list[str] = []
+    original = Rulebook.slice
+
+    def noted(book: Rulebook, case: Case) -> Slice:
+        sliced.append(case.asker.key)
+        return original(book, case)
+
+    monkeypatch.setattr(Rulebook, "slice", noted)
+    of = Rulings().of(snapshot(one=text))
+    for key, refused_by in (("other", "one"), ("another", ""), ("other", "one")):
+        assert ruled(of, key, call()) == (refused_by if "Key" in text else "one")
+    return sliced
+
+
+def test_keys_that_are_alike_to_the_rules_are_sliced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "forbid(principal, action, resource);"
+    assert len(slices(monkeypatch, text)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'forbid(principal == Key::"other", action, resource);',
+        'forbid(principal, action, resource) when { principal == Key::"other" };',
+        (
+            "forbid(principal, action, resource) when {"
+            ' context.time.hour == 12 && [Key::"other"].contains(principal) };'
+        ),
+    ],
+)
+def test_a_rule_about_one_key_is_about_no_other(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    assert slices(monkeypatch, text) == ["other", "another"]
 
 
 def test_more_cases_than_are_remembered_are_still_judged(monkeypatch: pytest.MonkeyPatch) -> None:

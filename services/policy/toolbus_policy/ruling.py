@@ -18,11 +18,16 @@ class Ruling:
     def __init__(self, book: Rulebook, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._book = book
-        self._slices: dict[tuple[str, ...], Slice] = {}
+        self._askers: dict[Asker, int] = {}
+        self._alike: dict[str, int] = {}  # a key's number is that of all keys like it to the rules
+        self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
 
     def verdict(self, call: CallRequested, key: str, charge: int, now: float) -> Verdict:
         """What the rules say of this call of a key, at this price."""
-        about = (key, call.server, call.method, call.tool, call.era)
+        alike = self._alike.get(key)
+        if alike is None:
+            alike = self._alike[key] = self._number(key)
+        about = (alike, call.server, call.method, call.tool, call.era)
         part = self._slices.get(about)
         if part is None:
             if len(self._slices) >= MOST_REMEMBERED:
@@ -30,11 +35,19 @@ class Ruling:
             part = self._slices[about] = self._book.slice(self._case(call, key, charge))
         return part.decide(call.arguments, now)
 
-    def _case(self, call: CallRequested, name: str, charge: int) -> Case:
+    def _number(self, key: str) -> int:
+        return self._askers.setdefault(self._asker(key), len(self._askers))
+
+    def _asker(self, name: str) -> Asker:
         key, lineage = self.snapshot.keys[name], self.snapshot.lineage(name)
-        asker = Asker(name, key.team, key.user, _customer(lineage), lineage.environment)
+        told = name if self._book.names_keys else ""
+        return Asker(told, key.team, key.user, _customer(lineage), lineage.environment)
+
+    def _case(self, call: CallRequested, key: str, charge: int) -> Case:
         labels = labels_of(full_name(call.server, call.tool), self.snapshot.declaration)
-        return Case(asker, call.method, call.server, call.tool, labels, charge, call.era.value)
+        return Case(
+            self._asker(key), call.method, call.server, call.tool, labels, charge, call.era.value
+        )
 
 
 class Rulings:

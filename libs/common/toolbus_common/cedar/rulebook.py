@@ -22,6 +22,7 @@ from toolbus_common.cedar.reading import (
     WHOLE,
     arguments_read,
     context_read,
+    entities_named,
     is_settled,
     reads_entities,
 )
@@ -145,6 +146,9 @@ class Rulebook:
         for rule, declared in enumerate(self._rules):
             self._take(rule, declared)
         self._settling = policy_set(self._leading)
+        written = [*self._leading.values(), *(r.conditions for r in self._remainders.values())]
+        # Where none does, keys with the same names above them are alike to the rules.
+        self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
         self._groups: dict[tuple[int, ...], Group] = {}
         self._silent = Slice(self, NO_CASE, (), ())  # shared: most cases are no rule's business
 
