@@ -39,6 +39,7 @@ from toolbus_common.cedar.text import (
 from toolbus_common.cedar.verdict import SILENT, Verdict
 from toolbus_common.declared import Rule
 
+MOST_GROUPS = 4096
 NO_CASE = Case(Asker(""), "", "", "")
 _NAMED = re.compile(r"policy `(\d+)`")
 # What the engine says of a fault may quote an argument; these sentences of its do not.
@@ -208,6 +209,8 @@ class Rulebook:
     def _group(self, numbers: tuple[int, ...]) -> Group:
         group = self._groups.get(numbers)
         if group is None:
+            if len(self._groups) >= MOST_GROUPS:
+                self._groups.clear()
             remainders = {number: self._remainders[number] for number in numbers}
             group = self._groups[numbers] = _group_of(remainders)
         return group
