@@ -34,10 +34,12 @@ from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.trace import trace_id
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
-from toolbus_executor.park import Park, brought, expired, owner_of
+from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.results import ending_of
 from toolbus_executor.rounds import Rounds
 from toolbus_executor.subscribing import Watched
+from toolbus_executor.task_bridge import RESULT, UPDATE
+from toolbus_executor.task_questions import keeper_of
 from toolbus_executor.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class Runner:
         self.name = name
         self.breaker = Breaker()
         self.bulkhead = Bulkhead(name, declared.concurrency)
-        self.rounds = Rounds(Park(facts.producer))
+        self.rounds = Rounds(facts.producer)
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
         self.last_failure = ""
@@ -72,8 +74,8 @@ class Runner:
 
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call, or pass it to the process that began it."""
-        if call.extra and self.forward is not None:
-            owner = owner_of(brought(call.extra)[0])
+        if (call.extra or call.method == UPDATE) and self.forward is not None:
+            owner = owner_of(brought(call.extra)[0]) or keeper_of(call)
             if owner not in ("", self._facts.producer):
                 await self._pass_on(call, reply, owner, self.forward)
                 return
@@ -114,7 +116,7 @@ class Runner:
 
     def close(self) -> None:
         """Give up the calls that wait for their callers."""
-        self.rounds.park.close()
+        self.rounds.close()
 
     async def _pass_on(
         self, call: CallAdmitted, reply: Reply, owner: str, forward: Forward
@@ -122,7 +124,12 @@ class Runner:
         began = perf_counter()
 
         async def nobody() -> None:
-            await self._fail(call, reply, expired(), began)
+            if (
+                call.method == UPDATE
+            ):  # what was asked there is asked anew, and this answers nothing
+                await self.run_here(call, reply)
+            else:
+                await self._fail(call, reply, expired(), began)
 
         try:
             await forward(call, owner, nobody)
@@ -179,6 +186,9 @@ class Runner:
             else:
                 raw = await self.rounds.ask(upstream, call, seconds, reply)
         except TimeoutError as error:
+            if call.method == RESULT:  # to be waited for is what it is for
+                self._count_success()
+                raise UpstreamTimeoutError(_still_at_work(seconds)) from error
             self._count_failure()
             raise UpstreamTimeoutError(
                 f"{self.name} did not answer within {seconds:.3g} s; the call may have happened."
@@ -287,6 +297,10 @@ class Runner:
             )
         )
         await reply.send(Failed(error))
+
+
+def _still_at_work(seconds: float) -> str:
+    return f"The task has not ended within {seconds:.3g} s; ask for its result again."
 
 
 def _about(call: CallAdmitted) -> dict[str, Any]:

@@ -74,8 +74,9 @@ class StdioUpstream:
         self._tasking.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask the server; a tool that must run as a task is waited for."""
-        return await self._tasking.ask(call, seconds, caller, self._once)
+        """Ask the server; what concerns tasks has ways of its own."""
+        modern = not self.asks
+        return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Hear of changes of these resources."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from toolbus_common.errors import ToolbusError
-from toolbus_executor import wire
+from toolbus_executor import task_forms, wire
 from toolbus_executor.caller import METHOD_NOT_FOUND, Caller, Question
 from toolbus_executor.requests import answer_body, refusal
 from toolbus_executor.results import in_one_line
@@ -81,7 +81,7 @@ class Switchboard:
                 self._write(answer_body(message.id, member))
 
         if caller is not None:
-            params = in_one_line(bytes(message.params))
+            params = task_forms.unrelated(in_one_line(bytes(message.params)))
             caller.ask(Question(message.method, params, answer))
         elif message.method == "ping":
             answer(b'"result":{}')
