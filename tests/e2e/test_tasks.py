@@ -246,6 +246,49 @@ def test_a_method_of_the_other_eras_tasks_is_not_found(
     assert (answer.status, answer.error["code"]) == (status, NO_METHOD)
 
 
+# -- news of tasks --------------------------------------------------------------------------------
+
+
+def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) -> None:
+    client, there = both.client(), both.client(replica=1)
+    task = stateless_task(client, "fix__confirm_delete", {"filename": "f"}, **FORMS)["taskId"]
+    older = stateless_task(client, "old__slow_compute", {"seconds": 60})["taskId"]
+    wanted = {"notifications": {"taskIds": [task, older, "x"]}}
+    body, headers = stateless("subscriptions/listen", wanted, 7, **TASKS)
+    with (
+        Events(there, body, **headers) as stream,
+        Events(Client(there.endpoint, OTHER), body, **headers) as strangers,
+    ):
+        told = stream.until("notifications/subscriptions/acknowledged")
+        assert told["params"]["notifications"] == {"taskIds": [task]}, "one server tells of none"
+        told = strangers.until("notifications/subscriptions/acknowledged")
+        assert told["params"]["notifications"] == {}
+        asked = about(client, "tasks/get", task, **FORMS).json["result"]["inputRequests"]
+        answers = {"inputResponses": dict.fromkeys(asked, YES)}
+        about(client, "tasks/update", task, answers, **FORMS)
+        while (told := stream.until("notifications/tasks")["params"])["status"] != "completed":
+            pass
+        assert told["taskId"] == task
+        assert told["result"]["content"][0]["text"] == "f is deleted"
+        assert told["_meta"] == {META + "subscriptionId": 7}
+
+
+def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
+    """The server tells every session of every task."""
+    client = both.client()
+    session, other = begun(client, FORMS), begun(both.client(OTHER), FORMS)
+    started(both, "old__confirm_delete", session, filename="before")  # opens what is listened to
+    params = {"name": "old__slow_compute", "arguments": {"seconds": 60}, "task": {}}
+    foreign = both.client(OTHER).ask("tools/call", params, Mcp_Session_Id=other)
+    with Events(both.client(replica=1), Mcp_Session_Id=session) as stream:
+        task = started(both, "old__slow_compute", session, seconds=60)["taskId"]
+        theirs = foreign.json["result"]["task"]["taskId"]
+        both.client(OTHER).ask("tasks/cancel", {"taskId": theirs}, Mcp_Session_Id=other)
+        client.ask("tasks/cancel", {"taskId": task}, Mcp_Session_Id=session)
+        told = stream.until("notifications/tasks/status")["params"]
+        assert (told["taskId"], told["status"]) == (task, "cancelled")
+
+
 # -- what handles outlive -------------------------------------------------------------------------
 
 

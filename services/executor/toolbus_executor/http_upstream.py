@@ -37,6 +37,10 @@ class Face(Protocol):
         """Hear of changes of these resources."""
         ...
 
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear of these tasks."""
+        ...
+
     async def close(self) -> None:
         """Leave."""
         ...
@@ -93,6 +97,10 @@ class HttpUpstream:
     async def watch(self, uris: frozenset[str]) -> None:
         """Hear of changes of these resources."""
         await self._face.watch(uris)
+
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear of these tasks."""
+        await self._face.follow(tasks)
 
     async def wait_lost(self) -> str:
         """Wait for the end; plain HTTP has none, but a server may come back as another one."""

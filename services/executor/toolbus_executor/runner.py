@@ -7,6 +7,7 @@ from time import monotonic, perf_counter, time
 from typing import Any
 
 from toolbus_common.contracts import (
+    FOLLOW,
     Asked,
     Begun,
     BreakerClosed,
@@ -35,6 +36,7 @@ from toolbus_common.trace import trace_id
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
 from toolbus_executor.park import brought, expired, owner_of
+from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
 from toolbus_executor.rounds import Rounds
 from toolbus_executor.subscribing import Watched
@@ -46,6 +48,7 @@ log = logging.getLogger(__name__)
 
 SCOPE = "default"  # facts about servers concern no customer
 SUBSCRIBE = "resources/subscribe"
+Hear = Callable[[frozenset[str]], Awaitable[None]]
 
 # Hands a call to the process that keeps its earlier rounds; the last is for "nobody is there".
 Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable[None]]
@@ -54,7 +57,9 @@ Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable
 class Runner:
     """Calls of one server: bulkhead, breaker, deadline, rounds, outcome."""
 
-    def __init__(self, name: str, declared: Server, facts: FactWriter, watched: Watched) -> None:
+    def __init__(
+        self, name: str, declared: Server, facts: FactWriter, watched: Watched, followed: Watched
+    ) -> None:
         self.name = name
         self.breaker = Breaker()
         self.bulkhead = Bulkhead(name, declared.concurrency)
@@ -64,6 +69,7 @@ class Runner:
         self.last_failure = ""
         self.forward: Forward | None = None
         self._watched = watched
+        self._followed = followed
         self._timeout = declared.timeout
         self._facts = facts
         self._running: dict[str, asyncio.Task[Any] | None] = {}
@@ -182,7 +188,10 @@ class Runner:
         """Ask the server; an error it answers with is a success of the transport."""
         try:
             if call.method == SUBSCRIBE:
-                raw = await self._subscribe(upstream, call.tool, seconds)
+                raw = await self._hear(self._watched, call.tool, upstream.watch, seconds)
+            elif call.method == FOLLOW:
+                task = name_of(call)
+                raw = await self._hear(self._followed, task, upstream.follow, seconds)
             else:
                 raw = await self.rounds.ask(upstream, call, seconds, reply)
         except TimeoutError as error:
@@ -205,18 +214,18 @@ class Runner:
         self._count_success()
         return raw
 
-    async def _subscribe(self, upstream: Upstream, uri: str, seconds: float) -> bytes:
-        """Watch a resource for a while; who still wants to hear of it asks again."""
-        if self._watched.full and uri not in self._watched.uris:
+    async def _hear(self, watched: Watched, name: str, hear: Hear, seconds: float) -> bytes:
+        """Watch something for a while; who still wants to hear of it asks again."""
+        known = name in watched.names
+        if watched.full and not known:
             raise OverloadedError(f"{self.name} has no room for more subscriptions; retry later.")
-        known = uri in self._watched.uris
-        self._watched.add(uri)
+        watched.add(name)
         try:
             async with asyncio.timeout(seconds):
-                await upstream.watch(self._watched.uris)
+                await hear(watched.names)
         except BaseException:
             if not known:
-                self._watched.drop(uri)
+                watched.drop(name)
             raise
         return b"{}"
 

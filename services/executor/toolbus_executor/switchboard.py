@@ -13,7 +13,8 @@ from toolbus_executor.upstream import News
 
 _OF_LISTS = frozenset(f"notifications/{name}/list_changed" for name in ("tools", "prompts"))
 _CHANGES = _OF_LISTS | {"notifications/resources/list_changed"}
-_SAID = frozenset({"notifications/resources/updated", "notifications/elicitation/complete"})
+_OF_TASKS = frozenset({"notifications/tasks", "notifications/tasks/status"})
+_SAID = _OF_TASKS | {"notifications/resources/updated", "notifications/elicitation/complete"}
 
 
 class Switchboard:

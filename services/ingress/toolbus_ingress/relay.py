@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import (
+    FOLLOW,
     NOTHING,
     TOOLS_CALL,
     Asked,
@@ -31,10 +32,10 @@ from toolbus_ingress.failures import told
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.seal import Seal, StateClaims
-from toolbus_ingress.sessions import LEVELS, capabilities_of
+from toolbus_ingress.sessions import LEVELS, Session, capabilities_of
 from toolbus_ingress.shelf import Shelf
 from toolbus_ingress.subjects import TASKS, Subject, subject_of
-from toolbus_ingress.tasks import RESULT, Tasks, related, renamed, wants_task
+from toolbus_ingress.tasks import RESULT, Tasks, related, renamed, task_key, wants_task
 
 STATE_SECONDS = 900.0  # how long a caller may take to answer what a server asked
 LARGEST_CAPABILITIES = 8 * 1024
@@ -63,10 +64,11 @@ class Relay:
         self._room = room
         self._catalogue = catalogue
         self._seal = seal
-        self._tasks = Tasks(seal, catalogue)
+        self.tasks = Tasks(seal, catalogue)
         self._questions = questions
         self._shelf = shelf
         self._timeout = timeout
+        self.on_begun: Callable[[Session, str, str], None] = lambda _session, _task, _handle: None
         self._wanted: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
         catalogue.on_change.append(self._wanted.clear)
 
@@ -77,7 +79,7 @@ class Relay:
         if request.method in TASKS and request.era is Era.MODERN:
             eras.require_tasks(request)
         try:
-            kept = self._tasks.kept(request, visit.caller) if request.method in TASKS else None
+            kept = self.tasks.kept(request, visit.caller) if request.method in TASKS else None
             if kept is not None:
                 return jsonrpc.result(request.id, kept)
             subject = subject_of(request, visit.caller, self._catalogue, self._seal)
@@ -106,6 +108,14 @@ class Relay:
         subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
         call_id = self._room.calls.new_call_id()
         await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+
+    async def follow(self, visit: Visit, request: Request, handle: str) -> str:
+        """Have a server tell of a task; what its news call it. Raises `ToolbusError`."""
+        asked = Request(b"", FOLLOW, {"taskId": handle}, request.era)
+        subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
+        call_id = self._room.calls.new_call_id()
+        await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+        return task_key(subject.server, msgspec.json.decode(subject.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:
         """Nobody waits for this call any longer."""
@@ -235,12 +245,19 @@ class Relay:
         if isinstance(ending, Asked):
             return self._sealed_state(visit, call, ending.body)
         if isinstance(ending, Begun):
-            return self._tasks.begun(ending.body, call)
+            return self._begun(visit, call, ending.body)
         if request.method == RESULT:
             return related(ending.body, request.params["taskId"])
         if request.method in TASKS:
             return renamed(ending.body, request.params["taskId"])
-        return self._tasks.done(ending.body, call) if wants_task(request) else ending.body
+        return self.tasks.done(ending.body, call) if wants_task(request) else ending.body
+
+    def _begun(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
+        """A task under its caller's handle, of which its session's streams are told."""
+        told, key, handle = self.tasks.begun(body, call)
+        if visit.session is not None:
+            self.on_begun(visit.session, key, handle)
+        return told
 
     def _sealed_state(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
         members = _members(body)

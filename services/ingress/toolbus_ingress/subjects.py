@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.contracts import TOOLS_CALL, Era
+from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress import strictjson
 from toolbus_ingress.caller import Caller
@@ -40,7 +40,7 @@ def subject_of(request: Request, caller: Caller, catalogue: Catalogue, seal: Sea
     method, params = request.method, request.params
     if method in (TOOLS_CALL, "prompts/get"):
         return _named(method, params, caller, catalogue)
-    if method in TASKS:
+    if method in TASKS or method == FOLLOW:
         return _of_task(params, caller, seal)
     if method == "completion/complete":
         return _completed(params, caller, catalogue)

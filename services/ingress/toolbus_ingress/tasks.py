@@ -42,12 +42,13 @@ class Tasks:
         self._seal = seal
         self._catalogue = catalogue
 
-    def begun(self, body: bytes, call: CallRequested) -> bytes:
-        """A task a server began, under a handle of its caller's."""
+    def begun(self, body: bytes, call: CallRequested) -> tuple[bytes, str, str]:
+        """A task a server began, under a handle; what news call it; and the handle."""
         told = msgspec.json.decode(body)
         task = told["task"] if isinstance(told.get("task"), dict) else told
-        claims = TaskClaims(str(task.get("taskId")), call.server, call.tool, call.proof)
-        return renamed(body, self._seal.close(claims))
+        own = str(task.get("taskId"))
+        handle = self._seal.close(TaskClaims(own, call.server, call.tool, call.proof))
+        return renamed(body, handle), task_key(call.server, own), handle
 
     def done(self, result: bytes, call: CallRequested) -> bytes:
         """A task that has ended, where the server answered at once.
@@ -64,6 +65,11 @@ class Tasks:
         claims = DoneClaims(result, call.server, call.tool, call.proof, time())
         return msgspec.json.encode({"task": _task(claims, self._seal.close(claims))})
 
+    def holds(self, handle: str, caller: Caller) -> bool:
+        """Whether a server's task is this caller's, who may still use its tool."""
+        claims = self._seal.open(handle, TaskClaims)
+        return claims is not None and self._is_for(claims, caller)
+
     def kept(self, request: Request, caller: Caller) -> bytes | None:
         """The answer about a task whose result is in its handle; None for any other task.
 
@@ -75,7 +81,7 @@ class Tasks:
         claims = self._seal.open(handle, DoneClaims) if request.era is Era.LEGACY else None
         if claims is None:
             return None
-        if not self._is_for(claims, caller):
+        if claims.at + DONE_SECONDS < time() or not self._is_for(claims, caller):
             raise unknown()
         if request.method == RESULT:
             return related(claims.result, str(handle))
@@ -83,10 +89,9 @@ class Tasks:
             raise InvalidError("The task has ended already; there is nothing to cancel.")
         return msgspec.json.encode(_task(claims, str(handle)))
 
-    def _is_for(self, claims: DoneClaims, caller: Caller) -> bool:
+    def _is_for(self, claims: DoneClaims | TaskClaims, caller: Caller) -> bool:
         return (
             claims.principal == caller.proof
-            and claims.at + DONE_SECONDS > time()
             and caller.server in ("", claims.server)
             and self._catalogue.serves(claims.server)
             and self._catalogue.sees(caller.bounds, claims.server, claims.tool)
@@ -105,6 +110,11 @@ def wants_task(request: Request) -> bool:
     if not isinstance(request.params["task"], dict):
         raise InvalidError("task must be an object.")
     return True
+
+
+def task_key(server: str, task: str) -> str:
+    """What a server's task is called where its news are told apart."""
+    return f"{server}/{task}"
 
 
 def unknown() -> InvalidError:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from toolbus_common.contracts import TOOLS_CALL, Listing
+from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
 from toolbus_common.declared import MICRO, Budget, Patterns, Price, Rate
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.grants import full_name, granted
@@ -16,7 +16,7 @@ _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
 METHODS = frozenset(
     {
         *_LISTED, "resources/read", "resources/subscribe", "completion/complete",
-        "tasks/get", "tasks/update", "tasks/result", "tasks/cancel",
+        "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
 
