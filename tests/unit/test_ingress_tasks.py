@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from time import time
 from typing import Any
 
@@ -107,6 +108,16 @@ def test_a_result_is_for_who_may_still_use_its_tool(ask: Callable[[Edge, str], A
     edge = Edge()
     with pytest.raises(InvalidError, match="Unknown task"):
         ask(edge, edge.done())
+
+
+def test_news_of_a_task_are_for_who_may_still_use_its_tool() -> None:
+    edge = Edge()
+    _, key, handle = edge.tasks.begun(b'{"task":{"taskId":"own"}}', _call())
+    assert key == "s/own"
+    assert edge.tasks.holds(handle, edge.caller())
+    assert not edge.tasks.holds(handle, replace(edge.caller(), proof="b" * 64))
+    edge.grant("s__others")
+    assert not edge.tasks.holds(handle, edge.caller())
 
 
 def test_a_handle_with_a_result_expires(monkeypatch: pytest.MonkeyPatch) -> None:
