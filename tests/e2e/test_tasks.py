@@ -11,6 +11,7 @@ import pytest
 from conformance.upstream import FixtureServer
 from harness.client import Answer, Client
 from harness.eras import META, OTHER, ROOT, Place, ask, begun, replicated, stateless
+from harness.gateway import Gateway
 from harness.streams import Events
 from harness.waiting import until_now
 from toolbus_common.declared import Server
@@ -326,3 +327,23 @@ def _restarted(place: Place) -> None:
         cluster.forget_port(0)
     for name in ("executor", "policy", "ingress"):
         cluster.run(name).wait_ready()
+
+
+# -- a server of other hands ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", ["every", "web"])
+def test_a_stateless_client_runs_the_tasks_of_server_everything(
+    gateway: Gateway, server: str
+) -> None:
+    client = gateway.client()
+    arguments = {"topic": "python", "ambiguous": True}
+    tool = f"{server}__simulate-research-query"
+    task = stateless_task(client, tool, arguments, **FORMS)["taskId"]
+    look = partial(about, client, "tasks/get", task, **FORMS)
+    asked = until_now(lambda: look().json["result"].get("inputRequests"), "the question", 60)
+    meant = {"action": "accept", "content": {"interpretation": "snake"}}
+    answers = {"inputResponses": dict.fromkeys(asked, meant)}
+    about(client, "tasks/update", task, answers, **FORMS)
+    done = until_now(lambda: look().json["result"].get("result"), "the end", 60)
+    assert "python (snake)" in done["content"][0]["text"]
