@@ -40,7 +40,7 @@ from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
 from toolbus_executor.rounds import Rounds
 from toolbus_executor.subscribing import Watched
-from toolbus_executor.task_bridge import RESULT, UPDATE
+from toolbus_executor.task_forms import RESULT, UPDATE
 from toolbus_executor.task_questions import keeper_of
 from toolbus_executor.upstream import Upstream
 

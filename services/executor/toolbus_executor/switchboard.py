@@ -20,8 +20,9 @@ _SAID = _OF_TASKS | {"notifications/resources/updated", "notifications/elicitati
 class Switchboard:
     """One session of a server, or one connection that carries everything.
 
-    What names no call belongs to the only call under way if there is exactly one: with two, one
-    customer could be told what concerns another. `write` takes the body of an answer.
+    A question that names a task is for who waits for its result. What names nothing belongs to the
+    only call under way if there is exactly one: with two, one customer could be told what concerns
+    another. `write` takes the body of an answer.
     """
 
     def __init__(self, news: News, write: Callable[[bytes], None]) -> None:
@@ -38,7 +39,7 @@ class Switchboard:
         elif message.id is None:
             self._hear(message, caller)
         elif self.may_ask:
-            self._ask(message, caller or self._only())
+            self._ask(message, caller or self._meant(message))
 
     def _answer(self, message: wire.Incoming) -> None:
         future = self.waiting.get(message.id) if isinstance(message.id, int) else None
@@ -64,6 +65,13 @@ class Switchboard:
 
     def _only(self) -> Caller | None:
         return next(iter(self.callers.values())) if len(self.callers) == 1 else None
+
+    def _meant(self, message: wire.Incoming) -> Caller | None:
+        """Whom a question is for: who waits for its task's result, or the only one there is."""
+        task = task_forms.related(bytes(message.params))
+        if not task:
+            return self._only()
+        return next((each for each in self.callers.values() if each.task == task), None)
 
     def _progress(self, message: wire.Incoming) -> None:
         told = wire.progress_of(message)

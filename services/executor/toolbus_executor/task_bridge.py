@@ -12,9 +12,8 @@ from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor import task_forms
 from toolbus_executor.caller import Caller
 from toolbus_executor.park import INVALID_PARAMS, brought
-from toolbus_executor.task_forms import ASKS, ENDED, Task
+from toolbus_executor.task_forms import ASKS, CANCEL, ENDED, GET, RESULT, UPDATE, Task
 
-GET, UPDATE, RESULT, CANCEL = "tasks/get", "tasks/update", "tasks/result", "tasks/cancel"
 POLL_SECONDS = 0.5
 LONGEST_POLL = 5.0
 _SHORTEST_POLL = 0.02

@@ -1,10 +1,12 @@
 """The two forms of a task: as in 2025-11-25, and with its outcome in it as in 2026-07-28."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+GET, UPDATE, RESULT, CANCEL = "tasks/get", "tasks/update", "tasks/result", "tasks/cancel"
 ENDED = frozenset({"completed", "failed", "cancelled"})
 ASKS = "input_required"
 RELATED = "io.modelcontextprotocol/related-task"
@@ -50,6 +52,25 @@ class _Told(msgspec.Struct):
     isError: bool | None = None  # noqa: N815 - the wire's own name
 
 
+class _Name(msgspec.Struct):
+    """What names a task."""
+
+    taskId: str = ""  # noqa: N815 - the wire's own name
+
+
+class _Meta(msgspec.Struct):
+    """The member of `_meta` that ties a message to a task."""
+
+    task: _Name = msgspec.field(default_factory=_Name, name=RELATED)
+
+
+class _Question(msgspec.Struct):
+    """The params of anything that may be tied to a task."""
+
+    meta: _Meta = msgspec.field(default_factory=_Meta, name="_meta")
+
+
+_question = msgspec.json.Decoder(_Question).decode
 read = msgspec.json.Decoder(Task).decode
 _nested = msgspec.json.Decoder(_Nested).decode
 _told = msgspec.json.Decoder(_Told).decode
@@ -87,6 +108,15 @@ def new(raw: bytes, kind: str = "complete", **more: Any) -> bytes:
 def whole(result: bytes) -> msgspec.Raw:
     """The result of a task of 2025-11-25 as 2026-07-28 has it inside of the task."""
     return msgspec.Raw(_encode({"resultType": _COMPLETE, **_members(unrelated(result))}))
+
+
+def related(params: bytes) -> str:
+    """The task a server's question names as its own; empty if it names none."""
+    if _RELATED not in params:
+        return ""
+    with suppress(msgspec.DecodeError):
+        return _question(params).meta.task.taskId
+    return ""
 
 
 def unrelated(params: bytes) -> bytes:

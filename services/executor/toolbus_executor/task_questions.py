@@ -19,8 +19,8 @@ from toolbus_common.errors import OverloadedError, UpstreamRefusedError
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import kinds_of
 from toolbus_executor.park import INVALID_PARAMS, PARK_SECONDS, answer
-from toolbus_executor.task_bridge import GET, RESULT, UPDATE, about
-from toolbus_executor.task_forms import ASKS, read
+from toolbus_executor.task_bridge import about
+from toolbus_executor.task_forms import ASKS, GET, RESULT, UPDATE, read
 from toolbus_executor.upstream import Upstream
 
 MOST_KEPT = 1000  # of one server

@@ -16,9 +16,6 @@ from toolbus_executor import task_forms
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import TASKS, takes_tasks, with_tasks
 from toolbus_executor.task_bridge import (
-    CANCEL,
-    GET,
-    RESULT,
     Once,
     OverLegacy,
     OverModern,
@@ -27,7 +24,7 @@ from toolbus_executor.task_bridge import (
     outcome,
     pause,
 )
-from toolbus_executor.task_forms import ASKS, ENDED
+from toolbus_executor.task_forms import ASKS, CANCEL, ENDED, GET, RESULT
 
 CANCEL_SECONDS = 2.0
 MISSING_CAPABILITY = -32021
