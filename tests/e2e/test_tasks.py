@@ -10,7 +10,7 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.client import Answer, Client
-from harness.eras import META, OTHER, ROOT, Place, ask, begun, replicated, stateless
+from harness.eras import META, OTHER, ROOT, Place, ask, begun, calling, replicated, stateless
 from harness.gateway import Gateway
 from harness.streams import Events
 from harness.waiting import until_now
@@ -148,6 +148,16 @@ def test_a_task_asks_a_client_with_a_session_while_it_waits(both: Place, server:
         last = stream.next()
         assert last["id"] == 9
         assert last["result"]["content"][0]["text"] == "f is deleted"
+
+
+def test_a_tool_that_insists_on_a_task_asks_a_client_that_knows_of_none(both: Place) -> None:
+    client = both.client()
+    session = begun(client, FORMS)
+    with Events(client, calling("fix__confirm_job", 9), Mcp_Session_Id=session) as stream:
+        asked = stream.until("elicitation/create")
+        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": YES}
+        assert both.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
+        assert stream.next()["result"]["content"][0]["text"] == "agreed: True"
 
 
 def test_a_server_that_answers_at_once_leaves_a_task_that_has_ended(both: Place) -> None:

@@ -159,3 +159,20 @@ def test_answers_name_the_process_that_asked(answers: Any, keeper: str) -> None:
     arguments = {"taskId": "1", "inputResponses": answers}
     assert keeper_of(admitted("t", arguments, method="tasks/update")) == keeper
     assert keeper_of(admitted("t", arguments, deadline=time())) == ""
+
+
+async def test_the_questions_of_a_task_begun_for_a_caller_come_back_to_it() -> None:
+    insists = UpstreamRefusedError(
+        "No.", upstream_code=-32021, upstream_data={"requiredCapabilities": json.loads(TAKES)}
+    )
+    begun = {**FLAT, "resultType": "task"}
+    asks = {**FLAT, "status": "input_required", "inputRequests": {"q": {"method": "roots/list"}}}
+    first = Server(insists, begun, asks)
+    told = await first.told(modern=True)
+    assert told["inputRequests"] == asks["inputRequests"]
+    extra = {"inputResponses": {"q": {"roots": []}}, "requestState": told["requestState"]}
+    done = {**FLAT, "status": "completed", "result": {"content": []}}
+    second = Server({}, done)
+    assert await second.told(modern=True, extra=json.dumps(extra)) == {"content": []}
+    assert [call.method for call in second.asked] == ["tasks/update", "tasks/get"]
+    assert all(json.loads(call.arguments)["taskId"] == "1" for call in second.asked)

@@ -15,19 +15,21 @@ from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefu
 from toolbus_executor import task_forms
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import TASKS, takes_tasks, with_tasks
+from toolbus_executor.park import brought
 from toolbus_executor.task_bridge import (
     Once,
     OverLegacy,
     OverModern,
     about,
     as_task,
-    outcome,
     pause,
 )
 from toolbus_executor.task_forms import ASKS, CANCEL, ENDED, GET, RESULT
 
 CANCEL_SECONDS = 2.0
 MISSING_CAPABILITY = -32021
+_STATE = "toolbus-task:"  # and its name: the state of a round whose task was begun here
+_ASKS = msgspec.Raw(b'"input_required"')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -53,6 +55,8 @@ class Tasking:
         """
         if modern is not (call.era is Era.MODERN) and self._crosses(call, modern=modern):
             return await _sound(_bridge(call, seconds, caller, once, modern=modern).answer())
+        if modern and call.era is Era.LEGACY and _resumed(call.extra):
+            return await _sound(run_modern(call, seconds, caller, once))
         if self._drives(call):
             return await _sound(run(call, seconds, caller, once))
         try:
@@ -118,23 +122,42 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
 
 
 async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
-    """The same for a stateless server: declared on the caller's behalf, asked after, fetched."""
+    """The same for a stateless server: declared on the caller's behalf, asked after, fetched.
+
+    What the task asks ends the round; the next one brings the answers, and names the task.
+    """
     able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
-    raw = await once(able, seconds, caller)
-    if msgspec.json.decode(raw).get("resultType") != "task":
-        return raw
-    task = task_forms.read(raw)
-    named = msgspec.json.encode({"taskId": task.taskId})
+    task = resumed = _resumed(call.extra)
+    if not resumed:
+        raw = await once(able, seconds, caller)
+        if msgspec.json.decode(raw).get("resultType") != "task":
+            return raw
+        task = task_forms.read(raw).taskId
+    named = msgspec.json.encode({"taskId": task})
+    brought_along = call.extra if resumed else ""
+    waiting = about(able, RESULT, named).model_copy(update={"extra": brought_along})
     try:
-        async with asyncio.timeout(seconds):
-            while task.status not in ENDED and task.status != ASKS:
-                await asyncio.sleep(pause(task))
-                task = task_forms.read(await once(about(able, GET, named), seconds, caller))
-            return outcome(task)
+        return _with_state(await OverModern(waiting, seconds, caller, once).answer(), task)
     except (TimeoutError, asyncio.CancelledError, UpstreamFaultError):
         with suppress(ToolbusError, TimeoutError):
             await once(about(able, CANCEL, named), CANCEL_SECONDS, caller)
         raise
+
+
+def _resumed(extra: str) -> str:
+    """The task a round goes on with; empty for a call's first."""
+    if _STATE not in extra:
+        return ""
+    state = brought(extra)[0]
+    return state.removeprefix(_STATE) if state.startswith(_STATE) else ""
+
+
+def _with_state(raw: bytes, task: str) -> bytes:
+    """A result; one that asks says which task goes on with the answers."""
+    told = _members(raw)
+    if told.get("resultType") != _ASKS:
+        return raw
+    return msgspec.json.encode({**told, "requestState": _STATE + task})
 
 
 def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
