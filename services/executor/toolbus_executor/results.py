@@ -97,4 +97,7 @@ def _for_legacy(raw: bytes, owned: _Owned) -> bytes:
 def _task(raw: bytes, call: CallAdmitted) -> bytes:
     if call.era is Era.MODERN:
         return raw
-    return b'{"task":%b}' % task_forms.old(raw)
+    try:
+        return b'{"task":%b}' % task_forms.old(raw)
+    except msgspec.DecodeError as error:
+        raise UpstreamFaultError("The upstream's task is malformed.") from error

@@ -130,9 +130,7 @@ class Runner:
         began = perf_counter()
 
         async def nobody() -> None:
-            if (
-                call.method == UPDATE
-            ):  # what was asked there is asked anew, and this answers nothing
+            if call.method == UPDATE:  # it answers nothing: what was asked there is asked anew
                 await self.run_here(call, reply)
             else:
                 await self._fail(call, reply, expired(), began)
@@ -196,7 +194,7 @@ class Runner:
                 raw = await self.rounds.ask(upstream, call, seconds, reply)
         except TimeoutError as error:
             if call.method == RESULT:  # to be waited for is what it is for
-                self._count_success()
+                self.breaker.abandoned(monotonic())
                 raise UpstreamTimeoutError(_still_at_work(seconds)) from error
             self._count_failure()
             raise UpstreamTimeoutError(
