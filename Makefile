@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance conformance matrix
+.PHONY: install up test check bench bench-governance bench-rules conformance matrix
 
 install: $(INSTALLED)
 
@@ -33,8 +33,14 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit tests/contract tests/architecture
 
+# RULES=100 declares so many Cedar rules, some of which read the measured tool's arguments.
+RULES ?= 0
 bench: $(INSTALLED)
-	$(BIN)/python bench/run.py $(ARGS)
+	$(BIN)/python bench/run.py --rules '$(RULES)' $(ARGS)
+
+# What one decision costs with 100 rules, beside the engine asked about all of them.
+bench-rules: $(INSTALLED)
+	$(BIN)/python bench/rules.py $(ARGS)
 
 # Revocation to refusal over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from load import Plan
 from processes import cpu_seconds, family, name_of, resident_mb
+from rules import rules
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -51,12 +52,14 @@ def main() -> int:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--rounds", type=int, default=3)
     asked.add_argument("--seconds", type=float, default=5.0)
+    asked.add_argument("--rules", type=int, default=0, help="Cedar rules declared.")
     asked.add_argument("--mode", choices=("fused", "apart", "both"), default="both")
     options = asked.parse_args()
     modes = ("fused", "apart") if options.mode == "both" else (options.mode,)
     report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": _machine()}
+    report["rules"] = options.rules
     for mode in modes:
-        report[mode] = _measure(mode, options.rounds, options.seconds)
+        report[mode] = _measure(mode, options)
         _show(mode, report[mode])
     results = HERE / "results"
     results.mkdir(exist_ok=True)
@@ -66,21 +69,22 @@ def main() -> int:
     return 0 if all(_met(mode, report[mode]) for mode in modes) else 1
 
 
-def _measure(mode: str, rounds: int, seconds: float) -> dict[str, Any]:
+def _measure(mode: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
         port = _free_port()
         echo = _start([str(HERE / "echo_upstream.py"), "--port", str(port), "--tools", "500"])
         try:
-            return _with_toolbus(mode, Path(directory), port, rounds, seconds)
+            return _with_toolbus(mode, Path(directory), port, options)
         finally:
             _end(echo)
 
 
 def _with_toolbus(
-    mode: str, directory: Path, echo_port: int, rounds: int, seconds: float
+    mode: str, directory: Path, echo_port: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     config = directory / "toolbus.yaml"
-    config.write_text(_configuration(echo_port))
+    declared = {name: {"cedar": text} for name, text in rules(options.rules).items()}
+    config.write_text(f"{_configuration(echo_port)}rules: {json.dumps(declared)}\n")
     ready_file, port = directory / "ready.json", _free_port()
     command = ["-m", "toolbus_cli.main", "up", "-c", str(config), "--port", str(port)]
     command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
@@ -92,7 +96,7 @@ def _with_toolbus(
             ready = monotonic() - began
             endpoint = f"http://127.0.0.1:{port}/mcp"
             _wait(lambda: _answers(endpoint), 15, "the echo tool is not listed")
-            figures = _figures(gateway.pid, endpoint, echo_port, rounds, seconds)
+            figures = _figures(gateway.pid, endpoint, echo_port, options.rounds, options.seconds)
             return figures | {"ready_seconds": ready}
         except BaseException:
             console.print((directory / "log").read_text()[-4000:])

@@ -7,7 +7,16 @@ from typing import Any
 
 import typer
 
-from toolbus_cli.commands import auditing, calling, connect, declaring, inspecting, keys, running
+from toolbus_cli.commands import (
+    auditing,
+    calling,
+    connect,
+    declaring,
+    inspecting,
+    keys,
+    rules,
+    running,
+)
 from toolbus_cli.errors import CommandError
 from toolbus_common import logs
 from toolbus_common.errors import ToolbusError
@@ -88,7 +97,18 @@ def _add_groups() -> None:
         "toolbus audit query 'SELECT fact, count() FROM facts GROUP BY fact'",
     )  # fmt: skip
     _add(about_audit, auditing.tail, "toolbus audit tail", "toolbus audit tail -n 50 --no-follow")
+    about_rules = typer.Typer(help="Rules on calls, in Cedar.", no_args_is_help=True)
+    _add(about_rules, rules.list_rules, "toolbus rules list", name="list")
+    _add(
+        about_rules, rules.check, "toolbus rules check toolbus.yaml", "toolbus rules check r.cedar"
+    )
+    _add(
+        about_rules, rules.replay,
+        "toolbus rules replay toolbus.yaml --since 7d",
+        "toolbus rules replay --rule no-deletes --json",
+    )  # fmt: skip
     app.add_typer(about_keys, name="keys")
+    app.add_typer(about_rules, name="rules")
     app.add_typer(about_audit, name="audit")
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from toolbus_cli.config.load import load
+from toolbus_common.cedar.schema import METHODS
 from toolbus_common.declared import (
     Customer,
     Declared,
@@ -26,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
 ERRORS = (ROOT / "docs" / "errors.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+RULES = (ROOT / "docs" / "rules.md").read_text()
 README = (ROOT / "README.md").read_text()
 UNTOLD = {"internal", "refused", "unavailable", "upstream_failed"}  # roots of the tree
 
@@ -82,6 +85,20 @@ def test_every_period_is_told() -> None:
 def test_the_readmes_configuration_is_valid_yaml_of_known_sections() -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert set(yaml.safe_load(example)) == {"servers", "customers", "teams", "keys", "prices"}
+
+
+@pytest.mark.parametrize(
+    "example", re.findall(r"```yaml\n(.*?)```", RULES, re.DOTALL), ids=lambda text: text[:12]
+)
+def test_the_rules_in_their_guide_are_sound(example: str) -> None:
+    loaded = load(example, {})
+    assert [str(fault) for fault in loaded.faults] == []
+    assert [w for w in loaded.warnings if w.place.startswith("rules")] == []
+    assert loaded.declaration.rules
+
+
+def test_the_guide_of_rules_names_every_method() -> None:
+    assert [method for method in METHODS if method not in RULES] == []
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)

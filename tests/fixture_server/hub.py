@@ -22,6 +22,7 @@ class Listener:
     resources: set[str] = field(default_factory=set)
     tasks: frozenset[str] = frozenset()
     everything: bool = False
+    statuses: bool = False  # of every task, in the form of 2025-11-25
 
 
 class Hub:
@@ -42,11 +43,13 @@ class Hub:
             if listener.everything or uri in listener.resources:
                 listener.tell("notifications/resources/updated", {"uri": uri})
 
-    def task_moved(self, task_id: str, told: Json) -> None:
+    def task_moved(self, task_id: str, told: Json, nested: Json) -> None:
         """A task has a new status."""
         for listener in list(self.listeners):
             if task_id in listener.tasks:
                 listener.tell("notifications/tasks", told)
+            if listener.statuses:
+                listener.tell("notifications/tasks/status", nested)
 
     def end(self) -> None:
         """End every subscription in good order."""

@@ -38,6 +38,13 @@ async def confirm_delete(call: Call, _place: Place) -> Json:
     return said(f"{name} is {'deleted' if agreed else 'kept'}")
 
 
+@tool("confirm_job", task="required")
+async def confirm_job(call: Call, _place: Place) -> Json:
+    """Asks before it works, and only works as a task."""
+    answers = await call.ask({"confirm": form("Work?", confirm=BOOLEAN)})
+    return said(f"agreed: {filled(answers['confirm'], 'confirm')}")
+
+
 @tool("multi_input", task="optional")
 async def multi_input(call: Call, _place: Place) -> Json:
     """Asks two things at once."""

@@ -103,7 +103,7 @@ class Session:
         self._running: dict[Any, asyncio.Task[None]] = {}
         self._asked: dict[str, asyncio.Future[Json]] = {}
         self._made = 0
-        self._listener = Listener(self._tell, lists=frozenset(LISTS))
+        self._listener = Listener(self._tell, lists=frozenset(LISTS), statuses=True)
         fixture.hub.listeners.add(self._listener)
 
     def stream(self) -> Stream:

@@ -111,7 +111,7 @@ class Task:
         if self.ended:
             return
         self.status, self.updated = status, _now()
-        self.hub.task_moved(self.id, self.detailed)
+        self.hub.task_moved(self.id, self.detailed, self.nested)
         async with self.changed:
             self.changed.notify_all()
 

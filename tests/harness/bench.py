@@ -81,7 +81,9 @@ class Bench:
         self.changed = asyncio.Event()
         self.heard: list[tuple[str, Any]] = []
         self.watched = Watched(lambda: None)
-        self.runner = Runner("s", Server(url="http://127.0.0.1"), self.facts, self.watched)
+        self.followed = Watched(lambda: None)
+        declared = Server(url="http://127.0.0.1")
+        self.runner = Runner("s", declared, self.facts, self.watched, self.followed)
         self.news = News(self.changed.set, self._hear, self._relist)
         self.listing = Listing(server="s", state="ready")
         self.upstream: Upstream
@@ -103,6 +105,7 @@ class Bench:
         """Leave."""
         self.runner.close()
         self.watched.close()
+        self.followed.close()
         await self.upstream.close()
 
     @property

@@ -279,5 +279,6 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
         ) == [
             (1, "facts"),
             (2, "methods"),
+            (3, "rules"),
         ]
         await store.close()

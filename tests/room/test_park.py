@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any
@@ -31,7 +32,9 @@ from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
 TOOL = "test_input_required_result_elicitation"
-FORMS = '{"elicitation":{"form":{}}}'
+CONFIRM = "confirm_delete"
+TASKS = '"extensions":{"io.modelcontextprotocol/tasks":{}}'
+FORMS = '{"elicitation":{"form":{}},' + TASKS + "}"
 
 
 class Agent:
@@ -66,6 +69,11 @@ class Agent:
             extra=extra,
             arguments=arguments,
         )
+
+    def about(self, method: str, task: str, **more: Any) -> CallRequested:
+        """What is asked of a task."""
+        arguments = json.dumps({"taskId": task, **more}).encode()
+        return self.call(CONFIRM, arguments).model_copy(update={"method": method})
 
     async def ask(self, tool: str, extra: str = "") -> Ending:
         """One round."""
@@ -121,6 +129,38 @@ async def _two_owners(agent: Agent) -> bool:
     asked = await asyncio.gather(*(agent.ask(TOOL) for _ in range(8)), return_exceptions=True)
     told = [json.loads(found.body) for found in asked if isinstance(found, Asked)]
     return len({state["requestState"].split(".")[1] for state in told}) == 2
+
+
+async def test_the_answers_to_a_task_reach_the_replica_that_was_asked(agent: Agent) -> None:
+    async def whole() -> str:
+        begun = json.loads((await agent.ask(CONFIRM)).body)
+        look = partial(_looked_at, agent, begun["taskId"])
+        asked = await until_told(lambda: look("inputRequests"), "the question", 60)
+        yes = {"action": "accept", "content": {"confirm": True}}
+        answers = dict.fromkeys(asked, yes)
+        told = agent.about("tasks/update", begun["taskId"], inputResponses=answers)
+        await agent.ingress.calls.ask(told)
+        done = await until_told(lambda: look("result"), "the end", 60)
+        return f"{done['content'][0]['text']}, {next(iter(asked)).split('.')[1]}"
+
+    told = await asyncio.gather(*(whole() for _ in range(12)))
+    assert all(text.startswith("the file is deleted") for text in told)
+    assert len({text.rpartition(" ")[2] for text in told}) == 2, "either replica asked"
+
+
+async def test_answers_to_a_replica_that_is_gone_are_asked_for_anew(agent: Agent) -> None:
+    task = json.loads((await agent.ask(CONFIRM)).body)["taskId"]
+    lost = {"task.0123456789abcdef.x.q1": {"action": "accept"}}
+    update = agent.about("tasks/update", task, inputResponses=lost)
+    assert json.loads((await agent.ingress.calls.ask(update)).body)["resultType"] == "complete"
+    asked = await until_told(lambda: _looked_at(agent, task, "inputRequests"), "the question")
+    assert len(asked) == 1
+
+
+async def _looked_at(agent: Agent, task: str, member: str) -> Any:
+    """A member of a task, once it is there."""
+    ending = await agent.ingress.calls.ask(agent.about("tasks/get", task))
+    return json.loads(ending.body).get(member)
 
 
 async def test_a_state_whose_owner_is_gone_is_refused_at_once(agent: Agent) -> None:

@@ -306,6 +306,19 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
         assert time() < give_up
 
 
+@every_kind
+async def test_waiting_in_vain_for_a_tasks_result_says_nothing_against_the_server(
+    bench: Bench,
+) -> None:
+    begun = await bench.call("slow_compute", {"seconds": 60}, era=Era.LEGACY, extra='{"task":{}}')
+    about = json.loads(begun.frames[-1].encode()[1:])["task"]
+    for _ in range(6):  # more than open a breaker
+        asked = {"method": "tasks/result", "era": Era.LEGACY, "deadline": time() + 0.2}
+        error = (await bench.call("slow_compute", {"taskId": about["taskId"]}, **asked)).error
+        assert "ask for its result again" in error.reason
+    assert (await bench.call("greet", {"name": "x"})).text == "Hello, x!"
+
+
 @modern_kinds
 async def test_a_tool_that_insists_on_a_task_answers_callers_of_sessions(bench: Bench) -> None:
     done = await bench.call("failing_job", era=Era.LEGACY)

@@ -241,3 +241,29 @@ def test_a_key_of_two_customers_is_a_fault() -> None:
         "keys: {k: {team: t, user: u}}"
     )
     assert "one must pay" in only_fault(text)[1]
+
+
+RULES = """\
+teams: {support: {}}
+rules:
+  etc:
+    cedar: forbid(principal, action, resource) when { context.arguments.path like "/etc*" };
+  broken:
+    cedar: forbid(
+  lost:
+    cedar: |
+      forbid(principal in Team::"suport", action, resource);
+"""
+
+
+def test_every_faulty_rule_is_told_with_its_line_and_a_mend() -> None:
+    found = faults(RULES)
+    assert [line for line, _ in found] == [4, 6]
+    assert "ask first, as in context.arguments has path" in found[0][1]
+    assert found[1][1] == "rules.broken.cedar: is not Cedar: unexpected end of input"
+
+
+def test_a_name_in_a_rule_that_leads_nowhere_is_warned_of() -> None:
+    (warning,) = load(RULES, {}).warnings
+    assert warning.line == 8
+    assert "did you mean 'support'?" in str(warning)

@@ -72,6 +72,25 @@ def test_a_question_on_a_shared_line_is_for_the_only_call_under_way() -> None:
     assert desk.answers == [{"jsonrpc": "2.0", "id": "7", "result": {"action": "decline"}}]
 
 
+def test_a_question_that_names_a_task_is_for_who_waits_for_its_result() -> None:
+    desk = Desk(FORMS, FORMS)
+    waits = call(capabilities=FORMS, method="tasks/result", arguments=b'{"taskId":"2"}')
+    desk.board.callers[9] = waiting = Caller(waits, Nowhere())
+    named = {"_meta": {"io.modelcontextprotocol/related-task": {"taskId": "2"}}}
+    desk.take(id=1, method="elicitation/create", params=FORM | named)
+    (question,) = waiting.questions.values()
+    assert json.loads(question.params) == {**FORM, "_meta": {}}
+    assert not any(each.questions for each in desk.callers)
+
+
+def test_a_question_of_a_task_nobody_waits_for_reaches_nobody() -> None:
+    desk = Desk(FORMS)
+    named = {"_meta": {"io.modelcontextprotocol/related-task": {"taskId": "2"}}}
+    desk.take(id=1, method="elicitation/create", params=FORM | named)
+    assert not desk.callers[0].questions
+    assert desk.answers[0]["error"]["code"] == -32601
+
+
 @pytest.mark.parametrize("callers", [(), (FORMS, FORMS)])
 def test_a_question_nobody_or_several_could_be_meant_by_reaches_nobody(
     callers: tuple[str, ...],

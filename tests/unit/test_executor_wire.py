@@ -190,6 +190,11 @@ def test_a_task_begins_in_the_form_of_the_callers_era() -> None:
     assert isinstance(ending(b'{"task":{"taskId":"1"}}'), Begun)
 
 
+def test_a_task_that_cannot_be_read_is_a_named_fault() -> None:
+    with pytest.raises(UpstreamFaultError, match="malformed"):
+        ending(b'{"resultType":"task","taskId":7}', era=Era.LEGACY)
+
+
 def test_a_result_of_a_kind_nobody_knows_is_a_named_fault() -> None:
     with pytest.raises(UpstreamFaultError, match="strange"):
         ending(b'{"resultType":"strange"}')

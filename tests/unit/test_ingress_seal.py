@@ -15,6 +15,7 @@ from toolbus_ingress.seal import (
     KEY_BYTES,
     LONGEST,
     Claims,
+    DoneClaims,
     Seal,
     SessionClaims,
     StateClaims,
@@ -24,7 +25,7 @@ from toolbus_ingress.seal import (
 
 SEAL = Seal(b"k" * KEY_BYTES)
 TASK = TaskClaims("t1", "files", "slow", "a" * 64)
-KINDS = (SessionClaims, StateClaims, TaskClaims)
+KINDS = (SessionClaims, StateClaims, TaskClaims, DoneClaims)
 
 
 @given(

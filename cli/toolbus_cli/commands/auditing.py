@@ -39,8 +39,9 @@ def query(
     """Ask the audit one question in SQL; it may read and nothing else.
 
     The table facts has a row per fact: at (UTC), fact (call.allowed, call.denied,
-    call.completed, call.failed, server.lost, key.created, ...), scope, team, key, call_id,
-    server, tool, code, reason, charge (micro-dollars), latency_us, detail (the whole fact).
+    call.completed, call.failed, server.lost, key.created, ...), scope, team, user, environment,
+    key, call_id, server, tool, method, code, rule, shadow (rules that would have refused it),
+    reason, charge (micro-dollars), latency_us, detail (the whole fact).
     """
     found = asyncio.run(_query(state_dir, sql, limit))
     if as_json:

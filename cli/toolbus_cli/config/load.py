@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from toolbus_cli.config import references
+from toolbus_cli.config import references, rules
 from toolbus_cli.config.document import Document, Fault, read
 from toolbus_cli.config.sentences import sentence
 from toolbus_cli.errors import CommandError
@@ -72,12 +72,16 @@ def load(text: str, environ: Mapping[str, str]) -> Loaded:
         found = found or [Fault(1, "", "the file must hold sections such as servers: and keys:")]
         return Loaded(faults=tuple(found))
     _drop_empty(document.data)
-    found += references.faults(document)
+    found += [*references.faults(document), *rules.faults(document)]
     secrets: dict[str, str] = {}
     found += _take_secrets(document, environ, secrets)
     declaration, wrong = _validated(document)
     faults = tuple(sorted({*found, *wrong}))
-    warnings = [*references.warnings(document, environ), *_expired(document, declaration)]
+    warnings = [
+        *references.warnings(document, environ),
+        *rules.warnings(document, declaration),
+        *_expired(document, declaration),
+    ]
     return Loaded(declaration, faults, tuple(sorted(set(warnings))), secrets)
 
 

@@ -6,6 +6,8 @@
     - UnknownToolError       no such tool, prompt or resource, or one this key may not see
     - BudgetExceededError    a level's money or calls are spent
     - RateExceededError      too many calls in a period
+    - RuleDeniedError        a rule forbids this call of a tool the key may use
+    - ApprovalRequiredError  a person must approve the call first
   + UnavailableError         a part of Toolbus is down; nothing was sent
     - BusDownError
     - PolicyDownError
@@ -89,6 +91,18 @@ class RateExceededError(RefusedError):
 
     code = "rate_exceeded"
     retryable = True
+
+
+class RuleDeniedError(RefusedError):
+    """A rule forbids this call of a tool the key may use; `rule` in the data names it."""
+
+    code = "rule_denied"
+
+
+class ApprovalRequiredError(RefusedError):
+    """A person must approve the call first; `rule` in the data names what wants it."""
+
+    code = "approval_required"
 
 
 class UnavailableError(ToolbusError):

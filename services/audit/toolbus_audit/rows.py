@@ -26,6 +26,8 @@ class FactRow(Struct, gc=False):
     seq: Natural
     scope: Text
     team: str = ""
+    user: str = ""
+    environment: str = ""
     key: str = ""
     call_id: str = ""
     parent_id: str = ""
@@ -33,8 +35,11 @@ class FactRow(Struct, gc=False):
     server: str = ""
     tool: str = ""
     method: str = ""
+    era: str = ""
     ending: str = ""
     code: str = ""
+    rule: str = ""
+    shadow: tuple[str, ...] = ()
     reason: str = ""
     charge: Signed = 0
     latency_us: Signed = 0

@@ -10,7 +10,8 @@ from toolbus_common.exchange import Reply
 from toolbus_executor.capabilities import kind_asked, kinds_of
 from toolbus_executor.levels import rank_of
 from toolbus_executor.pace import Pace
-from toolbus_executor.requests import refusal
+from toolbus_executor.requests import name_of, refusal
+from toolbus_executor.task_forms import RESULT
 
 MOST_WAITING = 64  # frames of one call still to be sent
 MOST_QUESTIONS = 32
@@ -31,7 +32,7 @@ class Caller:
 
     __slots__ = (
         "_count", "_frames", "_held", "_kinds", "_least", "_pace", "_progress", "_pump", "_reply",
-        "_timer", "asked", "questions",
+        "_timer", "asked", "questions", "task",
     )  # fmt: skip
 
     def __init__(self, call: CallAdmitted, reply: Reply) -> None:
@@ -42,6 +43,7 @@ class Caller:
         self._held = b""  # the latest progress, while it is too early to tell it
         self._timer: asyncio.TimerHandle | None = None
         self.questions: dict[str, Question] = {}
+        self.task = name_of(call) if call.method == RESULT else ""  # whose questions are for it
         self.asked: asyncio.Future[None] | None = None  # for whoever waits for a question
         self.answer_to(call, reply)
 

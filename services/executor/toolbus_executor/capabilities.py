@@ -44,6 +44,14 @@ def kinds_of(raw: str) -> Kinds:
     return frozenset(found)
 
 
+@lru_cache(_MOST_FORMS)
+def takes_tasks(raw: str) -> bool:
+    """Whether a client declared that calls of its may become tasks."""
+    extensions = _decoded(raw).get("extensions")
+    return isinstance(extensions, dict) and TASKS in extensions
+
+
+@lru_cache(_MOST_FORMS)
 def with_tasks(raw: str) -> str:
     """The same capabilities and tasks, which the executor then drives itself."""
     told = _decoded(raw)

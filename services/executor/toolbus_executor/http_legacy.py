@@ -16,6 +16,7 @@ from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.http_session import HttpSession
 from toolbus_executor.http_transport import Transport
+from toolbus_executor.subscribing import refuse_unless_following
 from toolbus_executor.upstream import Described, News
 
 MOST_SESSIONS = 8
@@ -65,6 +66,11 @@ class LegacyHttp:
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe in the main session."""
         await self._main.watch(uris)
+
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Refuse: these servers tell of their tasks unasked, and without how they ended."""
+        if tasks:
+            refuse_unless_following(self._main.described)
 
     async def close(self) -> None:
         """End every session."""

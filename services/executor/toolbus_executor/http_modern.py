@@ -21,11 +21,16 @@ from toolbus_executor.requests import (
     MODERN,
     call_body,
     head_of,
+    listen_body,
     name_of,
     request_body,
     with_body,
 )
-from toolbus_executor.subscribing import listen_params, refuse_unless_subscribable
+from toolbus_executor.subscribing import (
+    listen_params,
+    refuse_unless_following,
+    refuse_unless_subscribable,
+)
 from toolbus_executor.switchboard import Switchboard
 from toolbus_executor.upstream import Described, News
 
@@ -52,6 +57,7 @@ class ModernHttp:
         self._params: dict[str, tuple[Param, ...]] = {}
         self._described = Described("modern", MODERN)
         self._watched: frozenset[str] = frozenset()
+        self._followed: frozenset[str] = frozenset()
         self._listening: asyncio.Task[None] | None = None
 
     async def discover(self) -> Described | None:
@@ -106,6 +112,14 @@ class ModernHttp:
             self._watched = uris
             await self._listen_anew()
 
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear of these tasks."""
+        if tasks:
+            refuse_unless_following(self._described)
+        if tasks != self._followed:
+            self._followed = tasks
+            await self._listen_anew()
+
     async def close(self) -> None:
         """End the stream."""
         if self._listening is not None:
@@ -150,11 +164,11 @@ class ModernHttp:
     async def _listen_anew(self) -> None:
         """Begin the stream that is wanted now, and only then leave the one before."""
         before, self._listening = self._listening, None
-        params = listen_params(self._described, self._watched)
+        params = listen_params(self._described, self._watched, self._followed)
         if params is not None:
             heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._listening = asyncio.create_task(self._listen(params, heard))
-            if before is not None or self._watched:
+            if before is not None or self._watched or self._followed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_HEARD_SECONDS):
                         await heard
@@ -179,7 +193,7 @@ class ModernHttp:
             self._board.take(message)
 
         number = next(self._transport.numbers)
-        body = request_body(number, "subscriptions/listen", params, modern=True)
+        body = listen_body(number, params)
         request = with_body(self._head("subscriptions/listen"), body)
         try:
             answer = AnswerStream(number, hear)

@@ -37,6 +37,10 @@ class Face(Protocol):
         """Hear of changes of these resources."""
         ...
 
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear of these tasks."""
+        ...
+
     async def close(self) -> None:
         """Leave."""
         ...
@@ -86,12 +90,17 @@ class HttpUpstream:
         self._face.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask the server; a tool that must run as a task is waited for."""
-        return await self._tasking.ask(call, seconds, caller, self._once)
+        """Ask the server; what concerns tasks has ways of its own."""
+        modern = not self.asks
+        return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Hear of changes of these resources."""
         await self._face.watch(uris)
+
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear of these tasks."""
+        await self._face.follow(tasks)
 
     async def wait_lost(self) -> str:
         """Wait for the end; plain HTTP has none, but a server may come back as another one."""

@@ -51,7 +51,8 @@ class Keeper:
         self.name = name
         self.declared = declared
         self.watched = Watched(self._rewatch)
-        self.runner = Runner(name, declared, room.facts, self.watched)
+        self.followed = Watched(self._rewatch)
+        self.runner = Runner(name, declared, room.facts, self.watched, self.followed)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self.tools = 0
@@ -99,6 +100,7 @@ class Keeper:
         """Leave the server; `removed` also takes it out of the catalogue."""
         self.runner.close()
         self.watched.close()
+        self.followed.close()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if removed:
@@ -215,14 +217,15 @@ class Keeper:
             await self._list(self.runner.upstream)
 
     def _rewatch(self) -> None:
-        """Nobody asked for some of the watched resources again."""
+        """Nobody asked for some of what is watched again."""
         if self.runner.upstream is not None:
             self._room.spawn(self._watch(self.runner.upstream))
 
     async def _watch(self, upstream: Upstream) -> None:
-        """Hear of the resources somebody still wants to hear of."""
+        """Hear of what somebody still wants to hear of."""
         try:
-            await upstream.watch(self.watched.uris)
+            await upstream.watch(self.watched.names)
+            await upstream.follow(self.followed.names)
         except (ToolbusError, TimeoutError) as error:
             log.info("server.not_watched", extra={"server": self.name, "reason": str(error)})
 

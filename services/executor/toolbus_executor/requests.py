@@ -9,7 +9,7 @@ from toolbus_common.asklane import VERSION as RELEASE
 from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted
 from toolbus_common.headers import encoded
 from toolbus_common.trace import child_of
-from toolbus_executor.capabilities import routed
+from toolbus_executor.capabilities import routed, with_tasks
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
@@ -96,6 +96,13 @@ def name_of(call: CallAdmitted) -> str:
     if call.method.startswith("tasks/"):
         return _named(call.arguments).taskId
     return ""
+
+
+def listen_body(number: int, params: dict[str, Any]) -> bytes:
+    """The body of a subscription, by which a server may tell of tasks."""
+    meta = msgspec.Raw(b"{" + _modern_meta(with_tasks(NOTHING)))
+    told = {"jsonrpc": "2.0", "id": number, "method": "subscriptions/listen"}
+    return _encode({**told, "params": {**params, "_meta": meta}})
 
 
 def request_body(number: int, method: str, params: dict[str, Any], *, modern: bool) -> bytes:

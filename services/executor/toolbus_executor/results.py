@@ -8,14 +8,13 @@ import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, Answered, Asked, Begun, CallAdmitted, Ending, Era
 from toolbus_common.errors import UpstreamFaultError
+from toolbus_executor import task_forms
 
 _ABSENT = msgspec.Raw(b"")
 _ONLY_MODERN = ("resultType", "ttlMs", "cacheScope")
 _CACHED = "resources/read"
 _PRIVATE = b'"cacheScope":"private",'
 _SCOPES = (b'"public"', b'"private"')
-# The fields of a task are written otherwise in 2025-11-25.
-_OLD_NAMES = {"ttlMs": "ttl", "pollIntervalMs": "pollInterval"}
 
 
 class _Owned(msgspec.Struct):
@@ -51,8 +50,11 @@ def ending_of(raw: bytes, call: CallAdmitted) -> tuple[Ending, bool]:
         )
     if owned.resultType is None and owned.task and not owned.content and call.method == TOOLS_CALL:
         return Begun(in_one_line(raw)), False
-    form = _for_modern if call.era is Era.MODERN else _for_legacy
-    return Answered(in_one_line(form(raw, owned, call.method))), bool(owned.isError)
+    if call.era is Era.MODERN:
+        told = _for_modern(raw, owned, call.method)
+    else:
+        told = _for_legacy(raw, owned)
+    return Answered(in_one_line(told)), bool(owned.isError)
 
 
 def in_one_line(raw: bytes) -> bytes:
@@ -83,13 +85,11 @@ def _bad_hints(owned: _Owned) -> set[str]:
     return bad | ({"cacheScope"} if scope and scope not in _SCOPES else set())
 
 
-def _for_legacy(raw: bytes, owned: _Owned, method: str) -> bytes:
+def _for_legacy(raw: bytes, owned: _Owned) -> bytes:
     odd = bool(owned.structuredContent) and bytes(owned.structuredContent)[:1] != b"{"
     if not (odd or owned.resultType or owned.ttlMs or owned.cacheScope):
         return raw
     members = _members(raw)
-    if method.startswith("tasks/"):
-        return _encode(_renamed(members))
     dropped = (*_ONLY_MODERN, "structuredContent") if odd else _ONLY_MODERN
     return _encode({name: value for name, value in members.items() if name not in dropped})
 
@@ -97,10 +97,7 @@ def _for_legacy(raw: bytes, owned: _Owned, method: str) -> bytes:
 def _task(raw: bytes, call: CallAdmitted) -> bytes:
     if call.era is Era.MODERN:
         return raw
-    return _encode({"task": _renamed(_members(raw))})
-
-
-def _renamed(members: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
-    return {
-        _OLD_NAMES.get(name, name): value for name, value in members.items() if name != "resultType"
-    }
+    try:
+        return b'{"task":%b}' % task_forms.old(raw)
+    except msgspec.DecodeError as error:
+        raise UpstreamFaultError("The upstream's task is malformed.") from error

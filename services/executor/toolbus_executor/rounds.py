@@ -13,6 +13,7 @@ from toolbus_common.exchange import Reply
 from toolbus_executor.caller import MOST_QUESTIONS, Caller
 from toolbus_executor.capabilities import URL, kinds_of
 from toolbus_executor.park import PARK_SECONDS, Park, Parked, answer, binding_of, brought
+from toolbus_executor.task_questions import TaskQuestions, concerns
 from toolbus_executor.upstream import Upstream
 
 GATHER_SECONDS = 0.02  # a server may ask several things at once
@@ -23,8 +24,14 @@ _ASKING = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/resul
 class Rounds:
     """The rounds of one server's calls."""
 
-    def __init__(self, park: Park) -> None:
-        self.park = park
+    def __init__(self, instance: str) -> None:
+        self.park = Park(instance)
+        self._of_tasks = TaskQuestions(instance)
+
+    def close(self) -> None:
+        """Give up what waits for its caller."""
+        self.park.close()
+        self._of_tasks.close()
 
     async def ask(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
@@ -33,6 +40,8 @@ class Rounds:
         caller = Caller(call, reply)
         try:
             if not upstream.asks or call.method not in _ASKING:
+                if upstream.asks and concerns(call):
+                    return await self._of_tasks.ask(upstream, call, seconds, caller)
                 return await upstream.call(call, seconds, caller)
             if call.extra:
                 state, answers = brought(call.extra)

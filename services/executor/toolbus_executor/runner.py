@@ -7,6 +7,7 @@ from time import monotonic, perf_counter, time
 from typing import Any
 
 from toolbus_common.contracts import (
+    FOLLOW,
     Asked,
     Begun,
     BreakerClosed,
@@ -34,16 +35,20 @@ from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.outcomes import about
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
-from toolbus_executor.park import Park, brought, expired, owner_of
+from toolbus_executor.park import brought, expired, owner_of
+from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
 from toolbus_executor.rounds import Rounds
 from toolbus_executor.subscribing import Watched
+from toolbus_executor.task_forms import RESULT, UPDATE
+from toolbus_executor.task_questions import keeper_of
 from toolbus_executor.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
 SCOPE = "default"  # facts about servers concern no customer
 SUBSCRIBE = "resources/subscribe"
+Hear = Callable[[frozenset[str]], Awaitable[None]]
 
 # Hands a call to the process that keeps its earlier rounds; the last is for "nobody is there".
 Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable[None]]
@@ -52,16 +57,19 @@ Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable
 class Runner:
     """Calls of one server: bulkhead, breaker, deadline, rounds, outcome."""
 
-    def __init__(self, name: str, declared: Server, facts: FactWriter, watched: Watched) -> None:
+    def __init__(
+        self, name: str, declared: Server, facts: FactWriter, watched: Watched, followed: Watched
+    ) -> None:
         self.name = name
         self.breaker = Breaker()
         self.bulkhead = Bulkhead(name, declared.concurrency)
-        self.rounds = Rounds(Park(facts.producer))
+        self.rounds = Rounds(facts.producer)
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
         self.last_failure = ""
         self.forward: Forward | None = None
         self._watched = watched
+        self._followed = followed
         self._timeout = declared.timeout
         self._facts = facts
         self._running: dict[str, asyncio.Task[Any] | None] = {}
@@ -72,8 +80,8 @@ class Runner:
 
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call, or pass it to the process that began it."""
-        if call.extra and self.forward is not None:
-            owner = owner_of(brought(call.extra)[0])
+        if (call.extra or call.method == UPDATE) and self.forward is not None:
+            owner = owner_of(brought(call.extra)[0]) or keeper_of(call)
             if owner not in ("", self._facts.producer):
                 await self._pass_on(call, reply, owner, self.forward)
                 return
@@ -114,7 +122,7 @@ class Runner:
 
     def close(self) -> None:
         """Give up the calls that wait for their callers."""
-        self.rounds.park.close()
+        self.rounds.close()
 
     async def _pass_on(
         self, call: CallAdmitted, reply: Reply, owner: str, forward: Forward
@@ -122,7 +130,10 @@ class Runner:
         began = perf_counter()
 
         async def nobody() -> None:
-            await self._fail(call, reply, expired(), began)
+            if call.method == UPDATE:  # it answers nothing: what was asked there is asked anew
+                await self.run_here(call, reply)
+            else:
+                await self._fail(call, reply, expired(), began)
 
         try:
             await forward(call, owner, nobody)
@@ -175,10 +186,16 @@ class Runner:
         """Ask the server; an error it answers with is a success of the transport."""
         try:
             if call.method == SUBSCRIBE:
-                raw = await self._subscribe(upstream, call.tool, seconds)
+                raw = await self._hear(self._watched, call.tool, upstream.watch, seconds)
+            elif call.method == FOLLOW:
+                task = name_of(call)
+                raw = await self._hear(self._followed, task, upstream.follow, seconds)
             else:
                 raw = await self.rounds.ask(upstream, call, seconds, reply)
         except TimeoutError as error:
+            if call.method == RESULT:  # to be waited for is what it is for
+                self.breaker.abandoned(monotonic())
+                raise UpstreamTimeoutError(_still_at_work(seconds)) from error
             self._count_failure()
             raise UpstreamTimeoutError(
                 f"{self.name} did not answer within {seconds:.3g} s; the call may have happened."
@@ -195,18 +212,18 @@ class Runner:
         self._count_success()
         return raw
 
-    async def _subscribe(self, upstream: Upstream, uri: str, seconds: float) -> bytes:
-        """Watch a resource for a while; who still wants to hear of it asks again."""
-        if self._watched.full and uri not in self._watched.uris:
+    async def _hear(self, watched: Watched, name: str, hear: Hear, seconds: float) -> bytes:
+        """Watch something for a while; who still wants to hear of it asks again."""
+        known = name in watched.names
+        if watched.full and not known:
             raise OverloadedError(f"{self.name} has no room for more subscriptions; retry later.")
-        known = uri in self._watched.uris
-        self._watched.add(uri)
+        watched.add(name)
         try:
             async with asyncio.timeout(seconds):
-                await upstream.watch(self._watched.uris)
+                await hear(watched.names)
         except BaseException:
             if not known:
-                self._watched.drop(uri)
+                watched.drop(name)
             raise
         return b"{}"
 
@@ -287,6 +304,10 @@ class Runner:
             )
         )
         await reply.send(Failed(error))
+
+
+def _still_at_work(seconds: float) -> str:
+    return f"The task has not ended within {seconds:.3g} s; ask for its result again."
 
 
 def _renamed(error: ToolbusError, reason: str) -> ToolbusError:

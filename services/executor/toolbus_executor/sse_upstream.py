@@ -16,6 +16,7 @@ from toolbus_executor.events import EventReader
 from toolbus_executor.http_transport import Transport
 from toolbus_executor.line import Line
 from toolbus_executor.requests import with_body
+from toolbus_executor.subscribing import refuse_unless_following
 from toolbus_executor.upstream import Described, News
 
 _BEGIN_SECONDS = 5.0
@@ -67,6 +68,11 @@ class OldHttp:
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe to these and no others."""
         await self._line.watch(uris)
+
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Refuse: these servers tell of their tasks unasked, and without how they ended."""
+        if tasks:
+            refuse_unless_following(self._line.described)
 
     async def close(self) -> None:
         """End the stream, and the session with it."""

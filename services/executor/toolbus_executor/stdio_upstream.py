@@ -14,8 +14,12 @@ from toolbus_executor import wire
 from toolbus_executor.caller import Caller
 from toolbus_executor.child import Child
 from toolbus_executor.line import Line
-from toolbus_executor.requests import request_body
-from toolbus_executor.subscribing import listen_params, refuse_unless_subscribable
+from toolbus_executor.requests import listen_body
+from toolbus_executor.subscribing import (
+    listen_params,
+    refuse_unless_following,
+    refuse_unless_subscribable,
+)
 from toolbus_executor.tasking import Tasking
 from toolbus_executor.upstream import Described, News
 
@@ -36,6 +40,7 @@ class StdioUpstream:
         self._child = Child(self._take)
         self._listening = 0
         self._watched: frozenset[str] = frozenset()
+        self._followed: frozenset[str] = frozenset()
         self._tasking = Tasking()
 
     @property
@@ -74,8 +79,9 @@ class StdioUpstream:
         self._tasking.learn(tools)
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        """Ask the server; a tool that must run as a task is waited for."""
-        return await self._tasking.ask(call, seconds, caller, self._once)
+        """Ask the server; what concerns tasks has ways of its own."""
+        modern = not self.asks
+        return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Hear of changes of these resources."""
@@ -85,6 +91,14 @@ class StdioUpstream:
             if uris - self._watched:
                 refuse_unless_subscribable(self._line.described)
             self._watched = uris
+            self._listen_anew()
+
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear of these tasks."""
+        if tasks:
+            refuse_unless_following(self._line.described)
+        if tasks != self._followed:
+            self._followed = tasks
             self._listen_anew()
 
     async def wait_lost(self) -> str:
@@ -112,11 +126,11 @@ class StdioUpstream:
     def _listen_anew(self) -> None:
         """Begin the subscription that is wanted now, and leave the one before."""
         before, self._listening = self._listening, 0
-        params = listen_params(self._line.described, self._watched)
+        params = listen_params(self._line.described, self._watched, self._followed)
         if params is not None:
             # Answered when the server ends the subscription, which may be never: nobody waits.
             self._listening = next(self._numbers)
-            body = request_body(self._listening, "subscriptions/listen", params, modern=True)
+            body = listen_body(self._listening, params)
             with suppress(ToolbusError):
                 self._write(body)
         if before:

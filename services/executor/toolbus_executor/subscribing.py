@@ -1,4 +1,4 @@
-"""Which resources are watched, and for how long: asked for again and again, or forgotten."""
+"""Which resources and tasks are watched, and how long: asked for again and again, or forgotten."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 
 from toolbus_common.errors import UpstreamRefusedError
 from toolbus_executor.caller import METHOD_NOT_FOUND
+from toolbus_executor.capabilities import TASKS
 from toolbus_executor.upstream import Described
 
 LEASE_SECONDS = 600.0
@@ -19,11 +20,15 @@ _ASKED = {
 }
 
 
-def listen_params(described: Described, watched: frozenset[str]) -> dict[str, Any] | None:
+def listen_params(
+    described: Described, watched: frozenset[str], followed: frozenset[str] = frozenset()
+) -> dict[str, Any] | None:
     """What to ask of subscriptions/listen; None when there is nothing to hear."""
     wanted: dict[str, Any] = {_ASKED[name]: True for name in described.changing}
     if watched:
         wanted["resourceSubscriptions"] = sorted(watched)
+    if followed:
+        wanted["taskIds"] = sorted(followed)
     return {"notifications": wanted} if wanted else None
 
 
@@ -35,8 +40,17 @@ def refuse_unless_subscribable(described: Described) -> None:
         )
 
 
+def refuse_unless_following(described: Described) -> None:
+    """Say so, where a server has no such news. Raises `UpstreamRefusedError`."""
+    extensions = described.capabilities.get("extensions")
+    if described.era != "modern" or not isinstance(extensions, dict) or TASKS not in extensions:
+        raise UpstreamRefusedError(
+            "The server does not tell of tasks.", upstream_code=METHOD_NOT_FOUND, sent=False
+        )
+
+
 class Watched:
-    """The resources of one server somebody wants to hear of; `on_expired` hears of forgetting."""
+    """What somebody wants to hear of at one server, by name; `on_expired` hears of forgetting."""
 
     def __init__(self, on_expired: Callable[[], None]) -> None:
         self._until: dict[str, float] = {}
@@ -44,7 +58,7 @@ class Watched:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def uris(self) -> frozenset[str]:
+    def names(self) -> frozenset[str]:
         """Those watched now."""
         return frozenset(self._until)
 
@@ -53,14 +67,14 @@ class Watched:
         """Whether no more can be watched."""
         return len(self._until) >= MOST_WATCHED
 
-    def add(self, uri: str) -> None:
+    def add(self, name: str) -> None:
         """Watch it from now on, for a while."""
-        self._until[uri] = monotonic() + LEASE_SECONDS
+        self._until[name] = monotonic() + LEASE_SECONDS
         self._wait()
 
-    def drop(self, uri: str) -> None:
+    def drop(self, name: str) -> None:
         """Watch it no more."""
-        self._until.pop(uri, None)
+        self._until.pop(name, None)
 
     def close(self) -> None:
         """Forget everything."""
@@ -76,9 +90,9 @@ class Watched:
     def _expire(self) -> None:
         self._timer = None
         now = monotonic()
-        gone = [uri for uri, until in self._until.items() if until <= now]
-        for uri in gone:
-            del self._until[uri]
+        gone = [name for name, until in self._until.items() if until <= now]
+        for name in gone:
+            del self._until[name]
         if gone:
             self._on_expired()
         self._wait()

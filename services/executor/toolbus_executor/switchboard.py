@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from toolbus_common.errors import ToolbusError
-from toolbus_executor import wire
+from toolbus_executor import task_forms, wire
 from toolbus_executor.caller import METHOD_NOT_FOUND, Caller, Question
 from toolbus_executor.requests import answer_body, refusal
 from toolbus_executor.results import in_one_line
@@ -13,14 +13,16 @@ from toolbus_executor.upstream import News
 
 _OF_LISTS = frozenset(f"notifications/{name}/list_changed" for name in ("tools", "prompts"))
 _CHANGES = _OF_LISTS | {"notifications/resources/list_changed"}
-_SAID = frozenset({"notifications/resources/updated", "notifications/elicitation/complete"})
+_OF_TASKS = frozenset({"notifications/tasks", "notifications/tasks/status"})
+_SAID = _OF_TASKS | {"notifications/resources/updated", "notifications/elicitation/complete"}
 
 
 class Switchboard:
     """One session of a server, or one connection that carries everything.
 
-    What names no call belongs to the only call under way if there is exactly one: with two, one
-    customer could be told what concerns another. `write` takes the body of an answer.
+    A question that names a task is for who waits for its result. What names nothing belongs to the
+    only call under way if there is exactly one: with two, one customer could be told what concerns
+    another. `write` takes the body of an answer.
     """
 
     def __init__(self, news: News, write: Callable[[bytes], None]) -> None:
@@ -37,7 +39,7 @@ class Switchboard:
         elif message.id is None:
             self._hear(message, caller)
         elif self.may_ask:
-            self._ask(message, caller or self._only())
+            self._ask(message, caller or self._meant(message))
 
     def _answer(self, message: wire.Incoming) -> None:
         future = self.waiting.get(message.id) if isinstance(message.id, int) else None
@@ -64,6 +66,13 @@ class Switchboard:
     def _only(self) -> Caller | None:
         return next(iter(self.callers.values())) if len(self.callers) == 1 else None
 
+    def _meant(self, message: wire.Incoming) -> Caller | None:
+        """Whom a question is for: who waits for its task's result, or the only one there is."""
+        task = task_forms.related(bytes(message.params))
+        if not task:
+            return self._only()
+        return next((each for each in self.callers.values() if each.task == task), None)
+
     def _progress(self, message: wire.Incoming) -> None:
         told = wire.progress_of(message)
         caller = self.callers.get(told[0]) if told and isinstance(told[0], int) else None
@@ -81,7 +90,7 @@ class Switchboard:
                 self._write(answer_body(message.id, member))
 
         if caller is not None:
-            params = in_one_line(bytes(message.params))
+            params = task_forms.unrelated(in_one_line(bytes(message.params)))
             caller.ask(Question(message.method, params, answer))
         elif message.method == "ping":
             answer(b'"result":{}')

@@ -1,7 +1,10 @@
-"""Tools that only run as tasks, for callers that take no tasks: begun, waited for, fetched."""
+"""Tasks of one server: passed through, put into the form of another era, or driven to their end.
+
+A tool that only runs as a task is begun, waited for and fetched for callers that take no tasks.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -9,38 +12,69 @@ import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Era, Offered
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_executor import task_forms
 from toolbus_executor.caller import Caller
-from toolbus_executor.capabilities import TASKS, with_tasks
+from toolbus_executor.capabilities import TASKS, takes_tasks, with_tasks
+from toolbus_executor.park import brought
+from toolbus_executor.task_bridge import (
+    Once,
+    OverLegacy,
+    OverModern,
+    about,
+    as_task,
+    pause,
+)
+from toolbus_executor.task_forms import ASKS, CANCEL, ENDED, GET, RESULT
 
-POLL_SECONDS = 0.5
-LONGEST_POLL = 5.0
 CANCEL_SECONDS = 2.0
 MISSING_CAPABILITY = -32021
-_GOES_ON = frozenset({"working", "submitted"})
-
-
-class _Finished(msgspec.Struct):
-    """The result of a task that has one."""
-
-    result: msgspec.Raw
-
-
-_finished = msgspec.json.Decoder(_Finished).decode
-
-Once = Callable[[CallAdmitted, float, Caller], Awaitable[bytes]]
+_STATE = "toolbus-task:"  # and its name: the state of a round whose task was begun here
+_ASKS = msgspec.Raw(b'"input_required"')
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Tasking:
-    """Drives the tasks of one server."""
+    """Knows which tools run as tasks, and what to make of a call that is about one."""
 
     def __init__(self) -> None:
         self._required: frozenset[str] = frozenset()
+        self._able: frozenset[str] = frozenset()
 
     def learn(self, tools: Collection[Offered]) -> None:
-        """Remember the tools that only run as tasks."""
-        self._required = frozenset(tool.name for tool in tools if requires_task(tool.definition))
+        """Remember the tools that may run as tasks, and those that only do."""
+        support = {tool.name: _support(tool.definition) for tool in tools}
+        self._required = frozenset(name for name, told in support.items() if told == "required")
+        self._able = frozenset(n for n, told in support.items() if told in ("optional", "required"))
 
-    def drives(self, call: CallAdmitted) -> bool:
+    async def ask(
+        self, call: CallAdmitted, seconds: float, caller: Caller, once: Once, *, modern: bool
+    ) -> bytes:
+        """The answer to a call, in its caller's form where it is about a task.
+
+        `modern` says whether the server is; `once` asks it one thing.
+        """
+        if modern is not (call.era is Era.MODERN) and self._crosses(call, modern=modern):
+            return await _sound(_bridge(call, seconds, caller, once, modern=modern).answer())
+        if modern and call.era is Era.LEGACY and _resumed(call.extra):
+            return await _sound(run_modern(call, seconds, caller, once))
+        if self._drives(call):
+            return await _sound(run(call, seconds, caller, once))
+        try:
+            return await once(call, seconds, caller)
+        except UpstreamRefusedError as error:
+            if not insists(error, call):
+                raise
+        return await _sound(run_modern(call, seconds, caller, once))
+
+    def _crosses(self, call: CallAdmitted, *, modern: bool) -> bool:
+        """Whether a call between the eras is about a task."""
+        if call.method != TOOLS_CALL:
+            return call.method.startswith("tasks/")
+        if modern:
+            return '"task"' in call.extra and "task" in _members(call.extra)
+        return call.tool in self._able and takes_tasks(call.capabilities)
+
+    def _drives(self, call: CallAdmitted) -> bool:
         """Whether a call must be made a task here."""
         return (
             bool(self._required)
@@ -49,37 +83,81 @@ class Tasking:
             and '"task"' not in call.extra
         )
 
-    async def ask(self, call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
-        """The result of a call, by a task if its tool will have it so."""
-        if self.drives(call):
-            return await self.run(call, seconds, caller, once)
-        try:
-            return await once(call, seconds, caller)
-        except UpstreamRefusedError as error:
-            if not insists(error, call):
-                raise
-        return await run_modern(call, seconds, caller, once)
 
-    async def run(self, call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
-        """The result of a task, as if the tool had answered by itself."""
-        asked = call.model_copy(update={"extra": '{"task":{}}'})
-        told = msgspec.json.decode(await once(asked, seconds, caller))
-        task = told.get("task")
-        if not isinstance(task, dict) or not isinstance(task.get("taskId"), str):
-            raise UpstreamFaultError("The upstream began no task, though its tool runs as one.")
-        about = msgspec.json.encode({"taskId": task["taskId"]})
-        try:
-            async with asyncio.timeout(seconds):
-                while task.get("status") in _GOES_ON:
-                    await asyncio.sleep(_pause(task))
-                    task = msgspec.json.decode(
-                        await once(_about(call, "tasks/get", about), seconds, caller)
-                    )
-                return await once(_about(call, "tasks/result", about), seconds, caller)
-        except (TimeoutError, asyncio.CancelledError):
-            with suppress(ToolbusError, TimeoutError):
-                await once(_about(call, "tasks/cancel", about), CANCEL_SECONDS, caller)
-            raise
+def _bridge(
+    call: CallAdmitted, seconds: float, caller: Caller, once: Once, *, modern: bool
+) -> OverModern | OverLegacy:
+    if not modern:
+        return OverLegacy(call, seconds, caller, once)
+    able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
+    return OverModern(able, seconds, caller, once)
+
+
+async def _sound(work: Awaitable[bytes]) -> bytes:
+    """What some work comes to, unless the task it is about cannot be read."""
+    try:
+        return await work
+    except msgspec.DecodeError as error:
+        raise UpstreamFaultError("The upstream's task is malformed.") from error
+
+
+async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
+    """The result of a task of a server with a handshake, as if the tool had answered by itself."""
+    asked = call.model_copy(update={"extra": as_task(call.extra)})
+    begun = task_forms.nested(await once(asked, seconds, caller))
+    task = task_forms.read(begun or b"{}")
+    if not task.taskId:
+        raise UpstreamFaultError("The upstream began no task, though its tool runs as one.")
+    named = msgspec.json.encode({"taskId": task.taskId})
+    try:
+        async with asyncio.timeout(seconds):
+            while task.status not in ENDED and task.status != ASKS:
+                await asyncio.sleep(pause(task))
+                task = task_forms.read(await once(about(call, GET, named), seconds, caller))
+            return await once(about(call, RESULT, named), seconds, caller)
+    except (TimeoutError, asyncio.CancelledError):
+        with suppress(ToolbusError, TimeoutError):
+            await once(about(call, CANCEL, named), CANCEL_SECONDS, caller)
+        raise
+
+
+async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
+    """The same for a stateless server: declared on the caller's behalf, asked after, fetched.
+
+    What the task asks ends the round; the next one brings the answers, and names the task.
+    """
+    able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
+    task = resumed = _resumed(call.extra)
+    if not resumed:
+        raw = await once(able, seconds, caller)
+        if msgspec.json.decode(raw).get("resultType") != "task":
+            return raw
+        task = task_forms.read(raw).taskId
+    named = msgspec.json.encode({"taskId": task})
+    brought_along = call.extra if resumed else ""
+    waiting = about(able, RESULT, named).model_copy(update={"extra": brought_along})
+    try:
+        return _with_state(await OverModern(waiting, seconds, caller, once).answer(), task)
+    except (TimeoutError, asyncio.CancelledError, UpstreamFaultError):
+        with suppress(ToolbusError, TimeoutError):
+            await once(about(able, CANCEL, named), CANCEL_SECONDS, caller)
+        raise
+
+
+def _resumed(extra: str) -> str:
+    """The task a round goes on with; empty for a call's first."""
+    if _STATE not in extra:
+        return ""
+    state = brought(extra)[0]
+    return state.removeprefix(_STATE) if state.startswith(_STATE) else ""
+
+
+def _with_state(raw: bytes, task: str) -> bytes:
+    """A result; one that asks says which task goes on with the answers."""
+    told = _members(raw)
+    if told.get("resultType") != _ASKS:
+        return raw
+    return msgspec.json.encode({**told, "requestState": _STATE + task})
 
 
 def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
@@ -99,51 +177,7 @@ def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
     )
 
 
-async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
-    """The same for a stateless server: declared on the caller's behalf, asked after, fetched."""
-    able = call.model_copy(update={"capabilities": with_tasks(call.capabilities)})
-    raw = await once(able, seconds, caller)
-    task = msgspec.json.decode(raw)
-    if task.get("resultType") != "task" or not isinstance(task.get("taskId"), str):
-        return raw
-    about = msgspec.json.encode({"taskId": task["taskId"]})
-    try:
-        async with asyncio.timeout(seconds):
-            while task.get("status") in _GOES_ON:
-                await asyncio.sleep(_pause(task))
-                raw = await once(_about(able, "tasks/get", about), seconds, caller)
-                task = msgspec.json.decode(raw)
-            if task.get("status") == "completed":
-                return bytes(_finished(raw).result)
-            raise _ended(task)
-    except (TimeoutError, asyncio.CancelledError, UpstreamFaultError):
-        with suppress(ToolbusError, TimeoutError):
-            await once(_about(able, "tasks/cancel", about), CANCEL_SECONDS, caller)
-        raise
-
-
-def _ended(task: dict[str, Any]) -> ToolbusError:
-    """Why a task has no result."""
-    error = task.get("error")
-    if isinstance(error, dict) and isinstance(error.get("code"), int):
-        data = {"upstream_data": error["data"]} if "data" in error else {}
-        told = str(error.get("message", "no message"))
-        return UpstreamRefusedError(told, upstream_code=error["code"], **data)
-    status = task.get("status")
-    return UpstreamFaultError(f"The upstream's task is {status}, which Toolbus cannot pass on.")
-
-
-def requires_task(definition: dict[str, Any]) -> bool:
-    """Whether a tool says it only runs as a task."""
+def _support(definition: dict[str, Any]) -> Any:
+    """What a tool says of running as a task."""
     execution = definition.get("execution")
-    return isinstance(execution, dict) and execution.get("taskSupport") == "required"
-
-
-def _about(call: CallAdmitted, method: str, params: bytes) -> CallAdmitted:
-    return call.model_copy(update={"method": method, "arguments": params, "extra": ""})
-
-
-def _pause(task: dict[str, Any]) -> float:
-    told = task.get("pollIntervalMs", task.get("pollInterval"))
-    seconds = told / 1000 if isinstance(told, int | float) else POLL_SECONDS
-    return min(max(seconds, 0.02), LONGEST_POLL)
+    return execution.get("taskSupport") if isinstance(execution, dict) else None

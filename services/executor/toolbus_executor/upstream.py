@@ -83,6 +83,10 @@ class Upstream(Protocol):
         """Hear of changes of these resources and no others."""
         ...
 
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear how these tasks go on, and no others."""
+        ...
+
     async def wait_lost(self) -> str:
         """Wait until the connection is of no more use; a sentence why."""
         ...

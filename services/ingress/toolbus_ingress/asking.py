@@ -10,6 +10,7 @@ import msgspec
 
 from toolbus_common.errors import InvalidError
 from toolbus_ingress.sessions import Session
+from toolbus_ingress.tasks import RELATED
 
 PATIENCE = 300.0  # seconds a person has to answer
 MOST_ROUNDS = 32  # of questions within one call
@@ -61,8 +62,8 @@ class Questions:
             del self._waiting[number]
 
 
-def question(number: str, asked: Any, session: Session) -> bytes:
-    """One entry of `inputRequests` as a request of the handshake eras.
+def question(number: str, asked: Any, session: Session, task: str = "") -> bytes:
+    """One entry of `inputRequests` as a request of the handshake eras; `task` is whose it is.
 
     Raises:
         InvalidError: the client did not declare that it can be asked this.
@@ -87,6 +88,10 @@ def question(number: str, asked: Any, session: Session) -> bytes:
         params.setdefault("elicitationId", number)
     elif params.get("mode") == "form" and session.claims.version < "2025-11-25":
         del params["mode"]
+    if task:
+        meta = params.get("_meta")
+        own = {RELATED: {"taskId": task}}
+        params["_meta"] = {**(meta if isinstance(meta, dict) else {}), **own}
     return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
 
 

@@ -28,6 +28,7 @@ from toolbus_ingress.journal import RETRY_MS, Journal
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.sessions import Session
 from toolbus_ingress.shelf import ANSWER, Shelf
+from toolbus_ingress.tasks import RESULT
 
 MOST_WAITING = 256  # notifications a slow reader may be behind
 LATE_SECONDS = 5.0  # without an answer, after which a client gets an id to come back with
@@ -56,6 +57,7 @@ class Conversation:
         self._journal: Journal | None = None  # only once there is something to tell
         self._telling: asyncio.Task[None] | None = None
         self._asked = ""  # the last round that ended with questions
+        self._task = str(request.params.get("taskId")) if request.method == RESULT else ""
         self._seconds = 0.0  # what each round may take; a person's time is not counted
 
     @property
@@ -170,7 +172,7 @@ class Conversation:
     async def _put(self, asked: Any) -> Any:
         session = self._session()
         async with self._questions.asking(session.sid, self._request.id) as (number, answer):
-            self._say(question(number, asked, session))
+            self._say(question(number, asked, session, self._task))
             try:
                 async with asyncio.timeout(PATIENCE):
                     told = await answer

@@ -142,10 +142,15 @@ def _check_legacy(request: Request, headers: Headers) -> None:
             )
 
 
+def takes_tasks(request: Request) -> bool:
+    """Whether a stateless client declared the extension."""
+    declared = request.meta.get(CAPABILITIES, {}).get("extensions")
+    return isinstance(declared, dict) and TASKS in declared
+
+
 def require_tasks(request: Request) -> None:
     """Refuse a task's method to who did not declare the extension. Raises `RuleBrokenError`."""
-    declared = request.meta.get(CAPABILITIES, {}).get("extensions")
-    if not isinstance(declared, dict) or TASKS not in declared:
+    if not takes_tasks(request):
         raise _broken(
             MISSING_CAPABILITY,
             f"Declare the extension {TASKS} to use tasks.",

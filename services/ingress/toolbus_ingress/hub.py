@@ -11,12 +11,13 @@ from toolbus_common.contracts import Era, ServerSaid
 from toolbus_common.errors import ToolbusError
 from toolbus_ingress import strictjson
 from toolbus_ingress.caller import Visit
-from toolbus_ingress.eras import META, Request
+from toolbus_ingress.eras import META, Request, takes_tasks
 from toolbus_ingress.eventstream import EventStream, attend
 from toolbus_ingress.journal import LARGEST, Journal
 from toolbus_ingress.listing import LISTS, Catalogue
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.shelf import STANDING, Shelf
+from toolbus_ingress.tasks import task_key
 
 MOST_WAITING = 1000
 MOST_OLD_BYTES = 16 * 1024 * 1024  # the stream of HTTP+SSE carries answers too
@@ -36,6 +37,7 @@ _CHANGES = {
     kind: f"notifications/{LISTS[methods[0]][0]}/list_changed" for kind, methods in _LISTED.items()
 }
 _UPDATED = "notifications/resources/updated"
+_MOVED = {"notifications/tasks": Era.MODERN, "notifications/tasks/status": Era.LEGACY}
 
 
 @dataclass(eq=False, slots=True)
@@ -46,6 +48,7 @@ class Listener:
     era: Era
     kinds: tuple[str, ...]
     uris: set[str]
+    tasks: dict[str, str]  # handles by what servers' news call them
     mail: Journal
     mark: bytes = b""
     seen: dict[str, bytes] = field(default_factory=dict)
@@ -84,7 +87,8 @@ class Hub:
         await (stream.endpoint(where) if where else stream.begin())
         if session.polls:
             mail.mark()
-        listener = Listener(visit, Era.LEGACY, tuple(_LISTED), session.uris, mail)
+        uris, tasks = session.uris, session.tasks
+        listener = Listener(visit, Era.LEGACY, tuple(_LISTED), uris, tasks, mail)
         self._open(listener, Request(b"", "", {}, Era.LEGACY))
         await attend(visit.scope, mail.read(), stream)
 
@@ -93,12 +97,15 @@ class Hub:
         wanted = request.params.get("notifications")
         wanted = wanted if isinstance(wanted, dict) else {}
         uris = await self._subscribed(visit, request, wanted.get("resourceSubscriptions"))
+        tasks = await self._followed(visit, request, wanted.get("taskIds"))
         kinds = tuple(kind for kind in _LISTED if wanted.get(kind) is True)
         mail = Journal(most=MOST_WAITING)
-        listener = Listener(visit, Era.MODERN, kinds, set(uris), mail, request.id)
+        listener = Listener(visit, Era.MODERN, kinds, set(uris), tasks, mail, request.id)
         honoured: dict[str, Any] = dict.fromkeys(kinds, True)
         if uris:
             honoured["resourceSubscriptions"] = uris
+        if tasks:
+            honoured["taskIds"] = list(tasks.values())
         acknowledged = {"notifications": honoured}
         listener.tell("notifications/subscriptions/acknowledged", acknowledged)
         self._open(listener, request)
@@ -111,9 +118,11 @@ class Hub:
         if said.method in _CHANGES.values():
             self._said_changed.add((said.server, said.method))
             self._compare_soon()
-        if said.method == _UPDATED and self._listeners:
-            with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError):
+            if said.method == _UPDATED and self._listeners:
                 self._merge(said.server, msgspec.json.decode(said.params, type=dict[str, Any]))
+            elif said.method in _MOVED:
+                self._tell_moved(said)
 
     def bring(self, sid: str, message: bytes) -> bool:
         """Put an answer on the stream of a session of HTTP+SSE; whether it is open here."""
@@ -150,11 +159,17 @@ class Hub:
 
     async def _subscribed(self, visit: Visit, request: Request, uris: Any) -> list[str]:
         """Those of the wanted resources that can be watched."""
-        wanted = [uri for uri in uris if isinstance(uri, str)] if isinstance(uris, list) else []
-        wanted = list(dict.fromkeys(wanted))[:MOST_URIS]
+        wanted = _texts(uris)
         attempts = [self._relay.subscribe(visit, request, uri) for uri in wanted]
         ends = await asyncio.gather(*attempts, return_exceptions=True)
         return [uri for uri, end in zip(wanted, ends, strict=True) if end is None]
+
+    async def _followed(self, visit: Visit, request: Request, handles: Any) -> dict[str, str]:
+        """Those of the wanted tasks that their servers tell of."""
+        wanted = _texts(handles) if takes_tasks(request) else []
+        attempts = [self._relay.follow(visit, request, handle) for handle in wanted]
+        ends = await asyncio.gather(*attempts, return_exceptions=True)
+        return {key: each for each, key in zip(wanted, ends, strict=True) if isinstance(key, str)}
 
     async def _renew(self, listener: Listener, request: Request) -> None:
         while True:
@@ -163,6 +178,8 @@ class Hub:
             for uri in tuple(listener.uris):
                 with suppress(ToolbusError):
                     await self._relay.subscribe(listener.visit, request, uri)
+            if listener.era is Era.MODERN:
+                await self._followed(listener.visit, request, list(listener.tasks.values()))
 
     def _admit(self, listener: Listener) -> bool:
         """Whether its key still opens anything; a stream never outlives its key."""
@@ -208,6 +225,17 @@ class Hub:
         if shown in listener.uris and self._catalogue.sees(caller.bounds, server, uri):
             listener.tell(_UPDATED, {**params, "uri": shown})
 
+    def _tell_moved(self, said: ServerSaid) -> None:
+        """Tell whoever holds a task how it goes on."""
+        params = msgspec.json.decode(said.params, type=dict[str, msgspec.Raw])
+        key = task_key(said.server, msgspec.json.decode(params.get("taskId", b"null")))
+        for listener in tuple(self._listeners):
+            handle = listener.tasks.get(key)
+            if handle is None or listener.era is not _MOVED[said.method]:
+                continue
+            if self._relay.tasks.holds(handle, listener.visit.caller):
+                listener.tell(said.method, {**params, "taskId": handle})
+
     def _compare_soon(self) -> None:
         if self._listeners and self._comparison is None:
             loop = asyncio.get_running_loop()
@@ -240,6 +268,12 @@ class Hub:
             for kind in listener.kinds
             for method in _LISTED[kind]
         }
+
+
+def _texts(found: Any) -> list[str]:
+    """The texts of a list a client sent: each once, and not too many."""
+    texts = [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+    return list(dict.fromkeys(texts))[:MOST_URIS]
 
 
 def _notification(method: str, params: dict[str, Any], mark: bytes) -> bytes:

@@ -31,6 +31,8 @@ _CODES: dict[str, tuple[int, int]] = {
     "refused": (-31002, OK),
     "budget_exceeded": (-31003, OK),
     "rate_exceeded": (-31004, OK),
+    "rule_denied": (-31008, OK),
+    "approval_required": (-31009, OK),
     "unavailable": (-31010, UNAVAILABLE),
     "bus_down": (-31011, UNAVAILABLE),
     "policy_down": (-31012, UNAVAILABLE),

@@ -19,6 +19,7 @@ from toolbus_common.lineage import Bounds
 from toolbus_common.naming import NAMED, Names
 from toolbus_common.snapshot import Directory, Snapshot
 from toolbus_ingress.caller import Caller
+from toolbus_ingress.eras import TASKS
 from toolbus_ingress.uris import Shelves
 
 log = logging.getLogger(__name__)
@@ -225,6 +226,8 @@ class Catalogue:
             shown.pop("execution", None)
         elif kind == "tools" and not _is_object(shown.get("outputSchema")):
             shown.pop("outputSchema", None)
+        if kind == "tools" and era is Era.LEGACY and _decides(self._listings[owner]):
+            shown["execution"] = {"taskSupport": "optional"}
         return shown
 
     def _called(self, kind: str, owner: str, offered: Offered, *, bare: bool) -> dict[str, str]:
@@ -286,8 +289,8 @@ def capabilities(listings: list[Listing], era: Era) -> dict[str, Any]:
     extensions = _extensions(listings)
     if era is Era.MODERN and extensions:
         told["extensions"] = extensions
-    if era is Era.LEGACY and any(listing.era == "legacy" for listing in listings):
-        told |= {name: declared[name] for name in ("tasks",) if name in declared}
+    if era is Era.LEGACY and any(_decides(each) or _begins(each) for each in listings):
+        told["tasks"] = {"cancel": {}, "requests": {"tools": {"call": {}}}}
     return told
 
 
@@ -297,7 +300,23 @@ def _extensions(listings: list[Listing]) -> dict[str, Any]:
         extensions = listing.capabilities.get("extensions")
         if isinstance(extensions, dict):
             found |= {name: extensions[name] for name in ROUTED_EXTENSIONS if name in extensions}
+        if _begins(listing):
+            found.setdefault(TASKS, {})
     return found
+
+
+def _decides(listing: Listing) -> bool:
+    """Whether a server decides by itself which calls become tasks (MCP 2026-07-28)."""
+    extensions = listing.capabilities.get("extensions")
+    return listing.era == "modern" and isinstance(extensions, dict) and TASKS in extensions
+
+
+def _begins(listing: Listing) -> bool:
+    """Whether a server makes a tool's call a task if it is told to (MCP 2025-11-25)."""
+    found: Any = listing.capabilities
+    for step in ("tasks", "requests", "tools", "call"):
+        found = found.get(step) if isinstance(found, dict) else None
+    return listing.era == "legacy" and isinstance(found, dict)
 
 
 def _is_object(schema: Any) -> bool:

@@ -20,6 +20,10 @@ _INSTRUCTIONS = (
     "Tools of several servers behind one gateway; each is named server__tool. "
     "Calls are checked, priced and recorded; a refusal says what to do about it."
 )
+_NO_TASK_LIST = (
+    "tasks/list is not offered: servers do not know which key began a task. Keep the ids that your "
+    "calls were answered with, and ask tasks/get."
+)
 _WATCHING = ("resources/subscribe", "resources/unsubscribe")
 
 
@@ -71,12 +75,15 @@ class Local:
     def _initialize(self, visit: Visit, request: Request) -> Response:
         asked = request.params.get("protocolVersion")
         version = asked if asked in eras.LEGACY else eras.LEGACY[0]
-        declared = request.params.get("capabilities")
-        session = self._sessions.begin(visit.caller.proof, version, declared)
+        able = request.params.get("capabilities")
+        session = self._sessions.begin(visit.caller.proof, version, able)
         listings = self._visible(visit)
+        declared = capabilities(listings, Era.LEGACY)
+        if version != eras.LEGACY[0]:
+            declared.pop("tasks", None)  # no revision before has them
         result = {
             "protocolVersion": version,
-            "capabilities": capabilities(listings, Era.LEGACY),
+            "capabilities": declared,
             "serverInfo": _SERVER_INFO,
             "instructions": _instructions(visit, listings),
         }
@@ -88,6 +95,10 @@ class Local:
             self._set_level(visit, request.params.get("level"))
         elif request.method in _WATCHING:
             await self._watch(visit, request)
+        elif request.method == "tasks/list":
+            return jsonrpc.error(
+                200, jsonrpc.METHOD_NOT_FOUND, _NO_TASK_LIST, request_id=request.id
+            )
         elif request.method != "ping":
             return _unknown(request, 200)
         return jsonrpc.result(request.id, b"{}")

@@ -45,6 +45,7 @@ def build(exchange: Exchange) -> Room:
     hub = Hub(catalogue, relay, shelf)
     resumption = Resumption(room.bus, shelf)
     sessions = _sessions(room, seal, questions, relay)
+    relay.on_begun = sessions.begun
     sessions.on_message, sessions.on_ended = hub.bring, hub.leave
     endpoint = Endpoint(
         room=room,

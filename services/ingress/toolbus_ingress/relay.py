@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import (
+    FOLLOW,
     NOTHING,
     TOOLS_CALL,
     Asked,
@@ -30,10 +31,11 @@ from toolbus_ingress.eventstream import Presence
 from toolbus_ingress.failures import told
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
-from toolbus_ingress.seal import Seal, StateClaims, TaskClaims
-from toolbus_ingress.sessions import LEVELS, capabilities_of
+from toolbus_ingress.seal import Seal, StateClaims
+from toolbus_ingress.sessions import LEVELS, Session, capabilities_of
 from toolbus_ingress.shelf import Shelf
 from toolbus_ingress.subjects import TASKS, Subject, subject_of
+from toolbus_ingress.tasks import RESULT, Tasks, related, renamed, task_key, wants_task
 
 STATE_SECONDS = 900.0  # how long a caller may take to answer what a server asked
 LARGEST_CAPABILITIES = 8 * 1024
@@ -62,9 +64,11 @@ class Relay:
         self._room = room
         self._catalogue = catalogue
         self._seal = seal
+        self.tasks = Tasks(seal, catalogue)
         self._questions = questions
         self._shelf = shelf
         self._timeout = timeout
+        self.on_begun: Callable[[Session, str, str], None] = lambda _session, _task, _handle: None
         self._wanted: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
         catalogue.on_change.append(self._wanted.clear)
 
@@ -75,6 +79,9 @@ class Relay:
         if request.method in TASKS and request.era is Era.MODERN:
             eras.require_tasks(request)
         try:
+            kept = self.tasks.kept(request, visit.caller) if request.method in TASKS else None
+            if kept is not None:
+                return jsonrpc.result(request.id, kept)
             subject = subject_of(request, visit.caller, self._catalogue, self._seal)
             if request.method == TOOLS_CALL and request.era is Era.MODERN:
                 self._check_headers(visit, request, subject)
@@ -101,6 +108,14 @@ class Relay:
         subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
         call_id = self._room.calls.new_call_id()
         await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+
+    async def follow(self, visit: Visit, request: Request, handle: str) -> str:
+        """Have a server tell of a task; what its news call it. Raises `ToolbusError`."""
+        asked = Request(b"", FOLLOW, {"taskId": handle}, request.era)
+        subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
+        call_id = self._room.calls.new_call_id()
+        await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+        return task_key(subject.server, msgspec.json.decode(subject.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:
         """Nobody waits for this call any longer."""
@@ -141,7 +156,7 @@ class Relay:
         foreign = {name: value for name, value in request.meta.items() if name not in _OWN_META}
         if foreign:
             extra["_meta"] = foreign
-        if "task" in params:
+        if wants_task(request):
             extra["task"] = params["task"]
         if "inputResponses" in params and request.method not in TASKS:
             if not isinstance(params["inputResponses"], dict):
@@ -230,10 +245,19 @@ class Relay:
         if isinstance(ending, Asked):
             return self._sealed_state(visit, call, ending.body)
         if isinstance(ending, Begun):
-            return self._sealed_task(visit, call, ending.body)
+            return self._begun(visit, call, ending.body)
+        if request.method == RESULT:
+            return related(ending.body, request.params["taskId"])
         if request.method in TASKS:
-            return _renamed(ending.body, request.params["taskId"])
-        return ending.body
+            return renamed(ending.body, request.params["taskId"])
+        return self.tasks.done(ending.body, call) if wants_task(request) else ending.body
+
+    def _begun(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
+        """A task under its caller's handle, of which its session's streams are told."""
+        told, key, handle = self.tasks.begun(body, call)
+        if visit.session is not None:
+            self.on_begun(visit.session, key, handle)
+        return told
 
     def _sealed_state(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
         members = _members(body)
@@ -248,30 +272,11 @@ class Relay:
         members["requestState"] = msgspec.Raw(strictjson.dump(self._seal.close(claims)))
         return msgspec.json.encode(members)
 
-    def _sealed_task(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:
-        told = msgspec.json.decode(body)
-        task = told["task"] if isinstance(told.get("task"), dict) else told
-        claims = TaskClaims(str(task.get("taskId")), call.server, call.tool, visit.caller.proof)
-        return _renamed(body, self._seal.close(claims))
-
     def _give_up(self, call_id: str) -> None:
         self._room.spawn(self.cancel(call_id))
 
     def _leaving(self, call_id: str) -> Callable[[], None]:
         return lambda: self._give_up(call_id)
-
-
-def _renamed(body: bytes, task_id: str) -> bytes:
-    """A task's result under the id its caller knows, wherever this revision puts it."""
-    members = _members(body)
-    raw = msgspec.Raw(strictjson.dump(task_id))
-    if "taskId" in members:
-        members["taskId"] = raw
-    if "task" in members:
-        task = _members(members["task"])
-        task["taskId"] = raw
-        members["task"] = msgspec.Raw(msgspec.json.encode(task))
-    return msgspec.json.encode(members)
 
 
 def _declared(meta: dict[str, Any]) -> str:

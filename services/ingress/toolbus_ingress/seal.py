@@ -52,6 +52,16 @@ class TaskClaims(Claims, frozen=True):
     principal: str
 
 
+class DoneClaims(Claims, frozen=True):
+    """A task that was over when it began: its raw result, of which tool, whose, and since when."""
+
+    result: bytes
+    server: str
+    tool: str
+    principal: str
+    at: float
+
+
 class Seal:
     """AES-256-GCM (NIST SP 800-38D) with a random nonce for each seal."""
 

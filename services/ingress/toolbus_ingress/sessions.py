@@ -17,6 +17,7 @@ MOST_KNOWN = 20_000
 MOST_ENDED = 100_000  # of the ends remembered; an id that outlives its own still needs its key
 LARGEST_CAPABILITIES = 1024  # bytes; a session's id travels in a header
 MOST_URIS = 1000
+MOST_TASKS = 256  # of a session, whose news its streams are told
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 _PASSED_ON = ("response", "message")  # kept by nobody: whoever waits for it hears it
@@ -33,6 +34,7 @@ class Session:
     declared: dict[str, Any]
     level: str = ""
     uris: set[str] = field(default_factory=set)
+    tasks: dict[str, str] = field(default_factory=dict)  # handles by what servers' news call them
     in_flight: dict[bytes, str] = field(default_factory=dict)
 
     @property
@@ -104,6 +106,10 @@ class Sessions:
     def declare(self, session: Session, capabilities: Any) -> None:
         """Say what a client can be asked, where its session is older than its handshake."""
         self.tell(session, "declared", msgspec.json.encode(_bounded(capabilities)).decode())
+
+    def begun(self, session: Session, task: str, handle: str) -> None:
+        """A session's call became a task, of which its streams are to be told."""
+        self.tell(session, "task", task, handle.encode())
 
     def end(self, session: Session) -> None:
         """End it, here and everywhere."""
@@ -182,6 +188,10 @@ def _change(session: Session, said: SessionSaid) -> None:
         session.uris.add(said.about)
     elif said.what == "unsubscribed":
         session.uris.discard(said.about)
+    elif said.what == "task":
+        if len(session.tasks) >= MOST_TASKS:
+            del session.tasks[next(iter(session.tasks))]
+        session.tasks[said.about] = said.body.decode()
     elif said.what == "level":
         session.level = said.about
     elif said.what == "declared":

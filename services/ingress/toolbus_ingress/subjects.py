@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.contracts import TOOLS_CALL, Era
+from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress import strictjson
 from toolbus_ingress.caller import Caller
@@ -11,10 +11,11 @@ from toolbus_ingress.eras import Request
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.names import is_server_name, is_tool_name
 from toolbus_ingress.seal import Seal, TaskClaims
+from toolbus_ingress.tasks import unknown
 
 LONGEST_URI = 4096
 TASKS = frozenset({"tasks/get", "tasks/update", "tasks/result", "tasks/cancel"})
-_ENDED = "tasks/result"  # of the handshake eras only
+_OTHERS_ONLY = {Era.MODERN: "tasks/result", Era.LEGACY: "tasks/update"}
 _RELAYED = frozenset(
     {TOOLS_CALL, "prompts/get", "resources/read", "completion/complete"} | TASKS
 )  # methods a server answers
@@ -31,8 +32,7 @@ class Subject:
 
 def is_relayed(request: Request) -> bool:
     """Whether a server answers this, not the edge itself."""
-    ended = request.method == _ENDED and request.era is Era.MODERN
-    return request.method in _RELAYED and not ended
+    return request.method in _RELAYED and request.method != _OTHERS_ONLY[request.era]
 
 
 def subject_of(request: Request, caller: Caller, catalogue: Catalogue, seal: Seal) -> Subject:
@@ -40,7 +40,7 @@ def subject_of(request: Request, caller: Caller, catalogue: Catalogue, seal: Sea
     method, params = request.method, request.params
     if method in (TOOLS_CALL, "prompts/get"):
         return _named(method, params, caller, catalogue)
-    if method in TASKS:
+    if method in TASKS or method == FOLLOW:
         return _of_task(params, caller, seal)
     if method == "completion/complete":
         return _completed(params, caller, catalogue)
@@ -90,7 +90,9 @@ def _of_task(params: dict[str, Any], caller: Caller, seal: Seal) -> Subject:
     claims = seal.open(params.get("taskId"), TaskClaims)
     foreign = claims is not None and caller.server not in ("", claims.server)
     if claims is None or foreign or claims.principal != caller.proof:
-        raise InvalidError("Unknown task: it is not one of this key's.")
+        raise unknown()
+    if not isinstance(params.get("inputResponses", {}), dict):
+        raise InvalidError("inputResponses must be an object.")
     told = {name: value for name, value in params.items() if name != "_meta"}
     arguments = strictjson.dump({**told, "taskId": claims.task})
     return Subject(claims.server, claims.tool, arguments)

@@ -7,6 +7,7 @@ from hashlib import sha256
 from time import time
 
 from toolbus_common.builtin import BUILT_IN
+from toolbus_common.cedar import SILENT, Verdict
 from toolbus_common.contracts import (
     CallAdmitted,
     CallAllowed,
@@ -16,9 +17,11 @@ from toolbus_common.contracts import (
     Failed,
 )
 from toolbus_common.errors import (
+    ApprovalRequiredError,
     BusDownError,
     ExecutorDownError,
     InvalidError,
+    RuleDeniedError,
     ToolbusError,
     UnauthorizedError,
 )
@@ -28,7 +31,8 @@ from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
 from toolbus_common.trace import trace_id
 from toolbus_policy.ledger import Claim, Ledger
-from toolbus_policy.rules import Admission, Judge
+from toolbus_policy.rules import Admission, Judge, Principal
+from toolbus_policy.ruling import Ruling, recorded
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +50,16 @@ class Gate:
 
     async def pass_through(self, call: CallRequested, reply: Reply) -> None:
         """Admit the call and hand it to executor, or answer why not."""
-        judge = self.judge()
+        judge, admission = self.judge(), None
         try:
             admission = self._decide(judge, call)
+            verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
             reserved = await self._reserve(call, admission)
         except ToolbusError as error:
-            await self._deny(call, error, reply)
+            await self._deny(call, error, reply, admission)
             return
-        if not await self._record_intent(judge, call, admission, reserved=reserved):
+        intent = _intent(judge, call, admission, verdict, reserved=reserved)
+        if not await self._record_intent(intent, call, admission):
             await reply.send(Failed(_not_recorded()))
             return
         ALLOWED.inc()
@@ -75,33 +81,13 @@ class Gate:
         return bool(admission.budgets)
 
     async def _record_intent(
-        self, judge: Judge, call: CallRequested, admission: Admission, *, reserved: bool
+        self, intent: CallAllowed, call: CallRequested, admission: Admission
     ) -> bool:
         """No durable intent, no call: what was held comes back with the fact that says so."""
-        principal = admission.principal
-        intent = CallAllowed(
-            id=f"{call.call_id}.allowed",
-            at=time(),
-            scope=principal.scope,
-            call_id=call.call_id,
-            parent_id=call.parent_id,
-            trace_id=trace_id(call.traceparent),
-            key=principal.key,
-            team=principal.team,
-            server=call.server,
-            tool=call.tool,
-            method=call.method,
-            charge=admission.charge,
-            reserved=reserved,
-            arguments_digest=sha256(call.arguments).hexdigest(),
-            arguments_bytes=len(call.arguments),
-            deadline=call.deadline,
-            policy_version=judge.version,
-        )
         try:
             await self.room.facts.record(intent)
         except BusDownError as error:
-            self._say_not_sent(call, admission, error, reserved=reserved)
+            self._say_not_sent(call, admission, error, reserved=intent.reserved)
             return False
         return True
 
@@ -145,32 +131,18 @@ class Gate:
             self._say_not_sent(call, admission, error, reserved=reserved)
             await reply.send(Failed(error))
 
-    async def _deny(self, call: CallRequested, error: ToolbusError, reply: Reply) -> None:
+    async def _deny(
+        self, call: CallRequested, error: ToolbusError, reply: Reply, admission: Admission | None
+    ) -> None:
         DECISIONS.labels(error.code).inc()
-        key, scope = self._who(call)
-        self.room.facts.say(
-            CallDenied(
-                id=f"{call.call_id}.denied",
-                at=time(),
-                scope=scope,
-                call_id=call.call_id,
-                parent_id=call.parent_id,
-                trace_id=trace_id(call.traceparent),
-                key=key,
-                server=call.server,
-                tool=call.tool,
-                method=call.method,
-                code=error.code,
-                reason=error.reason,
-            )
-        )
+        self.room.facts.say(_denial(call, error, admission, self._who(call)))
         await reply.send(Failed(error))
 
-    def _who(self, call: CallRequested) -> tuple[str, str]:
+    def _who(self, call: CallRequested) -> Principal | None:
         try:
-            return self.judge().owner(call.proof, time())
+            return self.judge().asker(call.proof, time())
         except UnauthorizedError:
-            return "", DEFAULT_SCOPE
+            return None
 
     def _say_not_sent(
         self, call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
@@ -194,6 +166,72 @@ class Gate:
                 sent=False,
             )
         )
+
+
+def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:
+    """What the rules say, when they let the call through."""
+    verdict = ruling.verdict(call, admission.principal.key, admission.charge, time())
+    if verdict.denied_by:
+        raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
+    if verdict.approve_by:
+        raise ApprovalRequiredError(verdict.reason, rule=verdict.approve_by)
+    return verdict
+
+
+def _intent(
+    judge: Judge, call: CallRequested, admission: Admission, verdict: Verdict, *, reserved: bool
+) -> CallAllowed:
+    principal = admission.principal
+    return CallAllowed(
+        id=f"{call.call_id}.allowed",
+        at=time(),
+        scope=principal.scope,
+        call_id=call.call_id,
+        parent_id=call.parent_id,
+        trace_id=trace_id(call.traceparent),
+        key=principal.key,
+        team=principal.team,
+        user=principal.user,
+        environment=principal.environment,
+        server=call.server,
+        tool=call.tool,
+        method=call.method,
+        era=call.era,
+        charge=admission.charge,
+        reserved=reserved,
+        shadow=verdict.shadow,
+        arguments=recorded(call.arguments) if principal.records_arguments else "",
+        arguments_digest=sha256(call.arguments).hexdigest(),
+        arguments_bytes=len(call.arguments),
+        deadline=call.deadline,
+        policy_version=judge.version,
+    )
+
+
+def _denial(
+    call: CallRequested, error: ToolbusError, admission: Admission | None, who: Principal | None
+) -> CallDenied:
+    fact = CallDenied(
+        id=f"{call.call_id}.denied",
+        at=time(),
+        scope=who.scope if who else DEFAULT_SCOPE,
+        call_id=call.call_id,
+        parent_id=call.parent_id,
+        trace_id=trace_id(call.traceparent),
+        server=call.server,
+        tool=call.tool,
+        method=call.method,
+        era=call.era,
+        charge=admission.charge if admission else 0,
+        code=error.code,
+        reason=error.reason,
+        rule=error.data.get("rule", ""),
+    )
+    if who is None:
+        return fact
+    asker = {name: getattr(who, name) for name in ("key", "team", "user", "environment")}
+    arguments = recorded(call.arguments) if who.records_arguments else ""
+    return fact.model_copy(update={**asker, "arguments": arguments})
 
 
 def _about(call: CallRequested, admission: Admission) -> str:

@@ -20,6 +20,7 @@ from toolbus_policy.epochs import BusEpochs
 from toolbus_policy.gate import Gate
 from toolbus_policy.ledger import Ledger
 from toolbus_policy.rules import Judge
+from toolbus_policy.ruling import Rulings
 from toolbus_policy.settings import Settings
 from toolbus_policy.settlement import Settlement
 
@@ -33,6 +34,7 @@ class Bench:
         self._directory = Directory()
         self._directory.on_change.append(lambda _snapshot: self._seat())
         self._catalogue: dict[str, Listing] = {}
+        self._rulings = Rulings()
         self.judge = Judge(self._directory.now, self._catalogue)
 
     def hear_config(self, change: Change | None) -> None:
@@ -52,7 +54,8 @@ class Bench:
         return [DEFAULT_SCOPE, *self._directory.now.declaration.customers]
 
     def _seat(self) -> None:
-        self.judge = Judge(self._directory.now, self._catalogue)
+        snapshot = self._directory.now
+        self.judge = Judge(snapshot, self._catalogue, self._rulings.of(snapshot))
 
 
 def build(exchange: Exchange) -> Room:

@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolbus_common.builtin import BUILT_IN
-from toolbus_common.contracts import TOOLS_CALL, Listing
+from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
 from toolbus_common.declared import MICRO, Budget, Patterns, Price, Rate
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.grants import full_name, granted
 from toolbus_common.lineage import Lineage
 from toolbus_common.snapshot import Snapshot
+from toolbus_policy.ruling import Ruling
 
 # Methods whose subject must be listed. A resource need not be: templates make any number of them.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
 METHODS = frozenset(
     {
         *_LISTED, "resources/read", "resources/subscribe", "completion/complete",
-        "tasks/get", "tasks/update", "tasks/result", "tasks/cancel",
+        "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
 
@@ -39,6 +40,8 @@ class Principal:
     user: str
     budgets: tuple[Limit, ...]
     rates: tuple[Limit, ...]
+    environment: str = ""
+    records_arguments: bool = False
 
     @property
     def key(self) -> str:
@@ -72,8 +75,11 @@ class Judge:
 
     MOST_REMEMBERED = 100_000
 
-    def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, catalogue: dict[str, Listing], ruling: Ruling | None = None
+    ) -> None:
         self.version = snapshot.version
+        self.ruling = ruling
         self._snapshot = snapshot
         self._known = {
             method: {
@@ -120,10 +126,9 @@ class Judge:
             raise UnknownToolError.named(named, method)
         return admission
 
-    def owner(self, proof: str, now: float) -> tuple[str, str]:
-        """The key's name and who pays for it. Raises `UnauthorizedError`."""
-        key = self._live(proof, now)
-        return key, self._principal(key).scope
+    def asker(self, proof: str, now: float) -> Principal:
+        """Who asks, whatever for. Raises `UnauthorizedError`."""
+        return self._principal(self._live(proof, now))
 
     def _live(self, proof: str, now: float) -> str:
         found = self._snapshot.key_for(proof, now)
@@ -174,6 +179,8 @@ def principal_of(name: str, snapshot: Snapshot) -> Principal:
         lineage=lineage,
         team=key.team,
         user=key.user,
+        environment=lineage.environment,
+        records_arguments=lineage.content == "full",
         budgets=tuple(Limit(told, budget=b) for told, level in levels for b in level.all_budgets),
         rates=tuple(Limit(told, rate=r) for told, level in levels for r in level.all_rates),
     )

@@ -1,6 +1,7 @@
 """Everything rooms say to each other: typed messages, each with its one subject."""
 
 from toolbus_common.contracts.calls import (
+    FOLLOW,
     NOTHING,
     ROUTED_EXTENSIONS,
     TOOLS_CALL,
@@ -54,6 +55,7 @@ from toolbus_common.contracts.questions import (
 
 __all__ = [
     "FACTS",
+    "FOLLOW",
     "NOTHING",
     "ROUTED_EXTENSIONS",
     "TOOLS_CALL",

@@ -8,6 +8,7 @@ from pydantic import Field
 from toolbus_common.contracts.message import Message
 
 TOOLS_CALL = "tools/call"
+FOLLOW = "tasks/follow"  # of ours, not MCP's: to hear how a task goes on
 NOTHING = "{}"
 # Extensions of MCP whose messages find their way back through ingress and executor alike.
 ROUTED_EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")

@@ -32,8 +32,9 @@ class SessionSaid(Message):
 
     `what` is `response` (the client's answer to a question of ours, `body` the JSON-RPC message),
     `message` (an answer of ours for the stream of HTTP+SSE), `cancelled` (`about` is the raw id of
-    the request), `subscribed` and `unsubscribed` (a URI), `level` (of logging), `declared` (the
-    client's capabilities as JSON), or `ended`.
+    the request), `subscribed` and `unsubscribed` (a URI), `task` (`about` is a server's task and
+    `body` its handle), `level` (of logging), `declared` (the client's capabilities as JSON), or
+    `ended`.
     """
 
     SUBJECT: ClassVar[str] = "tb.session"

@@ -40,29 +40,48 @@ class CallFact(Fact):
     method: str = TOOLS_CALL
 
 
-class CallAllowed(CallFact):
+class Decided(CallFact):
+    """What policy decided about a call, and what rules could read of it.
+
+    `charge` is the price in micro-dollars. `arguments` are the call's as JSON, only where its key
+    is declared with `content: full`; too long, they are cut and end in `…`.
+    """
+
+    team: str = ""
+    user: str = ""
+    environment: str = ""
+    era: str = ""
+    charge: int = 0
+    arguments: str = ""
+
+
+class CallAllowed(Decided):
     """The intent: policy let the call through. Durable before anything is sent.
 
-    `charge` is the reserved price in micro-dollars; `arguments_digest` is SHA-256 in hex of
-    the arguments as they are sent on; `deadline` is seconds since the epoch.
+    `arguments_digest` is SHA-256 in hex of the arguments as they are sent on; `deadline` is
+    seconds since the epoch. `shadow` names the rules that would have refused the call or asked
+    a person, were they not shadows; `name:error` is one that could not be evaluated.
     """
 
     NAME: ClassVar[str] = "call.allowed"
 
-    team: str = ""
-    charge: int = 0
     reserved: bool = False
+    shadow: tuple[str, ...] = ()
     arguments_digest: str = ""
     arguments_bytes: int = 0
     deadline: float = 0.0
     policy_version: int = 0
 
 
-class CallDenied(CallFact):
-    """Policy refused the call; `code` and `reason` are what the caller was told."""
+class CallDenied(Decided):
+    """Policy refused the call; `code` and `reason` are what the caller was told.
+
+    `rule` names the rule that did.
+    """
 
     NAME: ClassVar[str] = "call.denied"
 
+    rule: str = ""
     code: str
     reason: str
 

@@ -1,0 +1,83 @@
+"""What the rules say of a call: the slice of its case is kept while the configuration lasts."""
+
+from toolbus_common.cedar import Asker, Case, Rulebook, Slice, Verdict, labels_of
+from toolbus_common.contracts import CallRequested
+from toolbus_common.declared import Rule
+from toolbus_common.grants import full_name
+from toolbus_common.lineage import Lineage
+from toolbus_common.snapshot import Snapshot
+
+MOST_REMEMBERED = 50_000
+MOST_RECORDED = 64 * 1024  # bytes of a call's arguments
+CUT = "…"
+
+
+class Ruling:
+    """The compiled rules, asked about the calls of one snapshot."""
+
+    def __init__(self, book: Rulebook, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._book = book
+        self._askers: dict[Asker, int] = {}
+        self._alike: dict[str, int] = {}  # a key's number is that of all keys like it to the rules
+        self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
+
+    def verdict(self, call: CallRequested, key: str, charge: int, now: float) -> Verdict:
+        """What the rules say of this call of a key, at this price."""
+        alike = self._alike.get(key)
+        if alike is None:
+            alike = self._alike[key] = self._number(key)
+        about = (alike, call.server, call.method, call.tool, call.era)
+        part = self._slices.get(about)
+        if part is None:
+            if len(self._slices) >= MOST_REMEMBERED:
+                self._slices.clear()
+            part = self._slices[about] = self._book.slice(self._case(call, key, charge))
+        return part.decide(call.arguments, now)
+
+    def _number(self, key: str) -> int:
+        return self._askers.setdefault(self._asker(key), len(self._askers))
+
+    def _asker(self, name: str) -> Asker:
+        key, lineage = self.snapshot.keys[name], self.snapshot.lineage(name)
+        told = name if self._book.names_keys else ""
+        return Asker(told, key.team, key.user, _customer(lineage), lineage.environment)
+
+    def _case(self, call: CallRequested, key: str, charge: int) -> Case:
+        labels = labels_of(full_name(call.server, call.tool), self.snapshot.declaration)
+        return Case(
+            self._asker(key), call.method, call.server, call.tool, labels, charge, call.era.value
+        )
+
+
+class Rulings:
+    """Compiles the rules when they change, and only then."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, Rule] = {}
+        self._book = Rulebook({})
+        self._newest: Ruling | None = None
+
+    def of(self, snapshot: Snapshot) -> Ruling | None:
+        """The rules of a snapshot; None when it has none."""
+        rules = snapshot.declaration.rules
+        if rules is not self._rules and list(rules.items()) != list(self._rules.items()):
+            self._book = Rulebook(rules)
+        self._rules = rules
+        if not rules:
+            self._newest = None
+        elif self._newest is None or self._newest.snapshot is not snapshot:
+            self._newest = Ruling(self._book, snapshot)
+        return self._newest
+
+
+def recorded(arguments: bytes) -> str:
+    """A call's arguments as a fact keeps them: cut, and marked so, when they are long."""
+    if len(arguments) <= MOST_RECORDED:
+        return arguments.decode("utf-8", "replace")
+    return arguments[:MOST_RECORDED].decode("utf-8", "ignore") + CUT
+
+
+def _customer(lineage: Lineage) -> str:
+    named = (told.partition(":") for told, _ in lineage.levels)
+    return next((name for kind, _, name in named if kind == "customer"), "")

@@ -1,0 +1,172 @@
+"""Rules through HTTP: refused, watched, asked of a person; changed while it runs; replayed."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.cluster import Upstream
+from harness.engines import installed
+from harness.launched import Launched
+from harness.waiting import until_now
+
+FULL, DIGEST = ("tbk_full_e2e-secret-of-rules", "tbk_digest_e2e-secret-of-rules")
+SAYS = (
+    'forbid(principal, action == Action::"tools/call", resource == Tool::"echo__say") when {{'
+    ' context.arguments has text && context.arguments.text like "{}" }};'
+)
+ETC = {"cedar": SAYS.format("/etc*"), "reason": "Read something else."}
+HOME = {"cedar": SAYS.format("/home*"), "shadow": True}
+DEAR = {
+    "cedar": "forbid(principal, action, resource) when { context.cost > 1000000 };",
+    "effect": "approve",
+    "reason": "Over a dollar needs a person.",
+}
+
+
+@pytest.fixture(scope="module", params=["apart", "fused"])
+def launched(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Launched, Upstream]]:
+    """A gateway with three rules and two keys: one whose arguments are recorded."""
+    echo = Upstream(tmp_path_factory.mktemp("echo"))
+    options = ["--apart"] if request.param == "apart" else []
+    made = Launched(tmp_path_factory.mktemp("rules"), *options)
+    try:
+        echo.start()
+        made.configure(document(echo))
+        made.start()
+        until_now(lambda: "echo__say" in made.client(FULL).tools())
+        yield made, echo
+    finally:
+        made.stop()
+        echo.kill()
+
+
+def document(echo: Upstream, **rules: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "servers": {"echo": {"url": echo.url}},
+        "keys": {
+            "full": {"secret": FULL, "tools": ["*"], "content": "full", "environment": "prod"},
+            "digest": {"secret": DIGEST, "tools": ["*"]},
+        },
+        "prices": {"echo__count": 2},
+        "rules": {"etc": ETC, "home": HOME, "dear": DEAR, **rules},
+    }
+
+
+def checked(made: Launched) -> subprocess.CompletedProcess[str]:
+    """`toolbus rules check`, which needs no installation."""
+    command = [installed("toolbus"), "rules", "check", str(made.config)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def rows(made: Launched, where: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = made.eventual_rows(f"SELECT * FROM facts WHERE {where}")
+    return found
+
+
+def test_a_rule_refuses_a_call_and_is_named(launched: tuple[Launched, Upstream]) -> None:
+    made, echo = launched
+    before = len(echo.arrived())
+    answer = made.client(FULL).call("echo__say", {"text": "/etc/passwd"})
+    assert answer.status == 200
+    assert answer.error["code"] == -31008
+    assert answer.error["message"] == "The rule 'etc' refuses this call: Read something else."
+    assert answer.error["data"]["rule"] == "etc"
+    assert len(echo.arrived()) == before
+    assert made.client(FULL).call("echo__say", {"text": "/tmp/x"}).text == "/tmp/x"
+    (row,) = rows(made, f"call_id = '{answer.error['data']['callId']}'")
+    told = (row["fact"], row["code"], row["rule"], row["environment"])
+    assert told == ("call.denied", "rule_denied", "etc", "prod")
+
+
+def test_a_shadow_lets_a_call_through_and_is_recorded(launched: tuple[Launched, Upstream]) -> None:
+    made, _ = launched
+    assert made.client(FULL).call("echo__say", {"text": "/home/ada"}).text == "/home/ada"
+    found = rows(made, "fact = 'call.allowed' AND has(shadow, 'home')")
+    assert {row["tool"] for row in found} == {"say"}
+
+
+def test_a_call_that_needs_a_person_is_refused_and_says_so(
+    launched: tuple[Launched, Upstream],
+) -> None:
+    made, echo = launched
+    before = len(echo.arrived())
+    answer = made.client(FULL).call("echo__count", {"to": 1})
+    assert answer.code == "approval_required"
+    assert answer.error["data"]["rule"] == "dear"
+    assert "Over a dollar needs a person." in answer.error["message"]
+    assert len(echo.arrived()) == before
+
+
+def test_arguments_are_recorded_only_where_they_may_be(
+    launched: tuple[Launched, Upstream],
+) -> None:
+    made, _ = launched
+    for secret in (FULL, DIGEST):
+        made.client(secret).call("echo__say", {"text": "mark-of-content"})
+        made.client(secret).call("echo__say", {"text": "/etc/mark-of-content"})
+    found = made.eventual_rows(
+        "SELECT fact, key, detail FROM facts WHERE detail LIKE '%mark-of-content%'", enough=2
+    )
+    assert {(row["fact"], row["key"]) for row in found} == {
+        ("call.allowed", "full"),
+        ("call.denied", "full"),
+    }
+    recorded = {json.loads(row["detail"])["arguments"] for row in found}
+    assert recorded == {'{"text":"mark-of-content"}', '{"text":"/etc/mark-of-content"}'}
+    assert made.eventual_rows("SELECT key FROM facts WHERE key = 'digest'", enough=2)
+
+
+def test_a_proposed_rule_is_replayed_against_what_was_recorded(
+    launched: tuple[Launched, Upstream],
+) -> None:
+    made, _ = launched
+    for secret in (FULL, DIGEST):
+        for text in ("/srv/a", "/srv/b", "fine"):
+            assert made.client(secret).call("echo__say", {"text": text}).text == text
+    made.eventual_rows(
+        "SELECT 1 FROM facts WHERE fact = 'call.allowed' AND key = 'digest'", enough=4
+    )
+    proposed = made.directory / "srv.cedar"
+    proposed.write_text(SAYS.format("/srv*"))
+
+    def report() -> dict[str, Any]:
+        said = made.toolbus("rules", "replay", str(proposed), "--since", "1h", "--json")
+        assert said.returncode == 0, said
+        told: dict[str, Any] = json.loads(said.stdout)
+        return told
+
+    until_now(lambda: report()["refused"] == 2)
+    told = report()
+    assert told["by_key"]["full"]["refused"] == 2
+    assert set(told["by_key"]["digest"]) == {"unknown", "same"}  # one was refused already
+    assert {each["rule"] for each in told["examples"]["refused"]} == {"srv"}
+    assert all(each["call_id"] for each in told["examples"]["refused"])
+    alone = made.toolbus("rules", "replay", "--rule", "home", "--json")
+    assert json.loads(alone.stdout)["by_key"]["full"]["refused"] >= 1
+
+
+def test_a_rule_takes_effect_while_it_runs_and_a_faulty_one_does_not(
+    launched: tuple[Launched, Upstream],
+) -> None:
+    made, echo = launched
+    client = made.client(FULL)
+    assert client.call("echo__say", {"text": "later"}).text == "later"
+    made.configure(
+        document(echo, later={"cedar": SAYS.format("later").replace("forbid(", "forbid")})
+    )
+    said = checked(made)
+    assert said.returncode == 1
+    assert "rules.later.cedar: is not Cedar" in said.stderr
+    assert said.stderr.startswith(f"{made.config}:")
+    made.configure(document(echo, later={"cedar": SAYS.format("later")}))
+    assert checked(made).returncode == 0
+    until_now(lambda: client.call("echo__say", {"text": "later"}).code == "rule_denied")
+    listed = json.loads(made.toolbus("rules", "list", "--json").stdout)
+    assert list(listed) == ["etc", "home", "dear", "later"]
+    made.configure(document(echo))
+    until_now(lambda: client.call("echo__say", {"text": "later"}).code == "")

@@ -1,0 +1,359 @@
+"""Tasks where the eras of client and server differ, through real HTTP, and what they outlive."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.upstream import FixtureServer
+from harness.client import Answer, Client
+from harness.eras import META, OTHER, ROOT, Place, ask, begun, calling, replicated, stateless
+from harness.gateway import Gateway
+from harness.streams import Events
+from harness.waiting import until_now
+from toolbus_common.declared import Server
+
+TASKS: dict[str, Any] = {"extensions": {META + "tasks": {}}}
+FORMS: dict[str, Any] = {"elicitation": {"form": {}}}
+RELATED = META + "related-task"
+YES = {"action": "accept", "content": {"confirm": True}}
+SERVERS = ("fix", "old")
+INVALID, NO_METHOD = -32602, -32601
+
+
+@pytest.fixture(scope="module")
+def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The same gateway over a server of either era: `fix` is stateless, `old` shakes hands."""
+    old = FixtureServer(tmp_path_factory.mktemp("old"), "--era", "legacy")
+    old.start()
+    place.servers["old"] = Server(url=old.url)
+    place.cluster.declare(place.declaration())
+    for replica in (0, 1):
+        until_now(partial(_knows, place, replica), "the tools")
+    yield place
+    old.kill()
+
+
+def _knows(place: Place, replica: int) -> bool:
+    return "old__greet" in place.client(replica=replica).tools()
+
+
+def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dict[str, Any]:
+    """The task that a client with a session is given."""
+    params = {"name": tool, "arguments": arguments, "task": {"ttl": 60_000}}
+    headers = {"Mcp_Session_Id": session} if session else {}
+    task: dict[str, Any] = (
+        place.client().ask("tools/call", params, **headers).json["result"]["task"]
+    )
+    return task
+
+
+def stateless_task(client: Client, tool: str, arguments: Any, **more: Any) -> dict[str, Any]:
+    """The task that a stateless client is given."""
+    params = {"name": tool, "arguments": arguments}
+    told: dict[str, Any] = ask(client, "tools/call", params, **TASKS, **more).json["result"]
+    assert told["resultType"] == "task"
+    return told
+
+
+def about(client: Client, method: str, task: str, more: Any = None, **declared: Any) -> Answer:
+    """What a stateless client asks of its task."""
+    params = {"taskId": task, **(more or {})}
+    body, headers = stateless(method, params, **TASKS, **declared)
+    return client.post(body, **headers, Mcp_Name=task)
+
+
+def ended(look: Callable[[], Answer]) -> dict[str, Any]:
+    """A task once it has ended."""
+    over = ("completed", "failed", "cancelled")
+    until_now(lambda: look().json["result"]["status"] in over, "the end")
+    found: dict[str, Any] = look().json["result"]
+    return found
+
+
+# -- clients with a session -----------------------------------------------------------------------
+
+
+def test_tasks_are_declared_and_listed_to_clients_of_the_revision_that_has_them(
+    both: Place,
+) -> None:
+    client = both.client()
+    for version, told in (("2025-11-25", True), ("2025-06-18", False)):
+        params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {}}
+        found = client.ask("initialize", params).json["result"]["capabilities"]
+        assert ("tasks" in found) is told
+        if told:
+            assert found["tasks"] == {"cancel": {}, "requests": {"tools": {"call": {}}}}
+    tools = {t["name"]: t for t in client.ask("tools/list").json["result"]["tools"]}
+    assert tools["fix__slow_compute"]["execution"] == {"taskSupport": "optional"}
+    assert "execution" not in tools["echo__say"]
+    discovered = ask(Client(f"{client.endpoint}/old", ROOT), "server/discover").json["result"]
+    assert META + "tasks" in discovered["capabilities"]["extensions"]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_client_with_a_session_runs_a_task_of_either_era(both: Place, server: str) -> None:
+    task = started(both, f"{server}__slow_compute", seconds=0.2, label="w")
+    assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttl"} <= set(task)
+    assert not {"ttlMs", "pollIntervalMs", "resultType"} & set(task)
+    about_it, there = {"taskId": task["taskId"]}, both.client(replica=1)
+    done = there.ask("tasks/result", about_it).json["result"]
+    assert done["content"][0]["text"] == "w done in 0.2 s"
+    assert done["_meta"][RELATED] == about_it
+    assert "resultType" not in done
+    told = there.ask("tasks/get", about_it).json["result"]
+    assert (told["taskId"], told["status"]) == (task["taskId"], "completed")
+    assert not {"result", "resultType", "ttlMs"} & set(told)
+    assert both.client(OTHER).ask("tasks/get", about_it).error["code"] == INVALID
+
+
+def test_a_tool_that_reports_an_error_leaves_a_task_that_failed(both: Place) -> None:
+    about_it = {"taskId": started(both, "fix__failing_job")["taskId"]}
+    done = both.client().ask("tasks/result", about_it).json["result"]
+    assert done["isError"]
+    assert both.client().ask("tasks/get", about_it).json["result"]["status"] == "failed"
+
+
+def test_what_a_task_broke_with_is_what_its_result_is_refused_with(both: Place) -> None:
+    about_it = {"taskId": started(both, "fix__protocol_error_job")["taskId"]}
+    assert both.client().ask("tasks/result", about_it).error["message"] == "The job broke."
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_client_with_a_session_cancels_its_task(both: Place, server: str) -> None:
+    about_it = {"taskId": started(both, f"{server}__slow_compute", seconds=60)["taskId"]}
+    assert both.client(OTHER).ask("tasks/cancel", about_it).error["code"] == INVALID
+    told = both.client().ask("tasks/cancel", about_it).json["result"]
+    assert told["status"] == "cancelled"
+    assert told["taskId"] == about_it["taskId"]
+    assert both.client().ask("tasks/cancel", about_it).error["code"] == INVALID
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_task_asks_a_client_with_a_session_while_it_waits(both: Place, server: str) -> None:
+    client = both.client()
+    session = begun(client, FORMS)
+    task = started(both, f"{server}__confirm_delete", session, filename="f")
+    about_it = {"taskId": task["taskId"]}
+    waiting = {"jsonrpc": "2.0", "id": 9, "method": "tasks/result", "params": about_it}
+    with Events(client, waiting, Mcp_Session_Id=session) as stream:
+        asked = stream.until("elicitation/create")
+        assert asked["params"]["message"] == "Delete f?"
+        assert asked["params"]["_meta"][RELATED] == about_it
+        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": YES}
+        assert both.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
+        last = stream.next()
+        assert last["id"] == 9
+        assert last["result"]["content"][0]["text"] == "f is deleted"
+
+
+def test_a_tool_that_insists_on_a_task_asks_a_client_that_knows_of_none(both: Place) -> None:
+    client = both.client()
+    session = begun(client, FORMS)
+    with Events(client, calling("fix__confirm_job", 9), Mcp_Session_Id=session) as stream:
+        asked = stream.until("elicitation/create")
+        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": YES}
+        assert both.client(replica=1).post(answer, Mcp_Session_Id=session).status == 202
+        assert stream.next()["result"]["content"][0]["text"] == "agreed: True"
+
+
+def test_a_server_that_answers_at_once_leaves_a_task_that_has_ended(both: Place) -> None:
+    both.fixture.forget()
+    task = started(both, "fix__greet", name="Ada")
+    assert task["status"] == "completed"
+    about_it, there = {"taskId": task["taskId"]}, both.client(replica=1)
+    assert there.ask("tasks/get", about_it).json["result"] == task
+    done = there.ask("tasks/result", about_it).json["result"]
+    assert done["content"][0]["text"] == "Hello, Ada!"
+    assert done["_meta"][RELATED] == about_it
+    assert there.ask("tasks/cancel", about_it).error["code"] == INVALID
+    assert both.client(OTHER).ask("tasks/result", about_it).error["code"] == INVALID
+    assert both.fixture.seen()["tools"] == {"greet": 1}
+
+
+def test_a_result_too_large_for_a_handle_is_refused_with_what_to_do(both: Place) -> None:
+    params = {"name": "fix__greet", "arguments": {"name": "a" * 50_000}, "task": {}}
+    error = both.client().ask("tools/call", params).error
+    assert (error["code"], "without 'task'" in error["message"]) == (INVALID, True)
+
+
+def test_a_client_is_never_listed_the_tasks_of_strangers(both: Place) -> None:
+    started(both, "old__slow_compute", seconds=0)
+    error = both.client(OTHER).ask("tasks/list").error
+    assert (error["code"], "which key" in error["message"]) == (NO_METHOD, True)
+
+
+def test_a_task_of_another_shape_is_refused(both: Place) -> None:
+    params = {"name": "fix__greet", "arguments": {"name": "x"}, "task": True}
+    assert both.client().ask("tools/call", params).error["code"] == INVALID
+
+
+# -- stateless clients ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_stateless_client_runs_a_task_of_either_era(both: Place, server: str) -> None:
+    client, there = both.client(), both.client(replica=1)
+    task = stateless_task(client, f"{server}__slow_compute", {"seconds": 0.2, "label": "w"})
+    assert {"taskId", "status", "createdAt", "lastUpdatedAt", "ttlMs"} <= set(task)
+    assert not {"ttl", "pollInterval", "task"} & set(task)
+    done = ended(lambda: about(there, "tasks/get", task["taskId"]))
+    assert (done["taskId"], done["status"]) == (task["taskId"], "completed")
+    assert done["resultType"] == "complete"
+    assert done["result"]["content"][0]["text"] == "w done in 0.2 s"
+    assert done["result"]["resultType"] == "complete"
+    assert RELATED not in json.dumps(done)
+    assert about(both.client(OTHER), "tasks/get", task["taskId"]).error["code"] == INVALID
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_stateless_client_cancels_its_task(both: Place, server: str) -> None:
+    client = both.client()
+    task = stateless_task(client, f"{server}__slow_compute", {"seconds": 60})["taskId"]
+    for _ in range(2):  # of a task that has ended it is acknowledged too
+        assert about(client, "tasks/cancel", task).json["result"]["resultType"] == "complete"
+    assert ended(lambda: about(client, "tasks/get", task))["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_task_asks_a_stateless_client_when_it_looks(both: Place, server: str) -> None:
+    client = both.client()
+    task = stateless_task(client, f"{server}__confirm_delete", {"filename": "f"}, **FORMS)
+    look = partial(about, both.client(replica=1), "tasks/get", task["taskId"], **FORMS)
+
+    def questions() -> Any:
+        return look().json["result"].get("inputRequests")
+
+    until_now(questions, "the question")
+    for _ in range(40):  # whichever executors are looked at, and whichever is answered
+        asked = questions()
+        if not asked:
+            break
+        (only,) = asked.values()
+        assert only["params"]["message"] == "Delete f?"
+        answers = {"inputResponses": dict.fromkeys(asked, YES)}
+        told = about(client, "tasks/update", task["taskId"], answers, **FORMS)
+        assert told.json["result"]["resultType"] == "complete"
+    done = ended(look)
+    assert done["result"]["content"][0]["text"] == "f is deleted"
+
+
+def test_a_stateless_client_that_takes_no_tasks_is_given_none(both: Place) -> None:
+    params = {"name": "old__slow_compute", "arguments": {"seconds": 0}, "task": {}}
+    assert "content" in ask(both.client(), "tools/call", params).json["result"]
+
+
+@pytest.mark.parametrize(("method", "status"), [("tasks/result", 404), ("tasks/update", 200)])
+def test_a_method_of_the_other_eras_tasks_is_not_found(
+    both: Place, method: str, status: int
+) -> None:
+    if method == "tasks/result":
+        answer = about(both.client(), method, "x")
+    else:
+        answer = both.client().ask(method, {"taskId": "x"})
+    assert (answer.status, answer.error["code"]) == (status, NO_METHOD)
+
+
+# -- news of tasks --------------------------------------------------------------------------------
+
+
+def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) -> None:
+    client, there = both.client(), both.client(replica=1)
+    task = stateless_task(client, "fix__confirm_delete", {"filename": "f"}, **FORMS)["taskId"]
+    older = stateless_task(client, "old__slow_compute", {"seconds": 60})["taskId"]
+    wanted = {"notifications": {"taskIds": [task, older, "x"]}}
+    body, headers = stateless("subscriptions/listen", wanted, 7, **TASKS)
+    with (
+        Events(there, body, **headers) as stream,
+        Events(Client(there.endpoint, OTHER), body, **headers) as strangers,
+    ):
+        told = stream.until("notifications/subscriptions/acknowledged")
+        assert told["params"]["notifications"] == {"taskIds": [task]}, "one server tells of none"
+        told = strangers.until("notifications/subscriptions/acknowledged")
+        assert told["params"]["notifications"] == {}
+        asked = about(client, "tasks/get", task, **FORMS).json["result"]["inputRequests"]
+        answers = {"inputResponses": dict.fromkeys(asked, YES)}
+        about(client, "tasks/update", task, answers, **FORMS)
+        while (told := stream.until("notifications/tasks")["params"])["status"] != "completed":
+            pass
+        assert told["taskId"] == task
+        assert told["result"]["content"][0]["text"] == "f is deleted"
+        assert told["_meta"] == {META + "subscriptionId": 7}
+
+
+def test_a_session_is_told_of_its_own_tasks_only(both: Place) -> None:
+    """The server tells every session of every task."""
+    client = both.client()
+    session, other = begun(client, FORMS), begun(both.client(OTHER), FORMS)
+    started(both, "old__confirm_delete", session, filename="before")  # opens what is listened to
+    params = {"name": "old__slow_compute", "arguments": {"seconds": 60}, "task": {}}
+    foreign = both.client(OTHER).ask("tools/call", params, Mcp_Session_Id=other)
+    with Events(both.client(replica=1), Mcp_Session_Id=session) as stream:
+        task = started(both, "old__slow_compute", session, seconds=60)["taskId"]
+        theirs = foreign.json["result"]["task"]["taskId"]
+        both.client(OTHER).ask("tasks/cancel", {"taskId": theirs}, Mcp_Session_Id=other)
+        client.ask("tasks/cancel", {"taskId": task}, Mcp_Session_Id=session)
+        told = stream.until("notifications/tasks/status")["params"]
+        assert (told["taskId"], told["status"]) == (task, "cancelled")
+
+
+# -- what handles outlive -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_task_is_found_after_every_room_was_killed(tmp_path: Path, server: str) -> None:
+    old = FixtureServer(tmp_path / "old", "--era", "legacy")
+    old.start()
+    with replicated(tmp_path, fused=False) as place:
+        place.servers["old"] = Server(url=old.url)
+        place.cluster.declare(place.declaration())
+        until_now(lambda: "old__greet" in place.client().tools(), "the tools")
+        task = started(place, f"{server}__slow_compute", seconds=0.1, label="w")["taskId"]
+        kept = started(place, "fix__greet", name="Ada")["taskId"]
+        flat = stateless_task(place.client(), f"{server}__slow_compute", {"seconds": 0.1})["taskId"]
+        _restarted(place)
+        client = place.client()
+        until_now(lambda: "old__greet" in client.tools(), "the tools")
+        done = until_now(
+            lambda: client.ask("tasks/result", {"taskId": task}).json.get("result"), "the result"
+        )
+        assert done["content"][0]["text"] == "w done in 0.1 s"
+        done = client.ask("tasks/result", {"taskId": kept}).json["result"]
+        assert done["content"][0]["text"] == "Hello, Ada!"
+        assert "done in" in json.dumps(ended(lambda: about(client, "tasks/get", flat))["result"])
+    old.kill()
+
+
+def _restarted(place: Place) -> None:
+    """Kill ingress, policy and executor, and begin them anew."""
+    cluster = place.cluster
+    for name in ("ingress", "policy", "executor"):
+        for process in cluster.processes.pop(name):
+            process.kill()
+    for _ in range(2):
+        cluster.forget_port(0)
+    for name in ("executor", "policy", "ingress"):
+        cluster.run(name).wait_ready()
+
+
+# -- a server of other hands ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", ["every", "web"])
+def test_a_stateless_client_runs_the_tasks_of_server_everything(
+    gateway: Gateway, server: str
+) -> None:
+    client = gateway.client()
+    arguments = {"topic": "python", "ambiguous": True}
+    tool = f"{server}__simulate-research-query"
+    task = stateless_task(client, tool, arguments, **FORMS)["taskId"]
+    look = partial(about, client, "tasks/get", task, **FORMS)
+    asked = until_now(lambda: look().json["result"].get("inputRequests"), "the question", 60)
+    meant = {"action": "accept", "content": {"interpretation": "snake"}}
+    answers = {"inputResponses": dict.fromkeys(asked, meant)}
+    about(client, "tasks/update", task, answers, **FORMS)
+    done = until_now(lambda: look().json["result"].get("result"), "the end", 60)
+    assert "python (snake)" in done["content"][0]["text"]

@@ -1,0 +1,85 @@
+"""A proposed rule against recorded calls: what would have been, and what cannot be known."""
+
+from typing import Any
+
+import pytest
+
+from toolbus_cli.replay import Replay, recorded
+from toolbus_common.declared import Declaration, Rule
+
+ETC = (
+    "forbid(principal, action, resource) when {"
+    ' context.arguments has path && context.arguments.path like "/etc*" };'
+)
+PROD = 'forbid(principal, action, resource) when { principal.environment == "prod" };'
+LABEL = 'forbid(principal, action, resource) when { resource.labels.contains("risky") };'
+ROW: dict[str, Any] = {
+    "call_id": "c1", "seconds": 1_800_000_000.0, "scope": "default", "team": "", "user": "",
+    "environment": "", "key": "bot", "server": "docs", "tool": "read", "method": "tools/call",
+    "era": "modern", "charge": "0", "code": "", "rule": "", "arguments": "",
+}  # fmt: skip
+
+
+def replayed(
+    cedar: str, *rows: dict[str, Any], declared: Declaration | None = None, **fields: Any
+) -> dict[str, Any]:
+    played = Replay({"new": Rule.model_validate({"cedar": cedar, **fields})})
+    for row in rows:
+        played.hear(recorded({**ROW, **row}, declared or Declaration()))
+    return played.report.as_data
+
+
+def test_a_call_the_rule_would_refuse_is_counted_and_shown() -> None:
+    told = replayed(ETC, {"arguments": '{"path": "/etc/x"}'}, {"arguments": '{"path": "/tmp"}'})
+    assert (told["calls"], told["refused"], told["same"]) == (2, 1, 1)
+    assert told["by_key"] == {"bot": {"refused": 1, "same": 1}}
+    assert told["by_tool"] == {"docs__read": {"refused": 1, "same": 1}}
+    (example,) = told["examples"]["refused"]
+    assert (example["call_id"], example["rule"]) == ("c1", "new")
+
+
+@pytest.mark.parametrize("arguments", ["", '{"path": "/etc/…'])
+def test_a_call_whose_arguments_were_not_recorded_whole_is_unknown(arguments: str) -> None:
+    assert replayed(ETC, {"arguments": arguments})["unknown"] == 1
+
+
+def test_a_rule_that_reads_no_arguments_needs_none() -> None:
+    told = replayed(PROD, {"environment": "prod"}, {"environment": "dev"})
+    assert (told["refused"], told["same"], told["unknown"]) == (1, 1, 0)
+
+
+def test_a_shadow_is_replayed_as_if_it_were_enforced() -> None:
+    assert replayed(PROD, {"environment": "prod"}, shadow=True)["refused"] == 1
+
+
+def test_a_rule_that_wants_a_person_is_counted_apart() -> None:
+    assert replayed(PROD, {"environment": "prod"}, effect="approve")["asked"] == 1
+
+
+def test_a_call_the_same_rule_refused_may_now_be_allowed() -> None:
+    refused = {"rule": "new", "code": "rule_denied"}
+    assert replayed(PROD, refused)["allowed"] == 1
+    assert replayed(PROD, {**refused, "environment": "prod"})["same"] == 1
+
+
+def test_what_another_rule_refused_stays_refused() -> None:
+    assert replayed(PROD, {"rule": "other", "code": "rule_denied"})["same"] == 1
+
+
+def test_a_call_that_waited_for_a_person_may_now_be_refused() -> None:
+    asked = {"rule": "new", "code": "approval_required", "environment": "prod"}
+    assert replayed(PROD, asked)["refused"] == 1
+    assert replayed(PROD, asked, effect="approve")["same"] == 1
+
+
+def test_labels_are_those_declared_now() -> None:
+    declared = Declaration(labels={"docs__*": ("risky",)})
+    assert replayed(LABEL, {})["same"] == 1
+    assert replayed(LABEL, {}, declared=declared)["refused"] == 1
+
+
+def test_the_customer_is_who_paid_and_nobody_where_none_is_declared() -> None:
+    acme = 'forbid(principal in Customer::"acme", action, resource);'
+    nobody = 'forbid(principal, action, resource) when { principal.customer == "" };'
+    assert replayed(acme, {"scope": "acme"}, {})["refused"] == 1
+    assert replayed(nobody, {"scope": "acme"}, {})["refused"] == 1

@@ -1,0 +1,141 @@
+"""Tasks whose handle is all there is of them: whose they are, and for how long."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from time import time
+from typing import Any
+
+import pytest
+
+from toolbus_common.bus import Change
+from toolbus_common.contracts import CallRequested, Era
+from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.errors import InvalidError
+from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
+from toolbus_ingress import tasks
+from toolbus_ingress.caller import Caller
+from toolbus_ingress.eras import Request
+from toolbus_ingress.listing import Catalogue
+from toolbus_ingress.seal import KEY_BYTES, Seal
+from toolbus_ingress.tasks import DONE_SECONDS, LARGEST_DONE, Tasks, wants_task
+
+PROOF = "a" * 64
+RESULT = b'{"content":[{"type":"text","text":"1.50"}],"x":1.50}'
+
+
+class Edge:
+    """One key that may use the tools of one server."""
+
+    def __init__(self) -> None:
+        self._directory = Directory()
+        self.catalogue = Catalogue(self._directory)
+        self.tasks = Tasks(Seal(b"k" * KEY_BYTES), self.catalogue)
+        self._revision = 0
+        declared = Declaration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
+        self._change(DECLARATION, declared.model_dump_json())
+        self.grant("s__*")
+        self._directory.hear(None)
+
+    def grant(self, *tools: str) -> None:
+        made = Key(tools=tools, secret_hash=hash_of(PROOF))
+        self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
+
+    def caller(self, server: str = "") -> Caller:
+        found = self.catalogue.holder(PROOF, ())
+        assert found is not None
+        return Caller(PROOF, *found, server)
+
+    def asked(self, handle: str, method: str = "tasks/get", **more: Any) -> Any:
+        request = Request(b"1", method, {"taskId": handle}, more.pop("era", Era.LEGACY))
+        told = self.tasks.kept(request, self.caller(**more))
+        return None if told is None else json.loads(told)
+
+    def done(self, result: bytes = RESULT) -> str:
+        """The handle of a call that was answered at once."""
+        return str(json.loads(self.tasks.done(result, _call()))["task"]["taskId"])
+
+    def _change(self, name: str, value: str) -> None:
+        self._revision += 1
+        self._directory.hear(Change(name, value.encode(), self._revision))
+
+
+def _call() -> CallRequested:
+    return CallRequested(
+        call_id="c", reply_to="r", server="s", tool="t", proof=PROOF, era=Era.LEGACY,
+        deadline=0, traceparent="",
+    )  # fmt: skip
+
+
+def test_a_result_comes_out_of_its_handle_as_it_went_in() -> None:
+    edge = Edge()
+    handle = edge.done()
+    request = Request(b"1", "tasks/result", {"taskId": handle}, Era.LEGACY)
+    told = edge.tasks.kept(request, edge.caller())
+    assert told is not None
+    assert told.startswith(RESULT[:-1])
+    assert json.loads(told)["_meta"] == {tasks.RELATED: {"taskId": handle}}
+
+
+@pytest.mark.parametrize(
+    ("result", "status"), [(RESULT, "completed"), (b'{"isError":true}', "failed")]
+)
+def test_a_task_that_was_over_when_it_began_says_how_it_ended(result: bytes, status: str) -> None:
+    edge = Edge()
+    assert edge.asked(edge.done(result))["status"] == status
+
+
+def test_the_largest_result_fits_its_handle_and_a_larger_one_is_refused() -> None:
+    edge = Edge()
+    largest = b'{"content":"%b"}' % (b"x" * (LARGEST_DONE - 14))
+    assert len(largest) == LARGEST_DONE
+    assert edge.asked(edge.done(largest), "tasks/result")["content"]
+    with pytest.raises(InvalidError, match="without 'task'"):
+        edge.done(largest + b" ")
+
+
+def _other_server(edge: Edge, handle: str) -> Any:
+    return edge.asked(handle, server="other")
+
+
+def _withdrawn(edge: Edge, handle: str) -> Any:
+    edge.grant("s__others")
+    return edge.asked(handle)
+
+
+@pytest.mark.parametrize("ask", [_other_server, _withdrawn])
+def test_a_result_is_for_who_may_still_use_its_tool(ask: Callable[[Edge, str], Any]) -> None:
+    edge = Edge()
+    with pytest.raises(InvalidError, match="Unknown task"):
+        ask(edge, edge.done())
+
+
+def test_news_of_a_task_are_for_who_may_still_use_its_tool() -> None:
+    edge = Edge()
+    _, key, handle = edge.tasks.begun(b'{"task":{"taskId":"own"}}', _call())
+    assert key == "s/own"
+    assert edge.tasks.holds(handle, edge.caller())
+    assert not edge.tasks.holds(handle, replace(edge.caller(), proof="b" * 64))
+    edge.grant("s__others")
+    assert not edge.tasks.holds(handle, edge.caller())
+
+
+def test_a_handle_with_a_result_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = Edge()
+    handle = edge.done()
+    monkeypatch.setattr(tasks, "time", lambda: time() + DONE_SECONDS + 1)
+    with pytest.raises(InvalidError, match="Unknown task"):
+        edge.asked(handle)
+
+
+def test_only_sessions_have_such_tasks() -> None:
+    edge = Edge()
+    assert edge.asked(edge.done(), era=Era.MODERN) is None
+    assert edge.asked("x") is None
+
+
+def test_a_stateless_client_asks_for_no_task() -> None:
+    asked = {"name": "t", "task": {}}
+    assert wants_task(Request(b"1", "tools/call", asked, Era.LEGACY))
+    assert not wants_task(Request(b"1", "tools/call", asked, Era.MODERN))
+    assert not wants_task(Request(b"1", "prompts/get", asked, Era.LEGACY))

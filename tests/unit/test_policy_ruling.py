@@ -1,0 +1,151 @@
+"""The rules of a snapshot: compiled once, sliced once, forgotten with the configuration."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from toolbus_common.cedar import SILENT, Case, Rulebook, Slice
+from toolbus_common.contracts import CallRequested, Era
+from toolbus_common.declared import Declaration
+from toolbus_common.snapshot import Snapshot
+from toolbus_policy import ruling
+from toolbus_policy.ruling import CUT, MOST_RECORDED, Ruling, Rulings, recorded
+
+NOON = 12 * 3600.0
+WHO = (
+    'forbid(principal in Team::"ops", action, resource in Server::"docs") when {'
+    ' principal.user == "ada" && principal.customer == "acme"'
+    ' && principal.environment == "prod" && resource.labels.contains("risky") };'
+)
+ETC = (
+    "forbid(principal, action, resource) when {"
+    ' context.arguments has path && context.arguments.path like "/etc*" };'
+)
+
+
+def snapshot(**rules: Any) -> Snapshot:
+    declaration = Declaration.model_validate(
+        {
+            "customers": {"acme": {}},
+            "teams": {"ops": {"customer": "acme", "environment": "prod"}},
+            "users": {"ada": {"customer": "acme"}},
+            "keys": {
+                "bot": {"team": "ops", "user": "ada", "tools": ["*"]},
+                "other": {},
+                "another": {},
+            },
+            "labels": {"docs__*": ["risky"]},
+            "rules": {name: {"cedar": text} for name, text in rules.items()},
+        }
+    )
+    return Snapshot(1, declaration, dict(declaration.keys))
+
+
+def call(server: str = "docs", **arguments: Any) -> CallRequested:
+    return CallRequested(
+        call_id="c", reply_to="r", server=server, tool="read", proof="p", era=Era.MODERN,
+        deadline=0, traceparent="", arguments=msgspec.json.encode(arguments),
+    )  # fmt: skip
+
+
+def ruled(of: Ruling | None, key: str, request: CallRequested) -> str:
+    assert of is not None
+    return of.verdict(request, key, 0, NOON).denied_by
+
+
+def test_a_rule_sees_everything_above_a_key_and_the_labels_of_a_tool() -> None:
+    of = Rulings().of(snapshot(who=WHO))
+    assert ruled(of, "bot", call()) == "who"
+    assert ruled(of, "bot", call("notes")) == ""
+    assert ruled(of, "other", call()) == ""
+
+
+def test_without_rules_there_is_nothing_to_ask() -> None:
+    assert Rulings().of(snapshot()) is None
+
+
+def test_rules_are_compiled_when_they_change_and_only_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = []
+
+    def counted(rules: Any) -> Rulebook:
+        compiled.append(list(rules))
+        return Rulebook(rules)
+
+    rulings = Rulings()
+    monkeypatch.setattr(ruling, "Rulebook", counted)
+    first = rulings.of(snapshot(who=WHO))
+    assert rulings.of(snapshot(who=WHO)) is not first
+    rulings.of(snapshot(who=WHO, etc=ETC))
+    rulings.of(snapshot(etc=ETC, who=WHO))  # another order names another rule
+    assert compiled == [["who"], ["who", "etc"], ["etc", "who"]]
+
+
+def test_another_snapshot_forgets_what_was_known_of_keys_and_tools() -> None:
+    rulings = Rulings()
+    before = snapshot(who=WHO)
+    assert ruled(rulings.of(before), "bot", call()) == "who"
+    teams = before.declaration.teams
+    moved = before.declaration.model_copy(
+        update={"teams": {"ops": teams["ops"].model_copy(update={"environment": "dev"})}}
+    )
+    assert ruled(rulings.of(Snapshot(2, moved, dict(moved.keys))), "bot", call()) == ""
+
+
+def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:
+    of = Rulings().of(snapshot(who=WHO))
+    assert of is not None
+    assert of.verdict(call("notes"), "bot", 0, NOON) is SILENT
+
+
+def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
+    """The keys that rules were sliced for, when two keys without a team call the same tool."""
+    sliced: list[str] = []
+    original = Rulebook.slice
+
+    def noted(book: Rulebook, case: Case) -> Slice:
+        sliced.append(case.asker.key)
+        return original(book, case)
+
+    monkeypatch.setattr(Rulebook, "slice", noted)
+    of = Rulings().of(snapshot(one=text))
+    for key, refused_by in (("other", "one"), ("another", ""), ("other", "one")):
+        assert ruled(of, key, call()) == (refused_by if "Key" in text else "one")
+    return sliced
+
+
+def test_keys_that_are_alike_to_the_rules_are_sliced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "forbid(principal, action, resource);"
+    assert len(slices(monkeypatch, text)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'forbid(principal == Key::"other", action, resource);',
+        'forbid(principal, action, resource) when { principal == Key::"other" };',
+        (
+            "forbid(principal, action, resource) when {"
+            ' context.time.hour == 12 && [Key::"other"].contains(principal) };'
+        ),
+    ],
+)
+def test_a_rule_about_one_key_is_about_no_other(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    assert slices(monkeypatch, text) == ["other", "another"]
+
+
+def test_more_cases_than_are_remembered_are_still_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ruling, "MOST_REMEMBERED", 2)
+    of = Rulings().of(snapshot(etc=ETC))
+    for server in ("a", "b", "c", "d", "a"):
+        assert ruled(of, "bot", call(server, path="/etc/x")) == "etc"
+        assert ruled(of, "bot", call(server, path="/tmp")) == ""
+
+
+def test_arguments_are_recorded_as_they_are_or_cut_and_marked() -> None:
+    assert recorded(b'{"a": "\xc3\xa9"}') == '{"a": "é"}'
+    long = recorded(b'{"a": "' + "é".encode() * MOST_RECORDED + b'"}')
+    assert long.endswith(CUT)
+    assert len(long.encode()) <= MOST_RECORDED + len(CUT.encode())
