@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from harness.engines import installed
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import FACTS as EVERY_FACT
 from toolbus_common.contracts import (
     AuditQueried,
@@ -76,6 +77,7 @@ def may_hear(subject: str) -> set[str]:
         user
         for user, granted in rights().items()
         if any(covers(pattern, subject) for pattern in granted.subscribe)
+        and not any(covers(pattern, subject) for pattern in granted.deny_subscribe)
     }
 
 
@@ -200,10 +202,14 @@ def test_nobody_may_say_just_any_fact() -> None:
 
 
 def test_a_call_goes_from_the_edge_to_policy_and_from_there_to_executor() -> None:
-    assert may_say(f"{CallRequested.SUBJECT}.docs") == {"ingress"}
+    assert may_say(f"{CallRequested.SUBJECT}.docs") == {"ingress", "codemode"}
     assert may_hear(f"{CallRequested.SUBJECT}.docs") == {"policy"}
     assert may_say(f"{CallAdmitted.SUBJECT}.docs") == {"policy"}
     assert may_hear(f"{CallAdmitted.SUBJECT}.docs") == {"executor"}
+
+
+def test_a_call_that_carries_a_proof_is_heard_by_codemode_alone() -> None:
+    assert may_hear(f"{CallAdmitted.SUBJECT}.{BUILT_IN}") == {"codemode"}
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.SUBJECT)

@@ -36,6 +36,7 @@ class Rights:
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     deny_publish: tuple[str, ...] = ()
+    deny_subscribe: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class _Room:
     subscribes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()  # buckets
     writes: tuple[str, ...] = ()  # buckets
+    never_hears: tuple[str, ...] = ()
     durable: bool = False
     asks: tuple[str, ...] = field(default=())
 
@@ -69,7 +71,7 @@ class _Room:
             "$SRV.>",
             *self.subscribes,
         ]
-        return Rights(tuple(publish), tuple(subscribe))
+        return Rights(tuple(publish), tuple(subscribe), deny_subscribe=self.never_hears)
 
 
 def _reading(bucket: str) -> list[str]:
@@ -110,6 +112,7 @@ _ROOMS = (
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*"),
         subscribes=("tb.run.*", "tb.cancel.*", "tb.park.*"),
+        never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
         reads=(CONFIG, CATALOGUE, LEASES),
         writes=(CATALOGUE, LEASES),
     ),
@@ -195,4 +198,7 @@ def _permissions(granted: Rights) -> dict[str, Any]:
     publish: dict[str, Any] = {"allow": list(granted.publish)}
     if granted.deny_publish:
         publish["deny"] = list(granted.deny_publish)
-    return {"publish": publish, "subscribe": {"allow": list(granted.subscribe)}}
+    subscribe: dict[str, Any] = {"allow": list(granted.subscribe)}
+    if granted.deny_subscribe:
+        subscribe["deny"] = list(granted.deny_subscribe)
+    return {"publish": publish, "subscribe": subscribe}
