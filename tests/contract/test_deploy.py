@@ -14,11 +14,15 @@ import yaml
 from harness.engines import installed
 from toolbus_common.contracts import FACTS as EVERY_FACT
 from toolbus_common.contracts import (
+    ApprovalsAsked,
+    ApproveAsked,
+    ApproverAsked,
     AuditQueried,
     CallAdmitted,
     CallRequested,
     Fact,
     Question,
+    RejectAsked,
     ServersAsked,
     StatusAsked,
 )
@@ -30,11 +34,13 @@ from toolbus_common.permissions import (
     server_configuration,
 )
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import BUCKETS, DURABLES, FACTS
+from toolbus_common.provision import APPROVALS, BUCKETS, DURABLES, FACTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-QUESTIONS: tuple[type[Question], ...] = (AuditQueried, ServersAsked, StatusAsked)
+QUESTIONS: tuple[type[Question], ...] = (
+    ApprovalsAsked, ApproveAsked, AuditQueried, RejectAsked, ServersAsked, StatusAsked,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +228,18 @@ def test_every_question_there_is_was_looked_at() -> None:
         for _, kind in inspect.getmembers(contracts, inspect.isclass)
         if issubclass(kind, Question) and kind is not Question
     }
-    assert found == set(QUESTIONS)
+    assert found == {*QUESTIONS, ApproverAsked}
+
+
+def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
+    assert may_say(ApproverAsked.SUBJECT) == {"ingress", OPERATOR}
+    assert may_hear(ApproverAsked.SUBJECT) == {"policy"}
+
+
+def test_an_approval_is_policys_alone_to_write() -> None:
+    assert may_say(f"$KV.{APPROVALS}.binding") == {"policy"}
+    for what in ("asked", "granted", "rejected", "expired", "used"):
+        assert may_say(f"tb.fact.approval.{what}.acme") == {"policy"}
 
 
 def test_a_room_hears_only_answers_of_its_own() -> None:
@@ -233,7 +250,7 @@ def test_a_room_hears_only_answers_of_its_own() -> None:
 
 def test_a_durable_consumer_is_its_rooms_alone() -> None:
     for durable in DURABLES:
-        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.room}")
+        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}")
         assert pulled == {durable.room, OPERATOR}
 
 

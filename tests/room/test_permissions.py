@@ -15,7 +15,7 @@ from toolbus_common.contracts import FACTS as FACT_CLASSES
 from toolbus_common.errors import BusDownError
 from toolbus_common.permissions import OPERATOR, rights
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import BUCKETS, CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
+from toolbus_common.provision import APPROVALS, BUCKETS, CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
 
 SAYS = {
     "ingress": {"tb.call.x"},
@@ -27,14 +27,17 @@ SAYS = {
     OPERATOR: {"tb.ask.audit.query"},
 }
 FACTS_SAID = {
-    "policy": {"call.allowed", "call.denied", "call.failed"},
+    "policy": {
+        "call.allowed", "call.denied", "call.failed", "approval.asked", "approval.granted",
+        "approval.rejected", "approval.expired", "approval.used",
+    },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
         "breaker.opened", "breaker.closed",
     },
     OPERATOR: {"key.created", "key.revoked", "config.applied"},
 }  # fmt: skip
-WRITES = {"policy": {LEDGER}, "executor": {CATALOGUE, LEASES}, OPERATOR: {CONFIG}}
+WRITES = {"policy": {LEDGER, APPROVALS}, "executor": {CATALOGUE, LEASES}, OPERATOR: {CONFIG}}
 HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
 
 USERS = sorted(rights())

@@ -66,11 +66,13 @@ class Bucket:
         self._on_back = on_back
 
     async def get(self, key: str) -> Change | None:
-        """The entry, or None."""
+        """The entry, or None. Raises `BusDownError`."""
         try:
             entry = await self._store.get(key)
         except KeyNotFoundError:
             return None
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise _not_reached(key, error) from error
         return Change(key, entry.value, entry.revision or 0)
 
     async def put(self, key: str, value: bytes) -> int:
@@ -78,13 +80,18 @@ class Bucket:
         return await self._store.put(key, value)
 
     async def swap(self, key: str, value: bytes, last: int) -> int | None:
-        """Write only over revision `last` (0: only if absent); None when someone was faster."""
+        """Write only over revision `last` (0: only if absent); None when someone was faster.
+
+        Raises `BusDownError`; the entry may have been written then.
+        """
         try:
             if last == 0:
                 return await self._store.create(key, value)
             return await self._store.update(key, value, last=last)
         except KeyWrongLastSequenceError:
             return None
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise _not_reached(key, error) from error
 
     async def delete(self, key: str) -> None:
         """Remove an entry; watchers hear of it."""
@@ -326,6 +333,10 @@ class Subscription:
 def bus_down() -> BusDownError:
     """The sentence for a bus that is not there."""
     return BusDownError("The bus is down, so the call cannot be recorded; nothing was sent. Retry.")
+
+
+def _not_reached(key: str, error: Exception) -> BusDownError:
+    return BusDownError(f"The entry {key} cannot be reached on the bus ({error}). Retry.")
 
 
 def _change(entry: KeyValue.Entry | None) -> Change | None:

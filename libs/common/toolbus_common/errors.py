@@ -7,7 +7,10 @@
     - BudgetExceededError    a level's money or calls are spent
     - RateExceededError      too many calls in a period
     - RuleDeniedError        a rule forbids this call of a tool the key may use
-    - ApprovalRequiredError  a person must approve the call first
+    - ApprovalRequiredError  the call waits for a person
+    - ApprovalRejectedError  a person said no
+    - ForbiddenError         the key has no right to do this
+    - UnknownApprovalError   nothing waits under this id, or no longer
   + UnavailableError         a part of Toolbus is down; nothing was sent
     - BusDownError
     - PolicyDownError
@@ -100,9 +103,30 @@ class RuleDeniedError(RefusedError):
 
 
 class ApprovalRequiredError(RefusedError):
-    """A person must approve the call first; `rule` in the data names what wants it."""
+    """The call waits for a person; the same call goes through once it is approved.
+
+    `cause` in the data is the level or rule that wants it.
+    """
 
     code = "approval_required"
+
+
+class ApprovalRejectedError(RefusedError):
+    """A person refused this call, and said why."""
+
+    code = "approval_rejected"
+
+
+class ForbiddenError(RefusedError):
+    """The key is live, but has no right to do this."""
+
+    code = "forbidden"
+
+
+class UnknownApprovalError(RefusedError):
+    """Nothing waits under this id: it is unknown, decided, used or expired."""
+
+    code = "unknown_approval"
 
 
 class UnavailableError(ToolbusError):

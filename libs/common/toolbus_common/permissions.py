@@ -1,7 +1,7 @@
 """Who may say and hear what, as NATS enforces it: one user per room, derived here alone."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,12 @@ import nkeys
 
 from toolbus_common.bus import LARGEST_MESSAGE
 from toolbus_common.contracts import (
+    ApprovalAsked,
+    ApprovalExpired,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalUsed,
+    ApproverAsked,
     BreakerClosed,
     BreakerOpened,
     CallAllowed,
@@ -19,11 +25,12 @@ from toolbus_common.contracts import (
     Fact,
     KeyCreated,
     KeyRevoked,
+    Question,
     ServerConnected,
     ServerFaulted,
     ServerLost,
 )
-from toolbus_common.provision import CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
+from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, DURABLES, FACTS, LEASES, LEDGER
 
 OPERATOR = "operator"
 
@@ -45,21 +52,21 @@ class _Room:
     subscribes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()  # buckets
     writes: tuple[str, ...] = ()  # buckets
-    durable: bool = False
-    asks: tuple[str, ...] = field(default=())
+    asks: tuple[type[Question], ...] = ()
 
     def rights(self) -> Rights:
         """Everything this room needs, and nothing else."""
         publish = [f"tb.fact.{fact.NAME}.*" for fact in self.says]
-        publish += [*self.publishes, *(f"tb.ask.{what}" for what in self.asks), "_INBOX.>"]
+        publish += [*self.publishes, *(question.SUBJECT for question in self.asks), "_INBOX.>"]
         for bucket in self.reads:
             publish += _reading(bucket)
         publish += [f"$KV.{bucket}.>" for bucket in self.writes]
-        if self.durable:
-            publish += [
-                f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{self.name}",
-                f"$JS.ACK.{FACTS}.{self.name}.>",
-            ]
+        for durable in DURABLES:
+            if durable.room == self.name:
+                publish += [
+                    f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}",
+                    f"$JS.ACK.{FACTS}.{durable.known_as}.>",
+                ]
         subscribe = [
             f"_INBOX.{self.name}.>",
             f"tb.reply.{self.name}.>",
@@ -91,15 +98,18 @@ _ROOMS = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
         subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
         reads=(CONFIG, CATALOGUE),
+        asks=(ApproverAsked,),
     ),
     _Room(
         "policy",
-        says=(CallAllowed, CallDenied, CallFailed),
+        says=(
+            CallAllowed, CallDenied, CallFailed, ApprovalAsked, ApprovalGranted, ApprovalRejected,
+            ApprovalExpired, ApprovalUsed,
+        ),
         publishes=("tb.run.*", "tb.reply.>"),
-        subscribes=("tb.call.*",),
-        reads=(CONFIG, CATALOGUE, LEDGER),
-        writes=(LEDGER,),
-        durable=True,
+        subscribes=("tb.call.*", "tb.cancel.*"),
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS),
+        writes=(LEDGER, APPROVALS),
     ),
     _Room(
         "executor",
@@ -113,7 +123,7 @@ _ROOMS = (
         writes=(CATALOGUE, LEASES),
     ),
     _Room("codemode"),
-    _Room("audit", durable=True),
+    _Room("audit", reads=(CONFIG,)),
     _Room("oauth"),
 )  # fmt: skip
 

@@ -19,6 +19,8 @@ METHODS = frozenset(
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
+# What a person can be asked about: the rest belongs to a call that was made, or sends nothing.
+_APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", "resources/read"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,14 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A yes: for whom, and at what price in micro-dollars."""
+    """A yes: for whom, and at what price in micro-dollars.
+
+    `cause` is the level that wants a person asked first; empty when none does.
+    """
 
     principal: Principal
     charge: int
+    cause: str = ""
 
     @property
     def budgets(self) -> tuple[Limit, ...]:
@@ -143,7 +149,9 @@ class Judge:
             return None
         if not principal.lineage.bounds.cover(name):
             return None
-        return Admission(principal, price_of(name, declared.prices) if method == TOOLS_CALL else 0)
+        charge = price_of(name, declared.prices) if method == TOOLS_CALL else 0
+        cause = principal.lineage.covering(name) if method in _APPROVABLE else ""
+        return Admission(principal, charge, cause)
 
     def _principal(self, name: str) -> Principal:
         principal = self._principals.get(name)

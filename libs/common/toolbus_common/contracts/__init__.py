@@ -1,5 +1,13 @@
 """Everything rooms say to each other: typed messages, each with its one subject."""
 
+from toolbus_common.contracts.approvals import (
+    ApprovalsAsked,
+    ApprovalsTold,
+    ApprovalTold,
+    ApproveAsked,
+    ApproverAsked,
+    RejectAsked,
+)
 from toolbus_common.contracts.calls import (
     FOLLOW,
     NOTHING,
@@ -14,6 +22,12 @@ from toolbus_common.contracts.catalogue import Listing, Offered, ServerState
 from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
 from toolbus_common.contracts.facts import (
     FACTS,
+    ApprovalAsked,
+    ApprovalExpired,
+    ApprovalFact,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalUsed,
     BreakerClosed,
     BreakerOpened,
     CallAllowed,
@@ -60,6 +74,17 @@ __all__ = [
     "ROUTED_EXTENSIONS",
     "TOOLS_CALL",
     "Answered",
+    "ApprovalAsked",
+    "ApprovalExpired",
+    "ApprovalFact",
+    "ApprovalGranted",
+    "ApprovalRejected",
+    "ApprovalTold",
+    "ApprovalUsed",
+    "ApprovalsAsked",
+    "ApprovalsTold",
+    "ApproveAsked",
+    "ApproverAsked",
     "Asked",
     "AuditQueried",
     "Begun",
@@ -88,6 +113,7 @@ __all__ = [
     "Paused",
     "Progressed",
     "Question",
+    "RejectAsked",
     "RoomStatus",
     "RowsFound",
     "ServerConnected",

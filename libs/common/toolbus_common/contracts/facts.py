@@ -61,6 +61,7 @@ class CallAllowed(Decided):
     `arguments_digest` is SHA-256 in hex of the arguments as they are sent on; `deadline` is
     seconds since the epoch. `shadow` names the rules that would have refused the call or asked
     a person, were they not shadows; `name:error` is one that could not be evaluated.
+    `approval` is the approval that let it through, if it needed one.
     """
 
     NAME: ClassVar[str] = "call.allowed"
@@ -71,6 +72,7 @@ class CallAllowed(Decided):
     arguments_bytes: int = 0
     deadline: float = 0.0
     policy_version: int = 0
+    approval: str = ""
 
 
 class CallDenied(Decided):
@@ -116,6 +118,58 @@ class CallFailed(Outcome):
     code: str
     reason: str
     sent: bool
+
+
+class ApprovalFact(CallFact):
+    """What every fact about an approval has. `binding` is what it holds for and nothing else.
+
+    `call_id` is the call that asked, and in `approval.used` the call that was let through.
+    """
+
+    approval: str
+    binding: str = ""
+    by: str = ""
+    reason: str = ""
+
+
+class ApprovalAsked(ApprovalFact):
+    """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
+
+    `arguments` is raw JSON, and empty unless the key's calls are recorded in full.
+    """
+
+    NAME: ClassVar[str] = "approval.asked"
+
+    cause: str
+    expires: float
+    arguments_digest: str = ""
+    arguments: str = Field(default="", repr=False)
+
+
+class ApprovalGranted(ApprovalFact):
+    """`by` approved: the call may be made once, until `expires`."""
+
+    NAME: ClassVar[str] = "approval.granted"
+
+    expires: float
+
+
+class ApprovalRejected(ApprovalFact):
+    """`by` rejected the call for the `reason` given."""
+
+    NAME: ClassVar[str] = "approval.rejected"
+
+
+class ApprovalExpired(ApprovalFact):
+    """Nobody decided, or nobody made the approved call, in time."""
+
+    NAME: ClassVar[str] = "approval.expired"
+
+
+class ApprovalUsed(ApprovalFact):
+    """The approved call goes on: this approval lets no other through."""
+
+    NAME: ClassVar[str] = "approval.used"
 
 
 class ServerFact(Fact):
@@ -196,6 +250,11 @@ FACTS: dict[str, type[Fact]] = {
         CallDenied,
         CallCompleted,
         CallFailed,
+        ApprovalAsked,
+        ApprovalGranted,
+        ApprovalRejected,
+        ApprovalExpired,
+        ApprovalUsed,
         ServerConnected,
         ServerLost,
         ServerFaulted,
