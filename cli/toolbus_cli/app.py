@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from toolbus_cli.commands import (
+    approving,
     auditing,
     calling,
     connect,
@@ -66,6 +67,12 @@ def _add_using() -> None:
     )  # fmt: skip
 
 
+def _add_approving() -> None:
+    _add(app, approving.approvals, "toolbus approvals", "toolbus approvals --json")
+    _add(app, approving.approve, "toolbus approve 5f1c…", "toolbus approve 5f1c… --note 'Agreed.'")
+    _add(app, approving.reject, "toolbus reject 5f1c… --reason 'Use the archive instead.'")
+
+
 def _add_connect() -> None:
     _add(
         app, connect.connect,
@@ -114,6 +121,7 @@ def _add_groups() -> None:
 
 _add_running()
 _add_using()
+_add_approving()
 _add_connect()
 _add_groups()
 

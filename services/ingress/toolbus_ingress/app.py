@@ -9,6 +9,7 @@ from toolbus_common import health
 from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
 from toolbus_ingress import jsonrpc
+from toolbus_ingress.approvals import Approvals
 from toolbus_ingress.endpoint import Endpoint, Receive
 from toolbus_ingress.eventstream import Send
 from toolbus_ingress.explicit import PATHS, Explicit
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 _SERVER_PATH = re.compile(r"/mcp/([^/]+)")
 _OLD_STREAM = re.compile(r"/sse(?:/([^/]+))?")
 _OLD_POST = re.compile(r"/sse(?:/([^/]+))?/messages")
+_APPROVALS = ("/approvals/", "/api/approvals")
 _HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
 _NOT_FOUND = jsonrpc.error(
     404,
@@ -31,8 +33,11 @@ _NOT_FOUND = jsonrpc.error(
 class App:
     """Routes on `scope["path"]`, the path the server parsed, never on a URL built from headers."""
 
-    def __init__(self, endpoint: Endpoint, rooms: Callable[[], list[Room]]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, approvals: Approvals, rooms: Callable[[], list[Room]]
+    ) -> None:
         self._endpoint = endpoint
+        self._approvals = approvals
         self._old = OldTransport(endpoint)
         self._explicit = Explicit(endpoint)
         self._rooms = rooms
@@ -63,6 +68,8 @@ class App:
         match = _SERVER_PATH.fullmatch(path)
         if match is not None:
             return await self._endpoint.answer(scope, match[1], receive, send)
+        if path.startswith(_APPROVALS):
+            return await self._approvals.answer(scope, receive) or _NOT_FOUND
         posts = scope["method"] == "POST"
         match = (_OLD_POST if posts else _OLD_STREAM).fullmatch(path)
         if match is None:
