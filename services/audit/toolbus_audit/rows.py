@@ -37,6 +37,7 @@ class FactRow(Struct, gc=False):
     method: str = ""
     era: str = ""
     ending: str = ""
+    approval: str = ""
     code: str = ""
     rule: str = ""
     shadow: tuple[str, ...] = ()
