@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
+
 from harness.facts import bus_of
+from harness.operating import key
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
@@ -24,7 +27,8 @@ from toolbus_common.contracts import (
     RejectAsked,
     ServerState,
 )
-from toolbus_common.declared import Declaration
+from toolbus_common.declared import Declaration, Server
+from toolbus_common.errors import ApprovalRequiredError
 from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.permissions import OPERATOR
 from toolbus_common.provision import CATALOGUE, CONFIG
@@ -34,7 +38,28 @@ from toolbus_common.snapshot import DECLARATION, proof_of
 from toolbus_policy.main import build
 
 SECRET = "tbk_bot_a-secret-of-one-who-asks"
+BOSS, CHIEF, OWN, FOREIGN = (
+    f"tbk_{name}_a-secret-of-{name}" for name in ("boss", "chief", "own", "foreign")
+)
 PAGES = '{"elicitation":{"url":{}}}'
+
+
+def declared(**changes: Any) -> Declaration:
+    """Keys of everybody concerned; `changes` are of the one who asks."""
+    bot = {"approve": ["docs__burn"], "user": "ann", "team": "ops", "rights": ["approve"]}
+    return Declaration(
+        servers={"docs": Server(url="http://127.0.0.1:9/mcp")},
+        customers={"acme": {}, "globex": {}},
+        teams={"ops": {"customer": "acme"}},
+        users={"ann": {"customer": "acme"}, "eve": {"customer": "globex"}},
+        keys={
+            "bot": key(SECRET, **{**bot, **changes}),
+            "boss": key(BOSS, rights=["approve"]),
+            "chief": key(CHIEF, team="ops", rights=["approve"]),
+            "own": key(OWN, user="ann", rights=["approve"]),
+            "foreign": key(FOREIGN, user="eve", rights=["approve"]),
+        },
+    )
 
 
 class Policing:
@@ -121,3 +146,10 @@ async def policing(
         for room in (made.executor, *policies, made.ingress):
             await stack.enter_async_context(room.running())
         yield made
+
+
+async def required(made: Policing, **given: Any) -> str:
+    """The approval a call is refused for."""
+    with pytest.raises(ApprovalRequiredError) as caught:
+        await made.ask(**given)
+    return str(caught.value.data["approval"])

@@ -2,96 +2,35 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+from nats.js.errors import NotFoundError
 
 from harness.operating import key
-from harness.policing import PAGES, SECRET, Policing, policing
+from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until_told
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
     Answered,
-    ApprovalsTold,
-    ApproverAsked,
     Asked,
     CallCancelled,
     Ending,
 )
-from toolbus_common.declared import Declaration, Server
 from toolbus_common.errors import (
     ApprovalRejectedError,
     ApprovalRequiredError,
     CallCancelledError,
-    ForbiddenError,
     InvalidError,
     OverloadedError,
+    RateExceededError,
     UnauthorizedError,
     UnknownApprovalError,
     UnknownToolError,
 )
-from toolbus_common.provision import APPROVALS
-from toolbus_common.settings import Settings
-from toolbus_common.snapshot import proof_of
+from toolbus_common.provision import APPROVALS, FACTS
 
-BOSS, CHIEF, OWN, FOREIGN = (
-    f"tbk_{name}_a-secret-of-{name}" for name in ("boss", "chief", "own", "foreign")
-)
 STATE = "state of the server's own"
-
-
-def declared(**changes: Any) -> Declaration:
-    bot = {"approve": ["docs__burn"], "user": "ann", "team": "ops", "rights": ["approve"]}
-    return Declaration(
-        servers={"docs": Server(url="http://127.0.0.1:9/mcp")},
-        customers={"acme": {}, "globex": {}},
-        teams={"ops": {"customer": "acme"}},
-        users={"ann": {"customer": "acme"}, "eve": {"customer": "globex"}},
-        keys={
-            "bot": key(SECRET, **{**bot, **changes}),
-            "boss": key(BOSS, rights=["approve"]),
-            "chief": key(CHIEF, team="ops", rights=["approve"]),
-            "own": key(OWN, user="ann", rights=["approve"]),
-            "foreign": key(FOREIGN, user="eve", rights=["approve"]),
-        },
-    )
-
-
-Begin = AbstractAsyncContextManager[Policing]
-
-
-@pytest.fixture
-def begin(
-    settings: Settings, operator: Bus, valkey_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Any:
-    """How to put policy to work, with settings of its own."""
-
-    def begun(replicas: int = 2, **told: str) -> Begin:
-        for name, value in {
-            "STATE_DIR": str(settings.state_dir),
-            "NATS_URL": settings.nats_url,
-            "REDIS_URL": valkey_url,
-            **told,
-        }.items():
-            monkeypatch.setenv(f"TOOLBUS_{name}", value)
-        return policing(settings, operator, declared(), replicas)
-
-    return begun
-
-
-@pytest.fixture
-async def at_work(begin: Any) -> AsyncIterator[Policing]:
-    async with begin() as made:
-        yield made
-
-
-async def required(made: Policing, **given: Any) -> str:
-    """The approval a call is refused for."""
-    with pytest.raises(ApprovalRequiredError) as caught:
-        await made.ask(**given)
-    return str(caught.value.data["approval"])
 
 
 def answered(asked: Ending, action: str = "accept") -> str:
@@ -217,6 +156,54 @@ async def test_what_nobody_decides_in_time_expires(begin: Any) -> None:
         with pytest.raises(UnknownApprovalError):
             await made.approve(approval)
         assert await required(made) != approval
+
+
+async def test_the_end_of_an_approval_is_a_fact_said_once(begin: Any, operator: Bus) -> None:
+    async with begin(replicas=2, APPROVAL_SECONDS="0.3") as made:
+        approval = await required(made)
+        await until_told(lambda: _empty(made), "the end of the approval")
+        found = await until_told(lambda: _last(operator, "approval.expired"), "the fact")
+        assert json.loads(found)["approval"] == approval
+    stream = await operator.client.jetstream().stream_info(
+        FACTS, subjects_filter="tb.fact.approval.expired.>"
+    )
+    assert stream.state.subjects == {"tb.fact.approval.expired.acme": 1}
+
+
+async def _last(operator: Bus, fact: str) -> bytes:
+    try:
+        subject = f"tb.fact.{fact}.acme"
+        return (await operator.client.jetstream().get_last_msg(FACTS, subject)).data or b""
+    except NotFoundError:
+        return b""
+
+
+async def test_a_call_refused_by_its_rate_has_not_used_its_approval(begin: Any) -> None:
+    async with begin(replicas=1) as made:
+        await made.declare(declared(rate={"calls": 1, "per": "day"}))
+        await until_told(lambda: _out_of_rate(made), "the rate")
+        approval = await required(made)
+        await made.approve(approval)
+        with pytest.raises(RateExceededError):
+            await made.ask()
+        await made.declare(declared())
+        await until_told(lambda: _in_rate(made), "no rate")
+        made.reached.clear()
+        assert isinstance(await made.ask(), Answered)
+        assert len(made.reached) == 1
+        assert await required(made) != approval
+
+
+async def _out_of_rate(made: Policing) -> bool:
+    try:
+        await made.ask("read")
+    except RateExceededError:
+        return True
+    return False
+
+
+async def _in_rate(made: Policing) -> bool:
+    return not await _out_of_rate(made)
 
 
 async def _empty(made: Policing) -> bool:
@@ -380,54 +367,3 @@ async def test_a_state_of_the_servers_lets_nothing_through_that_was_not_approved
     await required(at_work, extra=going_on(STATE))
     await required(at_work, extra='{"inputResponses":{}}')
     assert at_work.reached == []
-
-
-# -- four eyes ----------------------------------------------------------------------------------
-
-
-async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
-    asked = ApproverAsked(proof=proof_of(secret), id=approval, wish=wish)
-    return await made.ingress.asks.ask(asked, ApprovalsTold)
-
-
-@pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])
-async def test_nobody_approves_their_own_calls(at_work: Policing, secret: str) -> None:
-    approval = await required(at_work)
-    for wish in ("approve", "reject"):
-        with pytest.raises(ForbiddenError, match="their own calls"):
-            await decide(at_work, secret, approval, wish)
-    await required(at_work)
-
-
-@pytest.mark.parametrize("secret", [BOSS, CHIEF], ids=["of no customer", "of the customer"])
-async def test_a_key_with_the_right_decides_and_is_named(at_work: Policing, secret: str) -> None:
-    approval = await required(at_work)
-    (told,) = (await decide(at_work, secret, "", "show")).approvals
-    assert told.id == approval
-    (decided,) = (await decide(at_work, secret, approval)).approvals
-    assert decided.by == f"key:{secret.split('_')[1]}"
-    assert isinstance(await at_work.ask(), Answered)
-
-
-async def test_another_customers_approver_sees_and_decides_nothing(at_work: Policing) -> None:
-    approval = await required(at_work)
-    assert (await decide(at_work, FOREIGN, "", "show")).approvals == ()
-    for wish in ("show", "approve", "reject"):
-        with pytest.raises(UnknownApprovalError):
-            await decide(at_work, FOREIGN, approval, wish)
-
-
-async def test_a_key_without_the_right_is_told_so(at_work: Policing) -> None:
-    await at_work.declare(declared(rights=[]))
-    approval = await required(at_work)
-    await until_told(lambda: _forbidden(at_work, approval), "the right to be gone")
-    with pytest.raises(UnauthorizedError):
-        await decide(at_work, "tbk_nobody_knows-this-secret", approval)
-
-
-async def _forbidden(made: Policing, approval: str) -> bool:
-    try:
-        await decide(made, SECRET, approval, "show")
-    except ForbiddenError as error:
-        return "rights: [approve]" in error.reason
-    return False

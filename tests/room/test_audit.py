@@ -280,5 +280,6 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
             (1, "facts"),
             (2, "methods"),
             (3, "rules"),
+            (4, "approvals"),
         ]
         await store.close()

@@ -47,6 +47,6 @@ def test_what_is_no_whole_json_is_shown_as_it_is(raw: str) -> None:
     assert readable(raw) == visible(raw, keep="\n")
 
 
-@given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.lists(inner)))
+@given(st.recursive(st.none() | st.text() | st.integers(), st.lists))
 def test_anything_json_can_say_is_shown(value: object) -> None:
     assert "\u202e" not in readable(json.dumps(value, ensure_ascii=False))

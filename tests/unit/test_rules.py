@@ -159,3 +159,16 @@ def test_only_tools_have_a_price() -> None:
 def test_a_method_that_is_not_known_is_never_admitted() -> None:
     with pytest.raises(UnknownToolError):
         judge({"tools": ["*"]}).decide(PROOF, "docs", "sampling/createMessage", "search", time())
+
+
+def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
+    found = judge({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
+    assert found.decide(PROOF, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
+    assert judge({"tools": ["*"]}).decide(PROOF, "docs", TOOLS_CALL, "search", time()).cause == ""
+
+
+@pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "completion/complete"])
+def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) -> None:
+    found = judge({"tools": ["*"], "approve": ["docs__*"]})
+    assert found.decide(PROOF, "docs", method, "search", time()).cause == ""
+    assert found.decide(PROOF, "docs", "resources/read", "x://y", time()).cause == "key:bot"

@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 _SERVER_PATH = re.compile(r"/mcp/([^/]+)")
 _OLD_STREAM = re.compile(r"/sse(?:/([^/]+))?")
 _OLD_POST = re.compile(r"/sse(?:/([^/]+))?/messages")
-_APPROVALS = ("/approvals/", "/api/approvals")
 _HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
 _NOT_FOUND = jsonrpc.error(
     404,
@@ -68,13 +67,11 @@ class App:
         match = _SERVER_PATH.fullmatch(path)
         if match is not None:
             return await self._endpoint.answer(scope, match[1], receive, send)
-        if path.startswith(_APPROVALS):
-            return await self._approvals.answer(scope, receive) or _NOT_FOUND
         posts = scope["method"] == "POST"
         match = (_OLD_POST if posts else _OLD_STREAM).fullmatch(path)
-        if match is None:
-            return _NOT_FOUND
-        return await self._old.answer(scope, match[1] or "", receive, send)
+        if match is not None:
+            return await self._old.answer(scope, match[1] or "", receive, send)
+        return await self._approvals.answer(scope, receive) or _NOT_FOUND
 
 
 async def _send(response: Response, send: Send) -> None:
