@@ -4,12 +4,13 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from harness.facts import bus_of
 from harness.operating import key
+from harness.waiting import until_told
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
@@ -123,6 +124,11 @@ class Policing:
     async def waiting(self) -> tuple[ApprovalTold, ...]:
         """What waits, as an operator sees it."""
         return (await self.asks.ask(ApprovalsAsked(), ApprovalsTold)).approvals
+
+    async def the_one(self) -> ApprovalTold:
+        """The only one that waits, once the replica that is asked has heard of it."""
+        (told,) = await until_told(self.waiting, "what waits")
+        return cast("ApprovalTold", told)
 
     async def approve(self, approval: str) -> ApprovalsTold:
         """Decide, as an operator."""

@@ -49,7 +49,7 @@ async def test_a_call_that_needs_nobody_goes_through(at_work: Policing) -> None:
 async def test_a_call_waits_for_a_person_and_goes_through_once_approved(at_work: Policing) -> None:
     approval = await required(at_work)
     assert await required(at_work) == approval, "asked for once, however often it is made"
-    (told,) = await at_work.waiting()
+    told = await at_work.the_one()
     assert (told.id, told.key, told.server, told.tool) == (approval, "bot", "docs", "burn")
     assert (told.cause, json.loads(told.arguments)) == ("key:bot", {"page": 7})
     (decided,) = (await at_work.approve(approval)).approvals
@@ -57,6 +57,13 @@ async def test_a_call_waits_for_a_person_and_goes_through_once_approved(at_work:
     assert isinstance(await at_work.ask(), Answered)
     assert await required(at_work) != approval, "single use"
     assert len(at_work.reached) == 1
+
+
+async def test_a_decision_counts_at_once_at_every_replica(at_work: Policing) -> None:
+    for page in range(20):
+        given: dict[str, Any] = {"arguments": {"page": page}}
+        await at_work.approve(await required(at_work, **given))
+        assert isinstance(await at_work.ask(**given), Answered)
 
 
 async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -> None:
@@ -88,12 +95,11 @@ async def test_an_approval_is_of_no_use_to_another_call(
 
 
 async def _needs_a_person(made: Policing, secret: str) -> bool:
-    try:
-        await made.ask(secret=secret, arguments={"probe": True})
-    except ApprovalRequiredError:
-        made.reached.clear()
-        return True
-    return False
+    """Whether either replica says so: which one is asked is for the bus to say."""
+    asking = [made.ask(secret=secret, arguments={"probe": True}) for _ in range(12)]
+    ends = await asyncio.gather(*asking, return_exceptions=True)
+    made.reached.clear()
+    return all(isinstance(end, ApprovalRequiredError) for end in ends)
 
 
 async def test_a_tool_that_changed_since_is_not_the_tool_that_was_approved(begin: Any) -> None:
@@ -150,7 +156,7 @@ async def test_a_decision_is_made_once(at_work: Policing) -> None:
 
 
 async def test_what_nobody_decides_in_time_expires(begin: Any) -> None:
-    async with begin(APPROVAL_SECONDS="0.5") as made:
+    async with begin(replicas=1, APPROVAL_SECONDS="0.5") as made:
         approval = await required(made)
         await until_told(lambda: _empty(made), "the end of the approval")
         with pytest.raises(UnknownApprovalError):
@@ -264,7 +270,7 @@ async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: Policin
 
 async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: Policing) -> None:
     asked = await at_work.ask(capabilities=PAGES)
-    (told,) = await at_work.waiting()
+    told = await at_work.the_one()
     assert isinstance(asked, Asked)
     (question,) = json.loads(asked.body)["inputRequests"].values()
     assert question["method"] == "elicitation/create"
@@ -280,7 +286,7 @@ async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: 
 
 async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(at_work: Policing) -> None:
     asked = await at_work.ask(capabilities=PAGES)
-    (told,) = await at_work.waiting()
+    told = await at_work.the_one()
     again = {"capabilities": PAGES, "extra": answered(asked), "seconds": 1.0}
     assert await required(at_work, **again) == told.id
     await at_work.approve(told.id)
@@ -289,7 +295,7 @@ async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(at_work: Pol
 
 async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
     asked = await at_work.ask(capabilities=PAGES)
-    (told,) = await at_work.waiting()
+    told = await at_work.the_one()
     going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(asked)))
     await at_work.reject(told.id, "Not today.")
     with pytest.raises(ApprovalRejectedError, match=r"Not today\."):
@@ -298,14 +304,14 @@ async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
 
 async def test_a_client_that_declines_is_told_that_it_waits(at_work: Policing) -> None:
     asked = await at_work.ask(capabilities=PAGES)
-    (told,) = await at_work.waiting()
+    told = await at_work.the_one()
     declined = answered(asked, "decline")
     assert await required(at_work, capabilities=PAGES, extra=declined) == told.id
 
 
 async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing) -> None:
     asked = await at_work.ask(capabilities=PAGES)
-    (told,) = await at_work.waiting()
+    told = await at_work.the_one()
     call = at_work.call(capabilities=PAGES, extra=answered(asked))
     going_on = asyncio.create_task(at_work.ingress.calls.ask(call))
     left = CallCancelled(call_id=call.call_id)
@@ -324,7 +330,7 @@ async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing
 
 async def test_a_key_revoked_while_it_waits_gets_nothing(at_work: Policing) -> None:
     asked = await at_work.ask(capabilities=PAGES)
-    (told,) = await at_work.waiting()
+    told = await at_work.the_one()
     going_on = asyncio.create_task(at_work.ask(capabilities=PAGES, extra=answered(asked)))
     await at_work.declare(declared(revoked=True))
     await until_told(lambda: _is_unknown(at_work), "the revocation")

@@ -88,7 +88,8 @@ class Approving:
             )
         binding = self.bind(call, lineage)
         for _ in range(ATTEMPTS):
-            kept = self.docket.find(binding)
+            # As the bucket has it: another replica may have heard the decision a moment ago.
+            kept = await self.docket.whole(binding)
             if kept is None or not kept.approval.lets_on(came.state, time()):
                 made = await self._ask(call, lineage, cause, binding, kept)
                 if made is not None:
@@ -174,11 +175,10 @@ class Approving:
     async def _put(
         self, approval: Approval, over: Kept | None, *, full: bool = False, silent: bool = False
     ) -> Kept | None:
-        """Change an entry and say so; None, after another look at it, when somebody was faster."""
+        """Change an entry and say so; None when somebody was faster."""
         if self.facts.full:
             raise BusDownError("Facts can be kept nowhere (the spool is full): nothing may change.")
         if not await self.docket.put(approval, over):
-            await self.docket.whole(approval.binding)
             return None
         if not silent:
             self.facts.say(fact_of(approval, time(), full=full))
