@@ -1,7 +1,8 @@
 """The docket: every approval there is, in a bucket that only policy writes, one entry a binding.
 
-Each replica follows the bucket, to know what waits and to hear decisions. What a call is due is read
-from the bucket itself, and every change is a compare-and-swap: who has not seen the newest looks again.
+Each replica follows the bucket, to know what waits and to hear decisions. What a call is due is
+read from the bucket itself, and every change is a compare-and-swap: who has not seen the newest
+looks again.
 """
 
 import asyncio
