@@ -9,7 +9,7 @@ from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.declared import Declaration
 from toolbus_common.snapshot import Snapshot
 from toolbus_policy import approval as approvals
-from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, State, fact_of, told
+from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of, told
 from toolbus_policy.asking import STATE, Brought, brought, can_open_pages, question
 
 ARGUMENTS = b'{"page":"canary"}'
@@ -25,7 +25,7 @@ def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
 def pending() -> Approval:
     declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
     lineage = Snapshot(1, declared, dict(declared.keys)).lineage("bot")
-    return approvals.asked(call(), lineage, "key:bot", "binding", (100.0, 200.0))
+    return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def every_state() -> dict[State, Approval]:

@@ -3,7 +3,7 @@
 import secrets
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -38,6 +38,13 @@ class State(StrEnum):
 OPEN = (State.PENDING, State.GRANTED)
 
 
+class Cause(NamedTuple):
+    """The level or rule that wants a person asked (empty when none does), and its sentence."""
+
+    name: str = ""
+    why: str = ""
+
+
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the bucket `tb_approvals`, under its binding. Times are seconds since the epoch.
 
@@ -58,6 +65,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: float
     ends: float
     user: str = ""
+    why: str = ""
     trace_id: str = ""
     arguments: str = ""
     arguments_digest: str = ""
@@ -81,7 +89,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def asked(
-    call: CallRequested, lineage: Lineage, cause: str, binding: str, span: tuple[float, float]
+    call: CallRequested, lineage: Lineage, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
     """A new approval for a call; `span` is when it is asked for, and until when."""
     levels = dict(lineage.levels)
@@ -95,7 +103,8 @@ def asked(
         server=call.server,
         tool=call.tool,
         method=call.method,
-        cause=cause,
+        cause=cause.name,
+        why=cause.why,
         call_id=call.call_id,
         trace_id=trace_id(call.traceparent),
         asked_at=span[0],

@@ -19,11 +19,12 @@ from toolbus_common.factlane import FactWriter
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Lineage
 from toolbus_policy import approval as approvals
-from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, State, fact_of
-from toolbus_policy.asking import ACCEPTED, Brought, brought, can_open_pages, question
+from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of
+from toolbus_policy.asking import ACCEPTED, ASKABLE, Brought, brought, can_open_pages, question
 from toolbus_policy.docket import Docket, Kept
 
 ATTEMPTS = 8  # to change an entry that others change too
+RULE = "rule:"  # what the name of a rule is told with, as levels are with theirs
 WAITED_SHARE = 0.5  # of the time a call has left: the other half is for the call itself
 
 Bind = Callable[[CallRequested, Lineage], str]
@@ -70,7 +71,7 @@ class Approving:
     _asking: Counter[str] = field(default_factory=Counter)
     _waiting: dict[str, "asyncio.Future[bool]"] = field(default_factory=dict)
 
-    async def turn(self, call: CallRequested, lineage: Lineage, cause: str) -> Turn:
+    async def turn(self, call: CallRequested, lineage: Lineage, cause: Cause) -> Turn:
         """What the call is due now; None when it has waited, and must be decided about anew.
 
         Raises:
@@ -79,7 +80,7 @@ class Approving:
 
         """
         came = brought(call.extra)
-        if not cause:
+        if not cause.name:
             return Permit(came.without_ours(call))
         if len(call.arguments) > LARGEST_ARGUMENTS:
             raise InvalidError(
@@ -154,7 +155,7 @@ class Approving:
         return await self._put(approvals.gone_on(kept.approval, came.state), kept, silent=True)
 
     async def _ask(
-        self, call: CallRequested, lineage: Lineage, cause: str, binding: str, over: Kept | None
+        self, call: CallRequested, lineage: Lineage, cause: Cause, binding: str, over: Kept | None
     ) -> Kept | None:
         """Put a new approval on the docket; None when somebody else changed it meanwhile."""
         key = lineage.key
@@ -186,19 +187,21 @@ class Approving:
 
     def _told(self, kept: Kept, call: CallRequested, came: Brought) -> Asked:
         """A page to open, for a client that can, and has not declined to."""
-        if came.approval or not can_open_pages(call.capabilities):
+        if came.approval or call.method not in ASKABLE or not can_open_pages(call.capabilities):
             raise self._required(kept.approval)
         return question(kept.approval, self._page(kept.approval))
 
     def _required(self, approval: Approval) -> ApprovalRequiredError:
         name = full_name(approval.server, approval.tool)
+        why = f"{approval.why} " if approval.why else ""
         return ApprovalRequiredError(
-            f"{name} waits for a person to approve this call: have the operator run 'toolbus "
+            f"{why}{name} waits for a person to approve this call: have the operator run 'toolbus "
             f"approve {approval.id}', or an approver open {self._page(approval)}. Then make the "
             "same call again, with the same arguments.",
             approval=approval.id,
             page=self._page(approval),
             cause=approval.cause,
+            rule=approval.cause.removeprefix(RULE) if approval.cause.startswith(RULE) else "",
             expires_at=approval.ends,
         )
 

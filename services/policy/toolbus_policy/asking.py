@@ -14,6 +14,8 @@ from toolbus_policy.approval import Approval
 
 STATE = "toolbus.approval."  # what a state of ours begins with; ingress seals it
 ACCEPTED = "accept"
+# Requests whose answer may be a question (MCP 2026-07-28).
+ASKABLE = frozenset({"tools/call", "prompts/get", "resources/read"})
 _QUESTION = "approval"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -29,7 +29,8 @@ from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
 from toolbus_common.trace import trace_id
-from toolbus_policy.approving import RULE, Approving, Permit, Turn
+from toolbus_policy.approval import Cause
+from toolbus_policy.approving import RULE, Approving, Permit
 from toolbus_policy.asking import STATE
 from toolbus_policy.ledger import Claim, Ledger
 from toolbus_policy.rules import Admission, Judge, Principal
@@ -75,13 +76,13 @@ class Gate:
 
     async def _pass_by_approval(self, call: CallRequested, reply: Reply) -> None:
         """The same for a call that may need a person. What time passed over is decided anew."""
-        turn: Turn = None
-        admission = None
+        turn, admission = None, None
         try:
             while turn is None:
                 judge = self.judge()
                 admission = self._decide(judge, call)
                 verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
+                yes = Yes(judge, admission, verdict)
                 lineage, cause = admission.principal.lineage, _cause(call, admission, verdict)
                 turn = await self.approving.turn(call, lineage, cause)
         except ToolbusError as error:
@@ -89,7 +90,7 @@ class Gate:
             return
         if isinstance(turn, Asked):
             await reply.send(turn)
-        elif not await self._go_on(Yes(judge, admission, verdict), turn.call, reply, turn):
+        elif not await self._go_on(yes, turn.call, reply, turn):
             await self.approving.give_back(turn)
 
     async def _go_on(
@@ -221,11 +222,11 @@ def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict
     return verdict
 
 
-def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> str:
-    """The level or rule that wants a person asked; a task belongs to a call that was let through."""
+def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause:
+    """Who wants a person asked. A task belongs to a call that was let through."""
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
-        return admission.cause
-    return f"{RULE}{verdict.approve_by}"
+        return Cause(admission.cause)
+    return Cause(f"{RULE}{verdict.approve_by}", verdict.reason)
 
 
 def _intent(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:
