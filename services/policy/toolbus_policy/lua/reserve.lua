@@ -115,11 +115,12 @@ local rids = {}
 for i, call in ipairs(calls) do rids[i] = call[1] end
 local known = redis.call('HMGET', KEYS[2], unpack(rids))
 
-local answers = {}
+local answers, seen = {}, {}
 for i, call in ipairs(calls) do
-  if known[i] then
+  if known[i] or seen[call[1]] then
     answers[i] = {'ok'}
   else
+    seen[call[1]] = true
     answers[i] = over_loop(call) or over_budget(call) or over_rate(call) or accept(call)
   end
 end
