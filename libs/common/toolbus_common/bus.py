@@ -279,6 +279,24 @@ class Bus:
                 messages = []
             yield [_stored(message) for message in messages]
 
+    async def newest(self, stream: str) -> int:
+        """The number of a stream's newest message. Raises `BusDownError`."""
+        try:
+            return (await self._js.stream_info(stream)).state.last_seq
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise BusDownError(f"The stream {stream} cannot be looked at: {error}") from error
+
+    async def finished(self, stream: str, durable: str) -> int:
+        """Every message up to this number a durable consumer has acknowledged or does not hear.
+
+        Raises `BusDownError`.
+        """
+        try:
+            info = await self._js.consumer_info(stream, durable)
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise BusDownError(f"The consumer {durable} cannot be looked at: {error}") from error
+        return info.ack_floor.stream_seq if info.ack_floor is not None else 0
+
     async def _acknowledged(self, message: Msg) -> None:
         future = self._acks.get(message.subject.rpartition(".")[2])
         if future is None or future.done():

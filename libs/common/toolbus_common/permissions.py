@@ -19,6 +19,7 @@ from toolbus_common.contracts import (
     Fact,
     KeyCreated,
     KeyRevoked,
+    LedgerOpened,
     ServerConnected,
     ServerFaulted,
     ServerLost,
@@ -94,12 +95,17 @@ _ROOMS = (
     ),
     _Room(
         "policy",
-        says=(CallAllowed, CallDenied, CallFailed),
-        publishes=("tb.run.*", "tb.reply.>"),
+        says=(CallAllowed, CallDenied, CallFailed, LedgerOpened),
+        publishes=(
+            "tb.run.*", "tb.reply.>",
+            # How far audit has come, before lost counters are made anew from what it keeps.
+            f"$JS.API.STREAM.INFO.{FACTS}", f"$JS.API.CONSUMER.INFO.{FACTS}.audit",
+        ),
         subscribes=("tb.call.*",),
         reads=(CONFIG, CATALOGUE, LEDGER),
         writes=(LEDGER,),
         durable=True,
+        asks=("audit.spending", "audit.open"),
     ),
     _Room(
         "executor",

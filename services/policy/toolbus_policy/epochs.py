@@ -1,6 +1,7 @@
 """The ledger's epochs, kept on the bus: what tells our counters from an emptied Redis."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from time import time
@@ -12,7 +13,7 @@ from toolbus_common.bus import Bucket, Change
 from toolbus_common.contracts import LedgerOpened
 from toolbus_common.factlane import FactWriter
 
-EPOCH, MARK = "epoch.", "mark."
+EPOCH, MARK = "epoch", "mark"
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -41,7 +42,7 @@ class Epochs(Protocol):
         """Keep a first epoch unless there is one; the one that is kept."""
         ...
 
-    async def renew(self, scope: str, old: Epoch, new: Epoch, how: str) -> bool:
+    async def renew(self, scope: str, old: Epoch, new: Epoch, how: str, by: str) -> bool:
         """Put an epoch in the place of another; False when somebody was faster."""
         ...
 
@@ -59,45 +60,56 @@ class BusEpochs:
 
     async def known(self, scope: str) -> Known | None:
         """The scope's epoch, or None before its first use."""
-        entry = await self._bucket.get(EPOCH + scope)
+        entry = await self._bucket.get(f"{EPOCH}.{scope}")
         if entry is None or not entry.value:
             return None
         epoch = _decoded(entry.value)
-        mark = await self._bucket.get(MARK + scope)
-        of, _, tick = (mark.value or b"").decode().partition(":") if mark else ("", "", "")
-        return Known(epoch, int(tick) if of == epoch.id else 0)
+        mark = await self._bucket.get(f"{MARK}.{scope}")
+        of, tick = _mark(mark.value) if mark is not None and mark.value else ("", 0)
+        return Known(epoch, tick if of == epoch.id else 0)
 
     async def begin(self, scope: str, epoch: str) -> Known:
         """Keep a first epoch unless there is one; the one that is kept."""
         first = Epoch(epoch, time())
         await self._facts.record(_opened(scope, first, "first"))
-        await self._bucket.swap(EPOCH + scope, msgspec.json.encode(first), 0)
+        await self._bucket.swap(f"{EPOCH}.{scope}", msgspec.json.encode(first), 0)
         return await self.known(scope) or Known(first, 0)
 
-    async def renew(self, scope: str, old: Epoch, new: Epoch, how: str) -> bool:
+    async def renew(self, scope: str, old: Epoch, new: Epoch, how: str, by: str) -> bool:
         """Put an epoch in the place of another; False when somebody was faster."""
-        entry = await self._bucket.get(EPOCH + scope)
+        entry = await self._bucket.get(f"{EPOCH}.{scope}")
         if entry is None or not entry.value or _decoded(entry.value) != old:
             return False
-        await self._facts.record(_opened(scope, new, how))
-        swapped = await self._bucket.swap(EPOCH + scope, msgspec.json.encode(new), entry.revision)
-        return swapped is not None
+        await self._facts.record(_opened(scope, new, how, by))
+        value = msgspec.json.encode(new)
+        return await self._bucket.swap(f"{EPOCH}.{scope}", value, entry.revision) is not None
 
     async def mark(self, scope: str, epoch: str, tick: int) -> None:
         """Remember how far the counters have come."""
-        await self._bucket.put(MARK + scope, f"{epoch}:{tick}".encode())
+        await self._bucket.put(f"{MARK}.{scope}", f"{epoch}:{tick}".encode())
 
 
-class Scopes:
-    """Every scope that was ever spent in, by what the bus says of epochs."""
+class Marks:
+    """Every scope that was ever spent in, and what other replicas say of its counters."""
 
     def __init__(self) -> None:
-        self.used: set[str] = set()
+        self.scopes: set[str] = set()
+        self.on_mark: Callable[[str, str, int], None] = lambda _scope, _epoch, _tick: None
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the bucket."""
-        if change is not None and change.key.startswith(EPOCH):
-            self.used.add(change.key.removeprefix(EPOCH))
+        if change is None or change.value is None:
+            return
+        kind, _, scope = change.key.partition(".")
+        if kind == MARK:
+            self.on_mark(scope, *_mark(change.value))
+        else:
+            self.scopes.add(scope)
+
+
+def _mark(value: bytes) -> tuple[str, int]:
+    epoch, _, tick = value.decode().partition(":")
+    return epoch, int(tick)
 
 
 def _decoded(value: bytes) -> Epoch:
@@ -107,7 +119,7 @@ def _decoded(value: bytes) -> Epoch:
         return Epoch(value.decode(), datetime.fromisoformat(value.decode()).timestamp())
 
 
-def _opened(scope: str, epoch: Epoch, how: str) -> LedgerOpened:
+def _opened(scope: str, epoch: Epoch, how: str, by: str = "") -> LedgerOpened:
     return LedgerOpened(
         id=f"{epoch.id}.{secrets.token_hex(4)}.opened",
         at=time() if how != "first" else epoch.since,
@@ -115,4 +127,5 @@ def _opened(scope: str, epoch: Epoch, how: str) -> LedgerOpened:
         epoch=epoch.id,
         how=how,
         since=epoch.since,
+        by=by,
     )

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any, Literal, TypeVar, cast
@@ -12,6 +12,7 @@ from toolbus_common.batching import Batcher
 from toolbus_common.errors import LedgerDownError, LedgerRebuildingError, ToolbusError
 from toolbus_policy.epochs import Epochs, Known
 from toolbus_policy.packing import Claim, Packing, refusal
+from toolbus_policy.records import About, Record
 from toolbus_policy.store import Store, inside, slot
 from toolbus_policy.windows import Calendars
 
@@ -19,7 +20,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 How = Literal["settle", "refund", "unknown"]
-RECORD_HEADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Overdue:
     scope: str
     dispatched: bool
     amount: int
-    about: str
+    about: About
 
 
 @dataclass(slots=True)
@@ -101,9 +101,7 @@ class Ledger:
         """
         waits = []
         for scope, group in _grouped(endings, [ending.scope for ending in endings]).items():
-            arguments = [part for e in group for part in (e.rid, e.how, e.actual)]
-            keys = ("calls", "due")
-            answer = await self._known("settle", scope, keys, arguments, [slot(scope, "lock")])
+            answer = await self._known(scope, lambda b, s=scope, g=group: self._settle(s, b, g))  # type: ignore[misc]
             if answer == b"wait":
                 waits.append(scope)
         if waits:
@@ -111,7 +109,9 @@ class Ledger:
 
     async def overdue(self, scope: str, most: int = 200) -> list[Overdue]:
         """Claim reservations past their time. Raises `LedgerDownError`."""
-        raw = await self._known("due", scope, ("calls", "due"), [most]) or []
+        raw = await self._known(scope, lambda book: self._due(scope, book, most))
+        if raw is None or raw == b"lost":
+            return []
         pairs = zip(raw[::2], raw[1::2], strict=True)
         return [_overdue(scope, rid.decode(), record.decode()) for rid, record in pairs]
 
@@ -123,9 +123,16 @@ class Ledger:
                 await self.epochs.mark(scope, book.epoch, tick)
                 book.marked = tick
 
-    def lose(self, scope: str) -> None:
-        """Look at the bus again before anything else of this scope."""
-        self._books.pop(scope, None)
+    def marked(self, scope: str, epoch: str, tick: int) -> None:
+        """Hear how far another replica has seen the counters come."""
+        book = self._books.get(scope)
+        if book is not None and book.epoch == epoch:
+            book.tick = max(book.tick, tick)
+
+    async def is_lost(self, scope: str, known: Known) -> bool:
+        """Whether the counters in Redis are not those the bus and this process know."""
+        epoch, tick = await self.store.book(scope)
+        return epoch != known.epoch.id or tick < self._remember(scope, known).tick
 
     # -- scripts -----------------------------------------------------------------------------
 
@@ -143,38 +150,50 @@ class Ledger:
         return [refusals[claim.rid] for claim in claims]
 
     async def _reserve_scope(self, scope: str, claims: list[Claim]) -> list[list[Any]]:
-        for attempt in (1, 2):
-            book = self._books.get(scope) or await self._agree(scope)
-            packing = Packing(scope, book.epoch)
-            told = packing.packed(claims, self._calendars, time())
-            least = book.tick
-            answer = await self.store.run("reserve", packing.keys, [book.epoch, least, told])
-            if answer != b"epoch":
-                book.tick = max(book.tick, answer[0])
-                return cast("list[list[Any]]", answer[1])
-            self._books.pop(scope, None)
-            log.warning("ledger.epoch_differs", extra={"scope": scope, "attempt": attempt})
-        self.on_lost(scope)
-        raise lost(scope, self.why_lost.get(scope, ""))
+        book = self._books.get(scope) or await self._agree(scope)
+        answer = await self._reserve_in(scope, book, claims)
+        if answer == b"epoch":  # another replica may have rebuilt them
+            log.warning("ledger.epoch_differs", extra={"scope": scope})
+            answer = await self._reserve_in(scope, await self._agree(scope), claims)
+        if answer == b"epoch":
+            self.on_lost(scope)
+            raise lost(scope, self.why_lost.get(scope, ""))
+        return cast("list[list[Any]]", answer)
 
-    async def _known(
-        self, script: str, scope: str, names: tuple[str, ...], given: list[Any],
-        more: Sequence[str] = (),
-    ) -> Any:  # fmt: skip
-        """Run a script on counters the bus knows of; None where nothing was ever spent."""
+    async def _reserve_in(self, scope: str, book: Book, claims: list[Claim]) -> Any:
+        packing = Packing(scope, book.epoch)
+        told = packing.packed(claims, self._calendars, time())
+        answer = await self.store.run("reserve", packing.keys, [book.epoch, book.tick, told])
+        if answer == b"epoch":
+            return answer
+        book.tick = max(book.tick, answer[0])
+        return answer[1]
+
+    async def _known(self, scope: str, work: Callable[[Book], Awaitable[Any]]) -> Any:
+        """Work on counters the bus knows of; None where nothing was ever spent, or all is lost."""
         book = self._books.get(scope)
         if book is None:
             known = await self.epochs.known(scope)
             if known is None:
                 return None
             book = self._remember(scope, known)
-        keys = [slot(scope, "book"), *(inside(scope, book.epoch, name) for name in names), *more]
-        answer = await self.store.run(script, keys, [book.epoch, book.tick, *given])
+        answer = await work(book)
+        if answer == b"lost":
+            known = await self.epochs.known(scope)
+            if known is not None and known.epoch.id != book.epoch:
+                answer = await work(self._remember(scope, known))
+        return answer
+
+    async def _settle(self, scope: str, book: Book, endings: list[Ending]) -> Any:
+        told = [part for ending in endings for part in (ending.rid, ending.how, ending.actual)]
+        keys = [*_beside(scope, book), slot(scope, "lock")]
+        answer = await self.store.run("settle", keys, [book.epoch, book.tick, *told])
         if isinstance(answer, int):
             book.tick = max(book.tick, answer)
-        elif answer in (b"wait", b"lost"):
-            self._books.pop(scope, None)
         return answer
+
+    async def _due(self, scope: str, book: Book, most: int) -> Any:
+        return await self.store.run("due", _beside(scope, book), [book.epoch, book.tick, most])
 
     async def _agree(self, scope: str) -> Book:
         known = await self.epochs.known(scope)
@@ -188,6 +207,7 @@ class Ledger:
         book = self._books.get(scope)
         if book is None or book.epoch != known.epoch.id:
             book = self._books[scope] = Book(known.epoch.id, known.tick, known.tick)
+        book.tick = max(book.tick, known.tick)
         return book
 
     async def _dispatch_all(self, marks: list[tuple[str, str]]) -> Sequence[None]:
@@ -199,6 +219,10 @@ class Ledger:
         return [None] * len(marks)
 
 
+def _beside(scope: str, book: Book) -> list[str]:
+    return [slot(scope, "book"), *(inside(scope, book.epoch, own) for own in ("calls", "due"))]
+
+
 def _grouped(items: Sequence[T], scopes: list[str]) -> dict[str, list[T]]:
     groups: dict[str, list[T]] = {}
     for item, scope in zip(items, scopes, strict=True):
@@ -207,8 +231,8 @@ def _grouped(items: Sequence[T], scopes: list[str]) -> dict[str, list[T]]:
 
 
 def _overdue(scope: str, rid: str, record: str) -> Overdue:
-    state, _at, amount, _counters, about = record.split("|", RECORD_HEADS)
-    return Overdue(rid, scope, state == "d", int(amount), about)
+    found = Record.decode(record)
+    return Overdue(rid, scope, found.state == "d", found.amount, About.decode(found.about))
 
 
 def lost(scope: str, why: str = "") -> LedgerRebuildingError:

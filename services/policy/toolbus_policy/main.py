@@ -1,30 +1,37 @@
 """The policy room: may this key make this call, and who pays?
 
 hears   CallRequested; the outcomes CallCompleted and CallFailed
-says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed
+says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, LedgerOpened
+asks    audit what was spent, when counters were lost
+answers LedgerAsked, RebuildAsked
 owns    the ledger in Redis, its epochs in the bucket tb_ledger
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from toolbus_common.bus import Change
-from toolbus_common.contracts import CallRequested, Listing
+from toolbus_common.contracts import CallRequested, LedgerAsked, Listing, RebuildAsked
 from toolbus_common.exchange import Exchange, Reply
-from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.provision import CATALOGUE, CONFIG, LEDGER
 from toolbus_common.room import Room
-from toolbus_common.snapshot import Directory
-from toolbus_policy.epochs import BusEpochs
+from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_policy.clerk import Clerk
+from toolbus_policy.epochs import BusEpochs, Marks
 from toolbus_policy.gate import Gate
 from toolbus_policy.ledger import Ledger
+from toolbus_policy.rebuilding import Rebuilder
 from toolbus_policy.rules import Judge
 from toolbus_policy.ruling import Rulings
 from toolbus_policy.settings import Settings
 from toolbus_policy.settlement import Settlement
 
+log = logging.getLogger(__name__)
+
 PING_SECONDS = 2.0
+MARK_SECONDS = 1.0
 
 
 class Bench:
@@ -49,9 +56,10 @@ class Bench:
             self._catalogue.pop(change.key, None)
         self._seat()
 
-    def scopes(self) -> list[str]:
-        """Every paying customer."""
-        return [DEFAULT_SCOPE, *self._directory.now.declaration.customers]
+    @property
+    def snapshot(self) -> Snapshot:
+        """The configuration now."""
+        return self._directory.now
 
     def _seat(self) -> None:
         snapshot = self._directory.now
@@ -65,20 +73,31 @@ def build(exchange: Exchange) -> Room:
     bench = Bench()
     room.watches(CONFIG)(bench.hear_config)
     room.watches(CATALOGUE)(bench.hear_catalogue)
+    marks = Marks()
+    room.watches(LEDGER)(marks.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        epochs = BusEpochs(await room.bucket(LEDGER))
+        epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
+        marks.on_mark = ledger.marked
         gate = Gate(room, lambda: bench.judge, ledger, settings.reap_grace)
-        settlement = Settlement(room, ledger, bench.scopes)
+        settlement = Settlement(room, ledger, lambda: marks.scopes)
+        rebuilder = Rebuilder(
+            room, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
+        )
+        ledger.on_lost = rebuilder.lose
+        clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
+        room.answers(LedgerAsked)(clerk.tell)
+        room.answers(RebuildAsked)(clerk.rebuild)
 
         @room.serves(CallRequested)
         async def judge(call: CallRequested, reply: Reply) -> None:
             await gate.pass_through(call, reply)
 
         room.hears(seconds=0.5, pause=0.1)(settlement.hear)
-        tasks = [asyncio.create_task(settlement.reap()), asyncio.create_task(_ping(room, ledger))]
+        work = (settlement.reap(), _ping(room, ledger), rebuilder.work(), _mark(ledger))
+        tasks = [asyncio.create_task(each) for each in work]
         try:
             yield
         finally:
@@ -95,6 +114,18 @@ def build(exchange: Exchange) -> Room:
 async def _ping(room: Room, ledger: Ledger) -> None:
     """Keep the room's own word about Redis true."""
     while True:
-        reason = "" if await ledger.reachable() else "Redis cannot be reached: spending is refused"
+        reason = (
+            "" if await ledger.store.reachable() else "Redis cannot be reached: spending is refused"
+        )
         room.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
+
+
+async def _mark(ledger: Ledger) -> None:
+    """Have the bus remember how far the counters have come."""
+    while True:
+        await asyncio.sleep(MARK_SECONDS)
+        try:
+            await ledger.mark()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next mark says more
+            log.warning("ledger.not_marked", extra={"reason": str(error)})

@@ -69,10 +69,7 @@ class Packing:
                 )
                 for each in admission.budgets
             ],
-            [
-                (counter(each.counter), each.most, each.length)
-                for each in admission.principal.rates
-            ],
+            [(counter(each.counter), each.most, each.length) for each in admission.principal.rates],
             [
                 (
                     counter(f"loop:{each.level}:{claim.repeated}"),

@@ -29,6 +29,12 @@ class Outcome(msgspec.Struct):
     charge: int = 0
     reserved: bool = False
     sent: bool = True
+    ending: str = "complete"
+
+    @property
+    def free(self) -> bool:
+        """Whether it costs nothing: nobody was reached, or the call goes on in another one."""
+        return not self.sent or self.ending == "input_required"
 
 
 @dataclass(slots=True)
@@ -63,7 +69,7 @@ class Settlement:
             if not self.caught_up:
                 continue
             try:
-                for scope in self.scopes():
+                for scope in sorted(self.scopes()):
                     await self._reap(await self.ledger.overdue(scope))
             except ToolbusError as error:
                 log.warning("settlement.reap_failed", extra={"reason": error.reason})
@@ -91,7 +97,7 @@ def endings_of(lines: bytes) -> list[Ending]:
             log.error("settlement.unreadable_fact")  # noqa: TRY400 - the line itself is not logged
             continue
         if outcome.reserved:
-            how = "settle" if outcome.sent else "refund"
+            how = "refund" if outcome.free else "settle"
             endings.append(
                 Ending(outcome.call_id, outcome.scope, how, outcome.charge)  # type: ignore[arg-type]
             )
@@ -100,7 +106,7 @@ def endings_of(lines: bytes) -> list[Ending]:
 
 def unknown_outcome(late: Overdue) -> CallFailed:
     """The fact about a call that was handed over and never heard of again: charged in full."""
-    server, tool, key, trace, parent = late.about.split("|")
+    server, tool, key, trace, parent = late.about
     return CallFailed(
         id=f"{late.rid}.unknown",
         at=time(),

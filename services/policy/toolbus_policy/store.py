@@ -92,9 +92,21 @@ class Store:
         """Stay the one who rebuilds."""
         await self._done(self._redis.pexpire(slot(scope, "lock"), int(seconds * 1000)))
 
-    async def unlock(self, scope: str) -> None:
+    async def unlock(self, scope: str, token: str) -> None:
         """Leave the rebuilding to others."""
-        await self._done(self._redis.delete(slot(scope, "lock")))
+        key = slot(scope, "lock")
+        if await self._done(self._redis.get(key)) == token.encode():
+            await self._done(self._redis.delete(key))
+
+    async def open(self, scope: str, token: str, epoch: str) -> bool:
+        """Let an epoch's counters count, if it is still us who rebuild."""
+        keys = [slot(scope, "book"), slot(scope, "lock")]
+        return bool(await self.run("open", keys, [token, epoch]))
+
+    async def book(self, scope: str) -> tuple[str, int]:
+        """The epoch and the tick of the counters that are there; empty when none are."""
+        epoch, tick = await self._done(self._redis.hmget(slot(scope, "book"), ["epoch", "tick"]))
+        return (epoch or b"").decode(), int(tick or 0)
 
     async def fill(self, scope: str, epoch: str, contents: Contents) -> None:
         """Write what an epoch begins with; nobody reads it before the book says so."""

@@ -1,9 +1,9 @@
 -- Reservations past their time, claimed for half a minute so that one replica deals with each.
 -- KEYS: book, calls, due. ARGV: expected epoch, least tick, most.
--- Returns rid, record, rid, record, ...; nothing when the counters are not those we know.
+-- Returns rid, record, rid, record, ...; 'lost' when the counters are not those we know.
 -- A record charged as unknown a day ago is forgotten here.
 
-if not ours(ARGV[1], ARGV[2]) then return {} end
+if not ours(ARGV[1], ARGV[2]) then return 'lost' end
 
 local CLAIM_MS = 30000
 local now_ms = math.floor(now_us / 1000)
