@@ -18,8 +18,12 @@ from toolbus_common.contracts import (
     CallAdmitted,
     CallRequested,
     Fact,
+    LedgerAsked,
+    OpenCallsAsked,
     Question,
+    RebuildAsked,
     ServersAsked,
+    SpendingAsked,
     StatusAsked,
 )
 from toolbus_common.permissions import (
@@ -34,7 +38,14 @@ from toolbus_common.provision import BUCKETS, DURABLES, FACTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-QUESTIONS: tuple[type[Question], ...] = (AuditQueried, ServersAsked, StatusAsked)
+QUESTIONS: tuple[type[Question], ...] = (
+    AuditQueried, LedgerAsked, OpenCallsAsked, RebuildAsked, ServersAsked, SpendingAsked,
+    StatusAsked,
+)  # fmt: skip
+POLICY_ASKS: set[type[Question]] = {
+    OpenCallsAsked,
+    SpendingAsked,
+}  # what lost counters are made anew from
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +222,8 @@ def test_a_question_is_the_operators_to_ask_and_its_rooms_to_answer(
     question: type[Question],
 ) -> None:
     room = question.SUBJECT.split(".")[2]
-    assert may_say(question.SUBJECT) == {OPERATOR}
+    rooms = {"policy"} if question in POLICY_ASKS else set()
+    assert may_say(question.SUBJECT) == {OPERATOR, *rooms}
     assert may_hear(question.SUBJECT) == (set(ROOMS) if room == "all" else {room})
 
 

@@ -27,7 +27,7 @@ SAYS = {
     OPERATOR: {"tb.ask.audit.query"},
 }
 FACTS_SAID = {
-    "policy": {"call.allowed", "call.denied", "call.failed"},
+    "policy": {"call.allowed", "call.denied", "call.failed", "ledger.opened"},
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
         "breaker.opened", "breaker.closed",

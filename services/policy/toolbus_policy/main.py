@@ -9,8 +9,9 @@ owns    the ledger in Redis, its epochs in the bucket tb_ledger
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from toolbus_common.bus import Change
 from toolbus_common.contracts import CallRequested, LedgerAsked, Listing, RebuildAsked
@@ -81,34 +82,46 @@ def build(exchange: Exchange) -> Room:
         epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
         marks.on_mark = ledger.marked
-        gate = Gate(room, lambda: bench.judge, ledger, settings.reap_grace)
-        settlement = Settlement(room, ledger, lambda: marks.scopes)
         rebuilder = Rebuilder(
             room, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
         )
         ledger.on_lost = rebuilder.lose
-        clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
-        room.answers(LedgerAsked)(clerk.tell)
-        room.answers(RebuildAsked)(clerk.rebuild)
+        _answer(room, Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes))
+        gate = Gate(room, lambda: bench.judge, ledger, settings.reap_grace)
 
         @room.serves(CallRequested)
         async def judge(call: CallRequested, reply: Reply) -> None:
             await gate.pass_through(call, reply)
 
+        settlement = Settlement(room, ledger, lambda: marks.scopes)
         room.hears(seconds=0.5, pause=0.1)(settlement.hear)
-        work = (settlement.reap(), _ping(room, ledger), rebuilder.work(), _mark(ledger))
-        tasks = [asyncio.create_task(each) for each in work]
+        work = (settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger))
         try:
-            yield
+            async with _beside(*work):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
             await ledger.close()
 
     room.needs(opened)
     return room
+
+
+def _answer(room: Room, clerk: Clerk) -> None:
+    room.answers(LedgerAsked)(clerk.tell)
+    room.answers(RebuildAsked)(clerk.rebuild)
+
+
+@asynccontextmanager
+async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Work that goes on until this is left."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 async def _ping(room: Room, ledger: Ledger) -> None:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import time
+from time import monotonic, time
 from typing import TypeVar
 
 from toolbus_common.contracts import (
@@ -125,7 +125,7 @@ class Rebuilder:
         restoring = Restoring(scope, limits, now, self.grace)
         needs = needs_of(limits, now) or [Need(now, 0)]
         try:
-            await self._audit_has_all()
+            await self._audit_has_all(scope)
             reach = await self._reach(scope)
         except ToolbusError as error:
             if not accept:
@@ -138,7 +138,7 @@ class Rebuilder:
                 f"{_moment(missing)}. {_or_accept(scope)}"
             )
         await self._fill(scope, restoring, needs, epoch)
-        return restoring, max(epoch.since, reach) if accept else epoch.since
+        return restoring, max(epoch.since, min(reach, now)) if accept else epoch.since
 
     async def _fill(
         self, scope: str, restoring: Restoring, needs: list[Need], epoch: Epoch
@@ -148,6 +148,7 @@ class Rebuilder:
             start = max(need.start, epoch.since)
             async for spending in self._pieces(self._spending(scope, need.step), start, later):
                 restoring.spent(need, spending.rows)
+                await self.ledger.store.hold(scope, LOCK_SECONDS)
         start = max(min(needs[0].start, time() - DAY), epoch.since)
         late = time() - CORRECTABLE
         async for told in self._pieces(self._open(scope, late), start, later):
@@ -156,17 +157,16 @@ class Rebuilder:
 
     # -- audit -------------------------------------------------------------------------------
 
-    async def _audit_has_all(self) -> None:
+    async def _audit_has_all(self, scope: str) -> None:
         """Return once audit keeps every fact that is in the stream now."""
-        newest = await self.room.bus.newest(FACTS)
-        try:
-            async with asyncio.timeout(CATCH_UP_SECONDS):
-                while await self.room.bus.finished(FACTS, AUDIT) < newest:
-                    await asyncio.sleep(0.2)
-        except TimeoutError as error:
-            raise LedgerRebuildingError(
-                "Audit has not yet taken every fact; start it, or see 'toolbus status'."
-            ) from error
+        newest, give_up = await self.room.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
+        while await self.room.bus.finished(FACTS, AUDIT) < newest:
+            if monotonic() > give_up:
+                raise LedgerRebuildingError(
+                    "Audit has not yet taken every fact; start it, or see 'toolbus status'."
+                )
+            await self.ledger.store.hold(scope, LOCK_SECONDS)
+            await asyncio.sleep(0.2)
 
     async def _reach(self, scope: str) -> float:
         asked = SpendingAsked(scope=scope, start=0, end=0)
@@ -192,22 +192,28 @@ class Rebuilder:
         """Answers for a day each; where one is too large for audit, for halves of it."""
         while start < end:
             until = min(start + length, end)
-            try:
-                told = await ask(start, until)
-                if told.more:
-                    raise InvalidError("There are too many rows to tell at once.")
-            except InvalidError:
-                if until - start <= SHORTEST:
-                    raise
+            told = await _whole(ask, start, until)
+            if told is not None:
+                yield told
+            elif until - start > SHORTEST:
                 async for piece in self._pieces(ask, start, until, (until - start) / 2):
                     yield piece
             else:
-                yield told
+                raise LedgerRebuildingError("Audit cannot tell even one second's facts at once.")
             start = until
 
     async def _later(self, scope: str) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
         self.lose(scope)
+
+
+async def _whole(ask: Ask[Told], start: float, end: float) -> Told | None:
+    """The answer, or None when it is too large for audit."""
+    try:
+        told = await ask(start, end)
+    except InvalidError:
+        return None
+    return None if told.more else told
 
 
 def _or_accept(scope: str) -> str:

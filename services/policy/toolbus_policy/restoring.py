@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from toolbus_common.contracts import OpenCall
 from toolbus_common.declared import Budget, Declaration, Key, Period
@@ -13,7 +14,7 @@ from toolbus_policy.store import Contents
 from toolbus_policy.windows import opening, part
 
 CORRECTABLE = 86_400.0  # seconds an outcome may still correct what was charged as unknown
-Row = tuple[str, str, str, str, str, int, int, int]
+Row = tuple[Any, ...]  # as `SpendingTold` has them
 Limits = Mapping[str, Sequence[BudgetLimit]]  # by level
 
 
@@ -58,17 +59,18 @@ class Restoring:
     """Fills an epoch's contents."""
 
     def __init__(self, scope: str, limits: Limits, now: float, grace: float) -> None:
-        self._scope, self._limits, self._now, self._grace = scope, limits, now, grace
+        self._scope, self._limits, self._grace = scope, limits, grace
         self.contents = Contents()
-        for found in limits.values():
-            for limit in found:
-                self._level(limit)
+        every = [limit for found in limits.values() for limit in found]
+        self._needs = {limit.counter: need_of(limit.budget, now) for limit in every}
+        for limit in every:
+            self._level(limit)
 
     def spent(self, need: Need, rows: Iterable[Row]) -> None:
         """Take the sums of one need."""
         for key, user, team, server, tool, step, calls, charge in rows:
             for limit in self._counting(key, user, team, full_name(server, tool)):
-                if need_of(limit.budget, self._now) == need:
+                if self._needs[limit.counter] == need:
                     amount = charge if limit.in_money else calls
                     level, field = self._level(limit), f"b{step}" if need.step else "spent"
                     level[field] = level.get(field, 0) + amount
@@ -103,7 +105,7 @@ class Restoring:
     def _level(self, limit: BudgetLimit) -> dict[str, int]:
         level = self.contents.levels.get(limit.counter)
         if level is None:
-            need = need_of(limit.budget, self._now)
+            need = self._needs[limit.counter]
             own = {"span": need.step} if need.step else {"window": int(need.start), "spent": 0}
             level = self.contents.levels[limit.counter] = {**own, "held": 0, "debt": 0}
         return level

@@ -82,7 +82,7 @@ class SpendingTold(Message):
     to tell at once: ask for a shorter time.
     """
 
-    rows: tuple[tuple[str, str, str, str, str, int, int, int], ...]
+    rows: tuple[tuple[Any, ...], ...]
     since: float
     more: bool = False
 
