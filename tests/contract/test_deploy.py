@@ -45,7 +45,7 @@ QUESTIONS: tuple[type[Question], ...] = (
 POLICY_ASKS: set[type[Question]] = {
     OpenCallsAsked,
     SpendingAsked,
-}  # what lost counters are made anew from
+}
 
 
 @pytest.fixture(scope="module")

@@ -23,18 +23,16 @@ _SCOPE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # call was charged as unknown is no outcome, unless none came within the day it could be corrected.
 _CALLS = """
 SELECT call_id,
-    anyIf(key, fact = 'call.allowed') AS key_,
-    anyIf(user, fact = 'call.allowed') AS user_,
-    anyIf(team, fact = 'call.allowed') AS team_,
-    anyIf(server, fact = 'call.allowed') AS server_,
-    anyIf(tool, fact = 'call.allowed') AS tool_,
-    anyIf(parent_id, fact = 'call.allowed') AS parent_,
-    anyIf(trace_id, fact = 'call.allowed') AS trace_,
-    anyIf(charge, fact = 'call.allowed') AS held_,
-    anyIf(JSONExtractFloat(detail, 'deadline'), fact = 'call.allowed') AS deadline_,
-    toFloat64(minIf(at, fact = 'call.allowed')) AS at_,
-    fact != 'call.allowed' AND endsWith(id, '.unknown') AS is_unknown,
-    fact != 'call.allowed' AND NOT is_unknown AS is_outcome,
+    anyIf(key, is_intent) AS key_,
+    anyIf(user, is_intent) AS user_,
+    anyIf(team, is_intent) AS team_,
+    anyIf(server, is_intent) AS server_,
+    anyIf(tool, is_intent) AS tool_,
+    anyIf(parent_id, is_intent) AS parent_,
+    anyIf(trace_id, is_intent) AS trace_,
+    anyIf(charge, is_intent) AS held_,
+    anyIf(JSONExtractFloat(detail, 'deadline'), is_intent) AS deadline_,
+    toFloat64(minIf(at, is_intent)) AS at_,
     countIf(is_unknown) AS unknowns,
     toFloat64(maxIf(at, is_unknown)) AS unknown_at,
     countIf(is_outcome) AS outcomes,
@@ -43,11 +41,16 @@ SELECT call_id,
     argMinIf(charge, (stream_seq, line), is_outcome) AS outcome_charge,
     argMinIf(sent AND ending != 'input_required', (stream_seq, line), is_outcome) AS counted,
     maxIf(charge, is_unknown) AS unknown_charge
-FROM facts
-WHERE scope = '{scope}' AND fact IN ('call.allowed', 'call.completed', 'call.failed')
-    AND method = 'tools/call' AND at >= fromUnixTimestamp64Micro({start}) AND call_id IN (
-        SELECT call_id FROM facts WHERE scope = '{scope}' AND fact = 'call.allowed'
-        AND at >= fromUnixTimestamp64Micro({start}) AND at < fromUnixTimestamp64Micro({end}))
+FROM (
+    SELECT *, fact = 'call.allowed' AS is_intent,
+        NOT is_intent AND endsWith(id, '.unknown') AS is_unknown,
+        NOT is_intent AND NOT is_unknown AS is_outcome
+    FROM facts
+    WHERE scope = '{scope}' AND fact IN ('call.allowed', 'call.completed', 'call.failed')
+        AND method = 'tools/call' AND at >= fromUnixTimestamp64Micro({start})
+        AND call_id IN (
+            SELECT call_id FROM facts WHERE scope = '{scope}' AND fact = 'call.allowed'
+            AND at >= fromUnixTimestamp64Micro({start}) AND at < fromUnixTimestamp64Micro({end})))
 GROUP BY call_id
 """
 _SPENDING = """
