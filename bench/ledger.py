@@ -53,7 +53,7 @@ def main() -> int:
 
 
 async def _latency(directory: Path) -> dict[str, Any]:
-    """One client alone, microseconds per reservation: one budget, and one at each of four levels."""
+    """One client alone, microseconds per reservation: one budget, or one at each of four levels."""
     server = LauncherValkey(directory)
     server.start()
     ledger = Ledger(server.url, RememberedEpochs())
