@@ -98,8 +98,10 @@ _ROOMS = (
         says=(CallAllowed, CallDenied, CallFailed, LedgerOpened),
         publishes=(
             "tb.run.*", "tb.reply.>",
-            # How far audit has come, before lost counters are made anew from what it keeps.
-            f"$JS.API.STREAM.INFO.{FACTS}", f"$JS.API.CONSUMER.INFO.{FACTS}.audit",
+            # How far audit and policy have come: before lost counters are made anew from what
+            # audit keeps, and before a call is taken for one whose outcome never came.
+            f"$JS.API.STREAM.INFO.{FACTS}",
+            f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
         ),
         subscribes=("tb.call.*",),
         reads=(CONFIG, CATALOGUE, LEDGER),

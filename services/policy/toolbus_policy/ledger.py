@@ -18,6 +18,7 @@ from toolbus_policy.windows import Calendars
 
 log = logging.getLogger(__name__)
 
+NOW = 1e11  # the year 5138: no bound but Redis' clock
 T = TypeVar("T")
 How = Literal["settle", "refund", "unknown"]
 
@@ -107,9 +108,9 @@ class Ledger:
         if waits:
             raise LedgerDownError(f"The ledger of {', '.join(waits)} is being rebuilt.")
 
-    async def overdue(self, scope: str, most: int = 200) -> list[Overdue]:
-        """Claim reservations past their time. Raises `LedgerDownError`."""
-        raw = await self._known(scope, lambda book: self._due(scope, book, most))
+    async def overdue(self, scope: str, until: float = NOW, most: int = 200) -> list[Overdue]:
+        """Claim reservations due before now, and before `until`. Raises `LedgerDownError`."""
+        raw = await self._known(scope, lambda book: self._due(scope, book, until, most))
         if raw is None or raw == b"lost":
             return []
         pairs = zip(raw[::2], raw[1::2], strict=True)
@@ -192,8 +193,9 @@ class Ledger:
             book.tick = max(book.tick, answer)
         return answer
 
-    async def _due(self, scope: str, book: Book, most: int) -> Any:
-        return await self.store.run("due", _beside(scope, book), [book.epoch, book.tick, most])
+    async def _due(self, scope: str, book: Book, until: float, most: int) -> Any:
+        given = [book.epoch, book.tick, most, int(until * 1000)]
+        return await self.store.run("due", _beside(scope, book), given)
 
     async def _agree(self, scope: str) -> Book:
         known = await self.epochs.known(scope)

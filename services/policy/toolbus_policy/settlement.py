@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import time
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from toolbus_common.bus import StoredMessage
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import ToolbusError
+from toolbus_common.provision import FACTS
 from toolbus_common.room import Room
 from toolbus_policy.ledger import Ending, Ledger, Overdue
 
@@ -44,7 +45,8 @@ class Settlement:
     room: Room
     ledger: Ledger
     scopes: Callable[[], Iterable[str]]
-    caught_up: bool = field(default=False)
+    _heard: float = 0.0  # every outcome said before this moment has been dealt with, by any replica
+    _marked: tuple[int, float] = (0, 0.0)  # a message of the stream, and when it was the newest
 
     async def hear(self, messages: list[StoredMessage]) -> None:
         """End the reservations these outcomes are about, then acknowledge.
@@ -56,23 +58,32 @@ class Settlement:
             await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
         for message in messages:
             await message.done()
-        self.caught_up = not messages or messages[-1].pending == 0
 
     async def reap(self) -> None:
         """Without end: refund what was never handed over, charge what was and never came back.
 
-        Only while every outcome in the stream has been heard, else a slow policy would charge
-        calls whose outcome is waiting for it.
+        Only what was due before the newest outcome that every replica has dealt with: one that a
+        killed replica took with it comes again after a while, and until then nobody knows.
         """
         while True:
             await asyncio.sleep(REAP_SECONDS)
-            if not self.caught_up:
-                continue
             try:
-                for scope in sorted(self.scopes()):
-                    await self._reap(await self.ledger.overdue(scope))
+                await self.reap_once()
             except ToolbusError as error:
                 log.warning("settlement.reap_failed", extra={"reason": error.reason})
+
+    async def reap_once(self) -> None:
+        """Look at every customer's reservations."""
+        heard = await self._heard_until()
+        for scope in sorted(self.scopes()):
+            await self._reap(await self.ledger.overdue(scope, heard))
+
+    async def _heard_until(self) -> float:
+        now, newest = time(), await self.room.bus.newest(FACTS)
+        marked, at = self._marked
+        if await self.room.bus.finished(FACTS, self.room.name) >= marked:
+            self._heard, self._marked = at, (newest, now)
+        return self._heard
 
     async def _reap(self, overdue: list[Overdue]) -> None:
         for late in overdue:

@@ -1,5 +1,5 @@
 -- Reservations past their time, claimed for half a minute so that one replica deals with each.
--- KEYS: book, calls, due. ARGV: expected epoch, least tick, most.
+-- KEYS: book, calls, due. ARGV: expected epoch, least tick, most, until (ms): none due later.
 -- Returns rid, record, rid, record, ...; 'lost' when the counters are not those we know.
 -- A record charged as unknown a day ago is forgotten here.
 
@@ -7,7 +7,7 @@ if not ours(ARGV[1], ARGV[2]) then return 'lost' end
 
 local CLAIM_MS = 30000
 local now_ms = math.floor(now_us / 1000)
-local rids = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now_ms, 'LIMIT', 0, ARGV[3])
+local rids = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', math.min(now_ms, tonumber(ARGV[4])), 'LIMIT', 0, ARGV[3])
 local answer = {}
 for _, rid in ipairs(rids) do
   local record = redis.call('HGET', KEYS[2], rid)
