@@ -13,4 +13,5 @@ def test_a_race_through_kills_neither_overshoots_nor_drifts_nor_leaks(tmp_path: 
     assert (figures.overshoot, figures.drift, figures.leaked) == (0, 0, 0), figures
     assert figures.kills, figures
     assert figures.refused >= figures.clients, figures
-    assert figures.spent > 0.9 * figures.limit, "what a killed replica had in hand is held a while"
+    # What a killed replica had in hand stays held until it is told again, half a minute later.
+    assert figures.spent > figures.limit / 2, figures
