@@ -15,6 +15,7 @@ from toolbus_cli.commands import (
     declaring,
     inspecting,
     keys,
+    ledger,
     rules,
     running,
 )
@@ -119,11 +120,20 @@ def _add_groups() -> None:
     app.add_typer(about_audit, name="audit")
 
 
+def _add_ledger() -> None:
+    about = typer.Typer(help="Budgets: what is spent and held.", no_args_is_help=True)
+    _add(about, ledger.show, "toolbus ledger show", "toolbus ledger show acme --json")
+    _add(about, ledger.rebuild, "toolbus ledger rebuild acme")
+    _add(about, ledger.accept, "toolbus ledger accept acme")
+    app.add_typer(about, name="ledger")
+
+
 _add_running()
 _add_using()
 _add_approving()
 _add_connect()
 _add_groups()
+_add_ledger()
 
 
 def main(words: Sequence[str]) -> int:

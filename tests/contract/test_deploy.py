@@ -21,9 +21,13 @@ from toolbus_common.contracts import (
     CallAdmitted,
     CallRequested,
     Fact,
+    LedgerAsked,
+    OpenCallsAsked,
     Question,
+    RebuildAsked,
     RejectAsked,
     ServersAsked,
+    SpendingAsked,
     StatusAsked,
 )
 from toolbus_common.permissions import (
@@ -39,8 +43,13 @@ from toolbus_common.provision import APPROVALS, BUCKETS, DURABLES, FACTS
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 QUESTIONS: tuple[type[Question], ...] = (
-    ApprovalsAsked, ApproveAsked, AuditQueried, RejectAsked, ServersAsked, StatusAsked,
+    ApprovalsAsked, ApproveAsked, AuditQueried, LedgerAsked, OpenCallsAsked, RebuildAsked,
+    RejectAsked, ServersAsked, SpendingAsked, StatusAsked,
 )  # fmt: skip
+POLICY_ASKS: set[type[Question]] = {
+    OpenCallsAsked,
+    SpendingAsked,
+}
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +226,8 @@ def test_a_question_is_the_operators_to_ask_and_its_rooms_to_answer(
     question: type[Question],
 ) -> None:
     room = question.SUBJECT.split(".")[2]
-    assert may_say(question.SUBJECT) == {OPERATOR}
+    rooms = {"policy"} if question in POLICY_ASKS else set()
+    assert may_say(question.SUBJECT) == {OPERATOR, *rooms}
     assert may_hear(question.SUBJECT) == (set(ROOMS) if room == "all" else {room})
 
 

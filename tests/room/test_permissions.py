@@ -29,7 +29,7 @@ SAYS = {
 FACTS_SAID = {
     "policy": {
         "call.allowed", "call.denied", "call.failed", "approval.asked", "approval.granted",
-        "approval.rejected", "approval.expired", "approval.used",
+        "approval.rejected", "approval.expired", "approval.used", "ledger.opened",
     },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",

@@ -9,8 +9,9 @@ import pytest
 from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.pricing import cost_of
 from toolbus_common.snapshot import Snapshot, hash_of, proof_of
-from toolbus_policy.rules import Judge, price_of, principal_of
+from toolbus_policy.rules import Judge, principal_of
 
 SECRET = "tbk_bot_0123456789abcdef"
 PROOF = proof_of(SECRET)
@@ -127,11 +128,11 @@ def test_a_free_call_needs_no_budget() -> None:
 )
 def test_the_nearest_price_counts(name: str, micro: int) -> None:
     prices = {"docs__search": 0.002, "docs__*": 0.005, "*": 0.000001}
-    assert price_of(name, prices) == micro
+    assert cost_of(name, prices).held == micro
 
 
 def test_a_tool_nothing_prices_is_free() -> None:
-    assert price_of("docs__search", {}) == 0
+    assert cost_of("docs__search", {}).held == 0
 
 
 def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:

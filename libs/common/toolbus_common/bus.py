@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import msgspec
@@ -285,6 +286,26 @@ class Bus:
                 await asyncio.sleep(0.2)
                 messages = []
             yield [_stored(message) for message in messages]
+
+    async def newest(self, stream: str) -> int:
+        """The number of a stream's newest message. Raises `BusDownError`."""
+        try:
+            return (await self._js.stream_info(stream)).state.last_seq
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise BusDownError(f"The stream {stream} cannot be looked at: {error}") from error
+
+    async def finished(self, stream: str, durable: str) -> float:
+        """Every message up to this number a durable consumer has acknowledged or does not hear.
+
+        Raises `BusDownError`.
+        """
+        try:
+            info = await self._js.consumer_info(stream, durable)
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise BusDownError(f"The consumer {durable} cannot be looked at: {error}") from error
+        if not info.num_pending and not info.num_ack_pending:
+            return inf
+        return info.ack_floor.stream_seq if info.ack_floor is not None else 0
 
     async def _acknowledged(self, message: Msg) -> None:
         future = self._acks.get(message.subject.rpartition(".")[2])

@@ -6,6 +6,7 @@
     - UnknownToolError       no such tool, prompt or resource, or one this key may not see
     - BudgetExceededError    a level's money or calls are spent
     - RateExceededError      too many calls in a period
+    - LoopDetectedError      the same call again and again in one agent run
     - RuleDeniedError        a rule forbids this call of a tool the key may use
     - ApprovalRequiredError  the call waits for a person
     - ApprovalRejectedError  a person said no
@@ -16,6 +17,7 @@
     - PolicyDownError
     - ExecutorDownError
     - LedgerDownError        the counters cannot be read, so nothing may be spent
+    - LedgerRebuildingError  the counters were lost; they are made anew from the facts first
     - OverloadedError        the server's own queue is full
   + UpstreamError            the server behind the tool
     - UpstreamTimeoutError
@@ -96,6 +98,12 @@ class RateExceededError(RefusedError):
     retryable = True
 
 
+class LoopDetectedError(RefusedError):
+    """The same tool with the same arguments, more often than one agent run may."""
+
+    code = "loop_detected"
+
+
 class RuleDeniedError(RefusedError):
     """A rule forbids this call of a tool the key may use; `rule` in the data names it."""
 
@@ -158,6 +166,12 @@ class LedgerDownError(UnavailableError):
     """The counters cannot be read, so nothing may be spent."""
 
     code = "ledger_down"
+
+
+class LedgerRebuildingError(UnavailableError):
+    """The counters were lost, so nothing may be spent until they are made anew from the facts."""
+
+    code = "ledger_rebuilding"
 
 
 class OverloadedError(UnavailableError):

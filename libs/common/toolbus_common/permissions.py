@@ -25,10 +25,13 @@ from toolbus_common.contracts import (
     Fact,
     KeyCreated,
     KeyRevoked,
+    LedgerOpened,
+    OpenCallsAsked,
     Question,
     ServerConnected,
     ServerFaulted,
     ServerLost,
+    SpendingAsked,
 )
 from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, DURABLES, FACTS, LEASES, LEDGER
 
@@ -104,12 +107,19 @@ _ROOMS = (
         "policy",
         says=(
             CallAllowed, CallDenied, CallFailed, ApprovalAsked, ApprovalGranted, ApprovalRejected,
-            ApprovalExpired, ApprovalUsed,
+            ApprovalExpired, ApprovalUsed, LedgerOpened,
         ),
-        publishes=("tb.run.*", "tb.reply.>"),
+        publishes=(
+            "tb.run.*", "tb.reply.>",
+            # How far audit and policy have come: before lost counters are made anew from what
+            # audit keeps, and before a call is taken for one whose outcome never came.
+            f"$JS.API.STREAM.INFO.{FACTS}",
+            f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
+        ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS),
         writes=(LEDGER, APPROVALS),
+        asks=(SpendingAsked, OpenCallsAsked),
     ),
     _Room(
         "executor",

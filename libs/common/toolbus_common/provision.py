@@ -19,7 +19,7 @@ FACTS = "FACTS"
 CONFIG = "tb_config"  # declared configuration and keys: written by operators
 CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
 LEASES = "tb_leases"  # who owns a stdio server: written by executor
-LEDGER = "tb_ledger"  # the ledger's epochs: written by policy
+LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written by policy
 APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
 
 LEASE_SECONDS = 2.0

@@ -2,7 +2,7 @@
 
 hears   every fact, from the stream FACTS; the bucket tb_config
 says    nothing on the bus; facts to webhooks
-answers AuditQueried
+answers AuditQueried, SpendingAsked, OpenCallsAsked
 owns    the tables in ClickHouse
 """
 
@@ -10,13 +10,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from toolbus_audit import query
+from toolbus_audit import query, spending
 from toolbus_audit.settings import Settings
 from toolbus_audit.store import ClickHouse
 from toolbus_audit.webhooks import Webhooks
 from toolbus_audit.writer import MESSAGES, Writer
 from toolbus_common.bus import StoredMessage
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import (
+    AuditQueried,
+    OpenCallsAsked,
+    OpenCallsTold,
+    RowsFound,
+    SpendingAsked,
+    SpendingTold,
+)
 from toolbus_common.exchange import Exchange
 from toolbus_common.provision import CONFIG, FACTS, WEBHOOKS
 from toolbus_common.room import Room
@@ -56,6 +63,14 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
     @room.answers(AuditQueried)
     async def answer(question: AuditQueried) -> RowsFound:
         return await query.answer(store, question)
+
+    @room.answers(SpendingAsked)
+    async def spent(question: SpendingAsked) -> SpendingTold:
+        return await spending.spending(store, question)
+
+    @room.answers(OpenCallsAsked)
+    async def still_open(question: OpenCallsAsked) -> OpenCallsTold:
+        return await spending.open_calls(store, question)
 
     return room
 

@@ -32,6 +32,7 @@ from toolbus_common.errors import (
 from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
+from toolbus_common.pricing import charged
 from toolbus_common.trace import trace_id
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
@@ -275,7 +276,7 @@ class Runner:
                 else "task"
                 if isinstance(ending, Begun)
                 else "complete",
-                charge=0 if asks else call.charge,
+                charge=_charge(call, ending),
                 latency_us=int(took * 1e6),
                 is_error=is_error,
                 result_bytes=len(ending.body),
@@ -296,7 +297,7 @@ class Runner:
             CallFailed(
                 id=f"{call.call_id}.failed",
                 **_about(call),
-                charge=call.charge if sent else 0,
+                charge=_charge_of_failure(call, error) if sent else 0,
                 latency_us=int((perf_counter() - began) * 1e6),
                 code=error.code,
                 reason=error.reason,
@@ -308,6 +309,22 @@ class Runner:
 
 def _still_at_work(seconds: float) -> str:
     return f"The task has not ended within {seconds:.3g} s; ask for its result again."
+
+
+def _charge(call: CallAdmitted, ending: Ending) -> int:
+    """What an answer costs. A task's result is not there yet, so it costs what was held."""
+    if isinstance(ending, Asked):
+        return 0
+    if not call.price or isinstance(ending, Begun):
+        return call.charge
+    return charged(call.charge, call.price, len(ending.body))
+
+
+def _charge_of_failure(call: CallAdmitted, error: ToolbusError) -> int:
+    """What is charged without a result: all that was held, unless the server itself said no."""
+    if call.price and isinstance(error, UpstreamRefusedError):
+        return charged(call.charge, call.price, 0)
+    return call.charge
 
 
 def _about(call: CallAdmitted) -> dict[str, Any]:

@@ -32,7 +32,10 @@ from toolbus_common.trace import trace_id
 from toolbus_policy.approval import Cause
 from toolbus_policy.approving import RULE, Approving, Permit
 from toolbus_policy.asking import STATE
-from toolbus_policy.ledger import Claim, Ledger
+from toolbus_policy.ledger import Ledger
+from toolbus_policy.limits import repeated
+from toolbus_policy.packing import Claim
+from toolbus_policy.records import About
 from toolbus_policy.rules import Admission, Judge, Principal
 from toolbus_policy.ruling import Ruling, recorded
 
@@ -122,10 +125,17 @@ class Gate:
         return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
-        if not admission.budgets and not admission.principal.rates:
+        if not admission.limited:
             return False
-        due = call.deadline + self.reap_grace
-        await self.ledger.reserve(Claim(call.call_id, admission, _about(call, admission), due))
+        await self.ledger.reserve(
+            Claim(
+                call.call_id,
+                admission,
+                _about(call, admission),
+                call.deadline + self.reap_grace,
+                _repeated(call, admission) if admission.loops else "",
+            )
+        )
         return bool(admission.budgets)
 
     async def _record_intent(
@@ -161,6 +171,7 @@ class Gate:
             extra=call.extra,
             charge=admission.charge,
             reserved=reserved,
+            price=admission.cost.parts,
             arguments=call.arguments,
         )
         if reserved:
@@ -286,9 +297,13 @@ def _denial(
 
 
 def _about(call: CallRequested, admission: Admission) -> str:
-    """What the reaper must know of a call to say what became of it."""
-    fields = (call.server, call.tool, admission.principal.key, trace_id(call.traceparent))
-    return "|".join((*fields, call.parent_id))
+    trace = trace_id(call.traceparent)
+    return About(call.server, call.tool, admission.principal.key, trace, call.parent_id).encode()
+
+
+def _repeated(call: CallRequested, admission: Admission) -> str:
+    run = call.run or f"key:{admission.principal.key}"
+    return repeated(run, call.server, call.tool, call.arguments)
 
 
 def _not_recorded() -> BusDownError:

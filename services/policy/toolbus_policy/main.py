@@ -1,9 +1,10 @@
 """The policy room: may this key make this call, and who pays?
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
-says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, and those of
-        approvals
-answers ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked
+says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, LedgerOpened,
+        and those of approvals
+asks    audit what was spent, when counters were lost
+answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked
 owns    the ledger in Redis, its epochs in the bucket tb_ledger; the bucket tb_approvals
 """
 
@@ -21,31 +22,36 @@ from toolbus_common.contracts import (
     ApproverAsked,
     CallCancelled,
     CallRequested,
+    LedgerAsked,
     Listing,
+    RebuildAsked,
     RejectAsked,
 )
 from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange, Reply
-from toolbus_common.lineage import DEFAULT_SCOPE, Lineage
+from toolbus_common.lineage import Lineage
 from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, Snapshot
 from toolbus_policy.approvers import Approvers, operator
 from toolbus_policy.approving import Approving, Terms
 from toolbus_policy.binding import binding_of, definition_digest, policy_digest
+from toolbus_policy.clerk import Clerk
 from toolbus_policy.docket import Docket
-from toolbus_policy.epochs import BusEpochs
+from toolbus_policy.epochs import BusEpochs, Marks
 from toolbus_policy.gate import Gate
 from toolbus_policy.ledger import Ledger
+from toolbus_policy.rebuilding import Rebuilder
 from toolbus_policy.rules import Judge
 from toolbus_policy.ruling import Rulings
 from toolbus_policy.settings import Settings
 from toolbus_policy.settlement import Settlement
 
+log = logging.getLogger(__name__)
+
 PING_SECONDS = 2.0
 EXPIRE_SECONDS = 1.0
-
-log = logging.getLogger(__name__)
+MARK_SECONDS = 1.0
 
 
 class Bench:
@@ -71,12 +77,9 @@ class Bench:
             self._catalogue.pop(change.key, None)
         self._seat()
 
-    def scopes(self) -> list[str]:
-        """Every paying customer."""
-        return [DEFAULT_SCOPE, *self._directory.now.declaration.customers]
-
+    @property
     def snapshot(self) -> Snapshot:
-        """The configuration as it is now."""
+        """The configuration now."""
         return self._directory.now
 
     def bind(self, call: CallRequested, lineage: Lineage) -> str:
@@ -99,21 +102,20 @@ def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("policy", settings, exchange)
-    bench = Bench()
-    docket = Docket()
-    room.watches(CONFIG)(bench.hear_config)
-    room.watches(CATALOGUE)(bench.hear_catalogue)
+    bench, docket = _seated(room), Docket()
     room.watches(APPROVALS)(docket.hear)
     approving = Approving(docket, room.facts, bench.bind, _terms(settings))
-    _answer(room, Approvers(docket, room.facts, bench.snapshot, settings.approved_seconds))
+    _answer(room, Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds))
+    marks = Marks()
+    room.watches(LEDGER)(marks.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        epochs = BusEpochs(await room.bucket(LEDGER))
+        epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
         docket.open(await room.bucket(APPROVALS))
+        rebuilder = _keep_books(room, ledger, bench, marks, settings)
         gate = Gate(room, lambda: bench.judge, ledger, approving, settings.reap_grace)
-        settlement = Settlement(room, ledger, bench.scopes)
 
         @room.serves(CallRequested)
         async def judge(call: CallRequested, reply: Reply) -> None:
@@ -123,9 +125,14 @@ def build(exchange: Exchange) -> Room:
             f"{CallCancelled.SUBJECT}.*",
             lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
         )
+        settlement = Settlement(room, ledger, lambda: marks.scopes)
         room.hears(seconds=0.5, pause=0.1)(settlement.hear)
+        work = (
+            settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),
+            _expire(approving),
+        )  # fmt: skip
         try:
-            async with _beside(settlement.reap(), _ping(room, ledger), _expire(approving)):
+            async with _beside(*work):
                 yield
         finally:
             await ledger.close()
@@ -136,7 +143,7 @@ def build(exchange: Exchange) -> Room:
 
 @asynccontextmanager
 async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Work without end, until it is left."""
+    """Work without end, until this is left."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
@@ -144,6 +151,27 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+def _seated(room: Room) -> Bench:
+    bench = Bench()
+    room.watches(CONFIG)(bench.hear_config)
+    room.watches(CATALOGUE)(bench.hear_catalogue)
+    return bench
+
+
+def _keep_books(
+    room: Room, ledger: Ledger, bench: Bench, marks: Marks, settings: Settings
+) -> Rebuilder:
+    """Have lost counters made anew, and operators told what is in the books."""
+    rebuilder = Rebuilder(
+        room, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
+    )
+    marks.on_mark, ledger.on_lost = ledger.marked, rebuilder.lose
+    clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
+    room.answers(LedgerAsked)(clerk.tell)
+    room.answers(RebuildAsked)(clerk.rebuild)
+    return rebuilder
 
 
 def _terms(settings: Settings) -> Terms:
@@ -188,6 +216,18 @@ async def _expire(approving: Approving) -> None:
 async def _ping(room: Room, ledger: Ledger) -> None:
     """Keep the room's own word about Redis true."""
     while True:
-        reason = "" if await ledger.reachable() else "Redis cannot be reached: spending is refused"
+        reason = (
+            "" if await ledger.store.reachable() else "Redis cannot be reached: spending is refused"
+        )
         room.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
+
+
+async def _mark(ledger: Ledger) -> None:
+    """Have the bus remember how far the counters have come."""
+    while True:
+        await asyncio.sleep(MARK_SECONDS)
+        try:
+            await ledger.mark()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next mark says more
+            log.warning("ledger.not_marked", extra={"reason": str(error)})

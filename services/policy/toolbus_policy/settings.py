@@ -14,6 +14,8 @@ class Settings(CommonSettings):
     `approval_seconds` is how long a call waits for a person, `approved_seconds` how long the
     approved call may be made; a key has at most `most_pending` waiting. `public_url` is where
     people reach ingress.
+    `ledger_quiet` is seconds that calls decided before the counters were lost have to reach the
+    stream: more than a fact may take to be acknowledged.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")
@@ -23,3 +25,4 @@ class Settings(CommonSettings):
     approved_seconds: float = Field(default=600.0, gt=0, le=MOST_APPROVAL_SECONDS)
     most_pending: int = Field(default=20, ge=1, le=1000)
     public_url: str = "http://127.0.0.1:8080"
+    ledger_quiet: float = Field(default=5.0, gt=0)

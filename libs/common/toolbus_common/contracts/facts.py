@@ -243,6 +243,20 @@ class ConfigApplied(Fact):
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
+class LedgerOpened(Fact):
+    """A customer's counters began: at first use, rebuilt from the facts, or accepted incomplete.
+
+    What was spent before `since` (seconds since the epoch) does not concern them.
+    """
+
+    NAME: ClassVar[str] = "ledger.opened"
+
+    epoch: str
+    how: str
+    since: float
+    by: str = ""
+
+
 FACTS: dict[str, type[Fact]] = {
     fact.NAME: fact
     for fact in (
@@ -263,5 +277,6 @@ FACTS: dict[str, type[Fact]] = {
         KeyCreated,
         KeyRevoked,
         ConfigApplied,
+        LedgerOpened,
     )
 }
