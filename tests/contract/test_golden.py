@@ -18,7 +18,9 @@ from toolbus_common.contracts import FACTS, Fact, Message, Question
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
 SAMPLES[int | None] = 7
-ABSTRACT = {Message, Fact, Question, contracts.CallFact, contracts.ApprovalFact}
+ABSTRACT = {
+    Message, Fact, Question, contracts.CallFact, contracts.ApprovalFact, contracts.DefinitionFact,
+}  # fmt: skip
 MESSAGES = sorted(
     (
         cls

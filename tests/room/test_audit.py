@@ -281,5 +281,6 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
             (2, "methods"),
             (3, "rules"),
             (4, "approvals"),
+            (5, "definitions"),
         ]
         await store.close()

@@ -15,7 +15,16 @@ from toolbus_common.contracts import FACTS as FACT_CLASSES
 from toolbus_common.errors import BusDownError
 from toolbus_common.permissions import OPERATOR, rights
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import APPROVALS, BUCKETS, CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
+from toolbus_common.provision import (
+    APPROVALS,
+    BUCKETS,
+    CATALOGUE,
+    CONFIG,
+    FACTS,
+    LEASES,
+    LEDGER,
+    PINS,
+)
 
 SAYS = {
     "ingress": {"tb.call.x"},
@@ -33,11 +42,18 @@ FACTS_SAID = {
     },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
-        "breaker.opened", "breaker.closed",
+        "breaker.opened", "breaker.closed", "definition.pinned", "definition.changed",
     },
-    OPERATOR: {"key.created", "key.revoked", "config.applied"},
+    OPERATOR: {
+        "key.created", "key.revoked", "config.applied", "definition.approved",
+        "definition.rejected",
+    },
 }  # fmt: skip
-WRITES = {"policy": {LEDGER, APPROVALS}, "executor": {CATALOGUE, LEASES}, OPERATOR: {CONFIG}}
+WRITES = {
+    "policy": {LEDGER, APPROVALS},
+    "executor": {CATALOGUE, LEASES, PINS},
+    OPERATOR: {CONFIG, PINS},
+}
 HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
 
 USERS = sorted(rights())

@@ -22,6 +22,10 @@ from toolbus_common.contracts import (
     CallDenied,
     CallFailed,
     ConfigApplied,
+    DefinitionApproved,
+    DefinitionChanged,
+    DefinitionPinned,
+    DefinitionRejected,
     Fact,
     KeyCreated,
     KeyRevoked,
@@ -33,9 +37,21 @@ from toolbus_common.contracts import (
     ServerLost,
     SpendingAsked,
 )
-from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, DURABLES, FACTS, LEASES, LEDGER
+from toolbus_common.provision import (
+    APPROVALS,
+    CATALOGUE,
+    CONFIG,
+    DURABLES,
+    FACTS,
+    LEASES,
+    LEDGER,
+    PINS,
+)
 
 OPERATOR = "operator"
+_SAID_BY_OPERATORS = (
+    KeyCreated, KeyRevoked, ConfigApplied, DefinitionApproved, DefinitionRejected,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +141,12 @@ _ROOMS = (
         "executor",
         says=(
             CallCompleted, CallFailed, ServerConnected, ServerLost, ServerFaulted, BreakerOpened,
-            BreakerClosed,
+            BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*"),
         subscribes=("tb.run.*", "tb.cancel.*", "tb.park.*"),
-        reads=(CONFIG, CATALOGUE, LEASES),
-        writes=(CATALOGUE, LEASES),
+        reads=(CONFIG, CATALOGUE, LEASES, PINS),
+        writes=(CATALOGUE, LEASES, PINS),
     ),
     _Room("codemode"),
     _Room("audit", reads=(CONFIG,)),
@@ -143,8 +159,8 @@ def rights() -> dict[str, Rights]:
     users = {room.name: room.rights() for room in _ROOMS}
     users[OPERATOR] = Rights(
         publish=(
-            "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", "tb.ask.>", "$SRV.>",
-            *(f"tb.fact.{fact.NAME}.*" for fact in (KeyCreated, KeyRevoked, ConfigApplied)),
+            "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
+            "tb.ask.>", "$SRV.>", *(f"tb.fact.{fact.NAME}.*" for fact in _SAID_BY_OPERATORS),
         ),
         subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", "$SYS.>"),
         deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),

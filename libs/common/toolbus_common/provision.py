@@ -18,6 +18,7 @@ from toolbus_common.declared import POSTED
 FACTS = "FACTS"
 CONFIG = "tb_config"  # declared configuration and keys: written by operators
 CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
+PINS = "tb_pins"  # approved definitions: first ones written by executor, the others by operators
 LEASES = "tb_leases"  # who owns a stdio server: written by executor
 LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written by policy
 APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
@@ -52,6 +53,7 @@ DURABLES = (
 BUCKETS = (
     KeyValueConfig(bucket=CONFIG, history=10, storage=StorageType.FILE),
     KeyValueConfig(bucket=CATALOGUE, history=1, storage=StorageType.FILE),
+    KeyValueConfig(bucket=PINS, history=5, storage=StorageType.FILE),
     # On file too: a bucket in memory is gone, not merely empty, when a lone server restarts.
     KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
     KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),

@@ -38,6 +38,7 @@ class FactRow(Struct, gc=False):
     era: str = ""
     ending: str = ""
     approval: str = ""
+    definition_digest: str = ""
     code: str = ""
     rule: str = ""
     shadow: tuple[str, ...] = ()

@@ -25,12 +25,14 @@ from toolbus_common.errors import (
     OutcomeUnknownError,
     OverloadedError,
     ToolbusError,
+    UnknownToolError,
     UpstreamDeadError,
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
 from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
+from toolbus_common.grants import full_name
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.pricing import charged
 from toolbus_common.trace import trace_id
@@ -69,6 +71,7 @@ class Runner:
         self.why_not = "not connected yet"
         self.last_failure = ""
         self.forward: Forward | None = None
+        self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
         self._watched = watched
         self._followed = followed
         self._timeout = declared.timeout
@@ -120,6 +123,13 @@ class Runner:
         if task is not None and call_id not in self._revoked:
             self._revoked.add(call_id)
             task.cancel()
+
+    def refuse_held(self, call: CallAdmitted) -> None:
+        """Refuse what is held back, whatever policy knew. Raises `UnknownToolError`."""
+        if self.refused and (call.method, call.tool) in self.refused:
+            error = UnknownToolError.named(full_name(self.name, call.tool), call.method)
+            error.data["sent"] = False
+            raise error
 
     def close(self) -> None:
         """Give up the calls that wait for their callers."""
@@ -177,6 +187,7 @@ class Runner:
             seconds = min(left, call.deadline - time())
             if seconds <= 0:
                 raise self._too_late()
+            self.refuse_held(call)
             return await self._ask(self._admit(), call, seconds, reply)
         finally:
             self.bulkhead.leave()

@@ -267,6 +267,7 @@ def _intent(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> 
         deadline=call.deadline,
         policy_version=judge.version,
         approval=approval,
+        definition_digest=admission.definition,
     )
 
 

@@ -60,7 +60,8 @@ class Admission:
     """A yes: for whom, at what cost, and which limits the call must fit.
 
     A free call fits every budget in money, and only calls of tools count against budgets. `cause`
-    is the level that wants a person asked first; empty when none does.
+    is the level that wants a person asked first; empty when none does. `definition` is the digest
+    of the tool or prompt as it is shown.
     """
 
     principal: Principal
@@ -68,6 +69,7 @@ class Admission:
     budgets: tuple[BudgetLimit, ...] = ()
     loops: tuple[LoopLimit, ...] = ()
     cause: str = ""
+    definition: str = ""
 
     @property
     def charge(self) -> int:
@@ -96,7 +98,7 @@ class Judge:
         self._snapshot = snapshot
         self._known = {
             method: {
-                full_name(server, offered.name)
+                full_name(server, offered.name): offered.digest
                 for server, listing in catalogue.items()
                 for offered in getattr(listing, kind)
                 if server in snapshot.declaration.servers
@@ -153,16 +155,17 @@ class Judge:
         if method not in METHODS or server not in declared.servers:
             return None
         known = self._known.get(method)
-        if known is not None and name not in known:
+        if known is not None and name not in known:  # what is held back is not known here
             return None
         if not principal.lineage.bounds.cover(name):
             return None
         cause = principal.lineage.covering(name) if method in _APPROVABLE else ""
+        definition = known[name] if known is not None else ""
         if method != TOOLS_CALL:
-            return Admission(principal, cause=cause)
+            return Admission(principal, cause=cause, definition=definition)
         cost = cost_of(name, declared.prices)
         counting = tuple(each for each in principal.budgets if each.counts(name, cost.held))
-        return Admission(principal, cost, counting, principal.loops, cause)
+        return Admission(principal, cost, counting, principal.loops, cause, definition)
 
     def _principal(self, name: str) -> Principal:
         principal = self._principals.get(name)

@@ -18,7 +18,7 @@ from toolbus_common.contracts.calls import (
     CallRequested,
     Era,
 )
-from toolbus_common.contracts.catalogue import Listing, Offered, ServerState
+from toolbus_common.contracts.catalogue import HeldBack, Listing, Offered, ServerState
 from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
 from toolbus_common.contracts.facts import (
     FACTS,
@@ -36,6 +36,11 @@ from toolbus_common.contracts.facts import (
     CallFact,
     CallFailed,
     ConfigApplied,
+    DefinitionApproved,
+    DefinitionChanged,
+    DefinitionFact,
+    DefinitionPinned,
+    DefinitionRejected,
     Fact,
     KeyCreated,
     KeyRevoked,
@@ -58,6 +63,7 @@ from toolbus_common.contracts.frames import (
     decode_frame,
 )
 from toolbus_common.contracts.message import Message
+from toolbus_common.contracts.pins import FirstListing, Pin
 from toolbus_common.contracts.questions import (
     AuditQueried,
     BudgetTold,
@@ -111,11 +117,18 @@ __all__ = [
     "CallFailed",
     "CallRequested",
     "ConfigApplied",
+    "DefinitionApproved",
+    "DefinitionChanged",
+    "DefinitionFact",
+    "DefinitionPinned",
+    "DefinitionRejected",
     "Ending",
     "Era",
     "Fact",
     "Failed",
+    "FirstListing",
     "Frame",
+    "HeldBack",
     "KeyCreated",
     "KeyRevoked",
     "LedgerAsked",
@@ -129,6 +142,7 @@ __all__ = [
     "OpenCallsAsked",
     "OpenCallsTold",
     "Paused",
+    "Pin",
     "Progressed",
     "Question",
     "RebuildAsked",

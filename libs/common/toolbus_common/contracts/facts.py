@@ -62,6 +62,7 @@ class CallAllowed(Decided):
     seconds since the epoch. `shadow` names the rules that would have refused the call or asked
     a person, were they not shadows; `name:error` is one that could not be evaluated.
     `approval` is the approval that let it through, if it needed one.
+    `definition_digest` is that of the tool or prompt as it is shown.
     """
 
     NAME: ClassVar[str] = "call.allowed"
@@ -73,6 +74,7 @@ class CallAllowed(Decided):
     deadline: float = 0.0
     policy_version: int = 0
     approval: str = ""
+    definition_digest: str = ""
 
 
 class CallDenied(Decided):
@@ -215,6 +217,43 @@ class BreakerClosed(ServerFact):
     NAME: ClassVar[str] = "breaker.closed"
 
 
+class DefinitionFact(ServerFact):
+    """What every fact about a definition has; `kind` is tools or prompts, `tool` its name.
+
+    Digests are the canonical SHA-256 in hex; `approved_digest` is what was approved before.
+    """
+
+    kind: str
+    tool: str
+    definition_digest: str
+    approved_digest: str = ""
+    by: str = ""
+
+
+class DefinitionPinned(DefinitionFact):
+    """Seen with its server's first listing, and approved by that."""
+
+    NAME: ClassVar[str] = "definition.pinned"
+
+
+class DefinitionChanged(DefinitionFact):
+    """New or not as it was approved: it is held back."""
+
+    NAME: ClassVar[str] = "definition.changed"
+
+
+class DefinitionApproved(DefinitionFact):
+    """Somebody approved it as it is."""
+
+    NAME: ClassVar[str] = "definition.approved"
+
+
+class DefinitionRejected(DefinitionFact):
+    """Somebody refused it as it is."""
+
+    NAME: ClassVar[str] = "definition.rejected"
+
+
 class KeyCreated(Fact):
     """A key exists; its secret is known to its holder alone."""
 
@@ -274,6 +313,10 @@ FACTS: dict[str, type[Fact]] = {
         ServerFaulted,
         BreakerOpened,
         BreakerClosed,
+        DefinitionPinned,
+        DefinitionChanged,
+        DefinitionApproved,
+        DefinitionRejected,
         KeyCreated,
         KeyRevoked,
         ConfigApplied,
