@@ -16,6 +16,7 @@ from toolbus_cli.commands import (
     inspecting,
     keys,
     ledger,
+    pins,
     rules,
     running,
 )
@@ -128,12 +129,30 @@ def _add_ledger() -> None:
     app.add_typer(about, name="ledger")
 
 
+def _add_pins() -> None:
+    about = typer.Typer(
+        help="Definitions of tools and prompts: what is held back, and what is approved.",
+        no_args_is_help=True,
+    )
+    _add(about, pins.list_pins, "toolbus pins list", "toolbus pins list docs --all", name="list")
+    _add(about, pins.diff, "toolbus pins diff docs__search", "toolbus pins diff docs --json")
+    _add(
+        about, pins.approve,
+        "toolbus pins approve docs__search",
+        "toolbus pins approve docs__search --digest 3f2a9c01d4e5b677",
+        "toolbus pins approve docs --yes",
+    )  # fmt: skip
+    _add(about, pins.reject, "toolbus pins reject docs__search")
+    app.add_typer(about, name="pins")
+
+
 _add_running()
 _add_using()
 _add_approving()
 _add_connect()
 _add_groups()
 _add_ledger()
+_add_pins()
 
 
 def main(words: Sequence[str]) -> int:
