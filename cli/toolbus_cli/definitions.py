@@ -58,6 +58,17 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
     return found
 
 
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a definition, names of members too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from (text for inner in value.values() for text in texts(inner))
+    elif isinstance(value, list):
+        yield from (text for inner in value for text in texts(inner))
+
+
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every value that holds no others worth a path of their own."""
     if isinstance(value, dict) and value:
@@ -72,7 +83,9 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _whole(sign: str, value: Any) -> Iterator[str]:
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= SHORT and "\n" not in value:
+        yield from _marked(sign, f'"{revealed(value)}"')
+    elif isinstance(value, str):
         yield from _text(sign, value)
     else:
         yield from _marked(sign, revealed(json.dumps(value, ensure_ascii=False)))

@@ -16,12 +16,11 @@ from toolbus_cli.commands.shared import (
     show_json,
     show_table,
 )
-from toolbus_cli.definitions import differences
+from toolbus_cli.definitions import differences, texts
 from toolbus_cli.desk import Desk
 from toolbus_cli.errors import CommandError
 from toolbus_cli.pinboard import Case, at_pins, changed_again
 from toolbus_cli.visible import counted
-from toolbus_common.canonical import canonical
 
 SHOWN_DIGEST = 16  # characters: nobody finds two definitions that share them in time
 LEAST_DIGEST = 8
@@ -162,7 +161,7 @@ def _show(cases: list[Case]) -> None:
         say(f"  now      {case.offered.digest[:SHOWN_DIGEST]}")
         for each in differences(case.pin.definition, case.offered.definition):
             say(*(f"  {line}" for line in each.lines()))
-        hidden = counted(canonical(case.offered.definition).decode("utf-8", "replace"))
+        hidden = counted(texts(case.offered.definition))
         for name, times in hidden.items():
             say(f"  ! it holds {name}, {times} times" if times > 1 else f"  ! it holds {name}")
         say("")
