@@ -31,7 +31,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize(("hidden", "named"), HOSTILE.items(), ids=lambda value: ascii(value))
+@pytest.mark.parametrize(("hidden", "named"), HOSTILE.items(), ids=ascii)
 def test_what_is_not_drawn_is_named(hidden: str, named: str) -> None:
     assert visible(f"a{hidden}b") == revealed(f"a{hidden}b") == f"a{named}b"
 
