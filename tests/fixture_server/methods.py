@@ -31,7 +31,7 @@ from .wire import (
     notification,
 )
 
-__all__ = ["Fixture", "asking", "jobs", "tools"]
+__all__ = ["TOOLS", "Fixture", "asking", "jobs", "tools"]
 
 _CACHED = {
     "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list",
