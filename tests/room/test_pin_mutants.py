@@ -90,9 +90,8 @@ async def test_no_mutant_of_a_pinned_definition_is_listed_or_callable(chain: Cha
         assert chain.listed() == {kept["name"]}, changed
         for name in {str(pinned["name"]), str(changed.get("name"))}:
             assert not chain.callable(name), changed
-        assert (TOOLS_CALL, pinned["name"]) in chain.refused or changed.get("name") != pinned[
-            "name"
-        ]
+        if changed.get("name") == pinned["name"]:
+            assert (TOOLS_CALL, pinned["name"]) in chain.refused, "by the executor too"
         assert chain.callable(kept["name"]), "what did not change"
 
 
