@@ -1,7 +1,7 @@
 """What is pinned and what is held back, as an operator sees it and decides about it."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -19,8 +19,10 @@ from toolbus_common.contracts import (
     Offered,
     Pin,
 )
+from toolbus_common.declared import Server
 from toolbus_common.grants import full_name, split_name
 from toolbus_common.lineage import DEFAULT_SCOPE
+from toolbus_common.naming import Names
 from toolbus_common.pins import PINNED, pin_key
 from toolbus_common.provision import CATALOGUE, PINS
 
@@ -75,15 +77,23 @@ class Pinboard:
         held = [each for each in offered if everything or isinstance(each[2], HeldBack)]
         return list(await asyncio.gather(*(self._case(*each) for each in held)))
 
-    async def approve(self, case: Case) -> None:
-        """Approve exactly the definition of the case. Raises `CommandError` if it has changed."""
-        offered = case.offered
-        if digest_of(offered.definition) != offered.digest:
-            raise CommandError(f"The digest of {case.name} is not that of its definition.")
-        await self._still(case)
-        pin = Pin(digest=offered.digest, definition=offered.definition, by=me(), at=time())
-        await self._write(case, pin)
-        self._desk.record(DefinitionApproved(**_about(case, "approved")))
+    async def approve(self, *cases: Case) -> None:
+        """Approve exactly the definitions of these cases; all are looked at before any is approved.
+
+        Raises:
+            CommandError: one has changed, or would take the name of a tool that is shown.
+
+        """
+        servers = (await self._desk.declared()).declaration.servers
+        listings = [found for name in servers if (found := await self._listing(name)) is not None]
+        for case in cases:
+            _still(case, listings)
+        _take_no_name(cases, listings, servers)
+        for case in cases:
+            offered = case.offered
+            pin = Pin(digest=offered.digest, definition=offered.definition, by=me(), at=time())
+            await self._write(case, pin)
+            self._desk.record(DefinitionApproved(**_about(case, "approved")))
 
     async def reject(self, case: Case) -> None:
         """Refuse the definition of the case, shown or not; another one stays approved."""
@@ -99,17 +109,6 @@ class Pinboard:
             raise CommandError(
                 f"Somebody else decided about {case.name} meanwhile; see 'toolbus pins list'."
             )
-
-    async def _still(self, case: Case) -> None:
-        """What was shown must be what the server offers now."""
-        listing = await self._listing(case.server)
-        now = [
-            offered.digest
-            for _, kind, offered in (_offered(listing, case.offered.name) if listing else ())
-            if kind == case.kind
-        ]
-        if now != [case.offered.digest]:
-            raise CommandError(changed_again(case.name))
 
     async def _case(self, server: str, kind: str, offered: Offered) -> Case:
         entry = await self._pins.get(pin_key(kind, server, offered.name))
@@ -130,6 +129,47 @@ async def at_pins(desk: Desk) -> Pinboard:
 def changed_again(name: str) -> str:
     """What is said when a definition is no longer the one that was shown."""
     return f"{name} has changed since it was shown; look again with 'toolbus pins diff {name}'."
+
+
+def _still(case: Case, listings: Iterable[Listing]) -> None:
+    """What was shown must be what the server offers now, and its digest must be its own."""
+    now = [
+        offered.digest
+        for listing in listings
+        if listing.server == case.server
+        for _, kind, offered in _offered(listing, case.offered.name)
+        if kind == case.kind
+    ]
+    if now != [case.offered.digest] or digest_of(case.offered.definition) != now[0]:
+        raise CommandError(changed_again(case.name))
+
+
+def _take_no_name(
+    cases: Iterable[Case], listings: list[Listing], servers: Mapping[str, Server]
+) -> None:
+    """Nothing that is shown may have to go because a name looks like it."""
+    before, after = Names(listings, servers), Names(_with(cases, listings), servers)
+    for listing in listings:
+        for kind in PINNED:
+            for offered in getattr(listing, kind):
+                place = (kind, listing.server, offered.name)
+                was, will = before.shown(*place), after.shown(*place)
+                if was and was.full and not (will and will.full):
+                    why = (after.dropped | after.crowded)[place]
+                    raise CommandError(
+                        f"{full_name(listing.server, offered.name)} would not be shown any more: "
+                        f"{why}. Give one of them an alias first; nothing was approved."
+                    )
+
+
+def _with(cases: Iterable[Case], listings: list[Listing]) -> Iterator[Listing]:
+    """The listings as they would be."""
+    for listing in listings:
+        more: dict[str, tuple[Offered, ...]] = {kind: getattr(listing, kind) for kind in PINNED}
+        for case in cases:
+            if case.server == listing.server and case.why:
+                more[case.kind] = (*more[case.kind], case.offered)
+        yield listing.model_copy(update=more)
 
 
 def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, Offered]]:

@@ -258,6 +258,18 @@ async def test_what_changed_since_it_was_shown_is_not_approved(
         assert await one.entry.now() == found
 
 
+async def test_an_approval_takes_no_name_from_what_is_shown(
+    settings: Settings, board: Pinboard
+) -> None:
+    async with executor(settings) as one:
+        await one.lists(offered("greet"))
+        found = await one.lists(offered("Greet"), offered("greet"), offered("leave"))
+        with pytest.raises(CommandError, match=r"docs__greet would not be shown .* like"):
+            await board.approve(await case_of(board, "leave"), await case_of(board, "Greet"))
+        assert await one.entry.now() == found, "not one of them"
+        await board.approve(await case_of(board, "leave"))
+
+
 async def test_of_two_operators_the_second_is_told(settings: Settings, board: Pinboard) -> None:
     async with executor(settings) as one:
         await one.lists(offered("a"))

@@ -1,7 +1,6 @@
 """Commands about pins: what is held back, how it differs from what was approved, yes or no."""
 
 import sys
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -114,11 +113,14 @@ def _look(what: str, state_dir: Any, *, everything: bool = False) -> list[Case]:
     return at_work(state_dir, work)
 
 
-def _decide(cases: Iterable[Case], state_dir: Any, *, approved: bool) -> None:
+def _decide(cases: list[Case], state_dir: Any, *, approved: bool) -> None:
     async def work(desk: Desk) -> None:
         board = await at_pins(desk)
+        if approved:
+            await board.approve(*cases)
+            return
         for case in cases:
-            await (board.approve(case) if approved else board.reject(case))
+            await board.reject(case)
 
     at_work(state_dir, work)
 
