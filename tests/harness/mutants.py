@@ -64,7 +64,7 @@ def _change(definition: dict[str, Any], chance: random.Random) -> None:
     elif kind < 0.32 and isinstance(holder, dict):
         holder[_text(at, chance)] = holder.pop(at)
     elif kind < 0.40:
-        holder[at] = chance.choice(VALUES)
+        holder[at] = _value(chance)
     elif kind < 0.45:
         holder[at] = chance.choice(([holder[at]], {"value": holder[at]}, str(holder[at])))
     else:
@@ -80,7 +80,7 @@ def _places(value: Any) -> Iterator[Place]:
 
 
 def _add(holder: Any, chance: random.Random) -> None:
-    value = chance.choice(VALUES)
+    value = _value(chance)
     if isinstance(holder, list):
         holder.insert(chance.randrange(len(holder) + 1), value)
     else:
@@ -100,8 +100,13 @@ def _other(value: Any, chance: random.Random) -> Any:
         case list() if len(value) > 1:
             return chance.sample(value, len(value))
         case list() | dict():
-            return chance.choice(VALUES)
-    return chance.choice(VALUES)
+            return _value(chance)
+    return _value(chance)
+
+
+def _value(chance: random.Random) -> Any:
+    """One of the values, of its own: it may be changed in turn."""
+    return copy.deepcopy(chance.choice(VALUES))
 
 
 def _text(text: str, chance: random.Random) -> str:
