@@ -28,16 +28,19 @@ from harness.eras import stateless
 from harness.mutants import mutant
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.bus import Bus
-from toolbus_common.contracts import Listing
+from toolbus_common.bus import Bucket, Bus
+from toolbus_common.canonical import digest_of
+from toolbus_common.contracts import Listing, Pin
 from toolbus_common.declared import Declaration, Server
-from toolbus_common.provision import CATALOGUE
+from toolbus_common.pins import pin_key
+from toolbus_common.provision import CATALOGUE, PINS
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News
 
 KEY = "tbk_root_a-secret-of-the-bench"
 KEPT = ("greet", "test_echo")  # never changed: these stay listed and callable throughout
 TRIGGER = "test_trigger_tool_change"  # how the server is made to say that its list changed
+APPROVED = 20
 MARK = "bench_round"  # a tool that is new in every round: once it is held, the round has arrived
 console = Console()
 
@@ -93,6 +96,34 @@ class Place:
         return any(held.definition == mark for held in self.cluster.on_the_bus(look).held)
 
 
+def seconds_to_approve(place: Place, definitions: list[Any]) -> list[float]:
+    """From the writing of an approval until an agent's list has the tool, one after another."""
+    names = [each["name"] for each in definitions if each["name"] not in (*KEPT, TRIGGER)][
+        :APPROVED
+    ]
+    changed = {
+        each["name"]: {**each, "description": "Changed."}
+        for each in definitions
+        if each["name"] in names
+    }
+    place.list_instead(-1, changed)
+
+    async def approve(bus: Bus) -> list[float]:
+        pins = await bus.bucket(PINS)
+        return [await one(pins, name) for name in names]
+
+    async def one(pins: Bucket, name: str) -> float:
+        definition = changed[name]
+        pin = Pin(digest=digest_of(definition), definition=definition, by="bench")
+        began = perf_counter()
+        await pins.put(pin_key("tools", "s", name), pin.encode())
+        while name not in await asyncio.to_thread(place.client.tools):
+            pass
+        return perf_counter() - began
+
+    return place.cluster.on_the_bus(approve)
+
+
 def definitions_of(directory: Path) -> list[Any]:
     """What two published servers and the fixture server list, as they list it."""
     subprocess.run(["git", "init", "-q", str(directory)], check=True)
@@ -134,10 +165,12 @@ def main() -> int:
             place.start(definitions)
             console.print(f"{len(definitions)} definitions pinned; seed {given.seed}")
             listed, called = _tried(place, definitions, given.mutants, random.Random(given.seed))
+            worst = max(seconds_to_approve(place, definitions))
         finally:
             place.stop()
     took = perf_counter() - began
     console.print(f"{given.mutants:,} mutants: {called} callable, {listed} listed ({took:.0f} s)")
+    console.print(f"approval to listed: {1000 * worst:.0f} ms at worst of {APPROVED}")
     return 1 if listed or called else 0
 
 
