@@ -98,9 +98,8 @@ class Place:
 
 def seconds_to_approve(place: Place, definitions: list[Any]) -> list[float]:
     """From the writing of an approval until an agent's list has the tool, one after another."""
-    names = [each["name"] for each in definitions if each["name"] not in (*KEPT, TRIGGER)][
-        :APPROVED
-    ]
+    names = [each["name"] for each in definitions if each["name"] not in (*KEPT, TRIGGER)]
+    names = names[:APPROVED]
     changed = {
         each["name"]: {**each, "description": "Changed."}
         for each in definitions
