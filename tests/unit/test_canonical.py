@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolbus_common.canonical import LARGEST, UncanonicalError, canonical, digest_of
@@ -63,11 +63,13 @@ def shuffled(value: Any, chance: random.Random) -> Any:
     return [shuffled(each, chance) for each in value] if isinstance(value, list) else value
 
 
+@settings(deadline=None)
 @given(VALUES, st.randoms(use_true_random=False))
 def test_the_order_of_members_does_not_matter(value: Any, chance: random.Random) -> None:
     assert digest_of(shuffled(value, chance)) == digest_of(value)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_what_is_written_is_json_and_is_written_the_same_again(value: Any) -> None:
     assert canonical(json.loads(canonical(value))) == canonical(value)

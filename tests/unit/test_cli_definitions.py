@@ -4,7 +4,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolbus_cli.commands import shared
@@ -36,6 +36,7 @@ def test_what_is_not_drawn_is_named(hidden: str, named: str) -> None:
     assert visible(f"a{hidden}b") == revealed(f"a{hidden}b") == f"a{named}b"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_nothing_a_terminal_acts_on_is_left(text: str) -> None:
     for shown in (visible(text), revealed(text)):
@@ -44,6 +45,7 @@ def test_nothing_a_terminal_acts_on_is_left(text: str) -> None:
     assert not kept & {"Cf", "Cs", "Co", "Zl", "Zp"}
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_different_texts_are_shown_differently(one: str, other: str) -> None:
     assert (revealed(one) == revealed(other)) == (one == other)
@@ -129,6 +131,7 @@ DEFINITIONS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(DEFINITIONS, DEFINITIONS)
 def test_there_is_a_difference_to_see_whenever_there_is_one(
     old: dict[str, Any], new: dict[str, Any]
