@@ -338,6 +338,23 @@ async def test_a_catalogue_of_before_there_were_pins_is_pinned_when_its_server_c
         assert held(await one.lists(offered("a", "else"))) == {"a": "changed since it was approved"}
 
 
+async def test_a_server_that_changes_for_ever_does_not_fill_the_stream(settings: Settings) -> None:
+    async with executor(settings) as one:
+        await one.lists(offered("a"))
+        for turn in range(3):
+            found = await one.lists(*(offered(f"t{n}", str(turn)) for n in range(700)))
+            assert len(found.held) == 700
+        assert 1000 <= len(one.said(DefinitionChanged)) < 2100
+
+
+async def test_what_was_listed_before_there_were_pins_stays_shown_where_it_is_trusted(
+    settings: Settings,
+) -> None:
+    async with executor(settings, "trust") as one:
+        await one.entry.publish(listing(Offered(name="a", definition={"name": "a"})))
+        assert shown(await one.entry.now()) == ["a"]
+
+
 async def test_five_hundred_tools_are_pinned_with_one_entry_each(settings: Settings) -> None:
     async with executor(settings) as one:
         tools = [offered(f"tool.{number}", "d" * 1000) for number in range(500)]

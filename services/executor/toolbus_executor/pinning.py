@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -152,16 +152,18 @@ def weighed(listing: Listing, mode: str, pins: Mapping[str, Pinned]) -> Listing:
 
 def why_held(digest: str, mode: str, pin: Pinned) -> str:
     """Why nobody may see or use this definition; empty when everybody may. Pure."""
+    if digest and digest == pin.rejected:
+        return "rejected"
+    if mode == TRUST:
+        return ""
     if not digest:
         return "its definition could not be compared"
-    if digest == pin.rejected:
-        return "rejected"
-    if mode == TRUST or digest == pin.digest:
+    if digest == pin.digest:
         return ""
     return "changed since it was approved" if pin.digest else "not approved yet"
 
 
-def newly_held(before: Listing | None, now: Listing) -> Iterable[HeldBack]:
+def newly_held(before: Listing | None, now: Listing) -> list[HeldBack]:
     """What is held back now and was not, as it is."""
     known = {(each.kind, each.name, each.digest) for each in (before.held if before else ())}
     return [each for each in now.held if (each.kind, each.name, each.digest) not in known]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 
 from toolbus_common.bus import Bucket
 from toolbus_common.contracts import Listing
@@ -12,6 +13,7 @@ from toolbus_executor.pinning import TRUST, Pins, changed, newly_held, refused
 
 log = logging.getLogger(__name__)
 
+MOST_TOLD = 1000  # facts of what is held back at once; afterwards one a second
 Refused = frozenset[tuple[str, str]]
 
 
@@ -29,6 +31,8 @@ class Entry:
         self._pins = pins
         self._facts = facts
         self._publishing = asyncio.Lock()
+        self._untold = float(MOST_TOLD)  # facts that may be said now
+        self._told_at = monotonic()
         self._unweighed = False
         self._weighing: asyncio.Task[None] | None = None
 
@@ -104,7 +108,17 @@ class Entry:
         return True
 
     def _say_held(self, before: Listing | None, now: Listing) -> None:
-        for held in newly_held(before, now):
+        """Say what is newly held back; a server that changes for ever must not fill the stream."""
+        news = newly_held(before, now)
+        at = monotonic()
+        self._untold = min(MOST_TOLD, self._untold + at - self._told_at)
+        self._told_at = at
+        told = news[: int(self._untold)]
+        self._untold -= len(told)
+        for held in told:
             about = {"server": self.name, "what": held.name, "why": held.why}
             log.warning("definition.held", extra=about)
             self._facts.say(changed(self.name, held))
+        if len(told) < len(news):
+            untold = {"server": self.name, "untold": len(news) - len(told)}
+            log.warning("definition.held_untold", extra=untold)
