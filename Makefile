@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-rules conformance matrix
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins conformance matrix
 
 install: $(INSTALLED)
 
@@ -46,6 +46,10 @@ bench-rules: $(INSTALLED)
 bench-governance: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/governance.py $(ARGS)
 
+# A hundred thousand reservations by 64 racing clients while policy and Valkey are killed.
+bench-ledger: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python bench/ledger.py $(ARGS)
+
 # The public conformance suite; LEG=passthrough SCENARIO=tools-list narrows it.
 conformance: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m conformance.run --leg '$(LEG)' --scenario '$(SCENARIO)' $(ARGS)
@@ -53,3 +57,7 @@ conformance: $(INSTALLED)
 # Clients of other hands, each in its own environment, against servers of every era.
 matrix: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m matrix.run --client '$(CLIENT)' --upstream '$(UPSTREAM)' $(ARGS)
+
+# Ten thousand changed definitions through a whole gateway: none may be listed or called.
+bench-pins: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/pins.py $(ARGS)

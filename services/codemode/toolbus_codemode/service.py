@@ -17,6 +17,7 @@ from toolbus_common.errors import InvalidError, OutcomeUnknownError, ToolbusErro
 from toolbus_common.exchange import Reply
 from toolbus_common.lineage import Bounds
 from toolbus_common.outcomes import about
+from toolbus_common.pricing import charged
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 
@@ -89,7 +90,7 @@ class Service:
             CallCompleted(
                 id=f"{call.call_id}.completed",
                 **about(call),
-                charge=call.charge,
+                charge=charged(call.charge, call.price, len(body)) if call.price else call.charge,
                 latency_us=int((perf_counter() - began) * 1e6),
                 is_error=is_error,
                 result_bytes=len(body),
