@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from toolbus_cli.config.document import Document, Fault, Place
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.grants import SEPARATOR
 
 REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -31,6 +32,8 @@ def faults(document: Document) -> Iterator[Fault]:
             groups = thing.get("groups")
             for at, group in enumerate(groups if isinstance(groups, list) else ()):
                 yield from _lost(document, (section, name, "groups", at), group, "groups")
+    if BUILT_IN in dict(_section(data, "servers")):
+        yield document.fault(("servers", BUILT_IN), "is Toolbus' own name; give it another")
     for name, key in _section(data, "keys"):
         yield from _two_payers(document, name, key)
     for place, text in _server_values(data):

@@ -156,7 +156,7 @@ _ROOMS = (
         "codemode",
         says=(CallCompleted, CallFailed),
         publishes=("tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
-        subscribes=(f"tb.run.{BUILT_IN}",),
+        subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE),
     ),
     _Room("audit", reads=(CONFIG,)),
