@@ -1,0 +1,149 @@
+"""Hints: what a program's error means in its own terms, and what to do about it."""
+
+import difflib
+import re
+import signal
+
+from toolbus_codemode.sandbox.program import ErrorName, Function, Limits, Program, ProgramError
+from toolbus_codemode.sandbox.protocol import Failed
+
+HOST_NAMES = {
+    "starlark": ("call", "try_call", "parallel", "print", "json", "struct", "map", "filter"),
+    "python": ("print", "import asyncio"),
+}
+SHOWN = 8
+CLOSE = 0.5
+NAMES: frozenset[str] = frozenset(ErrorName.__args__)  # type: ignore[attr-defined]
+UNKNOWN = re.compile(
+    r"Variable `(?P<variable>\w+)` not found|no attribute [`'](?P<attribute>\w+)[`']"
+    r"|name '(?P<name>\w+)' is not defined"
+)
+HINTS: dict[str, str] = {
+    "syntax": "Correct the line named and send the program again.",
+    "memory": "Keep less at once: ask tools for fewer rows, and drop what you do not need.",
+    "time": "Do less in one program, ask tools for less, or make calls with parallel([...]).",
+    "too_deep": "Use a loop instead of recursion, and flatten what is nested.",
+    "too_many_calls": "Make fewer calls: ask for many things in one call, or split the program.",
+    "output_too_large": "Return and print only what is needed: pick fields, count, or take a part.",
+    "message_too_large": "Pass smaller arguments, or ask the tool for less.",
+    "not_plain": "Let `result` be made of lists, dicts with string keys, strings, numbers, booleans"
+    " and None.",
+    "crashed": "Simplify the program; an unusual construct ended its engine.",
+    "runtime": "Correct the line named and send the program again.",
+}
+CATCHING = {
+    "starlark": "To go on after a failure use try_call(server.tool, name=value): it has .ok,"
+    " .value and .error.",
+    "python": "To go on after a failure put the call into try/except ToolError as error.",
+}
+DEATHS: dict[int, tuple[ErrorName, str]] = {
+    signal.SIGABRT: ("memory", "The program used more memory than it may."),
+    signal.SIGKILL: ("memory", "The program was ended for the memory it used."),
+    signal.SIGSEGV: ("too_deep", "The program is nested too deep, or calls itself too often."),
+    signal.SIGBUS: ("too_deep", "The program is nested too deep, or calls itself too often."),
+    signal.SIGSYS: ("crashed", "The program made its engine do what is forbidden, and was ended."),
+}
+
+
+def death(status: int | None, limits: Limits) -> ProgramError:
+    """What the end of a child that told nothing means."""
+    if status == -signal.SIGXCPU:
+        return plain("time", f"The program used more than {limits.cpu} s of processor time.")
+    name, message = DEATHS.get(-(status or 0), ("crashed", "The program's engine crashed."))
+    return plain(name, message)
+
+
+def plain(name: ErrorName, message: str) -> ProgramError:
+    """An error without a place."""
+    return ProgramError(name, message, hint=HINTS.get(name, ""))
+
+
+def late(limits: Limits) -> ProgramError:
+    """The error of a run that was ended at its deadline."""
+    return plain("time", f"The program took longer than {limits.deadline:g} s.")
+
+
+def explained(failed: Failed, program: Program) -> ProgramError:
+    """A failure as the model is told it."""
+    if failed.name == "unknown_name":
+        return unknown(failed, program)
+    name: ErrorName = failed.name if failed.name in NAMES else "crashed"  # type: ignore[assignment]
+    hint = HINTS.get(name, "")
+    if name == "wrong_argument":
+        hint = usage(failed.subject, program)
+    elif name == "tool_failed":
+        hint = CATCHING[program.engine]
+    return ProgramError(name, failed.message, failed.line, failed.column, hint)
+
+
+def usage(subject: str, program: Program) -> str:
+    """How a tool is called."""
+    space, _, name = subject.partition(".")
+    for each in functions(program, space):
+        if each.name == name:
+            return f"Call it so: {space}.{each.signature}"
+    return "See the message for how it is used."
+
+
+def functions(program: Program, space: str) -> tuple[Function, ...]:
+    """The functions of one namespace."""
+    return next((each.functions for each in program.tools if each.name == space), ())
+
+
+def unknown(failed: Failed, program: Program) -> ProgramError:
+    """A name that is not there: a tool's, when it stands on a server or is called like one."""
+    found = UNKNOWN.search(failed.message)
+    missed = next((word for word in found.groups() if word), "") if found else ""
+    space = owner(missed, failed.line, program)
+    if space:
+        return ProgramError(
+            "unknown_tool",
+            f"{space} has no tool {missed!r}.",
+            failed.line,
+            failed.column,
+            nearest(missed, space, program),
+        )
+    name: ErrorName = "unknown_tool" if elsewhere(missed, program) else "unknown_name"
+    message = failed.message.split(", did you mean", 1)[0]
+    return ProgramError(name, message, failed.line, failed.column, what_exists(missed, program))
+
+
+def owner(missed: str, line: int | None, program: Program) -> str:
+    """The server on which the missed name was looked for, by the line it stands on."""
+    lines = program.source.splitlines()
+    text = lines[line - 1] if line and line <= len(lines) else program.source
+    spaces = {space.name for space in program.tools}
+    before = re.findall(rf"\b(\w+)\s*\.\s*{re.escape(missed)}\b", text) if missed else []
+    return next((name for name in before if name in spaces), "")
+
+
+def nearest(missed: str, space: str, program: Program) -> str:
+    """The tools of a server whose names are close, with their signatures."""
+    known = {each.name: each for each in functions(program, space)}
+    close = difflib.get_close_matches(missed, known, n=3, cutoff=CLOSE)
+    if close:
+        return "Did you mean " + " or ".join(f"{space}.{known[n].signature}" for n in close) + "?"
+    return f"{space} has: {listed(known)}."
+
+
+def elsewhere(missed: str, program: Program) -> list[str]:
+    """Tools and servers by a name close to the one missed."""
+    names = {f"{space.name}.{each.name}" for space in program.tools for each in space.functions}
+    exact = [name for name in sorted(names) if name.endswith(f".{missed}")]
+    spaces = [space.name for space in program.tools]
+    return exact[:SHOWN] or difflib.get_close_matches(missed, spaces, n=3, cutoff=0.7)
+
+
+def what_exists(missed: str, program: Program) -> str:
+    """Where to look instead."""
+    if close := elsewhere(missed, program):
+        return "Did you mean " + " or ".join(close) + "?"
+    servers = listed([space.name for space in program.tools]) or "none"
+    return f"There are the servers {servers}, and {', '.join(HOST_NAMES[program.engine])}."
+
+
+def listed(names: object) -> str:
+    """The first few names of many."""
+    known = sorted(names)  # type: ignore[call-overload]
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    return ", ".join(known[:SHOWN]) + more

@@ -1,0 +1,62 @@
+"""Pre-checks: what would crash an engine or starve it is refused with a sentence, unread."""
+
+from toolbus_codemode.sandbox.program import ProgramError
+
+MOST_SOURCE = 64 << 10
+MOST_DEPTH = 200
+MOST_SIGNS = 200
+MOST_INDENT = 400
+OPENING, CLOSING = "([{", ")]}"
+
+
+def refused(source: str) -> ProgramError | None:
+    """Why this source is not worth starting a process for, if so."""
+    if len(source.encode(errors="replace")) > MOST_SOURCE:
+        return ProgramError(
+            "source_too_large",
+            f"The program is larger than {MOST_SOURCE >> 10} KB.",
+            hint="Send a shorter program; fetch large data with a tool instead of spelling it.",
+        )
+    if "\0" in source or any("\ud800" <= sign <= "\udfff" for sign in source):
+        return ProgramError(
+            "syntax",
+            "The program holds a NUL or half a surrogate pair.",
+            hint="Send plain text.",
+        )
+    return too_deep(source)
+
+
+def too_deep(source: str) -> ProgramError | None:
+    """Where brackets, signs or indentation go deeper than an engine's parser survives."""
+    depth = signs = 0
+    for line, text in enumerate(source.splitlines(), start=1):
+        indent = len(text) - len(text.lstrip(" \t"))
+        if indent > MOST_INDENT:
+            return nested(line, indent)
+        for column, sign in enumerate(text, start=1):
+            depth += (sign in OPENING) - (sign in CLOSING)
+            signs = signs + 1 if sign in "-+~" else signs if sign == " " else 0
+            if depth > MOST_DEPTH or signs > MOST_SIGNS:
+                return nested(line, column)
+        depth = max(depth, 0)
+    return words(source)
+
+
+def words(source: str) -> ProgramError | None:
+    """The same for chains of words that a parser follows by recursion."""
+    for line, text in enumerate(source.splitlines(), start=1):
+        for word in (" not ", "lambda", " if ", " else ", "**"):
+            if text.count(word) > MOST_DEPTH:
+                return nested(line, text.index(word) + 1)
+    return None
+
+
+def nested(line: int, column: int) -> ProgramError:
+    """The refusal, with its place."""
+    return ProgramError(
+        "too_deep",
+        f"The program is nested more than {MOST_DEPTH} deep.",
+        line,
+        column,
+        "Flatten the expression: give its parts names.",
+    )

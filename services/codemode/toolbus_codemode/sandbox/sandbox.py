@@ -1,0 +1,165 @@
+"""The sandbox: runs programs, each in a process of its own that is killed when it overstays."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from toolbus_codemode.sandbox import hints, prechecks
+from toolbus_codemode.sandbox.conversation import BrokenError, Conversation, MakeCall
+from toolbus_codemode.sandbox.launcher import Launched, Launcher, UnavailableError
+from toolbus_codemode.sandbox.program import Ended, Engine, Program, ProgramError
+from toolbus_codemode.sandbox.protocol import Done, Failed
+
+GRACE = 0.25  # what a child has past its deadline to tell of it itself
+TOLD_WITHIN = 5.0
+plain = msgspec.json.Decoder()
+LAUNCHERS: dict[Engine, str] = {
+    "starlark": "toolbus_codemode.sandbox.zygote",
+    "python": "toolbus_codemode.sandbox.python_host",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """What the operator decides."""
+
+    engines: tuple[Engine, ...] = ("starlark", "python")
+    most_runs: int = 64
+    without_seccomp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """One protection of one engine, and whether this host gives it."""
+
+    engine: Engine
+    name: str
+    in_force: bool
+
+
+class Sandbox:
+    """Start it, run programs, close it."""
+
+    def __init__(self, settings: SandboxSettings | None = None) -> None:
+        self.settings = settings or SandboxSettings()
+        allowed = ("--without-seccomp",) if self.settings.without_seccomp else ()
+        self.launchers = {
+            engine: Launcher(LAUNCHERS[engine], allowed) for engine in self.settings.engines
+        }
+        self.protections: tuple[Protection, ...] = ()
+        self.unavailable: dict[Engine, str] = {}
+        self.places = asyncio.Semaphore(self.settings.most_runs)
+
+    async def start(self) -> None:
+        """Start the engines. Each proves its protections; without seccomp it does not run."""
+        for engine, launcher in self.launchers.items():
+            try:
+                self.learn(engine, await launcher.start())
+            except UnavailableError as error:
+                self.unavailable[engine] = str(error)
+        if len(self.unavailable) == len(self.launchers):
+            await self.close()
+            raise UnavailableError(" ".join(self.unavailable.values()))
+
+    def learn(self, engine: Engine, told: dict[str, bool]) -> None:
+        """Keep what an engine is protected by; refuse it where that is not enough."""
+        self.protections += tuple(
+            Protection(engine, name, bool(in_force)) for name, in_force in told.items()
+        )
+        if not told.get("seccomp") and not self.settings.without_seccomp:
+            raise UnavailableError(
+                f"The {engine} engine does not run here: this host has no seccomp filter for it. "
+                "Allow it by setting without_seccomp, where every program is trusted."
+            )
+
+    async def close(self) -> None:
+        """End every run, and the engines."""
+        for launcher in self.launchers.values():
+            await launcher.close()
+
+    async def run(self, program: Program, call: MakeCall) -> Ended:
+        """Run one program to its end, whatever that is. It never raises for what a program does."""
+        if refused := prechecks.refused(program.source):
+            return Ended(error=refused)
+        if program.engine not in self.launchers or program.engine in self.unavailable:
+            why = self.unavailable.get(program.engine, f"The {program.engine} engine is off.")
+            return Ended(error=ProgramError("unavailable", why, hint="Use another engine."))
+        async with self.places:
+            return await self.launched(program, call)
+
+    async def launched(self, program: Program, call: MakeCall) -> Ended:
+        """A process for the program, and its end."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            try:
+                with theirs:
+                    order = {"memory": program.limits.memory, "cpu": program.limits.cpu}
+                    process = await self.launchers[program.engine].launch(theirs, **order)
+            except UnavailableError as error:
+                return Ended(error=ProgramError("unavailable", str(error), hint="Try again."))
+            try:
+                return await held(program, call, ours, process)
+            finally:
+                process.kill()
+
+
+async def held(program: Program, call: MakeCall, ours: socket.socket, process: Launched) -> Ended:
+    """The conversation with a child, ended by it or by the deadline."""
+    began = time.monotonic()
+    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    talk = Conversation(program, call, reader, writer)
+    try:
+        async with asyncio.timeout(program.limits.deadline + GRACE):
+            said = await talk.hold()
+        error = None if said else hints.death(await status(process), program.limits)
+    except TimeoutError:
+        said, error = None, hints.late(program.limits)
+    except BrokenError:
+        said, error = None, hints.plain("crashed", "The program's engine broke its protocol.")
+    finally:
+        process.kill()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return told(program, said, error, talk.calls, time.monotonic() - began)
+
+
+async def status(process: Launched) -> int | None:
+    """How a child ended that closed its socket; None when nobody can say."""
+    with contextlib.suppress(TimeoutError):
+        return await asyncio.wait_for(asyncio.shield(process.ended), TOLD_WITHIN)
+    return None
+
+
+def told(
+    program: Program,
+    said: Done | Failed | None,
+    error: ProgramError | None,
+    calls: int,
+    seconds: float,
+) -> Ended:
+    """The end of a run, for whoever asked for it."""
+    if isinstance(said, Done):
+        return done(program, said, calls, seconds)
+    prints = said.printed[: program.limits.output] if said else ""
+    if said:
+        error = hints.explained(said, program)
+    return Ended(None, error, prints, calls, seconds)
+
+
+def done(program: Program, said: Done, calls: int, seconds: float) -> Ended:
+    """The end of a run that came to one: its value is read as hostile text."""
+    most = program.limits.output
+    if len(said.value) + len(said.printed) > most:
+        error = hints.plain("output_too_large", "The result is larger than it may be.")
+        return Ended(None, error, said.printed[:most], calls, seconds)
+    try:
+        value = plain.decode(said.value)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        error = hints.plain("not_plain", "The result is no plain value.")
+        return Ended(None, error, said.printed, calls, seconds)
+    return Ended(value, None, said.printed, calls, seconds)
