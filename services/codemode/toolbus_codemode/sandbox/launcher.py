@@ -1,6 +1,6 @@
 """The room's side of a process that starts runs: the zygote, or the host of Python workers.
 
-Orders go out with one end of a run's socket; back come a handle on the process and its end. When
+Orders go out; back come a handle on the new process with a socket to it, and later its end. When
 the launcher itself dies its runs have ended, and the next order starts another.
 """
 
@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,35 +28,36 @@ class UnavailableError(Exception):
 
 @dataclass(slots=True)
 class Launched:
-    """One run's process: a handle to kill it by, and how it ended."""
+    """One run's process: the socket to it, a handle to kill it by, and how it ended."""
 
+    socket: socket.socket
+    handle: int
     ended: asyncio.Future[int | None]
-    handle: int | None = None
-    unwanted: bool = False
-
-    def took(self, handle: int) -> None:
-        """The handle has come; if nobody wants the process any more, it ends now."""
-        self.handle = handle
-        if self.unwanted:
-            self.kill()
 
     def kill(self) -> None:
         """End the process, if it has not ended. A handle never names another process."""
-        self.unwanted = True
-        if self.handle is None:
+        if self.handle < 0:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, signal.SIGKILL)
         os.close(self.handle)
-        self.handle = None
+        self.socket.close()
+        self.handle = -1
+
+
+Ordered = asyncio.Future[Launched | None]
 
 
 @dataclass(slots=True)
 class Launcher:
-    """A process of ours that starts runs on order."""
+    """A process of ours that starts runs on order, and keeps a few started before they are."""
 
     module: str
+    usual: dict[str, int]
+    spares: int
     arguments: tuple[str, ...] = ()
+    spare: deque[Ordered] = field(default_factory=deque)
+    ordered: dict[int, Ordered] = field(default_factory=dict)
     runs: dict[int, Launched] = field(default_factory=dict)
     number: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -99,6 +101,11 @@ class Launcher:
             control.close()
         if self.ready and not self.ready.done():
             self.ready.set_exception(UnavailableError(f"{self.module} ended before it was ready."))
+        self.spare.clear()
+        for order in self.ordered.values():
+            if not order.done():
+                order.set_result(None)
+        self.ordered.clear()
         runs, self.runs = self.runs, {}
         for run in runs.values():
             run.kill()
@@ -109,7 +116,7 @@ class Launcher:
         """Whatever the process has said by now."""
         while control is self.control:
             try:
-                word, handles, _, _ = socket.recv_fds(control, LARGEST_WORD, 1)
+                word, handles, _, _ = socket.recv_fds(control, LARGEST_WORD, 2)
             except BlockingIOError:
                 return
             except OSError:
@@ -120,38 +127,70 @@ class Launcher:
                 self.lost()
 
     def heard(self, told: dict[str, Any], handles: list[int]) -> None:
-        """One word: ready, forked with a handle, or ended with a status."""
+        """One word: ready, started with a handle and a socket, or ended with a status."""
         if "ready" in told and self.ready:
             self.ready.set_result(told["ready"])
-        elif "forked" in told and (run := self.runs.get(told["forked"])):
-            run.took(handles.pop())
-        elif "ended" in told and (run := self.runs.pop(told["ended"], None)):
-            if not run.ended.done():
-                run.ended.set_result(told["status"])
-        for handle in handles:
-            os.close(handle)
+        elif "started" in told:
+            self.started(told["started"], *handles)
+        elif "ended" in told:
+            self.ended(told["ended"], told["status"])
 
-    async def launch(self, theirs: socket.socket, **order: int) -> Launched:
-        """Order a run, and give it its end of the socket."""
+    def started(self, number: int, handle: int, descriptor: int) -> None:
+        """A process is there; if nobody waits for it any longer, not for long."""
+        ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        launched = Launched(socket.socket(fileno=descriptor), handle, ended)
+        self.runs[number] = launched
+        order = self.ordered.pop(number, None)
+        if order and not order.done():
+            order.set_result(launched)
+        else:
+            launched.kill()
+
+    def ended(self, number: int, status: int | None) -> None:
+        """A process has ended, or could not be started."""
+        run, order = self.runs.pop(number, None), self.ordered.pop(number, None)
+        if run and not run.ended.done():
+            run.ended.set_result(status)
+        if order and not order.done():
+            order.set_result(None)
+
+    async def launch(self, **order: int) -> Launched:
+        """A process for a run: one that waits already, if it is held to the usual limits."""
         async with self.starting:
             if self.control is None:
                 await self.close()
                 await self.start()
-        self.number += 1
-        launched = Launched(asyncio.get_running_loop().create_future())
-        self.runs[self.number] = launched
-        word = json.dumps({"run": self.number, **order}).encode()
-        await self.say(word, theirs)
+        while order == self.usual and self.spare:
+            waiting = self.spare.popleft()
+            await self.fill()
+            launched = await waiting
+            if launched and not launched.ended.done():
+                return launched
+        launched = await (await self.order(order))
+        if launched is None:
+            raise UnavailableError("No process could be started for the program.")
         return launched
 
-    async def say(self, word: bytes, theirs: socket.socket) -> None:
-        """Send an order; wait a little where the process is behind."""
-        while self.control:
+    async def fill(self) -> None:
+        """Order as many spare processes as are kept."""
+        while len(self.spare) < self.spares and self.control:
+            self.spare.append(await self.order(self.usual))
+
+    async def order(self, wanted: dict[str, int]) -> Ordered:
+        """Order a process; wait a little where the launcher is behind."""
+        self.number += 1
+        number, ordered = self.number, asyncio.get_running_loop().create_future()
+        self.ordered[number] = ordered
+        word = json.dumps({"run": number, **wanted}).encode()
+        while self.control and not ordered.done():
             try:
-                socket.send_fds(self.control, [word], [theirs.fileno()])
+                self.control.send(word)
             except BlockingIOError:
                 await asyncio.sleep(FULL_FOR)
             except OSError:
                 self.lost()
             else:
-                return
+                return ordered
+        if not ordered.done():
+            ordered.set_result(None)
+        return ordered

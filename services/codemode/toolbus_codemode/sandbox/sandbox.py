@@ -2,16 +2,15 @@
 
 import asyncio
 import contextlib
-import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from toolbus_codemode.sandbox import hints, prechecks
 from toolbus_codemode.sandbox.conversation import BrokenError, Conversation, MakeCall
 from toolbus_codemode.sandbox.launcher import Launched, Launcher, UnavailableError
-from toolbus_codemode.sandbox.program import Ended, Engine, Program, ProgramError
+from toolbus_codemode.sandbox.program import Ended, Engine, Limits, Program, ProgramError
 from toolbus_codemode.sandbox.protocol import Done, Failed
 
 GRACE = 0.25  # what a child has past its deadline to tell of it itself
@@ -29,6 +28,8 @@ class SandboxSettings:
 
     engines: tuple[Engine, ...] = ("starlark", "python")
     most_runs: int = 64
+    spares: int = 4
+    usual: Limits = field(default_factory=Limits)
     without_seccomp: bool = False
 
 
@@ -47,8 +48,10 @@ class Sandbox:
     def __init__(self, settings: SandboxSettings | None = None) -> None:
         self.settings = settings or SandboxSettings()
         allowed = ("--without-seccomp",) if self.settings.without_seccomp else ()
+        usual = {"memory": self.settings.usual.memory, "cpu": self.settings.usual.cpu}
         self.launchers = {
-            engine: Launcher(LAUNCHERS[engine], allowed) for engine in self.settings.engines
+            engine: Launcher(LAUNCHERS[engine], usual, self.settings.spares, allowed)
+            for engine in self.settings.engines
         }
         self.protections: tuple[Protection, ...] = ()
         self.unavailable: dict[Engine, str] = {}
@@ -59,6 +62,7 @@ class Sandbox:
         for engine, launcher in self.launchers.items():
             try:
                 self.learn(engine, await launcher.start())
+                await launcher.fill()
             except UnavailableError as error:
                 self.unavailable[engine] = str(error)
         if len(self.unavailable) == len(self.launchers):
@@ -93,24 +97,22 @@ class Sandbox:
 
     async def launched(self, program: Program, call: MakeCall) -> Ended:
         """A process for the program, and its end."""
-        ours, theirs = socket.socketpair()
-        with ours:
-            try:
-                with theirs:
-                    order = {"memory": program.limits.memory, "cpu": program.limits.cpu}
-                    process = await self.launchers[program.engine].launch(theirs, **order)
-            except UnavailableError as error:
-                return Ended(error=ProgramError("unavailable", str(error), hint="Try again."))
-            try:
-                return await held(program, call, ours, process)
-            finally:
-                process.kill()
+        try:
+            process = await self.launchers[program.engine].launch(
+                memory=program.limits.memory, cpu=program.limits.cpu
+            )
+        except UnavailableError as error:
+            return Ended(error=ProgramError("unavailable", str(error), hint="Try again."))
+        try:
+            return await held(program, call, process)
+        finally:
+            process.kill()
 
 
-async def held(program: Program, call: MakeCall, ours: socket.socket, process: Launched) -> Ended:
+async def held(program: Program, call: MakeCall, process: Launched) -> Ended:
     """The conversation with a child, ended by it or by the deadline."""
     began = time.monotonic()
-    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    reader, writer = await asyncio.open_unix_connection(sock=process.socket)
     talk = Conversation(program, call, reader, writer)
     try:
         async with asyncio.timeout(program.limits.deadline + GRACE):
@@ -121,10 +123,7 @@ async def held(program: Program, call: MakeCall, ours: socket.socket, process: L
     except BrokenError:
         said, error = None, hints.plain("crashed", "The program's engine broke its protocol.")
     finally:
-        process.kill()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        writer.transport.abort()
     return told(program, said, error, talk.calls, time.monotonic() - began)
 
 

@@ -1,7 +1,7 @@
 """The zygote: a small process of one thread that has the engine warm, and only forks.
 
-Over its control socket it hears a run's number with one end of that run's socket, forks a child
-for it, answers with a descriptor of that child's process, and later tells how the child ended.
+Over its control socket it hears a run's number and limits, forks a child for it, answers with a
+handle on that child's process and a socket to it, and later tells how the child ended.
 When the room goes away the control socket closes, the zygote ends, and its children with it.
 """
 
@@ -20,7 +20,6 @@ from toolbus_codemode.sandbox.protocol import Start
 from toolbus_codemode.sandbox.starlark_engine import Run
 
 LARGEST_ORDER = 4096
-NOT_FORKED = 100
 PROBE_MEMORY, PROBE_CPU = 400 << 20, 2
 FORBIDDEN_CALL = 41 if os.uname().machine == "x86_64" else 198  # socket()
 
@@ -87,30 +86,32 @@ class Zygote:
 
     def hear(self) -> None:
         """One order, or the end."""
-        order, descriptors, _, _ = socket.recv_fds(self.control, LARGEST_ORDER, 1)
+        order = self.control.recv(LARGEST_ORDER)
         if not order:
             os._exit(0)
         told = json.loads(order)
-        self.fork(told["run"], descriptors[0], told["memory"], told["cpu"])
+        self.fork(told["run"], told["memory"], told["cpu"])
 
-    def fork(self, run: int, descriptor: int, memory: int, cpu: int) -> None:
-        """A child for this run; the room gets a handle on it that no other process can inherit."""
+    def fork(self, run: int, memory: int, cpu: int) -> None:
+        """A child for this run; the room gets a handle on it, which never names another process."""
         held = Confinement(memory, cpu, self.pid, without_seccomp=self.without_seccomp)
+        ours, theirs = socket.socketpair()
         try:
             child = os.fork()
-        except OSError:
-            os.close(descriptor)
-            self.control.send(json.dumps({"ended": run, "status": NOT_FORKED}).encode())
+        except OSError:  # too many processes, too little memory: the room tells
+            self.control.send(json.dumps({"ended": run, "status": None}).encode())
             return
         if not child:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            be_child(descriptor, held)
-        os.close(descriptor)
+            be_child(theirs.fileno(), held)
         self.runs[child] = run
         handle = os.pidfd_open(child)
-        socket.send_fds(self.control, [json.dumps({"forked": run}).encode()], [handle])
+        word = json.dumps({"started": run}).encode()
+        socket.send_fds(self.control, [word], [handle, ours.fileno()])
         os.close(handle)
+        ours.close()
+        theirs.close()
 
     def reap(self) -> None:
         """Tell of the children that have ended."""
