@@ -52,7 +52,9 @@ class Line:
 
     def hear(self) -> Start | Outcomes:
         """The next message of the room."""
-        return told.decode(self.read(int.from_bytes(self.read(HEADER), "big")))
+        length = int.from_bytes(self.read(HEADER), "big")
+        message: Start | Outcomes = told.decode(self.read(length))
+        return message
 
     def say(self, message: Spoken) -> None:
         """Send a message, if it is not too large."""

@@ -34,7 +34,7 @@ HINTS: dict[str, str] = {
 CATCHING = {
     "starlark": "To go on after a failure use try_call(server.tool, name=value): it has .ok,"
     " .value and .error.",
-    "python": "To go on after a failure put the call into try/except ToolError as error.",
+    "python": "To go on after a failure put the call into try/except RuntimeError as error.",
 }
 DEATHS: dict[int, tuple[ErrorName, str]] = {
     signal.SIGABRT: ("memory", "The program used more memory than it may."),

@@ -27,10 +27,10 @@ ErrorName = Literal[
     "unavailable",
 ]
 
-TAKEN = frozenset(
-    "and break class continue def elif else for if in lambda load not or pass return while "
-    "struct json call parallel try_call print result True False None".split()
-)
+TAKEN = {
+    "load", "struct", "json", "call", "parallel", "try_call", "print", "result", "map", "filter",
+    "partial", "asyncio", "type", "len", "str", "list", "dict", "range", "hasattr",
+}  # fmt: skip
 SHOWN_PARAMETERS = 12
 
 

@@ -5,11 +5,12 @@ import re
 import time
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import starlark
 
+from toolbus_codemode.sandbox.binding import NotBoundError, bound
 from toolbus_codemode.sandbox.journal import Ask, Journal
 from toolbus_codemode.sandbox.protocol import Call, Done, Failed, Outcome, Start, Tool
 
@@ -61,7 +62,7 @@ class Run:
         self.printed_bytes = 0
         self.called = 0
 
-    def stop(self, name: str, message: str, subject: str = "") -> None:
+    def stop(self, name: str, message: str, subject: str = "") -> NoReturn:
         """End the program for a reason of ours."""
         self.failure = self.failure or (name, message, subject)
         raise Stopped
@@ -84,20 +85,10 @@ class Run:
         self, namespace: str, tool: Tool, positional: tuple[Any, ...], named: dict[str, Any]
     ) -> dict[str, Any]:
         """Arguments by name; what does not fit ends the program with the signature."""
-        subject = f"{namespace}.{tool.name}"
-        if len(positional) > len(tool.parameters):
-            self.stop("wrong_argument", f"{subject} got too many arguments.", subject)
-        arguments = dict(zip(tool.parameters, positional, strict=False))
-        for name, value in named.items():
-            if name in arguments:
-                self.stop("wrong_argument", f"{subject} got {name!r} twice.", subject)
-            if tool.parameters and name not in tool.parameters:
-                self.stop("wrong_argument", f"{subject} has no parameter {name!r}.", subject)
-            arguments[name] = value
-        for name in tool.parameters[: tool.required]:
-            if name not in arguments:
-                self.stop("wrong_argument", f"{subject} needs {name!r}.", subject)
-        return arguments
+        try:
+            return bound(namespace, tool, positional, named)
+        except NotBoundError as error:
+            self.stop("wrong_argument", str(error), error.subject)
 
     def outcome(self, call: Call) -> Outcome:
         """Ask for one call, within the deadline and the number allowed."""
@@ -163,7 +154,7 @@ class Run:
     def module(self) -> starlark.Module:
         """A fresh module with the prelude and the tools."""
         module = starlark.Module()
-        bound = {
+        bound: dict[str, Callable[..., Any]] = {
             "_mode": self.set_mode,
             "_make": self.make,
             "_wrong": self.wrong,
@@ -232,7 +223,11 @@ class Run:
         line, column = where(text)
         printed = "".join(self.printed)
         if self.late() and not self.failure:
-            self.failure = ("time", f"The program took longer than {self.program.deadline:g} s.", "")
+            self.failure = (
+                "time",
+                f"The program took longer than {self.program.deadline:g} s.",
+                "",
+            )
         if self.failure:
             name, message, subject = self.failure
             return Failed(name, message, line, column, subject, printed)

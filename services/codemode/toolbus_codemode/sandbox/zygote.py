@@ -28,7 +28,10 @@ def probed(*, without_seccomp: bool) -> dict[str, bool]:
     me = os.getpid()
     child = os.fork()
     if not child:
-        tell_and_break_out(writing, Confinement(PROBE_MEMORY, PROBE_CPU, me, 0, (), without_seccomp=without_seccomp))
+        tell_and_break_out(
+            writing,
+            Confinement(PROBE_MEMORY, PROBE_CPU, me, 0, (), without_seccomp=without_seccomp),
+        )
     os.close(writing)
     told = os.read(reading, LARGEST_ORDER)
     os.close(reading)
