@@ -1,4 +1,4 @@
-"""Binding: positional and named arguments become the named ones of a tool, or a sentence why not."""
+"""Binding: positional and named arguments become a tool's named ones, or a sentence why not."""
 
 from typing import Any
 
