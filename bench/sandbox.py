@@ -6,7 +6,9 @@ and kept as JSON. Run it on a machine that does nothing else: the overhead is a 
 
 import argparse
 import asyncio
+import contextlib
 import json
+import logging
 import os
 import random
 import socket
@@ -127,27 +129,31 @@ async def hostile(sandbox: Sandbox, programs: list[Hostile]) -> dict[str, Any]:
 def forgeries(chance: random.Random) -> list[bytes]:
     """Frames no child of ours sends."""
     call = {"id": 1, "namespace": "gh", "function": "read", "arguments": {}}
-    bodies: list[bytes] = [
-        json.dumps(body).encode()
-        for body in (
-            {"type": "Calls", "calls": []},
-            {"type": "Calls", "calls": [call | {"function": "secret"}]},
-            {"type": "Calls", "calls": [call | {"namespace": "billing"}]},
-            {"type": "Calls", "calls": [call] * 10_000},
-            {"type": "Calls", "calls": [call | {"server": "github"}]},
-            {"type": "Start", "source": "1"},
-            {"type": "Outcomes", "outcomes": []},
-            {"type": "Done"},
-            {"type": "Failed", "name": 5, "message": ""},
-            [],
-            None,
-        )
-    ]
+    shapes: tuple[Any, ...] = (
+        {"type": "Calls", "calls": []},
+        {"type": "Calls", "calls": [call | {"function": "secret"}]},
+        {"type": "Calls", "calls": [call | {"namespace": "billing"}]},
+        {"type": "Calls", "calls": [call] * 10_000},
+        {"type": "Calls", "calls": [call | {"server": "github"}]},
+        {"type": "Start", "source": "1"},
+        {"type": "Outcomes", "outcomes": []},
+        {"type": "Done"},
+        {"type": "Failed", "name": 5, "message": ""},
+        [],
+        None,
+    )
+    bodies = [json.dumps(shape).encode() for shape in shapes]
     bodies.append(b'{"type":"Calls","calls":' + b"[" * 100_000)
     framed = [len(body).to_bytes(4, "big") + body for body in bodies]
     framed += [b"\xff\xff\xff\xff" + b"x" * 100, b"\0\0", b"\0\0\0\0"]
     framed += [chance.randbytes(chance.randrange(1, 4096)) for _ in range(FORGED - len(framed))]
     return framed
+
+
+async def send(theirs: socket.socket, frame: bytes) -> None:
+    """Send a frame and hang up; whoever hears it may hang up first."""
+    with theirs, contextlib.suppress(OSError):
+        await asyncio.get_running_loop().sock_sendall(theirs, frame)
 
 
 async def believed(frame: bytes) -> bool:
@@ -162,14 +168,14 @@ async def believed(frame: bytes) -> bool:
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     talk = Conversation(Program("1", tools=TOOLS), call, reader, writer)
-    with theirs:
-        theirs.setblocking(False)  # noqa: FBT003
-        await asyncio.get_running_loop().sock_sendall(theirs, frame)
+    theirs.settimeout(0)
+    sending = asyncio.create_task(send(theirs, frame))
     try:
         said = await talk.hold()
     except BrokenError:
         said = None
     writer.transport.abort()
+    await sending
     return bool(made) or getattr(said, "value", None) is not None
 
 
@@ -213,7 +219,7 @@ async def measured(runs: int) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile("w") as canary:
         canary.write(CANARY)
         canary.flush()
-        Path(canary.name).chmod(0o644)
+        os.fchmod(canary.fileno(), 0o644)
         sandbox = Sandbox(SandboxSettings(most_runs=128))
         await sandbox.start()
         figures["protections"] = [
@@ -240,6 +246,7 @@ def main() -> None:
     """Measure, print, keep; fail when a demand is not met."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=500)
+    logging.disable(logging.ERROR)  # the tools fail on purpose
     figures = asyncio.run(measured(parser.parse_args().runs))
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = HERE / "results" / f"sandbox-{now}.json"
@@ -248,7 +255,9 @@ def main() -> None:
     for name, most in DEMANDS.items():
         table.add_row(name, f"{figures[name]:.4g}", f"at most {most:g}")
     console.print(table)
-    console.print({name: figures[name] for name in ("programs", "syscalls_tried", "forged", "ends")})
+    console.print(
+        {name: figures[name] for name in ("programs", "syscalls_tried", "forged", "ends")}
+    )
     sys.exit(any(figures[name] > most for name, most in DEMANDS.items()))
 
 

@@ -7,7 +7,11 @@ from toolbus_codemode.sandbox.program import Engine, Limits
 
 CANARY = "canary-5f0c1d"
 SIZES = (10**7, 10**8, 10**9, 2 * 10**9, 10**10)
+# family -> templates, and the numbers put into each
+Families = dict[str, tuple[tuple[str, ...], tuple[object, ...]]]
 DEPTHS = (150, 199, 250, 1_000, 3_000, 10_000)
+
+
 @dataclass(frozen=True, slots=True)
 class Hostile:
     """One program, and its family."""
@@ -18,7 +22,7 @@ class Hostile:
     limits: Limits = field(default_factory=lambda: Limits(deadline=1.0, cpu=2))
 
 
-BOTH: dict[str, tuple[tuple[str, ...], tuple[object, ...]]] = {
+BOTH: Families = {
     "memory": (
         (
             "'a' * {n}",
@@ -49,7 +53,7 @@ BOTH: dict[str, tuple[tuple[str, ...], tuple[object, ...]]] = {
         (
             "for i in range({n}):\n    pass",
             "x = 0\nfor i in range({n}):\n    x += i * i",
-            "def f():\n    for i in range({n}):\n        for j in range({n}):\n            pass\nf()",
+            "def f():\n  for i in range({n}):\n    for j in range({n}):\n      pass\nf()",
         ),
         (10**9, 10**12),
     ),
@@ -158,7 +162,7 @@ BOTH: dict[str, tuple[tuple[str, ...], tuple[object, ...]]] = {
         (1,),
     ),
 }
-STARLARK: dict[str, tuple[tuple[str, ...], tuple[object, ...]]] = {
+STARLARK: Families = {
     "callback": (
         (
             "for i in range({n}):\n    gh.read(n=i)",
@@ -188,13 +192,13 @@ STARLARK: dict[str, tuple[tuple[str, ...], tuple[object, ...]]] = {
         (1_000, 100_000, 10**7),
     ),
 }
-PYTHON: dict[str, tuple[tuple[str, ...], tuple[object, ...]]] = {
+PYTHON: Families = {
     "callback": (
         (
             "for i in range({n}):\n    await gh.read(n=i)",
             "import asyncio\nawait asyncio.gather(*[gh.read(n=i) for i in range({n})])",
             "for i in range({n}):\n    gh.read(n=i)",
-            "for i in range({n}):\n    try:\n        await gh.broken()\n    except Exception:\n        pass",
+            "for i in range({n}):\n  try:\n    await gh.broken()\n  except Exception:\n    pass",
             "await gh.read(n='x' * {n}0000)",
             "while True:\n    await gh.slow()",
             "await gh.broken()",
@@ -211,7 +215,7 @@ PYTHON: dict[str, tuple[tuple[str, ...], tuple[object, ...]]] = {
             "import re\nre.match('(a+)+$', 'a' * {n} + 'b')",
             "x = 0\nwhile x < {n}000000000:\n    x += 1",
             "def g():\n    while True:\n        yield 1\nsum(g())",
-            "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass",
+            "while True:\n  try:\n    while True:\n      pass\n  except BaseException:\n    pass",
             "pow(3, {n}00000000)",
             "10 ** 10 ** {n}",
             "class A:\n    def __repr__(self):\n        return repr(self)\nrepr(A())",
@@ -244,7 +248,7 @@ def filled(template: str, number: object, canary_file: str) -> str:
 
 def corpus(canary_file: str) -> Iterator[Hostile]:
     """Every program, for the engines it is meant for."""
-    engines: tuple[tuple[Engine, dict[str, tuple[tuple[str, ...], tuple[object, ...]]]], ...] = (
+    engines: tuple[tuple[Engine, Families], ...] = (
         ("starlark", BOTH | STARLARK),
         ("python", BOTH | PYTHON),
     )
