@@ -77,11 +77,10 @@ async def fault(sandbox: Sandbox, chunk: Chunk) -> str | None:
     return ended.prints.strip().split("\n")[0] or None
 
 
-async def main(directory: Path) -> int:
+async def main(every: list[Chunk]) -> int:
     """Every chunk of every file: how many do, and which do not."""
     sandbox = Sandbox(SandboxSettings(engines=("starlark",)))
     await sandbox.start()
-    every = [chunk for path in sorted(directory.rglob("*.star")) for chunk in chunks(path)]
     faults = {chunk.place: await fault(sandbox, chunk) for chunk in every}
     await sandbox.close()
     failed = {place: why for place, why in faults.items() if why}
@@ -93,4 +92,5 @@ async def main(directory: Path) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
-    sys.exit(asyncio.run(main(parser.parse_args().directory)))
+    files = sorted(parser.parse_args().directory.rglob("*.star"))
+    sys.exit(asyncio.run(main([chunk for path in files for chunk in chunks(path)])))

@@ -2,11 +2,10 @@
 
 import os
 
-import msgspec
-
 from toolbus_codemode.sandbox.hardening import Confinement, close_all_but, harden
 from toolbus_codemode.sandbox.protocol import (
     HEADER,
+    OUT_OF_MEMORY,
     Call,
     Calls,
     Failed,
@@ -20,6 +19,7 @@ from toolbus_codemode.sandbox.protocol import (
 from toolbus_codemode.sandbox.starlark_engine import Run
 
 LARGEST_START = 4 << 20
+FAILED = 3
 
 
 def warm() -> None:
@@ -95,8 +95,11 @@ def be_child(descriptor: int, held: Confinement) -> None:
         harden(held)
         warm()  # a child that waits has its pages by the time its program comes
         run(line)
-    except msgspec.MsgspecError:
-        os._exit(2)
-    except BaseException:  # noqa: BLE001 - a panic of the engine is a BaseException
-        os._exit(3)
+    except BaseException as error:  # noqa: BLE001 - a panic of the engine is a BaseException
+        os._exit(OUT_OF_MEMORY if starved(error) else FAILED)
     os._exit(0)
+
+
+def starved(error: BaseException) -> bool:
+    """Whether it was memory that an allocator of ours or of the engine did not get."""
+    return isinstance(error, MemoryError) or str(error) in {"out of memory", "capacity overflow"}
