@@ -110,13 +110,18 @@ class Run:
             self.stop("tool_failed", f"{outcome.code}: {outcome.message}", outcome.code)
         return outcome.value
 
-    def make(self, number: Any, catch: Any) -> Any:
-        """A call prepared before, made now."""
+    def together(self, numbers: list[Any], catch: Any) -> list[Any]:
+        """Calls prepared before, made now and at once."""
+        self.check_time()
+        outcomes = self.journal.together(tuple(self.again(number) for number in numbers))
+        return [self.told(outcome, caught=bool(catch)) for outcome in outcomes]
+
+    def again(self, number: Any) -> Call:
+        """A call like the one prepared under this number."""
         if not isinstance(number, int) or not 0 <= number < len(self.prepared):
             self.stop("wrong_argument", "This is no call that call() prepared.", "parallel")
         before = self.prepared[number]
-        call = Call(next(self.ids), before.namespace, before.function, before.arguments)
-        return self.told(self.outcome(call), caught=bool(catch))
+        return Call(next(self.ids), before.namespace, before.function, before.arguments)
 
     def set_mode(self, mode: str) -> None:
         """What the next call of a tool is to do. A mode nobody used means it was no tool."""
@@ -156,7 +161,7 @@ class Run:
         module = starlark.Module()
         bound: dict[str, Callable[..., Any]] = {
             "_mode": self.set_mode,
-            "_make": self.make,
+            "_together": self.together,
             "_wrong": self.wrong,
             "_fork": self.fork,
             "_enter": self.journal.enter,
