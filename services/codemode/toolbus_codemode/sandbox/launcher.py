@@ -19,7 +19,7 @@ from typing import Any
 LARGEST_WORD = 4096
 READY_WITHIN = 30.0
 FULL_FOR = 0.001
-KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "SYSTEMROOT")
+KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH",)
 
 
 class UnavailableError(Exception):
