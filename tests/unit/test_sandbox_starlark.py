@@ -143,6 +143,8 @@ async def test_a_call_reaches_the_room_by_the_servers_own_names(sandbox: Sandbox
         ("lambda: 1", "not_plain", None, "result"),
         ("x = []\nx.append(x)\nx", "not_plain", None, "result"),
         ("'a' * 1000000000", "memory", None, "fewer"),
+        ("list(range(100000000))", "memory", None, "fewer"),
+        ("list(range(1000000000))", "memory", None, "fewer"),
         ("[" * 201, "too_deep", 1, "Flatten"),
         ("1+" * 20000 + "1", "too_deep", None, ""),
         ("'x' * 2000000", "output_too_large", None, "fields"),

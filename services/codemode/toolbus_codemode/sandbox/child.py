@@ -20,6 +20,13 @@ from toolbus_codemode.sandbox.starlark_engine import Run
 
 LARGEST_START = 4 << 20
 FAILED = 3
+# How the engine panics when it asks for more than there is, or than a value may have.
+STARVED = {
+    "out of memory",
+    "capacity overflow",
+    "AlignedSize must not exceed u32::MAX",
+    "PyObject pointer is null",
+}
 
 
 def warm() -> None:
@@ -102,4 +109,4 @@ def be_child(descriptor: int, held: Confinement) -> None:
 
 def starved(error: BaseException) -> bool:
     """Whether it was memory that an allocator of ours or of the engine did not get."""
-    return isinstance(error, MemoryError) or str(error) in {"out of memory", "capacity overflow"}
+    return isinstance(error, MemoryError) or str(error) in STARVED
