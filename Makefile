@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins conformance matrix
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins conformance matrix bench-sandbox
 
 install: $(INSTALLED)
 
@@ -61,3 +61,7 @@ matrix: $(INSTALLED)
 # Ten thousand changed definitions through a whole gateway: none may be listed or called.
 bench-pins: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/pins.py $(ARGS)
+
+# Hostile programs, forbidden system calls, forged messages; and what a run costs.
+bench-sandbox: $(INSTALLED)
+	PYTHONPATH=bench $(BIN)/python bench/sandbox.py $(ARGS)
