@@ -12,6 +12,7 @@ from toolbus_common.asklane import Answer, AskLane
 from toolbus_common.bus import Bucket, Bus, Change, StoredMessage
 from toolbus_common.calllane import Call, CallLane
 from toolbus_common.contracts.questions import Question, RoomStatus
+from toolbus_common.ending import end
 from toolbus_common.exchange import CallHandler, Exchange
 from toolbus_common.factlane import FactWriter
 from toolbus_common.provision import FACTS
@@ -229,7 +230,4 @@ class Room:
         await self.asks.close()
         await self.calls.drain(self.settings.drain_seconds)
         await self.facts.close(2.0)
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._tasks)

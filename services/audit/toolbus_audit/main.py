@@ -24,6 +24,7 @@ from toolbus_common.contracts import (
     SpendingAsked,
     SpendingTold,
 )
+from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
 from toolbus_common.provision import CONFIG, FACTS, WEBHOOKS
 from toolbus_common.room import Room
@@ -89,6 +90,5 @@ def _tell_webhooks(room: Room) -> None:
         try:
             yield
         finally:
-            telling.cancel()
-            await asyncio.wait([telling])
+            await end(telling)
             await webhooks.close()

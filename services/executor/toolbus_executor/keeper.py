@@ -21,6 +21,7 @@ from toolbus_common.contracts import (
     ServerState,
 )
 from toolbus_common.declared import Server
+from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.room import Room
 from toolbus_executor.catalogue import listed
@@ -107,8 +108,7 @@ class Keeper:
         self.runner.close()
         self.watched.close()
         self.followed.close()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         await self.entry.close(removed=removed)
 
     async def _keep(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import Bucket
 from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
 from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, PINS
 from toolbus_common.room import Room
@@ -60,8 +61,7 @@ class Fleet:
         try:
             yield
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await end(following)
             await self._lane.close()
             keepers = self._keepers.values()
             await asyncio.gather(*(keeper.stop(removed=False) for keeper in keepers))

@@ -27,6 +27,7 @@ from toolbus_common.contracts import (
     RebuildAsked,
     RejectAsked,
 )
+from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.lineage import Lineage
@@ -148,9 +149,7 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await end(*tasks)
 
 
 def _seated(room: Room) -> Bench:
