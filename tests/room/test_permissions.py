@@ -27,7 +27,7 @@ SAYS = {
     OPERATOR: {"tb.ask.audit.query"},
 }
 FACTS_SAID = {
-    "codemode": {"call.completed", "call.failed"},
+    "codemode": {"call.completed", "call.failed", "context.spent", "context.measured"},
     "policy": {"call.allowed", "call.denied", "call.failed"},
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",

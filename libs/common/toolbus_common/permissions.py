@@ -17,6 +17,8 @@ from toolbus_common.contracts import (
     CallDenied,
     CallFailed,
     ConfigApplied,
+    ContextMeasured,
+    ContextSpent,
     Fact,
     KeyCreated,
     KeyRevoked,
@@ -118,7 +120,7 @@ _ROOMS = (
     ),
     _Room(
         "codemode",
-        says=(CallCompleted, CallFailed),
+        says=(CallCompleted, CallFailed, ContextSpent, ContextMeasured),
         publishes=("tb.call.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
         subscribes=(f"tb.run.{BUILT_IN}",),
         reads=(CONFIG, CATALOGUE),

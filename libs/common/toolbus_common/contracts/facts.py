@@ -118,6 +118,25 @@ class CallFailed(Outcome):
     sent: bool
 
 
+class ContextSpent(CallFact):
+    """What one call of code mode cost its model to read and write, in tokens.
+
+    `classic` is what the definitions of all its caller may use would have cost a request, by
+    server; `own_tokens` what the definitions of code mode's tools cost it instead.
+    `request_tokens` are those of the call's arguments, `answer_tokens` of its answer; `engine` is
+    the language of a program. `counted_by` names the vocabulary, or `bytes/4` for an estimate.
+    """
+
+    NAME: ClassVar[str] = "context.spent"
+
+    engine: str = ""
+    classic: dict[str, int] = Field(default_factory=dict)
+    own_tokens: int = 0
+    request_tokens: int = 0
+    answer_tokens: int = 0
+    counted_by: str = ""
+
+
 class ServerFact(Fact):
     """What every fact about an upstream server has."""
 
@@ -161,6 +180,15 @@ class BreakerClosed(ServerFact):
     NAME: ClassVar[str] = "breaker.closed"
 
 
+class ContextMeasured(ServerFact):
+    """The tokens of a server's definitions, by tool: said when first counted, and when changed."""
+
+    NAME: ClassVar[str] = "context.measured"
+
+    tools: dict[str, int] = Field(default_factory=dict)
+    counted_by: str = ""
+
+
 class KeyCreated(Fact):
     """A key exists; its secret is known to its holder alone."""
 
@@ -196,6 +224,8 @@ FACTS: dict[str, type[Fact]] = {
         CallDenied,
         CallCompleted,
         CallFailed,
+        ContextSpent,
+        ContextMeasured,
         ServerConnected,
         ServerLost,
         ServerFaulted,
