@@ -9,10 +9,11 @@ from typing import Any
 from scripted.nouns import NOUNS, Noun
 
 MOST_ON_A_PAGE, USUAL_PAGE = 25, 20
-_WORDS = (
-    "amber birch cobalt delta ember fjord garnet harbour iris juniper kestrel linden maple nova "
-    "onyx pine quartz river slate tundra umber violet willow yarrow zenith"
-).split()
+_WORDS = [
+    "amber", "birch", "cobalt", "delta", "ember", "fjord", "garnet", "harbour", "iris",
+    "juniper", "kestrel", "linden", "maple", "nova", "onyx", "pine", "quartz", "river",
+    "slate", "tundra", "umber", "violet", "willow", "yarrow", "zenith",
+]  # fmt: skip
 Record = dict[str, Any]
 Tables = dict[str, dict[str, Record]]
 
@@ -88,7 +89,7 @@ def _update(company: Company, noun: Noun, told: Record) -> Record:
     found = _get(company, noun, told)
     unknown = set(told.get("changes") or {}) - set(noun.fields)
     if unknown:
-        raise ToolError(f"A {noun.one} has no field {sorted(unknown)[0]}.")
+        raise ToolError(f"A {noun.one} has no field {min(unknown)}.")
     found |= told.get("changes") or {}
     company.did(noun.path, "update", {"id": found["id"], **(told.get("changes") or {})})
     return found

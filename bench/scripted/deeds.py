@@ -42,8 +42,8 @@ def _restock_classic(warehouse: str) -> Classic:
 
 RESTOCK = Family(
     "restock",
-    "Open a purchase of twice the reorder level for every item in $warehouse of which there is less "
-    "than its reorder level, and tell me the ids of those items, sorted.",
+    "Open a purchase of twice the reorder level for every item in $warehouse of which there is "
+    "less than its reorder level, and tell me the ids of those items, sorted.",
     hard=True,
     candidates=tuple({"warehouse": each} for each in _ids("stock.warehouses")[:6]),
     truth=_restock,
@@ -54,8 +54,8 @@ RESTOCK = Family(
 items = stock.list_items(filter={"warehouse_id": "$warehouse"}, page_size=25)["items"]
 low = [item for item in items if item["quantity"] < item["reorder_level"]]
 parallel([
-    call(stock.create_purchase, item_id=item["id"], quantity=item["reorder_level"] * 2, status="open")
-    for item in low
+    call(stock.create_purchase, item_id=i["id"], quantity=i["reorder_level"] * 2, status="open")
+    for i in low
 ])
 result = sorted([item["id"] for item in low])
 """,
@@ -136,8 +136,8 @@ def _credit_classic(id: str) -> Classic:  # noqa: A002
 
 CREDIT = Family(
     "credit",
-    "If more was paid for $id than it is for, create a credit called 'overpaid $id' whose weight is "
-    "the excess in cents. Tell me the excess, or 0.",
+    "If more was paid for $id than it is for, create a credit called 'overpaid $id' whose weight "
+    "is the excess in cents. Tell me the excess, or 0.",
     hard=True,
     candidates=tuple({"id": each} for each in _ids("billing.invoices")[:60:5]),
     truth=_credit,
@@ -286,7 +286,7 @@ DIGEST = Family(
     manuals=("chat.list_channels", "chat.count_messages"),
     program="""
 channels = chat.list_channels(filter={"topic": "$topic"}, page_size=25)["items"]
-counts = parallel([call(chat.count_messages, filter={"channel_id": each["id"]}) for each in channels])
+counts = parallel([call(chat.count_messages, filter={"channel_id": c["id"]}) for c in channels])
 result = {channels[i]["name"]: counts[i]["count"] for i in range(len(channels))}
 """,
 )
@@ -315,8 +315,8 @@ def _due_classic(depot: str, day: str) -> Classic:
 
 DUE = Family(
     "due",
-    "Book a service on $day for each vehicle of the depot $depot that has driven as many kilometres "
-    "as it is to be serviced at, or more. Tell me their plates, sorted.",
+    "Book a service on $day for each vehicle of the depot $depot that has driven as many "
+    "kilometres as it is to be serviced at, or more. Tell me their plates, sorted.",
     hard=True,
     candidates=tuple(
         {"depot": depot, "day": "2026-05-11"} for depot in ("harbour", "airport", "centre", "mill")
@@ -372,7 +372,7 @@ REVIEW = Family(
     manuals=("wiki.list_pages",),
     program="""
 drafts = wiki.list_pages(filter={"space_id": "$space", "status": "draft"}, page_size=25)["items"]
-parallel([call(wiki.update_page, id=each["id"], changes={"status": "in_review"}) for each in drafts])
+parallel([call(wiki.update_page, id=d["id"], changes={"status": "in_review"}) for d in drafts])
 result = len(drafts)
 """,
 )

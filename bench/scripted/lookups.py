@@ -148,8 +148,7 @@ OWED = Family(
     "How many overdue invoices were due from month $first to month $last of 2026, and how many "
     "cents are they together?",
     hard=True,
-    candidates=tuple({"first": 1 + n, "last": 10 + n % 3} for n in range(3))
-    + ({"first": 1, "last": 12},),
+    candidates=tuple({"first": first, "last": last} for first in (1, 2) for last in (11, 12)),
     truth=_owed,
     classic=_owed_classic,
     searches=("list invoices overdue due date",),
@@ -159,7 +158,7 @@ due = {"least": "2026-$first-01", "most": "2026-$last-28"}
 found = []
 page = 1
 while page:
-    told = billing.list_invoices(filter={"status": "overdue", "due_on": due}, page=page, page_size=25)
+    told = billing.list_invoices(filter={"status": "overdue", "due_on": due}, page=page)
     found += told["items"]
     page = told["next_page"]
 result = {"invoices": len(found), "cents": sum([each["amount_cents"] for each in found])}
@@ -169,7 +168,7 @@ due = {"least": "2026-$first-01", "most": "2026-$last-28"}
 count, cents = 0, 0
 page = 1
 for _ in range(20):
-    told = billing.list_invoices(filter={"status": "overdue", "due_on": due}, page=page, page_size=25)
+    told = billing.list_invoices(filter={"status": "overdue", "due_on": due}, page=page)
     for each in told["items"]:
         count += 1
         cents += each["amount_cents"]
@@ -221,7 +220,7 @@ placed = {"least": "2026-$month_number-01", "most": "2026-$month_number-28"}
 orders = []
 page = 1
 for _ in range(20):
-    told = shop.list_orders(filter={"status": "returned", "placed_on": placed}, page=page, page_size=25)
+    told = shop.list_orders(filter={"status": "returned", "placed_on": placed}, page=page)
     orders += told["items"]
     if not told["next_page"]:
         break
@@ -270,12 +269,13 @@ AWAY = Family(
     manuals=("people.list_absences", "people.get_employee"),
     slip="""
 days = {"least": "2026-$month_number-01", "most": "2026-$month_number-28"}
-absences = people.list_absences(filters={"kind": "holiday", "first_day": days}, page_size=25)["items"]
+absences = people.list_absences(filters={"kind": "holiday", "first_day": days})["items"]
 result = len(absences)
 """,
     program="""
 days = {"least": "2026-$month_number-01", "most": "2026-$month_number-28"}
-absences = people.list_absences(filter={"kind": "holiday", "first_day": days}, page_size=25)["items"]
+told = people.list_absences(filter={"kind": "holiday", "first_day": days}, page_size=25)
+absences = told["items"]
 ids = sorted({each["employee_id"]: True for each in absences}.keys())
 found = parallel([call(people.get_employee, id=one) for one in ids])
 result = sorted([each["name"] for each in found if each["team"] == "$team"])
@@ -314,7 +314,7 @@ SLOWEST = Family(
 runs = []
 page = 1
 for _ in range(20):
-    told = builds.list_runs(filter={"branch": "$branch", "status": "failed"}, page=page, page_size=25)
+    told = builds.list_runs(filter={"branch": "$branch", "status": "failed"}, page=page)
     runs += told["items"]
     if not told["next_page"]:
         break
@@ -356,7 +356,7 @@ LARGEST = Family(
 found = []
 page = 1
 for _ in range(20):
-    told = files.list_files(filter={"folder_id": "$folder"}, page=page, page_size=25)
+    told = files.list_files(filter={"folder_id": "$folder"}, page=page)
     found += told["items"]
     if not told["next_page"]:
         break

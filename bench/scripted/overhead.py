@@ -1,4 +1,4 @@
-"""What the sandbox costs a program, and what a call inside one costs beside a plain governed call."""
+"""What the sandbox costs a program, and a call inside one beside a plain governed call."""
 
 import asyncio
 import statistics
@@ -52,7 +52,7 @@ async def _uncalled(_call: ToolCall) -> ToolOutcome:
 
 
 def _calls(stage: Stage, size: int) -> dict[str, float]:
-    """Plain calls, programs without a call and programs of many, in turn, on one connection each."""
+    """Plain calls, programs without a call and programs of many, in turn."""
     plain, empty, full = [], [], []
     with (
         closing(stage.speaker(size, "tools")) as tools,

@@ -72,7 +72,8 @@ def tasks() -> tuple[Task, ...]:
 def _tried(family: Family, given: dict[str, Any]) -> tuple[int, frozenset[str]]:
     """How many calls the classic agent makes, and of what, tried on the company itself."""
     company, agent = Company(), family.classic(**given)
-    calls, used, results = 0, set(), None
+    calls, results = 0, None
+    used: set[str] = set()
     while True:
         try:
             asked = agent.send(results)  # type: ignore[arg-type]

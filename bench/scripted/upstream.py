@@ -51,9 +51,8 @@ class Upstream:
     def _told(self, server: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
         if method == "initialize":
             info = {"name": server, "version": "1"}
-            version, capabilities = "2025-06-18", {"tools": {}}
-            told = {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}
-            return {"result": told}
+            told = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}
+            return {"result": {**told, "serverInfo": info}}
         if method == "tools/list":
             return {"result": {"tools": self._tools[server]}}
         if method == "tools/call":

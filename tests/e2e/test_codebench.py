@@ -1,4 +1,4 @@
-"""The benchmark's agents on a few tasks: both right, and the one that writes programs reads less."""
+"""The benchmark's agents on a few tasks: both right, and programs need less reading."""
 
 from collections.abc import Iterator
 
