@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-rules bench-codemode conformance matrix
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox
 
 install: $(INSTALLED)
 
@@ -50,6 +50,10 @@ bench-governance: $(INSTALLED)
 bench-codemode: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/codemode.py $(ARGS)
 
+# A hundred thousand reservations by 64 racing clients while policy and Valkey are killed.
+bench-ledger: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python bench/ledger.py $(ARGS)
+
 # The public conformance suite; LEG=passthrough SCENARIO=tools-list narrows it.
 conformance: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m conformance.run --leg '$(LEG)' --scenario '$(SCENARIO)' $(ARGS)
@@ -57,3 +61,11 @@ conformance: $(INSTALLED)
 # Clients of other hands, each in its own environment, against servers of every era.
 matrix: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m matrix.run --client '$(CLIENT)' --upstream '$(UPSTREAM)' $(ARGS)
+
+# Ten thousand changed definitions through a whole gateway: none may be listed or called.
+bench-pins: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/pins.py $(ARGS)
+
+# Hostile programs, forbidden system calls, forged messages; and what a run costs.
+bench-sandbox: $(INSTALLED)
+	PYTHONPATH=bench $(BIN)/python bench/sandbox.py $(ARGS)

@@ -18,36 +18,41 @@ _DOES = {
 }
 _NOTES = (
     (
-        "Use this tool when the person you work for refers to {plural} of {server}, even if they use "
-        "another word for them; for things kept elsewhere use the tools of that server."
+        "Use this tool when the person you work for refers to {plural} of {server}, even if "
+        "they use another word for them; for things kept elsewhere use the tools of that "
+        "server."
     ),
     (
-        "Ids are opaque strings such as `{example}`: never make one up, take it from the result of "
-        "another tool. Days are written YYYY-MM-DD and are days in UTC. Amounts are whole cents."
+        "Ids are opaque strings such as `{example}`: never make one up, take it from the result "
+        "of another tool. Days are written YYYY-MM-DD and are days in UTC. Amounts are whole "
+        "cents."
     ),
     (
-        "The caller needs the permission `{server}:{plural}`; without it the tool reports an error "
-        "that names the permission, and asking again does not help."
+        "The caller needs the permission `{server}:{plural}`; without it the tool reports an "
+        "error that names the permission, and asking again does not help."
     ),
     (
-        "When the service is busy the tool may answer with an error that says after how many seconds "
-        "to try again. Wait that long, and do not send the same request more than three times."
+        "When the service is busy the tool may answer with an error that says after how many "
+        "seconds to try again. Wait that long, and do not send the same request more than three "
+        "times."
     ),
     (
-        "Records may refer to records of other servers that were deleted since; a tool that is asked "
-        "for one of those reports that there is none, which is no fault of the request."
+        "Records may refer to records of other servers that were deleted since; a tool that is "
+        "asked for one of those reports that there is none, which is no fault of the request."
     ),
     (
-        "Answers are JSON in the form of the output schema, and hold every field of a record whether it "
-        "was asked for or not; fields this account may not see are left out rather than made empty."
+        "Answers are JSON in the form of the output schema, and hold every field of a record "
+        "whether it was asked for or not; fields this account may not see are left out rather "
+        "than made empty."
     ),
     (
-        "Do not use this tool to find out whether it works, and do not call it once for each of many "
-        "{plural} when one call with a filter tells the same: every call is recorded and paid for."
+        "Do not use this tool to find out whether it works, and do not call it once for each of "
+        "many {plural} when one call with a filter tells the same: every call is recorded and "
+        "paid for."
     ),
     (
-        "Results reflect what is stored at the time of the call. Two calls may differ when somebody "
-        "else works on the same {plural} meanwhile; read a record again before you "
+        "Results reflect what is stored at the time of the call. Two calls may differ when "
+        "somebody else works on the same {plural} meanwhile; read a record again before you "
         "change it for good."
     ),
 )

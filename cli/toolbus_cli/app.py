@@ -8,12 +8,15 @@ from typing import Any
 import typer
 
 from toolbus_cli.commands import (
+    approving,
     auditing,
     calling,
     connect,
     declaring,
     inspecting,
     keys,
+    ledger,
+    pins,
     rules,
     running,
 )
@@ -66,6 +69,12 @@ def _add_using() -> None:
     )  # fmt: skip
 
 
+def _add_approving() -> None:
+    _add(app, approving.approvals, "toolbus approvals", "toolbus approvals --json")
+    _add(app, approving.approve, "toolbus approve 5f1c…", "toolbus approve 5f1c… --note 'Agreed.'")
+    _add(app, approving.reject, "toolbus reject 5f1c… --reason 'Use the archive instead.'")
+
+
 def _add_connect() -> None:
     _add(
         app, connect.connect,
@@ -112,10 +121,38 @@ def _add_groups() -> None:
     app.add_typer(about_audit, name="audit")
 
 
+def _add_ledger() -> None:
+    about = typer.Typer(help="Budgets: what is spent and held.", no_args_is_help=True)
+    _add(about, ledger.show, "toolbus ledger show", "toolbus ledger show acme --json")
+    _add(about, ledger.rebuild, "toolbus ledger rebuild acme")
+    _add(about, ledger.accept, "toolbus ledger accept acme")
+    app.add_typer(about, name="ledger")
+
+
+def _add_pins() -> None:
+    about = typer.Typer(
+        help="Definitions of tools and prompts: what is held back, and what is approved.",
+        no_args_is_help=True,
+    )
+    _add(about, pins.list_pins, "toolbus pins list", "toolbus pins list docs --all", name="list")
+    _add(about, pins.diff, "toolbus pins diff docs__search", "toolbus pins diff docs --json")
+    _add(
+        about, pins.approve,
+        "toolbus pins approve docs__search",
+        "toolbus pins approve docs__search --digest 3f2a9c01d4e5b677",
+        "toolbus pins approve docs --yes",
+    )  # fmt: skip
+    _add(about, pins.reject, "toolbus pins reject docs__search")
+    app.add_typer(about, name="pins")
+
+
 _add_running()
 _add_using()
+_add_approving()
 _add_connect()
 _add_groups()
+_add_ledger()
+_add_pins()
 
 
 def main(words: Sequence[str]) -> int:

@@ -136,18 +136,18 @@ class Desk:
     async def record_created(self, name: str, key: Key) -> None:
         """Say that a key exists, or has a new secret."""
         scope = scope_of(key, (await self.declared()).declaration)
-        self._record(KeyCreated(id=_id("created"), at=time(), scope=scope, key=name, by=me()))
+        self.record(KeyCreated(id=_id("created"), at=time(), scope=scope, key=name, by=me()))
 
     async def record_revoked(self, name: str, key: Key) -> None:
         """Say that a key opens nothing any more."""
         scope = scope_of(key, (await self.declared()).declaration)
-        self._record(KeyRevoked(id=_id("revoked"), at=time(), scope=scope, key=name, by=me()))
+        self.record(KeyRevoked(id=_id("revoked"), at=time(), scope=scope, key=name, by=me()))
 
     async def _record_applied(
         self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
     ) -> None:
         told = {f"{c.section}.{c.name}": c.sign for c in different}
-        self._record(
+        self.record(
             ConfigApplied(
                 id=_id("applied"), at=time(), scope=DEFAULT_SCOPE,
                 revision=revision, by=me(), changes=told,
@@ -159,7 +159,7 @@ class Desk:
             elif change.section == "keys" and change.sign == REMOVED:
                 await self.record_revoked(change.name, old.keys[change.name])
 
-    def _record(self, fact: Fact) -> None:
+    def record(self, fact: Fact) -> None:
         """Write a fact; one the stream does not take now is spooled for the next command."""
         self._facts.say(fact)
 

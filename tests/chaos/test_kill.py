@@ -22,7 +22,7 @@ from toolbus_common.declared import Budget, Declaration, Period, Server
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"
 PRICE = 10_000  # micro-dollars
-LEVEL = "{default}:level:key:bot"
+LEVEL = "{{default}}:{epoch}:budget:key:bot:usd:day:UTC"
 WORKERS = 8
 ENOUGH_IN_FLIGHT = 40
 BROKEN = (OSError, HTTPException)  # what a client sees of an ingress that dies under it
@@ -137,7 +137,8 @@ def digest(call: str) -> str:
 def ledger(cluster: Cluster) -> tuple[int, int]:
     """What the key has spent and holds, in micro-dollars."""
     with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
-        level = client.hgetall(LEVEL)
+        epoch = client.hget("{default}:book", "epoch")
+        level = client.hgetall(LEVEL.format(epoch=epoch))
     assert isinstance(level, dict)
     return int(level.get("spent", 0)), int(level.get("held", 0))
 

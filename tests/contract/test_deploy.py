@@ -15,12 +15,20 @@ from harness.engines import installed
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import FACTS as EVERY_FACT
 from toolbus_common.contracts import (
+    ApprovalsAsked,
+    ApproveAsked,
+    ApproverAsked,
     AuditQueried,
     CallAdmitted,
     CallRequested,
     Fact,
+    LedgerAsked,
+    OpenCallsAsked,
     Question,
+    RebuildAsked,
+    RejectAsked,
     ServersAsked,
+    SpendingAsked,
     StatusAsked,
 )
 from toolbus_common.permissions import (
@@ -31,11 +39,18 @@ from toolbus_common.permissions import (
     server_configuration,
 )
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import BUCKETS, DURABLES, FACTS
+from toolbus_common.provision import APPROVALS, BUCKETS, DURABLES, FACTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-QUESTIONS: tuple[type[Question], ...] = (AuditQueried, ServersAsked, StatusAsked)
+QUESTIONS: tuple[type[Question], ...] = (
+    ApprovalsAsked, ApproveAsked, AuditQueried, LedgerAsked, OpenCallsAsked, RebuildAsked,
+    RejectAsked, ServersAsked, SpendingAsked, StatusAsked,
+)  # fmt: skip
+POLICY_ASKS: set[type[Question]] = {
+    OpenCallsAsked,
+    SpendingAsked,
+}
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +232,8 @@ def test_a_question_is_the_operators_to_ask_and_its_rooms_to_answer(
     question: type[Question],
 ) -> None:
     room = question.SUBJECT.split(".")[2]
-    assert may_say(question.SUBJECT) == {OPERATOR}
+    rooms = {"policy"} if question in POLICY_ASKS else set()
+    assert may_say(question.SUBJECT) == {OPERATOR, *rooms}
     assert may_hear(question.SUBJECT) == (set(ROOMS) if room == "all" else {room})
 
 
@@ -228,7 +244,18 @@ def test_every_question_there_is_was_looked_at() -> None:
         for _, kind in inspect.getmembers(contracts, inspect.isclass)
         if issubclass(kind, Question) and kind is not Question
     }
-    assert found == set(QUESTIONS)
+    assert found == {*QUESTIONS, ApproverAsked}
+
+
+def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
+    assert may_say(ApproverAsked.SUBJECT) == {"ingress", OPERATOR}
+    assert may_hear(ApproverAsked.SUBJECT) == {"policy"}
+
+
+def test_an_approval_is_policys_alone_to_write() -> None:
+    assert may_say(f"$KV.{APPROVALS}.binding") == {"policy"}
+    for what in ("asked", "granted", "rejected", "expired", "used"):
+        assert may_say(f"tb.fact.approval.{what}.acme") == {"policy"}
 
 
 def test_a_room_hears_only_answers_of_its_own() -> None:
@@ -239,7 +266,7 @@ def test_a_room_hears_only_answers_of_its_own() -> None:
 
 def test_a_durable_consumer_is_its_rooms_alone() -> None:
     for durable in DURABLES:
-        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.room}")
+        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}")
         assert pulled == {durable.room, OPERATOR}
 
 

@@ -6,7 +6,7 @@ After a change that was meant, `TOOLBUS_WRITE_GOLDEN=1 pytest tests/contract` wr
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
@@ -18,7 +18,9 @@ from toolbus_common.contracts import FACTS, Fact, Message, Question
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
 SAMPLES[int | None] = 7
-ABSTRACT = {Message, Fact, Question, contracts.CallFact}
+ABSTRACT = {
+    Message, Fact, Question, contracts.CallFact, contracts.ApprovalFact, contracts.DefinitionFact,
+}  # fmt: skip
 MESSAGES = sorted(
     (
         cls
@@ -39,6 +41,8 @@ def sample(annotation: Any) -> Any:
         return next(iter(annotation))
     inner = [arg for arg in getattr(annotation, "__args__", ()) if arg is not Ellipsis]
     origin = getattr(annotation, "__origin__", None)
+    if origin is Literal:
+        return inner[0]
     if origin is dict:
         return {"text": sample(inner[1]) if inner[1] is not Any else 7}
     if origin is tuple:

@@ -16,7 +16,8 @@ def rows_of(gateway: Gateway, call_id: str, enough: int) -> dict[str, dict[str, 
 def newest_call(gateway: Gateway, tool: str) -> str:
     """The id of the last call of a tool."""
     (row,) = gateway.cluster.eventual_rows(
-        f"SELECT call_id FROM facts WHERE tool = '{tool}' ORDER BY at DESC LIMIT 1"
+        f"SELECT call_id FROM facts WHERE tool = '{tool}' AND call_id != '' "
+        "ORDER BY at DESC LIMIT 1"
     )
     return str(row["call_id"])
 

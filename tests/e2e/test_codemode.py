@@ -7,6 +7,7 @@ import pytest
 
 from harness.client import Client
 from harness.cluster import Cluster, Upstream
+from harness.eras import stateless
 from harness.operating import key
 from harness.waiting import until_now
 from toolbus_common.declared import Declaration
@@ -185,6 +186,21 @@ def test_what_is_wrong_with_a_program_is_told_with_its_line(cluster: Cluster) ->
     assert answer.json["result"]["isError"] is True
     assert answer.text.startswith("unknown_tool (line 2)")
     assert "one.say" in answer.text
+
+
+def test_a_program_whose_caller_leaves_takes_its_calls_back(cluster: Cluster) -> None:
+    code = 'result = one.wait(id="left", seconds=20)'
+    params = {"name": "executeToolCode", "arguments": {"code": code}}
+    body, headers = stateless("tools/call", params)
+    leaving = Client(cluster.client(CODER).endpoint, CODER, patience=2.0)
+    with pytest.raises(TimeoutError):
+        leaving.post(body, **headers)
+    sql = (
+        "SELECT tool, code FROM facts WHERE fact = 'call.failed' AND code = 'cancelled' "
+        "AND tool IN ('wait', 'executeToolCode') ORDER BY tool"
+    )
+    rows = cluster.eventual_rows(sql, enough=2)
+    assert {row["tool"] for row in rows} == {"executeToolCode", "wait"}
 
 
 # -- what it costs -----------------------------------------------------------------------------

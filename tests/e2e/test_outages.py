@@ -11,7 +11,11 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import until_now
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import LedgerAsked, LedgerTold
 from toolbus_common.declared import Budget, Declaration, Period, Server
+from toolbus_common.permissions import OPERATOR
 
 SECRET = "tbk_bot_a-secret-of-outage-tests"
 
@@ -30,7 +34,9 @@ def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Cluster]:
     """A gateway of this test's own."""
-    made = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="5")
+    made = Cluster(
+        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="5", TOOLBUS_LEDGER_QUIET="1"
+    )
     declaration = Declaration(
         servers={"echo": Server(url=upstream.url)},
         keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
@@ -88,18 +94,35 @@ def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
     until_now(lambda: not dear(client).code, "spending is possible again")
 
 
-def test_an_emptied_valkey_is_no_fresh_budget(cluster: Cluster) -> None:
+def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_facts(
+    cluster: Cluster,
+) -> None:
     client = cluster.client(SECRET)
-    assert dear(client).status == HTTPStatus.OK
+    for _ in range(3):
+        assert dear(client).status == HTTPStatus.OK
+    until_now(lambda: spent(cluster) == 3000, "the calls are settled")
     cluster.valkey.kill()
     for file in cluster.valkey.directory.glob("appendonlydir/*"):
         file.unlink()
     cluster.valkey.start()
-    answer = until_now(lambda: (a := dear(client)).code and a, "spending is refused")
-    assert (answer.status, answer.code) == (503, "ledger_down")
-    assert "lost its counters" in until_now(
-        lambda: "lost" in (m := dear(client).error["message"]) and m, "the loss is named"
+    answer = until_now(
+        lambda: (a := dear(client)).code == "ledger_rebuilding" and a, "the loss is noticed"
     )
+    assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert answer.error["data"]["retryable"] is True
+    assert "lost its counters" in answer.error["message"]
+    until_now(lambda: not dear(client).code, "the counters are rebuilt")
+    until_now(lambda: spent(cluster) == 4000, "what was spent before counts")
+
+
+def spent(cluster: Cluster) -> int:
+    """What the key's budget has spent, as operators are told."""
+
+    async def ask(bus: Bus) -> LedgerTold:
+        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold)
+
+    told = cluster.on_the_bus(ask)
+    return told.budgets[0].spent
 
 
 def test_a_dead_upstream_is_named_and_then_its_breaker_opens(

@@ -90,7 +90,7 @@ def test_a_shadow_lets_a_call_through_and_is_recorded(launched: tuple[Launched, 
     assert {row["tool"] for row in found} == {"say"}
 
 
-def test_a_call_that_needs_a_person_is_refused_and_says_so(
+def test_a_call_that_a_rule_wants_a_person_for_goes_through_once_approved(
     launched: tuple[Launched, Upstream],
 ) -> None:
     made, echo = launched
@@ -100,6 +100,10 @@ def test_a_call_that_needs_a_person_is_refused_and_says_so(
     assert answer.error["data"]["rule"] == "dear"
     assert "Over a dollar needs a person." in answer.error["message"]
     assert len(echo.arrived()) == before
+    decided = made.toolbus("approve", answer.error["data"]["approval"])
+    assert decided.returncode == 0, decided.stderr
+    assert "result" in made.client(FULL).call("echo__count", {"to": 1}).json
+    assert made.client(FULL).call("echo__count", {"to": 1}).code == "approval_required"
 
 
 def test_arguments_are_recorded_only_where_they_may_be(

@@ -25,9 +25,16 @@ def main() -> None:
     parser.add_argument("--page", type=int, default=0, help="entries on a page of a list")
     parser.add_argument("--ttl", type=int, default=60_000, help="ms its answers may be kept")
     parser.add_argument("--seen", type=Path, help="keep what /seen tells in this file too")
+    parser.add_argument("--definitions", type=Path, help="name -> definition, or null, to list")
     given = parser.parse_args()
     eras = frozenset(Era) if given.era == "both" else frozenset({Era(given.era)})
-    fixture = Fixture(lax=given.lax, page=given.page, ttl=given.ttl, seen=Seen(given.seen))
+    fixture = Fixture(
+        lax=given.lax,
+        page=given.page,
+        ttl=given.ttl,
+        seen=Seen(given.seen),
+        definitions=given.definitions,
+    )
     if given.stdio:
         asyncio.run(Pipe(fixture, eras).serve())
         return

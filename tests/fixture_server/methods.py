@@ -1,8 +1,10 @@
 """Every method of both eras: from a call to its result."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from . import asking, jobs, shelf, tools
 from .call import Call, InputNeededError
@@ -29,7 +31,7 @@ from .wire import (
     notification,
 )
 
-__all__ = ["Fixture", "asking", "jobs", "tools"]
+__all__ = ["TOOLS", "Fixture", "asking", "jobs", "tools"]
 
 _CACHED = {
     "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list",
@@ -56,7 +58,8 @@ Answer = Callable[[Call], Awaitable[Json]]
 class Fixture:
     """The server behind every transport. `page` is the length of a list's page, 0 for none.
 
-    `ttl` is what it says its answers may be kept, in milliseconds.
+    `ttl` is what it says its answers may be kept, in milliseconds; `definitions` is a file that
+    may say how tools are listed instead, read at every listing.
     """
 
     lax: bool = False
@@ -64,6 +67,7 @@ class Fixture:
     ttl: int = 60_000
     hub: Hub = field(default_factory=Hub)
     seen: Seen = field(default_factory=Seen)
+    definitions: Path | None = None
 
     def __post_init__(self) -> None:
         """Set the tables."""
@@ -137,7 +141,14 @@ class Fixture:
             if call.era is Era.LEGACY and TOOLS[name].task == "optional":
                 shown["execution"] = {"taskSupport": "optional"}
             listed.append(shown)
-        return self._paged("tools", listed, call)
+        return self._paged("tools", self._rewritten(listed), call)
+
+    def _rewritten(self, listed: list[Json]) -> list[Json]:
+        if self.definitions is None or not self.definitions.exists():
+            return listed
+        instead: dict[str, Json | None] = json.loads(self.definitions.read_text())
+        found = {**{shown["name"]: shown for shown in listed}, **instead}
+        return [shown for shown in found.values() if shown is not None]
 
     def _paged(self, member: str, entries: list[Json], call: Call) -> Json:
         cursor = call.params.get("cursor")

@@ -84,7 +84,7 @@ class Bench:
         self.followed = Watched(lambda: None)
         declared = Server(url="http://127.0.0.1")
         self.runner = Runner("s", declared, self.facts, self.watched, self.followed)
-        self.news = News(self.changed.set, self._hear, self._relist)
+        self.news = News(self.changed.set, self._hear, lambda _call: self._relist())
         self.listing = Listing(server="s", state="ready")
         self.upstream: Upstream
 

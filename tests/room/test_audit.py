@@ -280,5 +280,7 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
             (1, "facts"),
             (2, "methods"),
             (3, "rules"),
+            (4, "approvals"),
+            (5, "definitions"),
         ]
         await store.close()

@@ -129,4 +129,5 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
 
 
 def test_a_servers_words_do_not_steer_the_operators_terminal() -> None:
-    assert printable("a\x1b[2Jb\u202ec\n[d]") == "a\ufffd[2Jb\ufffdc\n[d]"
+    named = "a⟨U+001B ESCAPE⟩[2Jb⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩c\n[d]"
+    assert printable("a\x1b[2Jb\u202ec\n[d]") == named

@@ -15,7 +15,16 @@ from toolbus_common.contracts import FACTS as FACT_CLASSES
 from toolbus_common.errors import BusDownError
 from toolbus_common.permissions import OPERATOR, rights
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import BUCKETS, CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
+from toolbus_common.provision import (
+    APPROVALS,
+    BUCKETS,
+    CATALOGUE,
+    CONFIG,
+    FACTS,
+    LEASES,
+    LEDGER,
+    PINS,
+)
 
 SAYS = {
     "ingress": {"tb.call.x"},
@@ -28,14 +37,24 @@ SAYS = {
 }
 FACTS_SAID = {
     "codemode": {"call.completed", "call.failed", "context.spent", "context.measured"},
-    "policy": {"call.allowed", "call.denied", "call.failed"},
+    "policy": {
+        "call.allowed", "call.denied", "call.failed", "approval.asked", "approval.granted",
+        "approval.rejected", "approval.expired", "approval.used", "ledger.opened",
+    },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
-        "breaker.opened", "breaker.closed",
+        "breaker.opened", "breaker.closed", "definition.pinned", "definition.changed",
     },
-    OPERATOR: {"key.created", "key.revoked", "config.applied"},
+    OPERATOR: {
+        "key.created", "key.revoked", "config.applied", "definition.approved",
+        "definition.rejected",
+    },
 }  # fmt: skip
-WRITES = {"policy": {LEDGER}, "executor": {CATALOGUE, LEASES}, OPERATOR: {CONFIG}}
+WRITES = {
+    "policy": {LEDGER, APPROVALS},
+    "executor": {CATALOGUE, LEASES, PINS},
+    OPERATOR: {CONFIG, PINS},
+}
 HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
 
 USERS = sorted(rights())

@@ -97,7 +97,6 @@ def test_an_unknown_section_is_told_with_the_nearest_name() -> None:
     "text",
     [
         'anonymous: {tools: ["*"]}',
-        "keys: {a: {code_mode: true}}",
         'servers: {a: {url: "http://a.example", python: "x.py"}}',
     ],
 )
@@ -267,3 +266,7 @@ def test_a_name_in_a_rule_that_leads_nowhere_is_warned_of() -> None:
     (warning,) = load(RULES, {}).warnings
     assert warning.line == 8
     assert "did you mean 'support'?" in str(warning)
+
+
+def test_a_server_by_our_own_name_is_a_fault() -> None:
+    assert "own name" in only_fault('servers: {toolbus: {url: "http://a.example"}}')[1]

@@ -45,7 +45,7 @@ class Desk:
         self.changes += 1
 
 
-async def _nothing() -> None:
+async def _nothing(_call: CallAdmitted) -> None:
     """List nothing anew."""
 
 

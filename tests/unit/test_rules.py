@@ -9,8 +9,9 @@ import pytest
 from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.pricing import cost_of
 from toolbus_common.snapshot import Snapshot, hash_of, proof_of
-from toolbus_policy.rules import Judge, price_of, principal_of
+from toolbus_policy.rules import Judge, principal_of
 
 SECRET = "tbk_bot_0123456789abcdef"
 PROOF = proof_of(SECRET)
@@ -127,11 +128,11 @@ def test_a_free_call_needs_no_budget() -> None:
 )
 def test_the_nearest_price_counts(name: str, micro: int) -> None:
     prices = {"docs__search": 0.002, "docs__*": 0.005, "*": 0.000001}
-    assert price_of(name, prices) == micro
+    assert cost_of(name, prices).held == micro
 
 
 def test_a_tool_nothing_prices_is_free() -> None:
-    assert price_of("docs__search", {}) == 0
+    assert cost_of("docs__search", {}).held == 0
 
 
 def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
@@ -159,3 +160,16 @@ def test_only_tools_have_a_price() -> None:
 def test_a_method_that_is_not_known_is_never_admitted() -> None:
     with pytest.raises(UnknownToolError):
         judge({"tools": ["*"]}).decide(PROOF, "docs", "sampling/createMessage", "search", time())
+
+
+def test_a_call_that_a_level_wants_approved_names_the_level() -> None:
+    found = judge({"tools": ["*"], "team": "ops"}, teams={"ops": {"approve": ["docs__s*"]}})
+    assert found.decide(PROOF, "docs", TOOLS_CALL, "search", time()).cause == "team:ops"
+    assert judge({"tools": ["*"]}).decide(PROOF, "docs", TOOLS_CALL, "search", time()).cause == ""
+
+
+@pytest.mark.parametrize("method", ["tasks/get", "tasks/cancel", "completion/complete"])
+def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) -> None:
+    found = judge({"tools": ["*"], "approve": ["docs__*"]})
+    assert found.decide(PROOF, "docs", method, "search", time()).cause == ""
+    assert found.decide(PROOF, "docs", "resources/read", "x://y", time()).cause == "key:bot"

@@ -101,6 +101,11 @@ def _unseen(
     }
     for listing in listings:
         found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
+        found |= {
+            full_name(listing.server, each.name): f"held back: {each.why}"
+            for each in listing.held
+            if each.kind == "tools"
+        }
         views = declaration.servers[listing.server].tools
         found |= {
             full_name(listing.server, tool.name): "the configuration hides it"

@@ -91,7 +91,7 @@ def _show(
 
 
 def _show_servers(servers: list[dict[str, Any]]) -> None:
-    columns = ("name", "state", "version", "tools", "breaker", "in_flight", "last_failure")
+    columns = ("name", "state", "version", "tools", "held", "breaker", "in_flight", "last_failure")
     table = [[server.get(column, "") for column in columns] for server in servers]
     show_table(("server", *columns[1:]), table, "No server is declared.")
     faults = [(server["name"], fault) for server in servers for fault in faults_of(server)]

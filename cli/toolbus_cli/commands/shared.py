@@ -11,10 +11,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from toolbus_cli import desk as desks
 from toolbus_cli.desk import Desk
 from toolbus_cli.local import find, joined
+from toolbus_cli.visible import escaped, visible
 
 T = TypeVar("T")
 
@@ -47,8 +49,8 @@ def at_work(state_dir: Path, work: Callable[[Desk], Awaitable[T]]) -> T:
 
 
 def show_json(data: Any) -> None:
-    """Write data for programs."""
-    sys.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False) + "\n")
+    """Write data for programs; what a terminal would act on or not draw is escaped."""
+    sys.stdout.write(escaped(json.dumps(data, indent=2, default=str, ensure_ascii=False)) + "\n")
 
 
 def say(*lines: str) -> None:
@@ -67,19 +69,18 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], nothing: s
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     console.print(table)
 
 
 def printable(text: str) -> str:
-    """The text without what would steer a terminal: servers chose some of its words."""
-    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+    """The text without what would steer a terminal, named instead: servers chose its words."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    text = printable(json.dumps(value) if isinstance(value, dict) else str(value))
-    return text.replace("[", "\\[")  # brackets are markup to the table
+        return printable(" ".join(map(str, value)))
+    return printable(json.dumps(value) if isinstance(value, dict) else str(value))

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from toolbus_cli.config.document import Document, Fault, Place
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.grants import SEPARATOR
 
 REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -25,12 +26,9 @@ def faults(document: Document) -> Iterator[Fault]:
     data = document.data
     for section, links in _LINKS.items():
         for name, thing in _section(data, section):
-            for field, target in links.items():
-                wanted = thing.get(field)
-                yield from _lost(document, (section, name, field), wanted, target)
-            groups = thing.get("groups")
-            for at, group in enumerate(groups if isinstance(groups, list) else ()):
-                yield from _lost(document, (section, name, "groups", at), group, "groups")
+            yield from _links_of(document, (section, name), thing, links)
+    if BUILT_IN in dict(_section(data, "servers")):
+        yield document.fault(("servers", BUILT_IN), "is Toolbus' own name; give it another")
     for name, key in _section(data, "keys"):
         yield from _two_payers(document, name, key)
     for place, text in _server_values(data):
@@ -57,6 +55,17 @@ def _section(data: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(section, dict):
         return []
     return [(key, value) for key, value in section.items() if isinstance(value, dict)]
+
+
+def _links_of(
+    document: Document, place: Place, thing: dict[str, Any], links: dict[str, str]
+) -> Iterator[Fault]:
+    """What a level names that nobody declared."""
+    for field, target in links.items():
+        yield from _lost(document, (*place, field), thing.get(field), target)
+    groups = thing.get("groups")
+    for at, group in enumerate(groups if isinstance(groups, list) else ()):
+        yield from _lost(document, (*place, "groups", at), group, "groups")
 
 
 def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[Fault]:

@@ -44,6 +44,7 @@ NATS_URL, REDIS_URL, CLICKHOUSE_URL = (
     "TOOLBUS_REDIS_URL",
     "TOOLBUS_CLICKHOUSE_URL",
 )
+PUBLIC_URL = "TOOLBUS_PUBLIC_URL"
 SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each known to one room only
 
 
@@ -205,7 +206,10 @@ def _start_rooms(launch: Launch) -> None:
             "TOOLBUS_HTTP_HOST": launch.options.host,
             "TOOLBUS_HTTP_PORT": str(launch.port),
         },
-        "policy": {REDIS_URL: launch.valkey.url},
+        "policy": {
+            REDIS_URL: launch.valkey.url,
+            PUBLIC_URL: os.environ.get(PUBLIC_URL) or launch.endpoint.removesuffix("/mcp"),
+        },
         "audit": {CLICKHOUSE_URL: os.environ.get(CLICKHOUSE_URL, "")},
     }
     for rooms in APART if launch.options.apart else FUSED:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import msgspec
@@ -66,11 +67,13 @@ class Bucket:
         self._on_back = on_back
 
     async def get(self, key: str) -> Change | None:
-        """The entry, or None."""
+        """The entry, or None. Raises `BusDownError`."""
         try:
             entry = await self._store.get(key)
         except KeyNotFoundError:
             return None
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise _not_reached(key, error) from error
         return Change(key, entry.value, entry.revision or 0)
 
     async def put(self, key: str, value: bytes) -> int:
@@ -78,13 +81,18 @@ class Bucket:
         return await self._store.put(key, value)
 
     async def swap(self, key: str, value: bytes, last: int) -> int | None:
-        """Write only over revision `last` (0: only if absent); None when someone was faster."""
+        """Write only over revision `last` (0: only if absent); None when someone was faster.
+
+        Raises `BusDownError`; the entry may have been written then.
+        """
         try:
             if last == 0:
                 return await self._store.create(key, value)
             return await self._store.update(key, value, last=last)
         except KeyWrongLastSequenceError:
             return None
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise _not_reached(key, error) from error
 
     async def delete(self, key: str) -> None:
         """Remove an entry; watchers hear of it."""
@@ -281,6 +289,26 @@ class Bus:
                 messages = []
             yield [_stored(message) for message in messages]
 
+    async def newest(self, stream: str) -> int:
+        """The number of a stream's newest message. Raises `BusDownError`."""
+        try:
+            return (await self._js.stream_info(stream)).state.last_seq
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise BusDownError(f"The stream {stream} cannot be looked at: {error}") from error
+
+    async def finished(self, stream: str, durable: str) -> float:
+        """Every message up to this number a durable consumer has acknowledged or does not hear.
+
+        Raises `BusDownError`.
+        """
+        try:
+            info = await self._js.consumer_info(stream, durable)
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise BusDownError(f"The consumer {durable} cannot be looked at: {error}") from error
+        if not info.num_pending and not info.num_ack_pending:
+            return inf
+        return info.ack_floor.stream_seq if info.ack_floor is not None else 0
+
     async def _acknowledged(self, message: Msg) -> None:
         future = self._acks.get(message.subject.rpartition(".")[2])
         if future is None or future.done():
@@ -328,6 +356,10 @@ class Subscription:
 def bus_down() -> BusDownError:
     """The sentence for a bus that is not there."""
     return BusDownError("The bus is down, so the call cannot be recorded; nothing was sent. Retry.")
+
+
+def _not_reached(key: str, error: Exception) -> BusDownError:
+    return BusDownError(f"The entry {key} cannot be reached on the bus ({error}). Retry.")
 
 
 def _change(entry: KeyValue.Entry | None) -> Change | None:

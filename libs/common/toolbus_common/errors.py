@@ -6,13 +6,18 @@
     - UnknownToolError       no such tool, prompt or resource, or one this key may not see
     - BudgetExceededError    a level's money or calls are spent
     - RateExceededError      too many calls in a period
+    - LoopDetectedError      the same call again and again in one agent run
     - RuleDeniedError        a rule forbids this call of a tool the key may use
-    - ApprovalRequiredError  a person must approve the call first
+    - ApprovalRequiredError  the call waits for a person
+    - ApprovalRejectedError  a person said no
+    - ForbiddenError         the key has no right to do this
+    - UnknownApprovalError   nothing waits under this id, or no longer
   + UnavailableError         a part of Toolbus is down; nothing was sent
     - BusDownError
     - PolicyDownError
     - ExecutorDownError
     - LedgerDownError        the counters cannot be read, so nothing may be spent
+    - LedgerRebuildingError  the counters were lost; they are made anew from the facts first
     - OverloadedError        the server's own queue is full
   + UpstreamError            the server behind the tool
     - UpstreamTimeoutError
@@ -93,6 +98,12 @@ class RateExceededError(RefusedError):
     retryable = True
 
 
+class LoopDetectedError(RefusedError):
+    """The same tool with the same arguments, more often than one agent run may."""
+
+    code = "loop_detected"
+
+
 class RuleDeniedError(RefusedError):
     """A rule forbids this call of a tool the key may use; `rule` in the data names it."""
 
@@ -100,9 +111,30 @@ class RuleDeniedError(RefusedError):
 
 
 class ApprovalRequiredError(RefusedError):
-    """A person must approve the call first; `rule` in the data names what wants it."""
+    """The call waits for a person; the same call goes through once it is approved.
+
+    `cause` in the data is the level or rule that wants it.
+    """
 
     code = "approval_required"
+
+
+class ApprovalRejectedError(RefusedError):
+    """A person refused this call, and said why."""
+
+    code = "approval_rejected"
+
+
+class ForbiddenError(RefusedError):
+    """The key is live, but has no right to do this."""
+
+    code = "forbidden"
+
+
+class UnknownApprovalError(RefusedError):
+    """Nothing waits under this id: it is unknown, decided, used or expired."""
+
+    code = "unknown_approval"
 
 
 class UnavailableError(ToolbusError):
@@ -134,6 +166,12 @@ class LedgerDownError(UnavailableError):
     """The counters cannot be read, so nothing may be spent."""
 
     code = "ledger_down"
+
+
+class LedgerRebuildingError(UnavailableError):
+    """The counters were lost, so nothing may be spent until they are made anew from the facts."""
+
+    code = "ledger_rebuilding"
 
 
 class OverloadedError(UnavailableError):

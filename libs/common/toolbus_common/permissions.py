@@ -1,7 +1,7 @@
 """Who may say and hear what, as NATS enforces it: one user per room, derived here alone."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,12 @@ import nkeys
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import LARGEST_MESSAGE
 from toolbus_common.contracts import (
+    ApprovalAsked,
+    ApprovalExpired,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalUsed,
+    ApproverAsked,
     BreakerClosed,
     BreakerOpened,
     CallAllowed,
@@ -19,16 +25,36 @@ from toolbus_common.contracts import (
     ConfigApplied,
     ContextMeasured,
     ContextSpent,
+    DefinitionApproved,
+    DefinitionChanged,
+    DefinitionPinned,
+    DefinitionRejected,
     Fact,
     KeyCreated,
     KeyRevoked,
+    LedgerOpened,
+    OpenCallsAsked,
+    Question,
     ServerConnected,
     ServerFaulted,
     ServerLost,
+    SpendingAsked,
 )
-from toolbus_common.provision import CATALOGUE, CONFIG, FACTS, LEASES, LEDGER
+from toolbus_common.provision import (
+    APPROVALS,
+    CATALOGUE,
+    CONFIG,
+    DURABLES,
+    FACTS,
+    LEASES,
+    LEDGER,
+    PINS,
+)
 
 OPERATOR = "operator"
+_SAID_BY_OPERATORS = (
+    KeyCreated, KeyRevoked, ConfigApplied, DefinitionApproved, DefinitionRejected,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +76,21 @@ class _Room:
     reads: tuple[str, ...] = ()  # buckets
     writes: tuple[str, ...] = ()  # buckets
     never_hears: tuple[str, ...] = ()
-    durable: bool = False
-    asks: tuple[str, ...] = field(default=())
+    asks: tuple[type[Question], ...] = ()
 
     def rights(self) -> Rights:
         """Everything this room needs, and nothing else."""
         publish = [f"tb.fact.{fact.NAME}.*" for fact in self.says]
-        publish += [*self.publishes, *(f"tb.ask.{what}" for what in self.asks), "_INBOX.>"]
+        publish += [*self.publishes, *(question.SUBJECT for question in self.asks), "_INBOX.>"]
         for bucket in self.reads:
             publish += _reading(bucket)
         publish += [f"$KV.{bucket}.>" for bucket in self.writes]
-        if self.durable:
-            publish += [
-                f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{self.name}",
-                f"$JS.ACK.{FACTS}.{self.name}.>",
-            ]
+        for durable in DURABLES:
+            if durable.room == self.name:
+                publish += [
+                    f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}",
+                    f"$JS.ACK.{FACTS}.{durable.known_as}.>",
+                ]
         subscribe = [
             f"_INBOX.{self.name}.>",
             f"tb.reply.{self.name}.>",
@@ -96,36 +122,46 @@ _ROOMS = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
         subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
         reads=(CONFIG, CATALOGUE),
+        asks=(ApproverAsked,),
     ),
     _Room(
         "policy",
-        says=(CallAllowed, CallDenied, CallFailed),
-        publishes=("tb.run.*", "tb.reply.>"),
-        subscribes=("tb.call.*",),
-        reads=(CONFIG, CATALOGUE, LEDGER),
-        writes=(LEDGER,),
-        durable=True,
+        says=(
+            CallAllowed, CallDenied, CallFailed, ApprovalAsked, ApprovalGranted, ApprovalRejected,
+            ApprovalExpired, ApprovalUsed, LedgerOpened,
+        ),
+        publishes=(
+            "tb.run.*", "tb.reply.>",
+            # How far audit and policy have come: before lost counters are made anew from what
+            # audit keeps, and before a call is taken for one whose outcome never came.
+            f"$JS.API.STREAM.INFO.{FACTS}",
+            f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
+        ),
+        subscribes=("tb.call.*", "tb.cancel.*"),
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS),
+        writes=(LEDGER, APPROVALS),
+        asks=(SpendingAsked, OpenCallsAsked),
     ),
     _Room(
         "executor",
         says=(
             CallCompleted, CallFailed, ServerConnected, ServerLost, ServerFaulted, BreakerOpened,
-            BreakerClosed,
+            BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*"),
         subscribes=("tb.run.*", "tb.cancel.*", "tb.park.*"),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
-        reads=(CONFIG, CATALOGUE, LEASES),
-        writes=(CATALOGUE, LEASES),
+        reads=(CONFIG, CATALOGUE, LEASES, PINS),
+        writes=(CATALOGUE, LEASES, PINS),
     ),
     _Room(
         "codemode",
         says=(CallCompleted, CallFailed, ContextSpent, ContextMeasured),
-        publishes=("tb.call.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
-        subscribes=(f"tb.run.{BUILT_IN}",),
+        publishes=("tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
+        subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE),
     ),
-    _Room("audit", durable=True),
+    _Room("audit", reads=(CONFIG,)),
     _Room("oauth"),
 )  # fmt: skip
 
@@ -135,8 +171,8 @@ def rights() -> dict[str, Rights]:
     users = {room.name: room.rights() for room in _ROOMS}
     users[OPERATOR] = Rights(
         publish=(
-            "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", "tb.ask.>", "$SRV.>",
-            *(f"tb.fact.{fact.NAME}.*" for fact in (KeyCreated, KeyRevoked, ConfigApplied)),
+            "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
+            "tb.ask.>", "$SRV.>", *(f"tb.fact.{fact.NAME}.*" for fact in _SAID_BY_OPERATORS),
         ),
         subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", "$SYS.>"),
         deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),

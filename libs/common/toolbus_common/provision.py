@@ -13,37 +13,58 @@ from nats.js.api import (
 from nats.js.errors import BucketNotFoundError, NotFoundError
 
 from toolbus_common.bus import Bus
+from toolbus_common.declared import POSTED
 
 FACTS = "FACTS"
 CONFIG = "tb_config"  # declared configuration and keys: written by operators
 CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
+PINS = "tb_pins"  # approved definitions: first ones written by executor, the others by operators
 LEASES = "tb_leases"  # who owns a stdio server: written by executor
-LEDGER = "tb_ledger"  # the ledger's epochs: written by policy
+LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written by policy
+APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
 
 LEASE_SECONDS = 2.0
 DAY = 86_400.0
+WEBHOOKS = "webhooks"  # the consumer of what is posted to webhooks
+MOST_APPROVAL_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """A durable consumer of FACTS: a room and what it hears there."""
+    """A durable consumer of FACTS: a room and what it hears there, under its own name or `name`."""
 
     room: str
     subjects: tuple[str, ...]
     most_unacknowledged: int
     wait_seconds: float
+    name: str = ""
+
+    @property
+    def known_as(self) -> str:
+        """What the server calls it."""
+        return self.name or self.room
 
 
 DURABLES = (
     Durable("audit", ("tb.fact.>",), 20_000, 20.0),
     Durable("policy", ("tb.fact.call.completed.*", "tb.fact.call.failed.*"), 20_000, 30.0),
+    Durable("audit", tuple(f"tb.fact.{noun}.>" for noun in POSTED), 20_000, 120.0, WEBHOOKS),
 )
 BUCKETS = (
     KeyValueConfig(bucket=CONFIG, history=10, storage=StorageType.FILE),
     KeyValueConfig(bucket=CATALOGUE, history=1, storage=StorageType.FILE),
+    KeyValueConfig(bucket=PINS, history=5, storage=StorageType.FILE),
     # On file too: a bucket in memory is gone, not merely empty, when a lone server restarts.
     KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
     KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),
+    # What policy did not clear away, the server forgets after a day.
+    KeyValueConfig(
+        bucket=APPROVALS,
+        history=1,
+        storage=StorageType.FILE,
+        ttl=DAY,
+        max_bytes=MOST_APPROVAL_BYTES,
+    ),
 )
 
 
@@ -72,7 +93,7 @@ async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) 
         await stream.add_consumer(
             FACTS,
             ConsumerConfig(
-                durable_name=durable.room,
+                durable_name=durable.known_as,
                 filter_subjects=list(durable.subjects),
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=durable.wait_seconds,

@@ -1,24 +1,37 @@
-"""The audit room: every fact becomes a row, and rows answer questions.
+"""The audit room: every fact becomes a row, rows answer questions, and webhooks are told.
 
-hears   every fact, from the stream FACTS
-says    nothing
-answers AuditQueried
+hears   every fact, from the stream FACTS; the bucket tb_config
+says    nothing on the bus; facts to webhooks
+answers AuditQueried, SpendingAsked, OpenCallsAsked
 owns    the tables in ClickHouse
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from toolbus_audit import query
+from toolbus_audit import query, spending
 from toolbus_audit.settings import Settings
 from toolbus_audit.store import ClickHouse
+from toolbus_audit.webhooks import Webhooks
 from toolbus_audit.writer import MESSAGES, Writer
 from toolbus_common.bus import StoredMessage
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import (
+    AuditQueried,
+    OpenCallsAsked,
+    OpenCallsTold,
+    RowsFound,
+    SpendingAsked,
+    SpendingTold,
+)
 from toolbus_common.exchange import Exchange
+from toolbus_common.provision import CONFIG, FACTS, WEBHOOKS
 from toolbus_common.room import Room
+from toolbus_common.snapshot import Directory
 
 CLOSE_SECONDS = 5.0
+MOST_POSTED = 100  # messages of one pull
+POLL_SECONDS = 5.0
 
 
 def build(exchange: Exchange, settings: Settings | None = None) -> Room:
@@ -41,6 +54,8 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
         finally:
             await store.close()
 
+    _tell_webhooks(room)
+
     @room.hears(most=MESSAGES, seconds=1.0, pause=0.5)
     async def write(messages: list[StoredMessage]) -> None:
         await writer.hear(messages)
@@ -49,4 +64,31 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
     async def answer(question: AuditQueried) -> RowsFound:
         return await query.answer(store, question)
 
+    @room.answers(SpendingAsked)
+    async def spent(question: SpendingAsked) -> SpendingTold:
+        return await spending.spending(store, question)
+
+    @room.answers(OpenCallsAsked)
+    async def still_open(question: OpenCallsAsked) -> OpenCallsTold:
+        return await spending.open_calls(store, question)
+
     return room
+
+
+def _tell_webhooks(room: Room) -> None:
+    """Tell them beside everything else, whether or not the store is there."""
+    directory = Directory()
+    room.watches(CONFIG)(directory.hear)
+    webhooks = Webhooks(lambda: directory.now.declaration.webhooks)
+
+    @room.needs
+    @asynccontextmanager
+    async def told() -> AsyncIterator[None]:
+        batches = room.bus.consume(FACTS, WEBHOOKS, MOST_POSTED, POLL_SECONDS)
+        telling = asyncio.create_task(webhooks.run(batches))
+        try:
+            yield
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling])
+            await webhooks.close()

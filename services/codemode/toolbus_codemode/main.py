@@ -1,27 +1,32 @@
 """The codemode room: tools that read the catalogue, and programs that call tools.
 
-hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`; `tb_config`, `tb_catalogue`
+hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`, and `tb.cancel.*`;
+        the buckets `tb_config` and `tb_catalogue`
 says    `call.completed`, `call.failed` and `context.spent` for them; `context.measured`;
         `tb.call.<server>` for what programs call
 owns    the built-in server's entry in `tb_catalogue`
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_codemode.catalogue import Catalogue
 from toolbus_codemode.definitions import own_listing
 from toolbus_codemode.programs import ENGINES, Programs
+from toolbus_codemode.sandbox.launcher import UnavailableError
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.service import Service
 from toolbus_codemode.settings import Settings
 from toolbus_codemode.spending import Spending
 from toolbus_common.builtin import BUILT_IN
-from toolbus_common.contracts import CallAdmitted
+from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.exchange import Exchange
 from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
+
+log = logging.getLogger(__name__)
 
 
 def build(exchange: Exchange) -> Room:
@@ -36,13 +41,20 @@ def build(exchange: Exchange) -> Room:
     @asynccontextmanager
     async def served() -> AsyncIterator[None]:
         sandbox = Sandbox(SandboxSettings(without_seccomp=settings.without_seccomp))
-        await sandbox.start()
+        try:
+            await sandbox.start()
+        except UnavailableError as error:  # reading goes on; a program is told why it does not run
+            log.warning("sandbox.unavailable", extra={"reason": str(error)})
         room.details = lambda: {"engines": [e for e in ENGINES if e not in sandbox.unavailable]}
         programs = Programs(room, sandbox, settings.program_seconds, settings.program_calls)
         spending = Spending(room.facts.say)
         service = Service(room, directory, catalogue, programs, spending)
         await (await room.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await room.calls.serve(CallAdmitted, BUILT_IN, service.run, "codemode")
+        await room.bus.subscribe(
+            f"{CallCancelled.SUBJECT}.*",
+            lambda data, *_: service.cancel(CallCancelled.decode(data).call_id),
+        )
         try:
             async with spending.counting():
                 yield

@@ -15,10 +15,17 @@ from toolbus_codemode.spending import Spending, Spent
 from toolbus_codemode.values import answer_of
 from toolbus_common.builtin import EXECUTE
 from toolbus_common.contracts import Answered, CallAdmitted, CallCompleted, CallFailed, Era, Failed
-from toolbus_common.errors import InvalidError, OutcomeUnknownError, ToolbusError, UnauthorizedError
+from toolbus_common.errors import (
+    CallCancelledError,
+    InvalidError,
+    OutcomeUnknownError,
+    ToolbusError,
+    UnauthorizedError,
+)
 from toolbus_common.exchange import Reply
 from toolbus_common.lineage import Bounds
 from toolbus_common.outcomes import about
+from toolbus_common.pricing import charged
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 
@@ -43,24 +50,40 @@ class Service:
         self._programs = programs
         self._directory = directory
         self._catalogue = catalogue
+        self._running: dict[str, asyncio.Task[Any] | None] = {}
+        self._revoked: set[str] = set()
+
+    def cancel(self, call_id: str) -> None:
+        """End a call nobody waits for any more, with everything its program has under way."""
+        task = self._running.get(call_id)
+        if task is not None:
+            self._revoked.add(call_id)
+            task.cancel()
 
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
         began = perf_counter()
+        self._running[call.call_id] = asyncio.current_task()
         try:
             result, is_error = await self._result(call)
         except ToolbusError as error:
             await self._fail(call, reply, error, began)
         except asyncio.CancelledError:
-            stopped = OutcomeUnknownError("The room stopped while the call was under way.")
-            await self._fail(call, reply, stopped, began)
-            raise
+            if call.call_id not in self._revoked:
+                stopped = OutcomeUnknownError("The room stopped while the call was under way.")
+                await self._fail(call, reply, stopped, began)
+                raise
+            taken_back = CallCancelledError("The caller took the call back.")
+            await self._fail(call, reply, taken_back, began)
         except Exception:
             log.exception("call.failed_inside", extra={"call_id": call.call_id})
             inside = ToolbusError("Something failed inside; the log of codemode says what.")
             await self._fail(call, reply, inside, began)
         else:
             await self._complete(call, reply, result, began, is_error=is_error)
+        finally:
+            self._running.pop(call.call_id, None)
+            self._revoked.discard(call.call_id)
 
     async def _result(self, call: CallAdmitted) -> Result:
         arguments = msgspec.json.decode(call.arguments)
@@ -97,7 +120,7 @@ class Service:
             CallCompleted(
                 id=f"{call.call_id}.completed",
                 **about(call),
-                charge=call.charge,
+                charge=charged(call.charge, call.price, len(body)) if call.price else call.charge,
                 latency_us=int((perf_counter() - began) * 1e6),
                 is_error=is_error,
                 result_bytes=len(body),

@@ -1,5 +1,6 @@
 """From what a server lists to what is published: bounded, and one bad entry drops only itself."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -8,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.canonical import digest_of
 from toolbus_common.contracts import Listing, Offered, ServerState
 from toolbus_common.errors import UpstreamError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.pins import PINNED
 from toolbus_executor.caller import METHOD_NOT_FOUND
 from toolbus_executor.param_headers import AnnotationError, params_of
 from toolbus_executor.upstream import Described
@@ -24,6 +27,7 @@ LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 _URI = re.compile(r"[^\x00-\x20\x7f]{1,2048}")
+_DIGESTS_AT_ONCE = 16
 _LONGEST_REASONED = 96  # characters of a name in the list of dropped ones
 
 Page = Callable[[str, str | None], Awaitable[dict[str, Any]]]
@@ -124,6 +128,8 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
     for kind in OTHERS:
         if described.has(kind.capability):
             found[kind.name] = sieve.sift(kind, await _others(kind, page, failed))
+    for name in PINNED:
+        found[name] = await _with_digests(found.get(name, ()))
     return Listing(
         server=server,
         state=ServerState.READY,
@@ -137,6 +143,16 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
         listed_at=began if hints.least else 0.0,
         **found,
     )
+
+
+async def _with_digests(entries: tuple[Offered, ...]) -> tuple[Offered, ...]:
+    """Each with the digest of its definition; others are let in between."""
+    found = []
+    for number, each in enumerate(entries):
+        if number % _DIGESTS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        found.append(each.model_copy(update={"digest": digest_of(each.definition)}))
+    return tuple(found)
 
 
 async def every_page(kind: Kind, page: Page) -> list[Any]:

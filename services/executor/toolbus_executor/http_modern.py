@@ -95,7 +95,7 @@ class ModernHttp:
         message = await self._call(call, seconds, caller)
         if message.error is not None and message.error_code == HEADER_MISMATCH:
             # The server ran nothing: its schema is another one than was listed.
-            await self._news.relist()
+            await self._news.relist(call)
             message = await self._call(call, seconds - (monotonic() - began), caller)
         if message.error is not None and message.error_code == OTHER_REVISION:
             self._transport.lose("It speaks another revision now, so it is asked anew.")

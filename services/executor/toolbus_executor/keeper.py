@@ -6,6 +6,7 @@ import os
 import random
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from time import time
 from typing import Any
 
@@ -25,6 +26,8 @@ from toolbus_common.room import Room
 from toolbus_executor.catalogue import listed
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.lease import Lease
+from toolbus_executor.pinning import Pins
+from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
 from toolbus_executor.runner import SCOPE, Runner
 from toolbus_executor.stdio_upstream import StdioUpstream
@@ -42,11 +45,20 @@ _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Where keepers write."""
+
+    catalogue: Bucket
+    leases: Bucket
+    pins: Bucket
+
+
 class Keeper:
     """One declared server, from its declaration to its removal."""
 
     def __init__(
-        self, name: str, declared: Server, room: Room, catalogue: Bucket, leases: Bucket
+        self, name: str, declared: Server, room: Room, buckets: Buckets, pins: Pins
     ) -> None:
         self.name = name
         self.declared = declared
@@ -55,14 +67,15 @@ class Keeper:
         self.runner = Runner(name, declared, room.facts, self.watched, self.followed)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
-        self.tools = 0
         self._dropped: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         self._lost_at = 0.0
         self._said_lost = ""  # why, as long as it is lost
         self._room = room
-        self._catalogue = catalogue
-        self._lease = Lease(leases, name, room.facts.producer) if declared.command else None
+        self._pins = buckets.pins
+        self._lease = Lease(buckets.leases, name, room.facts.producer) if declared.command else None
+        self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, room.facts)
+        self.entry.on_refused = self._refuse
         self._changed = asyncio.Event()
         self._pause: float | None = None  # until its lists are old by its own word
         self._said_changed: dict[str, ServerSaid] = {}
@@ -71,22 +84,15 @@ class Keeper:
     async def told(self) -> dict[str, Any]:
         """The server's row in `toolbus status`."""
         elsewhere = self._lease is not None and self._lease.elsewhere
-        shown = (await self._published() if elsewhere else None) or Listing(
-            server=self.name,
-            state=self.state,
-            era=self.described.era if self.described else "",
-            version=self.described.version if self.described else "",
-            dropped=self._dropped,
-            failed=self._failed,
-            lost_at=self._lost_at,
-        )
+        shown = (await self.entry.now() if elsewhere else None) or self._own()
         return {
             "name": self.name,
             "kind": _kind(self.declared),
             "state": shown.state.value,
             "era": shown.era,
             "version": shown.version,
-            "tools": len(shown.tools) if elsewhere else self.tools,
+            "tools": len(shown.tools),
+            "held": len(shown.held),
             "dropped": shown.dropped,
             "failed_lists": shown.failed,
             "lost_at": shown.lost_at,
@@ -103,9 +109,7 @@ class Keeper:
         self.followed.close()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        if removed:
-            with suppress(Exception):  # the bus may be away: the next executor looks again
-                await self._catalogue.delete(self.name)
+        await self.entry.close(removed=removed)
 
     async def _keep(self) -> None:
         """Serve for as long as the server is declared, whatever happens meanwhile."""
@@ -211,10 +215,11 @@ class Keeper:
         for each in said.values():
             await self._say(each)
 
-    async def _relist(self) -> None:
+    async def _relist(self, call: CallAdmitted) -> None:
         """List anew at once, for a call whose tool was listed otherwise."""
         if self.runner.upstream is not None:
             await self._list(self.runner.upstream)
+            self.runner.refuse_held(call)
 
     def _rewatch(self) -> None:
         """Nobody asked for some of what is watched again."""
@@ -258,9 +263,10 @@ class Keeper:
         Who does not answer now keeps its connection: what it listed is shown as old until it does.
         """
         try:
-            known = await self._published()
+            known = await self.entry.now()
             if known is not None and renewed(known):
                 self._take_note(upstream, known)
+                self.entry.adopt(known)
                 return
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._list(upstream)
@@ -272,12 +278,12 @@ class Keeper:
         await self._publish(await self._listing(upstream))
 
     async def _listing(self, upstream: Upstream) -> Listing:
-        """What the server offers now, taken note of."""
+        """What the server offers now, taken note of: nothing held back can be called from here."""
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
         listing = await listed(self.name, self.described, upstream.list_page)
         self._take_note(upstream, listing)
-        return listing
+        return await self.entry.take(listing, self._pins)
 
     def _say_faults(self, listing: Listing) -> None:
         """Tell what is wrong with its lists when that is not what was told before."""
@@ -293,26 +299,30 @@ class Keeper:
     def _take_note(self, upstream: Upstream, listing: Listing) -> None:
         self._say_faults(listing)
         upstream.learn(listing.tools)
-        self.tools = len(listing.tools)
         self._pause = pause_of(listing)
 
     async def _publish(self, listing: Listing) -> None:
-        """Write the entry if it differs: replicas that see the same write it once."""
         self.state = listing.state
-        if await self._published() != listing:
-            await self._catalogue.put(self.name, listing.encode())
+        await self.entry.publish(listing)
 
-    async def _published(self) -> Listing | None:
-        """The entry as it stands, ours or another replica's."""
-        current = await self._catalogue.get(self.name)
-        return Listing.decode(current.value) if current and current.value else None
+    def _refuse(self, names: Refused) -> None:
+        self.runner.refused = names
+
+    def _own(self) -> Listing:
+        """What this executor knows of the server, in its present state."""
+        described = self.described or Described("", "")
+        told = self.entry.listed or Listing(server=self.name, state=self.state)
+        mine = {"dropped": self._dropped, "failed": self._failed, "lost_at": self._lost_at}
+        seen = {"state": self.state, "era": described.era, "version": described.version}
+        return told.model_copy(update=mine | seen)
 
     def _connected(self) -> None:
         version = self.described.version if self.described else ""
         self._lost_at, self._said_lost = 0.0, ""
-        log.info("server.connected", extra={"server": self.name, "tools": self.tools})
+        tools = len(self.entry.listed.tools) if self.entry.listed else 0
+        log.info("server.connected", extra={"server": self.name, "tools": tools})
         self._room.facts.say(
-            ServerConnected(**self._fact("connected"), tools=self.tools, version=version)
+            ServerConnected(**self._fact("connected"), tools=tools, version=version)
         )
 
     async def _lost(self, reason: str) -> None:
@@ -324,8 +334,10 @@ class Keeper:
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
             self._room.facts.say(ServerLost(**self._fact("lost"), reason=reason))
         with suppress(Exception):  # the bus may be away: the next connection publishes
-            known = await self._published()
-            state = ServerState.STALE if known and known.tools else ServerState.FAILED
+            known = await self.entry.now()
+            state = (
+                ServerState.STALE if known and (known.tools or known.held) else ServerState.FAILED
+            )
             listing = known or Listing(server=self.name, state=state)
             self._lost_at = listing.lost_at or self._lost_at  # it may be longer than we know
             told = {"state": state, "reason": reason, "lost_at": self._lost_at}

@@ -1,9 +1,11 @@
 """The executor room: calls upstreams, and knows what they offer.
 
-hears   CallAdmitted, per server, and from other executors; CallCancelled; the bucket tb_config
+hears   CallAdmitted, per server, and from other executors; CallCancelled; the buckets tb_config
+        and tb_pins
 says    the frames of each call's answer; CallCompleted, CallFailed; ServerConnected, ServerLost,
-        ServerFaulted, BreakerOpened, BreakerClosed; ServerSaid
-owns    the buckets tb_catalogue and tb_leases; connections to upstreams and stdio processes
+        ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned, DefinitionChanged; ServerSaid
+owns    the buckets tb_catalogue and tb_leases, and the first pins in tb_pins; connections to
+        upstreams and stdio processes
 """
 
 import asyncio
@@ -16,11 +18,12 @@ from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import Bucket
 from toolbus_common.contracts import ServersAsked, ServersTold
 from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CATALOGUE, CONFIG, LEASES
+from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, PINS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, Snapshot
-from toolbus_executor.keeper import Keeper
+from toolbus_executor.keeper import Buckets, Keeper
 from toolbus_executor.parklane import ParkLane
+from toolbus_executor.pinning import Pins
 from toolbus_executor.runner import Runner
 from toolbus_executor.settings import Settings
 
@@ -30,9 +33,11 @@ log = logging.getLogger(__name__)
 class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
 
-    def __init__(self, room: Room, directory: Directory) -> None:
+    def __init__(self, room: Room, directory: Directory, pins: Pins) -> None:
         self._room = room
         self._directory = directory
+        self._pins = pins
+        pins.on_change = self._weigh
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
@@ -48,11 +53,10 @@ class Fleet:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Follow the declaration until left."""
-        catalogue = await self._room.bucket(CATALOGUE)
-        leases = await self._room.bucket(LEASES)
+        buckets = Buckets(*[await self._room.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
         self._changed.set()
         await self._lane.open(self._cancel)
-        following = asyncio.create_task(self._follow(catalogue, leases))
+        following = asyncio.create_task(self._follow(buckets))
         try:
             yield
         finally:
@@ -66,8 +70,8 @@ class Fleet:
         """Look at the declaration again."""
         self._changed.set()
 
-    async def _follow(self, catalogue: Bucket, leases: Bucket) -> None:
-        await self._forget_strangers(catalogue)
+    async def _follow(self, buckets: Buckets) -> None:
+        await self._forget_strangers(buckets.catalogue)
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -80,9 +84,14 @@ class Fleet:
             await asyncio.gather(*leaving)
             for name, server in declared.items():
                 if name not in self._keepers:
-                    keeper = Keeper(name, server, self._room, catalogue, leases)
+                    keeper = Keeper(name, server, self._room, buckets, self._pins)
                     keeper.runner.forward = self._lane.forward
                     self._keepers[name] = keeper
+
+    def _weigh(self, server: str) -> None:
+        keeper = self._keepers.get(server)
+        if keeper is not None:
+            keeper.entry.weigh_anew()
 
     def _runner(self, server: str) -> Runner | None:
         keeper = self._keepers.get(server)
@@ -109,11 +118,13 @@ def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     room = Room("executor", Settings(), exchange)
     directory = Directory()
+    pins = Pins(room.facts)
     room.watches(CONFIG)(directory.hear)
+    room.watches(PINS)(pins.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        fleet = Fleet(room, directory)
+        fleet = Fleet(room, directory, pins)
         directory.on_change.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}
 

@@ -25,14 +25,17 @@ from toolbus_common.errors import (
     OutcomeUnknownError,
     OverloadedError,
     ToolbusError,
+    UnknownToolError,
     UpstreamDeadError,
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
 from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
+from toolbus_common.grants import full_name
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.outcomes import about
+from toolbus_common.pricing import charged
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
 from toolbus_executor.park import brought, expired, owner_of
@@ -68,6 +71,7 @@ class Runner:
         self.why_not = "not connected yet"
         self.last_failure = ""
         self.forward: Forward | None = None
+        self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
         self._watched = watched
         self._followed = followed
         self._timeout = declared.timeout
@@ -119,6 +123,13 @@ class Runner:
         if task is not None and call_id not in self._revoked:
             self._revoked.add(call_id)
             task.cancel()
+
+    def refuse_held(self, call: CallAdmitted) -> None:
+        """Refuse what is held back, whatever policy knew. Raises `UnknownToolError`."""
+        if self.refused and (call.method, call.tool) in self.refused:
+            error = UnknownToolError.named(full_name(self.name, call.tool), call.method)
+            error.data["sent"] = False
+            raise error
 
     def close(self) -> None:
         """Give up the calls that wait for their callers."""
@@ -176,6 +187,7 @@ class Runner:
             seconds = min(left, call.deadline - time())
             if seconds <= 0:
                 raise self._too_late()
+            self.refuse_held(call)
             return await self._ask(self._admit(), call, seconds, reply)
         finally:
             self.bulkhead.leave()
@@ -275,7 +287,7 @@ class Runner:
                 else "task"
                 if isinstance(ending, Begun)
                 else "complete",
-                charge=0 if asks else call.charge,
+                charge=_charge(call, ending),
                 latency_us=int(took * 1e6),
                 is_error=is_error,
                 result_bytes=len(ending.body),
@@ -296,7 +308,7 @@ class Runner:
             CallFailed(
                 id=f"{call.call_id}.failed",
                 **about(call),
-                charge=call.charge if sent else 0,
+                charge=_charge_of_failure(call, error) if sent else 0,
                 latency_us=int((perf_counter() - began) * 1e6),
                 code=error.code,
                 reason=error.reason,
@@ -308,6 +320,22 @@ class Runner:
 
 def _still_at_work(seconds: float) -> str:
     return f"The task has not ended within {seconds:.3g} s; ask for its result again."
+
+
+def _charge(call: CallAdmitted, ending: Ending) -> int:
+    """What an answer costs. A task's result is not there yet, so it costs what was held."""
+    if isinstance(ending, Asked):
+        return 0
+    if not call.price or isinstance(ending, Begun):
+        return call.charge
+    return charged(call.charge, call.price, len(ending.body))
+
+
+def _charge_of_failure(call: CallAdmitted, error: ToolbusError) -> int:
+    """What is charged without a result: all that was held, unless the server itself said no."""
+    if call.price and isinstance(error, UpstreamRefusedError):
+        return charged(call.charge, call.price, 0)
+    return call.charge
 
 
 def _renamed(error: ToolbusError, reason: str) -> ToolbusError:

@@ -43,12 +43,12 @@ class News:
     """Whom an upstream tells what belongs to no call.
 
     `changed` hears that a list may have changed, `said` a notification's method and raw params;
-    `relist` lists anew at once.
+    `relist` lists anew at once, and raises when the call's tool is held back as it is now.
     """
 
     changed: Callable[[], None]
     said: Callable[[str, bytes], None]
-    relist: Callable[[], Awaitable[None]]
+    relist: Callable[[CallAdmitted], Awaitable[None]]
 
 
 class Upstream(Protocol):

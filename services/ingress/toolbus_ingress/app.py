@@ -9,6 +9,7 @@ from toolbus_common import health
 from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
 from toolbus_ingress import jsonrpc
+from toolbus_ingress.approvals import Approvals
 from toolbus_ingress.endpoint import Endpoint, Receive
 from toolbus_ingress.eventstream import Send
 from toolbus_ingress.explicit import PATHS, Explicit
@@ -31,8 +32,11 @@ _NOT_FOUND = jsonrpc.error(
 class App:
     """Routes on `scope["path"]`, the path the server parsed, never on a URL built from headers."""
 
-    def __init__(self, endpoint: Endpoint, rooms: Callable[[], list[Room]]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, approvals: Approvals, rooms: Callable[[], list[Room]]
+    ) -> None:
         self._endpoint = endpoint
+        self._approvals = approvals
         self._old = OldTransport(endpoint)
         self._explicit = Explicit(endpoint)
         self._rooms = rooms
@@ -65,9 +69,9 @@ class App:
             return await self._endpoint.answer(scope, match[1], receive, send)
         posts = scope["method"] == "POST"
         match = (_OLD_POST if posts else _OLD_STREAM).fullmatch(path)
-        if match is None:
-            return _NOT_FOUND
-        return await self._old.answer(scope, match[1] or "", receive, send)
+        if match is not None:
+            return await self._old.answer(scope, match[1] or "", receive, send)
+        return await self._approvals.answer(scope, receive) or _NOT_FOUND
 
 
 async def _send(response: Response, send: Send) -> None:

@@ -3,6 +3,7 @@
 hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
         tb_config and tb_catalogue
 says    CallRequested, CallCancelled, SessionSaid
+asks    ApproverAsked, of policy
 owns    nothing but the streams open to it: any replica serves any request
 """
 
@@ -15,6 +16,7 @@ from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_ingress.app import App
+from toolbus_ingress.approvals import Approvals
 from toolbus_ingress.asking import Questions
 from toolbus_ingress.endpoint import Endpoint
 from toolbus_ingress.guard import Guard
@@ -62,7 +64,7 @@ def build(exchange: Exchange) -> Room:
         body_timeout=settings.body_timeout,
         most_in_flight=settings.most_in_flight,
     )
-    app = App(endpoint, lambda: [room])
+    app = App(endpoint, Approvals(endpoint, seal), lambda: [room])
 
     @asynccontextmanager
     async def open_to_clients() -> AsyncIterator[None]:

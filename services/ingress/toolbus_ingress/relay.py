@@ -21,7 +21,7 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.metrics import CALL_SECONDS, CALLS
 from toolbus_common.room import Room
-from toolbus_common.trace import continued
+from toolbus_common.trace import continued, trace_id
 from toolbus_ingress import eras, jsonrpc, paramheaders, strictjson
 from toolbus_ingress.asking import Questions
 from toolbus_ingress.caller import Visit
@@ -128,7 +128,9 @@ class Relay:
         self, visit: Visit, request: Request, subject: Subject, call_id: str
     ) -> CallRequested:
         meta = request.meta
-        parent = meta.get("traceparent") or visit.headers.get(b"traceparent", b"").decode("latin-1")
+        said = meta.get("traceparent")
+        parent = said or visit.headers.get(b"traceparent", b"").decode("latin-1")
+        traceparent = continued(parent if isinstance(parent, str) else "")
         modern = request.era is Era.MODERN
         level = meta.get(_LOG_LEVEL) if modern else visit.session and visit.session.level
         return CallRequested(
@@ -140,12 +142,13 @@ class Relay:
             proof=visit.caller.proof,
             era=request.era,
             deadline=time() + self._timeout,
-            traceparent=continued(parent if isinstance(parent, str) else ""),
+            traceparent=traceparent,
             progress=isinstance(meta.get("progressToken"), str | int) and visit.takes_events,
             capabilities=_declared(meta) if modern else capabilities_of(visit.session),
             log_level=level if level in LEVELS and visit.takes_events else "",
             extra=self._extra(visit, request, subject),
             narrower=visit.caller.narrower,
+            run=_run(said, traceparent, visit),
             arguments=subject.arguments,
         )
 
@@ -277,6 +280,14 @@ class Relay:
 
     def _leaving(self, call_id: str) -> Callable[[], None]:
         return lambda: self._give_up(call_id)
+
+
+def _run(said: Any, traceparent: str, visit: Visit) -> str:
+    """The agent run: the trace the client itself names in its message, else its session."""
+    trace = trace_id(traceparent)
+    if isinstance(said, str) and trace_id(said) == trace:
+        return trace
+    return visit.session.sid if visit.session is not None else ""
 
 
 def _declared(meta: dict[str, Any]) -> str:

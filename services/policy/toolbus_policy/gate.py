@@ -9,6 +9,7 @@ from time import time
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.cedar import SILENT, Verdict
 from toolbus_common.contracts import (
+    Asked,
     CallAdmitted,
     CallAllowed,
     CallDenied,
@@ -17,7 +18,6 @@ from toolbus_common.contracts import (
     Failed,
 )
 from toolbus_common.errors import (
-    ApprovalRequiredError,
     BusDownError,
     ExecutorDownError,
     InvalidError,
@@ -30,7 +30,13 @@ from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
 from toolbus_common.trace import trace_id
-from toolbus_policy.ledger import Claim, Ledger
+from toolbus_policy.approval import Cause
+from toolbus_policy.approving import RULE, Approving, Permit
+from toolbus_policy.asking import STATE
+from toolbus_policy.ledger import Ledger
+from toolbus_policy.limits import repeated
+from toolbus_policy.packing import Claim
+from toolbus_policy.records import About
 from toolbus_policy.rules import Admission, Judge, Principal
 from toolbus_policy.ruling import Ruling, recorded
 
@@ -40,12 +46,22 @@ ALLOWED = DECISIONS.labels("allowed")
 
 
 @dataclass(frozen=True, slots=True)
+class Yes:
+    """What was decided about a call that may go on, and by whom."""
+
+    judge: Judge
+    admission: Admission
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """Policy's handler of `CallRequested`. `judge` gives the judge of the newest snapshot."""
 
     room: Room
     judge: Callable[[], Judge]
     ledger: Ledger
+    approving: Approving
     reap_grace: float
 
     async def pass_through(self, call: CallRequested, reply: Reply) -> None:
@@ -54,16 +70,52 @@ class Gate:
         try:
             admission = self._decide(judge, call)
             verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
-            reserved = await self._reserve(call, admission)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission)
             return
-        intent = _intent(judge, call, admission, verdict, reserved=reserved)
+        if admission.cause or verdict.approve_by or (call.extra and STATE in call.extra):
+            await self._pass_by_approval(call, reply)
+        else:
+            await self._go_on(Yes(judge, admission, verdict), call, reply)
+
+    async def _pass_by_approval(self, call: CallRequested, reply: Reply) -> None:
+        """The same for a call that may need a person. What time passed over is decided anew."""
+        turn, admission = None, None
+        try:
+            while turn is None:
+                judge = self.judge()
+                admission = self._decide(judge, call)
+                verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
+                yes = Yes(judge, admission, verdict)
+                lineage, cause = admission.principal.lineage, _cause(call, admission, verdict)
+                turn = await self.approving.turn(call, lineage, cause)
+        except ToolbusError as error:
+            await self._deny(call, error, reply, admission)
+            return
+        if isinstance(turn, Asked):
+            await reply.send(turn)
+        elif not await self._go_on(yes, turn.call, reply, turn):
+            await self.approving.give_back(turn)
+
+    async def _go_on(
+        self, yes: Yes, call: CallRequested, reply: Reply, permit: Permit | None = None
+    ) -> bool:
+        """Hold the money, write the intent, hand over; whether it came to the last."""
+        admission = yes.admission
+        try:
+            reserved = await self._reserve(call, admission)
+        except ToolbusError as error:
+            await self._deny(call, error, reply, admission)
+            return False
+        intent = _intent(yes, call, permit.approval if permit else "", reserved=reserved)
         if not await self._record_intent(intent, call, admission):
             await reply.send(Failed(_not_recorded()))
-            return
+            return False
+        if permit is not None:
+            self.approving.record_use(permit)
         ALLOWED.inc()
         await self._hand_over(call, admission, reply, reserved=reserved)
+        return True
 
     def _decide(self, judge: Judge, call: CallRequested) -> Admission:
         now = time()
@@ -74,10 +126,17 @@ class Gate:
         return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
-        if not admission.budgets and not admission.principal.rates:
+        if not admission.limited:
             return False
-        due = call.deadline + self.reap_grace
-        await self.ledger.reserve(Claim(call.call_id, admission, _about(call, admission), due))
+        await self.ledger.reserve(
+            Claim(
+                call.call_id,
+                admission,
+                _about(call, admission),
+                call.deadline + self.reap_grace,
+                _repeated(call, admission) if admission.loops else "",
+            )
+        )
         return bool(admission.budgets)
 
     async def _record_intent(
@@ -113,6 +172,7 @@ class Gate:
             extra=call.extra,
             charge=admission.charge,
             reserved=reserved,
+            price=admission.cost.parts,
             arguments=call.arguments,
         )
         if call.server == BUILT_IN:
@@ -169,18 +229,22 @@ class Gate:
 
 
 def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:
-    """What the rules say, when they let the call through."""
+    """What the rules say, when they do not forbid the call."""
     verdict = ruling.verdict(call, admission.principal.key, admission.charge, time())
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
-    if verdict.approve_by:
-        raise ApprovalRequiredError(verdict.reason, rule=verdict.approve_by)
     return verdict
 
 
-def _intent(
-    judge: Judge, call: CallRequested, admission: Admission, verdict: Verdict, *, reserved: bool
-) -> CallAllowed:
+def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause:
+    """Who wants a person asked. A task belongs to a call that was let through."""
+    if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
+        return Cause(admission.cause)
+    return Cause(f"{RULE}{verdict.approve_by}", verdict.reason)
+
+
+def _intent(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:
+    judge, admission, verdict = yes.judge, yes.admission, yes.verdict
     principal = admission.principal
     return CallAllowed(
         id=f"{call.call_id}.allowed",
@@ -205,6 +269,8 @@ def _intent(
         arguments_bytes=len(call.arguments),
         deadline=call.deadline,
         policy_version=judge.version,
+        approval=approval,
+        definition_digest=admission.definition,
     )
 
 
@@ -235,9 +301,13 @@ def _denial(
 
 
 def _about(call: CallRequested, admission: Admission) -> str:
-    """What the reaper must know of a call to say what became of it."""
-    fields = (call.server, call.tool, admission.principal.key, trace_id(call.traceparent))
-    return "|".join((*fields, call.parent_id))
+    trace = trace_id(call.traceparent)
+    return About(call.server, call.tool, admission.principal.key, trace, call.parent_id).encode()
+
+
+def _repeated(call: CallRequested, admission: Admission) -> str:
+    run = call.run or f"key:{admission.principal.key}"
+    return repeated(run, call.server, call.tool, call.arguments)
 
 
 def _not_recorded() -> BusDownError:

@@ -1,46 +1,26 @@
-"""The ledger: money and rates in Redis, every change one atomic script over many calls at once."""
+"""The ledger: money, calls and rates in Redis, every change one atomic script over many calls."""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.resources import files
-from typing import Any, Literal, Protocol, TypeVar, cast
-
-import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from time import time
+from typing import Any, Literal, TypeVar, cast
 
 from toolbus_common.batching import Batcher
-from toolbus_common.declared import MICRO, Period
-from toolbus_common.errors import (
-    BudgetExceededError,
-    LedgerDownError,
-    RateExceededError,
-    ToolbusError,
-)
-from toolbus_policy.rules import Admission, Limit
+from toolbus_common.errors import LedgerDownError, LedgerRebuildingError, ToolbusError
+from toolbus_policy.epochs import Epochs, Known
+from toolbus_policy.packing import Claim, Packing, refusal
+from toolbus_policy.records import About, Record
+from toolbus_policy.store import Store, inside, slot
+from toolbus_policy.windows import Calendars
 
 log = logging.getLogger(__name__)
 
-SECONDS = {Period.SECOND: 1, Period.MINUTE: 60, Period.HOUR: 3600, Period.DAY: 86_400}
+NOW = 1e11  # the year 5138: no bound but Redis' clock
 T = TypeVar("T")
 How = Literal["settle", "refund", "unknown"]
-LEVELS_PER_RECORD = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A reservation asked for. `due` is when a missing outcome is looked into, epoch seconds."""
-
-    rid: str
-    admission: Admission
-    about: str
-    due: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,139 +41,188 @@ class Overdue:
     scope: str
     dispatched: bool
     amount: int
-    about: str
+    about: About
 
 
-class Epochs(Protocol):
-    """Where the ledger's epochs are kept outside Redis."""
+@dataclass(slots=True)
+class Book:
+    """The counters of a scope as this process knows them: their epoch, the newest tick seen."""
 
-    async def known(self, scope: str) -> str | None:
-        """The scope's epoch, or None before its first use."""
-        ...
-
-    async def begin(self, scope: str, epoch: str) -> str:
-        """Keep an epoch unless there is one; the one that is kept."""
-        ...
+    epoch: str
+    tick: int
+    marked: int
 
 
 class Ledger:
     """Reserve, dispatch, settle. All keys of one paying customer share one hash slot.
 
-    An epoch is written to Redis and to the bus at a customer's first use. Counters without
-    the epoch the bus remembers are not ours: an emptied Redis never means fresh budgets.
+    An epoch is written to Redis and to the bus at a customer's first use, and every change
+    counts on. Counters of another epoch, or behind what was seen of them, are not ours: an
+    emptied Redis, or one restored from an older copy, never means fresh budgets.
     """
 
     def __init__(self, url: str, epochs: Epochs, seconds: float = 1.0) -> None:
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            retry=Retry(NoBackoff(), 1),
-            max_connections=16,
-        )
-        self._epochs = epochs
-        self._epoch: dict[str, str] = {}
-        self._reserve = self._script("reserve")
-        self._dispatch = self._script("dispatch")
-        self._settle = self._script("settle")
-        self._due = self._script("due")
+        self.store = Store(url, seconds)
+        self.epochs = epochs
+        self.on_lost: Callable[[str], None] = lambda _scope: None
+        self.why_lost: dict[str, str] = {}
+        self._books: dict[str, Book] = {}
+        self._calendars = Calendars()
         self._claims: Batcher[Claim, ToolbusError | None] = Batcher(self._reserve_all, lanes=2)
         self._marks: Batcher[tuple[str, str], None] = Batcher(self._dispatch_all, lanes=1)
-
-    def _script(self, name: str) -> AsyncScript:
-        folder = files("toolbus_policy") / "lua"
-        source = (folder / f"{name}.lua").read_text()
-        if name != "dispatch":
-            source = (folder / "shared.lua").read_text() + source
-        return self._redis.register_script(source)
 
     async def close(self) -> None:
         """Write what is waiting and leave."""
         await self._marks.drain()
-        await self._redis.aclose()
-
-    async def reachable(self) -> bool:
-        """Whether Redis answers now."""
-        try:
-            return bool(await self._redis.ping())
-        except (RedisError, OSError):
-            return False
+        await self.store.close()
 
     async def reserve(self, claim: Claim) -> None:
-        """Hold the price at every level and pass every rate limit, or hold nothing.
+        """Hold the price at every level and pass every rate and loop limit, or hold nothing.
 
         Raises:
-            BudgetExceededError, RateExceededError: naming level, limit and reset.
-            LedgerDownError: the counters cannot be read, or are not the ones we know.
+            BudgetExceededError, RateExceededError, LoopDetectedError: naming level and limit.
+            LedgerDownError: the counters cannot be read.
+            LedgerRebuildingError: they are not the ones we know.
 
         """
-        refusal = await self._claims.add(claim)
-        if refusal is not None:
-            raise refusal
+        refused = await self._claims.add(claim)
+        if refused is not None:
+            raise refused
 
     def dispatch(self, scope: str, rid: str) -> None:
         """Mark as handed over. Not waited for: settlement ends a reservation in either state."""
         self._marks.add((scope, rid)).add_done_callback(_seen)
 
     async def settle(self, endings: Sequence[Ending]) -> None:
-        """End reservations, each once however often it is told. Raises `LedgerDownError`."""
-        for scope, group in _grouped(endings, [ending.scope for ending in endings]).items():
-            arguments = [part for e in group for part in (e.rid, e.how, e.actual)]
-            await self._run(self._settle, [f"{{{scope}}}:calls", f"{{{scope}}}:due"], arguments)
+        """End reservations, each once however often it is told.
 
-    async def overdue(self, scope: str, most: int = 200) -> list[Overdue]:
-        """Claim reservations past their time. Raises `LedgerDownError`."""
-        raw = await self._run(self._due, [f"{{{scope}}}:calls", f"{{{scope}}}:due"], [most])
+        Endings of counters that are lost are passed over: those are made anew from the facts,
+        which these endings come from. Raises `LedgerDownError`, also while that is under way;
+        every other customer's are dealt with first.
+        """
+        waits = []
+        for scope, group in _grouped(endings, [ending.scope for ending in endings]).items():
+            answer = await self._known(scope, lambda b, s=scope, g=group: self._settle(s, b, g))  # type: ignore[misc]
+            if answer == b"wait":
+                waits.append(scope)
+        if waits:
+            raise LedgerDownError(f"The ledger of {', '.join(waits)} is being rebuilt.")
+
+    async def overdue(self, scope: str, until: float = NOW, most: int = 200) -> list[Overdue]:
+        """Claim reservations due before now, and before `until`. Raises `LedgerDownError`."""
+        raw = await self._known(scope, lambda book: self._due(scope, book, until, most))
+        if raw is None or raw == b"lost":
+            return []
         pairs = zip(raw[::2], raw[1::2], strict=True)
         return [_overdue(scope, rid.decode(), record.decode()) for rid, record in pairs]
+
+    async def mark(self) -> None:
+        """Tell the bus how far the counters have come since it was last told."""
+        for scope, book in list(self._books.items()):
+            if book.tick > book.marked:
+                tick = book.tick
+                await self.epochs.mark(scope, book.epoch, tick)
+                book.marked = tick
+
+    def marked(self, scope: str, epoch: str, tick: int) -> None:
+        """Hear how far another replica has seen the counters come."""
+        book = self._books.get(scope)
+        if book is not None and book.epoch == epoch:
+            book.tick = max(book.tick, tick)
+
+    async def is_lost(self, scope: str, known: Known) -> bool:
+        """Whether the counters in Redis are not those the bus and this process know."""
+        epoch, tick = await self.store.book(scope)
+        return epoch != known.epoch.id or tick < self._remember(scope, known).tick
+
+    # -- scripts -----------------------------------------------------------------------------
 
     async def _reserve_all(self, claims: list[Claim]) -> Sequence[ToolbusError | None]:
         refusals: dict[str, ToolbusError | None] = {}
         groups = _grouped(claims, [claim.admission.principal.scope for claim in claims])
         for scope, group in groups.items():
-            answers = await self._reserve_scope(scope, group)
+            try:
+                answers = await self._reserve_scope(scope, group)
+            except ToolbusError as error:
+                refusals |= {claim.rid: error for claim in group}
+                continue
             for claim, answer in zip(group, answers, strict=True):
-                refusals[claim.rid] = _refusal(claim.admission, answer)
+                refusals[claim.rid] = refusal(claim.admission, answer)
         return [refusals[claim.rid] for claim in claims]
 
     async def _reserve_scope(self, scope: str, claims: list[Claim]) -> list[list[Any]]:
-        for attempt in (1, 2):
-            epoch = self._epoch.get(scope) or await self._agree_on_epoch(scope)
-            answers = await self._run(self._reserve, *_packed(scope, epoch, claims))
-            if answers != b"epoch":
-                return cast("list[list[Any]]", answers)
-            self._epoch.pop(scope, None)
-            log.warning("ledger.epoch_differs", extra={"scope": scope, "attempt": attempt})
-        raise _lost(scope)
+        book = self._books.get(scope) or await self._agree(scope)
+        answer = await self._reserve_in(scope, book, claims)
+        if answer == b"epoch":  # another replica may have rebuilt them
+            log.warning("ledger.epoch_differs", extra={"scope": scope})
+            answer = await self._reserve_in(scope, await self._agree(scope), claims)
+        if answer == b"epoch":
+            self.on_lost(scope)
+            raise lost(scope, self.why_lost.get(scope, ""))
+        return cast("list[list[Any]]", answer)
 
-    async def _agree_on_epoch(self, scope: str) -> str:
-        key = f"{{{scope}}}:epoch"
-        try:
-            known = await self._epochs.known(scope)
+    async def _reserve_in(self, scope: str, book: Book, claims: list[Claim]) -> Any:
+        packing = Packing(scope, book.epoch)
+        told = packing.packed(claims, self._calendars, time())
+        answer = await self.store.run("reserve", packing.keys, [book.epoch, book.tick, told])
+        if answer == b"epoch":
+            return answer
+        book.tick = max(book.tick, answer[0])
+        return answer[1]
+
+    async def _known(self, scope: str, work: Callable[[Book], Awaitable[Any]]) -> Any:
+        """Work on counters the bus knows of; None where nothing was ever spent, or all is lost."""
+        book = self._books.get(scope)
+        if book is None:
+            known = await self.epochs.known(scope)
             if known is None:
-                # Redis decides between replicas that come first together; the bus then remembers.
-                await self._redis.set(key, datetime.now(UTC).isoformat(), nx=True)
-                found = await self._redis.get(key)
-                if not isinstance(found, bytes):
-                    raise _lost(scope)
-                known = await self._epochs.begin(scope, found.decode())
-            elif await self._redis.get(key) != known.encode():
-                raise _lost(scope)
-        except (RedisError, OSError) as error:
-            raise _down() from error
-        self._epoch[scope] = known
-        return known
+                return None
+            book = self._remember(scope, known)
+        answer = await work(book)
+        if answer == b"lost":
+            known = await self.epochs.known(scope)
+            if known is not None and known.epoch.id != book.epoch:
+                answer = await work(self._remember(scope, known))
+        return answer
+
+    async def _settle(self, scope: str, book: Book, endings: list[Ending]) -> Any:
+        told = [part for ending in endings for part in (ending.rid, ending.how, ending.actual)]
+        keys = [*_beside(scope, book), slot(scope, "lock")]
+        answer = await self.store.run("settle", keys, [book.epoch, book.tick, *told])
+        if isinstance(answer, int):
+            book.tick = max(book.tick, answer)
+        return answer
+
+    async def _due(self, scope: str, book: Book, until: float, most: int) -> Any:
+        given = [book.epoch, book.tick, most, int(until * 1000)]
+        return await self.store.run("due", _beside(scope, book), given)
+
+    async def _agree(self, scope: str) -> Book:
+        known = await self.epochs.known(scope)
+        if known is None:
+            # Redis decides between replicas that come first together; the bus then remembers.
+            found = await self.store.begin(scope, secrets.token_hex(4))
+            known = await self.epochs.begin(scope, found)
+        return self._remember(scope, known)
+
+    def _remember(self, scope: str, known: Known) -> Book:
+        book = self._books.get(scope)
+        if book is None or book.epoch != known.epoch.id:
+            book = self._books[scope] = Book(known.epoch.id, known.tick, known.tick)
+        book.tick = max(book.tick, known.tick)
+        return book
 
     async def _dispatch_all(self, marks: list[tuple[str, str]]) -> Sequence[None]:
         for scope, group in _grouped(marks, [scope for scope, _ in marks]).items():
-            await self._run(self._dispatch, [f"{{{scope}}}:calls"], [rid for _, rid in group])
+            book = self._books.get(scope)
+            if book is not None:  # else the counters were lost; their outcomes are in the facts
+                keys = [inside(scope, book.epoch, "calls")]
+                await self.store.run("dispatch", keys, [rid for _, rid in group])
         return [None] * len(marks)
 
-    async def _run(self, script: AsyncScript, keys: list[str], arguments: list[Any]) -> Any:
-        try:
-            return await script(keys=keys, args=arguments)
-        except (TimeoutError, RedisError, OSError) as error:
-            raise _down() from error
+
+def _beside(scope: str, book: Book) -> list[str]:
+    return [slot(scope, "book"), *(inside(scope, book.epoch, own) for own in ("calls", "due"))]
 
 
 def _grouped(items: Sequence[T], scopes: list[str]) -> dict[str, list[T]]:
@@ -203,100 +232,16 @@ def _grouped(items: Sequence[T], scopes: list[str]) -> dict[str, list[T]]:
     return groups
 
 
-def _packed(scope: str, epoch: str, claims: list[Claim]) -> tuple[list[str], list[Any]]:
-    """Keys and arguments of one reservation script; a level used by many calls is one key."""
-    keys = [f"{{{scope}}}:epoch", f"{{{scope}}}:calls", f"{{{scope}}}:due"]
-    index: dict[str, int] = {}
-
-    def key_index(key: str) -> int:
-        if key not in index:
-            keys.append(f"{{{scope}}}:{key}")
-            index[key] = len(keys)
-        return index[key]
-
-    told = [
-        (
-            claim.rid,
-            claim.about,
-            int(claim.due * 1000),
-            claim.admission.charge,
-            [
-                (key_index(f"level:{limit.level}"), limit.budget.limit, limit.budget.per.value)
-                for limit in claim.admission.budgets
-                if limit.budget is not None
-            ],
-            [
-                (
-                    key_index(f"rate:{limit.level}"),
-                    limit.rate.calls,
-                    SECONDS[limit.rate.per] * 1_000_000,
-                )
-                for limit in claim.admission.principal.rates
-                if limit.rate is not None
-            ],
-        )
-        for claim in claims
-    ]
-    # One argument for all: the client encodes each argument apart, and slowly.
-    return keys, [epoch, msgspec.json.encode(told)]
-
-
-def _refusal(admission: Admission, answer: list[Any]) -> ToolbusError | None:
-    kind = answer[0]
-    if kind == b"budget":
-        limit = admission.budgets[answer[1] - 1]
-        return _over_budget(limit, spent=answer[2], held=answer[3], resets_at=answer[4])
-    if kind == b"rate":
-        return _over_rate(admission.principal.rates[answer[1] - 1], wait=answer[2] / 1_000_000)
-    return None
-
-
-def _over_budget(limit: Limit, *, spent: int, held: int, resets_at: int) -> BudgetExceededError:
-    budget = limit.budget
-    if budget is None:
-        raise ValueError(limit.level)
-    resets = datetime.fromtimestamp(resets_at, UTC).isoformat()
-    return BudgetExceededError(
-        f"Budget exceeded: {limit.level} has spent or holds ${(spent + held) / MICRO:g} "
-        f"of ${budget.usd:g} per {budget.per}; it resets at {resets}.",
-        level=limit.level,
-        limit_usd=budget.usd,
-        per=budget.per.value,
-        spent_usd=spent / MICRO,
-        held_usd=held / MICRO,
-        resets_at=resets,
-    )
-
-
-def _over_rate(limit: Limit, *, wait: float) -> RateExceededError:
-    rate = limit.rate
-    if rate is None:
-        raise ValueError(limit.level)
-    return RateExceededError(
-        f"Rate exceeded: {limit.level} may make {rate.calls} calls per {rate.per}; "
-        f"retry in {wait:.3g} s.",
-        level=limit.level,
-        limit_calls=rate.calls,
-        per=rate.per.value,
-        retry_after=round(wait, 3),
-    )
-
-
 def _overdue(scope: str, rid: str, record: str) -> Overdue:
-    state, amount, _levels, about = record.split("|", LEVELS_PER_RECORD)
-    return Overdue(rid, scope, state == "d", int(amount), about)
+    found = Record.decode(record)
+    return Overdue(rid, scope, found.state == "d", found.amount, About.decode(found.about))
 
 
-def _down() -> LedgerDownError:
-    return LedgerDownError(
-        "The ledger (Redis) cannot be reached, so nothing may be spent; nothing was sent. Retry."
-    )
-
-
-def _lost(scope: str) -> LedgerDownError:
-    return LedgerDownError(
-        f"The ledger of {scope} has lost its counters, so nothing may be spent until they are "
-        "rebuilt from the facts.",
+def lost(scope: str, why: str = "") -> LedgerRebuildingError:
+    """The sentence for counters that are not ours."""
+    return LedgerRebuildingError(
+        f"The ledger of {scope} has lost its counters; nothing may be spent until they are "
+        f"rebuilt from the facts. {why or 'That has begun: retry shortly.'}",
         scope=scope,
     )
 

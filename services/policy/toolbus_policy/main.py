@@ -1,30 +1,57 @@
 """The policy room: may this key make this call, and who pays?
 
-hears   CallRequested; the outcomes CallCompleted and CallFailed
-says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed
-owns    the ledger in Redis, its epochs in the bucket tb_ledger
+hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
+says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, LedgerOpened,
+        and those of approvals
+asks    audit what was spent, when counters were lost
+answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked
+owns    the ledger in Redis, its epochs in the bucket tb_ledger; the bucket tb_approvals
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 from toolbus_common.bus import Change
-from toolbus_common.contracts import CallRequested, Listing
+from toolbus_common.contracts import (
+    ApprovalsAsked,
+    ApprovalsTold,
+    ApproveAsked,
+    ApproverAsked,
+    CallCancelled,
+    CallRequested,
+    LedgerAsked,
+    Listing,
+    RebuildAsked,
+    RejectAsked,
+)
+from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange, Reply
-from toolbus_common.lineage import DEFAULT_SCOPE
-from toolbus_common.provision import CATALOGUE, CONFIG, LEDGER
+from toolbus_common.lineage import Lineage
+from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER
 from toolbus_common.room import Room
-from toolbus_common.snapshot import Directory
-from toolbus_policy.epochs import BusEpochs
+from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_policy.approvers import Approvers, operator
+from toolbus_policy.approving import Approving, Terms
+from toolbus_policy.binding import binding_of, definition_digest, policy_digest
+from toolbus_policy.clerk import Clerk
+from toolbus_policy.docket import Docket
+from toolbus_policy.epochs import BusEpochs, Marks
 from toolbus_policy.gate import Gate
 from toolbus_policy.ledger import Ledger
+from toolbus_policy.rebuilding import Rebuilder
 from toolbus_policy.rules import Judge
 from toolbus_policy.ruling import Rulings
 from toolbus_policy.settings import Settings
 from toolbus_policy.settlement import Settlement
 
+log = logging.getLogger(__name__)
+
 PING_SECONDS = 2.0
+EXPIRE_SECONDS = 1.0
+MARK_SECONDS = 1.0
 
 
 class Bench:
@@ -35,6 +62,7 @@ class Bench:
         self._directory.on_change.append(lambda _snapshot: self._seat())
         self._catalogue: dict[str, Listing] = {}
         self._rulings = Rulings()
+        self._policies: dict[tuple[str, str], str] = {}
         self.judge = Judge(self._directory.now, self._catalogue)
 
     def hear_config(self, change: Change | None) -> None:
@@ -49,11 +77,23 @@ class Bench:
             self._catalogue.pop(change.key, None)
         self._seat()
 
-    def scopes(self) -> list[str]:
-        """Every paying customer."""
-        return [DEFAULT_SCOPE, *self._directory.now.declaration.customers]
+    @property
+    def snapshot(self) -> Snapshot:
+        """The configuration now."""
+        return self._directory.now
+
+    def bind(self, call: CallRequested, lineage: Lineage) -> str:
+        """What an approval of this call holds for; the policy's part is worked out once."""
+        about = (lineage.key, call.server)
+        policy = self._policies.get(about)
+        if policy is None:
+            declared = self._directory.now.declaration
+            policy = self._policies[about] = policy_digest(lineage, declared, call.server)
+        definition = definition_digest(self._catalogue.get(call.server), call.tool)
+        return binding_of(call, lineage.key, definition, policy)
 
     def _seat(self) -> None:
+        self._policies = {}
         snapshot = self._directory.now
         self.judge = Judge(snapshot, self._catalogue, self._rulings.of(snapshot))
 
@@ -62,39 +102,132 @@ def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("policy", settings, exchange)
-    bench = Bench()
-    room.watches(CONFIG)(bench.hear_config)
-    room.watches(CATALOGUE)(bench.hear_catalogue)
+    bench, docket = _seated(room), Docket()
+    room.watches(APPROVALS)(docket.hear)
+    approving = Approving(docket, room.facts, bench.bind, _terms(settings))
+    _answer(room, Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds))
+    marks = Marks()
+    room.watches(LEDGER)(marks.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        epochs = BusEpochs(await room.bucket(LEDGER))
+        epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
-        gate = Gate(room, lambda: bench.judge, ledger, settings.reap_grace)
-        settlement = Settlement(room, ledger, bench.scopes)
+        docket.open(await room.bucket(APPROVALS))
+        rebuilder = _keep_books(room, ledger, bench, marks, settings)
+        gate = Gate(room, lambda: bench.judge, ledger, approving, settings.reap_grace)
 
         @room.serves(CallRequested)
         async def judge(call: CallRequested, reply: Reply) -> None:
             await gate.pass_through(call, reply)
 
+        await room.bus.subscribe(
+            f"{CallCancelled.SUBJECT}.*",
+            lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
+        )
+        settlement = Settlement(room, ledger, lambda: marks.scopes)
         room.hears(seconds=0.5, pause=0.1)(settlement.hear)
-        tasks = [asyncio.create_task(settlement.reap()), asyncio.create_task(_ping(room, ledger))]
+        work = (
+            settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),
+            _expire(approving),
+        )  # fmt: skip
         try:
-            yield
+            async with _beside(*work):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
             await ledger.close()
 
     room.needs(opened)
     return room
 
 
+@asynccontextmanager
+async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Work without end, until this is left."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _seated(room: Room) -> Bench:
+    bench = Bench()
+    room.watches(CONFIG)(bench.hear_config)
+    room.watches(CATALOGUE)(bench.hear_catalogue)
+    return bench
+
+
+def _keep_books(
+    room: Room, ledger: Ledger, bench: Bench, marks: Marks, settings: Settings
+) -> Rebuilder:
+    """Have lost counters made anew, and operators told what is in the books."""
+    rebuilder = Rebuilder(
+        room, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
+    )
+    marks.on_mark, ledger.on_lost = ledger.marked, rebuilder.lose
+    clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
+    room.answers(LedgerAsked)(clerk.tell)
+    room.answers(RebuildAsked)(clerk.rebuild)
+    return rebuilder
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        settings.approval_seconds,
+        settings.approved_seconds,
+        settings.most_pending,
+        settings.public_url,
+    )
+
+
+def _answer(room: Room, approvers: Approvers) -> None:
+    """Let operators, and keys with the right to, see what waits and decide."""
+
+    @room.answers(ApprovalsAsked)
+    async def show(asked: ApprovalsAsked) -> ApprovalsTold:
+        return await approvers.show(operator(""), asked.id)
+
+    @room.answers(ApproveAsked)
+    async def approve(asked: ApproveAsked) -> ApprovalsTold:
+        return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=True)
+
+    @room.answers(RejectAsked)
+    async def reject(asked: RejectAsked) -> ApprovalsTold:
+        return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=False)
+
+    @room.answers(ApproverAsked)
+    async def of_a_key(asked: ApproverAsked) -> ApprovalsTold:
+        return await approvers.answer(asked)
+
+
+async def _expire(approving: Approving) -> None:
+    """Without end: let what nobody decided or used in time be seen to end."""
+    while True:
+        await asyncio.sleep(EXPIRE_SECONDS)
+        try:
+            await approving.expire()
+        except ToolbusError as error:
+            log.warning("approvals.not_expired", extra={"reason": error.reason})
+
+
 async def _ping(room: Room, ledger: Ledger) -> None:
     """Keep the room's own word about Redis true."""
     while True:
-        reason = "" if await ledger.reachable() else "Redis cannot be reached: spending is refused"
+        reason = (
+            "" if await ledger.store.reachable() else "Redis cannot be reached: spending is refused"
+        )
         room.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
+
+
+async def _mark(ledger: Ledger) -> None:
+    """Have the bus remember how far the counters have come."""
+    while True:
+        await asyncio.sleep(MARK_SECONDS)
+        try:
+            await ledger.mark()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next mark says more
+            log.warning("ledger.not_marked", extra={"reason": str(error)})

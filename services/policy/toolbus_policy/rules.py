@@ -1,15 +1,23 @@
 """Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
-from toolbus_common.declared import MICRO, Budget, Patterns, Price, Rate
+from toolbus_common.declared import Patterns
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.grants import full_name, granted
 from toolbus_common.lineage import Lineage
+from toolbus_common.pricing import FREE, Cost, cost_of
 from toolbus_common.snapshot import Snapshot
+from toolbus_policy.limits import (
+    BudgetLimit,
+    LoopLimit,
+    RateLimit,
+    budgets_of,
+    loops_of,
+    rates_of,
+)
 from toolbus_policy.ruling import Ruling
 
 # Methods whose subject must be listed. A resource need not be: templates make any number of them.
@@ -20,15 +28,8 @@ METHODS = frozenset(
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A limit of one level, by its name as users see it (`key:bot`, `team:support`)."""
-
-    level: str
-    budget: Budget | None = None
-    rate: Rate | None = None
+# What a person can be asked about: the rest belongs to a call that was made, or sends nothing.
+_APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", "resources/read"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,9 @@ class Principal:
     lineage: Lineage
     team: str
     user: str
-    budgets: tuple[Limit, ...]
-    rates: tuple[Limit, ...]
+    budgets: tuple[BudgetLimit, ...]
+    rates: tuple[RateLimit, ...]
+    loops: tuple[LoopLimit, ...] = ()
     environment: str = ""
     records_arguments: bool = False
 
@@ -56,15 +58,29 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A yes: for whom, and at what price in micro-dollars."""
+    """A yes: for whom, at what cost, and which limits the call must fit.
+
+    A free call fits every budget in money, and only calls of tools count against budgets. `cause`
+    is the level that wants a person asked first; empty when none does. `definition` is the digest
+    of the tool or prompt as it is shown.
+    """
 
     principal: Principal
-    charge: int
+    cost: Cost = FREE
+    budgets: tuple[BudgetLimit, ...] = ()
+    loops: tuple[LoopLimit, ...] = ()
+    cause: str = ""
+    definition: str = ""
 
     @property
-    def budgets(self) -> tuple[Limit, ...]:
-        """The budgets this call must fit: none when it is free."""
-        return self.principal.budgets if self.charge else ()
+    def charge(self) -> int:
+        """What is held for the call, in micro-dollars."""
+        return self.cost.held
+
+    @property
+    def limited(self) -> bool:
+        """Whether the ledger has to be asked at all."""
+        return bool(self.budgets or self.loops or self.principal.rates)
 
 
 class Judge:
@@ -83,7 +99,7 @@ class Judge:
         self._snapshot = snapshot
         self._known = {
             method: {
-                full_name(server, offered.name)
+                full_name(server, offered.name): offered.digest
                 for server, listing in catalogue.items()
                 for offered in getattr(listing, kind)
                 if snapshot.serves(server)
@@ -141,12 +157,18 @@ class Judge:
         if method not in METHODS or not self._snapshot.serves(server):
             return None
         known = self._known.get(method)
-        if known is not None and name not in known:
+        if known is not None and name not in known:  # what is held back is not known here
             return None
         bounds = principal.lineage.bounds
         if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):
             return None
-        return Admission(principal, price_of(name, declared.prices) if method == TOOLS_CALL else 0)
+        cause = principal.lineage.covering(name) if method in _APPROVABLE else ""
+        definition = known[name] if known is not None else ""
+        if method != TOOLS_CALL:
+            return Admission(principal, cause=cause, definition=definition)
+        cost = cost_of(name, declared.prices)
+        counting = tuple(each for each in principal.budgets if each.counts(name, cost.held))
+        return Admission(principal, cost, counting, principal.loops, cause, definition)
 
     def _principal(self, name: str) -> Principal:
         principal = self._principals.get(name)
@@ -181,15 +203,7 @@ def principal_of(name: str, snapshot: Snapshot) -> Principal:
         user=key.user,
         environment=lineage.environment,
         records_arguments=lineage.content == "full",
-        budgets=tuple(Limit(told, budget=b) for told, level in levels for b in level.all_budgets),
-        rates=tuple(Limit(told, rate=r) for told, level in levels for r in level.all_rates),
+        budgets=budgets_of(levels),
+        rates=rates_of(levels),
+        loops=loops_of(levels),
     )
-
-
-def price_of(name: str, prices: Mapping[str, float | Price]) -> int:
-    """A tool's price in micro-dollars: its own entry, else the longest pattern that covers it."""
-    found = prices.get(name)
-    if found is None:
-        covering = [pattern for pattern in prices if granted((pattern,), name)]
-        found = prices[max(covering, key=len)] if covering else 0.0
-    return round((found.call if isinstance(found, Price) else found) * MICRO)

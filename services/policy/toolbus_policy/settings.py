@@ -4,13 +4,25 @@ from pydantic import Field, SecretStr
 
 from toolbus_common.settings import Settings as CommonSettings
 
+MOST_APPROVAL_SECONDS = 43_200.0  # the bucket forgets whatever is a day old
+
 
 class Settings(CommonSettings):
     """The shared settings, and where the counters live.
 
     `reap_grace` is seconds after a call's deadline before a missing outcome is charged as unknown.
+    `approval_seconds` is how long a call waits for a person, `approved_seconds` how long the
+    approved call may be made; a key has at most `most_pending` waiting. `public_url` is where
+    people reach ingress.
+    `ledger_quiet` is seconds that calls decided before the counters were lost have to reach the
+    stream: more than a fact may take to be acknowledged.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")
     redis_timeout: float = Field(default=1.0, gt=0)
     reap_grace: float = Field(default=5.0, ge=0)
+    approval_seconds: float = Field(default=900.0, gt=0, le=MOST_APPROVAL_SECONDS)
+    approved_seconds: float = Field(default=600.0, gt=0, le=MOST_APPROVAL_SECONDS)
+    most_pending: int = Field(default=20, ge=1, le=1000)
+    public_url: str = "http://127.0.0.1:8080"
+    ledger_quiet: float = Field(default=5.0, gt=0)

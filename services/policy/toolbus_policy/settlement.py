@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import time
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from toolbus_common.bus import StoredMessage
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import ToolbusError
+from toolbus_common.provision import FACTS
 from toolbus_common.room import Room
 from toolbus_policy.ledger import Ending, Ledger, Overdue
 
@@ -29,6 +30,12 @@ class Outcome(msgspec.Struct):
     charge: int = 0
     reserved: bool = False
     sent: bool = True
+    ending: str = "complete"
+
+    @property
+    def free(self) -> bool:
+        """Whether it costs nothing: nobody was reached, or the call goes on in another one."""
+        return not self.sent or self.ending == "input_required"
 
 
 @dataclass(slots=True)
@@ -38,7 +45,8 @@ class Settlement:
     room: Room
     ledger: Ledger
     scopes: Callable[[], Iterable[str]]
-    caught_up: bool = field(default=False)
+    _heard: float = 0.0  # every outcome said before this moment has been dealt with, by any replica
+    _marked: tuple[int, float] = (0, 0.0)  # a message of the stream, and when it was the newest
 
     async def hear(self, messages: list[StoredMessage]) -> None:
         """End the reservations these outcomes are about, then acknowledge.
@@ -50,23 +58,32 @@ class Settlement:
             await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
         for message in messages:
             await message.done()
-        self.caught_up = not messages or messages[-1].pending == 0
 
     async def reap(self) -> None:
         """Without end: refund what was never handed over, charge what was and never came back.
 
-        Only while every outcome in the stream has been heard, else a slow policy would charge
-        calls whose outcome is waiting for it.
+        Only what was due before the newest outcome that every replica has dealt with: one that a
+        killed replica took with it comes again after a while, and until then nobody knows.
         """
         while True:
             await asyncio.sleep(REAP_SECONDS)
-            if not self.caught_up:
-                continue
             try:
-                for scope in self.scopes():
-                    await self._reap(await self.ledger.overdue(scope))
+                await self.reap_once()
             except ToolbusError as error:
                 log.warning("settlement.reap_failed", extra={"reason": error.reason})
+
+    async def reap_once(self) -> None:
+        """Look at every customer's reservations."""
+        heard = await self._heard_until()
+        for scope in sorted(self.scopes()):
+            await self._reap(await self.ledger.overdue(scope, heard))
+
+    async def _heard_until(self) -> float:
+        now, newest = time(), await self.room.bus.newest(FACTS)
+        marked, at = self._marked
+        if await self.room.bus.finished(FACTS, self.room.name) >= marked:
+            self._heard, self._marked = at, (newest, now)
+        return self._heard
 
     async def _reap(self, overdue: list[Overdue]) -> None:
         for late in overdue:
@@ -91,7 +108,7 @@ def endings_of(lines: bytes) -> list[Ending]:
             log.error("settlement.unreadable_fact")  # noqa: TRY400 - the line itself is not logged
             continue
         if outcome.reserved:
-            how = "settle" if outcome.sent else "refund"
+            how = "refund" if outcome.free else "settle"
             endings.append(
                 Ending(outcome.call_id, outcome.scope, how, outcome.charge)  # type: ignore[arg-type]
             )
@@ -100,7 +117,7 @@ def endings_of(lines: bytes) -> list[Ending]:
 
 def unknown_outcome(late: Overdue) -> CallFailed:
     """The fact about a call that was handed over and never heard of again: charged in full."""
-    server, tool, key, trace, parent = late.about.split("|")
+    server, tool, key, trace, parent = late.about
     return CallFailed(
         id=f"{late.rid}.unknown",
         at=time(),

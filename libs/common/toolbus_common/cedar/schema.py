@@ -22,10 +22,11 @@ from toolbus_common.cedar.text import (
     policies,
     policies_json,
 )
+from toolbus_common.contracts import FOLLOW
 
 METHODS = (
     "completion/complete", "prompts/get", "resources/read", "resources/subscribe",
-    "tasks/cancel", "tasks/get", "tasks/result", "tasks/update", "tools/call",
+    "tasks/cancel", FOLLOW, "tasks/get", "tasks/result", "tasks/update", "tools/call",
 )  # fmt: skip
 _KEY = {"team": TEXT, "user": TEXT, "customer": TEXT, "environment": TEXT}
 _TOOL = {"server": TEXT, "name": TEXT, "labels": set_of(TEXT), "price": LONG}

@@ -29,7 +29,8 @@ class CallRequested(Message):
     params without `_meta`. `capabilities` is what the client declared, raw JSON; `extra` holds the
     params beside these (`inputResponses`, `requestState`, `task`, foreign members of `_meta`) as
     one raw JSON object, or is empty. `narrower` are patterns, each tuple of which must cover the
-    call beside what the key is granted.
+    call beside what the key is granted. `run` names the agent run the client says this belongs to:
+    its trace, else its session; empty when it says neither.
 
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -54,6 +55,7 @@ class CallRequested(Message):
     log_level: str = ""
     extra: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
+    run: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
@@ -66,8 +68,10 @@ class CallAdmitted(Message):
     """The same request, allowed, paid for and recorded. Said by policy only, heard by executor.
 
     `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger holds
-    anything for this call, so that its outcome must be settled. `proof` and `narrower` are those
-    of the request, and only for Toolbus' own server, whose programs call on in the same name.
+    anything for this call, so that its outcome must be settled. `price` is there when the charge
+    depends on the result: micro-dollars for the call, a kilobyte and a token; `charge` bounds it.
+    `proof` and `narrower` are those of the request, and only for Toolbus' own server, whose
+    programs call on in the same name.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -90,6 +94,7 @@ class CallAdmitted(Message):
     extra: str = Field(default="", repr=False)
     charge: int = 0
     reserved: bool = False
+    price: tuple[float, ...] = ()
     proof: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)

@@ -18,10 +18,22 @@ class ServerState(StrEnum):
 
 
 class Offered(Message):
-    """One thing a server offers, by its name or URI there, and its whole definition as sent."""
+    """One thing a server offers, by its name or URI there, and its whole definition as sent.
+
+    `digest` is the definition's canonical SHA-256 in hex, of tools and prompts.
+    """
 
     name: str
     definition: dict[str, Any]
+    digest: str = ""
+
+
+class HeldBack(Offered):
+    """A tool or prompt nobody may see or use as it is now; `approved` is the pinned digest."""
+
+    kind: str
+    approved: str = ""
+    why: str = ""
 
 
 class Listing(Message):
@@ -30,6 +42,8 @@ class Listing(Message):
     `ttl_ms` is the least its lists may be kept by the server's own word, None where it gave none;
     `listed_at`, in seconds since the epoch, is told only with a `ttl_ms` above zero: else every
     listing would differ from the one before.
+    What is held back stands apart: who reads the other lists cannot show or call it by mistake.
+    `known` once pins decided about the server: should they be lost, nothing is trusted anew.
     """
 
     server: str
@@ -48,6 +62,8 @@ class Listing(Message):
     prompts: tuple[Offered, ...] = ()
     resources: tuple[Offered, ...] = ()  # by URI
     templates: tuple[Offered, ...] = ()  # by URI template
+    held: tuple[HeldBack, ...] = ()
+    known: bool = False
 
     def left_ms(self, now: float) -> int | None:
         """How long its lists may still be kept; None where the server does not say."""

@@ -61,6 +61,8 @@ class CallAllowed(Decided):
     `arguments_digest` is SHA-256 in hex of the arguments as they are sent on; `deadline` is
     seconds since the epoch. `shadow` names the rules that would have refused the call or asked
     a person, were they not shadows; `name:error` is one that could not be evaluated.
+    `approval` is the approval that let it through, if it needed one.
+    `definition_digest` is that of the tool or prompt as it is shown.
     """
 
     NAME: ClassVar[str] = "call.allowed"
@@ -71,6 +73,8 @@ class CallAllowed(Decided):
     arguments_bytes: int = 0
     deadline: float = 0.0
     policy_version: int = 0
+    approval: str = ""
+    definition_digest: str = ""
 
 
 class CallDenied(Decided):
@@ -137,6 +141,58 @@ class ContextSpent(CallFact):
     counted_by: str = ""
 
 
+class ApprovalFact(CallFact):
+    """What every fact about an approval has. `binding` is what it holds for and nothing else.
+
+    `call_id` is the call that asked, and in `approval.used` the call that was let through.
+    """
+
+    approval: str
+    binding: str = ""
+    by: str = ""
+    reason: str = ""
+
+
+class ApprovalAsked(ApprovalFact):
+    """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
+
+    `arguments` is raw JSON, and empty unless the key's calls are recorded in full.
+    """
+
+    NAME: ClassVar[str] = "approval.asked"
+
+    cause: str
+    expires: float
+    arguments_digest: str = ""
+    arguments: str = Field(default="", repr=False)
+
+
+class ApprovalGranted(ApprovalFact):
+    """`by` approved: the call may be made once, until `expires`."""
+
+    NAME: ClassVar[str] = "approval.granted"
+
+    expires: float
+
+
+class ApprovalRejected(ApprovalFact):
+    """`by` rejected the call for the `reason` given."""
+
+    NAME: ClassVar[str] = "approval.rejected"
+
+
+class ApprovalExpired(ApprovalFact):
+    """Nobody decided, or nobody made the approved call, in time."""
+
+    NAME: ClassVar[str] = "approval.expired"
+
+
+class ApprovalUsed(ApprovalFact):
+    """The approved call goes on: this approval lets no other through."""
+
+    NAME: ClassVar[str] = "approval.used"
+
+
 class ServerFact(Fact):
     """What every fact about an upstream server has."""
 
@@ -189,6 +245,43 @@ class ContextMeasured(ServerFact):
     counted_by: str = ""
 
 
+class DefinitionFact(ServerFact):
+    """What every fact about a definition has; `kind` is tools or prompts, `tool` its name.
+
+    Digests are the canonical SHA-256 in hex; `approved_digest` is what was approved before.
+    """
+
+    kind: str
+    tool: str
+    definition_digest: str
+    approved_digest: str = ""
+    by: str = ""
+
+
+class DefinitionPinned(DefinitionFact):
+    """Seen with its server's first listing, and approved by that."""
+
+    NAME: ClassVar[str] = "definition.pinned"
+
+
+class DefinitionChanged(DefinitionFact):
+    """New or not as it was approved: it is held back."""
+
+    NAME: ClassVar[str] = "definition.changed"
+
+
+class DefinitionApproved(DefinitionFact):
+    """Somebody approved it as it is."""
+
+    NAME: ClassVar[str] = "definition.approved"
+
+
+class DefinitionRejected(DefinitionFact):
+    """Somebody refused it as it is."""
+
+    NAME: ClassVar[str] = "definition.rejected"
+
+
 class KeyCreated(Fact):
     """A key exists; its secret is known to its holder alone."""
 
@@ -217,6 +310,20 @@ class ConfigApplied(Fact):
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
+class LedgerOpened(Fact):
+    """A customer's counters began: at first use, rebuilt from the facts, or accepted incomplete.
+
+    What was spent before `since` (seconds since the epoch) does not concern them.
+    """
+
+    NAME: ClassVar[str] = "ledger.opened"
+
+    epoch: str
+    how: str
+    since: float
+    by: str = ""
+
+
 FACTS: dict[str, type[Fact]] = {
     fact.NAME: fact
     for fact in (
@@ -226,13 +333,23 @@ FACTS: dict[str, type[Fact]] = {
         CallFailed,
         ContextSpent,
         ContextMeasured,
+        ApprovalAsked,
+        ApprovalGranted,
+        ApprovalRejected,
+        ApprovalExpired,
+        ApprovalUsed,
         ServerConnected,
         ServerLost,
         ServerFaulted,
         BreakerOpened,
         BreakerClosed,
+        DefinitionPinned,
+        DefinitionChanged,
+        DefinitionApproved,
+        DefinitionRejected,
         KeyCreated,
         KeyRevoked,
         ConfigApplied,
+        LedgerOpened,
     )
 }

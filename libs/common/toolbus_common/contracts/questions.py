@@ -58,3 +58,123 @@ class RowsFound(Message):
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     more: bool = False
+
+
+class SpendingAsked(Question):
+    """What did the facts charge a customer for tools? Heard by audit, asked by policy.
+
+    Calls count at the moment they were allowed, from `start` and before `end`, in steps of so many
+    seconds (0: in one).
+    """
+
+    SUBJECT: ClassVar[str] = "tb.ask.audit.spending"
+
+    scope: str
+    start: float
+    end: float
+    step: int = 0
+
+
+class SpendingTold(Message):
+    """Rows of key, user, team, server, tool, step, calls, micro-dollars.
+
+    `since` is when the oldest fact of all was said. With `more` there are too many rows or calls
+    to tell at once: ask for a shorter time.
+    """
+
+    rows: tuple[tuple[Any, ...], ...]
+    since: float
+    more: bool = False
+
+
+class OpenCallsAsked(Question):
+    """Which calls has no outcome ended? Heard by audit, asked by policy.
+
+    With them come calls charged as unknown at `late` or after: an outcome may still correct those.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.ask.audit.open"
+
+    scope: str
+    start: float
+    end: float
+    late: float
+
+
+class OpenCall(Message):
+    """A call that was allowed. `unknown_at` is when it was charged as unknown, 0 if it was not."""
+
+    call_id: str
+    parent_id: str
+    trace_id: str
+    key: str
+    user: str
+    team: str
+    server: str
+    tool: str
+    charge: int
+    at: float
+    deadline: float
+    unknown_at: float = 0.0
+
+
+class OpenCallsTold(Message):
+    """The calls. With `more` there are too many to tell at once: ask for a shorter time."""
+
+    calls: tuple[OpenCall, ...]
+    more: bool = False
+
+
+class LedgerAsked(Question):
+    """How do the budgets stand? Heard by policy. Of one customer, or of all when it is empty."""
+
+    SUBJECT: ClassVar[str] = "tb.ask.policy.ledger"
+
+    scope: str = ""
+
+
+class BudgetTold(Message):
+    """One budget. Amounts are micro-dollars where `kind` is `usd`, else calls."""
+
+    scope: str
+    level: str
+    kind: str
+    per: str
+    timezone: str = "UTC"
+    rolling: bool = False
+    tools: tuple[str, ...] = ()
+    limit: int
+    spent: int
+    held: int
+    debt: int
+    resets_at: float
+
+
+class LedgerTold(Message):
+    """Every budget, and of each customer whose counters are lost a sentence. `more` when cut."""
+
+    budgets: tuple[BudgetTold, ...]
+    lost: dict[str, str] = Field(default_factory=dict)
+    more: bool = False
+
+
+class RebuildAsked(Question):
+    """Make a customer's counters anew from the facts. Heard by policy, asked by operators.
+
+    With `accept` also when the facts do not reach back as far as the budgets do.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.ask.policy.rebuild"
+
+    scope: str
+    accept: bool = False
+    by: str = ""
+
+
+class RebuildTold(Message):
+    """The new epoch, what it began with, and since when the facts were counted."""
+
+    epoch: str
+    calls: int
+    held: int
+    since: float

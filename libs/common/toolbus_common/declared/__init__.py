@@ -7,11 +7,12 @@ from pydantic import Field
 from toolbus_common.declared.basics import MICRO, Declared, Name, Pattern, Patterns
 from toolbus_common.declared.levels import Content, Customer, Group, Key, Level, Team, User
 from toolbus_common.declared.money import Budget, Loop, Period, Price, Rate
-from toolbus_common.declared.rules import Rule, Webhook
+from toolbus_common.declared.rules import POSTED, Rule, Webhook
 from toolbus_common.declared.servers import Server, ToolView
 
 __all__ = [
     "MICRO",
+    "POSTED",
     "Budget",
     "Content",
     "Customer",

@@ -1,11 +1,15 @@
 """Rules on calls, in Cedar, and who is told when a person is needed."""
 
 import re
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from toolbus_common.declared.basics import Declared
+
+# What webhooks can be told of. Calls are too many to post: they are for the audit.
+POSTED = ("approval", "breaker", "config", "definition", "key", "rule", "server")
 
 
 class Rule(Declared):
@@ -22,7 +26,7 @@ class Rule(Declared):
 
 
 class Webhook(Declared):
-    """Where facts of these kinds (`approval.asked`) are posted, signed with `secret`.
+    """Where facts of these kinds (`approval.asked`, `approval.*`) are posted, signed with `secret`.
 
     `secret` may be `${env:NAME}`, resolved by the room that posts.
     """
@@ -37,3 +41,15 @@ class Webhook(Declared):
         if not re.match(r"^https?://[^/\s]+", url):
             raise ValueError("must begin with http:// or https:// and name a host")
         return url
+
+    @field_validator("events")
+    @classmethod
+    def _are_posted(cls, events: tuple[str, ...]) -> tuple[str, ...]:
+        for event in events:
+            if event.partition(".")[0] not in POSTED:
+                raise ValueError(f"'{event}' is not posted; kinds begin with {', '.join(POSTED)}")
+        return events
+
+    def wants(self, fact: str) -> bool:
+        """Whether facts of this name are posted here."""
+        return any(fnmatchcase(fact, event) for event in self.events)

@@ -2,11 +2,10 @@
 
 import os
 
-import msgspec
-
 from toolbus_codemode.sandbox.hardening import Confinement, close_all_but, harden
 from toolbus_codemode.sandbox.protocol import (
     HEADER,
+    OUT_OF_MEMORY,
     Call,
     Calls,
     Failed,
@@ -20,6 +19,20 @@ from toolbus_codemode.sandbox.protocol import (
 from toolbus_codemode.sandbox.starlark_engine import Run
 
 LARGEST_START = 4 << 20
+FAILED = 3
+# How the engine panics when it asks for more than there is, or than a value may have.
+STARVED = {
+    "out of memory",
+    "capacity overflow",
+    "AlignedSize must not exceed u32::MAX",
+    "PyObject pointer is null",
+}
+
+
+def warm() -> None:
+    """Run a program of ours, one that ends and one that fails."""
+    for source in ("1 + 1", "nope"):
+        Run(Start(source, {}, 5.0, 1, 1 << 20, 1 << 20, 0), lambda _: ()).run()
 
 
 class MessageTooLargeError(Exception):
@@ -46,7 +59,9 @@ class Line:
 
     def hear(self) -> Start | Outcomes:
         """The next message of the room."""
-        return told.decode(self.read(int.from_bytes(self.read(HEADER), "big")))
+        length = int.from_bytes(self.read(HEADER), "big")
+        message: Start | Outcomes = told.decode(self.read(length))
+        return message
 
     def say(self, message: Spoken) -> None:
         """Send a message, if it is not too large."""
@@ -85,9 +100,13 @@ def be_child(descriptor: int, held: Confinement) -> None:
     try:
         line = Line(close_all_but(descriptor))
         harden(held)
+        warm()  # a child that waits has its pages by the time its program comes
         run(line)
-    except msgspec.MsgspecError:
-        os._exit(2)
-    except BaseException:  # noqa: BLE001 - a panic of the engine is a BaseException
-        os._exit(3)
+    except BaseException as error:  # noqa: BLE001 - a panic of the engine is a BaseException
+        os._exit(OUT_OF_MEMORY if starved(error) else FAILED)
     os._exit(0)
+
+
+def starved(error: BaseException) -> bool:
+    """Whether it was memory that an allocator of ours or of the engine did not get."""
+    return isinstance(error, MemoryError) or str(error) in STARVED

@@ -109,11 +109,14 @@ class Conversation:
         if length > max(self.limits.message, self.limits.output) + ENVELOPE:
             return Failed("message_too_large", "The program sent a message larger than it may.")
         try:
-            return heard.decode(await self.reader.readexactly(length))
+            message: Calls | Done | Failed = heard.decode(await self.reader.readexactly(length))
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise BrokenError from error
+        return message
 
-    def take(self, message: Calls, known: dict[tuple[str, str], tuple[Namespace, Function]]) -> None:
+    def take(
+        self, message: Calls, known: dict[tuple[str, str], tuple[Namespace, Function]]
+    ) -> None:
         """Begin the calls asked for, if they are calls a program can ask for."""
         self.calls += len(message.calls)
         if self.calls > self.limits.calls or not message.calls:

@@ -40,11 +40,16 @@ class Confinement:
 def unshare() -> bool:
     """Leave the host's network, IPC and names behind, where that is permitted."""
     spaces = NEW_NET | NEW_IPC | NEW_UTS
-    return libc.unshare(spaces) == 0 or libc.unshare(spaces | NEW_USER) == 0
+    return any(libc.unshare(asked) == 0 for asked in (spaces, spaces | NEW_USER))
 
 
 def die_with(parent: int) -> None:
-    """Be killed when the parent ends; it may have ended before we could ask."""
+    """Be killed when the parent ends; it may have ended before we could ask.
+
+    The kernel means the parent's thread: 0 where threads of the parent come and go.
+    """
+    if not parent:
+        return
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)

@@ -5,7 +5,7 @@ import re
 import signal
 
 from toolbus_codemode.sandbox.program import ErrorName, Function, Limits, Program, ProgramError
-from toolbus_codemode.sandbox.protocol import Failed
+from toolbus_codemode.sandbox.protocol import OUT_OF_MEMORY, Failed
 
 HOST_NAMES = {
     "starlark": ("call", "try_call", "parallel", "print", "json", "struct", "map", "filter"),
@@ -34,9 +34,10 @@ HINTS: dict[str, str] = {
 CATCHING = {
     "starlark": "To go on after a failure use try_call(server.tool, name=value): it has .ok,"
     " .value and .error.",
-    "python": "To go on after a failure put the call into try/except ToolError as error.",
+    "python": "To go on after a failure put the call into try/except RuntimeError as error.",
 }
 DEATHS: dict[int, tuple[ErrorName, str]] = {
+    -OUT_OF_MEMORY: ("memory", "The program used more memory than it may."),
     signal.SIGABRT: ("memory", "The program used more memory than it may."),
     signal.SIGKILL: ("memory", "The program was ended for the memory it used."),
     signal.SIGSEGV: ("too_deep", "The program is nested too deep, or calls itself too often."),

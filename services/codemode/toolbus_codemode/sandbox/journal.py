@@ -51,19 +51,29 @@ class Journal:
         raise Again
 
     def outcome(self, call: Call) -> Outcome:
-        """What this call came to: known, or asked now, or noted for when its branches wait."""
-        here = self.branches[-1]
-        place = (*here.place, here.calls)
-        here.calls += 1
-        if place in self.outcomes:
-            return self.outcomes[place]
-        if len(self.branches) > 1:
-            self.waiting[place] = call
-            self.stop()
-        (outcome,) = self.ask((call,))
-        if self.kept:
-            self.outcomes[place] = outcome
+        """What one call came to."""
+        (outcome,) = self.together((call,))
         return outcome
+
+    def together(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
+        """What calls came to: known, or asked now, or noted for when its branches wait."""
+        here = self.branches[-1]
+        placed = {(*here.place, here.calls + at): call for at, call in enumerate(calls)}
+        here.calls += len(calls)
+        missing = {place: call for place, call in placed.items() if place not in self.outcomes}
+        if missing and len(self.branches) > 1:
+            self.waiting |= missing
+            self.stop()
+        self.make(missing)
+        take = self.outcomes.__getitem__ if self.kept else self.outcomes.pop
+        return tuple(take(place) for place in placed)
+
+    def make(self, calls: dict[Place, Call]) -> None:
+        """Have calls made at once, and keep their outcomes by their places."""
+        if calls:
+            places = {call.id: place for place, call in calls.items()}
+            for outcome in self.ask(tuple(calls.values())):
+                self.outcomes[places[outcome.id]] = outcome
 
     def fork(self) -> int:
         """A `parallel` begins: its number where it stands."""
@@ -89,9 +99,6 @@ class Journal:
         if not any(waits[: len(here)] == here for waits in self.waiting):
             return
         if len(self.branches) == 1:
-            calls = tuple(self.waiting.values())
-            places = {call.id: place for place, call in self.waiting.items()}
-            for outcome in self.ask(calls):
-                self.outcomes[places[outcome.id]] = outcome
+            self.make(self.waiting)
             self.waiting.clear()
         self.stop()

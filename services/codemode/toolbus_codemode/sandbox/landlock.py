@@ -29,7 +29,7 @@ def ruleset(spoken: int) -> bytes:
 
 
 def permit(libc: ctypes.CDLL, rules: int, path: str) -> None:
-    """Let a file, or all below a directory, be read and executed. A missing path permits nothing."""
+    """Let a file, or all below a directory, be read and executed; a missing path is passed over."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:

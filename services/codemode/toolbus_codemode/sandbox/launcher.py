@@ -19,7 +19,7 @@ from typing import Any
 LARGEST_WORD = 4096
 READY_WITHIN = 30.0
 FULL_FOR = 0.001
-KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "SYSTEMROOT")
+KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH",)
 
 
 class UnavailableError(Exception):
@@ -69,12 +69,12 @@ class Launcher:
         """Start the process; what it says of itself when it is ready."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
+        ours.settimeout(0)
         self.control, self.ready = ours, loop.create_future()
         with theirs:
             self.process = subprocess.Popen(  # noqa: ASYNC220, S603 - quick; no name of a shell
                 [sys.executable, "-I", "-m", self.module, *self.arguments],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
             )
@@ -166,8 +166,11 @@ class Launcher:
             launched = await waiting
             if launched and not launched.ended.done():
                 return launched
-        launched = await (await self.order(order))
+        ordered = await self.order(order)
+        await asyncio.wait((ordered,), timeout=READY_WITHIN)
+        launched = ordered.result() if ordered.done() else None
         if launched is None:
+            ordered.cancel()
             raise UnavailableError("No process could be started for the program.")
         return launched
 

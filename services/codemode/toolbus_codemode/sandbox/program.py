@@ -2,6 +2,7 @@
 
 import keyword
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,17 +28,21 @@ ErrorName = Literal[
     "unavailable",
 ]
 
-TAKEN = frozenset(
-    "and break class continue def elif else for if in lambda load not or pass return while "
-    "struct json call parallel try_call print result True False None".split()
-)
+# What a server may not be called in a program: it would hide what stands there already.
+TAKEN = frozenset({
+    "struct", "json", "call", "parallel", "try_call", "print", "result", "map", "filter",
+    "partial", "asyncio", "fail", "type", "len", "str", "int", "float", "bool", "list", "dict",
+    "tuple", "range", "sorted", "reversed", "enumerate", "zip", "min", "max", "any", "all", "abs",
+    "hasattr", "getattr", "dir", "repr", "hash", "chr", "ord",
+})  # fmt: skip
+RESERVED = frozenset({"load"})  # by Starlark alone; what both reserve, Python's list has
 SHOWN_PARAMETERS = 12
 
 
-def identifier(name: str, taken: frozenset[str] | set[str] = frozenset()) -> str:
-    """A name both engines accept for a tool or a server, unlike those taken."""
+def identifier(name: str, taken: Collection[str] = ()) -> str:
+    """A name both engines accept for a tool, or a server, unlike those taken."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "tool"
-    if plain[0].isdigit() or keyword.iskeyword(plain) or plain in TAKEN:
+    if plain[0].isdigit() or keyword.iskeyword(plain) or plain in RESERVED:
         plain = f"t_{plain}"
     numbered, number = plain, 2
     while numbered in taken:
@@ -45,9 +50,9 @@ def identifier(name: str, taken: frozenset[str] | set[str] = frozenset()) -> str
     return numbered
 
 
-def checked(name: str) -> None:
+def checked(name: str, taken: Collection[str] = ()) -> None:
     """An identifier, or the Program is refused: names become source text in the engines."""
-    if identifier(name) != name:
+    if identifier(name, taken) != name:
         raise ValueError(f"{name!r} is no name for a program; map it with identifier()")
 
 
@@ -83,7 +88,7 @@ class Namespace:
     functions: tuple[Function, ...]
 
     def __post_init__(self) -> None:
-        checked(self.name)
+        checked(self.name, TAKEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 HEADER = 4
+OUT_OF_MEMORY = 4  # the status of a child that could tell no more than this
 
 
 class Spoken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):

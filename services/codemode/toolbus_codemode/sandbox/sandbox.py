@@ -1,7 +1,6 @@
 """The sandbox: runs programs, each in a process of its own that is killed when it overstays."""
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass, field
 
@@ -14,7 +13,6 @@ from toolbus_codemode.sandbox.program import Ended, Engine, Limits, Program, Pro
 from toolbus_codemode.sandbox.protocol import Done, Failed
 
 GRACE = 0.25  # what a child has past its deadline to tell of it itself
-TOLD_WITHIN = 5.0
 plain = msgspec.json.Decoder()
 LAUNCHERS: dict[Engine, str] = {
     "starlark": "toolbus_codemode.sandbox.zygote",
@@ -117,7 +115,7 @@ async def held(program: Program, call: MakeCall, process: Launched) -> Ended:
     try:
         async with asyncio.timeout(program.limits.deadline + GRACE):
             said = await talk.hold()
-        error = None if said else hints.death(await status(process), program.limits)
+            error = None if said else hints.death(await process.ended, program.limits)
     except TimeoutError:
         said, error = None, hints.late(program.limits)
     except BrokenError:
@@ -125,13 +123,6 @@ async def held(program: Program, call: MakeCall, process: Launched) -> Ended:
     finally:
         writer.transport.abort()
     return told(program, said, error, talk.calls, time.monotonic() - began)
-
-
-async def status(process: Launched) -> int | None:
-    """How a child ended that closed its socket; None when nobody can say."""
-    with contextlib.suppress(TimeoutError):
-        return await asyncio.wait_for(asyncio.shield(process.ended), TOLD_WITHIN)
-    return None
 
 
 def told(

@@ -5,11 +5,12 @@ import re
 import time
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import starlark
 
+from toolbus_codemode.sandbox.binding import NotBoundError, bound
 from toolbus_codemode.sandbox.journal import Ask, Journal
 from toolbus_codemode.sandbox.protocol import Call, Done, Failed, Outcome, Start, Tool
 
@@ -61,7 +62,7 @@ class Run:
         self.printed_bytes = 0
         self.called = 0
 
-    def stop(self, name: str, message: str, subject: str = "") -> None:
+    def stop(self, name: str, message: str, subject: str = "") -> NoReturn:
         """End the program for a reason of ours."""
         self.failure = self.failure or (name, message, subject)
         raise Stopped
@@ -84,20 +85,10 @@ class Run:
         self, namespace: str, tool: Tool, positional: tuple[Any, ...], named: dict[str, Any]
     ) -> dict[str, Any]:
         """Arguments by name; what does not fit ends the program with the signature."""
-        subject = f"{namespace}.{tool.name}"
-        if len(positional) > len(tool.parameters):
-            self.stop("wrong_argument", f"{subject} got too many arguments.", subject)
-        arguments = dict(zip(tool.parameters, positional, strict=False))
-        for name, value in named.items():
-            if name in arguments:
-                self.stop("wrong_argument", f"{subject} got {name!r} twice.", subject)
-            if tool.parameters and name not in tool.parameters:
-                self.stop("wrong_argument", f"{subject} has no parameter {name!r}.", subject)
-            arguments[name] = value
-        for name in tool.parameters[: tool.required]:
-            if name not in arguments:
-                self.stop("wrong_argument", f"{subject} needs {name!r}.", subject)
-        return arguments
+        try:
+            return bound(namespace, tool, positional, named)
+        except NotBoundError as error:
+            self.stop("wrong_argument", str(error), error.subject)
 
     def outcome(self, call: Call) -> Outcome:
         """Ask for one call, within the deadline and the number allowed."""
@@ -119,13 +110,18 @@ class Run:
             self.stop("tool_failed", f"{outcome.code}: {outcome.message}", outcome.code)
         return outcome.value
 
-    def make(self, number: Any, catch: Any) -> Any:
-        """A call prepared before, made now."""
+    def together(self, numbers: list[Any], catch: Any) -> list[Any]:
+        """Calls prepared before, made now and at once."""
+        self.check_time()
+        outcomes = self.journal.together(tuple(self.again(number) for number in numbers))
+        return [self.told(outcome, caught=bool(catch)) for outcome in outcomes]
+
+    def again(self, number: Any) -> Call:
+        """A call like the one prepared under this number."""
         if not isinstance(number, int) or not 0 <= number < len(self.prepared):
             self.stop("wrong_argument", "This is no call that call() prepared.", "parallel")
         before = self.prepared[number]
-        call = Call(next(self.ids), before.namespace, before.function, before.arguments)
-        return self.told(self.outcome(call), caught=bool(catch))
+        return Call(next(self.ids), before.namespace, before.function, before.arguments)
 
     def set_mode(self, mode: str) -> None:
         """What the next call of a tool is to do. A mode nobody used means it was no tool."""
@@ -163,9 +159,9 @@ class Run:
     def module(self) -> starlark.Module:
         """A fresh module with the prelude and the tools."""
         module = starlark.Module()
-        bound = {
+        bound: dict[str, Callable[..., Any]] = {
             "_mode": self.set_mode,
-            "_make": self.make,
+            "_together": self.together,
             "_wrong": self.wrong,
             "_fork": self.fork,
             "_enter": self.journal.enter,
@@ -232,7 +228,11 @@ class Run:
         line, column = where(text)
         printed = "".join(self.printed)
         if self.late() and not self.failure:
-            self.failure = ("time", f"The program took longer than {self.program.deadline:g} s.", "")
+            self.failure = (
+                "time",
+                f"The program took longer than {self.program.deadline:g} s.",
+                "",
+            )
         if self.failure:
             name, message, subject = self.failure
             return Failed(name, message, line, column, subject, printed)

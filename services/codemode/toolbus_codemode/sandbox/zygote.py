@@ -14,24 +14,12 @@ import socket
 import sys
 
 from toolbus_codemode.sandbox import hardening
-from toolbus_codemode.sandbox.child import be_child
+from toolbus_codemode.sandbox.child import be_child, warm
 from toolbus_codemode.sandbox.hardening import Confinement
-from toolbus_codemode.sandbox.protocol import Start
-from toolbus_codemode.sandbox.starlark_engine import Run
 
 LARGEST_ORDER = 4096
 PROBE_MEMORY, PROBE_CPU = 400 << 20, 2
 FORBIDDEN_CALL = 41 if os.uname().machine == "x86_64" else 198  # socket()
-
-
-def warm() -> None:
-    """Run one program here, so that every child finds all it needs already imported."""
-    source = "result = [json.encode(x) for x in range(3)]\nnope"
-    Run(Start(source, {}, 5.0, 1, 1 << 20, 1 << 20, 0), lambda _: ()).run()
-    Run(Start("1 + 1", {}, 5.0, 1, 1 << 20, 1 << 20, 0), lambda _: ()).run()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
 
 
 def probed(*, without_seccomp: bool) -> dict[str, bool]:
@@ -40,7 +28,10 @@ def probed(*, without_seccomp: bool) -> dict[str, bool]:
     me = os.getpid()
     child = os.fork()
     if not child:
-        tell_and_break_out(writing, Confinement(PROBE_MEMORY, PROBE_CPU, me, 0, (), without_seccomp=without_seccomp))
+        tell_and_break_out(
+            writing,
+            Confinement(PROBE_MEMORY, PROBE_CPU, me, 0, (), without_seccomp=without_seccomp),
+        )
     os.close(writing)
     told = os.read(reading, LARGEST_ORDER)
     os.close(reading)
@@ -129,6 +120,9 @@ def main() -> None:
     control = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the room, not with a key press
     warm()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     separate = hardening.unshare()
     protections = {"namespaces": separate, **probed(without_seccomp=without_seccomp)}
     control.send(json.dumps({"ready": protections}).encode())

@@ -1,18 +1,21 @@
 -- Reservations past their time, claimed for half a minute so that one replica deals with each.
--- KEYS: calls, due. ARGV: most. Returns rid, record, rid, record, ...
+-- KEYS: book, calls, due. ARGV: expected epoch, least tick, most, until (ms): none due later.
+-- Returns rid, record, rid, record, ...; 'lost' when the counters are not those we know.
 -- A record charged as unknown a day ago is forgotten here.
+
+if not ours(ARGV[1], ARGV[2]) then return 'lost' end
 
 local CLAIM_MS = 30000
 local now_ms = math.floor(now_us / 1000)
-local rids = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms, 'LIMIT', 0, ARGV[1])
+local rids = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', math.min(now_ms, tonumber(ARGV[4])), 'LIMIT', 0, ARGV[3])
 local answer = {}
 for _, rid in ipairs(rids) do
-  local record = redis.call('HGET', KEYS[1], rid)
+  local record = redis.call('HGET', KEYS[2], rid)
   if not record or string.sub(record, 1, 1) == 'u' then
-    redis.call('HDEL', KEYS[1], rid)
-    redis.call('ZREM', KEYS[2], rid)
+    redis.call('HDEL', KEYS[2], rid)
+    redis.call('ZREM', KEYS[3], rid)
   else
-    redis.call('ZADD', KEYS[2], now_ms + CLAIM_MS, rid)
+    redis.call('ZADD', KEYS[3], now_ms + CLAIM_MS, rid)
     answer[#answer + 1], answer[#answer + 2] = rid, record
   end
 end

@@ -1,81 +1,127 @@
--- Reserve money at every level and pass every rate limit, or touch nothing: many calls at once.
--- KEYS: epoch, calls, due, then level and rate keys.
--- ARGV: expected epoch, and as JSON a list of calls, each
---   [rid, about, deadline ms, amount,
---    [[key index, limit, period], ...], [[key index, calls, period length in microseconds], ...]].
--- Returns 'epoch' when the counters are not those we know; else per call one of
---   {'ok'} | {'budget', which, spent, held, resets at s} | {'rate', which, wait us}.
+-- Reserve at every level and pass every rate and loop limit, or touch nothing: many calls at once.
+-- KEYS: book, calls, due, then the counters.
+-- ARGV: expected epoch, least tick, and as JSON [periods, calls]. A period is
+--   [bounds before, from, to and after] of the calendar's, or [length, number] of rolling parts.
+-- A call is [rid, about, deadline ms, amount,
+--   [[counter, limit, 1 if money, period], ...], [[counter, calls, length in us], ...],
+--   [[counter, calls, length in us], ...]]: budgets, rates, loops; counters are indexes of KEYS.
+-- Returns 'epoch' when the counters are not those we know; else the tick, and per call one of
+--   {'ok'} | {'budget', which, spent, held, resets at s} | {'rate', which, wait us}
+--   | {'loop', which, wait us} | {'clock'}.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'epoch' end
+if not ours(ARGV[1], ARGV[2]) then return 'epoch' end
 
+local told = cjson.decode(ARGV[3])
+local periods, calls = told[1], told[2]
 local tats, touched = {}, {}
+
 local function tat(key)
   if not tats[key] then tats[key] = tonumber(redis.call('GET', key) or 0) end
   return tats[key]
 end
 
-local function read_call(told)
-  local call = {rid = told[1], about = told[2], due = told[3], amount = told[4], budgets = {}, rates = {}}
-  for i, b in ipairs(told[5]) do
-    call.budgets[i] = {key = KEYS[b[1]], limit = b[2], period = b[3]}
+-- Sum up a rolling level: every part that overlaps the period counts in full.
+local function roll(l, key, span, parts)
+  if l.resets then return l.resets end
+  if l.span == 0 then l.span, l.changed = span, true end
+  local first, oldest, ended = math.floor(now / span) - parts, nil, {}
+  local raw = redis.call('HGETALL', key)
+  l.spent = 0
+  for i = 1, #raw, 2 do
+    local part = tonumber(string.match(raw[i], '^b(%d+)$'))
+    if part and part < first then
+      ended[#ended + 1] = raw[i]
+    elseif part then
+      l.spent = l.spent + tonumber(raw[i + 1])
+      oldest = math.min(oldest or part, part)
+    end
   end
-  for i, r in ipairs(told[6]) do
-    call.rates[i] = {key = KEYS[r[1]], calls = r[2], length = r[3]}
+  if #ended > 0 then redis.call('HDEL', key, unpack(ended)) end
+  l.resets = ((oldest or first + parts) + parts + 1) * span
+  return l.resets
+end
+
+-- Bring a level to the present; the second at which it resets, or nil when our clocks differ.
+local function turn(l, key, period)
+  if #period == 2 then return roll(l, key, period[1], period[2]) end
+  if now < period[1] then return nil end
+  for i = 1, 3 do
+    if now < period[i + 1] then
+      if period[i] > l.window then l.window, l.spent, l.changed = period[i], 0, true end
+      return period[i + 1]
+    end
   end
-  return call
 end
 
 local function over_budget(call)
-  for i, budget in ipairs(call.budgets) do
-    local l = level(budget.key)
-    local n, resets = window(budget.period)
-    if l.window ~= n then l.window, l.spent, l.changed = n, 0, true end
-    if l.spent + l.held + call.amount > budget.limit then
-      return {'budget', i, l.spent, l.held, resets}
-    end
+  for i, b in ipairs(call[5]) do
+    local key = KEYS[b[1]]
+    local l = level(key)
+    local resets = turn(l, key, periods[b[4]])
+    if not resets then return {'clock'} end
+    local amount = b[3] == 1 and call[4] or 1
+    if l.spent + l.held + amount > b[2] then return {'budget', i, l.spent, l.held, resets} end
   end
 end
 
 -- GCRA: a burst of `calls`, then one per length/calls.
 local function over_rate(call)
-  for i, rate in ipairs(call.rates) do
-    local step = rate.length / rate.calls
-    local allowed_at = math.max(tat(rate.key), now_us) + step - rate.length
+  for i, r in ipairs(call[6]) do
+    local allowed_at = math.max(tat(KEYS[r[1]]), now_us) + r[3] / r[2] - r[3]
     if allowed_at > now_us then return {'rate', i, math.ceil(allowed_at - now_us)} end
   end
 end
 
-local calls = {}
-for i, told in ipairs(cjson.decode(ARGV[2])) do calls[i] = read_call(told) end
+local function over_loop(call)
+  for i, p in ipairs(call[7]) do
+    local before = redis.call('LINDEX', KEYS[p[1]], p[2] - 1)
+    local again_at = before and tonumber(before) + p[3] or 0
+    if again_at > now_us then return {'loop', i, again_at - now_us} end
+  end
+end
+
+local records, due = {}, {}
+
+local function hold(call)
+  local names, at = {}, now
+  for i, b in ipairs(call[5]) do
+    local key = KEYS[b[1]]
+    local l = level(key)
+    l.held, l.changed = l.held + (b[3] == 1 and call[4] or 1), true
+    names[i] = (b[3] == 1 and '$' or '#') .. string.sub(key, #prefix + 1)
+    at = math.max(at, l.window)
+  end
+  records[#records + 1] = call[1]
+  records[#records + 1] = string.format('h|%d|%d|', at, call[4]) .. table.concat(names, ',') .. '|' .. call[2]
+  due[#due + 1], due[#due + 2] = string.format('%d', call[3]), call[1]
+end
+
+local function accept(call)
+  for _, r in ipairs(call[6]) do
+    local key = KEYS[r[1]]
+    tats[key] = math.max(tats[key], now_us) + r[3] / r[2]
+    touched[key] = math.ceil(r[3] / 1000)
+  end
+  for _, p in ipairs(call[7]) do
+    redis.call('LPUSH', KEYS[p[1]], string.format('%d', now_us))
+    redis.call('LTRIM', KEYS[p[1]], 0, p[2] - 1)
+    redis.call('PEXPIRE', KEYS[p[1]], math.ceil(p[3] / 1000))
+  end
+  if #call[5] > 0 then hold(call) end
+  return {'ok'}
+end
 
 local rids = {}
-for i, call in ipairs(calls) do rids[i] = call.rid end
+for i, call in ipairs(calls) do rids[i] = call[1] end
 local known = redis.call('HMGET', KEYS[2], unpack(rids))
 
-local answers, records, due = {}, {}, {}
+local answers, seen = {}, {}
 for i, call in ipairs(calls) do
-  local refusal = not known[i] and (over_budget(call) or over_rate(call))
-  if refusal then
-    answers[i] = refusal
-  else
+  if known[i] or seen[call[1]] then
     answers[i] = {'ok'}
-    if not known[i] then
-      for _, rate in ipairs(call.rates) do
-        tats[rate.key] = math.max(tats[rate.key], now_us) + rate.length / rate.calls
-        touched[rate.key] = math.ceil(rate.length / 1000)
-      end
-      if #call.budgets > 0 then
-        local keys = {}
-        for j, budget in ipairs(call.budgets) do
-          local l = level(budget.key)
-          l.held, l.changed, keys[j] = l.held + call.amount, true, budget.key
-        end
-        records[#records + 1] = call.rid
-        records[#records + 1] = 'h|' .. string.format('%d', call.amount) .. '|' .. table.concat(keys, ',') .. '|' .. call.about
-        due[#due + 1] = string.format('%d', call.due)
-        due[#due + 1] = call.rid
-      end
-    end
+  else
+    seen[call[1]] = true
+    answers[i] = over_loop(call) or over_budget(call) or over_rate(call) or accept(call)
   end
 end
 
@@ -87,4 +133,4 @@ if #records > 0 then
   redis.call('HSET', KEYS[2], unpack(records))
   redis.call('ZADD', KEYS[3], unpack(due))
 end
-return answers
+return {next_tick(), answers}

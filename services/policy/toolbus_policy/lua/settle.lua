@@ -1,38 +1,44 @@
 -- End reservations, each exactly once: settle (held becomes spent), refund, or charge as unknown.
--- KEYS: calls, due. The level keys are in the records; they share the hash tag, hence the slot.
--- ARGV: per call rid, how ('settle', 'refund' or 'unknown'), actual amount.
--- Returns per call 1 when it ended something, 0 when it had ended before.
+-- KEYS: book, calls, due, the rebuilder's lock. The counters are in the records.
+-- ARGV: expected epoch, least tick, then per call rid, how ('settle', 'refund' or 'unknown'),
+-- actual amount.
+-- Returns the tick; or, when the counters are not those we know, 'wait' while somebody rebuilds
+-- them (these endings may have come too late to be part of that), else 'lost' (they will be).
 -- A call charged as unknown leaves a record for a day, so that a late outcome can still correct it.
+
+if not ours(ARGV[1], ARGV[2]) then
+  return redis.call('EXISTS', KEYS[4]) == 1 and 'wait' or 'lost'
+end
 
 local DAY_MS = 86400000
 
 local rids = {}
-for i = 1, #ARGV, 3 do rids[#rids + 1] = ARGV[i] end
-local found = redis.call('HMGET', KEYS[1], unpack(rids))
+for i = 3, #ARGV, 3 do rids[#rids + 1] = ARGV[i] end
+local found = redis.call('HMGET', KEYS[2], unpack(rids))
 
-local answers, ended, kept, later = {}, {}, {}, {}
+local ended, kept, later = {}, {}, {}
 
-local function spend(l, reserved, actual)
-  l.spent, l.changed = l.spent + actual, true
-  if actual > reserved then l.debt = l.debt + actual - reserved end
+-- What one counter is charged in the end, of the amount that was reserved in it.
+local function final(counter, how, amount, actual)
+  if how == 'refund' then return 0 end
+  if not counter.money then return 1 end
+  return how == 'unknown' and amount or actual
 end
 
 local function finish(i, rid, how, actual)
-  local state, amount, keys, about = parse(found[i])
-  if how == 'unknown' then
-    if state ~= 'd' then return 0 end
-    actual = amount
-  elseif how == 'refund' then
-    actual = 0
-  end
-  for _, key in ipairs(keys) do
-    local l = level(key)
+  local state, at, amount, counters = parse(found[i])
+  if how == 'unknown' and state ~= 'd' then return end
+  for _, counter in ipairs(counters) do
+    local l = level(counter.key)
+    local reserved = counter.money and amount or 1
+    local spent = final(counter, how, amount, actual)
     if state == 'u' then
-      l.spent, l.changed = math.max(0, l.spent + actual - amount), true
+      charge(l, at, spent - reserved)
     else
-      l.held = l.held - amount
-      spend(l, amount, actual)
+      l.held = l.held - reserved
+      charge(l, at, spent)
     end
+    l.debt = l.debt + math.max(0, spent - reserved)
   end
   if how == 'unknown' then
     kept[#kept + 1], kept[#kept + 2] = rid, 'u' .. string.sub(found[i], 2)
@@ -40,26 +46,23 @@ local function finish(i, rid, how, actual)
   else
     ended[#ended + 1] = rid
   end
-  return 1
 end
 
 local seen = {}
 for i, rid in ipairs(rids) do
   if found[i] and not seen[rid] then
     seen[rid] = true
-    answers[i] = finish(i, rid, ARGV[i * 3 - 1], tonumber(ARGV[i * 3]))
-  else
-    answers[i] = 0
+    finish(i, rid, ARGV[i * 3 + 1], tonumber(ARGV[i * 3 + 2]))
   end
 end
 
 write_levels()
 if #ended > 0 then
-  redis.call('HDEL', KEYS[1], unpack(ended))
-  redis.call('ZREM', KEYS[2], unpack(ended))
+  redis.call('HDEL', KEYS[2], unpack(ended))
+  redis.call('ZREM', KEYS[3], unpack(ended))
 end
 if #kept > 0 then
-  redis.call('HSET', KEYS[1], unpack(kept))
-  redis.call('ZADD', KEYS[2], unpack(later))
+  redis.call('HSET', KEYS[2], unpack(kept))
+  redis.call('ZADD', KEYS[3], unpack(later))
 end
-return answers
+return next_tick()

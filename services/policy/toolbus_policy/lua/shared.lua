@@ -1,36 +1,23 @@
--- Shared by every ledger script: levels are read once per script, changed here, written once.
--- A level is a hash {window, spent, held, debt}, integers in micro-dollars. Time is the server's.
+-- Shared by the ledger's scripts: levels are read once per script, changed here, written once.
+-- KEYS[1] is the book, a hash {epoch, tick} that says whose counters these are; KEYS[2] is
+-- `{scope}:epoch:calls`, and whatever a record names lies beside it, in the same hash slot.
+-- A level is a hash {window, spent, held, debt}, integers in micro-dollars or in calls; a rolling
+-- one has {span, held, debt} and a field b<n> for what was spent in each part of its period.
+-- Time is the server's.
 
 local clock = redis.call('TIME')
 local now_us = clock[1] * 1000000 + clock[2]
 local now = tonumber(clock[1])
+local prefix = string.sub(KEYS[2], 1, -6)
 
--- Days since 1970-01-01 to the first day of the month `n` months after that one.
--- Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil.
-local function month_start(n)
-  local year, month = 1970 + math.floor(n / 12), n % 12 + 1
-  if month <= 2 then year = year - 1 end
-  local era = math.floor(year / 400)
-  local of_era = year - era * 400
-  local of_year = math.floor((153 * ((month + 9) % 12) + 2) / 5)
-  return era * 146097 + of_era * 365 + math.floor(of_era / 4) - math.floor(of_era / 100) + of_year - 719468
+-- Whether these are the counters we know, no older than the newest we have seen of them.
+local function ours(epoch, least)
+  local book = redis.call('HMGET', KEYS[1], 'epoch', 'tick')
+  return book[1] == epoch and tonumber(book[2] or 0) >= tonumber(least)
 end
 
--- The number of the present period and the second at which the next one begins.
-local function window(period)
-  local length = ({second = 1, minute = 60, hour = 3600, day = 86400})[period]
-  if length then
-    local n = math.floor(now / length)
-    return n, (n + 1) * length
-  end
-  if period == 'week' then -- 1970-01-05 was a Monday
-    local n = math.floor((now - 345600) / 604800)
-    return n, (n + 1) * 604800 + 345600
-  end
-  local day = math.floor(now / 86400)
-  local n = math.floor(day / 30.436875) + 1
-  while month_start(n) > day do n = n - 1 end
-  return n, month_start(n + 1) * 86400
+local function next_tick()
+  return redis.call('HINCRBY', KEYS[1], 'tick', 1)
 end
 
 local levels = {}
@@ -38,30 +25,52 @@ local levels = {}
 local function level(key)
   local found = levels[key]
   if not found then
-    local raw = redis.call('HMGET', key, 'window', 'spent', 'held', 'debt')
+    local raw = redis.call('HMGET', key, 'window', 'spent', 'held', 'debt', 'span')
     found = {
-      window = tonumber(raw[1]) or 0, spent = tonumber(raw[2]) or 0,
-      held = tonumber(raw[3]) or 0, debt = tonumber(raw[4]) or 0, changed = false,
+      window = tonumber(raw[1] or 0), spent = tonumber(raw[2] or 0),
+      held = tonumber(raw[3] or 0), debt = tonumber(raw[4] or 0),
+      span = tonumber(raw[5] or 0), parts = {}, changed = false,
     }
     levels[key] = found
   end
   return found
 end
 
+-- What was reserved at a second and has ended counts in the period of that second.
+local function charge(l, at, amount)
+  if l.span > 0 then
+    local part = math.floor(at / l.span)
+    l.parts[part] = (l.parts[part] or 0) + amount
+  elseif at >= l.window then
+    l.spent = math.max(0, l.spent + amount)
+  end
+  l.changed = true
+end
+
 local function write_levels()
   for key, l in pairs(levels) do
     if l.changed then
-      redis.call('HSET', key, 'window', string.format('%d', l.window),
-        'spent', string.format('%d', l.spent), 'held', string.format('%d', l.held),
-        'debt', string.format('%d', l.debt))
+      local held, debt = string.format('%d', l.held), string.format('%d', l.debt)
+      if l.span > 0 then
+        redis.call('HSET', key, 'span', string.format('%d', l.span), 'held', held, 'debt', debt)
+        for part, amount in pairs(l.parts) do
+          redis.call('HINCRBY', key, string.format('b%d', part), string.format('%d', amount))
+        end
+      else
+        redis.call('HSET', key, 'window', string.format('%d', l.window),
+          'spent', string.format('%d', l.spent), 'held', held, 'debt', debt)
+      end
     end
   end
 end
 
--- A record is `state|amount|level key,level key|about`; states: h held, d dispatched, u unknown.
+-- A record is `state|second|amount|counters|about`; states: h held, d dispatched, u unknown.
+-- Counters are joined with commas; each begins with $ when it counts money, with # for calls.
 local function parse(record)
-  local state, amount, keys, about = string.match(record, '^(%a)|(%d+)|([^|]*)|(.*)$')
-  local names = {}
-  for key in string.gmatch(keys, '[^,]+') do names[#names + 1] = key end
-  return state, tonumber(amount), names, about
+  local state, at, amount, names, about = string.match(record, '^(%a)|(%d+)|(%d+)|([^|]*)|(.*)$')
+  local counters = {}
+  for kind, name in string.gmatch(names, '([$#])([^,]+)') do
+    counters[#counters + 1] = {key = prefix .. name, money = kind == '$'}
+  end
+  return state, tonumber(at), tonumber(amount), counters, about
 end

@@ -1,0 +1,95 @@
+"""`make bench-ledger`: the ledger raced for while policy and Valkey are killed, and its latency.
+
+The race is for one customer's budget, over customer, teams, users and keys, at a price that depends
+on the result. Overshoot, drift between ledger and facts, and holds left by the reaper have to be 0.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter, time
+from typing import Any
+
+from harness.ledger import RememberedEpochs, admitted, claim
+from harness.racing import LauncherValkey, Race
+from toolbus_common.declared import Budget, Level, Period
+from toolbus_policy.ledger import Ending, Ledger
+from toolbus_policy.rules import Admission
+
+HERE = Path(__file__).parent
+ROUNDS = 5
+CALLS = 2000
+BUDGET = Budget(usd=1_000_000, per=Period.MONTH)
+
+
+def main() -> int:
+    """Run it; 0 when nothing overshot, drifted or leaked."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--reservations", type=int, default=100_000)
+    asked.add_argument("--clients", type=int, default=64)
+    asked.add_argument("--every", type=float, nargs=2, default=(2.0, 5.0), help="seconds of peace")
+    asked.add_argument("--latency-only", action="store_true")
+    options = asked.parse_args()
+    report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": _machine()}
+    clean = True
+    with tempfile.TemporaryDirectory(prefix="toolbus-ledger-") as directory:
+        report["reservation_us"] = asyncio.run(_latency(Path(directory) / "alone"))
+        if not options.latency_only:
+            race = Race(Path(directory) / "race", options.reservations, options.clients)
+            figures = race.run(every=tuple(options.every))
+            report["race"], clean = figures.told(), figures.clean
+    told = json.dumps(report, indent=2) + "\n"
+    path = HERE / "results" / f"ledger-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path.write_text(told)
+    sys.stdout.write(f"{told}saved {path.relative_to(HERE.parent)}\n")
+    return 0 if clean else 1
+
+
+async def _latency(directory: Path) -> dict[str, Any]:
+    """One client alone, microseconds per reservation: one budget, or one at each of four levels."""
+    server = LauncherValkey(directory)
+    server.start()
+    ledger = Ledger(server.url, RememberedEpochs())
+    levels = [(told, Level(budget=BUDGET)) for told in ("key:a", "user:b", "team:c", "customer:d")]
+    found: dict[str, list[float]] = {"one": [], "four": []}
+    try:
+        for number in range(ROUNDS):
+            for name, some in (("one", levels[:1]), ("four", levels)):
+                found[name] += await _reserved(ledger, admitted(100, *some), f"{name}{number}")
+    finally:
+        await ledger.close()
+        server.kill()
+    return {name: _quantiles(taken) for name, taken in found.items()}
+
+
+async def _reserved(ledger: Ledger, wanted: Admission, prefix: str) -> list[float]:
+    taken, endings = [], []
+    for number in range(CALLS):
+        asked = claim(f"{prefix}.{number}", wanted, time() + 60)
+        began = perf_counter()
+        await ledger.reserve(asked)
+        taken.append((perf_counter() - began) * 1e6)
+        endings.append(Ending(asked.rid, "acme", "settle", 100))
+    for start in range(0, len(endings), 500):
+        await ledger.settle(endings[start : start + 500])
+    return taken
+
+
+def _quantiles(taken: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(taken, n=100)
+    return {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)}
+
+
+def _machine() -> dict[str, Any]:
+    return {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""`make bench-sandbox`: hostile programs, forbidden system calls, forged messages, and overhead.
+
+Everything runs for real, in the sandbox the room uses. Figures are printed beside their demands
+and kept as JSON. Run it on a machine that does nothing else: the overhead is a latency.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import socket
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sandbox_programs import CANARY, Hostile, corpus
+from toolbus_codemode.sandbox.conversation import BrokenError, Conversation
+from toolbus_codemode.sandbox.program import (
+    Ended,
+    Engine,
+    Failure,
+    Function,
+    Namespace,
+    Program,
+    ToolCall,
+    ToolOutcome,
+)
+from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
+
+HERE = Path(__file__).parent
+OVERRUN = 0.3
+CONCURRENT = 100
+PAUSE: dict[Engine, float] = {"starlark": 0.03, "python": 0.15}
+FORGED = 500
+# figure -> the most it may be
+DEMANDS: dict[str, float] = {
+    "escapes": 0,
+    "parent_crashes": 0,
+    "overruns": 0,
+    "syscalls_survived": 0,
+    "forged_believed": 0,
+    "concurrent_failures": 0,
+    "starlark_p50_ms": 5.0,
+    "starlark_p99_ms": 10.0,
+}
+TOOLS = (
+    Namespace(
+        "gh",
+        "github",
+        tuple(Function(name, name, ("n",)) for name in ("read", "broken", "slow", "large")),
+    ),
+    Namespace("fs", "files", (Function("list", "list", ("path",)),)),
+)
+GRANTED = {(space.server, each.tool) for space in TOOLS for each in space.functions}
+console = Console()
+
+
+class Tools:
+    """The tools behind the programs: they keep what was asked that nobody granted."""
+
+    def __init__(self) -> None:
+        self.ungranted: list[ToolCall] = []
+
+    async def call(self, asked: ToolCall) -> ToolOutcome:
+        """One call: quick, slow, failing, broken with a secret in its text, or large."""
+        if (asked.server, asked.tool) not in GRANTED:
+            self.ungranted.append(asked)
+        if asked.tool == "broken":
+            raise ValueError(CANARY)
+        if asked.tool == "slow":
+            await asyncio.sleep(0.3)
+        if asked.tool == "large":
+            return ToolOutcome("x" * min(int(asked.arguments["n"]) * 100, 20 << 20))
+        if asked.tool == "list":
+            return ToolOutcome(failure=Failure("denied", "Not for you."))
+        return ToolOutcome({"n": asked.arguments.get("n")})
+
+
+def leaked(ended: Ended) -> bool:
+    """Whether anything the program got to say holds the canary."""
+    return CANARY in repr(ended)
+
+
+async def hostile(sandbox: Sandbox, programs: list[Hostile]) -> dict[str, Any]:
+    """Run them all; count what must not be."""
+    tools = Tools()
+    ends: list[tuple[Hostile, Ended]] = []
+
+    before = {launcher.module: launcher.process for launcher in sandbox.launchers.values()}
+    for each in programs:  # one at a time: an overrun is to be the sandbox's own
+        program = Program(each.source, each.engine, TOOLS, each.limits)
+        ends.append((each, await sandbox.run(program, tools.call)))
+    after = {launcher.module: launcher.process for launcher in sandbox.launchers.values()}
+    over = [
+        (each.family, each.engine, each.source[:60], round(ended.seconds, 3))
+        for each, ended in ends
+        if ended.seconds > each.limits.deadline + OVERRUN
+    ]
+    escaped = [each.source[:80] for each, ended in ends if leaked(ended)]
+    names = Counter(
+        f"{each.engine} {ended.error.name if ended.error else 'ok'}" for each, ended in ends
+    )
+    return {
+        "programs": len(ends),
+        "ends": dict(sorted(names.items())),
+        "escapes": len(escaped) + len(tools.ungranted),
+        "escaped": escaped,
+        "overruns": len(over),
+        "overran": over,
+        "longest_seconds": max(ended.seconds for _, ended in ends),
+        "parent_crashes": sum(before[module] is not after[module] for module in before),
+    }
+
+
+def forgeries(chance: random.Random) -> list[bytes]:
+    """Frames no child of ours sends."""
+    call = {"id": 1, "namespace": "gh", "function": "read", "arguments": {}}
+    shapes: tuple[Any, ...] = (
+        {"type": "Calls", "calls": []},
+        {"type": "Calls", "calls": [call | {"function": "secret"}]},
+        {"type": "Calls", "calls": [call | {"namespace": "billing"}]},
+        {"type": "Calls", "calls": [call] * 10_000},
+        {"type": "Calls", "calls": [call | {"server": "github"}]},
+        {"type": "Start", "source": "1"},
+        {"type": "Outcomes", "outcomes": []},
+        {"type": "Done"},
+        {"type": "Failed", "name": 5, "message": ""},
+        [],
+        None,
+    )
+    bodies = [json.dumps(shape).encode() for shape in shapes]
+    bodies.append(b'{"type":"Calls","calls":' + b"[" * 100_000)
+    framed = [len(body).to_bytes(4, "big") + body for body in bodies]
+    framed += [b"\xff\xff\xff\xff" + b"x" * 100, b"\0\0", b"\0\0\0\0"]
+    framed += [chance.randbytes(chance.randrange(1, 4096)) for _ in range(FORGED - len(framed))]
+    return framed
+
+
+async def send(theirs: socket.socket, frame: bytes) -> None:
+    """Send a frame and say no more; whoever hears it may hang up first."""
+    with contextlib.suppress(OSError):
+        await asyncio.get_running_loop().sock_sendall(theirs, frame)
+        theirs.shutdown(socket.SHUT_WR)
+
+
+async def believed(frame: bytes) -> bool:
+    """Whether a forged frame had a tool called, or passed for a program's good end."""
+    tools = Tools()
+    made: list[ToolCall] = []
+
+    async def call(asked: ToolCall) -> ToolOutcome:
+        made.append(asked)
+        return await tools.call(asked)
+
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    talk = Conversation(Program("1", tools=TOOLS), call, reader, writer)
+    theirs.settimeout(0)
+    sending = asyncio.create_task(send(theirs, frame))
+    try:
+        said = await talk.hold()
+    except BrokenError:
+        said = None
+    writer.transport.abort()
+    await sending
+    theirs.close()
+    return bool(made) or getattr(said, "value", None) is not None
+
+
+async def syscalls() -> dict[str, Any]:
+    """Forbidden calls from native code, in a process of their own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(HERE / "sandbox_syscalls.py"), stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await process.communicate()
+    found: dict[str, Any] = json.loads(told)
+    return found
+
+
+async def overhead(sandbox: Sandbox, engine: Engine, runs: int) -> dict[str, float]:
+    """From the order to the result of the smallest program, one at a time."""
+    taken = []
+    for _ in range(runs):
+        began = perf_counter()
+        ended = await sandbox.run(Program("1 + 1", engine), Tools().call)
+        taken.append(1000 * (perf_counter() - began))
+        if ended.value != 1 + 1:
+            raise RuntimeError(f"1 + 1 ended as {ended}")
+        await asyncio.sleep(PAUSE[engine])  # the next spare is being made
+    cuts = statistics.quantiles(taken, n=100)
+    return {f"{engine}_p50_ms": cuts[49], f"{engine}_p99_ms": cuts[98]}
+
+
+async def concurrent(sandbox: Sandbox, engine: Engine) -> tuple[int, float]:
+    """So many programs at once, each with a call: how many did not end well, and how long."""
+    program = Program("gh.read(n=3)['n']" if engine == "starlark" else "(await gh.read(n=3))['n']")
+    program = Program(program.source, engine, TOOLS)
+    began = perf_counter()
+    ends = await asyncio.gather(*(sandbox.run(program, Tools().call) for _ in range(CONCURRENT)))
+    return sum(ended.value != 3 for ended in ends), perf_counter() - began
+
+
+async def measured(runs: int) -> dict[str, Any]:
+    """All figures."""
+    os.environ["TOOLBUS_CANARY"] = CANARY
+    figures: dict[str, Any] = {"load_before": os.getloadavg()[0]}
+    with tempfile.NamedTemporaryFile("w") as canary:
+        canary.write(CANARY)
+        canary.flush()
+        os.fchmod(canary.fileno(), 0o644)
+        sandbox = Sandbox(SandboxSettings(most_runs=128))
+        await sandbox.start()
+        figures["protections"] = [
+            [each.engine, each.name, each.in_force] for each in sandbox.protections
+        ]
+        for engine in ("starlark", "python"):
+            figures |= await overhead(sandbox, engine, runs)
+        failures = {engine: await concurrent(sandbox, engine) for engine in ("starlark", "python")}
+        figures["concurrent_failures"] = sum(failed for failed, _ in failures.values())
+        figures["concurrent_seconds"] = {engine: took for engine, (_, took) in failures.items()}
+        figures |= await hostile(sandbox, list(corpus(canary.name)))
+        await sandbox.close()
+    tried = await syscalls()
+    figures["syscalls_tried"] = tried["tried"]
+    figures["syscalls_survived"] = len(tried["survivors"])
+    figures["survivors"] = tried["survivors"]
+    frames = forgeries(random.Random(7))
+    figures["forged"] = len(frames)
+    figures["forged_believed"] = sum([await believed(frame) for frame in frames])
+    return figures
+
+
+def main() -> None:
+    """Measure, print, keep; fail when a demand is not met."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=500)
+    logging.disable(logging.ERROR)  # the tools fail on purpose
+    figures = asyncio.run(measured(parser.parse_args().runs))
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    path = HERE / "results" / f"sandbox-{now}.json"
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    table = Table("figure", "measured", "demanded")
+    for name, most in DEMANDS.items():
+        table.add_row(name, f"{figures[name]:.4g}", f"at most {most:g}")
+    console.print(table)
+    console.print(
+        {name: figures[name] for name in ("programs", "syscalls_tried", "forged", "ends")}
+    )
+    sys.exit(any(figures[name] > most for name, most in DEMANDS.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""How the Starlark engine, as the sandbox ships it, does on the language's public test files.
+
+Take them from github.com/bazelbuild/starlark, directory test_suite/testdata, and name that
+directory: `python bench/starlark_language.py DIRECTORY`. Each chunk of a file is a program of its
+own; `### text` on a line says that an error is expected there. The files are not kept here.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from toolbus_codemode.sandbox.program import Limits, Program, ToolCall, ToolOutcome
+from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
+
+EXPECTED = re.compile(r"(.*?) *### *((go|java|rust):)? *(.*)")
+IMPLEMENTATION = "rust"
+PRELUDE = """
+def assert_eq(x, y):
+    if x != y:
+        print("%r != %r" % (x, y))
+
+def assert_ne(x, y):
+    if x == y:
+        print("%r == %r" % (x, y))
+
+def assert_(cond, msg = "assertion failed"):
+    if not cond:
+        print(msg)
+"""
+console = Console()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One program of a file, and the error it should end in, if any."""
+
+    place: str
+    source: str
+    expected: str | None
+
+
+def chunks(path: Path) -> Iterator[Chunk]:
+    """The programs of one file."""
+    line = 1
+    for text in path.read_text().split("\n---\n"):
+        lines, expected = [], None
+        for code in text.split("\n"):
+            marked = EXPECTED.fullmatch(code)
+            lines.append(marked[1] if marked else code)
+            if marked and marked[3] in {None, IMPLEMENTATION}:
+                expected = marked[4]
+        place = f"{path.parent.name}/{path.name}:{line}"
+        yield Chunk(place, PRELUDE + "\n".join(lines), expected)
+        line += len(lines) + 1
+
+
+async def no_tools(_asked: ToolCall) -> ToolOutcome:
+    """These programs call nothing."""
+    return ToolOutcome()
+
+
+async def fault(sandbox: Sandbox, chunk: Chunk) -> str | None:
+    """Why a chunk does not do what it should, if so. An error's wording is the engine's own."""
+    program = Program(chunk.source + "\nresult = True", limits=Limits(deadline=10.0, cpu=10))
+    ended = await sandbox.run(program, no_tools)
+    if chunk.expected is not None:
+        return None if ended.error else f"no error, expected: {chunk.expected}"
+    if ended.error:
+        return f"{ended.error.name}: {ended.error.message}"
+    return ended.prints.strip().split("\n")[0] or None
+
+
+async def main(every: list[Chunk]) -> int:
+    """Every chunk of every file: how many do, and which do not."""
+    sandbox = Sandbox(SandboxSettings(engines=("starlark",)))
+    await sandbox.start()
+    faults = {chunk.place: await fault(sandbox, chunk) for chunk in every}
+    await sandbox.close()
+    failed = {place: why for place, why in faults.items() if why}
+    console.print_json(json.dumps(failed))
+    console.print(f"{len(every) - len(failed)} of {len(every)} chunks do as they should")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    files = sorted(parser.parse_args().directory.rglob("*.star"))
+    sys.exit(asyncio.run(main([chunk for path in files for chunk in chunks(path)])))

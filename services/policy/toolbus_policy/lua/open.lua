@@ -1,0 +1,8 @@
+-- Rebuilt counters take the place of the lost ones, if it is still us who rebuild them.
+-- KEYS: book, lock. ARGV: the lock's token, the new epoch. Returns 1, or 0 when it is not.
+
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'tick', 0)
+redis.call('DEL', KEYS[2])
+return 1

@@ -1,0 +1,17 @@
+"""Sixty-four clients race for one budget while policy and Valkey are killed: exact to the cent.
+
+`make bench-ledger` is the same with a hundred thousand reservations.
+"""
+
+from pathlib import Path
+
+from harness.racing import Race
+
+
+def test_a_race_through_kills_neither_overshoots_nor_drifts_nor_leaks(tmp_path: Path) -> None:
+    figures = Race(tmp_path, 4000).run(every=(0.5, 1.5))
+    assert (figures.overshoot, figures.drift, figures.leaked) == (0, 0, 0), figures
+    assert figures.kills, figures
+    assert figures.refused >= figures.clients, figures
+    # What a killed replica had in hand stays held until it is told again, half a minute later.
+    assert figures.spent > figures.limit / 2, figures

@@ -1,0 +1,333 @@
+"""Approvals through HTTP with real clients: shown a page, refused with an id, told to a webhook."""
+
+import asyncio
+import html
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import httpx2
+import pytest
+from mcp import MCPError
+from mcp.client.client import Client as SdkClient
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import ElicitRequestURLParams, ElicitResult
+
+from harness.client import Answer, Client
+from harness.cluster import Upstream
+from harness.launched import Launched
+from harness.receiver import Receiver
+from harness.waiting import until_now
+
+BOT, BOSS, PLAIN, HOOK = (
+    f"tbk_{name}_e2e-secret-of-approvals" for name in ("bot", "boss", "plain", "hook")
+)
+TOOL = "echo__say"
+modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Receiver:
+    return Receiver()
+
+
+@pytest.fixture(scope="module", params=["apart", "fused"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
+) -> Iterator[Launched]:
+    """Toolbus over one upstream, of which one tool needs a person."""
+    echo = Upstream(tmp_path_factory.mktemp("echo"))
+    options = ["--apart"] if request.param == "apart" else []
+    environment = {"TOOLBUS_CALL_TIMEOUT": "20", "HOOK_SECRET": HOOK}
+    launched = Launched(tmp_path_factory.mktemp(request.param), *options, **environment)
+    try:
+        echo.start()
+        launched.configure(
+            {
+                "servers": {"echo": {"url": echo.url}},
+                "keys": {
+                    "bot": {"secret": BOT, "tools": ["*"], "approve": [TOOL]},
+                    "plain": {"secret": PLAIN, "tools": ["*"]},
+                    "boss": {"secret": BOSS, "tools": [], "rights": ["approve"]},
+                },
+                "webhooks": {
+                    "ops": {
+                        "url": receiver.url,
+                        "secret": "${env:HOOK_SECRET}",
+                        "events": ["approval.*"],
+                    }
+                },
+            }
+        )
+        launched.start()
+        until_now(lambda: TOOL in launched.client(BOT).tools(), "the tools")
+        yield launched
+    finally:
+        launched.stop()
+        echo.kill()
+
+
+# -- what a browser and a program do -------------------------------------------------------------
+
+
+def visited(url: str, form: dict[str, str] | None = None, **headers: str) -> tuple[Answer, str]:
+    """A page, as a browser without scripts has it."""
+    target = urlsplit(url)
+    connection = HTTPConnection(target.hostname or "", target.port, timeout=30)
+    sent = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
+    origin = f"{target.scheme}://{target.netloc}"
+    sent |= {"Origin": origin} if form is not None else {}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    body = urlencode(form) if form is not None else None
+    try:
+        connection.request("POST" if form is not None else "GET", target.path, body, sent)
+        response = connection.getresponse()
+        told = {name.lower(): value for name, value in response.getheaders()}
+        answer = Answer(response.status, told, response.read())
+        return answer, answer.body.decode()
+    finally:
+        connection.close()
+
+
+def ticket_on(page: str) -> str:
+    (found,) = re.findall(r'name="ticket" value="([^"]+)"', page)
+    return html.unescape(found)
+
+
+def decided(url: str, wish: str, note: str = "", secret: str = BOSS) -> str:
+    """The whole way through the page."""
+    _, shown = visited(url, {"key": secret, "wish": "show"})
+    _, done = visited(url, {"ticket": ticket_on(shown), "wish": wish, "note": note})
+    return done
+
+
+def required(answer: Answer) -> tuple[str, str]:
+    """The id and the page of what a call waits for."""
+    assert answer.code == "approval_required", answer.body
+    data = answer.error["data"]
+    return data["approval"], data["page"]
+
+
+def api(place: Launched, path: str, secret: str = BOSS, body: Any = None) -> Answer:
+    base = place.ready["endpoint"].removesuffix("/mcp")
+    client = Client(f"{base}/api/approvals{path}", secret)
+    return client.get(client.endpoint) if body is None else client.post(body)
+
+
+@asynccontextmanager
+async def sdk(place: Launched, mode: str, opens: Any = None) -> AsyncIterator[SdkClient]:
+    headers = {"Authorization": f"Bearer {BOT}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+        transport = streamable_http_client(place.ready["endpoint"], http_client=http)
+        async with SdkClient(transport, mode=mode, elicitation_callback=opens) as client:
+            yield client
+
+
+# -- clients --------------------------------------------------------------------------------------
+
+
+@modes
+async def test_a_client_that_opens_pages_goes_on_once_a_person_approved(
+    place: Launched, mode: str
+) -> None:
+    opened: list[ElicitRequestURLParams] = []
+    deciding: list[asyncio.Task[str]] = []
+
+    async def opens(_context: Any, params: Any) -> ElicitResult:
+        assert isinstance(params, ElicitRequestURLParams)
+        opened.append(params)
+        work = asyncio.to_thread(decided, params.url, "approve")
+        deciding.append(asyncio.create_task(work))
+        return ElicitResult(action="accept")
+
+    async with sdk(place, mode, opens) as client:
+        said = await client.call_tool(TOOL, {"text": f"paged {mode}"})
+        assert said.content[0].text == f"paged {mode}"  # type: ignore[union-attr]
+    assert len(opened) == 1, "asked once"
+    assert TOOL in opened[0].message
+    assert "Approved" in await deciding[0]
+
+
+@modes
+async def test_a_client_that_opens_pages_is_told_of_a_rejection(place: Launched, mode: str) -> None:
+    async def opens(_context: Any, params: Any) -> ElicitResult:
+        await asyncio.to_thread(decided, params.url, "reject", "Not on a Friday.")
+        return ElicitResult(action="accept")
+
+    async with sdk(place, mode, opens) as client:
+        with pytest.raises(MCPError, match=r"Not on a Friday\.") as caught:
+            await client.call_tool(TOOL, {"text": f"rejected {mode}"})
+    assert caught.value.error.data["code"] == "approval_rejected"
+
+
+@modes
+async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards(
+    place: Launched, mode: str
+) -> None:
+    async with sdk(place, mode) as client:
+        call = {"text": f"plain {mode}"}
+        with pytest.raises(MCPError, match="toolbus approve") as caught:
+            await client.call_tool(TOOL, call)
+        data = caught.value.error.data
+        assert data["code"] == "approval_required"
+        ran = await asyncio.to_thread(place.toolbus, "approve", data["approval"])
+        assert (ran.returncode, ran.stderr) == (0, "")
+        said = await client.call_tool(TOOL, call)
+        assert said.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
+        with pytest.raises(MCPError, match="waits for a person"):
+            await client.call_tool(TOOL, call)
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_nothing_before_it_knows_who_reads(place: Launched) -> None:
+    approval, url = required(place.client(BOT).call(TOOL, {"text": "canary-of-the-page"}))
+    assert url.endswith(f"/approvals/{approval}")
+    answer, page = visited(url)
+    assert answer.status == 200
+    for word in ("canary-of-the-page", TOOL, "key:bot"):
+        assert word not in page
+    for secret, status in ((PLAIN, 403), (BOT, 403), ("tbk_nobody_knows-this", 401), ("", 401)):
+        answer, page = visited(url, {"key": secret, "wish": "show"})
+        assert (answer.status, "canary-of-the-page" in page) == (status, False)
+
+
+def test_the_page_needs_no_script_and_lets_none_run(place: Launched) -> None:
+    text = '<script>alert(1)</script>"\u202e\u200b'
+    _, url = required(place.client(BOT).call(TOOL, {"text": text}))
+    answer, page = visited(url, {"key": BOSS, "wish": "show"})
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert "\\u{202e}\\u{200b}" in page, "nothing invisible is left unseen"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["cache-control"] == "no-store"
+    assert BOSS not in page
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_decision_needs_what_only_the_shown_page_holds(place: Launched) -> None:
+    approval, url = required(place.client(BOT).call(TOOL, {"text": "ticket"}))
+    _, other_url = required(place.client(BOT).call(TOOL, {"text": "another ticket"}))
+    _, page = visited(url, {"key": BOSS, "wish": "show"})
+    ticket = ticket_on(page)
+    forms = [
+        (url, {"wish": "approve"}),
+        (url, {"wish": "approve", "key": BOSS}),
+        (url, {"wish": "approve", "ticket": ticket[:-4] + "AAAA"}),
+        (other_url, {"wish": "approve", "ticket": ticket}),
+    ]
+    for where, form in forms:
+        assert visited(where, form)[0].status == 403
+    foreign = visited(url, {"wish": "approve", "ticket": ticket}, Origin="https://evil.example")
+    assert foreign[0].status == 403
+    assert api(place, f"/{approval}").json["state"] == "pending"
+
+
+def test_a_decision_on_the_page_is_made_once(place: Launched) -> None:
+    _, url = required(place.client(BOT).call(TOOL, {"text": "once"}))
+    _, page = visited(url, {"key": BOSS, "wish": "show"})
+    form = {"ticket": ticket_on(page), "wish": "reject", "note": "<b>No.</b>"}
+    assert "Rejected" in visited(url, form)[1]
+    answer, page = visited(url, {**form, "wish": "approve"})
+    assert (answer.status, "rejected by key:boss" in page) == (404, True)
+
+
+# -- the API and the command line ------------------------------------------------------------------
+
+
+def test_the_api_lists_and_decides(place: Launched) -> None:
+    client = place.client(BOT)
+    approval, _ = required(client.call(TOOL, {"text": "over the api"}))
+    listed = api(place, "").json["approvals"]
+    (told,) = (each for each in listed if each["id"] == approval)
+    assert json.loads(told["arguments"]) == {"text": "over the api"}
+    assert api(place, f"/{approval}/approve", body={"note": "Fine."}).json["by"] == "key:boss"
+    assert client.call(TOOL, {"text": "over the api"}).text == "over the api"
+    again = api(place, f"/{approval}/approve", body={})
+    assert (again.status, again.json["error"]["code"]) == (404, "unknown_approval")
+    approval, _ = required(client.call(TOOL, {"text": "not over the api"}))
+    api(place, f"/{approval}/reject", body={"reason": "Use another tool."})
+    assert "Use another tool." in client.call(TOOL, {"text": "not over the api"}).error["message"]
+
+
+@pytest.mark.parametrize(
+    ("secret", "status"), [(BOT, 403), (PLAIN, 403), ("tbk_nobody_knows-this", 401), ("", 401)]
+)
+def test_the_api_is_for_keys_with_the_right_alone(
+    place: Launched, secret: str, status: int
+) -> None:
+    approval, _ = required(place.client(BOT).call(TOOL, {"text": "whose right"}))
+    for path, body in (
+        ("", None),
+        (f"/{approval}", None),
+        (f"/{approval}/approve", {}),
+        (f"/{approval}/reject", {}),
+    ):
+        assert api(place, path, secret, body).status == status
+    assert api(place, f"/{approval}").json["state"] == "pending"
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"note": 7}', b"{", b'{"note": "' + b"x" * 20_000])
+def test_the_api_refuses_a_body_it_cannot_take(place: Launched, body: bytes) -> None:
+    approval, _ = required(place.client(BOT).call(TOOL, {"text": "bodies"}))
+    assert api(place, f"/{approval}/approve", body=body).status in (400, 413)
+    assert api(place, f"/{approval}").json["state"] == "pending"
+
+
+def test_the_command_line_lists_and_decides(place: Launched) -> None:
+    client = place.client(BOT)
+    approval, _ = required(client.call(TOOL, {"text": "\x1b[2J on the line"}))
+    shown = place.toolbus("approvals")
+    assert approval in shown.stdout
+    assert "\x1b[2J" not in shown.stdout
+    told = json.loads(place.toolbus("approvals", approval, "--json").stdout)["approvals"][0]
+    assert (told["key"], told["cause"]) == ("bot", "key:bot")
+    assert place.toolbus("reject", approval, "--reason", "Too late.").returncode == 0
+    assert "Too late." in client.call(TOOL, {"text": "\x1b[2J on the line"}).error["message"]
+    unknown = place.toolbus("approve", "0" * 32)
+    assert (unknown.returncode, "Nothing waits under this id" in unknown.stderr) == (1, True)
+
+
+# -- what is recorded and told ---------------------------------------------------------------------
+
+
+def test_who_decided_what_is_in_the_audit(place: Launched) -> None:
+    client = place.client(BOT)
+    approval, _ = required(client.call(TOOL, {"text": "canary-of-the-audit"}))
+    api(place, f"/{approval}/approve", body={"note": "On the record."})
+    client.call(TOOL, {"text": "canary-of-the-audit"})
+    sql = f"SELECT fact, reason, detail FROM facts WHERE approval = '{approval}' ORDER BY at"
+    rows = place.eventual_rows(sql, 4)
+    facts = {row["fact"]: json.loads(row["detail"]) for row in rows}
+    assert set(facts) == {"approval.asked", "approval.granted", "approval.used", "call.allowed"}
+    assert facts["approval.granted"]["by"] == "key:boss"
+    assert facts["approval.granted"]["reason"] == "On the record."
+    assert facts["approval.used"]["call_id"] == facts["call.allowed"]["call_id"]
+    assert "canary-of-the-audit" not in json.dumps(facts), "arguments only as a digest"
+
+
+def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(
+    place: Launched, receiver: Receiver
+) -> None:
+    receiver.received.clear()
+    approval, _ = required(place.client(BOT).call(TOOL, {"text": "canary-of-the-hook"}))
+
+    def told() -> list[Any]:
+        return [each for each in list(receiver.received) if approval in each.body.decode()]
+
+    with receiver:
+        (asked,) = until_now(told, "the webhook", seconds=90)
+        assert asked.signed_with(HOOK.encode())
+        assert asked.json["type"] == "approval.asked"
+        assert asked.json["data"]["tool"] == "say"
+        assert b"canary-of-the-hook" not in asked.body
+        api(place, f"/{approval}/reject", body={"reason": "Told."})
+        until_now(lambda: len(told()) == 2, "the decision")

@@ -1,0 +1,131 @@
+"""Limits as an agent meets them: loops of a run, prices by result, budgets for some tools."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.client import Answer, Client
+from harness.cluster import Cluster, Upstream
+from harness.operating import key
+from harness.waiting import until_now
+from toolbus_common.declared import Budget, Declaration, Loop, Period, Price, Server
+
+SECRET = "tbk_bot_a-secret-of-limit-tests"
+TRACE = "00-{:032x}-00000000000000aa-01"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A gateway of these tests' own."""
+    upstream = Upstream(tmp_path_factory.mktemp("upstream"))
+    upstream.start()
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    budgets = (
+        Budget(usd=5, per=Period.DAY, timezone="Europe/Oslo"),
+        Budget(calls=2, per=Period.WEEK, rolling=True, tools=("echo__count",)),
+    )
+    declaration = Declaration(
+        servers={"echo": Server(url=upstream.url)},
+        keys={"bot": key(SECRET, budgets=budgets, loop=Loop(calls=2, seconds=600))},
+        prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
+    )
+    try:
+        made.start(declaration, fused=True)
+        until_now(lambda: made.client(SECRET).tools(), "the tools are listed")
+        yield made
+    finally:
+        made.stop()
+        upstream.kill()
+
+
+def say(client: Client, text: str, run: int | None = None) -> Answer:
+    meta = {} if run is None else {"_meta": {"traceparent": TRACE.format(run)}}
+    return client.ask(
+        "tools/call", {"name": "echo__say", "arguments": {"text": text}, **meta}
+    )  # fmt: skip
+
+
+def test_a_loop_is_stopped_in_its_own_run_and_in_no_other(cluster: Cluster) -> None:
+    client = cluster.client(SECRET)
+    assert [say(client, "again", run=1).code for _ in range(3)] == ["", "", "loop_detected"]
+    refused = say(client, "again", run=1)
+    assert "change the arguments" in refused.error["message"]
+    assert refused.error["data"]["retryable"] is False
+    assert say(client, "something else", run=1).code == ""
+    assert say(client, "again", run=2).code == ""
+
+
+def test_without_a_trace_of_its_own_the_run_is_the_key(cluster: Cluster) -> None:
+    client = cluster.client(SECRET)
+    assert [say(client, "bare").code for _ in range(3)] == ["", "", "loop_detected"]
+
+
+def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_facts(cluster: Cluster) -> None:
+    client = cluster.client(SECRET)
+    before = show(cluster)[0]["spent"]
+    assert say(client, "x" * 5000, run=3).code == ""
+    sql = "SELECT charge, JSONExtractInt(detail, 'result_bytes') AS size FROM facts"
+    where = " WHERE fact = 'call.completed' ORDER BY size DESC LIMIT 1"
+    (row,) = until_now(
+        lambda: (r := cluster.eventual_rows(sql + where)) and r[0]["size"] > 5000 and r, "its row"
+    )
+    assert row["charge"] == 1000 + row["size"] * 10
+    until_now(lambda: show(cluster)[0]["spent"] - before == row["charge"], "it is settled")
+
+
+def test_a_budget_of_calls_for_some_tools_leaves_the_others_alone(cluster: Cluster) -> None:
+    client = cluster.client(SECRET)
+    told = [client.call("echo__count", {"id": f"n{n}"}).code for n in range(3)]
+    assert told == ["", "", "budget_exceeded"]
+    assert say(client, "still", run=4).code == ""
+
+
+def test_the_budgets_are_shown_with_what_is_spent_and_when_they_reset(cluster: Cluster) -> None:
+    money, counted = show(cluster)
+    assert (money["kind"], money["limit"], money["timezone"]) == ("usd", 5_000_000, "Europe/Oslo")
+    assert (counted["kind"], counted["rolling"], counted["tools"]) == (
+        "calls",
+        True,
+        ["echo__count"],
+    )
+    assert money["resets_at"] > 0
+    table = toolbus(cluster, "ledger", "show").stdout
+    assert "rolling week" in table
+    assert "day (Europe/Oslo)" in table
+
+
+def test_a_ledger_rebuilt_by_command_stands_as_it_stood(cluster: Cluster) -> None:
+    until_now(lambda: all(budget["held"] == 0 for budget in show(cluster)), "all is settled")
+    before = [budget["spent"] for budget in show(cluster)]
+    done = toolbus(cluster, "ledger", "rebuild", "default", "--json")
+    assert json.loads(done.stdout)["calls"] == 0, done.stderr
+    assert [budget["spent"] for budget in show(cluster)] == before
+    assert say(cluster.client(SECRET), "after", run=5).code == ""
+
+
+def test_nobody_can_rebuild_for_a_customer_that_is_not_there(cluster: Cluster) -> None:
+    done = toolbus(cluster, "ledger", "rebuild", "nobody")
+    assert done.returncode == 1
+    assert "Nobody has spent anything for 'nobody'" in done.stderr
+
+
+def show(cluster: Cluster) -> list[dict[str, Any]]:
+    """The budgets, as the command tells programs."""
+    told = json.loads(toolbus(cluster, "ledger", "show", "--json").stdout)
+    budgets: list[dict[str, Any]] = told["budgets"]
+    return budgets
+
+
+def toolbus(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
+    """One command at this gateway."""
+    command = [sys.executable, "-m", "toolbus_cli.main", *words]
+    command += ["--state-dir", str(cluster.state_dir)]
+    environment = {**os.environ, "TOOLBUS_NATS_URL": cluster.nats.url}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )

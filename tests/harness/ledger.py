@@ -1,0 +1,86 @@
+"""What tests of the ledger share: epochs in memory, admissions, the counters as they stand."""
+
+from time import time
+
+import redis.asyncio as redis
+
+from toolbus_common.declared import Budget, Key, Level, Loop, Period, Rate
+from toolbus_common.lineage import NEVER, Bounds, Lineage
+from toolbus_common.pricing import Cost
+from toolbus_policy.epochs import Epoch, Known
+from toolbus_policy.limits import budgets_of, loops_of, rates_of
+from toolbus_policy.packing import Claim
+from toolbus_policy.records import About
+from toolbus_policy.rules import Admission, Principal
+
+TOOL = "clock__now"
+ABOUT = About("clock", "now", "bot", "trace", "").encode()
+
+
+class RememberedEpochs:
+    """Epochs in memory: what the bus would remember."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Epoch] = {}
+        self.marks: dict[str, tuple[str, int]] = {}
+
+    async def known(self, scope: str) -> Known | None:
+        if scope not in self.kept:
+            return None
+        epoch = self.kept[scope]
+        of, tick = self.marks.get(scope, ("", 0))
+        return Known(epoch, tick if of == epoch.id else 0)
+
+    async def begin(self, scope: str, epoch: str) -> Known:
+        return Known(self.kept.setdefault(scope, Epoch(epoch, time())), 0)
+
+    async def renew(self, scope: str, old: Epoch, new: Epoch, how: str, by: str) -> bool:  # noqa: ARG002
+        if self.kept[scope] != old:
+            return False
+        self.kept[scope] = new
+        return True
+
+    async def mark(self, scope: str, epoch: str, tick: int) -> None:
+        self.marks[scope] = (epoch, tick)
+
+
+def admitted(charge: int, *levels: tuple[str, Level], scope: str = "acme") -> Admission:
+    """A call of one tool at a price, by a key with these levels above it."""
+    lineage = Lineage("bot", levels, Bounds((("*",),)), scope, NEVER)
+    principal = Principal(
+        lineage, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels)
+    )
+    counting = tuple(each for each in principal.budgets if each.counts(TOOL, charge))
+    return Admission(principal, Cost(charge), counting, principal.loops)
+
+
+def admission(
+    charge: int,
+    *,
+    usd: float = 0.01,
+    team_usd: float | None = None,
+    rate: Rate | None = None,
+    loop: Loop | None = None,
+) -> Admission:
+    """The same with a daily budget of the key, and a monthly one of its team."""
+    levels: list[tuple[str, Level]] = [
+        ("key:bot", Key(budget=Budget(usd=usd, per=Period.DAY), rate=rate, loop=loop))
+    ]
+    if team_usd is not None:
+        levels.append(("team:ops", Level(budget=Budget(usd=team_usd, per=Period.MONTH))))
+    return admitted(charge, *levels)
+
+
+def claim(rid: str, wanted: Admission, due: float | None = None, repeated: str = "") -> Claim:
+    """A reservation asked for."""
+    return Claim(rid, wanted, ABOUT, due or time() + 60, repeated)
+
+
+async def counters(
+    url: str, counter: str = "budget:key:bot:usd:day:UTC", scope: str = "acme"
+) -> dict[str, int]:
+    """One counter in the epoch that counts."""
+    async with redis.Redis.from_url(url, decode_responses=True) as client:
+        epoch = await client.hget(f"{{{scope}}}:book", "epoch")
+        raw = await client.hgetall(f"{{{scope}}}:{epoch!s}:{counter}")
+    return {str(name): int(value) for name, value in raw.items()}

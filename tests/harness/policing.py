@@ -1,0 +1,161 @@
+"""A policy of two replicas on a real bus, an executor that counts what reaches it, and an agent."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from harness.facts import bus_of
+from harness.operating import key
+from harness.waiting import until_told
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import (
+    Answered,
+    ApprovalsAsked,
+    ApprovalsTold,
+    ApprovalTold,
+    ApproveAsked,
+    CallAdmitted,
+    CallRequested,
+    Ending,
+    Era,
+    Listing,
+    Offered,
+    RejectAsked,
+    ServerState,
+)
+from toolbus_common.declared import Declaration, Server
+from toolbus_common.errors import ApprovalRequiredError
+from toolbus_common.exchange import Exchange, Reply
+from toolbus_common.permissions import OPERATOR
+from toolbus_common.provision import CATALOGUE, CONFIG
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+from toolbus_common.snapshot import DECLARATION, proof_of
+from toolbus_policy.main import build
+
+SECRET = "tbk_bot_a-secret-of-one-who-asks"
+BOSS, CHIEF, OWN, FOREIGN = (
+    f"tbk_{name}_a-secret-of-{name}" for name in ("boss", "chief", "own", "foreign")
+)
+PAGES = '{"elicitation":{"url":{}}}'
+
+
+def declared(**changes: Any) -> Declaration:
+    """Keys of everybody concerned; `changes` are of the one who asks."""
+    bot = {"approve": ["docs__burn"], "user": "ann", "team": "ops", "rights": ["approve"]}
+    return Declaration(
+        servers={"docs": Server(url="http://127.0.0.1:9/mcp")},
+        customers={"acme": {}, "globex": {}},
+        teams={"ops": {"customer": "acme"}},
+        users={"ann": {"customer": "acme"}, "eve": {"customer": "globex"}},
+        keys={
+            "bot": key(SECRET, **{**bot, **changes}),
+            "boss": key(BOSS, rights=["approve"]),
+            "chief": key(CHIEF, team="ops", rights=["approve"]),
+            "own": key(OWN, user="ann", rights=["approve"]),
+            "foreign": key(FOREIGN, user="eve", rights=["approve"]),
+        },
+    )
+
+
+class Policing:
+    """An agent's and an operator's view of policy."""
+
+    def __init__(self, settings: Settings, operator: Bus, executor: Bus) -> None:
+        self.ingress = Room("ingress", settings)
+        self.executor = Room("executor", settings)
+        self.reached: list[CallAdmitted] = []
+        self.asks = AskLane(OPERATOR, operator)
+        self._operator = operator
+        self._executor = executor
+
+        @self.executor.serves(CallAdmitted)
+        async def run(call: CallAdmitted, reply: Reply) -> None:
+            self.reached.append(call)
+            await reply.send(Answered(call.arguments))
+
+    async def declare(self, declaration: Declaration) -> None:
+        """Put a configuration in force."""
+        bucket = await self._operator.bucket(CONFIG)
+        await bucket.put(DECLARATION, declaration.model_dump_json().encode())
+
+    async def offer(self, description: str = "", *tools: str) -> None:
+        """Let the server offer its tools, each described so."""
+        definition = {"description": description, "inputSchema": {"type": "object"}}
+        listing = Listing(
+            server="docs",
+            state=ServerState.READY,
+            tools=tuple(
+                Offered(name=name, definition={"name": name, **definition})
+                for name in tools or ("burn", "read")
+            ),
+        )
+        bucket = await self._executor.bucket(CATALOGUE)
+        await bucket.put("docs", listing.encode())
+
+    def call(self, tool: str = "burn", **given: Any) -> CallRequested:
+        """A call to be asked."""
+        call_id = self.ingress.calls.new_call_id()
+        arguments = given.pop("arguments", {"page": 7})
+        return CallRequested(
+            **{
+                "call_id": call_id,
+                "reply_to": self.ingress.calls.address(call_id),
+                "server": "docs",
+                "tool": tool,
+                "proof": proof_of(given.pop("secret", SECRET)),
+                "era": Era.MODERN,
+                "deadline": time.time() + given.pop("seconds", 30),
+                "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+                "arguments": json.dumps(arguments).encode(),
+                **given,
+            }
+        )
+
+    async def ask(self, tool: str = "burn", **given: Any) -> Ending:
+        """Make a call."""
+        return await self.ingress.calls.ask(self.call(tool, **given))
+
+    async def waiting(self) -> tuple[ApprovalTold, ...]:
+        """What waits, as an operator sees it."""
+        return (await self.asks.ask(ApprovalsAsked(), ApprovalsTold)).approvals
+
+    async def the_one(self) -> ApprovalTold:
+        """The only one that waits, once the replica that is asked has heard of it."""
+        (told,) = await until_told(self.waiting, "what waits")
+        return cast("ApprovalTold", told)
+
+    async def approve(self, approval: str) -> ApprovalsTold:
+        """Decide, as an operator."""
+        return await self.asks.ask(ApproveAsked(id=approval, by="ann"), ApprovalsTold)
+
+    async def reject(self, approval: str, note: str) -> ApprovalsTold:
+        """Decide otherwise, as an operator."""
+        return await self.asks.ask(RejectAsked(id=approval, by="ann", note=note), ApprovalsTold)
+
+
+@asynccontextmanager
+async def policing(
+    settings: Settings, operator: Bus, declaration: Declaration, replicas: int = 2
+) -> AsyncIterator[Policing]:
+    """Policy at work; the environment must say where the bus and Valkey are."""
+    async with bus_of("executor", settings) as executor, AsyncExitStack() as stack:
+        made = Policing(settings, operator, executor)
+        await made.declare(declaration)
+        await made.offer()
+        policies = [build(Exchange()) for _ in range(replicas)]
+        for room in (made.executor, *policies, made.ingress):
+            await stack.enter_async_context(room.running())
+        yield made
+
+
+async def required(made: Policing, **given: Any) -> str:
+    """The approval a call is refused for."""
+    with pytest.raises(ApprovalRequiredError) as caught:
+        await made.ask(**given)
+    return str(caught.value.data["approval"])

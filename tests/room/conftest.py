@@ -1,0 +1,38 @@
+"""Policy at work on the session's bus and Valkey, for the tests of approvals."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+
+from harness.policing import Policing, declared, policing
+from toolbus_common.bus import Bus
+from toolbus_common.settings import Settings
+
+Begin = AbstractAsyncContextManager[Policing]
+
+
+@pytest.fixture
+def begin(
+    settings: Settings, operator: Bus, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """How to put policy to work, with settings of its own."""
+
+    def begun(replicas: int = 2, **told: str) -> Begin:
+        for name, value in {
+            "STATE_DIR": str(settings.state_dir),
+            "NATS_URL": settings.nats_url,
+            "REDIS_URL": valkey_url,
+            **told,
+        }.items():
+            monkeypatch.setenv(f"TOOLBUS_{name}", value)
+        return policing(settings, operator, declared(), replicas)
+
+    return begun
+
+
+@pytest.fixture
+async def at_work(begin: Any) -> AsyncIterator[Policing]:
+    async with begin() as made:
+        yield made

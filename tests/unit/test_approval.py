@@ -1,0 +1,157 @@
+"""One approval from its asking to its end, and what a caller brings back, without any I/O."""
+
+import json
+from typing import Any
+
+import pytest
+
+from toolbus_common.contracts import CallRequested, Era
+from toolbus_common.declared import Declaration
+from toolbus_common.snapshot import Snapshot
+from toolbus_policy import approval as approvals
+from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of, told
+from toolbus_policy.asking import STATE, Brought, brought, can_open_pages, question
+
+ARGUMENTS = b'{"page":"canary"}'
+
+
+def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
+    return CallRequested(
+        call_id="c1", reply_to="r", server="docs", tool="burn", proof="p", era=Era.MODERN,
+        deadline=1.0, traceparent="", extra=extra, arguments=arguments,
+    )  # fmt: skip
+
+
+def pending() -> Approval:
+    declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
+    lineage = Snapshot(1, declared, dict(declared.keys)).lineage("bot")
+    return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
+
+
+def every_state() -> dict[State, Approval]:
+    asked = pending()
+    granted = approvals.granted(asked, "key:boss", "Fine.", 300.0)
+    return {
+        State.PENDING: asked,
+        State.GRANTED: granted,
+        State.REJECTED: approvals.rejected(asked, "key:boss", "No.", 200.0),
+        State.USED: approvals.used(granted, 400.0),
+        State.EXPIRED: approvals.expired(asked),
+    }
+
+
+def test_arguments_are_kept_only_while_somebody_may_still_have_to_read_them() -> None:
+    for state, approval in every_state().items():
+        assert approval.state is state
+        assert ("canary" in approval.arguments) == (state in (State.PENDING, State.GRANTED))
+
+
+@pytest.mark.parametrize("state", State)
+def test_each_state_is_a_fact_of_its_own_under_an_id_of_its_own(state: State) -> None:
+    fact = fact_of(every_state()[state], 150.0)
+    said = "asked" if state is State.PENDING else state.value
+    assert fact.subject == f"tb.fact.approval.{said}.default"
+    assert fact.id.endswith(f".{state.value}")
+    assert (fact.call_id, fact.key, fact.binding) == ("c1", "bot", "binding")
+    assert b"canary" not in fact.encode()
+
+
+def test_arguments_are_a_fact_only_where_they_are_recorded_in_full() -> None:
+    assert b"canary" in fact_of(pending(), 150.0, full=True).encode()
+    for state, approval in every_state().items():
+        if state is not State.PENDING:
+            assert b"canary" not in fact_of(approval, 150.0, full=True).encode()
+
+
+def test_ids_cannot_be_guessed() -> None:
+    assert len({pending().id for _ in range(100)}) == 100
+    assert all(len(pending().id) == 32 for _ in range(10))
+
+
+@pytest.mark.parametrize(("now", "stands"), [(150.0, True), (200.0, False), (1e9, False)])
+def test_an_approval_stands_until_its_end(now: float, stands: bool) -> None:  # noqa: FBT001
+    assert pending().stands(now) is stands
+    assert pending().lets_on("", now) is stands
+
+
+def test_a_used_approval_lets_each_state_on_once_and_nothing_without_one() -> None:
+    used = every_state()[State.USED]
+    assert not used.lets_on("", 350.0)
+    assert used.lets_on("one", 350.0)
+    on = approvals.gone_on(used, "one")
+    assert not on.lets_on("one", 350.0)
+    assert on.lets_on("two", 350.0)
+    assert not on.lets_on("two", 400.0), "not after its end"
+
+
+def test_an_approved_call_goes_on_only_so_often() -> None:
+    used = every_state()[State.USED]
+    for number in range(approvals.MOST_ROUNDS):
+        assert used.lets_on(str(number), 350.0)
+        used = approvals.gone_on(used, str(number))
+    assert not used.lets_on("one more", 350.0)
+
+
+def test_people_are_told_no_more_than_asked_for_and_that_it_was_cut() -> None:
+    assert (told(pending(), 4).arguments, told(pending(), 4).cut) == ('{"pa', True)
+    whole = told(pending(), LARGEST_ARGUMENTS)
+    assert (whole.arguments, whole.cut) == (ARGUMENTS.decode(), False)
+
+
+# -- what a caller brings ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "action"),
+    [
+        ({"approval": {"action": "accept"}}, "accept"),
+        ({"approval": {"action": "decline"}}, "decline"),
+        ({"approval": {"action": 7}}, "7"),
+        ({"approval": []}, ""),
+        ({"approval": None}, ""),
+        ({"other": {"action": "accept"}}, ""),
+        ({}, ""),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_an_answer_is_read_whatever_it_looks_like(answers: Any, action: str) -> None:
+    extra = json.dumps({"requestState": f"{STATE}abc", "inputResponses": answers})
+    assert brought(extra) == Brought("abc", action)
+
+
+@pytest.mark.parametrize("state", ["park.x.y", "", "TOOLBUS.APPROVAL.abc", " toolbus.approval.x"])
+def test_a_state_of_a_servers_is_its_own(state: str) -> None:
+    extra = json.dumps({"requestState": state, "inputResponses": {}})
+    assert brought(extra) == Brought(state=state)
+    assert brought(extra).without_ours(call(extra)).extra == extra
+
+
+def test_a_server_sees_nothing_of_our_question() -> None:
+    extra = {"_meta": {"a": 1}, "requestState": f"{STATE}abc", "inputResponses": {"approval": {}}}
+    told_on = brought(json.dumps(extra)).without_ours(call(json.dumps(extra)))
+    assert json.loads(told_on.extra) == {"_meta": {"a": 1}}
+    assert told_on.arguments == ARGUMENTS
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "can"),
+    [
+        ('{"elicitation":{"url":{}}}', True),
+        ('{"elicitation":{"form":{},"url":{}}}', True),
+        ('{"elicitation":{"form":{}}}', False),
+        ('{"elicitation":{}}', False),
+        ('{"elicitation":null}', False),
+        ('{"url":{}}', False),
+        ("{}", False),
+        ("[]", False),
+    ],
+)
+def test_only_who_declared_pages_is_shown_one(capabilities: str, can: bool) -> None:  # noqa: FBT001
+    assert can_open_pages(capabilities) is can
+
+
+def test_the_question_tells_nothing_of_the_arguments() -> None:
+    asked = question(pending(), "https://gateway.example/approvals/x")
+    assert b"canary" not in asked.body
+    assert json.loads(asked.body)["inputRequests"]["approval"]["params"]["mode"] == "url"

@@ -1,0 +1,155 @@
+"""What a person sees of definitions: nothing hidden, nothing forged, every difference shown."""
+
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolbus_cli.commands import shared
+from toolbus_cli.definitions import Difference, differences, texts
+from toolbus_cli.visible import counted, escaped, revealed, visible
+
+HOSTILE = {
+    "\u200b": "⟨U+200B ZERO WIDTH SPACE⟩",
+    "\u202e": "⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩",
+    "\u2066": "⟨U+2066 LEFT-TO-RIGHT ISOLATE⟩",
+    "\x1b": "⟨U+001B ESCAPE⟩",
+    "\x9b": "⟨U+009B CONTROL SEQUENCE INTRODUCER⟩",
+    "\r": "⟨U+000D CARRIAGE RETURN⟩",
+    "\b": "⟨U+0008 BACKSPACE⟩",
+    "\U000e0041": "⟨U+E0041 TAG LATIN CAPITAL LETTER A⟩",
+    "\ufe0f": "⟨U+FE0F VARIATION SELECTOR-16⟩",
+    "\U000e0100": "⟨U+E0100 VARIATION SELECTOR-17⟩",
+    "\u3164": "⟨U+3164 HANGUL FILLER⟩",
+    "\u00ad": "⟨U+00AD SOFT HYPHEN⟩",
+    "\u00a0": "⟨U+00A0 NO-BREAK SPACE⟩",
+    "\u2028": "⟨U+2028 LINE SEPARATOR⟩",
+    "\ue000": "⟨U+E000 PRIVATE USE⟩",
+    "⟨": "⟨U+27E8 MATHEMATICAL LEFT ANGLE BRACKET⟩",
+}
+
+
+@pytest.mark.parametrize(("hidden", "named"), HOSTILE.items(), ids=ascii)
+def test_what_is_not_drawn_is_named(hidden: str, named: str) -> None:
+    assert visible(f"a{hidden}b") == revealed(f"a{hidden}b") == f"a{named}b"
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_nothing_a_terminal_acts_on_is_left(text: str) -> None:
+    for shown in (visible(text), revealed(text)):
+        assert shown.isprintable(), ascii(shown)
+    kept = {unicodedata.category(each) for each in escaped(text)} - {"Cc"}
+    assert not kept & {"Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+@settings(deadline=None)
+@given(st.text(), st.text())
+def test_different_texts_are_shown_differently(one: str, other: str) -> None:
+    assert (revealed(one) == revealed(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("p\u0430ypal", "p⟨\u0430 U+0430 CYRILLIC SMALL LETTER A⟩ypal"),
+        ("\uff41", "⟨\uff41 U+FF41 FULLWIDTH LATIN SMALL LETTER A⟩"),
+        ("e\u0301", "e⟨\u0301 U+0301 COMBINING ACUTE ACCENT⟩"),
+        ("a\u2010b", "a⟨\u2010 U+2010 HYPHEN⟩b"),
+        ("d\u0131r", "d⟨\u0131 U+0131 LATIN SMALL LETTER DOTLESS I⟩r"),
+    ],
+)
+def test_letters_that_pass_for_others_are_named(text: str, shown: str) -> None:
+    assert revealed(text) == shown
+
+
+def test_a_word_that_only_looks_latin_is_named_letter_by_letter() -> None:
+    assert revealed("\u0441\u043e\u0440\u0443").count("CYRILLIC") == 4
+
+
+@pytest.mark.parametrize("text", ["Ищет в книгах", "Søker i bøker", "検索する", "Αναζητά βιβλία"])
+def test_text_in_any_language_stays_readable(text: str) -> None:
+    assert revealed(text) == text
+
+
+def lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [line for each in differences(old, new) for line in each.lines()]
+
+
+def test_every_member_that_differs_is_shown_with_both_values() -> None:
+    old = {"name": "a", "inputSchema": {"type": "object", "properties": {"x.y": {"minimum": 1}}}}
+    new = {"name": "a", "inputSchema": {"type": "object", "properties": {"x.y": {"minimum": "1"}}}}
+    path = 'inputSchema.properties."x.y".minimum'
+    assert lines(old, new) == [f"~ {path}", "    - 1", '    + "1"']
+
+
+def test_added_and_removed_members_are_shown_whole() -> None:
+    assert lines({"title": "T"}, {"_meta": {"k": [1, 2]}}) == [
+        "+ _meta.k", "    + [1, 2]", "- title", '    - "T"',
+    ]  # fmt: skip
+
+
+def test_of_a_long_text_the_words_that_differ_are_shown() -> None:
+    long = " ".join(f"word{n}" for n in range(200))
+    told = lines({"d": long}, {"d": long.replace("word100 ", "word100 and\u200b sends it away ")})
+    assert "    + and⟨U+200B ZERO WIDTH SPACE⟩ sends it away " in [
+        line.replace("+  ", "+ ") for line in told
+    ]
+    assert any("characters as before" in line for line in told)
+    assert len(told) < 12
+
+
+def test_an_invisible_change_is_seen() -> None:
+    (_, was, now) = lines({"d": "Searches."}, {"d": "Searches.\u200b"})
+    assert was.strip() == '- "Searches."'
+    assert now.strip() == '+ "Searches.⟨U+200B ZERO WIDTH SPACE⟩"'
+
+
+def test_a_text_cannot_forge_lines_of_its_own() -> None:
+    forged = "x" * 90 + "\n- removed\n\x1b[2J+ nothing else"
+    told = Difference("+", "d", after=forged).lines()
+    assert all(line.startswith("    + ") for line in told[1:])
+    assert not any("\x1b" in line or "\n" in line for line in told)
+
+
+def test_a_long_line_is_cut_so_that_none_begins_unmarked() -> None:
+    told = Difference("+", "d", after="x " * 5000).lines()
+    assert all(line.startswith("    + ") and len(line) <= 110 for line in told[1:])
+
+
+def test_two_very_long_texts_are_compared_soon() -> None:
+    old, new = ("".join(f"{c} {n % k} " for n in range(20_000)) for c, k in (("a", 97), ("b", 89)))
+    assert lines({"d": old}, {"d": new})
+
+
+DEFINITIONS = st.dictionaries(
+    st.text(max_size=5),
+    st.text(max_size=5) | st.integers() | st.dictionaries(st.text(max_size=3), st.text(max_size=3)),
+    max_size=4,
+)
+
+
+@settings(deadline=None)
+@given(DEFINITIONS, DEFINITIONS)
+def test_there_is_a_difference_to_see_whenever_there_is_one(
+    old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    assert bool(differences(old, new)) == (old != new)
+
+
+def test_what_a_definition_hides_is_counted_in_names_too() -> None:
+    found = counted(texts({"a\u200b": ["\u200b\n", {"b": "\x1b"}]}))
+    assert found == {"U+200B ZERO WIDTH SPACE": 2, "U+001B ESCAPE": 1}
+
+
+def test_tables_and_json_never_write_what_a_terminal_acts_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hostile = "".join(HOSTILE) + "[red]:bomb:"
+    shared.show_table(("tool", "what"), [(hostile, [hostile])], "")
+    shared.show_json({"description": hostile})
+    written = capsys.readouterr().out
+    assert not set(written) & (set(HOSTILE) - {"⟨"})
+    assert "[red]:bomb:" in written

@@ -1,0 +1,204 @@
+"""Webhooks over real HTTP: signed, at least once each, none held up by another."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Self, cast
+
+import pytest
+from pydantic import ValidationError
+
+from harness.receiver import Receiver
+from harness.waiting import until
+from toolbus_audit.posting import PostError, post, private_address
+from toolbus_audit.signing import NoSecretError, headers_of, resolved
+from toolbus_audit.webhooks import Webhooks
+from toolbus_common.bus import StoredMessage
+from toolbus_common.declared import Webhook
+
+SECRET = "a secret of the receiver's"
+
+
+class Stream:
+    """Messages as the bus would bring them, and which were acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+        self._queue: asyncio.Queue[list[StoredMessage]] = asyncio.Queue()
+
+    def say(self, sequence: int, *facts: dict[str, Any]) -> None:
+        lines = b"\n".join(json.dumps(fact).encode() for fact in facts)
+        message = StoredMessage("tb.fact.x", lines, sequence, 1, 0, cast("Any", self))
+        object.__setattr__(message, "source", _Source(self, sequence))
+        self._queue.put_nowait([message])
+
+    async def batches(self) -> AsyncIterator[list[StoredMessage]]:
+        while True:
+            yield await self._queue.get()
+
+
+class _Source:
+    def __init__(self, stream: Stream, sequence: int) -> None:
+        self._stream, self._sequence = stream, sequence
+
+    async def ack(self) -> None:
+        self._stream.acknowledged.append(self._sequence)
+
+
+def fact(number: int, kind: str = "approval.asked", **more: Any) -> dict[str, Any]:
+    return {"fact": kind, "id": f"a{number}.asked", "at": time.time(), "tool": "burn", **more}
+
+
+class Telling:
+    """Webhooks at work on a stream."""
+
+    def __init__(self, hooks: dict[str, Webhook]) -> None:
+        self.stream = Stream()
+        self.hooks = hooks
+        self.webhooks = Webhooks(lambda: self.hooks, {"HOOK": SECRET}, post, 0.05)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self.webhooks.run(self.stream.batches()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await self.webhooks.close()
+
+
+def hook(receiver: Receiver, **more: Any) -> Webhook:
+    return Webhook.model_validate({"url": receiver.url, "secret": "${env:HOOK}", **more})
+
+
+async def test_a_fact_is_posted_signed_and_then_acknowledged() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver)}) as telling:
+            telling.stream.say(1, fact(1), fact(2, "approval.used"))
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+        (told,) = receiver.received
+    assert told.signed_with(SECRET.encode())
+    assert not told.signed_with(b"another secret")
+    assert told.headers["webhook-id"] == "a1.asked"
+    assert abs(int(told.headers["webhook-timestamp"]) - time.time()) < 60
+    assert told.json["type"] == "approval.asked"
+    assert told.json["data"]["tool"] == "burn"
+
+
+async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver, events=["key.*"])}) as telling:
+            telling.stream.say(1, fact(1))
+            telling.stream.say(2, fact(2, "key.revoked"))
+            await until(lambda: telling.stream.acknowledged == [1, 2], "both")
+        assert [told.json["type"] for told in receiver.received] == ["key.revoked"]
+
+
+async def test_a_receiver_that_was_down_is_told_once_it_is_up() -> None:
+    receiver = Receiver()
+    async with Telling({"ops": hook(receiver)}) as telling:
+        telling.stream.say(1, fact(1))
+        telling.stream.say(2, fact(2))
+        await asyncio.sleep(0.3)
+        assert telling.stream.acknowledged == []
+        with receiver:
+            await until(lambda: telling.stream.acknowledged == [1, 2], "both")
+    assert [told.headers["webhook-id"] for told in receiver.received] == ["a1.asked", "a2.asked"]
+
+
+async def test_one_bad_webhook_does_not_hold_the_others() -> None:
+    with Receiver() as good, Receiver() as bad:
+        bad.status = 500
+        async with Telling({"bad": hook(bad), "good": hook(good)}) as telling:
+            for number in range(20):
+                telling.stream.say(number, fact(number))
+            await until(lambda: len(good.received) == 20, "the good one")
+            assert telling.stream.acknowledged == []
+            bad.status = 200
+            await until(lambda: len(telling.stream.acknowledged) == 20, "the bad one")
+    assert len(good.received) == 20, "nothing twice"
+
+
+async def test_a_message_that_comes_again_while_it_is_told_is_told_once() -> None:
+    receiver = Receiver()
+    async with Telling({"ops": hook(receiver)}) as telling:
+        telling.stream.say(1, fact(1))
+        telling.stream.say(1, fact(1))
+        with receiver:
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+    assert len(receiver.received) == 1
+
+
+async def test_no_redirect_is_followed() -> None:
+    with Receiver() as elsewhere, Receiver() as receiver:
+        receiver.status, receiver.location = 307, elsewhere.url
+        async with Telling({"ops": hook(receiver)}) as telling:
+            telling.stream.say(1, fact(1))
+            await until(lambda: len(receiver.received) >= 2, "another try")
+        assert elsewhere.received == []
+        assert telling.stream.acknowledged == []
+
+
+async def test_nothing_is_posted_unsigned() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver, secret="${env:NOT_THERE}")}) as telling:
+            telling.stream.say(1, fact(1))
+            await asyncio.sleep(0.2)
+            telling.hooks = {"ops": hook(receiver)}
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+    assert [told.signed_with(SECRET.encode()) for told in receiver.received] == [True]
+
+
+async def test_a_webhook_that_is_gone_is_waited_for_no_longer() -> None:
+    receiver = Receiver()
+    async with Telling({"ops": hook(receiver)}) as telling:
+        telling.stream.say(1, fact(1))
+        await asyncio.sleep(0.1)
+        telling.hooks = {}
+        await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+
+
+async def test_what_is_a_day_old_is_news_no_longer() -> None:
+    receiver = Receiver()
+    async with Telling({"ops": hook(receiver)}) as telling:
+        telling.stream.say(1, fact(1, at=time.time() - 2 * 86_400))
+        await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+
+
+async def test_a_line_nobody_can_read_is_passed_over() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver)}) as telling:
+            telling.stream.say(1, {"fact": 7}, {"at": 1.0}, fact(1))
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+    assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "169.254.169.254", "0.0.0.0", "::ffff:8.8.8.8"]
+)
+def test_without_tls_only_private_addresses_are_posted_to(address: str) -> None:
+    with pytest.raises(PostError, match="use https"):
+        private_address(address, 80)
+
+
+def test_a_private_address_may_be_posted_to() -> None:
+    assert private_address("127.0.0.1", 80) == "127.0.0.1"
+
+
+def test_the_signature_is_the_one_the_specification_gives() -> None:
+    key = resolved("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", {})
+    body = b'{"test": 2432232314}'
+    told = headers_of(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    assert told["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("secret", ["${env:NOT_THERE}", "whsec_no base64!"])
+def test_a_secret_that_cannot_be_had_signs_nothing(secret: str) -> None:
+    with pytest.raises(NoSecretError) as caught:
+        resolved(secret, {})
+    assert "no base64" not in str(caught.value)
+
+
+def test_calls_are_too_many_to_post() -> None:
+    with pytest.raises(ValidationError, match="is not posted"):
+        Webhook.model_validate({"url": "https://a.example", "secret": "x", "events": ["call.*"]})
