@@ -97,7 +97,7 @@ def names(size: int) -> list[str]:
 
 
 @contextmanager
-def stage(sizes: Sequence[int] = SIZES) -> Iterator[Stage]:
+def stage(sizes: Sequence[int] = SIZES, *, fused: bool = True) -> Iterator[Stage]:
     """Everything up, and every key's tools listed."""
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
         servers, cluster = (
@@ -106,7 +106,7 @@ def stage(sizes: Sequence[int] = SIZES) -> Iterator[Stage]:
         )
         try:
             servers.start()
-            cluster.start(declaration(servers.url, sizes), fused=True, beside=("codemode",))
+            cluster.start(declaration(servers.url, sizes), fused=fused, beside=("codemode",))
             made = Stage(cluster, servers)
             for size in sizes:
                 client = cluster.client(secret(size))
