@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins conformance matrix bench-sandbox
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox
 
 install: $(INSTALLED)
 
@@ -45,6 +45,10 @@ bench-rules: $(INSTALLED)
 # Revocation to refusal over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/governance.py $(ARGS)
+
+# What a model reads with every definition and in code mode: 508 tools, scripted agents.
+bench-codemode: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/codemode.py $(ARGS)
 
 # A hundred thousand reservations by 64 racing clients while policy and Valkey are killed.
 bench-ledger: $(INSTALLED)

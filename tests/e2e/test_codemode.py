@@ -201,3 +201,40 @@ def test_a_program_whose_caller_leaves_takes_its_calls_back(cluster: Cluster) ->
     )
     rows = cluster.eventual_rows(sql, enough=2)
     assert {row["tool"] for row in rows} == {"executeToolCode", "wait"}
+
+
+# -- what it costs -----------------------------------------------------------------------------
+
+
+def test_what_code_mode_costs_is_told_beside_what_every_definition_would_have(
+    cluster: Cluster,
+) -> None:
+    told(cluster.client(NARROW), "listToolFiles")
+    spent = "SELECT * FROM context_by_day WHERE key = 'narrow' ORDER BY server"
+    own, two = cluster.eventual_rows(spent, enough=2)
+    assert (two["server"], own["server"]) == ("two", "toolbus")
+    assert two["spent_tokens"] == own["classic_tokens"] == 0
+    assert two["classic_tokens"] > 0
+    assert own["spent_tokens"] > 0
+
+
+def test_a_definitions_tokens_are_told_by_server_and_tool(cluster: Cluster) -> None:
+    told(cluster.client(CODER), "listToolFiles")
+    rows = cluster.eventual_rows("SELECT * FROM context_definitions", enough=2)
+    assert {row["server"] for row in rows} == {"one", "two"}
+    assert {row["tool"] for row in rows} >= {"say", "complain"}
+    assert all(row["tokens"] > 0 for row in rows)
+    assert {row["counted_by"] for row in rows} == {"o200k_base"}
+
+
+def test_a_call_is_counted_with_its_program_and_its_answer(cluster: Cluster) -> None:
+    run(cluster.client(CODER), f'result = "{"word " * 200}"')
+    (row,) = cluster.eventual_rows(
+        "SELECT JSONExtractInt(detail, 'request_tokens') AS request, "
+        "JSONExtractInt(detail, 'answer_tokens') AS answer, "
+        "JSONExtractString(detail, 'engine') AS engine FROM facts "
+        "WHERE fact = 'context.spent' AND tool = 'executeToolCode' "
+        "AND request > 190 LIMIT 1"
+    )
+    assert row["request"] > row["answer"] > 190
+    assert row["engine"] == "starlark"

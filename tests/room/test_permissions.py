@@ -36,7 +36,7 @@ SAYS = {
     OPERATOR: {"tb.ask.audit.query"},
 }
 FACTS_SAID = {
-    "codemode": {"call.completed", "call.failed"},
+    "codemode": {"call.completed", "call.failed", "context.spent", "context.measured"},
     "policy": {
         "call.allowed", "call.denied", "call.failed", "approval.asked", "approval.granted",
         "approval.rejected", "approval.expired", "approval.used", "ledger.opened",

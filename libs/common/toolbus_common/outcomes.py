@@ -9,6 +9,11 @@ from toolbus_common.trace import trace_id
 
 def about(call: CallAdmitted) -> dict[str, Any]:
     """The fields a `CallCompleted` or `CallFailed` takes from its call, as of now."""
+    return {**about_call(call), "reserved": call.reserved}
+
+
+def about_call(call: CallAdmitted) -> dict[str, Any]:
+    """The fields any fact about a call takes from it, as of now."""
     return {
         "at": time(),
         "scope": call.scope,
@@ -19,5 +24,4 @@ def about(call: CallAdmitted) -> dict[str, Any]:
         "server": call.server,
         "tool": call.tool,
         "method": call.method,
-        "reserved": call.reserved,
     }

@@ -23,6 +23,8 @@ from toolbus_common.contracts import (
     CallDenied,
     CallFailed,
     ConfigApplied,
+    ContextMeasured,
+    ContextSpent,
     DefinitionApproved,
     DefinitionChanged,
     DefinitionPinned,
@@ -154,7 +156,7 @@ _ROOMS = (
     ),
     _Room(
         "codemode",
-        says=(CallCompleted, CallFailed),
+        says=(CallCompleted, CallFailed, ContextSpent, ContextMeasured),
         publishes=("tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE),

@@ -14,6 +14,9 @@ from toolbus_common.snapshot import Directory, Snapshot
 Offers = dict[str, dict[str, dict[str, Any]]]  # server -> tool -> definition
 
 
+EVERYTHING = Bounds((("*",),))
+
+
 class Catalogue:
     """Shelves and search indexes, kept per bounds until anything changes."""
 
@@ -46,6 +49,10 @@ class Catalogue:
                 self._indexes.clear()
             found = self._shelves[bounds] = Shelf(self._offered(), bounds)
         return found
+
+    def whole(self) -> Shelf:
+        """What anybody may call."""
+        return self.shelf(EVERYTHING)
 
     def index(self, bounds: Bounds) -> Index:
         """The same, ready to be searched."""

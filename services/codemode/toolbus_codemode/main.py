@@ -2,7 +2,8 @@
 
 hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`, and `tb.cancel.*`;
         the buckets `tb_config` and `tb_catalogue`
-says    `call.completed` and `call.failed` for them; `tb.call.<server>` for what programs call
+says    `call.completed`, `call.failed` and `context.spent` for them; `context.measured`;
+        `tb.call.<server>` for what programs call
 owns    the built-in server's entry in `tb_catalogue`
 """
 
@@ -17,6 +18,7 @@ from toolbus_codemode.sandbox.launcher import UnavailableError
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.service import Service
 from toolbus_codemode.settings import Settings
+from toolbus_codemode.spending import Spending
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.exchange import Exchange
@@ -45,7 +47,8 @@ def build(exchange: Exchange) -> Room:
             log.warning("sandbox.unavailable", extra={"reason": str(error)})
         room.details = lambda: {"engines": [e for e in ENGINES if e not in sandbox.unavailable]}
         programs = Programs(room, sandbox, settings.program_seconds, settings.program_calls)
-        service = Service(room, directory, catalogue, programs)
+        spending = Spending(room.facts.say)
+        service = Service(room, directory, catalogue, programs, spending)
         await (await room.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await room.calls.serve(CallAdmitted, BUILT_IN, service.run, "codemode")
         await room.bus.subscribe(
@@ -53,7 +56,8 @@ def build(exchange: Exchange) -> Room:
             lambda data, *_: service.cancel(CallCancelled.decode(data).call_id),
         )
         try:
-            yield
+            async with spending.counting():
+                yield
         finally:
             await sandbox.close()
 

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -38,6 +39,9 @@ class Programs:
     sandbox: Sandbox
     seconds: float
     calls: int
+    _named: WeakKeyDictionary[Shelf, tuple[Namespace, ...]] = field(
+        default_factory=WeakKeyDictionary
+    )
 
     async def run(self, call: CallAdmitted, shelf: Shelf, arguments: dict[str, Any]) -> Ended:
         """Run one program. Raises `InvalidError` for arguments that hold none."""
@@ -50,8 +54,15 @@ class Programs:
         if deadline <= 0:
             raise InvalidError("The call's deadline leaves no time for a program.")
         limits = Limits(deadline=deadline, calls=self.calls)
-        program = Program(source, engine, _namespaces(shelf), limits)
+        program = Program(source, engine, self._namespaces(shelf), limits)
         return await self.sandbox.run(program, _Inner(self.room, call).make)
+
+    def _namespaces(self, shelf: Shelf) -> tuple[Namespace, ...]:
+        """What programs may name; worked out once for a shelf of maybe thousands of tools."""
+        found = self._named.get(shelf)
+        if found is None:
+            found = self._named[shelf] = _namespaces(shelf)
+        return found
 
 
 @dataclass(slots=True)

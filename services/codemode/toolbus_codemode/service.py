@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from time import perf_counter, time
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from toolbus_codemode.catalogue import Catalogue
 from toolbus_codemode.programs import Programs
 from toolbus_codemode.reading import answer
+from toolbus_codemode.spending import Spending, Spent
 from toolbus_codemode.values import answer_of
 from toolbus_common.builtin import EXECUTE
 from toolbus_common.contracts import Answered, CallAdmitted, CallCompleted, CallFailed, Era, Failed
@@ -36,9 +38,15 @@ class Service:
     """Answers calls of the built-in server."""
 
     def __init__(
-        self, room: Room, directory: Directory, catalogue: Catalogue, programs: Programs
+        self,
+        room: Room,
+        directory: Directory,
+        catalogue: Catalogue,
+        programs: Programs,
+        spending: Spending,
     ) -> None:
         self._room = room
+        self._spending = spending
         self._programs = programs
         self._directory = directory
         self._catalogue = catalogue
@@ -119,6 +127,14 @@ class Service:
             )
         )
         await reply.send(Answered(body))
+        self._count(call, result)
+
+    def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
+        """Have the call counted, now that nobody waits for it."""
+        with suppress(UnauthorizedError):  # the key was revoked meanwhile: its bounds are gone
+            seen = self._catalogue.shelf(self._bounds(call))
+            told = result["content"][0]["text"]
+            self._spending.note(Spent(call, told, seen, self._catalogue.whole()))
 
     async def _fail(
         self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float

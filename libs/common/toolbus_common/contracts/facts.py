@@ -122,6 +122,25 @@ class CallFailed(Outcome):
     sent: bool
 
 
+class ContextSpent(CallFact):
+    """What one call of code mode cost its model to read and write, in tokens.
+
+    `classic` is what the definitions of all its caller may use would have cost a request, by
+    server; `own_tokens` what the definitions of code mode's tools cost it instead.
+    `request_tokens` are those of the call's arguments, `answer_tokens` of its answer; `engine` is
+    the language of a program. `counted_by` names the vocabulary, or `bytes/4` for an estimate.
+    """
+
+    NAME: ClassVar[str] = "context.spent"
+
+    engine: str = ""
+    classic: dict[str, int] = Field(default_factory=dict)
+    own_tokens: int = 0
+    request_tokens: int = 0
+    answer_tokens: int = 0
+    counted_by: str = ""
+
+
 class ApprovalFact(CallFact):
     """What every fact about an approval has. `binding` is what it holds for and nothing else.
 
@@ -217,6 +236,15 @@ class BreakerClosed(ServerFact):
     NAME: ClassVar[str] = "breaker.closed"
 
 
+class ContextMeasured(ServerFact):
+    """The tokens of a server's definitions, by tool: said when first counted, and when changed."""
+
+    NAME: ClassVar[str] = "context.measured"
+
+    tools: dict[str, int] = Field(default_factory=dict)
+    counted_by: str = ""
+
+
 class DefinitionFact(ServerFact):
     """What every fact about a definition has; `kind` is tools or prompts, `tool` its name.
 
@@ -303,6 +331,8 @@ FACTS: dict[str, type[Fact]] = {
         CallDenied,
         CallCompleted,
         CallFailed,
+        ContextSpent,
+        ContextMeasured,
         ApprovalAsked,
         ApprovalGranted,
         ApprovalRejected,

@@ -1,0 +1,121 @@
+"""Two agents for one task, both for real: one reads every definition, the other writes programs.
+
+Neither is a model. Their turns are written down beforehand; what they read, send and pay is not.
+"""
+
+import json
+import re
+from typing import Any
+
+from scripted.context import Conversation, said
+from scripted.speaking import Speaker
+from scripted.tasks import Task
+
+SEARCH, DOCS, EXECUTE, LIST, READ = (
+    "searchTools", "getToolDocs", "executeToolCode", "listToolFiles", "readToolFile",
+)  # fmt: skip
+_KEYS = re.compile(r"\[\"(\w+)\"\]")
+_TOOLS = re.compile(r"\b([a-z]+)\.((?:list|get|search|create|update|delete|count|archive)_\w+)")
+Ask = tuple[str, dict[str, Any]]
+
+
+class UnreadError(Exception):
+    """A program names what its agent has read nowhere: the script would not be plausible."""
+
+
+def classic(task: Task, speaker: Speaker, talk: Conversation) -> Any:
+    """Every definition in every request; each result goes back into the conversation."""
+    talk.add(task.question)
+    agent, results = task.classic(), None
+    while True:
+        talk.request()
+        try:
+            asked = agent.send(results)  # type: ignore[arg-type]
+        except StopIteration as end:
+            return end.value
+        results = [_read(*told) for told in together(asked, speaker, talk)]
+
+
+def coded(task: Task, speaker: Speaker, talk: Conversation) -> Any:
+    """Search, read what is needed, then one program; its mistakes are read and mended."""
+    talk.add(task.question)
+    turn(talk, speaker, [(SEARCH, {"query": each, "limit": 4}) for each in task.family.searches])
+    missing = sorted({path.partition(".")[0] for path in called(task) if not seen(path, talk)})
+    if missing:  # what search did not find is looked for by server
+        turn(talk, speaker, [(LIST, {})])
+        turn(talk, speaker, [(READ, {"fileName": f"{each}.pyi"}) for each in missing])
+    manuals = [path.split(".") for path in task.family.manuals]
+    turn(talk, speaker, [(DOCS, {"server": s, "tool": t}) for s, t in manuals])
+    if task.family.slip:
+        program(task.filled(task.family.slip), talk, speaker, slips=True)
+    text, failed = program(task.filled(task.family.program), talk, speaker)
+    talk.request()
+    return None if failed else _value(text)
+
+
+def program(
+    code: str, talk: Conversation, speaker: Speaker, *, slips: bool = False
+) -> tuple[str, bool]:
+    """Send a program; of one that is no slip, everything it names must have been read."""
+    if not slips:
+        plausible(code, talk)
+    ((text, failed),) = turn(talk, speaker, [(EXECUTE, {"code": code})])
+    if slips and not failed:
+        raise UnreadError(f"This was meant to fail:\n{code}")
+    return text, failed
+
+
+def turn(talk: Conversation, speaker: Speaker, asked: list[Ask]) -> list[tuple[str, bool]]:
+    """One request to the model, and the calls it answers with."""
+    talk.request()
+    return together(asked, speaker, talk)
+
+
+def together(asked: list[Ask], speaker: Speaker, talk: Conversation) -> list[tuple[str, bool]]:
+    """The calls of one turn, and their results in the conversation."""
+    told = []
+    for tool, arguments in asked:
+        talk.add(said(tool, arguments))
+        told.append(speaker.call(tool, arguments))
+    for text, _ in told:
+        talk.hear(text)
+    return told
+
+
+def plausible(code: str, talk: Conversation) -> None:
+    """Only tools and fields that stand in an answer this agent has read may be used."""
+    for server, tool in _TOOLS.findall(code):
+        if not seen(f"{server}.{tool}", talk):
+            raise UnreadError(f"{server}.{tool} was read nowhere")
+    for key in _KEYS.findall(code):
+        if (
+            not any(re.search(rf"\b{key}\b", text) for text in talk.heard)
+            and f'"{key}":' not in code
+        ):
+            raise UnreadError(f"the field {key} was read nowhere")
+
+
+def seen(path: str, talk: Conversation) -> bool:
+    """Whether a tool's stub stands in an answer: by its path, or in its server's file."""
+    space, _, function = path.partition(".")
+    return any(
+        re.search(rf"^{space}\.{function}\(", text, re.MULTILINE)
+        or (f"# call as {space}." in text and re.search(rf"^{function}\(", text, re.MULTILINE))
+        for text in talk.heard
+    )
+
+
+def called(task: Task) -> set[str]:
+    """The tools of a task's program."""
+    return {".".join(found) for found in _TOOLS.findall(task.family.program)}
+
+
+def _read(text: str, failed: bool) -> Any:  # noqa: FBT001
+    return None if failed else json.loads(text)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

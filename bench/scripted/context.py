@@ -1,0 +1,55 @@
+"""What an agent's model reads: the whole conversation again with every request, as it is billed."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from toolbus_codemode.measuring import definition
+from toolbus_codemode.tokens import Tokens
+
+TOKENS = Tokens()
+AROUND = 4  # tokens a message costs beside its text
+SYSTEM = (
+    "You work for the person who writes to you, with the tools you are given. Look things up "
+    "rather than guess, do what is asked and nothing else, and answer with JSON alone."
+)
+
+
+@dataclass
+class Conversation:
+    """One running conversation. `requests` holds the input tokens of every request made."""
+
+    definitions: int
+    read: int = 0
+    requests: list[int] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        """A message of anybody's."""
+        self.read += TOKENS.of(text) + AROUND
+
+    def hear(self, text: str) -> None:
+        """A tool's answer, which the agent may go by from now on."""
+        self.heard.append(text)
+        self.add(text)
+
+    def request(self) -> None:
+        """The model is asked: it reads system, definitions and everything said so far."""
+        self.requests.append(SYSTEM_TOKENS + self.definitions + self.read)
+
+
+SYSTEM_TOKENS = TOKENS.of(SYSTEM) + AROUND
+
+
+def definitions_cost(tools: list[dict[str, Any]]) -> int:
+    """The tokens of tools as a request lists them: name, description and input schema."""
+    return sum(
+        TOKENS.of(definition(tool["name"], tool.get("description", ""), tool["inputSchema"]))
+        for tool in tools
+    )
+
+
+def said(tool: str, arguments: dict[str, Any]) -> str:
+    """A tool call as the model wrote it."""
+    return msgspec.json.encode({"name": tool, "arguments": arguments}).decode()

@@ -1,0 +1,80 @@
+"""What the sandbox costs a program, and a call inside one beside a plain governed call."""
+
+import asyncio
+import statistics
+from contextlib import closing
+from time import perf_counter
+from typing import Any
+
+from scripted.speaking import Speaker
+from scripted.stage import Stage
+from toolbus_codemode.sandbox.program import Program, ToolCall, ToolOutcome
+from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
+
+RUNS, ROUNDS, INNER = 200, 30, 50
+GET = "crm__get_customer", {"id": "customer-0007"}
+LOOP = (
+    f"for _ in range({INNER}):\n    got = crm.get_customer(id='customer-0007')\nresult = got['id']"
+)
+
+
+def overhead(stage: Stage, size: int) -> dict[str, float]:
+    """All figures, in milliseconds."""
+    runs = asyncio.run(_runs())
+    return {
+        "sandbox_p50_ms": statistics.median(runs),
+        "sandbox_p99_ms": statistics.quantiles(runs, n=100)[98],
+        **_calls(stage, size),
+    }
+
+
+async def _runs() -> list[float]:
+    """A program that does nothing, one after the other, each in a process of its own."""
+    sandbox = Sandbox(SandboxSettings(engines=("starlark",)))
+    await sandbox.start()
+    try:
+        return [await _run(sandbox) for _ in range(RUNS)]
+    finally:
+        await sandbox.close()
+
+
+async def _run(sandbox: Sandbox) -> float:
+    began = perf_counter()
+    ended = await sandbox.run(Program("result = 1"), _uncalled)
+    took = (perf_counter() - began) * 1000
+    if ended.value != 1:
+        raise SystemExit(f"the sandbox does not run: {ended.error}")
+    return took
+
+
+async def _uncalled(_call: ToolCall) -> ToolOutcome:
+    return ToolOutcome()
+
+
+def _calls(stage: Stage, size: int) -> dict[str, float]:
+    """Plain calls, programs without a call and programs of many, in turn."""
+    plain, empty, full = [], [], []
+    with (
+        closing(stage.speaker(size, "tools")) as tools,
+        closing(stage.speaker(size, "code")) as code,
+    ):
+        for _ in range(ROUNDS):
+            plain += [_timed(tools, *GET) for _ in range(INNER)]
+            empty.append(_timed(code, "executeToolCode", {"code": "result = 1"}))
+            full.append(_timed(code, "executeToolCode", {"code": LOOP}))
+    inner = (statistics.median(full) - statistics.median(empty)) / INNER
+    return {
+        "plain_call_p50_ms": statistics.median(plain),
+        "empty_program_p50_ms": statistics.median(empty),
+        "inner_call_ms": inner,
+        "inner_over_plain_ms": inner - statistics.median(plain),
+    }
+
+
+def _timed(speaker: Speaker, tool: str, arguments: dict[str, Any]) -> float:
+    began = perf_counter()
+    text, failed = speaker.call(tool, arguments)
+    took = (perf_counter() - began) * 1000
+    if failed:
+        raise SystemExit(f"{tool} failed: {text}")
+    return took

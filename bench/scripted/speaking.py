@@ -1,0 +1,55 @@
+"""An MCP client that keeps its connection, and tells a tool's text and whether it failed."""
+
+import json
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class Speaker:
+    """Speaks to one endpoint with one key."""
+
+    def __init__(self, endpoint: str, key: str) -> None:
+        target = urlsplit(endpoint)
+        self._connection = HTTPConnection(target.hostname or "", target.port, timeout=60)
+        self._where = f"{target.path}?{target.query}" if target.query else target.path
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            "Authorization": f"Bearer {key}",
+        }
+
+    def ask(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The whole answer to one request."""
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
+        self._connection.request("POST", self._where, json.dumps(request), self._headers)
+        told: dict[str, Any] = json.loads(self._connection.getresponse().read())
+        return told
+
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools as they are listed."""
+        listed: list[dict[str, Any]] = self.ask("tools/list")["result"]["tools"]
+        return listed
+
+    def call(self, tool: str, arguments: dict[str, Any]) -> tuple[str, bool]:
+        """The text of a tool's answer, and whether it is an error."""
+        told = self.ask("tools/call", {"name": tool, "arguments": arguments})
+        if "error" in told:
+            return str(told["error"]["message"]), True
+        result = told["result"]
+        return result["content"][0]["text"], bool(result.get("isError"))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+def got(url: str) -> Any:
+    """What a GET is answered with."""
+    target = urlsplit(url)
+    connection = HTTPConnection(target.hostname or "", target.port, timeout=60)
+    try:
+        connection.request("GET", target.path)
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()

@@ -1,0 +1,128 @@
+"""A whole Toolbus before the company's servers, with keys that see 96, 251 and all 508 tools."""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from harness.cluster import Cluster
+from harness.engines import Engine
+from harness.operating import key
+from harness.waiting import until_now
+from scripted.agents import called, classic, coded
+from scripted.catalogue import tools
+from scripted.context import Conversation, definitions_cost
+from scripted.speaking import Speaker, got
+from scripted.tasks import Task, tasks
+from toolbus_common.declared import Declaration
+
+BENCH = Path(__file__).resolve().parents[1]
+SIZES = (96, 251, 508)
+
+
+class Servers(Engine):
+    """The process of all sixteen."""
+
+    def command(self) -> Sequence[str]:
+        """It listens on our port."""
+        code = f"import sys; sys.path.insert(0, {str(BENCH)!r}); sys.argv = ['', '{self.port}']; "
+        return [
+            sys.executable,
+            "-c",
+            code + "import runpy; runpy.run_module('scripted.upstream', run_name='__main__')",
+        ]
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The gateway and the servers, running."""
+
+    cluster: Cluster
+    servers: Servers
+
+    def speaker(self, size: int, mode: str) -> Speaker:
+        """A client that sees so many tools, in a mode."""
+        return Speaker(f"{self.cluster.client('').endpoint}?mode={mode}", secret(size))
+
+    def run(self, task: Task, size: int, mode: str, definitions: int) -> dict[str, Any]:
+        """One task by one agent: what it read, how long it took, and whether it was right."""
+        got(f"{self.servers.url}/reset")
+        talk = Conversation(definitions)
+        began = perf_counter()
+        with closing(self.speaker(size, mode)) as speaker:
+            answer = (coded if mode == "code" else classic)(task, speaker, talk)
+        seconds = perf_counter() - began
+        true, effects = task.truth()
+        done = got(f"{self.servers.url}/effects")
+        return {
+            "task": task.name,
+            "hard": task.family.hard,
+            "right": answer == true and sorted(map(repr, done)) == sorted(map(repr, effects)),
+            "requests": talk.requests,
+            "input_tokens": sum(talk.requests),
+            "milliseconds": round(seconds * 1000, 1),
+        }
+
+    def definitions(self, size: int, mode: str) -> int:
+        """What the tools listed in a mode cost every request."""
+        return definitions_cost(self.listed(size, mode))
+
+    def listed(self, size: int, mode: str) -> list[dict[str, Any]]:
+        """The tools as an agent is told of them."""
+        with closing(self.speaker(size, mode)) as speaker:
+            return speaker.tools()
+
+
+def secret(size: int) -> str:
+    """The key that sees so many tools."""
+    return f"tbk_sees{size}_a-secret-of-the-bench"
+
+
+def names(size: int) -> list[str]:
+    """So many tools: those the tasks need, then of each server in turn."""
+    needed = {path.replace(".", "__") for task in tasks() for path in (*task.used, *called(task))}
+    listed = [[f"{server}__{tool['name']}" for tool in own] for server, own in tools().items()]
+    others = [name for row in zip_longest(*listed) for name in row if name and name not in needed]
+    return [*sorted(needed), *others][:size]
+
+
+@contextmanager
+def stage(sizes: Sequence[int] = SIZES, *, fused: bool = True) -> Iterator[Stage]:
+    """Everything up, and every key's tools listed."""
+    with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
+        servers, cluster = (
+            Servers(Path(directory) / "servers"),
+            Cluster(Path(directory) / "cluster"),
+        )
+        try:
+            servers.start()
+            cluster.start(declaration(servers.url, sizes), fused=fused, beside=("codemode",))
+            made = Stage(cluster, servers)
+            for size in sizes:
+                client = cluster.client(secret(size))
+                until_now(lambda c=client, n=size: len(c.tools()) == n, "the tools", 60)  # type: ignore[misc]
+            until_now(lambda: len(made.listed(sizes[-1], "code")) == 5, "code mode", 60)
+            yield made
+        finally:
+            cluster.stop()
+            servers.kill()
+
+
+def declaration(url: str, sizes: Sequence[int]) -> Declaration:
+    """Sixteen servers, and a key for each size."""
+    return Declaration.model_validate(
+        {
+            "servers": {server: {"url": f"{url}/{server}/mcp"} for server in tools()},
+            "keys": {f"sees{size}": key(secret(size), *names(size)) for size in sizes},
+        }
+    )

@@ -1,0 +1,51 @@
+-- Tokens: what listing every definition would have cost each caller, and what code mode cost.
+-- A server's row holds what its definitions would have cost; the row of `toolbus` what was spent.
+CREATE VIEW IF NOT EXISTS context_by_day AS
+SELECT
+    toDate(at) AS day,
+    scope,
+    key,
+    tupleElement(cost, 1) AS server,
+    count() AS calls,
+    sum(tupleElement(cost, 2)) AS classic_tokens,
+    sum(tupleElement(cost, 3)) AS spent_tokens
+FROM
+(
+    SELECT
+        at,
+        scope,
+        key,
+        arrayJoin(arrayConcat(
+            arrayMap(
+                each -> (tupleElement(each, 1), tupleElement(each, 2), toInt64(0)),
+                JSONExtractKeysAndValues(detail, 'classic', 'Int64')
+            ),
+            [(
+                toString(facts.server),
+                toInt64(0),
+                JSONExtractInt(detail, 'own_tokens') + JSONExtractInt(detail, 'request_tokens')
+                    + JSONExtractInt(detail, 'answer_tokens')
+            )]
+        )) AS cost
+    FROM facts
+    WHERE fact = 'context.spent'
+)
+GROUP BY day, scope, key, server;
+
+-- What each tool's definition costs a request that lists it, as last counted.
+CREATE VIEW IF NOT EXISTS context_definitions AS
+SELECT
+    of_server AS server,
+    tupleElement(counted, 1) AS tool,
+    tupleElement(counted, 2) AS tokens,
+    counted_by
+FROM
+(
+    SELECT
+        facts.server AS of_server,
+        arrayJoin(argMax(JSONExtractKeysAndValues(detail, 'tools', 'Int64'), at)) AS counted,
+        argMax(JSONExtractString(detail, 'counted_by'), at) AS counted_by
+    FROM facts
+    WHERE fact = 'context.measured'
+    GROUP BY of_server
+);

@@ -1,0 +1,67 @@
+"""Tokens: counted as models count them, or estimated and called so; each definition once."""
+
+import pytest
+
+from toolbus_codemode.measuring import Measure
+from toolbus_codemode.shelf import Shelf
+from toolbus_codemode.tokens import Tokens
+from toolbus_common.lineage import Bounds
+
+EVERYTHING = Bounds((("*",),))
+
+
+class Counted(Tokens):
+    """Tokens that remember what they were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def of(self, text: str) -> int:
+        self.asked.append(text)
+        return super().of(text)
+
+
+def shelf(bounds: Bounds = EVERYTHING) -> Shelf:
+    described = {"description": "Says what it is told.", "inputSchema": {"type": "object"}}
+    return Shelf({"one": {"say": described, "hear": described}, "two": {"say": described}}, bounds)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("hello world", 2), ("<|endoftext|>", 7), ("half a pair: \ud800", 5)],
+)
+def test_a_text_has_the_tokens_of_the_vocabulary(text: str, tokens: int) -> None:
+    counted = Tokens()
+    assert counted.of(text) == tokens
+    assert counted.counted_by == "o200k_base"
+
+
+def test_without_the_package_tokens_are_estimated_and_called_so() -> None:
+    counted = Tokens("a_package_nobody_has")
+    assert counted.counted_by == "bytes/4"
+    assert (counted.of(""), counted.of("12345"), counted.of("é" * 4)) == (0, 2, 2)
+
+
+def test_a_caller_is_measured_by_what_its_bounds_cover() -> None:
+    measure = Measure(Tokens())
+    narrow = measure.tools(shelf(Bounds((("two__*",),))))
+    assert set(narrow) == {"two"}
+    assert narrow["two"] == measure.tools(shelf())["two"]
+
+
+def test_a_definition_is_counted_once_for_all_who_see_it() -> None:
+    tokens = Counted()
+    measure = Measure(tokens)
+    for _ in range(3):
+        measure.tools(shelf())
+        measure.tools(shelf(Bounds((("one__*",),))))
+    assert len(tokens.asked) == len(set(tokens.asked)) == 3
+
+
+def test_the_cheapest_servers_beyond_a_number_are_told_together() -> None:
+    measure, seen = Measure(Tokens()), shelf()
+    whole = measure.servers(seen, 2, "(others)")
+    assert set(whole) == {"one", "two"}
+    cut = measure.servers(seen, 1, "(others)")
+    assert cut == {"one": whole["one"], "(others)": whole["two"]}
