@@ -48,4 +48,5 @@ def name_of(pid: int) -> str:
         return "+".join(word for word in words[words.index("run") + 1 :] if word)
     if "up" in words:
         return "launcher"
-    return next((Path(w).name for w in words if "server" in w or "toolbus_" in w), words[0])
+    telling = next((word for word in words if "server" in word or "toolbus_" in word), words[0])
+    return Path(telling).name
