@@ -282,5 +282,6 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
             (3, "rules"),
             (4, "approvals"),
             (5, "definitions"),
+            (6, "context"),
         ]
         await store.close()

@@ -1,6 +1,7 @@
-"""Codemode and oauth: they start, tell the truth about themselves, and leave."""
+"""Codemode and oauth start, tell the truth about themselves, and leave."""
 
 from importlib import import_module
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,12 @@ from toolbus_common.settings import Settings
 
 
 @pytest.mark.parametrize(
-    ("name", "capability"), [("codemode", "runs_programs"), ("oauth", "gives_tokens")]
+    ("name", "details"),
+    [("codemode", {"engines": ["starlark", "python"]}), ("oauth", {"gives_tokens": False})],
 )
-async def test_a_room_to_come_is_ready_and_claims_nothing(
+async def test_a_room_is_ready_and_tells_what_it_can(
     name: str,
-    capability: str,
+    details: dict[str, Any],
     settings: Settings,
     operator: Bus,
     monkeypatch: pytest.MonkeyPatch,
@@ -24,4 +26,4 @@ async def test_a_room_to_come_is_ready_and_claims_nothing(
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     async with import_module(f"toolbus_{name}.main").build(Exchange()).running():
         (told,) = await AskLane("operator", operator).ask_all()
-        assert (told.room, told.ready, told.details) == (name, True, {capability: False})
+        assert (told.room, told.ready, told.details) == (name, True, details)
