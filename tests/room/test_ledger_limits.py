@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from harness.engines import ValkeyServer
+from harness.engines import ValkeyServer, free_port
 from harness.ledger import RememberedEpochs, admission, admitted, claim, counters
 from toolbus_common.declared import Budget, Key, Level, Loop, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LoopDetectedError, RateExceededError
@@ -296,7 +296,8 @@ class ValkeyCluster(ValkeyServer):
     """A cluster of one node: it refuses scripts that touch keys of another slot."""
 
     def command(self) -> list[str]:
-        return [*super().command(), "--cluster-enabled", "yes"]
+        bus = str(free_port())  # its own choice, the port plus 10,000, may be no port at all
+        return [*super().command(), "--cluster-enabled", "yes", "--cluster-port", bus]
 
 
 @pytest.fixture
