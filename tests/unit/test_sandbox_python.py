@@ -6,49 +6,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from harness.programs import AMPLE, TOOLS, Tools
 from toolbus_codemode.sandbox.program import (
     Ended,
-    Failure,
-    Function,
     Limits,
-    Namespace,
     Program,
-    ToolCall,
-    ToolOutcome,
 )
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
-
-TOOLS = (
-    Namespace(
-        "github",
-        "git-hub",
-        (
-            Function("get_issue", "get-issue", ("number", "repo"), 1),
-            Function("broken", "broken"),
-            Function("missing", "missing"),
-            Function("meet", "meet", ("number",), 1),
-        ),
-    ),
-)
-AMPLE = Limits(deadline=60.0, cpu=20)
-
-
-class Tools:
-    """The tools behind a program; `meet` answers only when two are asked at once."""
-
-    def __init__(self) -> None:
-        self.asked: list[ToolCall] = []
-        self.met = asyncio.Barrier(2)
-
-    async def call(self, asked: ToolCall) -> ToolOutcome:
-        self.asked.append(asked)
-        if asked.tool == "broken":
-            raise ValueError("a-secret")
-        if asked.tool == "missing":
-            return ToolOutcome(failure=Failure("not_found", "There is no such issue."))
-        if asked.tool == "meet":
-            await self.met.wait()
-        return ToolOutcome(asked.arguments)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import log
 
 from toolbus_codemode.shelf import Tool
+from toolbus_codemode.stubs import properties
 
 K1, B = 1.2, 0.75
 NAME_WEIGHT, SERVER_WEIGHT = 3, 2  # a word in a name says more than one in a description
@@ -66,17 +67,11 @@ def _document(tool: Tool) -> _Document:
     counts: Counter[str] = Counter()
     for text, weight in (
         (tool.name, NAME_WEIGHT), (tool.server, SERVER_WEIGHT), (tool.description, 1),
-        (_parameters(tool), 1),
+        (" ".join(properties(tool.schema)), 1),
     ):  # fmt: skip
         for word in words(text):
             counts[word] += weight
     return _Document(tool, counts, counts.total())
-
-
-def _parameters(tool: Tool) -> str:
-    schema = tool.schema if isinstance(tool.schema, dict) else {}
-    properties = schema.get("properties")
-    return " ".join(properties) if isinstance(properties, dict) else ""
 
 
 def _stem(word: str) -> str:

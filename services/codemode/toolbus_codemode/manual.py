@@ -5,7 +5,7 @@ from typing import Any
 
 from toolbus_codemode.files import stub
 from toolbus_codemode.shelf import Tool
-from toolbus_codemode.stubs import ordered, type_of
+from toolbus_codemode.stubs import ordered, properties, required, type_of
 
 LONGEST_SCHEMA = 16_000
 
@@ -13,7 +13,7 @@ LONGEST_SCHEMA = 16_000
 def manual(tool: Tool) -> str:
     """Signature, description, every parameter, what comes back, and an example."""
     parts = [stub(tool, qualified=True), tool.description]
-    parameters = [_parameter(name, each) for name, each in _properties(tool.schema).items()]
+    parameters = [_parameter(name, each) for name, each in properties(tool.schema).items()]
     if parameters:
         parts.append("Parameters:\n" + "\n".join(parameters))
     output = tool.definition.get("outputSchema")
@@ -27,11 +27,8 @@ def manual(tool: Tool) -> str:
 
 def example(tool: Tool) -> str:
     """A call with a plausible value for everything required."""
-    properties = _properties(tool.schema)
-    required = set((tool.schema or {}).get("required", ()))
-    given = [
-        f"{name}={_sample(properties[name])}" for name in ordered(tool.schema) if name in required
-    ]
+    known, needed = properties(tool.schema), required(tool.schema)
+    given = [f"{name}={_sample(known[name])}" for name in ordered(tool.schema) if name in needed]
     return f"{tool.path}({', '.join(given)})"
 
 
@@ -59,8 +56,3 @@ def _python(value: Any) -> str:
 def _bounded(schema: Any) -> str:
     text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     return text if len(text) <= LONGEST_SCHEMA else text[:LONGEST_SCHEMA] + "…"
-
-
-def _properties(schema: Any) -> dict[str, Any]:
-    found = schema.get("properties") if isinstance(schema, dict) else None
-    return found if isinstance(found, dict) else {}

@@ -19,21 +19,19 @@ def signature(name: str, schema: Any) -> str:
 
 def parameters(schema: Any) -> list[str]:
     """Each parameter with its type, and its default or None where it may be left out."""
-    properties = _properties(schema)
+    known = properties(schema)
     names = ordered(schema)
     told = []
     for each in names:
-        shown = f"{each}: {type_of(properties[each])}"
-        told.append(
-            shown if each in required(schema) else f"{shown} = {_default(properties[each])}"
-        )
+        shown = f"{each}: {type_of(known[each])}"
+        told.append(shown if each in required(schema) else f"{shown} = {_default(known[each])}")
     return told
 
 
 def ordered(schema: Any) -> list[str]:
     """The names of the parameters, the required ones first, each group in the schema's order."""
-    properties, needed = _properties(schema), required(schema)
-    return sorted(properties, key=lambda each: each not in needed)
+    known, needed = properties(schema), required(schema)
+    return sorted(known, key=lambda each: each not in needed)
 
 
 def type_of(schema: Any, depth: int = 0) -> str:
@@ -71,8 +69,8 @@ def first_sentence(text: Any) -> str:
 
 
 def _object(schema: dict[str, Any], depth: int) -> str:
-    properties, needed = _properties(schema), required(schema)
-    if not properties:
+    known, needed = properties(schema), required(schema)
+    if not known:
         values = schema.get("additionalProperties")
         return (
             f"dict[str, {type_of(values, depth)}]"
@@ -83,7 +81,7 @@ def _object(schema: dict[str, Any], depth: int) -> str:
         return "dict"
     members = [
         f"{name}{'' if name in needed else '?'}: {type_of(each, depth + 1)}"
-        for name, each in properties.items()
+        for name, each in known.items()
     ]
     return "{" + ", ".join(members) + "}"
 
@@ -101,7 +99,8 @@ def _default(schema: Any) -> str:
     return "None" if isinstance(default, dict | list) else repr(default)
 
 
-def _properties(schema: Any) -> dict[str, Any]:
+def properties(schema: Any) -> dict[str, Any]:
+    """The parameters of a schema, by name; none where it has no such thing."""
     found = schema.get("properties") if isinstance(schema, dict) else None
     return found if isinstance(found, dict) else {}
 
