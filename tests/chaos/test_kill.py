@@ -55,7 +55,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
     try:
         servers = {"echo": Server(url=upstream.url)}
         made.start(DECLARATION.model_copy(update={"servers": servers}), replicas=2)
-        wait_for(lambda: made.client(SECRET).tools() and made.client(SECRET, 1).tools())
+        made.until_listed(made.client(SECRET), "echo__wait")
         yield made
     finally:
         made.stop()

@@ -11,7 +11,6 @@ from harness.cluster import Upstream
 from harness.eras import Place, replicated
 from harness.gateway import CALL_SECONDS, EverythingOverHttp, Gateway, configuration
 from harness.launched import Launched
-from harness.waiting import until_now
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +52,8 @@ def gateway(
         launched.configure(document)
         launched.start()
         made = Gateway(launched, echo)
-        wanted = set(document["servers"]) - {"dead"}
-        # Six servers begin at once here, one of them on Node: on a busy machine that takes a while.
-        until_now(
-            lambda: {t.partition("__")[0] for t in made.client().tools()} == wanted, "them all", 60
-        )
+        tools = ("echo__say", "short__say", "time__convert_time", "git__git_log")
+        launched.until_listed(made.client(), *tools, "every__echo", "web__echo")
         yield made
     finally:
         launched.stop()

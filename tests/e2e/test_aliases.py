@@ -9,7 +9,6 @@ import pytest
 from harness.client import Client
 from harness.cluster import Upstream
 from harness.launched import Launched
-from harness.waiting import until_now
 
 KEY = "tbk_bot_e2e-secret-for-aliases"
 
@@ -37,7 +36,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
             }
         )
         cluster.start()
-        until_now(lambda: cluster.client(KEY).tools() == ["ech0__count", "echo__speak"])
+        cluster.until_listed(cluster.client(KEY), "ech0__count", "echo__speak")
         yield cluster
     finally:
         cluster.stop()

@@ -64,7 +64,7 @@ def place(
             }
         )
         launched.start()
-        until_now(lambda: TOOL in launched.client(BOT).tools(), "the tools")
+        launched.until_listed(launched.client(BOT), TOOL)
         yield launched
     finally:
         launched.stop()
@@ -304,10 +304,10 @@ def test_who_decided_what_is_in_the_audit(place: Launched) -> None:
     approval, _ = required(client.call(TOOL, {"text": "canary-of-the-audit"}))
     api(place, f"/{approval}/approve", body={"note": "On the record."})
     client.call(TOOL, {"text": "canary-of-the-audit"})
-    sql = f"SELECT fact, reason, detail FROM facts WHERE approval = '{approval}' ORDER BY at"
-    rows = place.eventual_rows(sql, 4)
-    facts = {row["fact"]: json.loads(row["detail"]) for row in rows}
-    assert set(facts) == {"approval.asked", "approval.granted", "approval.used", "call.allowed"}
+    wanted = {"approval.asked", "approval.granted", "approval.used", "call.allowed"}
+    rows = place.eventual_facts(f"approval = '{approval}'", *wanted)
+    facts = {fact: json.loads(row["detail"]) for fact, row in rows.items()}
+    assert set(facts) == wanted
     assert facts["approval.granted"]["by"] == "key:boss"
     assert facts["approval.granted"]["reason"] == "On the record."
     assert facts["approval.used"]["call_id"] == facts["call.allowed"]["call_id"]

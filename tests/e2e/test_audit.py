@@ -1,36 +1,25 @@
 """Every call leaves its rows, soon, whatever became of it; arguments and secrets leave none."""
 
 import time
+from secrets import token_hex
 from typing import Any
 
 from harness.gateway import READER_KEY, ROOT_KEY, Gateway
 
 
-def rows_of(gateway: Gateway, call_id: str, enough: int) -> dict[str, dict[str, Any]]:
-    rows = gateway.cluster.eventual_rows(
-        f"SELECT * FROM facts WHERE call_id = '{call_id}'", enough=enough
-    )
-    return {row["fact"]: row for row in rows}
-
-
-def newest_call(gateway: Gateway, tool: str) -> str:
-    """The id of the last call of a tool."""
-    (row,) = gateway.cluster.eventual_rows(
-        f"SELECT call_id FROM facts WHERE tool = '{tool}' AND call_id != '' "
-        "ORDER BY at DESC LIMIT 1"
-    )
-    return str(row["call_id"])
+def rows_of(gateway: Gateway, call_id: str, *facts: str) -> dict[str, dict[str, Any]]:
+    return gateway.cluster.eventual_facts(f"call_id = '{call_id}'", *facts)
 
 
 def test_a_call_is_queryable_as_intent_and_outcome(gateway: Gateway) -> None:
-    began = time.monotonic()
-    assert gateway.client().call("echo__drip", {"steps": 1}).status == 200
-    rows = rows_of(gateway, newest_call(gateway, "drip"), 2)
+    began, run = time.monotonic(), token_hex(16)
+    assert gateway.client().call("echo__drip", {"steps": 1}, run).status == 200
+    rows = gateway.cluster.eventual_facts(f"trace_id = '{run}'", "call.allowed", "call.completed")
     print(f"\nqueryable {time.monotonic() - began:.2f} s after the call")
     assert set(rows) == {"call.allowed", "call.completed"}
     intent, outcome = rows["call.allowed"], rows["call.completed"]
     assert intent["key"] == outcome["key"] == "root"
-    assert intent["trace_id"] == outcome["trace_id"] != ""
+    assert intent["call_id"] == outcome["call_id"] != ""
     assert intent["at"] <= outcome["at"]
 
 
@@ -38,7 +27,7 @@ def test_a_denied_call_leaves_its_reason_under_the_id_the_caller_was_told(
     gateway: Gateway,
 ) -> None:
     call_id = gateway.client(READER_KEY).call("git__git_push").error["data"]["callId"]
-    rows = rows_of(gateway, call_id, 1)
+    rows = rows_of(gateway, call_id, "call.denied")
     assert set(rows) == {"call.denied"}
     assert rows["call.denied"]["code"] == "unknown_tool"
     assert rows["call.denied"]["key"] == "reader"
@@ -46,16 +35,16 @@ def test_a_denied_call_leaves_its_reason_under_the_id_the_caller_was_told(
 
 def test_a_failed_call_says_whether_anything_was_sent(gateway: Gateway) -> None:
     call_id = gateway.client().call("short__wait", {"seconds": 20}).error["data"]["callId"]
-    rows = rows_of(gateway, call_id, 2)
+    rows = rows_of(gateway, call_id, "call.allowed", "call.failed")
     assert set(rows) == {"call.allowed", "call.failed"}
     assert rows["call.failed"]["code"] == "upstream_timeout"
     assert rows["call.failed"]["sent"]
 
 
 def test_neither_secrets_nor_arguments_are_kept_or_logged(gateway: Gateway) -> None:
-    canary = "canary-argument-5f2e"
-    gateway.client().call("echo__count", {"id": canary})
-    rows_of(gateway, newest_call(gateway, "count"), 2)
+    canary, run = "canary-argument-5f2e", token_hex(16)
+    assert gateway.client().call("echo__count", {"id": canary}, run).text == canary
+    gateway.cluster.eventual_facts(f"trace_id = '{run}'", "call.allowed", "call.completed")
     for word in (canary, ROOT_KEY):
         found = gateway.cluster.rows(
             f"SELECT count() AS n FROM facts WHERE position(detail, '{word}') > 0"

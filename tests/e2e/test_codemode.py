@@ -1,6 +1,7 @@
 """Code mode through HTTP: what agents see of it, and what its tools tell."""
 
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -36,8 +37,8 @@ def cluster(
     try:
         fused = request.param == "fused"
         made.start(declaration(upstream.url), fused=fused, beside=("codemode",))
-        until_now(lambda: len(tools(made.client(ROOT))) > 3, "the tools are listed")
-        until_now(lambda: tools(made.client(CODER)) >= OWN, "code mode's own tools")
+        made.until_listed(made.client(ROOT), "one__say", "two__say")
+        made.until_listed(made.client(CODER), *OWN)
         yield made
     finally:
         made.stop()
@@ -118,11 +119,11 @@ def test_what_cannot_be_read_is_an_answer_the_model_can_mend(cluster: Cluster) -
 
 
 def test_reading_is_recorded_like_any_call(cluster: Cluster) -> None:
-    told(cluster.client(CODER), "listToolFiles")
-    rows = cluster.eventual_rows(
-        "SELECT key FROM facts WHERE fact = 'call.completed' AND server = 'toolbus' LIMIT 1"
-    )
-    assert rows[0]["key"] in ("coder", "narrow")
+    trace = token_hex(16)
+    cluster.client(CODER).call("listToolFiles", {}, trace)
+    facts = cluster.eventual_facts(f"trace_id = '{trace}'", "call.completed")
+    completed = facts["call.completed"]
+    assert (completed["server"], completed["key"]) == ("toolbus", "coder")
 
 
 def test_a_narrowed_request_reads_no_further(cluster: Cluster) -> None:
@@ -134,9 +135,9 @@ def test_a_narrowed_request_reads_no_further(cluster: Cluster) -> None:
 # -- programs --------------------------------------------------------------------------------
 
 
-def run(client: Client, code: str, **more: Any) -> Any:
+def run(client: Client, code: str, trace: str = "", **more: Any) -> Any:
     """The answer to a program."""
-    return client.call("executeToolCode", {"code": code, **more})
+    return client.call("executeToolCode", {"code": code, **more}, trace)
 
 
 def test_a_program_calls_tools_and_only_its_result_comes_back(cluster: Cluster) -> None:
@@ -171,12 +172,14 @@ def test_a_failing_call_may_be_caught(cluster: Cluster) -> None:
 
 
 def test_every_inner_call_is_recorded_under_its_run(cluster: Cluster) -> None:
-    run(cluster.client(CODER), 'result = [one.say(text="q"), two.say(text="q")]')
+    trace = token_hex(16)
+    run(cluster.client(CODER), 'result = [one.say(text="q"), two.say(text="q")]', trace)
     sql = (
         "SELECT outer.call_id AS run, count() AS calls FROM facts AS inner "
         "INNER JOIN facts AS outer ON inner.parent_id = outer.call_id "
         "WHERE inner.fact = 'call.completed' AND outer.fact = 'call.completed' "
-        "AND outer.tool = 'executeToolCode' GROUP BY run HAVING calls = 2"
+        "AND outer.tool = 'executeToolCode' "
+        f"AND outer.trace_id = '{trace}' GROUP BY run HAVING calls = 2"
     )
     assert cluster.eventual_rows(sql)
 
@@ -188,19 +191,21 @@ def test_what_is_wrong_with_a_program_is_told_with_its_line(cluster: Cluster) ->
     assert "one.say" in answer.text
 
 
-def test_a_program_whose_caller_leaves_takes_its_calls_back(cluster: Cluster) -> None:
-    code = 'result = one.wait(id="left", seconds=20)'
+def test_a_program_whose_caller_leaves_takes_its_calls_back(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    name = token_hex(8)
+    code = f'result = one.wait(id="{name}", seconds=20)'
     params = {"name": "executeToolCode", "arguments": {"code": code}}
     body, headers = stateless("tools/call", params)
-    leaving = Client(cluster.client(CODER).endpoint, CODER, patience=2.0)
-    with pytest.raises(TimeoutError):
-        leaving.post(body, **headers)
+    with cluster.client(CODER).leaving(body, **headers):
+        until_now(lambda: any(call.get("id") == name for call in upstream.arrived()), "the call")
     sql = (
-        "SELECT tool, code FROM facts WHERE fact = 'call.failed' AND code = 'cancelled' "
-        "AND tool IN ('wait', 'executeToolCode') ORDER BY tool"
+        "SELECT tool FROM facts WHERE fact = 'call.failed' AND code = 'cancelled' "
+        "AND tool IN ('wait', 'executeToolCode')"
     )
-    rows = cluster.eventual_rows(sql, enough=2)
-    assert {row["tool"] for row in rows} == {"executeToolCode", "wait"}
+    both = {"executeToolCode", "wait"}
+    cluster.eventual_rows(sql, lambda rows: {row["tool"] for row in rows} == both)
 
 
 # -- what it costs -----------------------------------------------------------------------------
@@ -211,7 +216,7 @@ def test_what_code_mode_costs_is_told_beside_what_every_definition_would_have(
 ) -> None:
     told(cluster.client(NARROW), "listToolFiles")
     spent = "SELECT * FROM context_by_day WHERE key = 'narrow' ORDER BY server"
-    own, two = cluster.eventual_rows(spent, enough=2)
+    own, two = cluster.eventual_rows(spent, lambda rows: len(rows) == 2)
     assert (two["server"], own["server"]) == ("two", "toolbus")
     assert two["spent_tokens"] == own["classic_tokens"] == 0
     assert two["classic_tokens"] > 0
@@ -220,9 +225,12 @@ def test_what_code_mode_costs_is_told_beside_what_every_definition_would_have(
 
 def test_a_definitions_tokens_are_told_by_server_and_tool(cluster: Cluster) -> None:
     told(cluster.client(CODER), "listToolFiles")
-    rows = cluster.eventual_rows("SELECT * FROM context_definitions", enough=2)
+    wanted = {(server, tool) for server in ("one", "two") for tool in ("say", "complain")}
+    rows = cluster.eventual_rows(
+        "SELECT * FROM context_definitions",
+        lambda rows: {(row["server"], row["tool"]) for row in rows} >= wanted,
+    )
     assert {row["server"] for row in rows} == {"one", "two"}
-    assert {row["tool"] for row in rows} >= {"say", "complain"}
     assert all(row["tokens"] > 0 for row in rows)
     assert {row["counted_by"] for row in rows} == {"o200k_base"}
 

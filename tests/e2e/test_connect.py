@@ -19,7 +19,6 @@ from mcp_types import ElicitResult
 from harness.engines import installed
 from harness.gateway import READER_KEY, ROOT_KEY, Gateway
 from harness.launched import Launched
-from harness.waiting import until_now
 
 modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 META = {
@@ -197,7 +196,7 @@ def asking(
     )
     try:
         cluster.start()
-        until_now(lambda: "fix__test_elicitation" in cluster.client(ROOT_KEY).tools())
+        cluster.until_listed(cluster.client(ROOT_KEY), "fix__test_elicitation")
         yield cluster
     finally:
         cluster.stop()

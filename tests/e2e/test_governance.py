@@ -10,7 +10,6 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from harness.waiting import until_now
 from toolbus_common.declared import Declaration, Server
 
 ROOT, MEMBER, PERSON = (f"tbk_{name}_a-secret-of-governance" for name in ("root", "member", "ann"))
@@ -27,7 +26,7 @@ def cluster(
         upstream.start()
         server = Server(url=upstream.url)
         made.start(declaration(one=server, two=server), fused=request.param == "fused")
-        until_now(lambda: len(made.client(ROOT).tools()) > 3, "the tools are listed")
+        made.until_listed(made.client(ROOT), "one__say", "two__say")
         yield made
     finally:
         made.stop()

@@ -36,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     )
     try:
         made.start(declaration, fused=True)
-        until_now(lambda: made.client(SECRET).tools(), "the tools are listed")
+        made.until_listed(made.client(SECRET), "echo__say")
         yield made
     finally:
         made.stop()
@@ -67,14 +67,14 @@ def test_without_a_trace_of_its_own_the_run_is_the_key(cluster: Cluster) -> None
 
 def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_facts(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
+    until_now(lambda: show(cluster)[0]["held"] == 0, "what was called before is settled")
     before = show(cluster)[0]["spent"]
     assert say(client, "x" * 5000, run=3).code == ""
-    sql = "SELECT charge, JSONExtractInt(detail, 'result_bytes') AS size FROM facts"
-    where = " WHERE fact = 'call.completed' ORDER BY size DESC LIMIT 1"
-    (row,) = until_now(
-        lambda: (r := cluster.eventual_rows(sql + where)) and r[0]["size"] > 5000 and r, "its row"
-    )
-    assert row["charge"] == 1000 + row["size"] * 10
+    where = f"trace_id = '{3:032x}'"
+    row = cluster.eventual_facts(where, "call.completed")["call.completed"]
+    size = json.loads(row["detail"])["result_bytes"]
+    assert size > 5000
+    assert row["charge"] == 1000 + size * 10
     until_now(lambda: show(cluster)[0]["spent"] - before == row["charge"], "it is settled")
 
 

@@ -32,7 +32,7 @@ class Old:
         self.server.start()
         servers, keys = {"old": Server(url=self.server.url)}, {"root": key(ROOT)}
         self.cluster.start(Declaration(servers=servers, keys=keys), fused=True)
-        until_now(lambda: SIGN_IN in self.client().tools(), "the tools")
+        self.cluster.until_listed(self.client(), SIGN_IN)
 
     def stop(self) -> None:
         """End everything."""

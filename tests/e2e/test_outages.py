@@ -44,7 +44,7 @@ def cluster(
     )
     try:
         made.start(declaration, fused=request.param == "fused")
-        until_now(lambda: made.client(SECRET).tools(), "the tools are listed")
+        made.until_listed(made.client(SECRET), "echo__say")
         yield made
     finally:
         made.stop()
@@ -141,10 +141,9 @@ def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
     assert client.tools(), "its last known tools stay listed"
     upstream.start()
     until_now(lambda: not client.call("echo__say", {"text": "x"}).code, "a probe closed it")
-    facts = {row["fact"] for row in cluster.eventual_rows("SELECT fact FROM facts", enough=5)}
-    assert facts >= {"server.connected"}
-    for fact in ("breaker.opened", "breaker.closed"):
-        assert cluster.eventual_rows(f"SELECT server FROM facts WHERE fact = '{fact}'")
+    cluster.eventual_facts(
+        "server = 'echo'", "server.connected", "breaker.opened", "breaker.closed"
+    )
 
 
 def test_an_upstream_that_dies_during_a_call_ends_the_call(cluster: Cluster) -> None:

@@ -50,6 +50,11 @@ class Pinned:
         assert told.returncode == 0, told.stderr
         return json.loads(told.stdout)
 
+    def shown(self) -> Any:
+        """The definition of the greeting tool, as agents are shown it; None if they are not."""
+        tools = self.client.ask("tools/list").json["result"]["tools"]
+        return next((tool for tool in tools if tool["name"] == GREET), None)
+
     def held(self) -> dict[str, str]:
         """Why what is held back."""
         return {case["name"]: case["held"] for case in self.pins("list")}
@@ -74,7 +79,7 @@ def pinned(
         }
         launched.configure({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}})
         launched.start()
-        until_now(lambda: GREET in made.client.tools(), "listed")
+        launched.until_listed(made.client, GREET)
         until_now(lambda: "slow__greet" in made.held(), "listed and held")
         yield made
     finally:
@@ -85,15 +90,18 @@ def pinned(
 @pytest.fixture(autouse=True)
 def as_it_was(pinned: Pinned) -> Iterator[None]:
     """Every test ends with the server as it was first."""
+    first = pinned.shown()
+    assert first is not None
     yield
     pinned.list_instead()
 
     def back() -> bool:
         if GREET in pinned.held():
             pinned.pins("approve", GREET, "--yes")
-        return pinned.client.call(GREET).code == ""
+        return bool(pinned.shown() == first)
 
     until_now(back, "as it was")
+    pinned.launched.until_listed(pinned.client, GREET)
 
 
 def evil(**more: Any) -> dict[str, Any]:
@@ -137,7 +145,7 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
     with Events(client, MCP_Session_Id=begun(client)) as stream:
         pinned.pins("approve", GREET, "--digest", case["digest"][:16])
         assert stream.until(CHANGED)
-    until_now(lambda: GREET in client.tools(), "listed again")
+    pinned.launched.until_listed(client, GREET)
     assert client.call(GREET, {"name": "Bob"}).text == "Hello, Bob!"
 
     sql = "SELECT fact, definition_digest FROM facts WHERE tool = 'greet' AND server = 'fix'"
@@ -173,6 +181,7 @@ def test_a_tool_that_went_and_came_back_otherwise_is_held(pinned: Pinned) -> Non
     assert GREET not in pinned.held()
     pinned.list_instead(greet=evil())
     until_now(lambda: GREET in pinned.held(), "back, and held")
+    until_now(pinned.launched.up_to_date, "every room knows")
     assert client.call(GREET).code == "unknown_tool"
 
 
@@ -186,7 +195,8 @@ def test_where_each_is_to_be_approved_nothing_shows_before(pinned: Pinned) -> No
     assert not [name for name in client.tools() if name.startswith("slow__")]
     assert client.call("slow__greet").code == "unknown_tool"
     pinned.pins("approve", "slow__greet", "--yes")
-    until_now(lambda: client.call("slow__greet").code == "", "approved")
+    pinned.launched.until_listed(client, "slow__greet")
+    assert client.call("slow__greet").code == ""
     assert [name for name in client.tools() if name.startswith("slow__")] == ["slow__greet"]
     pinned.pins("reject", "slow__greet")
     until_now(lambda: client.call("slow__greet").code == "unknown_tool", "taken away again")

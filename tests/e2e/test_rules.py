@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def launched(
         echo.start()
         made.configure(document(echo))
         made.start()
-        until_now(lambda: "echo__say" in made.client(FULL).tools())
+        made.until_listed(made.client(FULL), "echo__say")
         yield made, echo
     finally:
         made.stop()
@@ -111,41 +112,37 @@ def test_arguments_are_recorded_only_where_they_may_be(
 ) -> None:
     made, _ = launched
     for secret in (FULL, DIGEST):
-        made.client(secret).call("echo__say", {"text": "mark-of-content"})
-        made.client(secret).call("echo__say", {"text": "/etc/mark-of-content"})
-    found = made.eventual_rows(
-        "SELECT fact, key, detail FROM facts WHERE detail LIKE '%mark-of-content%'", enough=2
-    )
+        run = token_hex(16)
+        made.client(secret).call("echo__say", {"text": "mark-of-content"}, run)
+        made.client(secret).call("echo__say", {"text": "/etc/mark-of-content"}, run)
+        made.eventual_facts(f"trace_id = '{run}'", "call.allowed", "call.denied")
+    found = made.rows("SELECT fact, key, detail FROM facts WHERE detail LIKE '%mark-of-content%'")
     assert {(row["fact"], row["key"]) for row in found} == {
         ("call.allowed", "full"),
         ("call.denied", "full"),
     }
     recorded = {json.loads(row["detail"])["arguments"] for row in found}
     assert recorded == {'{"text":"mark-of-content"}', '{"text":"/etc/mark-of-content"}'}
-    assert made.eventual_rows("SELECT key FROM facts WHERE key = 'digest'", enough=2)
 
 
 def test_a_proposed_rule_is_replayed_against_what_was_recorded(
     launched: tuple[Launched, Upstream],
 ) -> None:
     made, _ = launched
+    run = token_hex(16)
     for secret in (FULL, DIGEST):
-        for text in ("/srv/a", "/srv/b", "fine"):
-            assert made.client(secret).call("echo__say", {"text": text}).text == text
-    made.eventual_rows(
-        "SELECT 1 FROM facts WHERE fact = 'call.allowed' AND key = 'digest'", enough=4
-    )
+        for text in ("/srv/a", "/srv/b", "/home/a"):
+            assert made.client(secret).call("echo__say", {"text": text}, run).text == text
+        assert made.client(secret).call("echo__say", {"text": "/etc/a"}, run).code == "rule_denied"
+    decided = "SELECT 1 FROM facts WHERE fact IN ('call.allowed', 'call.denied')"
+    made.eventual_rows(f"{decided} AND trace_id = '{run}'", lambda rows: len(rows) == 8)
     proposed = made.directory / "srv.cedar"
     proposed.write_text(SAYS.format("/srv*"))
 
-    def report() -> dict[str, Any]:
-        said = made.toolbus("rules", "replay", str(proposed), "--since", "1h", "--json")
-        assert said.returncode == 0, said
-        told: dict[str, Any] = json.loads(said.stdout)
-        return told
-
-    until_now(lambda: report()["refused"] == 2)
-    told = report()
+    said = made.toolbus("rules", "replay", str(proposed), "--since", "1h", "--json")
+    assert said.returncode == 0, said
+    told = json.loads(said.stdout)
+    assert told["refused"] == 2
     assert told["by_key"]["full"]["refused"] == 2
     assert set(told["by_key"]["digest"]) == {"unknown", "same"}  # one was refused already
     assert {each["rule"] for each in told["examples"]["refused"]} == {"srv"}

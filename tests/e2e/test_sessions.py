@@ -1,6 +1,7 @@
 """The eras with a handshake, through real HTTP: sessions, their streams, and questions."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -102,6 +103,12 @@ def test_fifty_tenants_with_the_same_ids_at_once_get_their_own_replies(place: Pl
             assert heard == [f"{number}:1", f"{number}:'1'", f"{number}:2"]
 
 
+def told_until(stream: Events, condition: Callable[[], bool]) -> None:
+    """Each change is told when it can be seen: who looks whenever told sees the last one too."""
+    while not condition():
+        stream.until("notifications/tools/list_changed")
+
+
 # -- a session's stream ----------------------------------------------------------------------------
 
 
@@ -115,11 +122,10 @@ def test_a_sessions_stream_tells_of_a_server_that_is_new(place: Place) -> None:
             told = stream.until("notifications/tools/list_changed")
             assert "id" not in told
             assert "_meta" not in told.get("params", {})
-            assert "more__say" in client.tools()
+            told_until(stream, lambda: "more__say" in client.tools())
         finally:
             place.cluster.declare(place.declaration())
-        stream.until("notifications/tools/list_changed")
-        assert "more__say" not in client.tools()
+        told_until(stream, lambda: "more__say" not in client.tools())
 
 
 def test_a_sessions_stream_ends_with_the_session(place: Place) -> None:
@@ -137,8 +143,7 @@ def test_a_stream_ends_with_its_key_and_tells_of_narrower_grants_before(place: P
     until_now(lambda: client.ask("ping").status == 200, "the new key works")
     with Events(client, Mcp_Session_Id=begun(client)) as stream:
         place.cluster.put_key("brief", key(secret, "echo__say"))
-        stream.until("notifications/tools/list_changed")
-        assert client.tools() == ["echo__say"]
+        told_until(stream, lambda: client.tools() == ["echo__say"])
         place.cluster.put_key("brief", key(secret, revoked=True))
         assert stream.ended()
 

@@ -11,7 +11,7 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.client import Answer, Client
-from harness.eras import META, OTHER, ROOT, Place, ask, begun, calling, replicated, stateless
+from harness.eras import ASK, META, OTHER, ROOT, Place, ask, begun, calling, replicated, stateless
 from harness.gateway import Gateway
 from harness.streams import Events
 from harness.waiting import until_now
@@ -32,14 +32,9 @@ def both(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
     old.start()
     place.servers["old"] = Server(url=old.url)
     place.cluster.declare(place.declaration())
-    for replica in (0, 1):
-        until_now(partial(_knows, place, replica), "the tools")
+    place.until_listed("old__greet")
     yield place
     old.kill()
-
-
-def _knows(place: Place, replica: int) -> bool:
-    return "old__greet" in place.client(replica=replica).tools()
 
 
 def started(place: Place, tool: str, session: str = "", **arguments: Any) -> dict[str, Any]:
@@ -275,7 +270,8 @@ def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) ->
         assert told["params"]["notifications"] == {"taskIds": [task]}, "one server tells of none"
         told = strangers.until("notifications/subscriptions/acknowledged")
         assert told["params"]["notifications"] == {}
-        asked = about(client, "tasks/get", task, **FORMS).json["result"]["inputRequests"]
+        look = partial(about, client, "tasks/get", task, **FORMS)
+        asked = until_now(lambda: look().json["result"].get("inputRequests"), "the question")
         answers = {"inputResponses": dict.fromkeys(asked, YES)}
         about(client, "tasks/update", task, answers, **FORMS)
         while (told := stream.until("notifications/tasks")["params"])["status"] != "completed":
@@ -313,13 +309,13 @@ def test_a_task_is_found_after_every_room_was_killed(tmp_path: Path, server: str
         place = ending.enter_context(replicated(tmp_path, fused=False))
         place.servers["old"] = Server(url=old.url)
         place.cluster.declare(place.declaration())
-        until_now(lambda: _all_know(place, "old__slow_compute"), "every replica knows the server")
+        place.until_listed("old__slow_compute")
         task = started(place, f"{server}__slow_compute", seconds=0.1, label="w")["taskId"]
         kept = started(place, "fix__greet", name="Ada")["taskId"]
         flat = stateless_task(place.client(), f"{server}__slow_compute", {"seconds": 0.1})["taskId"]
         _restarted(place)
         client = place.client()
-        until_now(lambda: "old__greet" in client.tools(), "the tools")
+        place.until_listed("old__greet", ASK)
         done = until_now(
             lambda: client.ask("tasks/result", {"taskId": task}).json.get("result"), "the result"
         )
@@ -327,12 +323,6 @@ def test_a_task_is_found_after_every_room_was_killed(tmp_path: Path, server: str
         done = client.ask("tasks/result", {"taskId": kept}).json["result"]
         assert done["content"][0]["text"] == "Hello, Ada!"
         assert "done in" in json.dumps(ended(lambda: about(client, "tasks/get", flat))["result"])
-
-
-def _all_know(place: Place, tool: str) -> bool:
-    """Whether a tool is called by whichever replicas decide: each call is some replica's."""
-    client = place.client()
-    return all("result" in client.call(tool, {"seconds": 0}).json for _ in range(12))
 
 
 def _restarted(place: Place) -> None:

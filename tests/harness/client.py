@@ -2,6 +2,8 @@
 
 import http.client
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +47,7 @@ class Client:
 
     endpoint: str
     key: str = ""
-    patience: float = 30.0
+    patience: float = 60.0
 
     def post(self, body: Any, **headers: str) -> Answer:
         """One POST on a connection of its own; a body of bytes is sent as it is."""
@@ -63,6 +65,16 @@ class Client:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent["Authorization"] = f"Bearer {self.key}"
         return self._exchange("DELETE", self.endpoint, None, sent)
+
+    @contextmanager
+    def leaving(self, body: Any, **headers: str) -> Iterator[None]:
+        """One POST under way, whose client goes away when the block ends."""
+        target = urlsplit(self.endpoint)
+        sent = {**JSON, "Authorization": f"Bearer {self.key}"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        with closing(http.client.HTTPConnection(target.hostname or "", target.port)) as connection:
+            connection.request("POST", target.path, json.dumps(body), sent)
+            yield
 
     def _exchange(
         self, method: str, url: str, data: bytes | None, headers: dict[str, str]
@@ -85,9 +97,11 @@ class Client:
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         return self.post(request, **headers)
 
-    def call(self, tool: str, arguments: dict[str, Any] | None = None) -> Answer:
-        """One tool call."""
-        return self.ask("tools/call", {"name": tool, "arguments": arguments or {}})
+    def call(self, tool: str, arguments: dict[str, Any] | None = None, run: str = "") -> Answer:
+        """One tool call; a `run` is a trace id of the test's own, and its facts are found by it."""
+        params = {"name": tool, "arguments": arguments or {}}
+        meta = {"_meta": {"traceparent": f"00-{run}-00000000000000aa-01"}} if run else {}
+        return self.ask("tools/call", {**params, **meta})
 
     def tools(self) -> list[str]:
         """The names of the tools this key sees."""

@@ -157,6 +157,11 @@ class Cluster(Operating):
         self.processes.setdefault(name, []).append(process)
         return process
 
+    @property
+    def rooms(self) -> int:
+        """How many rooms run, each replica counted."""
+        return sum(len(process.rooms) for process in self.every() if process.alive)
+
     def every(self) -> list[Process]:
         """All processes of rooms."""
         return [process for replicas in self.processes.values() for process in replicas]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.streams import Events
-from harness.waiting import until_now
 from toolbus_common.declared import Declaration, Server
 
 NOW = "2026-07-28"
@@ -44,9 +42,9 @@ class Place:
         """A client of a replica, where there are several."""
         return self.cluster.client(secret, 0 if self.cluster.fused else replica)
 
-    def complete(self, replica: int) -> bool:
-        """Whether a replica knows of everything there is."""
-        return {ASK, "echo__say"} <= set(self.client(replica=replica).tools())
+    def until_listed(self, *tools: str) -> None:
+        """Until these tools are listed and every replica of every room knows of them."""
+        self.cluster.until_listed(self.client(), *tools)
 
 
 @contextmanager
@@ -58,8 +56,7 @@ def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[
         echo.start()
         fixture.start()
         made.cluster.start(made.declaration(), fused=fused, replicas=1 if fused else 2)
-        for replica in (0, 1):
-            until_now(partial(made.complete, replica), "the tools")
+        made.until_listed(ASK, "echo__say")
         yield made
     finally:
         made.cluster.stop()

@@ -17,7 +17,7 @@ from toolbus_common.spool import Spool
 
 T = TypeVar("T")
 
-PATIENCE = 30.0  # a bound for waiting, far above what anything takes
+PATIENCE = 60.0  # a bound for waiting, far above what anything takes
 
 
 def allowed(**given: Any) -> CallAllowed:

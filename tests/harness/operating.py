@@ -6,14 +6,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.waiting import PATIENCE
+from harness.client import Client
+from harness.engines import BEGIN_SECONDS
+from harness.waiting import PATIENCE, until_now
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, RoomStatus, RowsFound
 from toolbus_common.declared import Declaration, Key
 from toolbus_common.errors import ToolbusError
 from toolbus_common.permissions import OPERATOR
-from toolbus_common.provision import CONFIG
+from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
 
 R = TypeVar("R")
@@ -27,10 +29,15 @@ def key(secret: str, *tools: str, **fields: Any) -> Key:
 
 
 class Operating:
-    """An operator at the bus of `state_dir`."""
+    """An operator at the bus of `state_dir`, where `rooms` are to answer."""
 
     state_dir: Path
     nats_url: str
+
+    @property
+    def rooms(self) -> int:
+        """How many rooms run, each replica counted."""
+        raise NotImplementedError
 
     def declare(self, declaration: Declaration) -> None:
         """Put a whole configuration in force."""
@@ -57,8 +64,10 @@ class Operating:
         found = self.on_the_bus(ask)
         return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
-    def eventual_rows(self, sql: str, enough: int = 1) -> list[dict[str, Any]]:
-        """What audit answers once it has that many rows."""
+    def eventual_rows(
+        self, sql: str, there: Callable[[list[dict[str, Any]]], Any] = bool
+    ) -> list[dict[str, Any]]:
+        """What audit answers once all of it is there: any row, unless `there` says what."""
         give_up = time.monotonic() + PATIENCE
         while True:
             try:
@@ -66,15 +75,42 @@ class Operating:
             except ToolbusError as error:
                 rows, last = [], str(error)
             else:
-                last = f"{len(rows)} rows: {rows!r}"
-            if len(rows) >= enough:
-                return rows
+                last = repr(rows)
+                if there(rows):
+                    return rows
             assert time.monotonic() < give_up, f"{sql}: {last}"
             time.sleep(0.1)
+
+    def eventual_facts(self, where: str, *facts: str) -> dict[str, dict[str, Any]]:
+        """The rows that audit has of `where`, by their fact, once each of `facts` is among them."""
+        rows = self.eventual_rows(
+            f"SELECT * FROM facts WHERE {where}",
+            lambda rows: {row["fact"] for row in rows} >= set(facts),
+        )
+        return {row["fact"]: row for row in rows}
 
     def statuses(self) -> list[RoomStatus]:
         """How every replica of every room is."""
         return self.on_the_bus(lambda bus: AskLane(OPERATOR, bus).ask_all())
+
+    def up_to_date(self) -> bool:
+        """Whether every replica of every room knows all that is configured and listed by now."""
+
+        async def look(bus: Bus) -> bool:
+            newest = {name: await _newest(bus, name) for name in (CONFIG, CATALOGUE)}
+            told = await AskLane(OPERATOR, bus).ask_all(0.2)
+            return len(told) == self.rooms and all(
+                room.heard.get(name, revision) >= revision
+                for room in told
+                for name, revision in newest.items()
+            )
+
+        return self.on_the_bus(look)
+
+    def until_listed(self, client: Client, *tools: str) -> None:
+        """Until a client is shown these tools and every room knows of them: calls may begin."""
+        until_now(lambda: set(tools) <= set(client.tools()), f"the tools {tools}", BEGIN_SECONDS)
+        until_now(self.up_to_date, "every room knows what there is", BEGIN_SECONDS)
 
     def on_the_bus(self, work: Callable[[Bus], Awaitable[R]]) -> R:
         """Do something as the operator."""
@@ -89,3 +125,9 @@ class Operating:
                 await bus.close()
 
         return asyncio.run(do())
+
+
+async def _newest(bus: Bus, bucket: str) -> int:
+    """The newest revision of a bucket."""
+    info = await bus.client.jetstream().stream_info(f"KV_{bucket}")
+    return int(info.state.last_seq)

@@ -36,7 +36,7 @@ def leaks(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter("policy"), TextFormatter()])
-@pytest.mark.parametrize("canary", CANARIES)
+@pytest.mark.parametrize("canary", CANARIES, ids=range(len(CANARIES)))
 def test_a_secret_is_struck_out_of_message_fields_and_traceback(
     formatter: logging.Formatter, canary: str
 ) -> None:

@@ -58,6 +58,7 @@ class Room:
         self._taking_part = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._caught_up: list[asyncio.Event] = []
+        self._heard: dict[str, int] = {}
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
@@ -159,24 +160,29 @@ class Room:
             since=self._since,
             reason=reason if self.bus.connected else "the bus is down",
             details=self.details(),
+            heard=dict(self._heard),
         )
 
     async def _watch_all(self) -> None:
         for name, watcher in self._watches:
             event = asyncio.Event()
             self._caught_up.append(event)
-            self.spawn(self._watch(await self.bus.bucket(name), watcher, event))
+            self.spawn(self._watch(name, await self.bus.bucket(name), watcher, event))
         async with asyncio.timeout(30):
             for event in self._caught_up:
                 await event.wait()
 
-    async def _watch(self, bucket: Bucket, watcher: Watcher, caught_up: asyncio.Event) -> None:
+    async def _watch(
+        self, name: str, bucket: Bucket, watcher: Watcher, caught_up: asyncio.Event
+    ) -> None:
         while True:
             try:
                 async for change in bucket.watch():
                     watcher(change)
                     if change is None:
                         caught_up.set()
+                    else:
+                        self._heard[name] = change.revision
             except Exception:
                 log.exception("room.watch_failed")
             await asyncio.sleep(0.2)

@@ -20,7 +20,10 @@ class StatusAsked(Question):
 
 
 class RoomStatus(Message):
-    """One process's answer for one room. `since` is seconds since the epoch."""
+    """One process's answer for one room. `since` is seconds since the epoch.
+
+    `heard` is the newest revision it knows of each bucket it watches: who is behind shows there.
+    """
 
     room: str
     instance: str
@@ -29,6 +32,7 @@ class RoomStatus(Message):
     since: float
     reason: str = ""
     details: dict[str, Any] = Field(default_factory=dict)
+    heard: dict[str, int] = Field(default_factory=dict)
 
 
 class ServersAsked(Question):
