@@ -23,15 +23,20 @@ $(INSTALLED): pyproject.toml
 up: $(INSTALLED)
 	@$(BIN)/toolbus up $(ARGS)
 
+# Most tests wait more than they compute, so there are more workers than cores; 0 is none beside
+# pytest itself. What shares a gateway goes to one worker (tests/harness/workers.py).
+WORKERS ?= 3
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/unit tests/contract tests/architecture
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) tests/unit tests/contract tests/architecture
 
 # RULES=100 declares so many Cedar rules, some of which read the measured tool's arguments.
 RULES ?= 0

@@ -1,7 +1,8 @@
 """Fixtures every test may ask for: real engines, a fresh state directory, an operator's bus.
 
 `TOOLBUS_TEST_NATS_URL` and `TOOLBUS_TEST_REDIS_URL` name servers to use instead of our own;
-they are emptied. `TOOLBUS_TEST_CONTAINERS=1` starts both in containers.
+they are emptied, so one worker alone may use them (`make test WORKERS=0`).
+`TOOLBUS_TEST_CONTAINERS=1` starts both in containers.
 """
 
 import os
@@ -9,15 +10,34 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
 from harness import containers
 from harness.engines import TESTER, NatsAt, NatsServer, ValkeyServer
 from harness.fresh import begin_afresh
+from harness.workers import company, standing
 from toolbus_common.bus import Bus
 from toolbus_common.permissions import OPERATOR
 from toolbus_common.settings import Settings
+
+# Every run tries the same examples, however busy the machine: what fails here fails everywhere.
+hypothesis.settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first, and what shares a gateway to one worker."""
+    items.sort(key=standing)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(company(item)))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from harness.engines import (
     NatsServer,
     ValkeyServer,
     die_with_parent,
-    free_port,
+    own_port,
 )
 from harness.fresh import provisioned
 from harness.operating import Operating
@@ -194,7 +194,7 @@ class Cluster(Operating):
             "TOOLBUS_CALL_TIMEOUT": "8",
         }
         if "ingress" in rooms:
-            self._ports.append(free_port())
+            self._ports.append(own_port())
             told["TOOLBUS_HTTP_PORT"] = str(self._ports[-1])
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
         return {**kept, **told, **self._extra}

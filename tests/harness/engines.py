@@ -29,11 +29,20 @@ def die_with_parent() -> None:
     _libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL)
 
 
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_kept: list[socket.socket] = []
+
+
+def own_port() -> int:
+    """A port nobody listens on, kept from everybody else's use until the tests have ended.
+
+    It is bound and never listened on: the system gives it to no other process, for a server or for
+    a client's connection, while a server that is told to use it may, and again after a kill.
+    """
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    _kept.append(kept)
+    return int(kept.getsockname()[1])
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -54,7 +63,7 @@ class Engine:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port = own_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> Sequence[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from harness.client import Client
-from harness.engines import BEGIN_SECONDS, die_with_parent, free_port, installed
+from harness.engines import BEGIN_SECONDS, die_with_parent, installed, own_port
 from harness.operating import Operating
 from toolbus_common.process import ROOMS
 
@@ -28,7 +28,7 @@ class Launched(Operating):
         self.config = directory / "toolbus.yaml"
         self.output = directory / "output"
         self.ready: dict[str, Any] = {}
-        self.port = free_port()
+        self.port = own_port()
         self._options = options
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
         self.environment = {**kept, **environment}

@@ -9,7 +9,7 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from harness.engines import free_port
+from harness.engines import own_port
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Receiver:
     """Listens while it is entered; `status` is what it answers."""
 
     def __init__(self, port: int = 0) -> None:
-        self.port = port or free_port()
+        self.port = port or own_port()
         self.received: list[Received] = []
         self.status = 204
         self.location = ""

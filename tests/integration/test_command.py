@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.engines import free_port, installed
+from harness.engines import installed, own_port
 
 PATIENCE = 60.0
 SECRET = "a-declared-secret-of-some-length"
@@ -41,7 +41,7 @@ class Up:
     """One directory with an installation in it."""
 
     directory: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=own_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -173,7 +173,7 @@ def test_a_key_made_by_command_opens_until_it_is_revoked(demo: Up) -> None:
 
 
 def test_a_second_launcher_is_refused_with_a_sentence(demo: Up) -> None:
-    assert "already runs" in demo.refused("up", "--port", str(free_port()))
+    assert "already runs" in demo.refused("up", "--port", str(own_port()))
 
 
 def test_a_port_that_is_taken_is_told(fresh: Up) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from harness.engines import ValkeyServer, free_port
+from harness.engines import ValkeyServer, own_port
 from harness.ledger import RememberedEpochs, admission, admitted, claim, counters
 from toolbus_common.declared import Budget, Key, Level, Loop, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LoopDetectedError, RateExceededError
@@ -296,7 +296,7 @@ class ValkeyCluster(ValkeyServer):
     """A cluster of one node: it refuses scripts that touch keys of another slot."""
 
     def command(self) -> list[str]:
-        bus = str(free_port())  # its own choice, the port plus 10,000, may be no port at all
+        bus = str(own_port())  # its own choice, the port plus 10,000, may be no port at all
         return [*super().command(), "--cluster-enabled", "yes", "--cluster-port", bus]
 
 

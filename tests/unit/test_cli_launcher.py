@@ -39,6 +39,14 @@ def test_a_remembered_port_is_used_again_while_it_is_free(listening: int) -> Non
     assert ports.free("nonsense") > 0
 
 
+def test_a_chosen_port_is_kept_for_a_child_and_from_everybody_else() -> None:
+    port = ports.free()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((ports.LOOPBACK, port))
+    with socket.create_server((ports.LOOPBACK, port)) as child:  # as every server of ours binds
+        assert child.getsockname()[1] == port
+
+
 def test_a_port_that_is_taken_is_refused_and_zero_is_any(listening: int) -> None:
     with pytest.raises(CommandError, match="is taken"):
         ports.asked_for("127.0.0.1", listening)

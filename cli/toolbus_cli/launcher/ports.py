@@ -1,4 +1,4 @@
-"""Ports: taken or free, remembered from one start to the next."""
+"""Ports: taken or free, remembered from one start to the next, and kept once chosen."""
 
 import errno
 import socket
@@ -6,27 +6,23 @@ import socket
 from toolbus_cli.errors import CommandError
 
 LOOPBACK = "127.0.0.1"
-
-
-def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether one may listen there now."""
-    return _refusal(host, port) is None
+_kept: dict[tuple[str, int], socket.socket] = {}
 
 
 def free(remembered: object = None) -> int:
-    """The remembered port if it is still free, else any."""
-    if isinstance(remembered, int) and 0 < remembered < 1 << 16 and is_free(remembered):
-        return remembered
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """The remembered port if it can be had, else any; ours from now on."""
+    if isinstance(remembered, int) and 0 < remembered < 1 << 16:
+        refusal = _keep(LOOPBACK, remembered)
+        if refusal is None:
+            return remembered
+    return _any()
 
 
 def asked_for(host: str, port: int, remembered: object = None) -> int:
     """The port somebody asked for (0: any). Raises `CommandError` when it cannot be had."""
     if port == 0:
         return free(remembered)
-    refusal = _refusal(host, port)
+    refusal = _keep(host, port)
     if refusal is None:
         return port
     if refusal.errno == errno.EADDRINUSE:
@@ -35,13 +31,37 @@ def asked_for(host: str, port: int, remembered: object = None) -> int:
     raise CommandError(f"Nothing may listen on {host}:{port} ({reason}); choose another.")
 
 
-def _refusal(host: str, port: int) -> OSError | None:
+def _any() -> int:
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind((LOOPBACK, 0))
+    port = int(kept.getsockname()[1])
+    _kept[LOOPBACK, port] = kept
+    return port
+
+
+def _keep(host: str, port: int) -> OSError | None:
+    """Bind a port and never listen: a child may, but the system gives it to nobody for a client.
+
+    Else a connection of any process could take it before our child listens, or while it restarts.
+    """
+    if (host, port) in _kept:
+        return None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        _try_to_listen(family, host, port)
+        kept = socket.socket(family)
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind((host, port))
+    except OSError as error:
+        return error
+    _kept[host, port] = kept
+    return None
+
+
+def _try_to_listen(family: socket.AddressFamily, host: str, port: int) -> None:
+    """Raises `OSError`: a bound port that somebody else listens on is refused only here."""
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)  # a bound port that already listens is refused only here
-        except OSError as error:
-            return error
-    return None
+        probe.bind((host, port))
+        probe.listen(1)
