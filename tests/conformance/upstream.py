@@ -30,11 +30,11 @@ class FixtureServer(Engine):
 
     def seen(self) -> dict[str, Any]:
         """What reached it."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/seen", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/seen", timeout=180) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
     def forget(self) -> None:
         """Let it count anew."""
         url = f"http://127.0.0.1:{self.port}/seen"
-        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=180).close()

@@ -121,7 +121,7 @@ def api(place: Launched, path: str, secret: str = BOSS, body: Any = None) -> Ans
 @asynccontextmanager
 async def sdk(place: Launched, mode: str, opens: Any = None) -> AsyncIterator[SdkClient]:
     headers = {"Authorization": f"Bearer {BOT}"}
-    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=180) as http:
         transport = streamable_http_client(place.ready["endpoint"], http_client=http)
         async with SdkClient(transport, mode=mode, elicitation_callback=opens) as client:
             yield client

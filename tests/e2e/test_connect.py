@@ -19,6 +19,7 @@ from mcp_types import ElicitResult
 from harness.engines import installed
 from harness.gateway import READER_KEY, ROOT_KEY, Gateway
 from harness.launched import Launched
+from harness.waiting import PATIENCE, until_told
 
 modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
 META = {
@@ -50,7 +51,7 @@ def said(
         env={"TOOLBUS_KEY": secret, "PATH": os.environ["PATH"]},
         input=b"\n".join(lines) + b"\n",
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     return [json.loads(line) for line in done.stdout.splitlines()], done
@@ -168,12 +169,12 @@ def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
     command = [installed("toolbus"), "connect", "--url", gateway.client().endpoint]
     told = subprocess.run(
         [*command, "--key-file", str(file)], input=json.dumps(modern(1, "tools/list")).encode(),
-        capture_output=True, timeout=60, check=True,
+        capture_output=True, timeout=180, check=True,
     )  # fmt: skip
     assert json.loads(told.stdout)["result"]["tools"]
     without = subprocess.run(
         command, input=b"", env={"PATH": os.environ["PATH"]},
-        capture_output=True, timeout=60, check=False,
+        capture_output=True, timeout=180, check=False,
     )  # fmt: skip
     assert without.returncode == 1
     assert b"TOOLBUS_KEY" in without.stderr
@@ -234,8 +235,12 @@ async def test_a_list_that_changes_is_told_to_a_session_over_stdio(asking: Launc
             heard.set()
 
     async with bridged(asking.ready["endpoint"], "legacy", message_handler=on_message) as client:
-        await client.call_tool("fix__test_trigger_tool_change", {})
-        await asyncio.wait_for(heard.wait(), 20)
+
+        async def told() -> bool:
+            await client.call_tool("fix__test_trigger_tool_change", {})
+            return heard.is_set()
+
+        await until_told(told, "the change, once the session's stream has begun")
 
 
 async def test_a_list_that_changes_is_told_to_a_subscription_over_stdio(asking: Launched) -> None:
@@ -244,4 +249,4 @@ async def test_a_list_that_changes_is_told_to_a_subscription_over_stdio(asking: 
         client.listen(tools_list_changed=True) as changes,
     ):
         await client.call_tool("fix__test_trigger_tool_change", {})
-        assert await asyncio.wait_for(anext(changes), 20) is not None
+        assert await asyncio.wait_for(anext(changes), PATIENCE) is not None

@@ -61,7 +61,7 @@ def document(echo: Upstream, **rules: dict[str, Any]) -> dict[str, Any]:
 def checked(made: Launched) -> subprocess.CompletedProcess[str]:
     """`toolbus rules check`, which needs no installation."""
     command = [installed("toolbus"), "rules", "check", str(made.config)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
 
 
 def rows(made: Launched, where: str) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def test_the_readmes_python_client_works(demo: Launched, tmp_path: Path) -> None
     file = tmp_path / "client.py"
     file.write_text(program.replace("http://127.0.0.1:8080/mcp", demo.ready["endpoint"]))
     ran = subprocess.run(
-        [sys.executable, str(file)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(file)], capture_output=True, text=True, timeout=180, check=False
     )
     assert ran.returncode == 0, ran.stderr
     assert "content" in ran.stdout

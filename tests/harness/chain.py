@@ -28,7 +28,7 @@ class Chain:
         on_progress: Callable[[bytes], None] | None = None,
         *,
         arguments: bytes = b"{}",
-        seconds: float = 15.0,
+        seconds: float = 60.0,
     ) -> bytes:
         """One call from ingress to its answer."""
         call_id = self.ingress.calls.new_call_id()

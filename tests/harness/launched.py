@@ -89,7 +89,7 @@ class Launched(Operating):
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 

@@ -7,7 +7,7 @@ import pytest
 from harness.chain import Behaviour, Chain, admitted, chain, running
 from harness.engines import NatsServer
 from harness.fresh import provisioned
-from harness.waiting import until, until_told
+from harness.waiting import PATIENCE, until, until_told
 from toolbus_common.contracts import Answered, CallAdmitted, Failed, Frame, Progressed
 from toolbus_common.errors import (
     BusDownError,
@@ -152,7 +152,7 @@ async def test_a_caller_that_leaves_does_not_stop_the_call_half_way(
         await begun.wait()
         leaving.cancel()
         may_end.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await ended.wait()
 
 
@@ -284,7 +284,7 @@ async def test_calls_flow_again_when_the_bus_is_back(
         await until(lambda: not any(room.bus.connected for room in rooms), "all rooms noticed")
         own_nats.start()
         await until(lambda: all(room.bus.connected for room in rooms), "all rooms are back")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:  # a room is back a moment before the server knows what it hears
                 try:
                     assert await lane.ask() == b"{}"

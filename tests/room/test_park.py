@@ -63,7 +63,7 @@ class Agent:
             tool=tool,
             proof="proof",
             era=Era.MODERN,
-            deadline=time() + 15,
+            deadline=time() + 60,
             traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
             capabilities=FORMS,
             extra=extra,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from harness.waiting import until_told
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.exchange import Exchange
@@ -25,5 +26,5 @@ async def test_a_room_is_ready_and_tells_what_it_can(
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     async with import_module(f"toolbus_{name}.main").build(Exchange()).running():
-        (told,) = await AskLane("operator", operator).ask_all()
+        (told,) = await until_told(AskLane("operator", operator).ask_all, "its status")
         assert (told.room, told.ready, told.details) == (name, True, details)

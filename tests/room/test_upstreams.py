@@ -12,7 +12,7 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.bench import Bench, answering, connected
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 from toolbus_common.contracts import (
     Answered,
     Asked,
@@ -247,7 +247,7 @@ async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: Benc
         await bench.call("test_touch_watched_resource")
         return bool(bench.heard)
 
-    give_up = time() + 20
+    give_up = time() + PATIENCE
     while not await touched():  # a stream of news may take a moment to begin
         assert time() < give_up
     method, params = bench.heard[0]
@@ -258,7 +258,7 @@ async def test_a_watched_resource_is_told_of_until_it_is_not_watched(bench: Benc
 async def test_a_changed_list_of_any_kind_is_heard(bench: Bench) -> None:
     for trigger in ("tool", "prompt", "resource"):
         bench.changed.clear()
-        give_up = time() + 20
+        give_up = time() + PATIENCE
         while not bench.changed.is_set():
             assert time() < give_up
             await bench.call(f"test_trigger_{trigger}_change")
@@ -298,7 +298,7 @@ async def test_a_task_is_begun_asked_after_and_ended(bench: Bench) -> None:
     about = {"taskId": (told if modern else told["task"])["taskId"]}
     assert bench.outcome.ending == "task"
     more.pop("extra", None)
-    give_up = time() + 20
+    give_up = time() + PATIENCE
     while True:
         found = (await bench.call("slow_compute", about, method="tasks/get", **more)).last
         if found["status"] == "completed":

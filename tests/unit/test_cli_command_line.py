@@ -24,7 +24,7 @@ def toolbus(cwd: Path, *words: str, **environment: str) -> subprocess.CompletedP
         env={"PATH": "/usr/bin:/bin", "HOME": str(cwd), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -134,6 +134,6 @@ def test_running_rooms_loads_nothing_of_the_command() -> None:
         "main(); print(sorted({'typer', 'rich', 'yaml', 'click'} & set(sys.modules)))"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True
     )
     assert ended.stdout.strip() == "[]"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import PATIENCE
 from toolbus_common import factlane
 from toolbus_common.contracts import CallAllowed, CallDenied
 from toolbus_common.errors import BusDownError
@@ -35,7 +36,7 @@ class Stream:
             raise BusDownError("lost on the way back")
 
     async def holds(self, messages: int) -> None:
-        async with asyncio.timeout(10), self.arrived:
+        async with asyncio.timeout(PATIENCE), self.arrived:
             await self.arrived.wait_for(lambda: len(self.stored) >= messages)
 
     def lines(self) -> list[dict[str, object]]:

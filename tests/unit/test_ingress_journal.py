@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.waiting import PATIENCE
 from toolbus_ingress import shelf as rules
 from toolbus_ingress.journal import LARGEST, Journal
 from toolbus_ingress.seal import KEY_BYTES, Seal
@@ -234,7 +235,7 @@ async def test_what_nobody_reads_is_forgotten_in_time(monkeypatch: pytest.Monkey
     ended = asyncio.Event()
     journal.on_ended = ended.set
     reader.leave()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await ended.wait()
     assert len(shelf) == 0
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 from toolbus_common.bus import Change
 from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
 from toolbus_common.declared import Declaration, Key, Server
@@ -109,7 +109,7 @@ async def following(edge: Edge, stream: Stream) -> AsyncIterator[asyncio.Task[No
     await stream.hears(": ")
     await asyncio.sleep(0)
     yield serving
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await serving
     assert stream.sent[-1]["more_body"] is False
     assert not edge.hub._listeners
@@ -161,7 +161,7 @@ async def test_a_stream_ends_with_its_session() -> None:
     edge = Edge()
     stream, other = Stream(edge), Stream(edge)
     async with following(edge, other):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
             await stream.hears(": ")
             assert stream.visit.session is not None
@@ -178,7 +178,7 @@ async def test_a_stream_outlives_its_reader_where_there_is_a_way_back(version: s
     serving = asyncio.create_task(edge.hub.follow_session(stream.visit))
     await until(lambda: GONE in stream.scope, "the reader")
     stream.scope.pop(GONE)()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await serving
     assert len(edge.hub._listeners) == (version != "2024-11-05")
     edge.hub.close()
