@@ -71,7 +71,7 @@ def main() -> int:
 
 def _measure(mode: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
-        port = _own_port()
+        port = _free_port()
         echo = _start([str(HERE / "echo_upstream.py"), "--port", str(port), "--tools", "500"])
         try:
             return _with_toolbus(mode, Path(directory), port, options)
@@ -85,7 +85,7 @@ def _with_toolbus(
     config = directory / "toolbus.yaml"
     declared = {name: {"cedar": text} for name, text in rules(options.rules).items()}
     config.write_text(f"{_configuration(echo_port)}rules: {json.dumps(declared)}\n")
-    ready_file, port = directory / "ready.json", _own_port()
+    ready_file, port = directory / "ready.json", _free_port()
     command = ["-m", "toolbus_cli.main", "up", "-c", str(config), "--port", str(port)]
     command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
     began = monotonic()
@@ -273,7 +273,7 @@ def _wait(condition: Any, seconds: float, complaint: str) -> None:
         sleep(0.02)
 
 
-def _own_port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

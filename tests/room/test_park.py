@@ -143,7 +143,7 @@ async def test_the_answers_to_a_task_reach_the_replica_that_was_asked(agent: Age
         done = await until_told(lambda: look("result"), "the end", 60)
         return f"{done['content'][0]['text']}, {next(iter(asked)).split('.')[1]}"
 
-    told = await asyncio.gather(*(whole() for _ in range(12)))
+    told = await asyncio.gather(*(whole() for _ in range(24)))
     assert all(text.startswith("the file is deleted") for text in told)
     assert len({text.rpartition(" ")[2] for text in told}) == 2, "either replica asked"
 
