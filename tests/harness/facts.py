@@ -17,7 +17,7 @@ from toolbus_common.spool import Spool
 
 T = TypeVar("T")
 
-PATIENCE = 60.0  # a bound for waiting, far above what anything takes
+PATIENCE = 90.0  # a bound for waiting, far above what anything takes
 
 
 def allowed(**given: Any) -> CallAllowed:
@@ -88,10 +88,10 @@ async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
 
 
 async def returns_soon(operator: Bus) -> None:
-    """What audit took and did not acknowledge comes again after 2 s, not after its usual wait."""
+    """What audit took and did not acknowledge comes again after 4 s, not after its usual wait."""
     stream = operator.client.jetstream()
     config = (await stream.consumer_info(FACTS, "audit")).config
-    config.ack_wait = 2.0
+    config.ack_wait = 4.0
     await stream.add_consumer(FACTS, config)
 
 

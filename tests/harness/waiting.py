@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-PATIENCE = 60.0  # seconds; a bound for a broken run, not a promise
+PATIENCE = 90.0  # seconds; a bound for a broken run, not a promise
 
 
 async def until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from harness.clickhouse import ClickHouseServer
 from harness.engines import die_with_parent
-from harness.facts import allowed, consumed, facts_of, returns_soon, until
+from harness.facts import PATIENCE, allowed, consumed, facts_of, returns_soon, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.asklane import AskLane
@@ -148,7 +148,7 @@ async def test_a_kill_between_insert_and_acknowledgement_copies_nothing(
     async with facts_of("policy", settings, tmp_path) as policy:
         await asyncio.gather(*(policy.record(allowed()) for _ in range(500)))
     with audit_process(settings, tmp_path / "log", AUDIT_DIES) as dying:
-        assert await asyncio.to_thread(dying.wait, 60) == -9
+        assert await asyncio.to_thread(dying.wait, PATIENCE) == -9
     info = await operator.client.jetstream().consumer_info("FACTS", "audit")
     assert info.num_ack_pending + info.num_pending > 0
     with audit_process(settings, tmp_path / "log"):
@@ -176,7 +176,7 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
         assert rows == ids
         assert rows >= len(said) > 0
         process.terminate()
-        assert await asyncio.to_thread(process.wait, 30) == 0
+        assert await asyncio.to_thread(process.wait, PATIENCE) == 0
 
 
 async def test_while_clickhouse_is_down_facts_wait_and_the_room_says_why(
@@ -201,7 +201,7 @@ async def test_while_clickhouse_is_down_facts_wait_and_the_room_says_why(
             await ask(operator, "SELECT 1")
         own_clickhouse.start()
         await stored_once(operator, 20)
-        assert room.status().ready
+        await until(lambda: ready(room), "audit is ready again")
 
 
 async def test_a_store_killed_under_load_has_every_fact_once(

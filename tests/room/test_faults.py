@@ -17,6 +17,7 @@ from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import ServersAsked, ServersTold
 from toolbus_common.declared import Declaration, Server
+from toolbus_common.errors import UnavailableError
 from toolbus_common.exchange import Exchange
 from toolbus_common.permissions import OPERATOR
 from toolbus_common.provision import CONFIG, FACTS
@@ -63,7 +64,10 @@ async def keeping(
 
 async def row(operator: Bus) -> dict[str, Any] | None:
     """What the executor tells of the server, once it has made up its mind."""
-    told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+    try:
+        told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+    except UnavailableError:
+        return None
     return next((each for each in told.servers if each["state"] != "connecting"), None)
 
 
