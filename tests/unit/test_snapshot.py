@@ -177,7 +177,7 @@ CHANGES = st.one_of(
 )
 
 
-@given(changes=st.lists(st.tuples(CHANGES, st.booleans()), max_size=60))
+@given(changes=st.lists(st.tuples(CHANGES, st.booleans()), max_size=25))
 def test_changed_step_by_step_is_the_same_as_made_from_scratch(
     changes: list[tuple[Change, bool]],
 ) -> None:

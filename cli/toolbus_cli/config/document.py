@@ -11,6 +11,10 @@ Place = tuple[str | int, ...]
 
 DEEPEST = 32
 MOST_NODES = 200_000  # aliases of aliases would otherwise multiply without end
+TOO_MANY = (
+    f"is one too many: a file holds at most {MOST_NODES:,} values, aliases counted where they are "
+    "used; make keys with 'toolbus keys create' instead of declaring so many"
+)
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -80,9 +84,12 @@ class _Reader:
     def value(self, node: Node, place: Place) -> Any:
         self._nodes += 1
         self._document.lines.setdefault(place, node.start_mark.line + 1)
-        if len(place) > DEEPEST or self._nodes > MOST_NODES:
-            if self._nodes <= MOST_NODES + 1:
-                self._fault(node, place, "is nested too deeply, or repeats itself through aliases")
+        if len(place) > DEEPEST:
+            self._fault(node, place, "is nested too deeply")
+            return None
+        if self._nodes > MOST_NODES:
+            if self._nodes == MOST_NODES + 1:
+                self._fault(node, place, TOO_MANY)
             return None
         if isinstance(node, MappingNode):
             return self._mapping(node, place)
