@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from toolbus_cli.config.composing import compose
+
 Place = tuple[str | int, ...]
 
 DEEPEST = 32
@@ -59,7 +61,7 @@ def read(text: str) -> Document:
     """Read a text. Never raises: what cannot be read is a fault."""
     document = Document()
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = compose(text)
         if node is not None:
             document.data = _Reader(document).value(node, ())
     except yaml.MarkedYAMLError as error:
