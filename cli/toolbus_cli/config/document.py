@@ -14,7 +14,7 @@ Place = tuple[str | int, ...]
 DEEPEST = 32
 MOST_NODES = 200_000  # aliases of aliases would otherwise multiply without end
 TOO_MANY = (
-    f"is one too many: a file holds at most {MOST_NODES:,} values, aliases counted where they are "
+    f"here are more than the {MOST_NODES:,} values a file may hold, aliases counted where they are "
     "used; make keys with 'toolbus keys create' instead of declaring so many"
 )
 _MERGE = "tag:yaml.org,2002:merge"
@@ -52,6 +52,14 @@ class Document:
         return Fault(self.line(place), dotted(place), sentence)
 
 
+class _TooManyError(Exception):
+    """More values than are read, on this line."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
 def dotted(place: Place) -> str:
     """A place as people write it."""
     return ".".join(map(str, place))
@@ -70,6 +78,8 @@ def read(text: str) -> Document:
         document.faults.append(Fault(line, "", f"this is not YAML: {error.problem}"))
     except yaml.YAMLError as error:
         document.faults.append(Fault(1, "", f"this is not YAML: {str(error).splitlines()[0]}"))
+    except _TooManyError as error:
+        document.faults.append(Fault(error.line, "", TOO_MANY))
     except RecursionError:
         document.faults.append(Fault(1, "", "this is nested too deeply"))
     return document
@@ -90,9 +100,7 @@ class _Reader:
             self._fault(node, place, "is nested too deeply")
             return None
         if self._nodes > MOST_NODES:
-            if self._nodes == MOST_NODES + 1:
-                self._fault(node, place, TOO_MANY)
-            return None
+            raise _TooManyError(node.start_mark.line + 1)
         if isinstance(node, MappingNode):
             return self._mapping(node, place)
         if isinstance(node, SequenceNode):
