@@ -25,6 +25,7 @@ from toolbus_common.spool import Spool
 ORIGIN = "origin"  # where the declaration came from, and which of its secrets were made here
 ATTEMPTS = 8
 FACT_SECONDS = 3.0
+ROOM_FOR_HEADERS = 4096  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ class Desk:
                     found[name] = Key.model_validate_json(change.value)
         return found
 
+    async def own_key(self, name: str) -> Key | None:
+        """The one under this name among them."""
+        entry = await self._bucket.get(f"{KEY_PREFIX}{name}")
+        return Key.model_validate_json(entry.value) if entry and entry.value else None
+
     # -- changing ----------------------------------------------------------------------------
 
     async def plan(self, new: Declaration) -> list[Change]:
@@ -103,18 +109,19 @@ class Desk:
             if not different and now.revision:
                 await self._note_origin(by, now.minted)
                 return Applied((), now.revision)
-            revision = await self._bucket.swap(DECLARATION, _encoded(complete), now.revision)
+            revision = await self._swap(complete, now.revision)
             if revision is not None:
                 kept = {name for name in now.minted | minted.keys() if name in complete.keys}
                 kept -= {name for name, key in new.keys.items() if key.secret_hash}
                 await self._note_origin(by, kept)
-                await self._record_applied(different, now.declaration, complete, revision)
+                self._record_applied(different, now.declaration, complete, revision)
+                await self._facts.delivered()
                 return Applied(tuple(different), revision, minted)
         raise CommandError("Somebody else is changing the configuration; try again.")
 
     async def put_key(self, name: str, key: Key) -> None:
         """Keep a key of its own under this name."""
-        await self._bucket.put(f"{KEY_PREFIX}{name}", key.model_dump_json().encode())
+        await self._bucket.put(f"{KEY_PREFIX}{name}", _encoded(key))
 
     async def drop_own_key(self, name: str) -> None:
         """Let the declared key of this name count again."""
@@ -127,23 +134,34 @@ class Desk:
             keys = now.declaration.keys
             key = keys[name].model_copy(update={"secret_hash": secret_hash})
             new = now.declaration.model_copy(update={"keys": {**keys, name: key}})
-            if await self._bucket.swap(DECLARATION, _encoded(new), now.revision) is not None:
+            if await self._swap(new, now.revision) is not None:
                 return
         raise CommandError("Somebody else is changing the configuration; try again.")
 
+    async def _swap(self, new: Declaration, last: int) -> int | None:
+        """Write a declaration over revision `last`; None when someone was faster."""
+        value, most = _encoded(new), self.bus.most_bytes - ROOM_FOR_HEADERS
+        if len(value) > most:
+            raise CommandError(
+                f"What is declared takes {len(value):,} bytes and is kept as one entry, for which "
+                f"the bus takes {most:,}; nothing was applied. Declare fewer keys and make the "
+                "others one by one with 'toolbus keys create', or raise NATS' max_payload."
+            )
+        return await self._bucket.swap(DECLARATION, value, last)
+
     # -- recording ---------------------------------------------------------------------------
 
-    async def record_created(self, name: str, key: Key) -> None:
+    def record_created(self, name: str, key: Key, declared: Declaration) -> None:
         """Say that a key exists, or has a new secret."""
-        scope = scope_of(key, (await self.declared()).declaration)
+        scope = scope_of(key, declared)
         self.record(KeyCreated(id=_id("created"), at=time(), scope=scope, key=name, by=me()))
 
-    async def record_revoked(self, name: str, key: Key) -> None:
+    def record_revoked(self, name: str, key: Key, declared: Declaration) -> None:
         """Say that a key opens nothing any more."""
-        scope = scope_of(key, (await self.declared()).declaration)
+        scope = scope_of(key, declared)
         self.record(KeyRevoked(id=_id("revoked"), at=time(), scope=scope, key=name, by=me()))
 
-    async def _record_applied(
+    def _record_applied(
         self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
     ) -> None:
         told = {f"{c.section}.{c.name}": c.sign for c in different}
@@ -155,9 +173,9 @@ class Desk:
         )  # fmt: skip
         for change in different:
             if change.section == "keys" and change.sign == ADDED:
-                await self.record_created(change.name, new.keys[change.name])
+                self.record_created(change.name, new.keys[change.name], new)
             elif change.section == "keys" and change.sign == REMOVED:
-                await self.record_revoked(change.name, old.keys[change.name])
+                self.record_revoked(change.name, old.keys[change.name], new)
 
     def record(self, fact: Fact) -> None:
         """Write a fact; one the stream does not take now is spooled for the next command."""
@@ -234,8 +252,9 @@ def _with_secrets(declaration: Declaration, minted: dict[str, str]) -> Declarati
     return declaration.model_copy(update={"keys": keys})
 
 
-def _encoded(declaration: Declaration) -> bytes:
-    return declaration.model_dump_json().encode()
+def _encoded(declared: Declaration | Key) -> bytes:
+    """What it says of itself: ten thousand keys' defaults would fill the entry three times over."""
+    return declared.model_dump_json(exclude_defaults=True).encode()
 
 
 def _id(what: str) -> str:

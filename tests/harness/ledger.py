@@ -46,7 +46,7 @@ class RememberedEpochs:
 
 def admitted(charge: int, *levels: tuple[str, Level], scope: str = "acme") -> Admission:
     """A call of one tool at a price, by a key with these levels above it."""
-    lineage = Lineage("bot", levels, Bounds((("*",),)), scope, NEVER)
+    lineage = Lineage("bot", Key(), levels, Bounds((("*",),)), scope, NEVER)
     principal = Principal(
         lineage, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels)
     )

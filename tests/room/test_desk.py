@@ -10,13 +10,15 @@ from harness.waiting import until, until_told
 from toolbus_cli import desk as desks
 from toolbus_cli.config.load import Loaded
 from toolbus_cli.desk import Desk, hashed
+from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import source
 from toolbus_cli.launcher.source import Source
 from toolbus_cli.state import State
 from toolbus_common.bus import Bus
 from toolbus_common.declared import Declaration, Key
+from toolbus_common.provision import CONFIG, FACTS
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import Directory
+from toolbus_common.snapshot import DECLARATION, Directory
 
 
 @pytest.fixture
@@ -100,6 +102,48 @@ async def test_own_keys_are_those_made_one_by_one(desk: Desk) -> None:
     await desk.put_key("gone", key)
     await desk.drop_own_key("gone")
     assert await desk.own_keys() == {"made": key}
+    assert await desk.own_key("made") == key
+    assert [await desk.own_key(name) for name in ("gone", "never", "no name")] == [None] * 3
+
+
+async def test_thousands_of_keys_are_applied_as_one_entry_each_a_fact(
+    desk: Desk, operator: Bus
+) -> None:
+    """What was not said of a key is not stored of it: ten thousand fit with room to spare."""
+    made = {"team": "ops", "tools": ["docs__*"], "budget": {"usd": 20, "per": "day"}}
+    many = declared(teams={"ops": {}}, keys={f"k{number}": made for number in range(2000)})
+    applied = await desk.apply(many, "file")
+    assert len(applied.secrets) == 2000
+    bare = {
+        name: key.model_copy(update={"secret_hash": ""})
+        for name, key in (await desk.declared()).declaration.keys.items()
+    }
+    assert bare == many.keys
+    entry = await (await operator.bucket(CONFIG)).get(DECLARATION)
+    assert entry is not None
+    assert entry.value is not None
+    assert 5 * len(entry.value) < operator.most_bytes
+    stream = operator.client.jetstream()
+
+    async def all_told() -> bool:
+        newest = await operator.newest(FACTS)
+        stored = [await stream.get_msg(FACTS, number) for number in range(1, newest + 1)]
+        return b"".join(each.data or b"" for each in stored).count(b'"key.created"') == 2000
+
+    assert await until_told(all_told)
+
+
+async def test_a_declaration_larger_than_an_entry_is_refused_whole(
+    desk: Desk, operator: Bus
+) -> None:
+    await desk.apply(BOT, "file")
+    patterns = [f"{number:0256}" for number in range(100)]
+    count = operator.most_bytes // (256 * len(patterns)) + 1
+    large = declared(keys={f"k{number}": {"tools": patterns} for number in range(count)})
+    with pytest.raises(CommandError, match="make the others one by one with 'toolbus keys create'"):
+        await desk.apply(large, "file")
+    assert list((await desk.declared()).declaration.keys) == ["bot"]
+    assert operator.connected
 
 
 async def test_what_was_changed_is_a_fact_with_who_changed_it(desk: Desk, operator: Bus) -> None:

@@ -107,7 +107,7 @@ async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
     room = Room("policy", settings)
     async with room.running():
         ledger = Ledger(valkey_url, BusEpochs(await room.bucket(LEDGER), room.facts))
-        snapshot = Snapshot(1, DECLARED, dict(DECLARED.keys))
+        snapshot = Snapshot.of(DECLARED)
         rebuilder = Rebuilder(room, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
         try:
             yield Office(room, ledger, rebuilder, valkey_url)

@@ -24,7 +24,7 @@ def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
 
 def pending() -> Approval:
     declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = Snapshot(1, declared, dict(declared.keys)).lineage("bot")
+    lineage = Snapshot.of(declared).lineage("bot")
     return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
 
 

@@ -111,7 +111,7 @@ DECLARED: dict[str, Any] = {
 
 def policy(**changes: Any) -> str:
     declared = Declaration.model_validate({**DECLARED, **changes})
-    snapshot = Snapshot(1, declared, dict(declared.keys))
+    snapshot = Snapshot.of(declared)
     return policy_digest(snapshot.lineage("bot"), declared, "docs")
 
 

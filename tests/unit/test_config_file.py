@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from toolbus_cli.config.load import ConfigurationError, Loaded, load, load_file
+from toolbus_cli.config.document import read
+from toolbus_cli.config.load import LARGEST_FILE, ConfigurationError, Loaded, load, load_file
 from toolbus_cli.errors import CommandError
 from toolbus_common.declared import Declaration
 from toolbus_common.snapshot import hash_of, proof_of
@@ -161,6 +163,24 @@ def test_a_text_that_is_no_yaml_is_told_with_its_line() -> None:
     assert "this is not YAML" in said
 
 
+@pytest.mark.parametrize("text", ["- " * 50_000 + "x", "keys: " + "[" * 50_000])
+def test_a_text_nested_without_end_is_told(text: str) -> None:
+    (fault,) = read(text).faults
+    assert fault.sentence == "this is nested too deeply"
+
+
+@pytest.mark.parametrize(
+    "text", [WHOLE, "a: &x {b: [1, 2.5, null]}\nc: *x\nd: |\n  text\n\n  more\ne: {<<: *x, f: 'g'}"]
+)
+def test_both_parsers_read_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for quick in (yaml.__with_libyaml__, False):
+        monkeypatch.setattr(yaml, "__with_libyaml__", quick)
+        found.append(read(text))
+    assert found[0] == found[1]
+    assert found[0].data
+
+
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "7"])
 def test_a_text_without_sections_is_told(text: str) -> None:
     assert "must hold sections" in only_fault(text)[1]
@@ -183,7 +203,16 @@ def test_a_bomb_of_aliases_is_refused() -> None:
         f"a{n}: &a{n} {{" + ", ".join(f"k{i}: *a{n - 1}" for i in range(9)) + "}"
         for n in range(1, 9)
     ]
-    assert any("aliases" in said for _, said in faults("\n".join(lines)))
+    _, said = only_fault("\n".join(lines))
+    assert "aliases counted" in said
+    assert "'toolbus keys create'" in said
+
+
+def test_a_file_that_is_too_large_is_told_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "toolbus.yaml"
+    path.write_text("#" * (LARGEST_FILE + 1))
+    with pytest.raises(CommandError, match="'toolbus keys create'"):
+        load_file(path, {})
 
 
 def test_a_pattern_of_no_server_is_a_warning_only() -> None:

@@ -38,6 +38,7 @@ class Edge:
         self.shelf = Shelf()
         # A session's own stream asks no server for anything.
         self.hub = Hub(self.catalogue, cast("Relay", None), self.shelf)
+        self.directory.on_key.append(self.hub.hear_key)
         self.sessions.on_ended = self.hub.leave
         self._revision = 0
         declared = Declaration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
@@ -308,6 +309,16 @@ def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
     assert edge.tools(wide) == ["s__one", "s__two"]
     assert edge.tools(narrow) == ["s__one"]
     assert edge.tools(wide) == ["s__one", "s__two"]
+
+
+def test_a_view_is_kept_while_only_keys_change() -> None:
+    edge = Edge()
+    bounds = Bounds((("*",),))
+    view = edge.catalogue.listed("tools/list", bounds, "", Era.LEGACY)
+    edge.grant("s__one")
+    assert edge.catalogue.listed("tools/list", bounds, "", Era.LEGACY) is view
+    edge.directory.hear(Change(DECLARATION, None, 100))
+    assert edge.tools(bounds) == []
 
 
 @pytest.mark.parametrize("before", [True, False])

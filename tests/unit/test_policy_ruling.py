@@ -39,7 +39,7 @@ def snapshot(**rules: Any) -> Snapshot:
             "rules": {name: {"cedar": text} for name, text in rules.items()},
         }
     )
-    return Snapshot(1, declaration, dict(declaration.keys))
+    return Snapshot.of(declaration)
 
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
@@ -51,7 +51,7 @@ def call(server: str = "docs", **arguments: Any) -> CallRequested:
 
 def ruled(of: Ruling | None, key: str, request: CallRequested) -> str:
     assert of is not None
-    return of.verdict(request, key, 0, NOON).denied_by
+    return of.verdict(request, Snapshot.of(of.declared).lineage(key), 0, NOON).denied_by
 
 
 def test_a_rule_sees_everything_above_a_key_and_the_labels_of_a_tool() -> None:
@@ -91,13 +91,26 @@ def test_another_snapshot_forgets_what_was_known_of_keys_and_tools() -> None:
     moved = before.declaration.model_copy(
         update={"teams": {"ops": teams["ops"].model_copy(update={"environment": "dev"})}}
     )
-    assert ruled(rulings.of(Snapshot(2, moved, dict(moved.keys))), "bot", call()) == ""
+    assert ruled(rulings.of(Snapshot.of(moved)), "bot", call()) == ""
 
 
 def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:
-    of = Rulings().of(snapshot(who=WHO))
+    shown = snapshot(who=WHO)
+    of = Rulings().of(shown)
     assert of is not None
-    assert of.verdict(call("notes"), "bot", 0, NOON) is SILENT
+    assert of.verdict(call("notes"), shown.lineage("bot"), 0, NOON) is SILENT
+
+
+def test_a_key_that_moved_to_another_team_is_ruled_anew_and_the_others_are_not() -> None:
+    rulings, before = Rulings(), snapshot(who=WHO)
+    first = rulings.of(before)
+    assert first is not None
+    bot, other = before.lineage("bot"), before.lineage("other")
+    assert first.verdict(call(), bot, 0, NOON).denied_by == "who"
+    after = before.after(2, {"bot": bot.own.model_copy(update={"team": ""})})
+    assert rulings.of(after) is first
+    assert first.verdict(call(), after.lineage("bot"), 0, NOON).denied_by == ""
+    assert after.lineage("other") is other
 
 
 def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:

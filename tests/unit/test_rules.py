@@ -24,7 +24,7 @@ def snapshot(key: dict[str, Any], **sections: Any) -> Snapshot:
         **sections,
     }
     declaration = Declaration.model_validate(declared)
-    return Snapshot(1, declaration, dict(declaration.keys), {hash_of(PROOF): "bot"})
+    return Snapshot.of(declaration)
 
 
 def judge(key: dict[str, Any], **sections: Any) -> Judge:
@@ -111,7 +111,7 @@ def test_limits_of_every_level_add_up() -> None:
         teams={"ops": {"customer": "acme", "budget": budget}},
         customers={"acme": {"budget": budget, "rate": {"calls": 1, "per": "hour"}}},
     )
-    principal = principal_of("bot", found)
+    principal = principal_of(found.lineage("bot"))
     assert [limit.level for limit in principal.budgets] == ["key:bot", "team:ops", "customer:acme"]
     assert [limit.level for limit in principal.rates] == ["customer:acme"]
     assert principal.scope == "acme"

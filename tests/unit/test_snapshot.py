@@ -1,10 +1,16 @@
-"""A snapshot is whole: keys open what they should, and a revoked one opens nothing."""
+"""A snapshot is whole and stays so: keys open what they should, a revoked one opens nothing."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.bus import Change
-from toolbus_common.declared import Declaration, Key
+from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.keyring import Keyring
+from toolbus_common.lineage import lineage_of
 from toolbus_common.snapshot import DECLARATION, Directory, Snapshot, hash_of, proof_of
 
 NOW = 1_800_000_000.0
@@ -31,55 +37,185 @@ def after(*changes: Change | None) -> Directory:
 
 def test_a_secret_opens_its_key_and_a_proof_of_another_opens_none() -> None:
     snapshot = after(declared(bot=key("s3cret")), None).now
-    found = snapshot.key_for(proof_of("s3cret"), NOW)
+    found = snapshot.lineage_for(proof_of("s3cret"), NOW)
     assert found is not None
-    assert found[0] == "bot"
-    assert snapshot.key_for(proof_of("other"), NOW) is None
+    assert found.key == "bot"
+    assert snapshot.lineage_for(proof_of("other"), NOW) is None
 
 
 def test_what_is_stored_does_not_open_the_key() -> None:
     made = key("s3cret")
     snapshot = after(declared(bot=made), None).now
-    assert snapshot.key_for(made.secret_hash, NOW) is None
+    assert snapshot.lineage_for(made.secret_hash, NOW) is None
 
 
 def test_nothing_is_shown_before_the_first_picture_is_complete() -> None:
-    assert after(declared(bot=key("s"))).now == Snapshot()
+    directory = after(declared(bot=key("s")), own("cat", key("c"), 2))
+    assert list(directory.now.keys) == []
+    directory.hear(None)
+    assert set(directory.now.keys) == {"bot", "cat"}
 
 
 def test_a_revoked_key_opens_nothing_at_once() -> None:
     directory = after(declared(bot=key("s")), None)
     directory.hear(own("bot", key("s", revoked=True), 2))
-    assert directory.now.key_for(proof_of("s"), NOW) is None
+    assert directory.now.lineage_for(proof_of("s"), NOW) is None
     assert directory.now.version == 2
 
 
 def test_an_expired_key_opens_nothing() -> None:
     snapshot = after(declared(bot=key("s", expires="2020-01-01")), None).now
-    assert snapshot.key_for(proof_of("s"), NOW) is None
+    assert snapshot.lineage_for(proof_of("s"), NOW) is None
 
 
 def test_a_key_made_at_run_time_wins_until_it_is_deleted() -> None:
     directory = after(declared(bot=key("old")), own("bot", key("new"), 2), None)
-    assert directory.now.key_for(proof_of("old"), NOW) is None
-    assert directory.now.key_for(proof_of("new"), NOW) is not None
+    assert directory.now.lineage_for(proof_of("old"), NOW) is None
+    assert directory.now.lineage_for(proof_of("new"), NOW) is not None
     directory.hear(own("bot", None, 3))
-    assert directory.now.key_for(proof_of("old"), NOW) is not None
+    assert directory.now.lineage_for(proof_of("old"), NOW) is not None
 
 
 def test_an_unreadable_entry_changes_nothing() -> None:
     directory = after(declared(bot=key("s")), None)
     directory.hear(Change(DECLARATION, b'{"from": "a newer version"}', 2))
     directory.hear(Change("key.bot", b"{", 3))
-    assert directory.now.key_for(proof_of("s"), NOW) is not None
+    assert directory.now.lineage_for(proof_of("s"), NOW) is not None
 
 
-def test_listeners_hear_of_every_whole_snapshot() -> None:
-    directory, versions = Directory(), list[int]()
-    directory.on_change.append(lambda snapshot: versions.append(snapshot.version))
-    for change in (declared(1), own("a", key("a"), 2), None, own("b", key("b"), 3)):
+def test_listeners_hear_of_a_declaration_or_of_the_key_that_changed() -> None:
+    directory, heard = after(declared(), None), list[str]()
+    directory.on_declared.append(lambda: heard.append(f"declared {directory.now.version}"))
+    directory.on_key.append(lambda name: heard.append(f"{name} {directory.now.version}"))
+    for change in (own("a", key("a"), 2), declared(3), own("a", None, 4)):
         directory.hear(change)
-    assert versions == [2, 3]
+    assert heard == ["a 2", "declared 3", "a 4"]
+
+
+def test_changes_that_come_together_are_taken_in_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    original = Keyring.changed
+
+    def noted(ring: Keyring, keys: Mapping[str, Key | None]) -> Keyring:
+        taken.append(len(keys))
+        return original(ring, keys)
+
+    directory = after(declared(bot=key("s")), None)
+    assert directory.now.version == 1
+    monkeypatch.setattr(Keyring, "changed", noted)
+    for number in range(250):
+        directory.hear(own(f"k{number}", key(f"s{number}"), number + 2))
+    assert directory.now.lineage_for(proof_of("s249"), NOW) is not None
+    assert directory.now is directory.now
+    assert taken == [250]
+
+
+def test_a_snapshot_does_not_change_under_its_reader() -> None:
+    directory = after(declared(bot=key("s")), own("cat", key("c"), 2), None)
+    before = directory.now
+    directory.hear(own("bot", key("s", revoked=True), 3))
+    directory.hear(own("cat", None, 4))
+    directory.hear(own("dog", key("d"), 5))
+    assert directory.now.version == 5
+    assert before.version == 2
+    assert set(before.keys) == {"bot", "cat"}
+    assert [before.lineage_for(proof_of(each), NOW) is not None for each in "scd"] == [1, 1, 0]
+    assert [directory.now.lineage_for(proof_of(e), NOW) is not None for e in "scd"] == [0, 0, 1]
+
+
+def test_a_lineage_is_kept_until_its_key_or_the_declaration_changes() -> None:
+    directory = after(declared(bot=key("s", tools=["a__*"]), cat=key("c")), None)
+    bot, cat = (directory.now.lineage(name) for name in ("bot", "cat"))
+    directory.hear(own("cat", key("c", tools=["*"]), 2))
+    assert directory.now.lineage("bot") is bot
+    assert directory.now.lineage("cat").bounds.cover("b__x")
+    assert not cat.bounds.cover("b__x")
+    server = Server(url="http://127.0.0.1:1/mcp", expose=("read",))
+    narrower = Declaration(servers={"a": server}, keys={"bot": bot.own})
+    directory.hear(Change(DECLARATION, narrower.model_dump_json().encode(), 3))
+    assert directory.now.lineage("bot").bounds.cover("a__read")
+    assert not directory.now.lineage("bot").bounds.cover("a__write")
+    assert bot.bounds.cover("a__write")
+
+
+def test_a_snapshot_looked_at_late_does_not_give_a_key_its_old_rights_back() -> None:
+    directory = after(own("bot", key("s", tools=["*"]), 1), None)
+    before = directory.now
+    directory.hear(own("bot", key("s", tools=[]), 2))
+    assert not directory.now.lineage("bot").bounds.cover("a__x")
+    assert before.lineage("bot").bounds.cover("a__x")
+    assert not directory.now.lineage("bot").bounds.cover("a__x")
+
+
+def test_of_keys_with_the_same_secret_the_first_by_name_is_meant() -> None:
+    directory = after(own("b", key("s"), 1), None)
+    for change, named in (
+        (own("a", key("s"), 2), "a"),
+        (own("c", key("s"), 3), "a"),
+        (own("a", None, 4), "b"),
+        (own("b", key("other"), 5), "c"),
+    ):
+        directory.hear(change)
+        found = directory.now.lineage_for(proof_of("s"), NOW)
+        assert found is not None
+        assert found.key == named
+
+
+NAMES = st.sampled_from("abcdefgh")
+KEYS = st.builds(
+    lambda secret, tools, revoked: (
+        key(secret, tools=tools, revoked=revoked) if secret else Key(tools=tools)
+    ),
+    st.sampled_from(["", "s", "t", "u", "v"]),
+    st.lists(st.sampled_from(["*", "a__*", "b__x"]), max_size=2),
+    st.booleans(),
+)
+CHANGES = st.one_of(
+    st.builds(lambda name, made: own(name, made, 0), NAMES, st.none() | KEYS),
+    st.builds(lambda keys: declared(0, **keys), st.dictionaries(NAMES, KEYS, max_size=4)),
+    st.just(Change(DECLARATION, None, 0)),
+)
+
+
+@given(changes=st.lists(st.tuples(CHANGES, st.booleans()), max_size=25))
+def test_changed_step_by_step_is_the_same_as_made_from_scratch(
+    changes: list[tuple[Change, bool]],
+) -> None:
+    directory, entries = after(None), dict[str, bytes | None]()
+    held: list[tuple[Snapshot, object]] = []
+    for revision, (change, looked_at) in enumerate(changes, 1):
+        directory.hear(replace(change, revision=revision))
+        entries[change.key] = change.value
+        if looked_at:
+            held.append((directory.now, seen(directory.now)))
+    fresh = after(*(Change(name, value, 1) for name, value in entries.items()), None)
+    assert seen(directory.now) == seen(fresh.now) == expected(entries)
+    assert [seen(snapshot) for snapshot, _ in held] == [before for _, before in held]
+
+
+def seen(snapshot: Snapshot) -> object:
+    """Everything a reader can see of the keys."""
+    found = {each: snapshot.lineage_for(proof_of(each), NOW) for each in "stuv"}
+    opened = {secret: lineage and lineage.key for secret, lineage in found.items()}
+    assert len(snapshot.keys) == len(list(snapshot.keys))
+    lineages = {name: snapshot.lineage(name).bounds for name in snapshot.keys}
+    return dict(snapshot.keys), opened, lineages
+
+
+def expected(entries: dict[str, bytes | None]) -> object:
+    """The same, as simply as it can be said."""
+    declaration = Declaration.model_validate_json(entries.get(DECLARATION) or b"{}")
+    keys = dict(declaration.keys)
+    for name, value in entries.items():
+        if name != DECLARATION and value is not None:
+            keys[name.removeprefix("key.")] = Key.model_validate_json(value)
+    opened: dict[str, str | None] = {}
+    for secret in "stuv":
+        stored = hash_of(proof_of(secret))
+        owners = sorted(name for name, each in keys.items() if each.secret_hash == stored)
+        opened[secret] = owners[0] if owners and not keys[owners[0]].revoked else None
+    bounds = {name: lineage_of(name, each, declaration).bounds for name, each in keys.items()}
+    return keys, opened, bounds
 
 
 @given(order=st.permutations(["a", "b", "c"]), revoked=st.sets(st.sampled_from("abc")))
@@ -88,5 +224,5 @@ def test_the_order_of_changes_of_different_keys_does_not_matter(
 ) -> None:
     changes = [own(name, key(name, revoked=name in revoked), n) for n, name in enumerate(order, 1)]
     snapshot = after(*changes, None).now
-    alive = {name for name in "abc" if snapshot.key_for(proof_of(name), NOW)}
+    alive = {name for name in "abc" if snapshot.lineage_for(proof_of(name), NOW)}
     assert alive == set("abc") - revoked

@@ -21,7 +21,7 @@ from toolbus_cli.desk import Desk
 from toolbus_cli.errors import CommandError
 from toolbus_cli.local import endpoint_of
 from toolbus_common.contracts import Listing
-from toolbus_common.declared import Declaration, Key
+from toolbus_common.declared import Declaration
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Bounds, exposed, lineage_of
 from toolbus_common.naming import Names
@@ -72,7 +72,7 @@ async def _listings(desk: Desk, declaration: Declaration) -> list[Listing]:
 
 async def _bounds(desk: Desk, name: str, declaration: Declaration) -> Bounds:
     """What a key may use, with everything above it."""
-    key: Key | None = (await desk.own_keys()).get(name) or declaration.keys.get(name)
+    key = await desk.own_key(name) or declaration.keys.get(name)
     if key is None:
         raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
     if key.revoked:

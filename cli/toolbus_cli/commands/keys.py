@@ -72,16 +72,15 @@ def create(  # noqa: PLR0913
     )  # fmt: skip
 
     async def work(desk: Desk) -> None:
-        own, declared = await desk.own_keys(), (await desk.declared()).declaration
-        known = own.get(name) or declared.keys.get(name)
-        if known is not None:
+        declared = (await desk.declared()).declaration
+        if name in declared.keys or await desk.own_key(name) is not None:
             raise CommandError(
                 f"There is a key '{name}' already; 'toolbus keys rotate {name}' gives it a new "
                 "secret."
             )
         _check_links(key, declared)
         await desk.put_key(name, key)
-        await desk.record_created(name, key)
+        desk.record_created(name, key, declared)
 
     at_work(state_dir, work)
     _show_secret(name, secret, as_json=as_json)
@@ -115,10 +114,11 @@ def revoke(
     """End a key, at once and everywhere."""
 
     async def work(desk: Desk) -> None:
-        key = await _known(desk, name)
+        declared = (await desk.declared()).declaration
+        key = await _known(desk, name, declared)
         await desk.put_key(name, key.model_copy(update={"revoked": True}))
         if not key.revoked:
-            await desk.record_revoked(name, key)
+            desk.record_revoked(name, key, declared)
 
     at_work(state_dir, work)
     if as_json:
@@ -137,8 +137,8 @@ def rotate(
     secret = new_secret(name)
 
     async def work(desk: Desk) -> None:
-        key = await _known(desk, name)
         now = await desk.declared()
+        key = await _known(desk, name, now.declaration)
         if name in now.declaration.keys:
             if name not in now.minted:
                 raise CommandError(
@@ -149,7 +149,7 @@ def rotate(
         else:
             live = {"secret_hash": hashed(secret), "revoked": False}
             await desk.put_key(name, key.model_copy(update=live))
-        await desk.record_created(name, key)
+        desk.record_created(name, key, now.declaration)
 
     at_work(state_dir, work)
     _show_secret(name, secret, as_json=as_json)
@@ -167,9 +167,8 @@ def _check_links(key: Key, declared: Declaration) -> None:
             raise CommandError(f"No {noun} '{name}' is declared; 'toolbus get {noun}s' shows them.")
 
 
-async def _known(desk: Desk, name: str) -> Key:
-    own, declared = await desk.own_keys(), (await desk.declared()).declaration.keys
-    key = own.get(name) or declared.get(name)
+async def _known(desk: Desk, name: str, declared: Declaration) -> Key:
+    key = await desk.own_key(name) or declared.keys.get(name)
     if key is None:
         raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
     return key

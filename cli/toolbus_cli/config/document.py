@@ -7,10 +7,16 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from toolbus_cli.config.composing import compose
+
 Place = tuple[str | int, ...]
 
 DEEPEST = 32
 MOST_NODES = 200_000  # aliases of aliases would otherwise multiply without end
+TOO_MANY = (
+    f"here are more than the {MOST_NODES:,} values a file may hold, aliases counted where they are "
+    "used; make keys with 'toolbus keys create' instead of declaring so many"
+)
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -46,6 +52,14 @@ class Document:
         return Fault(self.line(place), dotted(place), sentence)
 
 
+class _TooManyError(Exception):
+    """More values than are read, on this line."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
 def dotted(place: Place) -> str:
     """A place as people write it."""
     return ".".join(map(str, place))
@@ -55,7 +69,7 @@ def read(text: str) -> Document:
     """Read a text. Never raises: what cannot be read is a fault."""
     document = Document()
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = compose(text)
         if node is not None:
             document.data = _Reader(document).value(node, ())
     except yaml.MarkedYAMLError as error:
@@ -64,6 +78,8 @@ def read(text: str) -> Document:
         document.faults.append(Fault(line, "", f"this is not YAML: {error.problem}"))
     except yaml.YAMLError as error:
         document.faults.append(Fault(1, "", f"this is not YAML: {str(error).splitlines()[0]}"))
+    except _TooManyError as error:
+        document.faults.append(Fault(error.line, "", TOO_MANY))
     except RecursionError:
         document.faults.append(Fault(1, "", "this is nested too deeply"))
     return document
@@ -80,10 +96,11 @@ class _Reader:
     def value(self, node: Node, place: Place) -> Any:
         self._nodes += 1
         self._document.lines.setdefault(place, node.start_mark.line + 1)
-        if len(place) > DEEPEST or self._nodes > MOST_NODES:
-            if self._nodes <= MOST_NODES + 1:
-                self._fault(node, place, "is nested too deeply, or repeats itself through aliases")
+        if len(place) > DEEPEST:
+            self._fault(node, place, "is nested too deeply")
             return None
+        if self._nodes > MOST_NODES:
+            raise _TooManyError(node.start_mark.line + 1)
         if isinstance(node, MappingNode):
             return self._mapping(node, place)
         if isinstance(node, SequenceNode):

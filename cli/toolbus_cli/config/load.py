@@ -49,7 +49,10 @@ def load_file(path: Path, environ: Mapping[str, str]) -> Loaded:
     """The checked file. Raises `ConfigurationError`, or `CommandError` if it cannot be read."""
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise CommandError(f"{path} is larger than {LARGEST_FILE >> 20} MiB; split it up.")
+            raise CommandError(
+                f"{path} is larger than {LARGEST_FILE >> 20} MiB; declare fewer keys, and make "
+                "the others with 'toolbus keys create'."
+            )
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise CommandError(f"{path} is not UTF-8 text; save it as UTF-8.") from error

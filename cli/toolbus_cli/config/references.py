@@ -57,6 +57,13 @@ def _section(data: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
     return [(key, value) for key, value in section.items() if isinstance(value, dict)]
 
 
+def _entry(data: Any, section: str, name: Any) -> dict[str, Any]:
+    """One entry of a section; empty when it is not there."""
+    entries = data.get(section)
+    entry = entries.get(name) if isinstance(entries, dict) and isinstance(name, str) else None
+    return entry if isinstance(entry, dict) else {}
+
+
 def _links_of(
     document: Document, place: Place, thing: dict[str, Any], links: dict[str, str]
 ) -> Iterator[Fault]:
@@ -71,7 +78,7 @@ def _links_of(
 def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[Fault]:
     """A key whose team and user belong to different customers: nobody knows who pays."""
     payers = [
-        dict(_section(document.data, section)).get(str(key.get(field)), {}).get("customer")
+        _entry(document.data, section, key.get(field)).get("customer")
         for field, section in _LINKS["keys"].items()
     ]
     if all(payers) and payers[0] != payers[1]:
@@ -85,11 +92,11 @@ def _lost(document: Document, place: Place, wanted: Any, section: str) -> Iterat
     if not isinstance(wanted, str) or not wanted:
         return
     noun = section.removesuffix("s")
-    declared = document.data.get(section)
-    known = [str(name) for name in declared] if isinstance(declared, dict) else []
+    known = document.data.get(section)
+    known = known if isinstance(known, dict) else {}
     if wanted in known:
         return
-    close = get_close_matches(wanted, known, n=1)
+    close = get_close_matches(wanted, list(known), n=1)
     mend = f"did you mean '{close[0]}'?" if close else f"declare it under {section}"
     yield document.fault(place, f"no {noun} '{wanted}' is declared; {mend}")
 

@@ -15,7 +15,7 @@ from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import InvalidKeyError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from toolbus_common.errors import BusDownError
@@ -70,7 +70,7 @@ class Bucket:
         """The entry, or None. Raises `BusDownError`."""
         try:
             entry = await self._store.get(key)
-        except KeyNotFoundError:
+        except (KeyNotFoundError, InvalidKeyError):
             return None
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise _not_reached(key, error) from error
@@ -142,6 +142,11 @@ class Bus:
     def connected(self) -> bool:
         """Whether the server is there right now."""
         return self._nats.is_connected
+
+    @property
+    def most_bytes(self) -> int:
+        """The most the server takes in one message, and so in one entry of a bucket."""
+        return self._nats.max_payload
 
     @property
     def client(self) -> Client:

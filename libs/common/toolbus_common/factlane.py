@@ -52,6 +52,10 @@ class FactWriter:
         """Write a fact without waiting. It is kept, in memory and on disk, until acknowledged."""
         self._said.add((fact.subject, self._line(fact))).add_done_callback(_seen)
 
+    async def delivered(self) -> None:
+        """Return once the stream has everything said so far, or it is kept for later."""
+        await self._said.drain()
+
     def restore(self) -> None:
         """Take up what an earlier process of this room could not deliver."""
         self._kept.extend(self._spool.replay())

@@ -37,10 +37,12 @@ class Bounds:
 class Lineage:
     """One key's levels, from the key up, each with its name as users see it (`team:support`).
 
-    `scope` is who pays; `ends` is the second since the epoch from which the key opens nothing.
+    `own` is the key itself, under the name `key`. `scope` is who pays; `ends` is the second since
+    the epoch from which the key opens nothing.
     """
 
     key: str
+    own: Key
     levels: tuple[tuple[str, Level], ...]
     bounds: Bounds
     scope: str
@@ -68,6 +70,32 @@ class Lineage:
         return next((told for told, level in self.levels if granted(level.approve, name)), "")
 
 
+class Lineages:
+    """The lineages of keys under one declaration, each worked out when first asked for.
+
+    One is kept while its key is the same object. Whatever is worked out from a lineage therefore
+    holds while the lineage is the same object.
+    """
+
+    def __init__(self, declared: Declaration) -> None:
+        self._declared = declared
+        self._exposed = exposed(declared)
+        self._kept: dict[str, Lineage] = {}
+
+    def of(self, name: str, key: Key) -> Lineage:
+        """A key's lineage."""
+        found = self._kept.get(name)
+        if found is None or found.own is not key:
+            found = lineage_of(name, key, self._declared, self._exposed)
+            self._kept[name] = found
+        return found
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Let go of keys that changed, or are no more."""
+        for name in names:
+            self._kept.pop(name, None)
+
+
 def lineage_of(
     name: str, key: Key, declared: Declaration, outer: tuple[Patterns, ...] = ()
 ) -> Lineage:
@@ -90,6 +118,7 @@ def lineage_of(
             levels.append((f"customer:{payer}", customer))
     return Lineage(
         key=name,
+        own=key,
         levels=tuple(levels),
         bounds=_bounds(levels, declared).narrowed(outer) if whole else Bounds((NOTHING,)),
         scope=min(payers) if payers else DEFAULT_SCOPE,

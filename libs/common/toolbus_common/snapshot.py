@@ -1,22 +1,24 @@
-"""The declared configuration as a room sees it now: watched, and replaced as a whole."""
+"""The declared configuration as a room sees it now: watched, and told in views that stay whole."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from hashlib import sha256
+from types import MappingProxyType
+from typing import Self
 
 from pydantic import ValidationError
 
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import Change
-from toolbus_common.declared import Declaration, Key, Patterns
-from toolbus_common.lineage import Lineage, exposed, lineage_of
+from toolbus_common.declared import Declaration, Key
+from toolbus_common.keyring import Keyring
+from toolbus_common.lineage import Lineage, Lineages
 
 log = logging.getLogger(__name__)
 
 DECLARATION = "declaration"  # the whole configuration file, as one entry
 KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
+NO_KEYS: Mapping[str, Key] = MappingProxyType({})
 
 
 def proof_of(secret: str) -> str:
@@ -29,74 +31,92 @@ def hash_of(proof: str) -> str:
     return sha256(proof.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
 class Snapshot:
-    """One consistent view. `version` grows with every change."""
+    """One consistent view, which never changes. `version` grows with every change."""
 
-    version: int = 0
-    declaration: Declaration = field(default_factory=Declaration)
-    keys: dict[str, Key] = field(default_factory=dict)
-    by_hash: dict[str, str] = field(default_factory=dict)  # secret_hash -> key name
-    _by_proof: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
-    _lineages: dict[str, Lineage] = field(default_factory=dict, compare=False, repr=False)
+    __slots__ = ("_by_proof", "_lineages", "declaration", "keys", "version")
 
-    @cached_property
-    def exposed(self) -> tuple[Patterns, ...]:
-        """What servers let anybody use, as bounds."""
-        return exposed(self.declaration)
+    def __init__(
+        self, version: int, declaration: Declaration, keys: Keyring, lineages: Lineages
+    ) -> None:
+        self.version = version
+        self.declaration = declaration
+        self.keys = keys
+        self._lineages = lineages
+        self._by_proof: dict[str, Lineage] = {}
+
+    @classmethod
+    def of(
+        cls, declaration: Declaration, own: Mapping[str, Key] = NO_KEYS, version: int = 1
+    ) -> Self:
+        """The view of a declaration and keys made one by one, which win over declared ones."""
+        keys = Keyring().changed({**declaration.keys, **own})
+        return cls(version, declaration, keys, Lineages(declaration))
+
+    def after(self, version: int, keys: Mapping[str, Key | None]) -> "Snapshot":
+        """The view once these keys have changed; what is known of the others is kept."""
+        self._lineages.forget(keys)
+        return Snapshot(version, self.declaration, self.keys.changed(keys), self._lineages)
 
     def serves(self, server: str) -> bool:
         """Whether there is a server of that name: a declared one, or Toolbus itself."""
         return server in self.declaration.servers or server == BUILT_IN
 
     def lineage(self, name: str) -> Lineage:
-        """A known key with everything above it; worked out when first asked for."""
-        found = self._lineages.get(name)
-        if found is None:
-            found = lineage_of(name, self.keys[name], self.declaration, self.exposed)
-            self._lineages[name] = found
-        return found
+        """A known key with everything above it."""
+        return self._lineages.of(name, self.keys[name])
 
-    def key_for(self, proof: str, now: float) -> tuple[str, Key] | None:
+    def lineage_for(self, proof: str, now: float) -> Lineage | None:
         """The live key a proof belongs to: not revoked, and nothing above it has expired."""
-        name = self._by_proof.get(proof)
-        if name is None:
-            name = self.by_hash.get(hash_of(proof))
+        found = self._by_proof.get(proof)
+        if found is None:
+            name = self.keys.owner(hash_of(proof))
             if name is None:
                 return None
             # Only proofs that fit are kept: no more entries than there are keys.
-            self._by_proof[proof] = name
-        key = self.keys[name]
-        return None if key.revoked or now >= self.lineage(name).ends else (name, key)
+            found = self._by_proof[proof] = self.lineage(name)
+        return None if found.own.revoked or now >= found.ends else found
 
 
 class Directory:
-    """Keeps the newest snapshot from the configuration bucket's changes."""
+    """The newest snapshot, made of the configuration bucket's changes.
+
+    Changes are taken in when somebody looks at `now`: those that came together cost one new
+    snapshot, and nobody sees one that is older than what was heard.
+    """
 
     def __init__(self) -> None:
-        self.now = Snapshot()
-        self._declaration = Declaration()
+        self._now = Snapshot.of(Declaration(), version=0)
+        self._declaration = self._now.declaration
         self._own_keys: dict[str, Key] = {}
-        self._complete = False
+        self._changed: set[str] = set()
         self._version = 0
-        self.on_change: list[Callable[[Snapshot], None]] = []
+        self._complete = False
+        self._stale = False
+        self.on_declared: list[Callable[[], None]] = []  # the declaration is another one
+        self.on_key: list[Callable[[str], None]] = []  # one key changed, of this name
+
+    @property
+    def now(self) -> Snapshot:
+        """What is known now; before the first picture is complete, nothing."""
+        if self._stale and self._complete:
+            self._renew()
+        return self._now
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the bucket; None means the first picture is complete."""
+        self._stale = True
         if change is None:
             self._complete = True
+            self._tell_declared()
         else:
             self._take(change)
-        if self._complete:
-            self._renew()
 
     def _take(self, change: Change) -> None:
         self._version = max(self._version, change.revision)
         try:
             if change.key == DECLARATION:
-                self._declaration = (
-                    Declaration.model_validate_json(change.value) if change.value else Declaration()
-                )
+                self._take_declaration(change.value)
             elif change.key.startswith(KEY_PREFIX):
                 self._take_key(change.key.removeprefix(KEY_PREFIX), change.value)
         except ValidationError as error:
@@ -105,15 +125,29 @@ class Directory:
                 "config.unreadable", extra={"key": change.key, "faults": error.error_count()}
             )
 
+    def _take_declaration(self, value: bytes | None) -> None:
+        self._declaration = Declaration.model_validate_json(value) if value else Declaration()
+        self._tell_declared()
+
     def _take_key(self, name: str, value: bytes | None) -> None:
         if value is None:
             self._own_keys.pop(name, None)
         else:
             self._own_keys[name] = Key.model_validate_json(value)
+        self._changed.add(name)
+        for listener in self.on_key:
+            listener(name)
+
+    def _tell_declared(self) -> None:
+        for listener in self.on_declared:
+            listener()
 
     def _renew(self) -> None:
-        keys = {**self._declaration.keys, **self._own_keys}
-        by_hash = {key.secret_hash: name for name, key in keys.items() if key.secret_hash}
-        self.now = Snapshot(self._version, self._declaration, keys, by_hash)
-        for listener in self.on_change:
-            listener(self.now)
+        if self._declaration is not self._now.declaration:
+            self._now = Snapshot.of(self._declaration, self._own_keys, self._version)
+        else:
+            own, declared = self._own_keys, self._declaration.keys
+            changed = {name: own.get(name, declared.get(name)) for name in self._changed}
+            self._now = self._now.after(self._version, changed)
+        self._changed.clear()
+        self._stale = False

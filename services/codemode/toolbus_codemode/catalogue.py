@@ -9,7 +9,7 @@ from toolbus_common.bus import Change
 from toolbus_common.contracts import Listing
 from toolbus_common.lineage import Bounds
 from toolbus_common.naming import Names
-from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_common.snapshot import Directory
 
 Offers = dict[str, dict[str, dict[str, Any]]]  # server -> tool -> definition
 
@@ -18,7 +18,7 @@ EVERYTHING = Bounds((("*",),))
 
 
 class Catalogue:
-    """Shelves and search indexes, kept per bounds until anything changes."""
+    """Shelves and search indexes, kept per bounds until declaration or catalogue change."""
 
     MOST_KEPT = 256
 
@@ -28,7 +28,7 @@ class Catalogue:
         self._offers: Offers | None = None
         self._shelves: dict[Bounds, Shelf] = {}
         self._indexes: dict[Bounds, Index] = {}
-        directory.on_change.append(self._forget)
+        directory.on_declared.append(self._forget)
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the catalogue bucket."""
@@ -38,7 +38,7 @@ class Catalogue:
             self._listings.pop(change.key, None)
         else:
             self._listings[change.key] = Listing.decode(change.value)
-        self._forget(self._directory.now)
+        self._forget()
 
     def shelf(self, bounds: Bounds) -> Shelf:
         """What may be called within bounds."""
@@ -70,7 +70,7 @@ class Catalogue:
             self._offers = {listing.server: _seen(listing, names) for listing in listed}
         return self._offers
 
-    def _forget(self, _snapshot: Snapshot) -> None:
+    def _forget(self) -> None:
         self._offers = None
         self._shelves.clear()
         self._indexes.clear()

@@ -101,11 +101,10 @@ class Service:
 
     def _bounds(self, call: CallAdmitted) -> Bounds:
         """What the caller may use now, whatever it was when the call was admitted."""
-        snapshot = self._directory.now
-        found = snapshot.key_for(call.proof, time())
+        found = self._directory.now.lineage_for(call.proof, time())
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
-        return snapshot.lineage(found[0]).bounds.narrowed(call.narrower)
+        return found.bounds.narrowed(call.narrower)
 
     async def _complete(
         self, call: CallAdmitted, reply: Reply, result: dict[str, Any], began: float, *,

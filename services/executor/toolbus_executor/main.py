@@ -21,7 +21,7 @@ from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
 from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, PINS
 from toolbus_common.room import Room
-from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_common.snapshot import Directory
 from toolbus_executor.keeper import Buckets, Keeper
 from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
@@ -66,7 +66,7 @@ class Fleet:
             keepers = self._keepers.values()
             await asyncio.gather(*(keeper.stop(removed=False) for keeper in keepers))
 
-    def hear(self, _snapshot: Snapshot) -> None:
+    def hear(self) -> None:
         """Look at the declaration again."""
         self._changed.set()
 
@@ -125,7 +125,7 @@ def build(exchange: Exchange) -> Room:
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         fleet = Fleet(room, directory, pins)
-        directory.on_change.append(fleet.hear)
+        directory.on_declared.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}
 
         @room.answers(ServersAsked)

@@ -68,9 +68,11 @@ class Hub:
         self._listeners: set[Listener] = set()
         self._comparison: asyncio.TimerHandle | None = None
         self._said_changed: set[tuple[str, str]] = set()  # servers and what they said
+        self._keys_changed: set[str] = set()
+        self._lists_changed = False
         self._updated: dict[tuple[str, str], dict[str, Any]] = {}  # by server and URI
         self._telling: asyncio.TimerHandle | None = None
-        catalogue.on_change.append(self._compare_soon)
+        catalogue.on_change.append(self._hear_lists)
 
     @property
     def full(self) -> bool:
@@ -124,6 +126,12 @@ class Hub:
             elif said.method in _MOVED:
                 self._tell_moved(said)
 
+    def hear_key(self, name: str) -> None:
+        """A key is another one now: its own streams may have to end, or to be told."""
+        if self._listeners:
+            self._keys_changed.add(name)
+            self._compare_soon()
+
     def bring(self, sid: str, message: bytes) -> bool:
         """Put an answer on the stream of a session of HTTP+SSE; whether it is open here."""
         for listener in self._listeners:
@@ -156,6 +164,7 @@ class Hub:
             self._listeners.discard(listener)
 
         listener.mail.on_ended = over
+        self._admit(listener)  # its key may have ended while the stream was opened
 
     async def _subscribed(self, visit: Visit, request: Request, uris: Any) -> list[str]:
         """Those of the wanted resources that can be watched."""
@@ -236,6 +245,10 @@ class Hub:
             if self._relay.tasks.holds(handle, listener.visit.caller):
                 listener.tell(said.method, {**params, "taskId": handle})
 
+    def _hear_lists(self) -> None:
+        self._lists_changed = True
+        self._compare_soon()
+
     def _compare_soon(self) -> None:
         if self._listeners and self._comparison is None:
             loop = asyncio.get_running_loop()
@@ -245,8 +258,11 @@ class Hub:
         """Tell each stream which of the lists it sees changed, or are said to have changed."""
         self._comparison = None
         said, self._said_changed = self._said_changed, set()
+        keys, self._keys_changed = self._keys_changed, set()
+        everybody, self._lists_changed = bool(said) or self._lists_changed, False
         for listener in tuple(self._listeners):
-            if not self._admit(listener):
+            concerned = everybody or listener.visit.caller.name in keys
+            if not concerned or not self._admit(listener):
                 continue
             now = self._lists(listener)
             seen, listener.seen = listener.seen, now

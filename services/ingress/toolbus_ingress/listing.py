@@ -17,7 +17,7 @@ from toolbus_common.declared import Patterns
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Bounds
 from toolbus_common.naming import NAMED, Names
-from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_common.snapshot import Directory
 from toolbus_ingress.caller import Caller
 from toolbus_ingress.eras import TASKS
 from toolbus_ingress.uris import Shelves
@@ -50,7 +50,7 @@ class Catalogue:
         self._told: set[tuple[str, str, str]] = set()
         self.shelves = Shelves()
         self.on_change: list[Callable[[], None]] = []
-        directory.on_change.append(self._declared_anew)
+        directory.on_declared.append(self._declared_anew)
 
     @property
     def names(self) -> Names:
@@ -106,12 +106,10 @@ class Catalogue:
 
     def holder(self, proof: str, narrower: tuple[Patterns, ...]) -> tuple[str, Bounds] | None:
         """The live key behind a proof, and what it may use now within what was asked for."""
-        snapshot = self._directory.now
-        found = snapshot.key_for(proof, time())
+        found = self._directory.now.lineage_for(proof, time())
         if found is None:
             return None
-        bounds = snapshot.lineage(found[0]).bounds
-        return found[0], bounds.narrowed(narrower) if narrower else bounds
+        return found.key, found.bounds.narrowed(narrower) if narrower else found.bounds
 
     def mode(self, key: str, query: bytes) -> Mode:
         """How a key sees tools: as it is declared to, or as its request asks by `mode=`."""
@@ -265,7 +263,7 @@ class Catalogue:
         for callback in self.on_change:
             callback()
 
-    def _declared_anew(self, _snapshot: Snapshot) -> None:
+    def _declared_anew(self) -> None:
         self._forget_views()
         self._encodings.clear()
         self._names = None

@@ -36,15 +36,13 @@ def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("ingress", settings, exchange)
-    directory = Directory()
-    catalogue = Catalogue(directory)
-    room.watches(CONFIG)(directory.hear)
-    room.watches(CATALOGUE)(catalogue.hear)
+    directory, catalogue = _watched(room)
     seal = Seal(load_key(settings.seal_key))
     questions = Questions()
     shelf = Shelf(settings.poll_after)
     relay = Relay(room, catalogue, seal, questions, shelf, settings.call_timeout)
     hub = Hub(catalogue, relay, shelf)
+    directory.on_key.append(hub.hear_key)
     resumption = Resumption(room.bus, shelf)
     sessions = _sessions(room, seal, questions, relay)
     relay.on_begun = sessions.begun
@@ -84,6 +82,15 @@ def build(exchange: Exchange) -> Room:
 
     room.needs(open_to_clients)
     return room
+
+
+def _watched(room: Room) -> tuple[Directory, Catalogue]:
+    """What is declared, and what servers offer."""
+    directory = Directory()
+    catalogue = Catalogue(directory)
+    room.watches(CONFIG)(directory.hear)
+    room.watches(CATALOGUE)(catalogue.hear)
+    return directory, catalogue
 
 
 def _sessions(room: Room, seal: Seal, questions: Questions, relay: Relay) -> Sessions:

@@ -56,16 +56,15 @@ def operator(name: str) -> Approver:
 
 def holder(snapshot: Snapshot, proof: str, now: float) -> Approver:
     """Whoever holds a key. Raises `UnauthorizedError` or `ForbiddenError`."""
-    found = snapshot.key_for(proof, now)
+    found = snapshot.lineage_for(proof, now)
     if found is None:
         raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
-    name, key = found
-    if "approve" not in key.rights:
+    if "approve" not in found.own.rights:
         raise ForbiddenError(
             "This key may not decide approvals; an operator can give it 'rights: [approve]'."
         )
-    scope = snapshot.lineage(name).scope
-    return Approver(f"key:{name}", name, _user(key), "" if scope == DEFAULT_SCOPE else scope)
+    scope = "" if found.scope == DEFAULT_SCOPE else found.scope
+    return Approver(f"key:{found.key}", found.key, _user(found.own), scope)
 
 
 def _user(key: Key) -> str:

@@ -230,7 +230,7 @@ class Gate:
 
 def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:
     """What the rules say, when they do not forbid the call."""
-    verdict = ruling.verdict(call, admission.principal.key, admission.charge, time())
+    verdict = ruling.verdict(call, admission.principal.lineage, admission.charge, time())
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
     return verdict

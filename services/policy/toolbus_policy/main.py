@@ -42,6 +42,7 @@ from toolbus_policy.docket import Docket
 from toolbus_policy.epochs import BusEpochs, Marks
 from toolbus_policy.gate import Gate
 from toolbus_policy.ledger import Ledger
+from toolbus_policy.memory import Memory
 from toolbus_policy.rebuilding import Rebuilder
 from toolbus_policy.rules import Judge
 from toolbus_policy.ruling import Rulings
@@ -56,15 +57,16 @@ MARK_SECONDS = 1.0
 
 
 class Bench:
-    """Seats the judge: a new one for every change of configuration or catalogue."""
+    """Seats the judge: a new one where configuration or catalogue changed since the last call."""
+
+    MOST_REMEMBERED = 50_000
 
     def __init__(self) -> None:
         self._directory = Directory()
-        self._directory.on_change.append(lambda _snapshot: self._seat())
         self._catalogue: dict[str, Listing] = {}
         self._rulings = Rulings()
-        self._policies: dict[tuple[str, str], str] = {}
-        self.judge = Judge(self._directory.now, self._catalogue)
+        self._policies = Memory[tuple[str, str], str](self.MOST_REMEMBERED)
+        self._judge: Judge | None = None
 
     def hear_config(self, change: Change | None) -> None:
         """Take one change of the configuration."""
@@ -76,27 +78,36 @@ class Bench:
             self._catalogue[change.key] = Listing.decode(change.value)
         elif change is not None:
             self._catalogue.pop(change.key, None)
-        self._seat()
+        self._judge = None
 
     @property
     def snapshot(self) -> Snapshot:
         """The configuration now."""
         return self._directory.now
 
+    @property
+    def judge(self) -> Judge:
+        """Who decides now."""
+        judge, snapshot = self._judge, self._directory.now
+        if judge is None or judge.snapshot is not snapshot:
+            judge = self._judge = self._seated(snapshot, judge)
+        return judge
+
     def bind(self, call: CallRequested, lineage: Lineage) -> str:
         """What an approval of this call holds for; the policy's part is worked out once."""
         about = (lineage.key, call.server)
-        policy = self._policies.get(about)
-        if policy is None:
-            declared = self._directory.now.declaration
-            policy = self._policies[about] = policy_digest(lineage, declared, call.server)
+        try:
+            policy = self._policies.recall(about, lineage)
+        except KeyError:
+            digest = policy_digest(lineage, self._directory.now.declaration, call.server)
+            policy = self._policies.keep(about, lineage, digest)
         definition = definition_digest(self._catalogue.get(call.server), call.tool)
         return binding_of(call, lineage.key, definition, policy)
 
-    def _seat(self) -> None:
-        self._policies = {}
-        snapshot = self._directory.now
-        self.judge = Judge(snapshot, self._catalogue, self._rulings.of(snapshot))
+    def _seated(self, snapshot: Snapshot, before: Judge | None) -> Judge:
+        same = before is not None and before.snapshot.declaration is snapshot.declaration
+        standing = before.standing if before is not None and same else None
+        return Judge(snapshot, self._catalogue, self._rulings.of(snapshot), standing)
 
 
 def build(exchange: Exchange) -> Room:

@@ -18,6 +18,7 @@ from toolbus_policy.limits import (
     loops_of,
     rates_of,
 )
+from toolbus_policy.memory import Memory
 from toolbus_policy.ruling import Ruling
 
 # Methods whose subject must be listed. A resource need not be: templates make any number of them.
@@ -83,21 +84,13 @@ class Admission:
         return bool(self.budgets or self.loops or self.principal.rates)
 
 
-class Judge:
-    """Decides against one snapshot; what does not depend on the call is worked out once.
-
-    A new snapshot is a new judge, so nothing outlives the configuration it came from.
-    """
+class Standing:
+    """What stands while declaration and catalogue do: what is listed, and what keys may call."""
 
     MOST_REMEMBERED = 100_000
 
-    def __init__(
-        self, snapshot: Snapshot, catalogue: dict[str, Listing], ruling: Ruling | None = None
-    ) -> None:
-        self.version = snapshot.version
-        self.ruling = ruling
-        self._snapshot = snapshot
-        self._known = {
+    def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
+        self.known = {
             method: {
                 full_name(server, offered.name): offered.digest
                 for server, listing in catalogue.items()
@@ -107,8 +100,28 @@ class Judge:
             }
             for method, kind in _LISTED.items()
         }
-        self._principals: dict[str, Principal] = {}
-        self._admissions: dict[tuple[str, str, str, str], Admission | None] = {}
+        self.principals = Memory[str, Principal](self.MOST_REMEMBERED)
+        self.admissions = Memory[tuple[str, str, str, str], Admission | None](self.MOST_REMEMBERED)
+
+
+class Judge:
+    """Decides against one snapshot; what does not depend on the call is worked out once.
+
+    A new snapshot is a new judge. Where only keys have changed it takes over what stands: what
+    was worked out of a key holds while the key's lineage does.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        catalogue: dict[str, Listing],
+        ruling: Ruling | None = None,
+        standing: Standing | None = None,
+    ) -> None:
+        self.version = snapshot.version
+        self.snapshot = snapshot
+        self.ruling = ruling
+        self.standing = standing or Standing(snapshot, catalogue)
 
     def decide(
         self,
@@ -128,14 +141,13 @@ class Judge:
             UnknownToolError: no such tool, or it is not granted: the two are told alike.
 
         """
-        key = self._live(proof, now)
-        remembered = (key, server, method, tool)
+        lineage = self._live(proof, now)
+        about = (lineage.key, server, method, tool)
         try:
-            admission = self._admissions[remembered]
+            admission = self.standing.admissions.recall(about, lineage)
         except KeyError:
-            admission = self._admit(self._principal(key), server, method, tool)
-            if len(self._admissions) < self.MOST_REMEMBERED:
-                self._admissions[remembered] = admission
+            admission = self._admit(self._principal(lineage), server, method, tool)
+            self.standing.admissions.keep(about, lineage, admission)
         narrows = narrower and server != BUILT_IN
         if admission is None or (narrows and not _within(narrower, full_name(server, tool))):
             named = tool if method.startswith("resources/") else full_name(server, tool)
@@ -146,17 +158,17 @@ class Judge:
         """Who asks, whatever for. Raises `UnauthorizedError`."""
         return self._principal(self._live(proof, now))
 
-    def _live(self, proof: str, now: float) -> str:
-        found = self._snapshot.key_for(proof, now)
+    def _live(self, proof: str, now: float) -> Lineage:
+        found = self.snapshot.lineage_for(proof, now)
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
-        return found[0]
+        return found
 
     def _admit(self, principal: Principal, server: str, method: str, tool: str) -> Admission | None:
-        declared, name = self._snapshot.declaration, full_name(server, tool)
-        if method not in METHODS or not self._snapshot.serves(server):
+        declared, name = self.snapshot.declaration, full_name(server, tool)
+        if method not in METHODS or not self.snapshot.serves(server):
             return None
-        known = self._known.get(method)
+        known = self.standing.known.get(method)
         if known is not None and name not in known:  # what is held back is not known here
             return None
         bounds = principal.lineage.bounds
@@ -170,11 +182,11 @@ class Judge:
         counting = tuple(each for each in principal.budgets if each.counts(name, cost.held))
         return Admission(principal, cost, counting, principal.loops, cause, definition)
 
-    def _principal(self, name: str) -> Principal:
-        principal = self._principals.get(name)
-        if principal is None:
-            principal = self._principals[name] = principal_of(name, self._snapshot)
-        return principal
+    def _principal(self, lineage: Lineage) -> Principal:
+        try:
+            return self.standing.principals.recall(lineage.key, lineage)
+        except KeyError:
+            return self.standing.principals.keep(lineage.key, lineage, principal_of(lineage))
 
 
 def _may_program(principal: Principal, name: str) -> bool:
@@ -193,14 +205,13 @@ def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
     return view is not None and view.hidden
 
 
-def principal_of(name: str, snapshot: Snapshot) -> Principal:
-    """The key with everything above it: grants intersect, limits add up."""
-    lineage, key = snapshot.lineage(name), snapshot.keys[name]
+def principal_of(lineage: Lineage) -> Principal:
+    """A key with everything above it: grants intersect, limits add up."""
     levels = lineage.levels
     return Principal(
         lineage=lineage,
-        team=key.team,
-        user=key.user,
+        team=lineage.own.team,
+        user=lineage.own.user,
         environment=lineage.environment,
         records_arguments=lineage.content == "full",
         budgets=budgets_of(levels),

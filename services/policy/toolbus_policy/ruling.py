@@ -2,10 +2,11 @@
 
 from toolbus_common.cedar import Asker, Case, Rulebook, Slice, Verdict, labels_of
 from toolbus_common.contracts import CallRequested
-from toolbus_common.declared import Rule
+from toolbus_common.declared import Declaration, Rule
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Lineage
 from toolbus_common.snapshot import Snapshot
+from toolbus_policy.memory import Memory
 
 MOST_REMEMBERED = 50_000
 MOST_RECORDED = 64 * 1024  # bytes of a call's arguments
@@ -13,20 +14,22 @@ CUT = "…"
 
 
 class Ruling:
-    """The compiled rules, asked about the calls of one snapshot."""
+    """The compiled rules, asked about the calls under one declaration."""
 
-    def __init__(self, book: Rulebook, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+    def __init__(self, book: Rulebook, declared: Declaration) -> None:
+        self.declared = declared
         self._book = book
+        # A key's number is that of all keys like it to the rules.
+        self._alike = Memory[str, int](MOST_REMEMBERED)
         self._askers: dict[Asker, int] = {}
-        self._alike: dict[str, int] = {}  # a key's number is that of all keys like it to the rules
         self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
 
-    def verdict(self, call: CallRequested, key: str, charge: int, now: float) -> Verdict:
+    def verdict(self, call: CallRequested, key: Lineage, charge: int, now: float) -> Verdict:
         """What the rules say of this call of a key, at this price."""
-        alike = self._alike.get(key)
-        if alike is None:
-            alike = self._alike[key] = self._number(key)
+        try:
+            alike = self._alike.recall(key.key, key)
+        except KeyError:
+            alike = self._alike.keep(key.key, key, self._number(key))
         about = (alike, call.server, call.method, call.tool, call.era)
         part = self._slices.get(about)
         if part is None:
@@ -35,16 +38,15 @@ class Ruling:
             part = self._slices[about] = self._book.slice(self._case(call, key, charge))
         return part.decide(call.arguments, now)
 
-    def _number(self, key: str) -> int:
+    def _number(self, key: Lineage) -> int:
         return self._askers.setdefault(self._asker(key), len(self._askers))
 
-    def _asker(self, name: str) -> Asker:
-        key, lineage = self.snapshot.keys[name], self.snapshot.lineage(name)
-        told = name if self._book.names_keys else ""
-        return Asker(told, key.team, key.user, _customer(lineage), lineage.environment)
+    def _asker(self, key: Lineage) -> Asker:
+        told, own = key.key if self._book.names_keys else "", key.own
+        return Asker(told, own.team, own.user, _customer(key), key.environment)
 
-    def _case(self, call: CallRequested, key: str, charge: int) -> Case:
-        labels = labels_of(full_name(call.server, call.tool), self.snapshot.declaration)
+    def _case(self, call: CallRequested, key: Lineage, charge: int) -> Case:
+        labels = labels_of(full_name(call.server, call.tool), self.declared)
         return Case(
             self._asker(key), call.method, call.server, call.tool, labels, charge, call.era.value
         )
@@ -66,8 +68,8 @@ class Rulings:
         self._rules = rules
         if not rules:
             self._newest = None
-        elif self._newest is None or self._newest.snapshot is not snapshot:
-            self._newest = Ruling(self._book, snapshot)
+        elif self._newest is None or self._newest.declared is not snapshot.declaration:
+            self._newest = Ruling(self._book, snapshot.declaration)
         return self._newest
 
 

@@ -1,0 +1,43 @@
+"""A keyring never changes, and those made of it are what they would be if made anew."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_common.keyring import Layers
+
+NAMES = st.integers(0, 60).map(str)
+ENTRIES = st.dictionaries(NAMES, st.none() | st.integers(0, 9), max_size=4)
+
+
+@given(first=st.integers(0, 60), changes=st.lists(ENTRIES, max_size=12))
+def test_layers_are_what_a_dictionary_would_be(
+    first: int, changes: list[dict[str, int | None]]
+) -> None:
+    plain = {str(number): number for number in range(first)}
+    layers = Layers(plain.copy())
+    held = []
+    for entries in changes:
+        held.append((layers, plain.copy()))
+        layers = layers.changed(entries)
+        plain |= {name: value for name, value in entries.items() if value is not None}
+        for name in (name for name, value in entries.items() if value is None):
+            plain.pop(name, None)
+    held.append((layers, plain))
+    for found, wanted in held:
+        assert found == wanted
+        assert len(found) == len(list(found)) == len(wanted)
+        assert [str(number) in found for number in (0, 30, 60)] == [
+            str(number) in wanted for number in (0, 30, 60)
+        ]
+
+
+def test_few_changes_of_many_entries_copy_only_the_few() -> None:
+    many = {str(number): number for number in range(10_000)}
+    layers: Layers[int] = Layers(many)
+    for number in range(100):
+        layers = layers.changed({str(number): -1})
+        assert layers._below is many
+    layers = layers.changed({"another": 1})
+    assert layers._below is not many
+    assert layers._above == {}
+    assert len(layers) == len(many) + 1

@@ -1,0 +1,91 @@
+"""The judge in the seat is always the newest: what changed counts at once, the rest is kept."""
+
+from time import time
+
+import pytest
+
+from toolbus_common.bus import Change
+from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
+from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
+from toolbus_policy.main import Bench
+from toolbus_policy.rules import Admission
+
+SERVER = Server(url="http://127.0.0.1:1/mcp")
+
+
+class Court:
+    """A bench that hears of a server with two tools, and of the keys ann and bob."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self._revision = 0
+        self.declare(SERVER)
+        self.key("ann", "*")
+        self.key("bob", "*")
+        self.bench.hear_config(None)
+        self.offer("read", "write")
+
+    def declare(self, server: Server) -> None:
+        self._change(DECLARATION, Declaration(servers={"docs": server}).model_dump_json())
+
+    def key(self, name: str, *tools: str, revoked: bool = False) -> None:
+        made = Key(tools=tools, secret_hash=hash_of(proof_of(name)), revoked=revoked)
+        self._change(f"{KEY_PREFIX}{name}", made.model_dump_json())
+
+    def offer(self, *tools: str) -> None:
+        offered = tuple(Offered(name=name, definition={"name": name}) for name in tools)
+        listing = Listing(server="docs", state=ServerState.READY, tools=offered)
+        self.bench.hear_catalogue(Change("docs", listing.encode(), 1))
+
+    def decide(self, name: str, tool: str = "read") -> Admission:
+        return self.bench.judge.decide(proof_of(name), "docs", TOOLS_CALL, tool, time())
+
+    def _change(self, name: str, value: str) -> None:
+        self._revision += 1
+        self.bench.hear_config(Change(name, value.encode(), self._revision))
+
+
+def test_a_revoked_key_is_refused_at_once_and_the_others_are_not_judged_anew() -> None:
+    court = Court()
+    court.decide("ann")
+    kept = court.decide("bob")
+    court.key("ann", "*", revoked=True)
+    with pytest.raises(UnauthorizedError):
+        court.decide("ann")
+    assert court.decide("bob") is kept
+
+
+def test_a_key_with_other_grants_is_judged_by_them() -> None:
+    court = Court()
+    court.decide("ann", "write")
+    court.key("ann", "docs__read")
+    court.decide("ann", "read")
+    with pytest.raises(UnknownToolError):
+        court.decide("ann", "write")
+
+
+def test_another_declaration_or_catalogue_is_judged_anew() -> None:
+    court = Court()
+    court.decide("ann", "write")
+    court.declare(SERVER.model_copy(update={"expose": ("read",)}))
+    with pytest.raises(UnknownToolError):
+        court.decide("ann", "write")
+    court.decide("ann", "read")
+    court.offer("write")
+    with pytest.raises(UnknownToolError):
+        court.decide("ann", "read")
+
+
+def test_a_judge_who_is_asked_late_decides_by_what_it_knew() -> None:
+    """A call holds its judge while it waits: the version it records is that of the decision."""
+    court = Court()
+    before = court.bench.judge
+    court.key("ann", "docs__read")
+    with pytest.raises(UnknownToolError):
+        court.decide("ann", "write")
+    assert before.decide(proof_of("ann"), "docs", TOOLS_CALL, "write", time())
+    with pytest.raises(UnknownToolError):
+        court.decide("ann", "write")
+    assert court.bench.judge.version == before.version + 1
