@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from secrets import token_hex
 
 import pytest
 
@@ -13,14 +14,14 @@ from harness.operating import key
 from harness.waiting import until_now
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
-from toolbus_common.contracts import LedgerAsked, LedgerTold
+from toolbus_common.contracts import BudgetTold, LedgerAsked, LedgerTold
 from toolbus_common.declared import Budget, Declaration, Period, Server
 from toolbus_common.permissions import OPERATOR
 
 SECRET = "tbk_bot_a-secret-of-outage-tests"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     """What the calls reach."""
     server = Upstream(tmp_path_factory.mktemp("upstream"))
@@ -29,11 +30,11 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     server.kill()
 
 
-@pytest.fixture(params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["apart", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Cluster]:
-    """A gateway of this test's own."""
+    """A gateway that is whole again after each test, but for the last."""
     made = Cluster(
         tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="5", TOOLBUS_LEDGER_QUIET="1"
     )
@@ -53,6 +54,29 @@ def cluster(
 def dear(client: Client) -> Answer:
     """A call that costs money."""
     return client.call("echo__count", {"id": "x"})
+
+
+def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_facts(
+    cluster: Cluster,
+) -> None:
+    client = cluster.client(SECRET)
+    for _ in range(3):
+        assert dear(client).status == HTTPStatus.OK
+    until_now(lambda: budget(cluster).held == 0, "the calls are settled")
+    before = budget(cluster).spent
+    assert before >= 3000
+    cluster.valkey.kill()
+    for file in cluster.valkey.directory.glob("appendonlydir/*"):
+        file.unlink()
+    cluster.valkey.start()
+    answer = until_now(
+        lambda: (a := dear(client)).code == "ledger_rebuilding" and a, "the loss is noticed"
+    )
+    assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert answer.error["data"]["retryable"] is True
+    assert "lost its counters" in answer.error["message"]
+    until_now(lambda: not dear(client).code, "the counters are rebuilt")
+    until_now(lambda: budget(cluster).spent == before + 1000, "what was spent before counts")
 
 
 def test_nats_down_is_503_at_once_and_heals(cluster: Cluster) -> None:
@@ -94,35 +118,14 @@ def test_a_valkey_that_hangs_is_told_too(cluster: Cluster) -> None:
     until_now(lambda: not dear(client).code, "spending is possible again")
 
 
-def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_facts(
-    cluster: Cluster,
-) -> None:
-    client = cluster.client(SECRET)
-    for _ in range(3):
-        assert dear(client).status == HTTPStatus.OK
-    until_now(lambda: spent(cluster) == 3000, "the calls are settled")
-    cluster.valkey.kill()
-    for file in cluster.valkey.directory.glob("appendonlydir/*"):
-        file.unlink()
-    cluster.valkey.start()
-    answer = until_now(
-        lambda: (a := dear(client)).code == "ledger_rebuilding" and a, "the loss is noticed"
-    )
-    assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
-    assert answer.error["data"]["retryable"] is True
-    assert "lost its counters" in answer.error["message"]
-    until_now(lambda: not dear(client).code, "the counters are rebuilt")
-    until_now(lambda: spent(cluster) == 4000, "what was spent before counts")
-
-
-def spent(cluster: Cluster) -> int:
-    """What the key's budget has spent, as operators are told."""
+def budget(cluster: Cluster) -> BudgetTold:
+    """How the key's budget stands, as operators are told."""
 
     async def ask(bus: Bus) -> LedgerTold:
         return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold)
 
     told = cluster.on_the_bus(ask)
-    return told.budgets[0].spent
+    return told.budgets[0]
 
 
 def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
@@ -146,19 +149,26 @@ def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
     )
 
 
-def test_an_upstream_that_dies_during_a_call_ends_the_call(cluster: Cluster) -> None:
-    answer = cluster.client(SECRET).call("echo__die")
+def test_an_upstream_that_dies_during_a_call_ends_the_call(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    client = cluster.client(SECRET)
+    answer = client.call("echo__die")
     assert answer.code in ("upstream_dead", "outcome_unknown", "upstream_failed")
+    upstream.kill()
+    upstream.start()
+    until_now(lambda: not client.call("echo__say", {"text": "x"}).code, "it is called again")
 
 
 def test_a_gateway_that_drains_finishes_the_call_it_holds(
     cluster: Cluster, upstream: Upstream
 ) -> None:
     client = cluster.client(SECRET)
+    name = token_hex(8)
     with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(client.call, "echo__wait", {"id": "slow", "seconds": 1.0})
-        until_now(upstream.arrived, "the call is under way")
+        call = pool.submit(client.call, "echo__wait", {"id": name, "seconds": 1.0})
+        until_now(lambda: name in {seen.get("id") for seen in upstream.arrived()}, "under way")
         for process in cluster.every():
             process.signal(signal.SIGTERM)
-        assert call.result().text == "slow"
+        assert call.result().text == name
     assert {process.ended() for process in cluster.every()} == {0}

@@ -1,9 +1,10 @@
 """A server that changes a tool after it was approved: refused at once, told, approved, back."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,7 +14,13 @@ from harness.eras import begun, listening, stateless
 from harness.launched import Launched
 from harness.streams import Events
 from harness.waiting import until_now
+from toolbus_cli import desk as desks
+from toolbus_cli.errors import CommandError
+from toolbus_cli.pinboard import Pinboard, at_pins
+from toolbus_cli.state import State
+from toolbus_common.bus import Bus
 
+R = TypeVar("R")
 KEY = "tbk_bot_e2e-secret-for-pins"
 GREET = "fix__greet"
 CHANGED = "notifications/tools/list_changed"
@@ -56,8 +63,29 @@ class Pinned:
         return next((tool for tool in tools if tool["name"] == GREET), None)
 
     def held(self) -> dict[str, str]:
-        """Why what is held back."""
-        return {case["name"]: case["held"] for case in self.pins("list")}
+        """Why what is held back; asked often, so without a command's process each time."""
+
+        async def look(board: Pinboard) -> dict[str, str]:
+            return {case.name: case.why for case in await board.cases()}
+
+        return self._at_the_board(look)
+
+    def restore(self) -> None:
+        """Approve the greeting tool as it is now, should it be held back."""
+
+        async def approve(board: Pinboard) -> None:
+            with suppress(CommandError):  # it has changed meanwhile: look again
+                await board.approve(*await board.cases(GREET))
+
+        if GREET in self.held():
+            self._at_the_board(approve)
+
+    def _at_the_board(self, work: Callable[[Pinboard], Awaitable[R]]) -> R:
+        async def there(bus: Bus) -> R:
+            async with desks.opened(bus, State(self.launched.state_dir)) as desk:
+                return await work(await at_pins(desk))
+
+        return self.launched.on_the_bus(there)
 
 
 @pytest.fixture(scope="module", params=["apart", "fused"])
@@ -96,8 +124,7 @@ def as_it_was(pinned: Pinned) -> Iterator[None]:
     pinned.list_instead()
 
     def back() -> bool:
-        if GREET in pinned.held():
-            pinned.pins("approve", GREET, "--yes")
+        pinned.restore()
         return bool(pinned.shown() == first)
 
     until_now(back, "as it was")
@@ -139,7 +166,8 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
         assert pinned.arrived() == before, "nothing reached the server"
         assert news.until(CHANGED)
     assert GREET not in client.tools()
-    assert pinned.held()[GREET] == "changed since it was approved"
+    told = {case["name"]: case["held"] for case in pinned.pins("list")}
+    assert told[GREET] == "changed since it was approved"
 
     case = looked_at(pinned)
     with Events(client, MCP_Session_Id=begun(client)) as stream:

@@ -1,0 +1,50 @@
+"""The launcher and its rooms on a real bus: one that answers slowly is ready all the same."""
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from harness.facts import bus_of
+from harness.waiting import until
+from toolbus_cli.launcher import fleet as fleets
+from toolbus_cli.launcher.child import Program
+from toolbus_cli.launcher.fleet import Fleet
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import RoomStatus, StatusAsked
+from toolbus_common.settings import Settings
+
+SLOWLY = 4 * fleets.ASK_SECONDS
+
+
+async def test_a_room_on_a_busy_machine_is_found_ready(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleets, "READY_SECONDS", 30.0)
+    held, other = os.pipe()
+    fleet = Fleet(lambda *_: None, held)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    fleet.start(Program("oauth", command, lambda *_: None))
+    await until(lambda: fleet.pids, "its process")
+    told = RoomStatus(
+        room="oauth", instance="i", pid=fleet.pids["oauth"], ready=True, since=0.0
+    ).encode()
+    answering: set[asyncio.Task[None]] = set()
+
+    async with bus_of("oauth", settings) as bus:
+
+        async def answer(reply: str) -> None:
+            await asyncio.sleep(SLOWLY)
+            await bus.publish(reply, told)
+
+        await bus.subscribe(
+            StatusAsked.SUBJECT,
+            lambda _data, _subject, reply: answering.add(asyncio.create_task(answer(reply))),
+        )
+        await bus.settled()
+        await fleet.wait_ready(operator, ["oauth"])
+        await asyncio.gather(*answering)
+    await fleet.stop()
+    os.close(held)
+    os.close(other)
