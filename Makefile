@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox starlark
 
 install: $(INSTALLED)
 
@@ -52,6 +52,7 @@ bench-governance: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/governance.py $(ARGS)
 
 # What a model reads with every definition and in code mode: 508 tools, scripted agents.
+# ARGS="--tools FILE… --tasks FILE…" takes a published benchmark's instead.
 bench-codemode: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/codemode.py $(ARGS)
 
@@ -74,3 +75,7 @@ bench-pins: $(INSTALLED)
 # Hostile programs, forbidden system calls, forged messages; and what a run costs.
 bench-sandbox: $(INSTALLED)
 	PYTHONPATH=bench $(BIN)/python bench/sandbox.py $(ARGS)
+
+# The language's public test files, SUITE=DIRECTORY, as programs in the sandbox.
+starlark: $(INSTALLED)
+	$(BIN)/python bench/starlark_language.py '$(SUITE)' $(ARGS)

@@ -7,6 +7,9 @@ searches, reads and writes programs. Answers and what was changed are checked.
 The agents are scripted: this shows what the two ways of working cost and that both can do the
 tasks, not how often a model finds the way. Input tokens are those of every request in full, as a
 stateless model API bills them without caching.
+
+`--tools FILE… --tasks FILE…` does the tasks of a published benchmark instead; `scripted.published`
+tells the format.
 """
 
 import argparse
@@ -21,6 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from scripted.comparing import AGENTS, compared, table
+from scripted.comparing import SHOWS as SHOWS_OTHERS
 from scripted.context import TOKENS
 from scripted.overhead import overhead
 from scripted.stage import SIZES, Stage, stage
@@ -42,7 +47,12 @@ def main() -> int:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
     asked.add_argument("--apart", action="store_true", help="Every room its own process.")
+    asked.add_argument("--tools", type=Path, nargs="+", help="A published benchmark's tools.")
+    asked.add_argument("--tasks", type=Path, nargs="+", help="Its tasks, a file for each of tools.")
+    asked.add_argument("--search-model", default="", help="Search by meaning: wordllama, or where.")
     options = asked.parse_args()
+    if options.tools or options.tasks:
+        return others(options)
     report: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(),
         "shows": SHOWS,
@@ -50,12 +60,27 @@ def main() -> int:
         "tasks": len(tasks()),
         "apart": options.apart,
     }
-    with stage(options.sizes, fused=not options.apart) as running:
+    model = options.search_model
+    with stage(options.sizes, fused=not options.apart, search_model=model) as running:
         report["sizes"] = {size: measured(running, size, tasks()) for size in options.sizes}
         report["overhead"] = overhead(running, options.sizes[-1])
     show(report)
     kept(report)
     return 0 if met(report) else 1
+
+
+def others(options: argparse.Namespace) -> int:
+    """Somebody else's tools and tasks; 0 when both agents did every task."""
+    tools, asked = options.tools or [], options.tasks or []
+    if len(tools) != len(asked):
+        console.print("Give --tools and --tasks, as many files of one as of the other.")
+        return 2
+    pairs = list(zip(tools, asked, strict=True))
+    told = compared(pairs, fused=not options.apart, search_model=options.search_model)
+    report = {"at": datetime.now(UTC).isoformat(), "counted_by": TOKENS.counted_by, **told}
+    console.print(table(report), SHOWS_OTHERS)
+    kept(report, "codemode-published")
+    return int(any(size[mode]["wrong"] for size in told["sizes"].values() for mode in AGENTS))
 
 
 def measured(running: Stage, size: int, asked: Sequence[Task]) -> dict[str, Any]:
@@ -124,9 +149,9 @@ def show(report: dict[str, Any]) -> None:
     console.print(costs, report["shows"])
 
 
-def kept(report: dict[str, Any]) -> None:
+def kept(report: dict[str, Any], name: str = "codemode") -> None:
     """The report as JSON."""
-    path = HERE / "results" / f"codemode-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path = HERE / "results" / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     console.print(f"saved {path.relative_to(HERE.parent)}")

@@ -53,6 +53,8 @@ DEMANDS: dict[str, float] = {
     "concurrent_failures": 0,
     "starlark_p50_ms": 5.0,
     "starlark_p99_ms": 10.0,
+    "python_p50_ms": 5.0,
+    "python_p99_ms": 10.0,
 }
 TOOLS = (
     Namespace(

@@ -1,7 +1,7 @@
 """How the Starlark engine, as the sandbox ships it, does on the language's public test files.
 
 Take them from github.com/bazelbuild/starlark, directory test_suite/testdata, and name that
-directory: `python bench/starlark_language.py DIRECTORY`. Each chunk of a file is a program of its
+directory: `make starlark SUITE=DIRECTORY`. Each chunk of a file is a program of its
 own; `### text` on a line says that an error is expected there. The files are not kept here.
 """
 
@@ -21,6 +21,7 @@ from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 
 EXPECTED = re.compile(r"(.*?) *### *((go|java|rust):)? *(.*)")
 IMPLEMENTATION = "rust"
+MOST_FAILED = 0.003
 PRELUDE = """
 def assert_eq(x, y):
     if x != y:
@@ -78,7 +79,7 @@ async def fault(sandbox: Sandbox, chunk: Chunk) -> str | None:
 
 
 async def main(every: list[Chunk]) -> int:
-    """Every chunk of every file: how many do, and which do not."""
+    """Every chunk of every file: how many do, and which do not; 0 when they are few enough."""
     sandbox = Sandbox(SandboxSettings(engines=("starlark",)))
     await sandbox.start()
     faults = {chunk.place: await fault(sandbox, chunk) for chunk in every}
@@ -86,7 +87,7 @@ async def main(every: list[Chunk]) -> int:
     failed = {place: why for place, why in faults.items() if why}
     console.print_json(json.dumps(failed))
     console.print(f"{len(every) - len(failed)} of {len(every)} chunks do as they should")
-    return bool(failed)
+    return int(len(failed) > MOST_FAILED * len(every))
 
 
 if __name__ == "__main__":

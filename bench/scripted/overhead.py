@@ -52,22 +52,24 @@ async def _uncalled(_call: ToolCall) -> ToolOutcome:
 
 
 def _calls(stage: Stage, size: int) -> dict[str, float]:
-    """Plain calls, programs without a call and programs of many, in turn."""
-    plain, empty, full = [], [], []
+    """Plain calls, a program without a call and one of many, in turn: each round by itself."""
+    plain, empty, inner = [], [], []
     with (
         closing(stage.speaker(size, "tools")) as tools,
         closing(stage.speaker(size, "code")) as code,
     ):
         for _ in range(ROUNDS):
-            plain += [_timed(tools, *GET) for _ in range(INNER)]
+            plain.append(statistics.median(_timed(tools, *GET) for _ in range(INNER)))
             empty.append(_timed(code, "executeToolCode", {"code": "result = 1"}))
-            full.append(_timed(code, "executeToolCode", {"code": LOOP}))
-    inner = (statistics.median(full) - statistics.median(empty)) / INNER
+            full = _timed(code, "executeToolCode", {"code": LOOP})
+            inner.append((full - empty[-1]) / INNER)
+    rounds = list(zip(inner, plain, strict=True))
     return {
         "plain_call_p50_ms": statistics.median(plain),
         "empty_program_p50_ms": statistics.median(empty),
-        "inner_call_ms": inner,
-        "inner_over_plain_ms": inner - statistics.median(plain),
+        "inner_call_ms": statistics.median(inner),
+        "inner_over_plain_ms": statistics.median(each - before for each, before in rounds),
+        "inner_to_plain": statistics.median(each / before for each, before in rounds),
     }
 
 

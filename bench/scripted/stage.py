@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,6 +17,7 @@ from harness.waiting import until_now
 from scripted.agents import called, classic, coded
 from scripted.catalogue import tools
 from scripted.context import Conversation, definitions_cost
+from scripted.published import tools_in
 from scripted.speaking import Speaker, got
 from scripted.tasks import Task, tasks
 from toolbus_common.declared import Declaration
@@ -26,11 +27,14 @@ SIZES = (96, 251, 508)
 
 
 class Servers(Engine):
-    """The process of all sixteen."""
+    """The process of all servers; `arguments` names a published list of tools instead of ours."""
+
+    arguments: tuple[str, ...] = ()
 
     def command(self) -> Sequence[str]:
         """It listens on our port."""
-        code = f"import sys; sys.path.insert(0, {str(BENCH)!r}); sys.argv = ['', '{self.port}']; "
+        given = ["", str(self.port), *self.arguments]
+        code = f"import sys; sys.path.insert(0, {str(BENCH)!r}); sys.argv = {given!r}; "
         return [
             sys.executable,
             "-c",
@@ -97,16 +101,26 @@ def names(size: int) -> list[str]:
 
 
 @contextmanager
-def stage(sizes: Sequence[int] = SIZES, *, fused: bool = True) -> Iterator[Stage]:
-    """Everything up, and every key's tools listed."""
+def stage(
+    sizes: Sequence[int] = SIZES,
+    *,
+    fused: bool = True,
+    tools_file: Path | None = None,
+    search_model: str = "",
+) -> Iterator[Stage]:
+    """Everything up, and every key's tools listed; a published list is seen as a whole."""
+    listed = tools_in(tools_file) if tools_file else tools()
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
         servers, cluster = (
             Servers(Path(directory) / "servers"),
-            Cluster(Path(directory) / "cluster"),
+            Cluster(Path(directory) / "cluster", TOOLBUS_SEARCH_MODEL=search_model),
         )
+        servers.arguments = (str(tools_file),) if tools_file else ()
+        seen = {size: ["*"] if tools_file else names(size) for size in sizes}
         try:
             servers.start()
-            cluster.start(declaration(servers.url, sizes), fused=fused, beside=("codemode",))
+            declared = declaration(servers.url, listed, seen)
+            cluster.start(declared, fused=fused, beside=("codemode",))
             made = Stage(cluster, servers)
             for size in sizes:
                 client = cluster.client(secret(size))
@@ -118,11 +132,11 @@ def stage(sizes: Sequence[int] = SIZES, *, fused: bool = True) -> Iterator[Stage
             servers.kill()
 
 
-def declaration(url: str, sizes: Sequence[int]) -> Declaration:
-    """Sixteen servers, and a key for each size."""
+def declaration(url: str, servers: Iterable[str], seen: dict[int, list[str]]) -> Declaration:
+    """The servers, and a key for each size."""
     return Declaration.model_validate(
         {
-            "servers": {server: {"url": f"{url}/{server}/mcp"} for server in tools()},
-            "keys": {f"sees{size}": key(secret(size), *names(size)) for size in sizes},
+            "servers": {server: {"url": f"{url}/{server}/mcp"} for server in servers},
+            "keys": {f"sees{size}": key(secret(size), *may) for size, may in seen.items()},
         }
     )

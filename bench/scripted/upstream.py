@@ -1,9 +1,13 @@
 """The company's servers in one process: `/<server>/mcp` speaks MCP, `/reset` begins the day anew.
 
-`python -m scripted.upstream PORT`. GET `/effects` tells what was changed since.
+`python -m scripted.upstream PORT [TOOLS]`, where TOOLS is a published benchmark's list. GET
+`/effects` tells what was changed since.
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +15,7 @@ import uvicorn
 
 from scripted.catalogue import tools
 from scripted.company import Company, ToolError
+from scripted.published import Answering, tools_in
 
 _decode, _encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 
@@ -18,9 +23,12 @@ _decode, _encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 class Upstream:
     """The application."""
 
-    def __init__(self) -> None:
-        self._company = Company()
-        self._tools = tools()
+    def __init__(self, published: str = "") -> None:
+        self._tools = tools_in(Path(published)) if published else tools()
+        self._begin: Callable[[], Company | Answering] = (
+            partial(Answering, self._tools) if published else Company
+        )
+        self._company = self._begin()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -36,7 +44,7 @@ class Upstream:
 
     def _answered(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         if path == "reset":
-            self._company = Company()
+            self._company = self._begin()
             return 200, b"{}"
         if path == "effects":
             return 200, _encode(self._company.effects)
@@ -64,7 +72,7 @@ class Upstream:
     def _called(self, server: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         try:
             value = self._company.call(server, tool, arguments)
-        except ToolError as error:
+        except (ToolError, KeyError) as error:
             return {"content": [{"type": "text", "text": str(error)}], "isError": True}
         text = {"type": "text", "text": _encode(value).decode()}
         return {"content": [text], "structuredContent": value}
@@ -72,4 +80,6 @@ class Upstream:
 
 if __name__ == "__main__":
     port = int(sys.argv[1])
-    uvicorn.run(Upstream(), port=port, log_level="warning", lifespan="off", access_log=False)
+    uvicorn.run(
+        Upstream(*sys.argv[2:]), port=port, log_level="warning", lifespan="off", access_log=False
+    )

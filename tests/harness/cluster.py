@@ -141,8 +141,8 @@ class Cluster(Operating):
         self.nats.copy_seeds(self.state_dir)
         asyncio.run(provisioned(self.nats))
         self.declare(declaration)
-        rooms = ["audit", "ingress+policy+executor"] if fused else ["audit", "executor", "policy"]
-        rooms = [*beside, *rooms]
+        path = ("ingress", "policy", "executor", *beside)
+        rooms = ["audit", "+".join(path)] if fused else [*beside, "audit", "executor", "policy"]
         for name in [*rooms, *([] if fused else ["ingress"])]:
             for _ in range(1 if name in ("audit", *beside) else replicas):
                 self.run(name)

@@ -14,7 +14,10 @@ from toolbus_common.settings import Settings
 
 @pytest.mark.parametrize(
     ("name", "details"),
-    [("codemode", {"engines": ["starlark", "python"]}), ("oauth", {"gives_tokens": False})],
+    [
+        ("codemode", {"engines": ["starlark", "python"], "search": "words"}),
+        ("oauth", {"gives_tokens": False}),
+    ],
 )
 async def test_a_room_is_ready_and_tells_what_it_can(
     name: str,

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_codemode.files import read, stub, tree
-from toolbus_codemode.finding import Index
 from toolbus_codemode.identifiers import distinct
 from toolbus_codemode.manual import example, manual
 from toolbus_codemode.shelf import Shelf
@@ -129,14 +128,6 @@ def test_a_manual_tells_everything_and_shows_a_call() -> None:
     assert "- title: str: What it is about." in told
     assert 'result = git_hub.create_issue(title="…")' in told
     ast.parse(example(tool))
-
-
-def test_search_finds_by_name_description_and_parameters() -> None:
-    index = Index(shelf().tools())
-    assert index.best("create issues", 5)[0].path == "git_hub.create_issue"
-    assert [tool.path for tool in index.best("send an email to people", 1)] == ["mail.send"]
-    assert index.best("zebra", 5) == []
-    assert index.best("", 5) == []
 
 
 def test_a_stub_is_one_line() -> None:

@@ -14,7 +14,7 @@ from toolbus_common.contracts import RoomStatus, ServersAsked, ServerState, Serv
 from toolbus_common.errors import ToolbusError
 from toolbus_common.permissions import OPERATOR
 
-FUSED = (("ingress", "policy", "executor"), ("audit",), ("codemode",), ("oauth",))
+FUSED = (("ingress", "policy", "executor", "codemode"), ("audit",), ("oauth",))
 APART = tuple((name,) for names in FUSED for name in names)
 # The edge ends first, so that what it has accepted is still decided, sent and recorded.
 STAGES = {"ingress": 1, "codemode": 2, "policy": 3, "executor": 4, "oauth": 5, "audit": 6}

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from toolbus_codemode.finding import Index
+from toolbus_codemode.finding import Index, Library
+from toolbus_codemode.meaning import Meaning
 from toolbus_codemode.shelf import Shelf
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import Change
@@ -22,12 +23,13 @@ class Catalogue:
 
     MOST_KEPT = 256
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, meaning: Meaning | None = None) -> None:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._offers: Offers | None = None
         self._shelves: dict[Bounds, Shelf] = {}
         self._indexes: dict[Bounds, Index] = {}
+        self._library = Library(meaning)
         directory.on_declared.append(self._forget)
 
     def hear(self, change: Change | None) -> None:
@@ -54,11 +56,14 @@ class Catalogue:
         """What anybody may call."""
         return self.shelf(EVERYTHING)
 
-    def index(self, bounds: Bounds) -> Index:
+    async def index(self, bounds: Bounds) -> Index:
         """The same, ready to be searched."""
         found = self._indexes.get(bounds)
         if found is None:
-            found = self._indexes[bounds] = Index(self.shelf(bounds).tools())
+            shelf = self.shelf(bounds)
+            found = await self._library.index(shelf.tools())
+            if self._shelves.get(bounds) is shelf:  # nothing has changed meanwhile
+                self._indexes[bounds] = found
         return found
 
     def _offered(self) -> Offers:

@@ -7,14 +7,15 @@ says    `call.completed`, `call.failed` and `context.spent` for them; `context.m
 owns    the built-in server's entry in `tb_catalogue`
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_codemode.catalogue import Catalogue
 from toolbus_codemode.definitions import own_listing
+from toolbus_codemode.meaning import Meaning, NoModelError
 from toolbus_codemode.programs import ENGINES, Programs
-from toolbus_codemode.sandbox.launcher import UnavailableError
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.service import Service
 from toolbus_codemode.settings import Settings
@@ -28,24 +29,29 @@ from toolbus_common.snapshot import Directory
 
 log = logging.getLogger(__name__)
 
+# Seconds until the engines start, unless a program comes before: until then the processor is for
+# rooms that are not ready yet.
+BEGIN_AFTER = 3.0
+
 
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("codemode", settings, exchange)
     directory = Directory()
-    catalogue = Catalogue(directory)
+    meaning = _meaning(settings.search_model)
+    catalogue = Catalogue(directory, meaning)
     room.watches(CONFIG)(directory.hear)
     room.watches(CATALOGUE)(catalogue.hear)
 
     @asynccontextmanager
     async def served() -> AsyncIterator[None]:
         sandbox = Sandbox(SandboxSettings(without_seccomp=settings.without_seccomp))
-        try:
-            await sandbox.start()
-        except UnavailableError as error:  # reading goes on; a program is told why it does not run
-            log.warning("sandbox.unavailable", extra={"reason": str(error)})
-        room.details = lambda: {"engines": [e for e in ENGINES if e not in sandbox.unavailable]}
+        later = asyncio.get_running_loop().call_later(BEGIN_AFTER, sandbox.begin)
+        room.details = lambda: {
+            "engines": [e for e in ENGINES if e not in sandbox.unavailable],
+            "search": "words and meaning" if meaning else "words",
+        }
         programs = Programs(room, sandbox, settings.program_seconds, settings.program_calls)
         spending = Spending(room.facts.say)
         service = Service(room, directory, catalogue, programs, spending)
@@ -59,7 +65,19 @@ def build(exchange: Exchange) -> Room:
             async with spending.counting():
                 yield
         finally:
+            later.cancel()
             await sandbox.close()
 
     room.needs(served)
     return room
+
+
+def _meaning(where: str) -> Meaning | None:
+    """The model asked for; without it search goes by words, and says so."""
+    if not where:
+        return None
+    try:
+        return Meaning(where)
+    except NoModelError as error:
+        log.warning("search.no_model", extra={"reason": str(error)})
+        return None

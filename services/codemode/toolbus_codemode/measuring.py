@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from toolbus_codemode.shelf import Shelf, Tool
-from toolbus_codemode.tokens import Tokens
+from toolbus_codemode.tokens import Counter as TokenCounter
 from toolbus_common.grants import full_name
 
 MOST_KEPT = 50_000  # definitions; what is forgotten is counted again
@@ -16,7 +16,7 @@ MOST_KEPT = 50_000  # definitions; what is forgotten is counted again
 class Measure:
     """Counts each definition once, and each shelf once; a shelf lasts until anything changes."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: TokenCounter) -> None:
         self.tokens = tokens
         self._counted: dict[bytes, int] = {}
         self._shelves: WeakKeyDictionary[Shelf, dict[str, dict[str, int]]] = WeakKeyDictionary()

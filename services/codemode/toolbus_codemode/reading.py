@@ -13,7 +13,7 @@ LONGEST_QUERY = 1000
 MOST_FOUND, FOUND = 50, 8
 
 
-def answer(catalogue: Catalogue, bounds: Bounds, tool: str, arguments: dict[str, Any]) -> str:
+async def answer(catalogue: Catalogue, bounds: Bounds, tool: str, arguments: dict[str, Any]) -> str:
     """The text of one reading tool's answer. Raises `InvalidError`: what to ask for instead."""
     shelf = catalogue.shelf(bounds)
     if tool == LIST:
@@ -25,7 +25,7 @@ def answer(catalogue: Catalogue, bounds: Bounds, tool: str, arguments: dict[str,
     if tool == DOCS:
         return _manual(catalogue, bounds, arguments)
     if tool == SEARCH:
-        return _found(catalogue, bounds, arguments)
+        return await _found(catalogue, bounds, arguments)
     raise InvalidError(f"There is no tool {tool}; list the tools again.")
 
 
@@ -39,10 +39,10 @@ def _manual(catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any]) -> 
     return manual(found)
 
 
-def _found(catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any]) -> str:
+async def _found(catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any]) -> str:
     query = _text(arguments, "query")[:LONGEST_QUERY]
     most = min(MOST_FOUND, max(1, _number(arguments.get("limit", FOUND), "limit")))
-    found = catalogue.index(bounds).best(query, most)
+    found = (await catalogue.index(bounds)).best(query, most)
     if not found:
         return "No tool fits; try other words, or listToolFiles."
     return "\n".join(stub(tool, qualified=True) for tool in found)

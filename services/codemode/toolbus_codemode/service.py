@@ -95,7 +95,7 @@ class Service:
                 shelf = self._catalogue.shelf(bounds)
                 ended = await self._programs.run(call, shelf, arguments)
                 return text(answer_of(ended)), ended.error is not None
-            return text(answer(self._catalogue, bounds, call.tool, arguments)), False
+            return text(await answer(self._catalogue, bounds, call.tool, arguments)), False
         except InvalidError as error:  # the model can mend this: it is an answer to it
             return text(error.reason), True
 

@@ -1,6 +1,7 @@
 """What code mode spends of a model's context, beside what every definition would have cost.
 
-Counting happens after the answer was sent, many calls at a time, on a thread of its own.
+Counting happens after the answer was sent, many calls at a time, on a thread that waits for the
+process that counts.
 """
 
 import asyncio
@@ -14,10 +15,10 @@ from time import time
 
 import msgspec
 
+from toolbus_codemode.counting import CountingProcess
 from toolbus_codemode.definitions import own_listing
 from toolbus_codemode.measuring import Measure, definition
 from toolbus_codemode.shelf import Shelf
-from toolbus_codemode.tokens import Tokens
 from toolbus_common.builtin import EXECUTE
 from toolbus_common.contracts import CallAdmitted, ContextMeasured, ContextSpent, Fact
 from toolbus_common.lineage import DEFAULT_SCOPE
@@ -49,24 +50,16 @@ class Spent:
 
 
 class Bookkeeper:
-    """Counts; for one thread at a time, because the first count loads the vocabulary."""
+    """Has calls and definitions counted; for one thread at a time."""
 
     def __init__(self) -> None:
         self.measured: dict[str, dict[str, int]] = {}
+        self.tokens = CountingProcess()
+        self.measure = Measure(self.tokens)
 
     def facts(self, batch: list[Spent]) -> list[Fact]:
         """What is newly known of definitions, and what each call has cost."""
         return [*self._measured(batch[-1].whole), *map(self._spent, batch)]
-
-    @cached_property
-    def tokens(self) -> Tokens:
-        """Loaded when first asked for."""
-        return Tokens()
-
-    @cached_property
-    def measure(self) -> Measure:
-        """Every definition's tokens."""
-        return Measure(self.tokens)
 
     @cached_property
     def own(self) -> int:
@@ -129,6 +122,7 @@ class Spending:
                 counter.cancel()
                 await asyncio.gather(counter, return_exceptions=True)
                 await self._tell(thread, self._taken())
+                self._bookkeeper.tokens.close()
 
     async def _count(self, thread: ThreadPoolExecutor) -> None:
         while True:

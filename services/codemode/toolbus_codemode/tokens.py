@@ -1,16 +1,27 @@
 """Tokens as models with the o200k vocabulary count them; an estimate where it is not installed.
 
-The vocabulary takes a second and 150 MB to load, so it is loaded by whoever counts first, and
-counting is for a thread, never for the event loop.
+The vocabulary takes a second and 150 MB to load, so it is loaded by whoever counts first; the room
+has it loaded by a process of its own (`counting`).
 """
 
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from typing import Protocol
 
 VOCABULARY = "o200k_base"
 ESTIMATE = "bytes/4"  # near for English and JSON, and called what it is
 Encode = Callable[[str], list[int]]
+
+
+class Counter(Protocol):
+    """Whoever counts texts."""
+
+    counted_by: str
+
+    def of(self, text: str) -> int:
+        """How many tokens a text has."""
+        ...
 
 
 class Tokens:

@@ -134,7 +134,10 @@ class Conversation:
 
     async def answer(self, asked: list[tuple[Call, ToolCall]]) -> None:
         """Make calls at once, and tell the child what they came to."""
-        made = await asyncio.gather(*(self.made(call, wanted) for call, wanted in asked))
+        if len(asked) == 1:  # by far the most: no task for it
+            made = [await self.made(*asked[0])]
+        else:
+            made = await asyncio.gather(*(self.made(call, wanted) for call, wanted in asked))
         frame = framed(Outcomes(tuple(made)))
         if len(frame) > self.limits.message + ENVELOPE:
             too_large = "The tools' results are together larger than a message may be."

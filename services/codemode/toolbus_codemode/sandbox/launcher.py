@@ -16,9 +16,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolbus_common.ending import end
+
 LARGEST_WORD = 4096
 READY_WITHIN = 30.0
 FULL_FOR = 0.001
+UNDER_WAY = 0.01  # seconds in which most runs that call nothing have ended
 KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH",)
 
 
@@ -64,6 +67,7 @@ class Launcher:
     control: socket.socket | None = None
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     ready: asyncio.Future[dict[str, Any]] | None = None
+    filling: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, Any]:
         """Start the process; what it says of itself when it is ready."""
@@ -87,6 +91,8 @@ class Launcher:
 
     async def close(self) -> None:
         """End it, and every run it started."""
+        if self.filling is not None:
+            await end(self.filling)
         self.lost()
         process, self.process = self.process, None
         if process:
@@ -161,10 +167,9 @@ class Launcher:
                 await self.close()
                 await self.start()
         while order == self.usual and self.spare:
-            waiting = self.spare.popleft()
-            await self.fill()
-            launched = await waiting
+            launched = await self.spare.popleft()
             if launched and not launched.ended.done():
+                self.fill_later()
                 return launched
         ordered = await self.order(order)
         await asyncio.wait((ordered,), timeout=READY_WITHIN)
@@ -173,6 +178,16 @@ class Launcher:
             ordered.cancel()
             raise UnavailableError("No process could be started for the program.")
         return launched
+
+    def fill_later(self) -> None:
+        """Order spares when the run that took one is well under way: it is waited for, not they."""
+        if self.filling is None or self.filling.done():
+            self.filling = asyncio.create_task(self.filled())
+
+    async def filled(self) -> None:
+        """Spares, after a while."""
+        await asyncio.sleep(UNDER_WAY)
+        await self.fill()
 
     async def fill(self) -> None:
         """Order as many spare processes as are kept."""

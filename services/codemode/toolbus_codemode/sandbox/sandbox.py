@@ -1,6 +1,7 @@
 """The sandbox: runs programs, each in a process of its own that is killed when it overstays."""
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 
@@ -11,7 +12,9 @@ from toolbus_codemode.sandbox.conversation import BrokenError, Conversation, Mak
 from toolbus_codemode.sandbox.launcher import Launched, Launcher, UnavailableError
 from toolbus_codemode.sandbox.program import Ended, Engine, Limits, Program, ProgramError
 from toolbus_codemode.sandbox.protocol import Done, Failed
+from toolbus_common.ending import end
 
+log = logging.getLogger(__name__)
 GRACE = 0.25  # what a child has past its deadline to tell of it itself
 plain = msgspec.json.Decoder()
 LAUNCHERS: dict[Engine, str] = {
@@ -41,7 +44,7 @@ class Protection:
 
 
 class Sandbox:
-    """Start it, run programs, close it."""
+    """Start it, or let the first program start it; run programs, close it."""
 
     def __init__(self, settings: SandboxSettings | None = None) -> None:
         self.settings = settings or SandboxSettings()
@@ -53,19 +56,31 @@ class Sandbox:
         }
         self.protections: tuple[Protection, ...] = ()
         self.unavailable: dict[Engine, str] = {}
+        self.starting: dict[Engine, asyncio.Task[None]] = {}
         self.places = asyncio.Semaphore(self.settings.most_runs)
 
     async def start(self) -> None:
-        """Start the engines. Each proves its protections; without seccomp it does not run."""
-        for engine, launcher in self.launchers.items():
-            try:
-                self.learn(engine, await launcher.start())
-                await launcher.fill()
-            except UnavailableError as error:
-                self.unavailable[engine] = str(error)
+        """Start the engines, and wait. Raises `UnavailableError` when none runs here."""
+        self.begin()
+        await asyncio.gather(*self.starting.values())
         if len(self.unavailable) == len(self.launchers):
             await self.close()
             raise UnavailableError(" ".join(self.unavailable.values()))
+
+    def begin(self) -> None:
+        """Have the engines start beside everything else; a program waits for its own."""
+        for engine in self.launchers:
+            if engine not in self.starting:
+                self.starting[engine] = asyncio.create_task(self.started(engine))
+
+    async def started(self, engine: Engine) -> None:
+        """Start one engine. It proves its protections; without seccomp it does not run."""
+        try:
+            self.learn(engine, await self.launchers[engine].start())
+            await self.launchers[engine].fill()
+        except (UnavailableError, OSError) as error:
+            log.warning("sandbox.unavailable", extra={"engine": engine, "reason": str(error)})
+            self.unavailable[engine] = str(error)
 
     def learn(self, engine: Engine, told: dict[str, bool]) -> None:
         """Keep what an engine is protected by; refuse it where that is not enough."""
@@ -80,6 +95,7 @@ class Sandbox:
 
     async def close(self) -> None:
         """End every run, and the engines."""
+        await end(*self.starting.values())
         for launcher in self.launchers.values():
             await launcher.close()
 
@@ -87,6 +103,9 @@ class Sandbox:
         """Run one program to its end, whatever that is. It never raises for what a program does."""
         if refused := prechecks.refused(program.source):
             return Ended(error=refused)
+        self.begin()
+        if program.engine in self.starting:
+            await asyncio.shield(self.starting[program.engine])
         if program.engine not in self.launchers or program.engine in self.unavailable:
             why = self.unavailable.get(program.engine, f"The {program.engine} engine is off.")
             return Ended(error=ProgramError("unavailable", why, hint="Use another engine."))
