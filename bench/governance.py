@@ -1,12 +1,14 @@
 """`make bench-governance`: how soon a revoked key is refused, and what ten thousand keys cost.
 
 Real processes throughout: three replicas of every call-path room for the revocations, one of each
-for the keys. Every answer is checked. Figures are printed beside their demands and kept as JSON.
+for the keys. Every answer is checked. Figures are printed beside their demands and kept as JSON,
+with the machine's load: on one that is busy with other things they say little.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -125,7 +127,9 @@ def main() -> int:
     asked.add_argument("--revocations", type=int, default=100)
     asked.add_argument("--keys", type=int, default=10_000)
     options = asked.parse_args()
+    busy = {"load_at_begin": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
     figures = revocations(options.revocations) | many_keys(options.keys)
+    figures |= busy | {"load_at_end": os.getloadavg()[0]}
     _show(figures)
     told = {"at": datetime.now(UTC).isoformat(), "asked": vars(options), "figures": figures}
     path = HERE / "results" / f"governance-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
