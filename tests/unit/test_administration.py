@@ -113,6 +113,17 @@ def test_a_number_is_not_taken_from_a_text() -> None:
         reading.written("teams", b'{"budget": {"per": "day"}}')
 
 
+def test_a_whole_number_may_be_written_as_a_fraction() -> None:
+    assert reading.written("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
+    with pytest.raises(InvalidError, match=r"loop\.calls"):
+        reading.written("teams", b'{"loop": {"calls": 9.5}}')
+
+
+def test_a_query_of_very_many_parameters_is_refused() -> None:
+    with pytest.raises(InvalidError, match="too many"):
+        asking.query_of(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
+
+
 def test_what_was_wrong_before_hinders_no_other_change() -> None:
     old = declared(teams={"lost": {"customer": "nobody"}})
     new = reading.with_entry(old, "users", "ann", {})

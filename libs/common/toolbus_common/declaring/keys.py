@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from toolbus_common.declared import Admin, Declaration, Key, KeyTerms
 from toolbus_common.declaring.desk import ATTEMPTS, Desk, hashed, new_secret
-from toolbus_common.errors import ConflictError, InvalidError, UnknownEntryError
+from toolbus_common.errors import ConflictError, FaultyError, UnknownEntryError
 from toolbus_common.snapshot import ADMIN_PREFIX, KEY_PREFIX
 
 
@@ -116,7 +116,7 @@ def check_links(terms: KeyTerms, declared: Declaration) -> None:
     links += [("group", name, declared.groups) for name in terms.groups]
     for noun, name, known in links:
         if name and name not in known:
-            raise InvalidError(f"No {noun} '{name}' is declared; 'toolbus get {noun}s' shows them.")
+            raise FaultyError(f"No {noun} '{name}' is declared; 'toolbus get {noun}s' shows them.")
 
 
 async def _begin(

@@ -65,7 +65,10 @@ def check_name(found: Matched) -> None:
 
 def query_of(text: bytes, operation: Operation) -> Query:
     """The parameters of a query. Raises `InvalidError`."""
-    pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True, max_num_fields=16)
+    try:
+        pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True, max_num_fields=16)
+    except ValueError as error:
+        raise InvalidError("There are too many parameters; give each once.") from error
     given = dict(pairs)
     unknown = sorted(set(given) - set(operation.parameters))
     if unknown or len(given) < len(pairs):

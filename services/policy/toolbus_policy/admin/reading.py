@@ -14,13 +14,14 @@ from toolbus_common.declaring.sentences import sentence
 from toolbus_common.declaring.showing import faulty
 from toolbus_common.errors import InvalidError
 
+EXACT = 2**53  # beyond, not every whole number is a float
 MEANING = "value_error"  # it has the form, but its parts do not fit together
 
 
 def shaped(wanted: Any, body: bytes) -> Any:
     """The body as the model it must be. Raises `InvalidError`, or `FaultyError` for its meaning."""
     try:
-        return TypeAdapter(wanted).validate_json(body or b"null", strict=True)
+        return TypeAdapter(wanted).validate_json(json.dumps(_plain(body)), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
         faults = [_told(each) for each in found]
@@ -32,6 +33,16 @@ def shaped(wanted: Any, body: bytes) -> Any:
             f"The body does not have the form wanted here: {where}{first['reason']}.",
             faults=faults[:100],
         ) from error
+
+
+def _plain(body: bytes) -> Any:
+    """What a strict JSON text says: 5.0 is the whole number 5, as JSON Schema has it."""
+    return json.loads(body or b"null", parse_float=_number)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < EXACT else number
 
 
 def day(text: str | None) -> date | None:
@@ -50,7 +61,7 @@ def loaded(body: bytes, form: str, wanted: Any) -> Loaded:
         except UnicodeDecodeError as error:
             raise InvalidError("The body is no UTF-8 text; send it as UTF-8.") from error
     shaped(wanted, body)
-    return check(Document(data=json.loads(body)), None)
+    return check(Document(data=_plain(body)), None)
 
 
 def with_entry(old: Declaration, kind: str, name: str, entry: Any) -> Declaration:
