@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from toolbus_cli.commands import (
+    admins,
     approving,
     auditing,
     calling,
@@ -54,7 +55,7 @@ def _add_running() -> None:
 
 def _add_using() -> None:
     _add(app, declaring.apply, "toolbus apply -f toolbus.yaml", "toolbus apply -f t.yaml --dry-run")
-    _add(app, declaring.get, "toolbus get servers", "toolbus get keys bot --json")
+    _add(app, declaring.get, "toolbus get > toolbus.yaml", "toolbus get keys bot --json")
     _add(
         app, declaring.take_over,
         "toolbus import claude_desktop_config.json -o toolbus.yaml",
@@ -121,6 +122,18 @@ def _add_groups() -> None:
     app.add_typer(about_audit, name="audit")
 
 
+def _add_admins() -> None:
+    about = typer.Typer(help="Admin keys, for the API at /api.", no_args_is_help=True)
+    _add(
+        about, admins.create,
+        "toolbus admins create ci --role operator",
+        "toolbus admins create auditor-ann --role auditor --expires 2027-01-31",
+    )  # fmt: skip
+    _add(about, admins.list_admins, "toolbus admins list", name="list")
+    _add(about, admins.revoke, "toolbus admins revoke ci")
+    app.add_typer(about, name="admins")
+
+
 def _add_ledger() -> None:
     about = typer.Typer(help="Budgets: what is spent and held.", no_args_is_help=True)
     _add(about, ledger.show, "toolbus ledger show", "toolbus ledger show acme --json")
@@ -151,6 +164,7 @@ _add_using()
 _add_approving()
 _add_connect()
 _add_groups()
+_add_admins()
 _add_ledger()
 _add_pins()
 

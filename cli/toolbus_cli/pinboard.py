@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from toolbus_cli.desk import Desk, me
+from toolbus_cli.desk import me
 from toolbus_cli.errors import CommandError
 from toolbus_common.bus import Bucket
 from toolbus_common.canonical import digest_of
@@ -20,6 +20,7 @@ from toolbus_common.contracts import (
     Pin,
 )
 from toolbus_common.declared import Server
+from toolbus_common.declaring.desk import Desk
 from toolbus_common.grants import full_name, split_name
 from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.naming import Names

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolbus_cli.config.load import load
 from toolbus_common.cedar.schema import METHODS
 from toolbus_common.declared import (
     Customer,
@@ -21,6 +20,7 @@ from toolbus_common.declared import (
     User,
     Webhook,
 )
+from toolbus_common.declaring.loading import load
 from toolbus_common.errors import ToolbusError
 from toolbus_ingress.jsonrpc import failure
 

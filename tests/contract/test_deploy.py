@@ -15,6 +15,7 @@ from harness.engines import installed
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import FACTS as EVERY_FACT
 from toolbus_common.contracts import (
+    AdminAsked,
     ApprovalsAsked,
     ApproveAsked,
     ApproverAsked,
@@ -244,12 +245,13 @@ def test_every_question_there_is_was_looked_at() -> None:
         for _, kind in inspect.getmembers(contracts, inspect.isclass)
         if issubclass(kind, Question) and kind is not Question
     }
-    assert found == {*QUESTIONS, ApproverAsked}
+    assert found == {*QUESTIONS, ApproverAsked, AdminAsked}
 
 
 def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
-    assert may_say(ApproverAsked.SUBJECT) == {"ingress", OPERATOR}
-    assert may_hear(ApproverAsked.SUBJECT) == {"policy"}
+    for question in (ApproverAsked, AdminAsked):
+        assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
+        assert may_hear(question.SUBJECT) == {"policy"}
 
 
 def test_an_approval_is_policys_alone_to_write() -> None:
@@ -276,8 +278,8 @@ def test_nobody_may_delete_or_purge_a_stream(stream: str) -> None:
     assert may_say(f"$JS.API.STREAM.PURGE.{stream}") == set()
 
 
-def test_the_configuration_is_the_operators_to_write() -> None:
-    assert may_say("$KV.tb_config.declaration") == {OPERATOR}
+def test_the_configuration_is_for_operators_and_policy_to_write() -> None:
+    assert may_say("$KV.tb_config.declaration") == {OPERATOR, "policy"}
 
 
 def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> None:

@@ -283,5 +283,6 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
             (4, "approvals"),
             (5, "definitions"),
             (6, "context"),
+            (7, "config"),
         ]
         await store.close()

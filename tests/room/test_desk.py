@@ -8,14 +8,14 @@ import pytest
 
 from harness.waiting import until, until_told
 from toolbus_cli import desk as desks
-from toolbus_cli.config.load import Loaded
-from toolbus_cli.desk import Desk, hashed
-from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import source
 from toolbus_cli.launcher.source import Source
 from toolbus_cli.state import State
 from toolbus_common.bus import Bus
 from toolbus_common.declared import Declaration, Key
+from toolbus_common.declaring.desk import Desk, hashed
+from toolbus_common.declaring.loading import Loaded
+from toolbus_common.errors import InvalidError
 from toolbus_common.provision import CONFIG, FACTS
 from toolbus_common.settings import Settings
 from toolbus_common.snapshot import DECLARATION, Directory
@@ -54,7 +54,8 @@ async def test_a_changed_key_keeps_the_secret_it_had(desk: Desk) -> None:
 
 
 async def test_a_plan_changes_nothing(desk: Desk) -> None:
-    assert [str(change) for change in await desk.plan(BOT)] == ["+ keys.bot"]
+    planned, revision = await desk.plan(BOT)
+    assert ([str(change) for change in planned], revision) == (["+ keys.bot"], 0)
     assert (await desk.declared()).revision == 0
 
 
@@ -140,7 +141,7 @@ async def test_a_declaration_larger_than_an_entry_is_refused_whole(
     patterns = [f"{number:0256}" for number in range(100)]
     count = operator.most_bytes // (256 * len(patterns)) + 1
     large = declared(keys={f"k{number}": {"tools": patterns} for number in range(count)})
-    with pytest.raises(CommandError, match="make the others one by one with 'toolbus keys create'"):
+    with pytest.raises(InvalidError, match="make the others one by one with 'toolbus keys create'"):
         await desk.apply(large, "file")
     assert list((await desk.declared()).declaration.keys) == ["bot"]
     assert operator.connected

@@ -39,19 +39,20 @@ FACTS_SAID = {
     "codemode": {"call.completed", "call.failed", "context.spent", "context.measured"},
     "policy": {
         "call.allowed", "call.denied", "call.failed", "approval.asked", "approval.granted",
-        "approval.rejected", "approval.expired", "approval.used", "ledger.opened",
+        "approval.rejected", "approval.expired", "approval.used", "ledger.opened", "key.created",
+        "key.revoked", "config.applied", "config.changed",
     },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
         "breaker.opened", "breaker.closed", "definition.pinned", "definition.changed",
     },
     OPERATOR: {
-        "key.created", "key.revoked", "config.applied", "definition.approved",
-        "definition.rejected",
+        "key.created", "key.revoked", "config.applied", "config.changed",
+        "definition.approved", "definition.rejected",
     },
 }  # fmt: skip
 WRITES = {
-    "policy": {LEDGER, APPROVALS},
+    "policy": {LEDGER, APPROVALS, CONFIG},
     "executor": {CATALOGUE, LEASES, PINS},
     OPERATOR: {CONFIG, PINS},
 }

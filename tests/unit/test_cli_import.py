@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from toolbus_cli.config.load import load
 from toolbus_cli.errors import CommandError
 from toolbus_cli.servers_json import Taken, as_yaml, read
+from toolbus_common.declaring.loading import load
 
 
 def taken(tmp_path: Path, servers: dict[str, Any], under: str = "mcpServers") -> Taken:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolbus_cli.config.document import read
-from toolbus_cli.config.load import LARGEST_FILE, ConfigurationError, Loaded, load, load_file
+from toolbus_cli.config.load import LARGEST_FILE, ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
 from toolbus_common.declared import Declaration
+from toolbus_common.declaring.document import read
+from toolbus_common.declaring.loading import Loaded, load
 from toolbus_common.snapshot import hash_of, proof_of
 
 SECRET = "a-secret-of-24-characters"

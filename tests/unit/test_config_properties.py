@@ -1,13 +1,16 @@
 """Whatever stands in a configuration file, the answer is a declaration or faults with lines."""
 
+from typing import Any
+
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_cli.config.document import read
-from toolbus_cli.config.load import load
-from toolbus_cli.difference import changes
 from toolbus_common.declared import Declaration
+from toolbus_common.declaring.difference import changes
+from toolbus_common.declaring.document import read
+from toolbus_common.declaring.loading import load
+from toolbus_common.declaring.showing import exported, restored
 
 names = st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,12}", fullmatch=True)
 # YAML's writer and reader disagree on line breaks beyond ASCII (NEL, LS, PS) inside a plain key.
@@ -81,3 +84,26 @@ def test_what_is_read_with_lines_is_what_yaml_means(data: dict[str, object]) -> 
     document = read(text)
     assert document.faults == []
     assert yaml.safe_dump(document.data) == yaml.safe_dump(yaml.safe_load(text))
+
+
+HASH = "a" * 64
+credentials = st.dictionaries(st.sampled_from("ABC"), st.sampled_from(["x" * 9, "${env:X}", ""]))
+
+
+@given(files, credentials, st.sampled_from(["", HASH]))
+def test_what_is_exported_and_applied_again_changes_nothing(
+    data: dict[str, Any], headers: dict[str, str], secret_hash: str
+) -> None:
+    for server in data.get("servers", {}).values():
+        server["headers" if "url" in server else "env"] = headers
+    for key in data.get("keys", {}).values():
+        key["secret_hash"] = secret_hash
+    hook = {"url": "https://hook.example", "secret": "canary-of-a-hook"}
+    sections = {"webhooks": {"hook": hook}, "admins": {"ann": {"role": "viewer"}}}
+    old = Declaration.model_validate({**data, **sections})
+    text = yaml.safe_dump(exported(old), sort_keys=False, allow_unicode=True)
+    assert HASH not in text
+    assert "canary-of-a-hook" not in text
+    loaded = load(text, {})
+    assert loaded.faults == ()
+    assert changes(old, restored(loaded.declaration, old)) == []

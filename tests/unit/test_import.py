@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from toolbus_cli import servers_json
-from toolbus_cli.config.load import load
 from toolbus_cli.errors import CommandError
 from toolbus_cli.servers_json import Taken
+from toolbus_common.declaring.loading import load
 
 
 def taken(path: Path, servers: dict[str, Any]) -> Taken:

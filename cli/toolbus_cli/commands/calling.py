@@ -17,11 +17,11 @@ from toolbus_cli.commands.shared import (
     show_json,
     show_table,
 )
-from toolbus_cli.desk import Desk
 from toolbus_cli.errors import CommandError
 from toolbus_cli.local import endpoint_of
 from toolbus_common.contracts import Listing
 from toolbus_common.declared import Declaration
+from toolbus_common.declaring.desk import Desk
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Bounds, exposed, lineage_of
 from toolbus_common.naming import Names

@@ -1,6 +1,8 @@
 """Commands about what is declared: applied as a whole, shown, taken over from elsewhere."""
 
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,38 +18,44 @@ from toolbus_cli.commands.shared import (
     say,
     show_json,
 )
-from toolbus_cli.config.load import ConfigurationError, load, load_file
-from toolbus_cli.desk import Applied, Desk
-from toolbus_cli.difference import Change
+from toolbus_cli.config.load import ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
-from toolbus_common.declared import Declaration
+from toolbus_common.declared import Declaration, Declared
+from toolbus_common.declaring.desk import Applied, Desk
+from toolbus_common.declaring.difference import Change
+from toolbus_common.declaring.loading import load
+from toolbus_common.declaring.showing import entries, exported, shown
 
 KINDS = tuple(Declaration.model_fields)
 BY = "apply"
-HIDDEN = "(set)"
+ALL = "all"
 
 
 def apply(
     *,
     file: Annotated[Path, typer.Option("-f", "--file", help="A toolbus.yaml.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the difference.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask at a terminal.")] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
     """Make a configuration take effect as a whole; the difference is shown first.
 
+    It is applied to what the difference was shown for: if somebody was faster, nothing happens.
     A file with faults changes nothing: each fault is told with its line. A key declared
     without a secret is given one, shown once.
     """
     loaded = load_file(file, os.environ)
 
     async def work(desk: Desk) -> Applied:
-        planned = await desk.plan(loaded.declaration)
+        planned, revision = await desk.plan(loaded.declaration)
         if not as_json:
             say(*(map(str, planned)), *([] if planned else ["Nothing differs."]))
         if dry_run:
             return Applied(tuple(planned), 0)
-        return await desk.apply(loaded.declaration, BY)
+        if planned and not yes:
+            _ask(len(planned))
+        return await desk.apply(loaded.declaration, BY, revision)
 
     applied = at_work(state_dir, work)
     if as_json:
@@ -55,6 +63,12 @@ def apply(
     elif not dry_run:
         _show_secrets(applied)
         say(f"Applied as revision {applied.revision}." if applied.changes else "Left as it was.")
+
+
+def _ask(count: int) -> None:
+    """Ask at a terminal; a script has decided already."""
+    if sys.stdin.isatty() and not typer.confirm(f"Apply {count} changes?"):
+        raise CommandError("Nothing was applied.")
 
 
 def _told(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
@@ -76,25 +90,22 @@ def _show_secrets(applied: Applied) -> None:
 
 
 def get(
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    kind: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(KINDS)}; else all, as 'apply' takes it.")
+    ] = ALL,
     name: Annotated[str, typer.Argument(help="One of them; else all.")] = "",
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is declared. Credentials are not shown."""
-    if kind not in KINDS:
+    """Show what is declared. Credentials are not shown.
+
+    The whole can be applied again: a key without a secret keeps its own, and '(set)' keeps what is
+    there. Keys made one by one are among the keys, not in the whole.
+    """
+    if kind not in (*KINDS, ALL):
         raise CommandError(f"There is no kind '{kind}'; the kinds are {', '.join(KINDS)}.")
-
-    async def work(desk: Desk) -> dict[str, Any]:
-        declaration = (await desk.declared()).declaration
-        if kind == "keys":
-            keys = {**declaration.keys, **await desk.own_keys()}
-            declaration = declaration.model_copy(update={"keys": keys})
-        found = declaration.model_dump(mode="json", exclude_defaults=True)
-        return dict(found.get(kind, {}))
-
-    found = {each: _presentable(told) for each, told in at_work(state_dir, work).items()}
+    found = at_work(state_dir, lambda desk: _found(desk, kind))
     if name:
         if name not in found:
             raise CommandError(f"'{name}' is not among the {kind}; 'toolbus get {kind}' shows all.")
@@ -102,24 +113,23 @@ def get(
     if as_json:
         show_json(found)
     else:
-        say(yaml.safe_dump({kind: found}, sort_keys=False, allow_unicode=True).rstrip())
+        document = found if kind == ALL else {kind: found}
+        say(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
 
 
-def _presentable(told: Any) -> Any:
-    """The entry without its hash, and with credentials struck out; references stay."""
-    if not isinstance(told, dict):
-        return told
-    shown = {field: value for field, value in told.items() if field != "secret_hash"}
-    for field in ("headers", "env"):
-        if field in shown:
-            shown[field] = {each: _struck(value) for each, value in shown[field].items()}
-    if "secret" in shown:
-        shown["secret"] = _struck(shown["secret"])
-    return shown
-
-
-def _struck(value: Any) -> Any:
-    return value if str(value).startswith("${env:") else HIDDEN
+async def _found(desk: Desk, kind: str) -> dict[str, Any]:
+    declaration = (await desk.declared()).declaration
+    if kind == ALL:
+        return exported(declaration)
+    found = entries(declaration, kind)
+    own: Mapping[str, Declared] = {}
+    if kind == "keys":
+        own = await desk.own_keys()
+    elif kind == "admins":
+        own = await desk.own_admins()
+    for each, entry in own.items():
+        found[each] = shown(entry.model_dump(mode="json", exclude_defaults=True))
+    return found
 
 
 def take_over(

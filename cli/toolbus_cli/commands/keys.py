@@ -1,6 +1,5 @@
 """Commands about keys: made, listed, revoked, given a new secret."""
 
-from collections.abc import Collection
 from datetime import UTC, datetime
 from time import time
 from typing import Annotated, Any
@@ -17,9 +16,10 @@ from toolbus_cli.commands.shared import (
     show_json,
     show_table,
 )
-from toolbus_cli.desk import Desk, hashed, new_secret
 from toolbus_cli.errors import CommandError
-from toolbus_common.declared import Budget, Declaration, Key, Name, Rate
+from toolbus_common.declared import Budget, Key, KeyTerms, Name, Rate
+from toolbus_common.declaring import keys as keyring
+from toolbus_common.declaring.desk import Desk
 
 NAMES: TypeAdapter[str] = TypeAdapter(Name)
 ONCE = "shown once, only its hash is stored"
@@ -60,30 +60,16 @@ def create(  # noqa: PLR0913
       toolbus keys create ci --group readers --deny '*__delete_*' --team platform
 
     """
-    secret = new_secret(_checked_name(name))
-    key = _made(
+    terms = _made(
         {
             "tools": tools or (), "groups": group or (), "deny": deny or (),
             "team": team, "user": user, "rights": right or (), "expires": expires or None,
             "budgets": [_budget(each) for each in budget or ()],
             "rates": [_rate(each) for each in rate or ()],
-            "secret_hash": hashed(secret),
         }
     )  # fmt: skip
-
-    async def work(desk: Desk) -> None:
-        declared = (await desk.declared()).declaration
-        if name in declared.keys or await desk.own_key(name) is not None:
-            raise CommandError(
-                f"There is a key '{name}' already; 'toolbus keys rotate {name}' gives it a new "
-                "secret."
-            )
-        _check_links(key, declared)
-        await desk.put_key(name, key)
-        desk.record_created(name, key, declared)
-
-    at_work(state_dir, work)
-    _show_secret(name, secret, as_json=as_json)
+    secret = at_work(state_dir, lambda desk: keyring.create_key(desk, checked_name(name), terms))
+    show_secret(name, secret, as_json=as_json)
 
 
 def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
@@ -112,15 +98,7 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """End a key, at once and everywhere."""
-
-    async def work(desk: Desk) -> None:
-        declared = (await desk.declared()).declaration
-        key = await _known(desk, name, declared)
-        await desk.put_key(name, key.model_copy(update={"revoked": True}))
-        if not key.revoked:
-            desk.record_revoked(name, key, declared)
-
-    at_work(state_dir, work)
+    at_work(state_dir, lambda desk: keyring.revoke_key(desk, name))
     if as_json:
         show_json({"name": name, "state": "revoked"})
     else:
@@ -134,47 +112,12 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Give a key a new secret; the old one ends at once. A revoked key lives again."""
-    secret = new_secret(name)
-
-    async def work(desk: Desk) -> None:
-        now = await desk.declared()
-        key = await _known(desk, name, now.declaration)
-        if name in now.declaration.keys:
-            if name not in now.minted:
-                raise CommandError(
-                    f"The secret of '{name}' stands in its configuration; change it there."
-                )
-            await desk.replace_secret(name, hashed(secret))
-            await desk.drop_own_key(name)
-        else:
-            live = {"secret_hash": hashed(secret), "revoked": False}
-            await desk.put_key(name, key.model_copy(update=live))
-        desk.record_created(name, key, now.declaration)
-
-    at_work(state_dir, work)
-    _show_secret(name, secret, as_json=as_json)
+    secret = at_work(state_dir, lambda desk: keyring.rotate_key(desk, name))
+    show_secret(name, secret, as_json=as_json)
 
 
-def _check_links(key: Key, declared: Declaration) -> None:
-    """Everything a key names must be declared: it would open nothing otherwise."""
-    links: list[tuple[str, str, Collection[str]]] = [
-        ("team", key.team, declared.teams),
-        ("user", key.user, declared.users),
-    ]
-    links += [("group", name, declared.groups) for name in key.groups]
-    for noun, name, known in links:
-        if name and name not in known:
-            raise CommandError(f"No {noun} '{name}' is declared; 'toolbus get {noun}s' shows them.")
-
-
-async def _known(desk: Desk, name: str, declared: Declaration) -> Key:
-    key = await desk.own_key(name) or declared.keys.get(name)
-    if key is None:
-        raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
-    return key
-
-
-def _show_secret(name: str, secret: str, *, as_json: bool) -> None:
+def show_secret(name: str, secret: str, *, as_json: bool) -> None:
+    """Tell a secret, once."""
     if as_json:
         show_json({"name": name, "secret": secret})
     else:
@@ -197,7 +140,8 @@ def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
     }
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name, if it is one. Raises `CommandError`."""
     try:
         return NAMES.validate_python(name)
     except ValidationError as error:
@@ -206,9 +150,9 @@ def _checked_name(name: str) -> str:
         ) from error
 
 
-def _made(fields: dict[str, Any]) -> Key:
+def _made(fields: dict[str, Any]) -> KeyTerms:
     try:
-        key = Key.model_validate(fields)
+        key = KeyTerms.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))

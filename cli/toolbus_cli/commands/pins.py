@@ -16,10 +16,10 @@ from toolbus_cli.commands.shared import (
     show_table,
 )
 from toolbus_cli.definitions import differences, texts
-from toolbus_cli.desk import Desk
 from toolbus_cli.errors import CommandError
 from toolbus_cli.pinboard import Case, at_pins, changed_again
 from toolbus_cli.visible import counted
+from toolbus_common.declaring.desk import Desk
 
 SHOWN_DIGEST = 16  # characters: nobody finds two definitions that share them in time
 LEAST_DIGEST = 8

@@ -20,13 +20,13 @@ from toolbus_cli.commands.shared import (
     show_table,
 )
 from toolbus_cli.config.load import load_file
-from toolbus_cli.desk import Desk
 from toolbus_cli.errors import CommandError
 from toolbus_cli.replay import OUTCOMES, Replay, Report, recorded
 from toolbus_common import cedar
 from toolbus_common.asklane import AskLane
 from toolbus_common.contracts import AuditQueried, RowsFound
 from toolbus_common.declared import Declaration, Rule
+from toolbus_common.declaring.desk import Desk
 from toolbus_common.errors import InvalidError
 from toolbus_common.permissions import OPERATOR
 

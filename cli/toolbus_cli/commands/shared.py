@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from toolbus_cli import desk as desks
-from toolbus_cli.desk import Desk
 from toolbus_cli.local import find, joined
 from toolbus_cli.visible import escaped, visible
+from toolbus_common.declaring.desk import Desk
 
 T = TypeVar("T")
 

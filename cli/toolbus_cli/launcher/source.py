@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolbus_cli.config.load import Loaded, load_file
-from toolbus_cli.desk import Applied, Desk
+from toolbus_cli.config.load import load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import demo
 from toolbus_cli.state import State
+from toolbus_common.declaring.desk import Applied, Desk
+from toolbus_common.declaring.loading import Loaded
+from toolbus_common.errors import ToolbusError
 
 DEFAULT_FILE = Path("toolbus.yaml")
 DEMO_FILE = "demo.yaml"
@@ -80,6 +82,9 @@ async def reload(
     except CommandError as error:
         for line in error.sentence.splitlines():
             note(line, "error")
+        return None
+    except ToolbusError as error:
+        note(error.reason, "error")
         return None
     for change in applied.changes:
         note(f"applied {change}", "info")

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from toolbus_cli import desk as desks
-from toolbus_cli.config.load import Loaded
-from toolbus_cli.desk import Applied, Desk
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import engines, ports, source
 from toolbus_cli.launcher.banner import Welcome, banner, new_keys
@@ -34,6 +32,8 @@ from toolbus_cli.launcher.source import Source
 from toolbus_cli.local import operator_bus
 from toolbus_cli.state import State, read_json, write_private
 from toolbus_common.bus import Bus
+from toolbus_common.declaring.desk import Applied, Desk
+from toolbus_common.declaring.loading import Loaded
 from toolbus_common.errors import BusDownError
 from toolbus_common.provision import provision
 

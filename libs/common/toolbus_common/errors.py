@@ -12,6 +12,10 @@
     - ApprovalRejectedError  a person said no
     - ForbiddenError         the key has no right to do this
     - UnknownApprovalError   nothing waits under this id, or no longer
+    - UnknownEntryError      nothing of this name is declared
+    - ConflictError          the name is taken, or others write all the time
+    - StaleError             what was to be changed is no longer what was seen
+    - UnconditionalError     a whole replacement that does not say what it saw
   + UnavailableError         a part of Toolbus is down; nothing was sent
     - BusDownError
     - PolicyDownError
@@ -28,6 +32,7 @@
     - CallCancelledError     the caller no longer wanted the answer
   + OutcomeUnknownError      the call was handed over and no answer came back
   + InvalidError             the request or the configuration is wrong
+    - FaultyError            it is well formed, but what it declares does not hold together
 """
 
 from typing import Any, ClassVar, Self
@@ -137,6 +142,30 @@ class UnknownApprovalError(RefusedError):
     code = "unknown_approval"
 
 
+class UnknownEntryError(RefusedError):
+    """Nothing of this name is declared."""
+
+    code = "unknown_entry"
+
+
+class ConflictError(RefusedError):
+    """The name is taken, or others write all the time; nothing was changed."""
+
+    code = "conflict"
+
+
+class StaleError(RefusedError):
+    """The configuration is no longer the one that was seen; nothing was changed."""
+
+    code = "stale"
+
+
+class UnconditionalError(RefusedError):
+    """A whole configuration may be replaced only by who says which one."""
+
+    code = "unconditional"
+
+
 class UnavailableError(ToolbusError):
     """A part of Toolbus is down; nothing was sent."""
 
@@ -237,6 +266,12 @@ class InvalidError(ToolbusError):
     """The request or the configuration is wrong, and says how."""
 
     code = "invalid"
+
+
+class FaultyError(InvalidError):
+    """What is to be declared does not hold together; `faults` in the data say where and why."""
+
+    code = "faulty"
 
 
 def _by_code() -> dict[str, type[ToolbusError]]:

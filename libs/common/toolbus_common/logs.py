@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 _SECRETS = re.compile(
-    r"tbk_[A-Za-z0-9_-]{6,}"  # our own keys
+    r"tb[ka]_[A-Za-z0-9_-]{6,}"  # our own keys, and admin keys
     r"|(?i:bearer)\s+[A-Za-z0-9._~+/=-]{8,}"
     r"|\bS[UACONX][A-Z2-7]{50,}"  # nkey seeds
     r"|(?i:(?<=password=)|(?<=secret=)|(?<=token=)|(?<=api_key=))[^\s&\"',]{4,}"

@@ -10,6 +10,7 @@ import nkeys
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import LARGEST_MESSAGE
 from toolbus_common.contracts import (
+    AdminAsked,
     ApprovalAsked,
     ApprovalExpired,
     ApprovalGranted,
@@ -23,6 +24,7 @@ from toolbus_common.contracts import (
     CallDenied,
     CallFailed,
     ConfigApplied,
+    ConfigChanged,
     ContextMeasured,
     ContextSpent,
     DefinitionApproved,
@@ -53,7 +55,7 @@ from toolbus_common.provision import (
 
 OPERATOR = "operator"
 _SAID_BY_OPERATORS = (
-    KeyCreated, KeyRevoked, ConfigApplied, DefinitionApproved, DefinitionRejected,
+    KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
 )  # fmt: skip
 
 
@@ -122,13 +124,14 @@ _ROOMS = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
         subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
         reads=(CONFIG, CATALOGUE),
-        asks=(ApproverAsked,),
+        asks=(ApproverAsked, AdminAsked),
     ),
     _Room(
         "policy",
         says=(
             CallAllowed, CallDenied, CallFailed, ApprovalAsked, ApprovalGranted, ApprovalRejected,
-            ApprovalExpired, ApprovalUsed, LedgerOpened,
+            ApprovalExpired, ApprovalUsed, LedgerOpened, KeyCreated, KeyRevoked, ConfigApplied,
+            ConfigChanged,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>",
@@ -139,7 +142,7 @@ _ROOMS = (
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS),
-        writes=(LEDGER, APPROVALS),
+        writes=(LEDGER, APPROVALS, CONFIG),  # what is declared, for who administers over HTTP
         asks=(SpendingAsked, OpenCallsAsked),
     ),
     _Room(

@@ -16,7 +16,7 @@ from toolbus_common.bus import Bus
 from toolbus_common.declared import POSTED
 
 FACTS = "FACTS"
-CONFIG = "tb_config"  # declared configuration and keys: written by operators
+CONFIG = "tb_config"  # declared configuration and keys: written by operators and policy
 CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
 PINS = "tb_pins"  # approved definitions: first ones written by executor, the others by operators
 LEASES = "tb_leases"  # who owns a stdio server: written by executor

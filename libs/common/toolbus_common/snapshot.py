@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import Change
-from toolbus_common.declared import Declaration, Key
+from toolbus_common.declared import Admin, Declaration, Key
 from toolbus_common.keyring import Keyring
 from toolbus_common.lineage import Lineage, Lineages
 
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 DECLARATION = "declaration"  # the whole configuration file, as one entry
 KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
+ADMIN_PREFIX = "admin."  # admin keys likewise
 NO_KEYS: Mapping[str, Key] = MappingProxyType({})
 
 
@@ -89,6 +90,7 @@ class Directory:
         self._now = Snapshot.of(Declaration(), version=0)
         self._declaration = self._now.declaration
         self._own_keys: dict[str, Key] = {}
+        self._own_admins: dict[str, Admin] = {}
         self._changed: set[str] = set()
         self._version = 0
         self._complete = False
@@ -102,6 +104,14 @@ class Directory:
         if self._stale and self._complete:
             self._renew()
         return self._now
+
+    def admin_for(self, proof: str, now: float) -> tuple[str, Admin] | None:
+        """The live admin key a proof belongs to. There are few of them."""
+        wanted = hash_of(proof)
+        for name, admin in {**self._declaration.admins, **self._own_admins}.items():
+            if admin.secret_hash == wanted and admin.live(now):
+                return name, admin
+        return None
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the bucket; None means the first picture is complete."""
@@ -119,6 +129,8 @@ class Directory:
                 self._take_declaration(change.value)
             elif change.key.startswith(KEY_PREFIX):
                 self._take_key(change.key.removeprefix(KEY_PREFIX), change.value)
+            elif change.key.startswith(ADMIN_PREFIX):
+                self._take_admin(change.key.removeprefix(ADMIN_PREFIX), change.value)
         except ValidationError as error:
             # A newer Toolbus may have written it: keep what we know rather than half of it.
             log.error(  # noqa: TRY400
@@ -137,6 +149,12 @@ class Directory:
         self._changed.add(name)
         for listener in self.on_key:
             listener(name)
+
+    def _take_admin(self, name: str, value: bytes | None) -> None:
+        if value is None:
+            self._own_admins.pop(name, None)
+        else:
+            self._own_admins[name] = Admin.model_validate_json(value)
 
     def _tell_declared(self) -> None:
         for listener in self.on_declared:

@@ -9,6 +9,7 @@ from toolbus_common import health
 from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
 from toolbus_ingress import jsonrpc
+from toolbus_ingress.admin.edge import Administration
 from toolbus_ingress.approvals import Approvals
 from toolbus_ingress.endpoint import Endpoint, Receive
 from toolbus_ingress.eventstream import Send
@@ -37,6 +38,7 @@ class App:
     ) -> None:
         self._endpoint = endpoint
         self._approvals = approvals
+        self._administration = Administration(endpoint)
         self._old = OldTransport(endpoint)
         self._explicit = Explicit(endpoint)
         self._rooms = rooms
@@ -71,7 +73,11 @@ class App:
         match = (_OLD_POST if posts else _OLD_STREAM).fullmatch(path)
         if match is not None:
             return await self._old.answer(scope, match[1] or "", receive, send)
-        return await self._approvals.answer(scope, receive) or _NOT_FOUND
+        return (
+            await self._approvals.answer(scope, receive)
+            or await self._administration.answer(scope, receive)
+            or _NOT_FOUND
+        )
 
 
 async def _send(response: Response, send: Send) -> None:

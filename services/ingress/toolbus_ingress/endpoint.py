@@ -81,6 +81,11 @@ class Endpoint:
         """Answer one HTTP request; None when the answer was streamed already."""
         return await self.bounded(scope, self._answer(scope, server, receive, send))
 
+    @property
+    def crowded(self) -> bool:
+        """Whether no more requests can be answered now."""
+        return self._in_flight >= self.most_in_flight
+
     async def bounded(
         self,
         scope: MutableMapping[str, Any],
@@ -88,7 +93,7 @@ class Endpoint:
         request_id: bytes = b"null",
     ) -> Response | None:
         """The answer some work comes to, or how it was refused; at most so many at once."""
-        if self._in_flight >= self.most_in_flight:
+        if self.crowded:
             work.close()
             busy = OverloadedError("Too many requests are under way; retry.")
             return jsonrpc.failure(busy, request_id)

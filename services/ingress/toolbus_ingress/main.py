@@ -3,7 +3,7 @@
 hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
         tb_config and tb_catalogue
 says    CallRequested, CallCancelled, SessionSaid
-asks    ApproverAsked, of policy
+asks    ApproverAsked and AdminAsked, of policy
 owns    nothing but the streams open to it: any replica serves any request
 """
 

@@ -2,9 +2,10 @@
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
 says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, LedgerOpened,
-        and those of approvals
+        those of approvals, and of what is declared over HTTP
 asks    audit what was spent, when counters were lost
-answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked
+answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked;
+        AdminAsked
 owns    the ledger in Redis, its epochs in the bucket tb_ledger; the bucket tb_approvals
 """
 
@@ -16,6 +17,8 @@ from typing import Any
 
 from toolbus_common.bus import Change
 from toolbus_common.contracts import (
+    AdminAsked,
+    AdminTold,
     ApprovalsAsked,
     ApprovalsTold,
     ApproveAsked,
@@ -27,6 +30,8 @@ from toolbus_common.contracts import (
     RebuildAsked,
     RejectAsked,
 )
+from toolbus_common.declared import Admin
+from toolbus_common.declaring.desk import Desk
 from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange, Reply
@@ -34,6 +39,8 @@ from toolbus_common.lineage import Lineage
 from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_policy.admin.office import Office
+from toolbus_policy.admin.reach import Reach
 from toolbus_policy.approvers import Approvers, operator
 from toolbus_policy.approving import Approving, Terms
 from toolbus_policy.binding import binding_of, definition_digest, policy_digest
@@ -85,6 +92,10 @@ class Bench:
         """The configuration now."""
         return self._directory.now
 
+    def admin_for(self, proof: str, now: float) -> tuple[str, Admin] | None:
+        """The live admin key a proof belongs to."""
+        return self._directory.admin_for(proof, now)
+
     @property
     def judge(self) -> Judge:
         """Who decides now."""
@@ -117,7 +128,8 @@ def build(exchange: Exchange) -> Room:
     bench, docket = _seated(room), Docket()
     room.watches(APPROVALS)(docket.hear)
     approving = Approving(docket, room.facts, bench.bind, _terms(settings))
-    _answer(room, Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds))
+    approvers = Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds)
+    _answer(room, approvers)
     marks = Marks()
     room.watches(LEDGER)(marks.hear)
 
@@ -126,7 +138,8 @@ def build(exchange: Exchange) -> Room:
         epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
         docket.open(await room.bucket(APPROVALS))
-        rebuilder = _keep_books(room, ledger, bench, marks, settings)
+        rebuilder, clerk = _keep_books(room, ledger, bench, marks, settings)
+        await _administer(room, bench, approvers, clerk, settings)
         gate = Gate(room, lambda: bench.judge, ledger, approving, settings.reap_grace)
 
         @room.serves(CallRequested)
@@ -172,7 +185,7 @@ def _seated(room: Room) -> Bench:
 
 def _keep_books(
     room: Room, ledger: Ledger, bench: Bench, marks: Marks, settings: Settings
-) -> Rebuilder:
+) -> tuple[Rebuilder, Clerk]:
     """Have lost counters made anew, and operators told what is in the books."""
     rebuilder = Rebuilder(
         room, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
@@ -181,7 +194,24 @@ def _keep_books(
     clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
     room.answers(LedgerAsked)(clerk.tell)
     room.answers(RebuildAsked)(clerk.rebuild)
-    return rebuilder
+    return rebuilder, clerk
+
+
+async def _administer(
+    room: Room, bench: Bench, approvers: Approvers, clerk: Clerk, settings: Settings
+) -> None:
+    """Let holders of admin keys, as far as their roles go, change what is declared."""
+    config = await room.bucket(CONFIG)
+    reach = Reach(tuple(settings.admin_commands.split()), tuple(settings.admin_variables.split()))
+
+    def desk_of(who: str) -> Desk:
+        return Desk(room.bus, config, room.facts, who)
+
+    office = Office(bench.admin_for, desk_of, approvers, clerk.tell, reach)
+
+    @room.answers(AdminAsked)
+    async def administer(asked: AdminAsked) -> AdminTold:
+        return await office.answer(asked)
 
 
 def _terms(settings: Settings) -> Terms:

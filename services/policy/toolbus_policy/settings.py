@@ -16,6 +16,8 @@ class Settings(CommonSettings):
     people reach ingress.
     `ledger_quiet` is seconds that calls decided before the counters were lost have to reach the
     stream: more than a fact may take to be acknowledged.
+    `admin_commands` and `admin_variables` are patterns, apart by blanks: the programs, and the
+    variables of the executor's environment, that servers declared over HTTP may name.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")
@@ -26,3 +28,5 @@ class Settings(CommonSettings):
     most_pending: int = Field(default=20, ge=1, le=1000)
     public_url: str = "http://127.0.0.1:8080"
     ledger_quiet: float = Field(default=5.0, gt=0)
+    admin_commands: str = ""
+    admin_variables: str = ""

@@ -1,5 +1,6 @@
 """Everything rooms say to each other: typed messages, each with its one subject."""
 
+from toolbus_common.contracts.administration import AdminAsked, AdminTold
 from toolbus_common.contracts.approvals import (
     ApprovalsAsked,
     ApprovalsTold,
@@ -36,6 +37,7 @@ from toolbus_common.contracts.facts import (
     CallFact,
     CallFailed,
     ConfigApplied,
+    ConfigChanged,
     ContextMeasured,
     ContextSpent,
     DefinitionApproved,
@@ -92,6 +94,8 @@ __all__ = [
     "NOTHING",
     "ROUTED_EXTENSIONS",
     "TOOLS_CALL",
+    "AdminAsked",
+    "AdminTold",
     "Answered",
     "ApprovalAsked",
     "ApprovalExpired",
@@ -119,6 +123,7 @@ __all__ = [
     "CallFailed",
     "CallRequested",
     "ConfigApplied",
+    "ConfigChanged",
     "ContextMeasured",
     "ContextSpent",
     "DefinitionApproved",

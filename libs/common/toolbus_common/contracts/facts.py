@@ -310,6 +310,23 @@ class ConfigApplied(Fact):
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
+class ConfigChanged(Fact):
+    """One entry of what is declared became another: `before` and `after` are JSON, empty for none.
+
+    Credentials are struck out; of a key's hash there is the beginning of its digest. `revision` is
+    the declaration's, and 0 for what is kept beside it (keys made one by one).
+    """
+
+    NAME: ClassVar[str] = "config.changed"
+
+    kind: str
+    name: str
+    by: str = ""
+    revision: int = 0
+    before: str = ""
+    after: str = ""
+
+
 class LedgerOpened(Fact):
     """A customer's counters began: at first use, rebuilt from the facts, or accepted incomplete.
 
@@ -350,6 +367,7 @@ FACTS: dict[str, type[Fact]] = {
         KeyCreated,
         KeyRevoked,
         ConfigApplied,
+        ConfigChanged,
         LedgerOpened,
     )
 }

@@ -4,8 +4,18 @@ from typing import Annotated
 
 from pydantic import Field
 
+from toolbus_common.declared.admins import Admin, Role
 from toolbus_common.declared.basics import MICRO, Declared, Name, Pattern, Patterns
-from toolbus_common.declared.levels import Content, Customer, Group, Key, Level, Team, User
+from toolbus_common.declared.levels import (
+    Content,
+    Customer,
+    Group,
+    Key,
+    KeyTerms,
+    Level,
+    Team,
+    User,
+)
 from toolbus_common.declared.money import Budget, Loop, Period, Price, Rate
 from toolbus_common.declared.rules import POSTED, Rule, Webhook
 from toolbus_common.declared.servers import Server, ToolView
@@ -13,6 +23,7 @@ from toolbus_common.declared.servers import Server, ToolView
 __all__ = [
     "MICRO",
     "POSTED",
+    "Admin",
     "Budget",
     "Content",
     "Customer",
@@ -20,6 +31,7 @@ __all__ = [
     "Declared",
     "Group",
     "Key",
+    "KeyTerms",
     "Level",
     "Loop",
     "Name",
@@ -28,6 +40,7 @@ __all__ = [
     "Period",
     "Price",
     "Rate",
+    "Role",
     "Rule",
     "Server",
     "Team",
@@ -57,3 +70,4 @@ class Declaration(Declared):
     labels: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
     rules: dict[Name, Rule] = Field(default_factory=dict)
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
+    admins: dict[Name, Admin] = Field(default_factory=dict)

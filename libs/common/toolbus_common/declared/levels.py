@@ -75,17 +75,21 @@ class User(Level):
     customer: str = ""
 
 
-class Key(Level):
-    """A virtual key. Without `tools` or `groups` it opens nothing.
+class KeyTerms(Level):
+    """What a key is given. Without `tools` or `groups` it opens nothing.
 
     `rights` let its holder act for the operators: decide approvals. `auto_execute` covers the
     tools an agent loop may run without asking its client; everything else is explicit.
-    `secret_hash` is SHA-256 of SHA-256 of the secret, in hex.
     """
 
     team: str = ""
     user: str = ""
     rights: tuple[Literal["approve"], ...] = ()
     auto_execute: Patterns = ()
+
+
+class Key(KeyTerms):
+    """A virtual key. `secret_hash` is SHA-256 of SHA-256 of the secret, in hex."""
+
     secret_hash: str = Field(default="", repr=False)
     revoked: bool = False

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from toolbus_cli.config.composing import compose
+from toolbus_common.declaring.composing import compose
 
 Place = tuple[str | int, ...]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from toolbus_cli.config.document import Document, Fault, Place
 from toolbus_common import cedar
 from toolbus_common.declared import Declaration
+from toolbus_common.declaring.document import Document, Fault, Place
 
 _SECTIONS = {
     "Team": "teams",

@@ -6,8 +6,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from toolbus_cli.config.document import Document, Fault, Place
 from toolbus_common.builtin import BUILT_IN
+from toolbus_common.declaring.document import Document, Fault, Place
 from toolbus_common.grants import SEPARATOR
 
 REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")

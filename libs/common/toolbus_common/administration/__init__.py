@@ -1,0 +1,1 @@
+"""Administration over HTTP: what may be asked, by whom, and how the answers look."""

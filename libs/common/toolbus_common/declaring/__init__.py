@@ -1,0 +1,1 @@
+"""Declaring: a configuration read, checked as a whole, compared, shown and written."""

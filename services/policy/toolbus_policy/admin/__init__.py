@@ -1,0 +1,1 @@
+"""Who administers over HTTP: judged by role, and done."""

@@ -1,0 +1,25 @@
+"""Lists page by page, in the order of their names, no page too large for a message. Pure."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+LARGEST_PAGE = 2 * 1024 * 1024  # bytes, but for a first item that is larger by itself
+
+
+def page(
+    entries: Mapping[str, Any], show: Callable[[str], Any], after: str, limit: int
+) -> dict[str, Any]:
+    """The entries whose names come after `after`, as many as fit."""
+    names = sorted(name for name in entries if name > after)
+    items: list[msgspec.Raw] = []
+    size = 0
+    for name in names[:limit]:
+        item = msgspec.json.encode(show(name))
+        size += len(item)
+        if items and size > LARGEST_PAGE:
+            break
+        items.append(msgspec.Raw(item))
+    more = len(items) < len(names)
+    return {"items": items, "next": names[len(items) - 1] if more and items else None}

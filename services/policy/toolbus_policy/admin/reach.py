@@ -1,0 +1,61 @@
+"""What may not be declared from afar: programs to run here, and this machine's environment. Pure.
+
+An operator's own file may name any command and any variable of the executor's environment. Over
+HTTP only those that the settings of policy allow: an admin key that leaks must neither start
+programs nor send the executor's credentials elsewhere.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from toolbus_common.declared import Declaration, Server
+
+_REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
+_REFUSED = (
+    "'{}' may not be declared over HTTP; declare it with 'toolbus apply', or have "
+    "TOOLBUS_ADMIN_{} of policy name it"
+)
+_PLACE = ("url", "sse", "command", "cwd")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Patterns of commands and of names of variables that may be declared over HTTP."""
+
+    commands: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+    def faults(self, old: Declaration, new: Declaration) -> list[dict[str, Any]]:
+        """What is out of reach in the new declaration and was not there already."""
+        return [
+            {"place": f"servers.{name}.{place}", "line": 0, "reason": reason}
+            for name, server in new.servers.items()
+            for place, reason in self._of(server, old.servers.get(name))
+        ]
+
+    def _of(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
+        if server.command and not self._known(server, old):
+            yield "command", _REFUSED.format(server.command[0], "COMMANDS")
+        same = old is not None and _place(old) == _place(server)
+        for field in ("headers", "env"):
+            before = set(getattr(old, field).items()) if same else set()
+            for name, value in getattr(server, field).items():
+                if (name, value) not in before:
+                    yield from self._referred(f"{field}.{name}", value)
+
+    def _known(self, server: Server, old: Server | None) -> bool:
+        if old is not None and (*_place(old), old.env) == (*_place(server), server.env):
+            return True
+        return any(fnmatchcase(server.command[0], pattern) for pattern in self.commands)
+
+    def _referred(self, place: str, value: str) -> Iterator[tuple[str, str]]:
+        for name in _REFERENCE.findall(value):
+            if not any(fnmatchcase(name, pattern) for pattern in self.variables):
+                yield place, _REFUSED.format(name, "VARIABLES")
+
+
+def _place(server: Server) -> tuple[Any, ...]:
+    return tuple(getattr(server, field) for field in _PLACE)

@@ -1,0 +1,294 @@
+"""Administration through HTTP: roles, entries, the whole, keys, and a fact of every change."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.administering import Administrator, at, named, why
+from harness.cluster import Upstream
+from harness.launched import Launched
+from harness.waiting import until_now
+from toolbus_common.administration.forms import KINDS
+from toolbus_common.administration.operations import OPERATIONS, Operation
+from toolbus_common.administration.roles import ROLES, may
+
+SECRETS: dict[str, str] = {role: f"tba_{role}_e2e-secret-of-administration" for role in ROLES}
+BOT = "tbk_bot_e2e-secret-of-administration"
+HEADER = "canary-of-a-header"
+TOOL = "echo__say"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """Toolbus over one upstream, with an admin key of every role."""
+    echo = Upstream(tmp_path_factory.mktemp("echo"))
+    launched = Launched(tmp_path_factory.mktemp("administered"))
+    try:
+        echo.start()
+        launched.configure(
+            {
+                "servers": {"echo": {"url": echo.url, "headers": {"X-Canary": HEADER}}},
+                "teams": {"support": {}},
+                "keys": {"bot": {"secret": BOT, "tools": ["*"]}},
+                "admins": {
+                    role: {"role": role, "secret": secret} for role, secret in SECRETS.items()
+                },
+            }
+        )
+        launched.start()
+        until_now(lambda: TOOL in launched.client(BOT).tools(), "the tools")
+        yield launched
+    finally:
+        launched.stop()
+        echo.kill()
+
+
+@pytest.fixture
+def admin(place: Launched) -> Administrator:
+    return at(place, SECRETS["admin"])
+
+
+def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict[str, Any]]:
+    """The facts of changes of one entry, the oldest first."""
+    rows = place.eventual_rows(
+        "SELECT detail FROM facts WHERE fact = 'config.changed' AND "
+        f"JSONExtractString(detail, 'kind') = '{kind}' AND "
+        f"JSONExtractString(detail, 'name') = '{name}' ORDER BY stream_seq, line",
+        lambda rows: len(rows) >= enough,
+    )
+    return [json.loads(row["detail"]) for row in rows]
+
+
+# -- roles ----------------------------------------------------------------------------------------
+
+
+def tried(operation: Operation) -> str:
+    """The path of an operation, about something that is not there."""
+    name = "0" * 32 if "approvals" in operation.path else "nobody"
+    return operation.path.removeprefix("/api").replace("{name}", name)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_may_what_the_table_says_and_nothing_else(place: Launched, role: str) -> None:
+    administrator = at(place, SECRETS[role])
+    for operation in OPERATIONS.values():
+        body = {"not": "wanted"} if operation.wants is not None else None
+        answer = administrator.ask(operation.method, tried(operation), body)
+        allowed = operation.right is None or may(role, operation.right)
+        assert (answer.status != 403) == allowed, (operation.id, answer.body)
+        assert answer.status != 401
+
+
+def test_without_a_live_admin_key_nothing_is_told(place: Launched) -> None:
+    for secret in ("", "tba_nobody_at-all-but-long-enough", BOT):
+        for operation in OPERATIONS.values():
+            answer = at(place, secret).ask(operation.method, tried(operation))
+            assert (answer.status, why(answer)) == (401, "unauthorized"), operation.id
+            assert "www-authenticate" in answer.headers
+
+
+def test_an_admin_key_opens_no_tool(place: Launched) -> None:
+    assert place.client(SECRETS["admin"]).call(TOOL, {"text": "x"}).status == 401
+
+
+def test_a_revoked_admin_key_is_refused(place: Launched, admin: Administrator) -> None:
+    made = admin.ask("POST", "/v1/admins", {"name": "temporary", "role": "viewer"})
+    assert made.status == 201, made.body
+    temporary = admin.as_(made.json["secret"])
+    until_now(lambda: temporary.ask("GET", "/v1/self").status == 200, "the key is known")
+    assert temporary.ask("GET", "/v1/self").json["role"] == "viewer"
+    assert admin.ask("POST", "/v1/admins/temporary/revoke").status == 200
+    until_now(lambda: temporary.ask("GET", "/v1/self").status == 401, "the key ends")
+    before, after = changed(place, "admins", "temporary", 2)
+    assert (before["by"], after["by"]) == ("admin:admin", "admin:admin")
+    assert json.loads(after["after"])["revoked"] is True
+    assert made.json["secret"] not in str((before, after))
+
+
+# -- entries --------------------------------------------------------------------------------------
+
+
+def test_an_entry_is_made_replaced_and_deleted_and_each_is_a_fact(
+    place: Launched, admin: Administrator
+) -> None:
+    path = named("teams", "sales")
+    made = admin.ask("PUT", path, {"tools": ["echo__*"]})
+    assert (made.status, made.json["value"]) == (201, {"tools": ["echo__*"]}), made.body
+    replaced = admin.ask("PUT", path, {"deny": ["echo__say"]}, If_Match=made.headers["etag"])
+    assert (replaced.status, replaced.json["value"]) == (200, {"deny": ["echo__say"]})
+    assert admin.ask("PUT", path, {}, If_Match=made.headers["etag"]).status == 412
+    assert admin.ask("DELETE", path).status == 204
+    assert why(admin.ask("GET", path)) == "unknown_entry"
+    facts = changed(place, "teams", "sales", 3)
+    assert [bool(fact["before"]) for fact in facts] == [False, True, True]
+    assert json.loads(facts[1]["before"])["tools"] == ["echo__*"]
+    assert json.loads(facts[1]["after"])["deny"] == ["echo__say"]
+    assert facts[2]["after"] == ""
+
+
+def test_a_pattern_with_a_slash_names_a_price(admin: Administrator) -> None:
+    path = named("prices", "echo__file:///a/*")
+    assert admin.ask("PUT", path, 0.5).status == 201
+    assert admin.ask("GET", path).json["value"] == 0.5
+    assert admin.ask("DELETE", path).status == 204
+
+
+def test_what_others_name_is_not_deleted(admin: Administrator) -> None:
+    assert admin.ask("PUT", named("groups", "held"), {"tools": ["*"]}).status == 201
+    assert admin.ask("PUT", named("teams", "support"), {"groups": ["held"]}).status == 200
+    answer = admin.ask("DELETE", named("groups", "held"))
+    assert (answer.status, why(answer)) == (422, "faulty")
+    assert answer.json["error"]["faults"][0]["place"] == "teams.support.groups.0"
+    assert admin.ask("GET", named("groups", "held")).status == 200
+
+
+def test_no_program_and_no_variable_is_declared_from_afar(admin: Administrator) -> None:
+    for server in (
+        {"command": ["sh", "-c", "true"]},
+        {"url": "https://collector.example/mcp", "headers": {"X": "${env:HOME}"}},
+    ):
+        answer = admin.ask("PUT", named("servers", "far"), server)
+        assert (answer.status, why(answer)) == (403, "forbidden")
+        assert admin.ask("GET", named("servers", "far")).status == 404
+
+
+def test_a_credential_is_neither_shown_nor_sent_elsewhere(
+    place: Launched, admin: Administrator
+) -> None:
+    path = named("servers", "echo")
+    shown = admin.ask("GET", path)
+    assert shown.json["value"]["headers"] == {"X-Canary": "(set)"}
+    kept = admin.ask("PUT", path, {**shown.json["value"], "timeout": 20.0})
+    assert kept.status == 200, kept.body
+    moved = {**shown.json["value"], "url": "https://collector.example/mcp"}
+    assert why(admin.ask("PUT", path, moved)) == "faulty"
+    facts = changed(place, "servers", "echo", 2)
+    assert HEADER not in str(facts)
+    assert HEADER not in place.logs()
+
+
+# -- the whole ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_what_was_exported_changes_nothing_when_it_is_applied(
+    admin: Administrator, form: str
+) -> None:
+    declared, etag = admin.declared()
+    exported = admin.ask("GET", "/v1/declaration?format=yaml")
+    assert exported.headers["content-type"] == "application/yaml"
+    assert yaml.safe_load(exported.body) == declared
+    body: Any = exported.body.decode() if form == "yaml" else declared
+    applied = admin.ask("PUT", "/v1/declaration", body, If_Match=etag)
+    assert (applied.status, applied.json["changes"]) == (200, []), applied.body
+    assert SECRETS["admin"] not in exported.body.decode()
+
+
+def test_of_many_who_apply_at_once_exactly_one_wins(admin: Administrator) -> None:
+    declared, etag = admin.declared()
+
+    def apply(number: int) -> int:
+        new = {**declared, "users": {f"racer{number}": {}}}
+        return admin.ask("PUT", "/v1/declaration", new, If_Match=etag).status
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = sorted(pool.map(apply, range(8)))
+    assert statuses == [200, *[412] * 7]
+    assert len(admin.declared()[0]["users"]) == 1
+
+
+def test_a_bad_item_refuses_the_whole(admin: Administrator) -> None:
+    declared, etag = admin.declared()
+    new = {**declared, "users": {"good": {}, "bad": {"customer": "nobody"}}}
+    for body in (new, yaml.safe_dump(new)):
+        answer = admin.ask("PUT", "/v1/declaration", body, If_Match=etag)
+        assert (answer.status, why(answer)) == (422, "faulty")
+        assert answer.json["error"]["faults"][0]["place"] == "users.bad.customer"
+    assert admin.declared() == (declared, etag)
+
+
+def test_the_whole_is_replaced_only_by_who_says_what(admin: Administrator) -> None:
+    declared, etag = admin.declared()
+    assert admin.ask("PUT", "/v1/declaration", declared).status == 428
+    new = {**declared, "rules": {"late": {"cedar": "forbid (principal, action, resource);"}}}
+    told = admin.ask("PUT", "/v1/declaration?dry_run=true", new)
+    assert told.status == 200, told.body
+    assert [(c["sign"], c["kind"], c["name"]) for c in told.json["changes"]] == [
+        ("+", "rules", "late")
+    ]
+    assert admin.declared() == (declared, etag)
+
+
+# -- keys and the rest ----------------------------------------------------------------------------
+
+
+def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launched) -> None:
+    operator = at(place, SECRETS["operator"])
+    made = operator.ask("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
+    assert made.status == 201, made.body
+    secret = made.json["secret"]
+    until_now(lambda: TOOL in place.client(secret).tools(), "the key opens")
+    again = operator.ask("POST", "/v1/keys", {"name": "made"})
+    assert (again.status, why(again)) == (409, "conflict")
+    changed_key = operator.ask("PUT", "/v1/keys/made", {"tools": ["other__*"]})
+    assert changed_key.json["value"] == {"tools": ["other__*"]}
+    until_now(lambda: place.client(secret).tools() == [], "the key sees nothing")
+    rotated = operator.ask("POST", "/v1/keys/made/rotate").json["secret"]
+    until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 200, "it opens")
+    until_now(lambda: place.client(secret).call(TOOL, {"text": "x"}).status == 401, "it ends")
+    assert operator.ask("POST", "/v1/keys/made/revoke").json["state"] == "revoked"
+    until_now(lambda: place.client(rotated).call(TOOL, {"text": "x"}).status == 401, "it ends")
+    facts = changed(place, "keys", "made", 4)
+    assert {fact["by"] for fact in facts} == {"admin:operator"}
+    for canary in (secret, rotated):
+        assert canary not in str(facts)
+        assert canary not in place.logs()
+
+
+def test_a_list_is_told_page_by_page(admin: Administrator) -> None:
+    for name in ("page-a", "page-b", "page-c"):
+        assert admin.ask("PUT", named("labels", name), ["x"]).status == 201
+    first = admin.ask("GET", "/v1/labels?limit=2").json
+    second = admin.ask("GET", f"/v1/labels?limit=2&after={first['next']}").json
+    assert [item["name"] for item in first["items"]] == ["page-a", "page-b"]
+    assert [item["name"] for item in second["items"]] == ["page-c"]
+    assert second["next"] is None
+
+
+def test_budgets_are_told(place: Launched) -> None:
+    told = at(place, SECRETS["viewer"]).ask("GET", "/v1/budgets")
+    assert (told.status, told.json["lost"]) == (200, {})
+
+
+def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator) -> None:
+    terms = {"name": "careful", "tools": ["*"], "approve": [TOOL]}
+    secret = admin.ask("POST", "/v1/keys", terms).json["secret"]
+    client = place.client(secret)
+    until_now(lambda: TOOL in client.tools(), "the key opens")
+    refused = client.call(TOOL, {"text": "wait"})
+    approval = refused.error["data"]["approval"]
+    operator = at(place, SECRETS["operator"])
+    waiting = operator.ask("GET", "/v1/approvals").json["approvals"]
+    assert approval in [each["id"] for each in waiting]
+    done = operator.ask("POST", f"/v1/approvals/{approval}/approve", {"note": "Fine."})
+    assert (done.status, done.json["by"]) == (200, "admin:operator"), done.body
+    assert client.call(TOOL, {"text": "wait"}).text == "wait"
+
+
+def test_a_change_by_the_command_is_a_fact_with_its_operator(place: Launched) -> None:
+    made = place.toolbus("keys", "create", "typed", "--tools", "echo__*", "--json")
+    secret = json.loads(made.stdout)["secret"]
+    (fact,) = changed(place, "keys", "typed")
+    assert fact["by"]
+    assert not fact["by"].startswith("admin:")
+    assert secret not in str(fact)
+    assert json.loads(fact["after"])["tools"] == ["echo__*"]
+
+
+def test_every_kind_of_the_file_is_in_the_api() -> None:
+    served = {operation.path.split("/")[3] for operation in OPERATIONS.values()}
+    assert {*KINDS, "keys", "admins"} <= served

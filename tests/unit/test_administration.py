@@ -1,0 +1,172 @@
+"""Who may administer what, what may come from afar, what may be shown: decided without a bus."""
+
+import json
+from typing import Any, get_args
+
+import pytest
+
+from toolbus_common.administration.operations import OPERATIONS
+from toolbus_common.administration.roles import RIGHTS, ROLES, Right, may
+from toolbus_common.declared import Declaration
+from toolbus_common.declaring.showing import restored, told_in_a_fact
+from toolbus_common.errors import FaultyError, InvalidError
+from toolbus_ingress.admin import asking, openapi
+from toolbus_policy.admin import reading
+from toolbus_policy.admin.paging import page
+from toolbus_policy.admin.reach import Reach
+
+HASH = "a" * 64
+URL = "https://docs.example/mcp"
+
+
+def declared(**sections: Any) -> Declaration:
+    return Declaration.model_validate(sections)
+
+
+# -- roles ----------------------------------------------------------------------------------------
+
+
+def test_every_right_is_told_and_somebodys() -> None:
+    assert set(RIGHTS) == set(get_args(Right))
+    assert all(may("admin", right) for right in RIGHTS)
+
+
+def test_an_unknown_role_may_nothing() -> None:
+    assert not any(may("root", right) for right in RIGHTS)
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "admin"])
+def test_only_an_admin_declares_and_appoints(role: str) -> None:
+    assert not may(role, "declare")
+    assert not may(role, "appoint")
+
+
+def test_who_looks_changes_nothing() -> None:
+    for operation in OPERATIONS.values():
+        if operation.changes:
+            assert operation.right is not None
+            assert not may("viewer", operation.right)
+            assert not may("auditor", operation.right)
+
+
+# -- shown and taken back -------------------------------------------------------------------------
+
+
+def test_a_kept_credential_is_not_given_to_another_address() -> None:
+    old = declared(servers={"docs": {"url": URL, "headers": {"X": "secret"}}})
+    new = declared(servers={"docs": {"url": "https://else.example", "headers": {"X": "(set)"}}})
+    with pytest.raises(FaultyError, match=r"servers\.docs\.headers\.X"):
+        restored(new, old)
+
+
+def test_a_fact_holds_neither_a_hash_nor_a_credential() -> None:
+    told = told_in_a_fact({"secret_hash": HASH, "headers": {"X": "canary"}, "secret": "canary"})
+    assert HASH not in told
+    assert "canary" not in told
+    assert len(json.loads(told)["secret_digest"]) == 16
+
+
+# -- from afar ------------------------------------------------------------------------------------
+
+STDIO = {"command": ["sh", "-c", "true"]}
+VARIABLE = {"url": URL, "headers": {"Authorization": "Bearer ${env:DOCS_TOKEN}"}}
+
+
+@pytest.mark.parametrize("server", [STDIO, VARIABLE])
+def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, Any]) -> None:
+    new = declared(servers={"far": server})
+    assert len(Reach().faults(Declaration(), new)) == 1
+    assert Reach(("sh",), ("DOCS_*",)).faults(Declaration(), new) == []
+    assert Reach(("other",), ("OTHER_*",)).faults(Declaration(), new) != []
+
+
+@pytest.mark.parametrize("server", [STDIO, VARIABLE])
+def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
+    old = declared(servers={"far": server})
+    assert Reach().faults(old, declared(servers={"far": {**server, "timeout": 9}})) == []
+
+
+@pytest.mark.parametrize(
+    ("server", "change"),
+    [
+        (STDIO, {"command": ["sh", "-c", "false"]}),
+        (STDIO, {"env": {"LD_PRELOAD": "x"}}),
+        (STDIO, {"cwd": "/elsewhere"}),
+        (VARIABLE, {"url": "https://collector.example/mcp"}),
+        (VARIABLE, {"headers": {"Authorization": "${env:ANOTHER}"}}),
+    ],
+)
+def test_what_was_there_is_not_turned_into_something_else(
+    server: dict[str, Any], change: dict[str, Any]
+) -> None:
+    old = declared(servers={"far": server})
+    assert Reach().faults(old, declared(servers={"far": {**server, **change}})) != []
+
+
+# -- read -----------------------------------------------------------------------------------------
+
+
+def test_a_number_is_not_taken_from_a_text() -> None:
+    with pytest.raises(InvalidError, match=r"budget\.usd"):
+        reading.written("teams", b'{"budget": {"usd": "5", "per": "day"}}')
+    with pytest.raises(FaultyError, match="exactly one"):
+        reading.written("teams", b'{"budget": {"per": "day"}}')
+
+
+def test_a_whole_number_may_be_written_as_a_fraction() -> None:
+    assert reading.written("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
+    with pytest.raises(InvalidError, match=r"loop\.calls"):
+        reading.written("teams", b'{"loop": {"calls": 9.5}}')
+
+
+def test_a_query_of_very_many_parameters_is_refused() -> None:
+    with pytest.raises(InvalidError, match="too many"):
+        asking.query_of(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
+
+
+def test_what_was_wrong_before_hinders_no_other_change() -> None:
+    old = declared(teams={"lost": {"customer": "nobody"}})
+    new = reading.with_entry(old, "users", "ann", {})
+    assert set(new.users) == {"ann"}
+    with pytest.raises(FaultyError, match=r"users\.ann\.customer"):
+        reading.with_entry(old, "users", "ann", {"customer": "nobody"})
+
+
+def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
+    entries = {name: name * 900_000 for name in "cab"}
+    first = page(entries, entries.__getitem__, "", 100)
+    assert (len(first["items"]), first["next"]) == (2, "b")
+    last = page(entries, entries.__getitem__, first["next"], 100)
+    assert (len(last["items"]), last["next"]) == (1, None)
+
+
+@pytest.mark.parametrize("told", ["", "x", '"', '1"x', "W/1", "1, 2"])
+def test_a_condition_that_cannot_be_read_is_refused(told: str) -> None:
+    with pytest.raises(InvalidError):
+        asking.match_of({b"if-match": told.encode()})
+
+
+# -- described ------------------------------------------------------------------------------------
+
+
+def test_every_operation_is_described_for_the_roles_that_may() -> None:
+    told = json.loads(openapi.document())
+    described = {
+        each["operationId"]: each["description"]
+        for path, methods in told["paths"].items()
+        for each in methods.values()
+        if path.startswith("/api/v1")
+    }
+    assert set(described) == set(OPERATIONS)
+    for operation in OPERATIONS.values():
+        for role in ROLES:
+            allowed = operation.right is None or may(role, operation.right)
+            named = described[operation.id].removeprefix("For the roles ").rstrip(".").split(", ")
+            assert (role in named) == allowed
+
+
+def test_a_path_leads_to_its_operation_alone() -> None:
+    for operation in OPERATIONS.values():
+        found = asking.matched(operation.path.replace("{name}", "a"), operation.method)
+        assert isinstance(found, asking.Matched)
+        assert found.operation is operation
