@@ -12,6 +12,9 @@
     - ApprovalRejectedError  a person said no
     - ForbiddenError         the key has no right to do this
     - UnknownApprovalError   nothing waits under this id, or no longer
+    - IdempotencyConflictError  the idempotency key belongs to other arguments
+    - CallUnderWayError      the first call with this idempotency key has not ended
+    - OutcomeNotKeptError    the first call with this idempotency key ended in what is not kept
   + UnavailableError         a part of Toolbus is down; nothing was sent
     - BusDownError
     - PolicyDownError
@@ -135,6 +138,25 @@ class UnknownApprovalError(RefusedError):
     """Nothing waits under this id: it is unknown, decided, used or expired."""
 
     code = "unknown_approval"
+
+
+class IdempotencyConflictError(RefusedError):
+    """The idempotency key was used with other arguments."""
+
+    code = "idempotency_conflict"
+
+
+class CallUnderWayError(RefusedError):
+    """The first call with this idempotency key has not ended; its outcome can be had later."""
+
+    code = "call_under_way"
+    retryable = True
+
+
+class OutcomeNotKeptError(RefusedError):
+    """The first call with this idempotency key ended, in something that is not kept."""
+
+    code = "outcome_not_kept"
 
 
 class UnavailableError(ToolbusError):

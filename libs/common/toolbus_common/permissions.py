@@ -22,6 +22,7 @@ from toolbus_common.contracts import (
     CallCompleted,
     CallDenied,
     CallFailed,
+    CallReplayed,
     ConfigApplied,
     ContextMeasured,
     ContextSpent,
@@ -48,6 +49,7 @@ from toolbus_common.provision import (
     FACTS,
     LEASES,
     LEDGER,
+    OUTCOMES,
     PINS,
 )
 
@@ -77,6 +79,7 @@ class _Room:
     writes: tuple[str, ...] = ()  # buckets
     never_hears: tuple[str, ...] = ()
     asks: tuple[type[Question], ...] = ()
+    ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
 
     def rights(self) -> Rights:
         """Everything this room needs, and nothing else."""
@@ -85,6 +88,8 @@ class _Room:
         for bucket in self.reads:
             publish += _reading(bucket)
         publish += [f"$KV.{bucket}.>" for bucket in self.writes]
+        if self.ends:
+            publish += [f"$JS.API.STREAM.INFO.KV_{OUTCOMES}", f"$KV.{OUTCOMES}.>"]
         for durable in DURABLES:
             if durable.room == self.name:
                 publish += [
@@ -127,8 +132,8 @@ _ROOMS = (
     _Room(
         "policy",
         says=(
-            CallAllowed, CallDenied, CallFailed, ApprovalAsked, ApprovalGranted, ApprovalRejected,
-            ApprovalExpired, ApprovalUsed, LedgerOpened,
+            CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalAsked, ApprovalGranted,
+            ApprovalRejected, ApprovalExpired, ApprovalUsed, LedgerOpened,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>",
@@ -138,8 +143,8 @@ _ROOMS = (
             f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS),
-        writes=(LEDGER, APPROVALS),
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, OUTCOMES),
+        writes=(LEDGER, APPROVALS, OUTCOMES),
         asks=(SpendingAsked, OpenCallsAsked),
     ),
     _Room(
@@ -153,6 +158,7 @@ _ROOMS = (
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
         reads=(CONFIG, CATALOGUE, LEASES, PINS),
         writes=(CATALOGUE, LEASES, PINS),
+        ends=True,
     ),
     _Room(
         "codemode",
@@ -160,6 +166,7 @@ _ROOMS = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE),
+        ends=True,
     ),
     _Room("audit", reads=(CONFIG,)),
     _Room("oauth"),

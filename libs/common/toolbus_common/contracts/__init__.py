@@ -10,13 +10,16 @@ from toolbus_common.contracts.approvals import (
 )
 from toolbus_common.contracts.calls import (
     FOLLOW,
+    IDEMPOTENCY,
     NOTHING,
+    REPLAYED,
     ROUTED_EXTENSIONS,
     TOOLS_CALL,
     CallAdmitted,
     CallCancelled,
     CallRequested,
     Era,
+    OutcomeClaim,
 )
 from toolbus_common.contracts.catalogue import HeldBack, Listing, Offered, ServerState
 from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
@@ -35,6 +38,7 @@ from toolbus_common.contracts.facts import (
     CallDenied,
     CallFact,
     CallFailed,
+    CallReplayed,
     ConfigApplied,
     ContextMeasured,
     ContextSpent,
@@ -65,6 +69,7 @@ from toolbus_common.contracts.frames import (
     decode_frame,
 )
 from toolbus_common.contracts.message import Message
+from toolbus_common.contracts.outcomes import KeptOutcome, Stage
 from toolbus_common.contracts.pins import FirstListing, Pin
 from toolbus_common.contracts.questions import (
     AuditQueried,
@@ -89,7 +94,9 @@ from toolbus_common.contracts.questions import (
 __all__ = [
     "FACTS",
     "FOLLOW",
+    "IDEMPOTENCY",
     "NOTHING",
+    "REPLAYED",
     "ROUTED_EXTENSIONS",
     "TOOLS_CALL",
     "Answered",
@@ -117,6 +124,7 @@ __all__ = [
     "CallDenied",
     "CallFact",
     "CallFailed",
+    "CallReplayed",
     "CallRequested",
     "ConfigApplied",
     "ContextMeasured",
@@ -133,6 +141,7 @@ __all__ = [
     "FirstListing",
     "Frame",
     "HeldBack",
+    "KeptOutcome",
     "KeyCreated",
     "KeyRevoked",
     "LedgerAsked",
@@ -145,6 +154,7 @@ __all__ = [
     "OpenCall",
     "OpenCallsAsked",
     "OpenCallsTold",
+    "OutcomeClaim",
     "Paused",
     "Pin",
     "Progressed",
@@ -164,6 +174,7 @@ __all__ = [
     "SessionSaid",
     "SpendingAsked",
     "SpendingTold",
+    "Stage",
     "StatusAsked",
     "StreamSought",
     "StreamTold",
