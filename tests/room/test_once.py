@@ -9,7 +9,7 @@ from nats.js.errors import NotFoundError
 
 from harness.operating import key
 from harness.policing import OWN, SECRET, Policing, declared, required
-from harness.waiting import until_told
+from harness.waiting import until, until_told
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
     REPLAYED,
@@ -96,7 +96,8 @@ async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
         return await until_told(lambda: _unless_under_way(at_work), "the outcome", 60)
 
     asking = [asyncio.ensure_future(told()) for _ in range(50)]
-    await until_told(lambda: _refused(at_work, CallUnderWayError), "it is under way")
+    await until(lambda: at_work.reached, "one of them is made")
+    assert await _refused(at_work, CallUnderWayError), "the others are told to come back"
     ending.may_end.set()
     ends = await asyncio.gather(*asking)
     assert sum(not was_replayed(end) for end in ends) == 1
@@ -260,6 +261,18 @@ async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
         assert isinstance(await made.ask("read"), Answered)
         own = await made.ask("read", idempotency_key="0", secret=OWN)
         assert not was_replayed(own)
+
+
+@pytest.mark.usefixtures("ending")
+async def test_calls_without_a_key_touch_no_bucket(at_work: Policing, operator: Bus) -> None:
+    for _ in range(3):
+        await at_work.ask("read")
+    assert [call.claim for call in at_work.reached] == [None] * 3
+    kept = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
+    assert kept.state.last_seq == 0
+    await at_work.ask(**ONCE)
+    kept = await operator.client.jetstream().stream_info(f"KV_{OUTCOMES}")
+    assert (kept.state.messages, kept.state.last_seq) == (1, 2), "a claim, and what became of it"
 
 
 @pytest.mark.usefixtures("ending")

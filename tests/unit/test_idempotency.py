@@ -33,6 +33,7 @@ from toolbus_common.errors import (
     InvalidError,
     OutcomeNotKeptError,
     OutcomeUnknownError,
+    OverloadedError,
     RateExceededError,
     UpstreamTimeoutError,
 )
@@ -227,6 +228,14 @@ def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
         allowance.check("own.d", "own")
     allowance.hear(Size("own.c", 99, time()))  # written over, not beside
     allowance.check("own.d", "own")
+
+
+def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> None:
+    allowance = Allowance(most=2, most_bytes=100, most_in_all=1)
+    allowance.hear(Size("bot.a", 10, time()))
+    allowance.check("bot.a", "bot")
+    with pytest.raises(OverloadedError, match="nothing was sent"):
+        allowance.check("own.a", "own")
 
 
 def test_what_is_a_day_old_counts_no_more() -> None:

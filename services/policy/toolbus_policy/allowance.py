@@ -4,9 +4,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from time import time
 
-from toolbus_common.errors import RateExceededError
+from toolbus_common.errors import OverloadedError, RateExceededError
 from toolbus_common.provision import DAY
 from toolbus_common.sizes import Size
+
+MOST_IN_ALL = 200_000  # entries this replica keeps in mind, some 60 MB
 
 
 @dataclass(slots=True)
@@ -15,6 +17,7 @@ class Allowance:
 
     most: int
     most_bytes: int
+    most_in_all: int = MOST_IN_ALL
     _sizes: dict[str, Size] = field(default_factory=dict)  # the longest unchanged first
     _count: Counter[str] = field(default_factory=Counter)
     _bytes: Counter[str] = field(default_factory=Counter)
@@ -37,11 +40,22 @@ class Allowance:
             self._forget(oldest.key)
 
     def check(self, name: str, key: str) -> None:
-        """Whether one more may be kept for this key. Raises `RateExceededError`."""
+        """Whether one more may be kept for this key.
+
+        Raises:
+            RateExceededError: the key has kept what it may.
+            OverloadedError: all keys together have.
+
+        """
         self.expire(time())
         owner = name.partition(".")[0]
         if name in self._sizes:
             return
+        if len(self._sizes) >= self.most_in_all:
+            raise OverloadedError(
+                "No room is left for outcomes of calls with an idempotency key; nothing was sent. "
+                "Call without such a key, or later."
+            )
         if self._count[owner] >= self.most or self._bytes[owner] >= self.most_bytes:
             raise RateExceededError(
                 f"key:{key} has used {self._count[owner]} idempotency keys in a day, whose "
