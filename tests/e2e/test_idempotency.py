@@ -1,12 +1,14 @@
 """Calls with an idempotency key through HTTP: both eras, every replica, rooms that are killed."""
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
-from harness.client import Answer, Client
+from harness.client import JSON, Answer, Client
 from harness.eras import OTHER, Place, begun, calling, stateless
 from harness.waiting import until_now
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
@@ -24,10 +26,15 @@ def once(client: Client, key: str, tool: str = "echo__wait", **arguments: Any) -
 
 def once_now(client: Client, key: str, **arguments: Any) -> Answer:
     """The same of 2026-07-28."""
+    body, headers = keyed(key, **arguments)
+    return client.post(body, **headers)
+
+
+def keyed(key: str, **arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
     params = {"name": "echo__wait", "arguments": {"seconds": 0, **arguments}}
     body, headers = stateless("tools/call", params)
     body["params"]["_meta"][IDEMPOTENCY] = key
-    return client.post(body, **headers)
+    return body, headers
 
 
 def was_replayed(answer: Answer) -> bool:
@@ -118,14 +125,11 @@ def test_a_repetition_is_a_fact(place: Place) -> None:
 
 
 def test_a_call_outlives_its_client_and_every_room_on_its_way_but_the_last(place: Place) -> None:
-    hasty = Client(place.client().endpoint, place.client().key, patience=1.0)
-    with ThreadPoolExecutor(1) as pool:
-        left = pool.submit(once_now, hasty, "left", id="left", seconds=4)
+    with sent(place.client(), "left", id="left", seconds=4):
         until_now(lambda: arrived(place, "left"), "the call reaches the server")
         for room in ("ingress", "policy"):  # where the rooms are one, only the client leaves
             for process in place.cluster.processes.get(room, [])[:1]:
                 process.kill()
-        assert isinstance(left.exception(), OSError | HTTPException)
 
     def told() -> Answer | None:
         answer = once_now(place.client(replica=1), "left", id="left", seconds=4)
@@ -135,6 +139,21 @@ def test_a_call_outlives_its_client_and_every_room_on_its_way_but_the_last(place
     assert arrived(place, "left") == 1
 
 
+@contextmanager
+def sent(client: Client, key: str, **arguments: Any) -> Iterator[None]:
+    """A call whose client leaves, without an answer, when this is left."""
+    body, headers = keyed(key, **arguments)
+    target = urlsplit(client.endpoint)
+    connection = HTTPConnection(target.hostname or "", target.port)
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    told = {**JSON, **told, "Authorization": f"Bearer {client.key}"}
+    connection.request("POST", target.path, json.dumps(body), told)
+    try:
+        yield
+    finally:
+        connection.close()
+
+
 def test_a_call_whose_executor_was_killed_is_said_to_be_unknown_and_not_made_again(
     place: Place,
 ) -> None:
@@ -142,7 +161,7 @@ def test_a_call_whose_executor_was_killed_is_said_to_be_unknown_and_not_made_aga
     name = "ingress+policy+executor" if cluster.fused else "executor"
     replica = 0 if cluster.fused else 1  # the other ingress is gone
     with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(once, place.client(replica=replica), "dead", id="dead", seconds=5)
+        lost = pool.submit(once, place.client(replica=replica), "dead", id="dead", seconds=7)
         until_now(lambda: arrived(place, "dead"), "the call reaches the server")
         for process in cluster.processes[name]:
             process.kill()
@@ -153,11 +172,16 @@ def test_a_call_whose_executor_was_killed_is_said_to_be_unknown_and_not_made_aga
     client = place.client(replica=replica)
 
     def told() -> Answer | None:
-        answer = once(client, "dead", id="dead", seconds=5)
+        answer = once(client, "dead", id="dead", seconds=7)
         return None if answer.code in ("call_under_way", "unknown_tool") else answer
 
     unknown = until_now(told, "it is known to be unknown", UNTIL_UNKNOWN)
     assert unknown.code == "outcome_unknown"
     assert "new key" in unknown.error["message"]
     assert arrived(place, "dead") == 1
-    assert once(client, "alive", id="alive").text == "alive"
+    alive = until_now(lambda: _ended(once(client, "alive", id="alive")), "the server is back", 60)
+    assert alive.text == "alive"
+
+
+def _ended(answer: Answer) -> Answer | None:
+    return None if answer.code else answer
