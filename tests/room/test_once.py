@@ -8,7 +8,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from harness.operating import key
-from harness.policing import OWN, SECRET, Policing, declared, required
+from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until, until_told
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
@@ -204,6 +204,7 @@ async def test_a_person_is_asked_about_the_call_and_not_about_its_repetitions(
     at_work: Policing,
 ) -> None:
     burn = {**ONCE, "tool": "burn"}
+    assert isinstance(await at_work.ask(**burn, capabilities=PAGES), Asked)
     approval = await required(at_work, **burn)
     assert await required(at_work, **burn) == approval, "nothing was made: the key is free"
     await at_work.approve(approval)
