@@ -55,6 +55,9 @@ def filled(cls: type[BaseModel]) -> BaseModel:
     return cls(**{name: sample(field.annotation) for name, field in cls.model_fields.items()})
 
 
+SAMPLES[contracts.OutcomeClaim | None] = filled(contracts.OutcomeClaim)
+
+
 def subject_of(cls: type[Message]) -> str:
     if issubclass(cls, Fact):
         return f"tb.fact.{cls.NAME}.<scope>"

@@ -11,6 +11,7 @@ from harness.cluster import Cluster, Upstream
 from harness.eras import stateless
 from harness.operating import key
 from harness.waiting import until_now
+from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 from toolbus_common.declared import Declaration
 
 ROOT, CODER, NARROW, NEVER = (
@@ -246,3 +247,35 @@ def test_a_call_is_counted_with_its_program_and_its_answer(cluster: Cluster) -> 
     )
     assert row["request"] > row["answer"] > 190
     assert row["engine"] == "starlark"
+
+
+def test_a_run_with_an_idempotency_key_is_run_once(cluster: Cluster, upstream: Upstream) -> None:
+    name = f"run-{cluster.fused}"
+    params = {
+        "name": "executeToolCode",
+        "arguments": {"code": f"result = one.count(id='{name}')"},
+        "_meta": {IDEMPOTENCY: name},
+    }
+    client = cluster.client(CODER)
+    first, again = (client.ask("tools/call", params) for _ in range(2))
+    assert first.text == again.text == name
+    assert again.json["result"]["_meta"] == {REPLAYED: True}
+    assert arrived(upstream, name) == 1
+    other = {**params, "arguments": {"code": "result = 1"}}
+    assert client.ask("tools/call", other).code == "idempotency_conflict"
+
+
+@pytest.mark.parametrize("language", ["starlark", "python"])
+def test_a_call_of_a_program_with_an_idempotency_key_is_made_once(
+    cluster: Cluster, upstream: Upstream, language: str
+) -> None:
+    name = f"inner-{language}-{cluster.fused}"
+    call = f"one.count(id='{name}', toolbus_idempotency_key='{name}')"
+    code = f"result = {'await ' if language == 'python' else ''}{call}"
+    for _ in range(2):
+        assert told(cluster.client(CODER), "executeToolCode", code=code, language=language) == name
+    assert arrived(upstream, name) == 1
+
+
+def arrived(upstream: Upstream, name: str) -> int:
+    return sum(call.get("id") == name for call in upstream.arrived())

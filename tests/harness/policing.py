@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
@@ -70,6 +70,7 @@ class Policing:
         self.ingress = Room("ingress", settings)
         self.executor = Room("executor", settings)
         self.reached: list[CallAdmitted] = []
+        self.ends: Callable[[CallAdmitted, Reply], Awaitable[None]] = _answer
         self.asks = AskLane(OPERATOR, operator)
         self._operator = operator
         self._executor = executor
@@ -77,7 +78,7 @@ class Policing:
         @self.executor.serves(CallAdmitted)
         async def run(call: CallAdmitted, reply: Reply) -> None:
             self.reached.append(call)
-            await reply.send(Answered(call.arguments))
+            await self.ends(call, reply)
 
     async def declare(self, declaration: Declaration) -> None:
         """Put a configuration in force."""
@@ -137,6 +138,10 @@ class Policing:
     async def reject(self, approval: str, note: str) -> ApprovalsTold:
         """Decide otherwise, as an operator."""
         return await self.asks.ask(RejectAsked(id=approval, by="ann", note=note), ApprovalsTold)
+
+
+async def _answer(call: CallAdmitted, reply: Reply) -> None:
+    await reply.send(Answered(call.arguments))
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from toolbus_common.provision import (
     FACTS,
     LEASES,
     LEDGER,
+    OUTCOMES,
     PINS,
 )
 
@@ -38,9 +39,9 @@ SAYS = {
 FACTS_SAID = {
     "codemode": {"call.completed", "call.failed", "context.spent", "context.measured"},
     "policy": {
-        "call.allowed", "call.denied", "call.failed", "approval.asked", "approval.granted",
-        "approval.rejected", "approval.expired", "approval.used", "ledger.opened", "key.created",
-        "key.revoked", "config.applied", "config.changed",
+        "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.asked",
+        "approval.granted", "approval.rejected", "approval.expired", "approval.used",
+        "ledger.opened", "key.created", "key.revoked", "config.applied", "config.changed",
     },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
@@ -52,8 +53,9 @@ FACTS_SAID = {
     },
 }  # fmt: skip
 WRITES = {
-    "policy": {LEDGER, APPROVALS, CONFIG},
-    "executor": {CATALOGUE, LEASES, PINS},
+    "policy": {LEDGER, APPROVALS, CONFIG, OUTCOMES},
+    "executor": {CATALOGUE, LEASES, PINS, OUTCOMES},
+    "codemode": {OUTCOMES},
     OPERATOR: {CONFIG, PINS},
 }
 HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}

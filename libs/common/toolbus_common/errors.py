@@ -16,6 +16,9 @@
     - ConflictError          the name is taken, or others write all the time
     - StaleError             what was to be changed is no longer what was seen
     - UnconditionalError     a whole replacement that does not say what it saw
+    - IdempotencyConflictError  the idempotency key belongs to other arguments
+    - CallUnderWayError      the first call with this idempotency key has not ended
+    - OutcomeNotKeptError    the first call with this idempotency key ended in what is not kept
   + UnavailableError         a part of Toolbus is down; nothing was sent
     - BusDownError
     - PolicyDownError
@@ -164,6 +167,25 @@ class UnconditionalError(RefusedError):
     """A whole configuration may be replaced only by who says which one."""
 
     code = "unconditional"
+
+
+class IdempotencyConflictError(RefusedError):
+    """The idempotency key was used with other arguments."""
+
+    code = "idempotency_conflict"
+
+
+class CallUnderWayError(RefusedError):
+    """The first call with this idempotency key has not ended; its outcome can be had later."""
+
+    code = "call_under_way"
+    retryable = True
+
+
+class OutcomeNotKeptError(RefusedError):
+    """The first call with this idempotency key ended, in something that is not kept."""
+
+    code = "outcome_not_kept"
 
 
 class UnavailableError(ToolbusError):

@@ -23,6 +23,7 @@ from toolbus_common.contracts import (
     CallCompleted,
     CallDenied,
     CallFailed,
+    CallReplayed,
     ConfigApplied,
     ConfigChanged,
     ContextMeasured,
@@ -50,6 +51,7 @@ from toolbus_common.provision import (
     FACTS,
     LEASES,
     LEDGER,
+    OUTCOMES,
     PINS,
 )
 
@@ -79,6 +81,7 @@ class _Room:
     writes: tuple[str, ...] = ()  # buckets
     never_hears: tuple[str, ...] = ()
     asks: tuple[type[Question], ...] = ()
+    ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
 
     def rights(self) -> Rights:
         """Everything this room needs, and nothing else."""
@@ -87,6 +90,8 @@ class _Room:
         for bucket in self.reads:
             publish += _reading(bucket)
         publish += [f"$KV.{bucket}.>" for bucket in self.writes]
+        if self.ends:
+            publish += [f"$JS.API.STREAM.INFO.KV_{OUTCOMES}", f"$KV.{OUTCOMES}.>"]
         for durable in DURABLES:
             if durable.room == self.name:
                 publish += [
@@ -129,9 +134,9 @@ _ROOMS = (
     _Room(
         "policy",
         says=(
-            CallAllowed, CallDenied, CallFailed, ApprovalAsked, ApprovalGranted, ApprovalRejected,
-            ApprovalExpired, ApprovalUsed, LedgerOpened, KeyCreated, KeyRevoked, ConfigApplied,
-            ConfigChanged,
+            CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalAsked, ApprovalGranted,
+            ApprovalRejected, ApprovalExpired, ApprovalUsed, LedgerOpened, KeyCreated, KeyRevoked,
+            ConfigApplied, ConfigChanged,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>",
@@ -141,8 +146,9 @@ _ROOMS = (
             f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS),
-        writes=(LEDGER, APPROVALS, CONFIG),  # what is declared, for who administers over HTTP
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, OUTCOMES),
+        # What is declared, for who administers over HTTP.
+        writes=(LEDGER, APPROVALS, OUTCOMES, CONFIG),
         asks=(SpendingAsked, OpenCallsAsked),
     ),
     _Room(
@@ -156,6 +162,7 @@ _ROOMS = (
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
         reads=(CONFIG, CATALOGUE, LEASES, PINS),
         writes=(CATALOGUE, LEASES, PINS),
+        ends=True,
     ),
     _Room(
         "codemode",
@@ -163,6 +170,7 @@ _ROOMS = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE),
+        ends=True,
     ),
     _Room("audit", reads=(CONFIG,)),
     _Room("oauth"),

@@ -4,7 +4,7 @@ hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`, and `tb.ca
         the buckets `tb_config` and `tb_catalogue`
 says    `call.completed`, `call.failed` and `context.spent` for them; `context.measured`;
         `tb.call.<server>` for what programs call
-owns    the built-in server's entry in `tb_catalogue`
+owns    the built-in server's entry in `tb_catalogue`, and the outcomes it keeps in `tb_outcomes`
 """
 
 import asyncio
@@ -23,7 +23,8 @@ from toolbus_codemode.spending import Spending
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CATALOGUE, CONFIG
+from toolbus_common.kept import KeptOutcomes
+from toolbus_common.provision import CATALOGUE, CONFIG, OUTCOMES
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 
@@ -54,7 +55,8 @@ def build(exchange: Exchange) -> Room:
         }
         programs = Programs(room, sandbox, settings.program_seconds, settings.program_calls)
         spending = Spending(room.facts.say)
-        service = Service(room, directory, catalogue, programs, spending)
+        outcomes = KeptOutcomes(await room.bucket(OUTCOMES), room.spawn)
+        service = Service(room, directory, catalogue, programs, spending, outcomes)
         await (await room.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await room.calls.serve(CallAdmitted, BUILT_IN, service.run, "codemode")
         await room.bus.subscribe(

@@ -18,12 +18,14 @@ from toolbus_codemode.sandbox.program import (
     ToolCall,
     ToolOutcome,
 )
+from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
 from toolbus_codemode.sandbox.sandbox import Sandbox
 from toolbus_codemode.shelf import Shelf, Tool
 from toolbus_codemode.stubs import ordered, required
 from toolbus_codemode.values import outcome_of
 from toolbus_common.contracts import Answered, CallAdmitted, CallCancelled, CallRequested, Era
 from toolbus_common.errors import InvalidError, ToolbusError
+from toolbus_common.idempotency import checked_key
 from toolbus_common.room import Room
 from toolbus_common.trace import child_of
 
@@ -75,6 +77,11 @@ class _Inner:
 
     async def make(self, wanted: ToolCall) -> ToolOutcome:
         """Make one call; how it failed is a value too, in words its caller may read."""
+        arguments = {**wanted.arguments}
+        try:
+            key = checked_key(arguments.pop(IDEMPOTENCY, None))
+        except InvalidError as error:
+            return ToolOutcome(failure=Failure(error.code, error.reason))
         call_id = self.room.calls.new_call_id()
         call = CallRequested(
             call_id=call_id,
@@ -87,7 +94,8 @@ class _Inner:
             traceparent=child_of(self.outer.traceparent),
             parent_id=self.outer.call_id,
             narrower=self.outer.narrower,
-            arguments=msgspec.json.encode(wanted.arguments),
+            idempotency_key=key,
+            arguments=msgspec.json.encode(arguments),
         )
         try:
             ending = await self.room.calls.ask(call)

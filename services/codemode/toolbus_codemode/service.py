@@ -23,6 +23,7 @@ from toolbus_common.errors import (
     UnauthorizedError,
 )
 from toolbus_common.exchange import Reply
+from toolbus_common.kept import KeptOutcomes
 from toolbus_common.lineage import Bounds
 from toolbus_common.outcomes import about
 from toolbus_common.pricing import charged
@@ -44,8 +45,10 @@ class Service:
         catalogue: Catalogue,
         programs: Programs,
         spending: Spending,
+        outcomes: KeptOutcomes,
     ) -> None:
         self._room = room
+        self._outcomes = outcomes
         self._spending = spending
         self._programs = programs
         self._directory = directory
@@ -125,6 +128,8 @@ class Service:
                 result_bytes=len(body),
             )
         )
+        if call.claim is not None:
+            await self._outcomes.end(call, call.claim, Answered(body))
         await reply.send(Answered(body))
         self._count(call, result)
 
@@ -149,6 +154,10 @@ class Service:
                 sent=False,
             )
         )
+        if call.claim is not None:
+            # Nothing of the call was made only where it was refused: a program may have begun.
+            begun = not isinstance(error, UnauthorizedError)
+            await self._outcomes.end(call, call.claim, Failed(error), sent=begun)
         await reply.send(Failed(error))
 
 

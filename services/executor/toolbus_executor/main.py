@@ -4,8 +4,8 @@ hears   CallAdmitted, per server, and from other executors; CallCancelled; the b
         and tb_pins
 says    the frames of each call's answer; CallCompleted, CallFailed; ServerConnected, ServerLost,
         ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned, DefinitionChanged; ServerSaid
-owns    the buckets tb_catalogue and tb_leases, and the first pins in tb_pins; connections to
-        upstreams and stdio processes
+owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and the outcomes it
+        keeps in tb_outcomes; connections to upstreams and stdio processes
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from toolbus_common.bus import Bucket
 from toolbus_common.contracts import ServersAsked, ServersTold
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, PINS
+from toolbus_common.kept import KeptOutcomes
+from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, OUTCOMES, PINS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_executor.keeper import Buckets, Keeper
@@ -42,6 +43,7 @@ class Fleet:
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
+        self._outcomes: KeptOutcomes
 
     def __len__(self) -> int:
         return len(self._keepers)
@@ -55,6 +57,7 @@ class Fleet:
     async def kept(self) -> AsyncIterator[None]:
         """Follow the declaration until left."""
         buckets = Buckets(*[await self._room.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
+        self._outcomes = KeptOutcomes(await self._room.bucket(OUTCOMES), self._room.spawn)
         self._changed.set()
         await self._lane.open(self._cancel)
         following = asyncio.create_task(self._follow(buckets))
@@ -86,6 +89,7 @@ class Fleet:
                 if name not in self._keepers:
                     keeper = Keeper(name, server, self._room, buckets, self._pins)
                     keeper.runner.forward = self._lane.forward
+                    keeper.runner.outcomes = self._outcomes
                     self._keepers[name] = keeper
 
     def _weigh(self, server: str) -> None:

@@ -8,10 +8,10 @@ import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, Answered, Asked, Begun, CallAdmitted, Ending, Era
 from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.resultforms import as_legacy
 from toolbus_executor import task_forms
 
 _ABSENT = msgspec.Raw(b"")
-_ONLY_MODERN = ("resultType", "ttlMs", "cacheScope")
 _CACHED = "resources/read"
 _PRIVATE = b'"cacheScope":"private",'
 _SCOPES = (b'"public"', b'"private"')
@@ -89,9 +89,7 @@ def _for_legacy(raw: bytes, owned: _Owned) -> bytes:
     odd = bool(owned.structuredContent) and bytes(owned.structuredContent)[:1] != b"{"
     if not (odd or owned.resultType or owned.ttlMs or owned.cacheScope):
         return raw
-    members = _members(raw)
-    dropped = (*_ONLY_MODERN, "structuredContent") if odd else _ONLY_MODERN
-    return _encode({name: value for name, value in members.items() if name not in dropped})
+    return _encode(as_legacy(_members(raw)))
 
 
 def _task(raw: bytes, call: CallAdmitted) -> bytes:

@@ -33,6 +33,7 @@ from toolbus_common.errors import (
 from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.grants import full_name
+from toolbus_common.kept import KeptOutcomes
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.outcomes import about
 from toolbus_common.pricing import charged
@@ -71,6 +72,7 @@ class Runner:
         self.why_not = "not connected yet"
         self.last_failure = ""
         self.forward: Forward | None = None
+        self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
         self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
         self._watched = watched
         self._followed = followed
@@ -114,6 +116,8 @@ class Runner:
             await self._fail(call, reply, inside, began)
             return
         self._complete(call, ending, perf_counter() - began, is_error=is_error)
+        if call.claim is not None and self.outcomes is not None:
+            await self.outcomes.end(call, call.claim, ending)
         await reply.send(ending)
 
     def cancel(self, call_id: str) -> None:
@@ -315,6 +319,8 @@ class Runner:
                 sent=sent,
             )
         )
+        if call.claim is not None and self.outcomes is not None:
+            await self.outcomes.end(call, call.claim, Failed(error), sent=sent)
         await reply.send(Failed(error))
 
 

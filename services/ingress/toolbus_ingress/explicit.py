@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, Era
+from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.grants import full_name, granted
 from toolbus_ingress import jsonrpc, strictjson
@@ -21,11 +21,13 @@ from toolbus_ingress.jsonrpc import Response
 PATHS = {"/v1/mcp/tools": "GET", "/v1/mcp/tools/execute": "POST"}
 MOST_AT_ONCE = 32
 IS_ERROR = b"x-toolbus-is-error"
+IDEMPOTENCY_KEY = b"idempotency-key"
 
 _STATUS = {
     "unauthorized": 401, "budget_exceeded": 402, "unknown_tool": 404, "rate_exceeded": 429,
     "invalid": 400, "upstream_timeout": 504, "upstream_failed": 502, "upstream_dead": 502,
     "upstream_fault": 502, "upstream_refused": 502, "breaker_open": 503, "outcome_unknown": 502,
+    "idempotency_conflict": 422, "call_under_way": 409, "outcome_not_kept": 410,
 }  # fmt: skip
 _REFUSED = 403
 
@@ -98,25 +100,30 @@ class _Run:
 
     def __init__(self, endpoint: Endpoint, visit: Visit) -> None:
         self._room, self._relay, self._visit = endpoint.room, endpoint.relay, visit
+        self._key = visit.headers.get(IDEMPOTENCY_KEY, b"").decode("latin-1")
         self._under_way: list[str] = []
 
     def leave(self) -> None:
+        if self._key:  # whoever repeats this is told what became of it
+            return
         for call_id in self._under_way:
             self._room.spawn(self._relay.cancel(call_id))
 
     async def all(self, told: dict[str, Any]) -> Response:
         if "tool_calls" not in told:
             suggestion = suggestion_of(told)
-            text, failed = await self._one(suggestion)
+            text, failed = await self._one(suggestion, self._key)
             return _told(suggestion.answered(text), failed=failed)
         suggestions = list(_suggestions(told["tool_calls"]))
         ended = await asyncio.gather(*map(self._among, suggestions))
         answers = [s.answered(text) for s, (text, _) in zip(suggestions, ended, strict=True)]
         return _told({"messages": answers}, failed=any(failed for _, failed in ended))
 
-    async def _one(self, suggestion: Suggestion) -> tuple[str, bool]:
+    async def _one(self, suggestion: Suggestion, key: str) -> tuple[str, bool]:
         """The text for the model, and whether the tool says it failed. Raises `ToolbusError`."""
-        params = {"name": suggestion.name, "arguments": suggestion.arguments}
+        params: dict[str, Any] = {"name": suggestion.name, "arguments": suggestion.arguments}
+        if key:
+            params["_meta"] = {IDEMPOTENCY: key}
         request = Request(b"null", TOOLS_CALL, params, Era.MODERN)
         call_id = self._room.calls.new_call_id()
         self._under_way.append(call_id)
@@ -125,8 +132,9 @@ class _Run:
 
     async def _among(self, suggestion: Suggestion) -> tuple[str, bool]:
         """The same among others: one that fails leaves the others what they are."""
+        key = self._key and f"{self._key}/{suggestion.call_id}"
         try:
-            return await self._one(suggestion)
+            return await self._one(suggestion, key)
         except ToolbusError as error:
             return f"{error.code}: {error.reason}", True
 

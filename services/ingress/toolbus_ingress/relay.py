@@ -9,6 +9,7 @@ import msgspec
 
 from toolbus_common.contracts import (
     FOLLOW,
+    IDEMPOTENCY,
     NOTHING,
     TOOLS_CALL,
     Asked,
@@ -19,6 +20,7 @@ from toolbus_common.contracts import (
     Era,
 )
 from toolbus_common.errors import InvalidError, ToolbusError
+from toolbus_common.idempotency import checked_key
 from toolbus_common.metrics import CALL_SECONDS, CALLS
 from toolbus_common.room import Room
 from toolbus_common.trace import continued, trace_id
@@ -43,7 +45,7 @@ _OK = CALLS.labels("ok")
 _LOG_LEVEL = META + "logLevel"
 _OWN_META = frozenset(
     {eras.VERSION, eras.CAPABILITIES, META + "clientInfo", _LOG_LEVEL, "progressToken",
-     "traceparent"}
+     "traceparent", IDEMPOTENCY}
 )  # fmt: skip
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -149,6 +151,7 @@ class Relay:
             extra=self._extra(visit, request, subject),
             narrower=visit.caller.narrower,
             run=_run(said, traceparent, visit),
+            idempotency_key=_key_of(request.method, meta),
             arguments=subject.arguments,
         )
 
@@ -200,7 +203,7 @@ class Relay:
         self, visit: Visit, request: Request, call: CallRequested
     ) -> Response | None:
         session = visit.session
-        if request.era is Era.MODERN:
+        if request.era is Era.MODERN and not call.idempotency_key:
             presence = Presence(visit.scope, self._leaving(call.call_id))
             try:
                 return await self._tell_all(visit, request, call)
@@ -288,6 +291,11 @@ def _run(said: Any, traceparent: str, visit: Visit) -> str:
     if isinstance(said, str) and trace_id(said) == trace:
         return trace
     return visit.session.sid if visit.session is not None else ""
+
+
+def _key_of(method: str, meta: dict[str, Any]) -> str:
+    """The idempotency key of a tool's call; what else may be repeated has none."""
+    return checked_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
 
 
 def _declared(meta: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from time import time
 
@@ -15,7 +15,10 @@ from toolbus_common.contracts import (
     CallDenied,
     CallFailed,
     CallRequested,
+    Ending,
     Failed,
+    KeptOutcome,
+    OutcomeClaim,
 )
 from toolbus_common.errors import (
     BusDownError,
@@ -35,23 +38,30 @@ from toolbus_policy.approving import RULE, Approving, Permit
 from toolbus_policy.asking import STATE
 from toolbus_policy.ledger import Ledger
 from toolbus_policy.limits import repeated
+from toolbus_policy.once import Once
 from toolbus_policy.packing import Claim
 from toolbus_policy.records import About
+from toolbus_policy.replaying import fact_of, replayed
 from toolbus_policy.rules import Admission, Judge, Principal
 from toolbus_policy.ruling import Ruling, recorded
 
 log = logging.getLogger(__name__)
 
 ALLOWED = DECISIONS.labels("allowed")
+REPLAYED = DECISIONS.labels("replayed")
 
 
 @dataclass(frozen=True, slots=True)
 class Yes:
-    """What was decided about a call that may go on, and by whom."""
+    """What was decided about a call that may go on, and by whom.
+
+    `claim` is there when it has an idempotency key: free again unless the call is handed over.
+    """
 
     judge: Judge
     admission: Admission
     verdict: Verdict
+    claim: OutcomeClaim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,7 @@ class Gate:
     judge: Callable[[], Judge]
     ledger: Ledger
     approving: Approving
+    once: Once
     reap_grace: float
 
     async def pass_through(self, call: CallRequested, reply: Reply) -> None:
@@ -73,27 +84,50 @@ class Gate:
         except ToolbusError as error:
             await self._deny(call, error, reply, admission)
             return
-        if admission.cause or verdict.approve_by or (call.extra and STATE in call.extra):
-            await self._pass_by_approval(call, reply)
+        yes = Yes(judge, admission, verdict)
+        if call.idempotency_key:
+            await self._pass_once(yes, call, reply)
+        elif _may_need_person(yes, call):
+            await self._pass_by_approval(yes, call, reply)
         else:
-            await self._go_on(Yes(judge, admission, verdict), call, reply)
+            await self._go_on(yes, call, reply)
 
-    async def _pass_by_approval(self, call: CallRequested, reply: Reply) -> None:
+    async def _pass_once(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+        """The same for a call with an idempotency key: made once, and answered from then on."""
+        lineage = yes.admission.principal.lineage
+        try:
+            turn = await self.once.turn(call, lineage)
+        except ToolbusError as error:
+            await self._deny(call, error, reply, yes.admission)
+            return
+        if isinstance(turn, KeptOutcome):
+            told = replayed(turn, call.era)
+            self.room.facts.say(fact_of(turn, call, lineage, told))
+            REPLAYED.inc()
+            await reply.send(told)
+            return
+        yes = replace(yes, claim=turn)
+        if _may_need_person(yes, call):
+            await self._pass_by_approval(yes, call, reply)
+        else:
+            await self._go_on(yes, call, reply)
+
+    async def _pass_by_approval(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
         """The same for a call that may need a person. What time passed over is decided anew."""
-        turn, admission = None, None
+        turn, claim, admission = None, yes.claim, None
         try:
             while turn is None:
                 judge = self.judge()
                 admission = self._decide(judge, call)
                 verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
-                yes = Yes(judge, admission, verdict)
+                yes = Yes(judge, admission, verdict, claim)
                 lineage, cause = admission.principal.lineage, _cause(call, admission, verdict)
                 turn = await self.approving.turn(call, lineage, cause)
         except ToolbusError as error:
-            await self._deny(call, error, reply, admission)
+            await self._deny(call, error, reply, admission, claim)
             return
         if isinstance(turn, Asked):
-            await reply.send(turn)
+            await self._answer(turn, call, reply, claim)
         elif not await self._go_on(yes, turn.call, reply, turn):
             await self.approving.give_back(turn)
 
@@ -105,16 +139,16 @@ class Gate:
         try:
             reserved = await self._reserve(call, admission)
         except ToolbusError as error:
-            await self._deny(call, error, reply, admission)
+            await self._deny(call, error, reply, admission, yes.claim)
             return False
         intent = _intent(yes, call, permit.approval if permit else "", reserved=reserved)
         if not await self._record_intent(intent, call, admission):
-            await reply.send(Failed(_not_recorded()))
+            await self._answer(Failed(_not_recorded()), call, reply, yes.claim)
             return False
         if permit is not None:
             self.approving.record_use(permit)
         ALLOWED.inc()
-        await self._hand_over(call, admission, reply, reserved=reserved)
+        await self._hand_over(yes, call, reply, reserved=reserved)
         return True
 
     def _decide(self, judge: Judge, call: CallRequested) -> Admission:
@@ -151,9 +185,9 @@ class Gate:
         return True
 
     async def _hand_over(
-        self, call: CallRequested, admission: Admission, reply: Reply, *, reserved: bool
+        self, yes: Yes, call: CallRequested, reply: Reply, *, reserved: bool
     ) -> None:
-        principal = admission.principal
+        admission, principal = yes.admission, yes.admission.principal
         admitted = CallAdmitted(
             call_id=call.call_id,
             reply_to=reply.address,
@@ -173,6 +207,7 @@ class Gate:
             charge=admission.charge,
             reserved=reserved,
             price=admission.cost.parts,
+            claim=yes.claim,
             arguments=call.arguments,
         )
         if call.server == BUILT_IN:
@@ -183,20 +218,33 @@ class Gate:
         def nobody() -> None:
             error = ExecutorDownError(f"No executor serves {call.server} now; retry shortly.")
             self._say_not_sent(call, admission, error, reserved=reserved)
-            self.room.spawn(reply.send(Failed(error)))
+            self.room.spawn(self._answer(Failed(error), call, reply, yes.claim))
 
         try:
             await self.room.calls.hand_over(admitted, reply, nobody)
         except BusDownError as error:
             self._say_not_sent(call, admission, error, reserved=reserved)
-            await reply.send(Failed(error))
+            await self._answer(Failed(error), call, reply, yes.claim)
 
     async def _deny(
-        self, call: CallRequested, error: ToolbusError, reply: Reply, admission: Admission | None
+        self,
+        call: CallRequested,
+        error: ToolbusError,
+        reply: Reply,
+        admission: Admission | None,
+        claim: OutcomeClaim | None = None,
     ) -> None:
         DECISIONS.labels(error.code).inc()
         self.room.facts.say(_denial(call, error, admission, self._who(call)))
-        await reply.send(Failed(error))
+        await self._answer(Failed(error), call, reply, claim)
+
+    async def _answer(
+        self, told: Ending | Failed, call: CallRequested, reply: Reply, claim: OutcomeClaim | None
+    ) -> None:
+        """Answer a call that is not handed over."""
+        if claim is not None:
+            await self.once.release(call, claim)
+        await reply.send(told)
 
     def _who(self, call: CallRequested) -> Principal | None:
         try:
@@ -226,6 +274,12 @@ class Gate:
                 sent=False,
             )
         )
+
+
+def _may_need_person(yes: Yes, call: CallRequested) -> bool:
+    """Whether a person is to be asked, or an answer of one comes with the call."""
+    wanted = yes.admission.cause or yes.verdict.approve_by
+    return bool(wanted or (call.extra and STATE in call.extra))
 
 
 def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:

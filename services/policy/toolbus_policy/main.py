@@ -1,12 +1,13 @@
 """The policy room: may this key make this call, and who pays?
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
-says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, LedgerOpened,
-        those of approvals, and of what is declared over HTTP
+says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, CallReplayed,
+        LedgerOpened, those of approvals, and of what is declared over HTTP
 asks    audit what was spent, when counters were lost
 answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked;
         AdminAsked
-owns    the ledger in Redis, its epochs in the bucket tb_ledger; the bucket tb_approvals
+owns    the ledger in Redis, its epochs in the bucket tb_ledger; the bucket tb_approvals; the
+        claims in tb_outcomes, which whoever ends their calls writes over
 """
 
 import asyncio
@@ -36,11 +37,13 @@ from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.lineage import Lineage
-from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER
+from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER, OUTCOMES
 from toolbus_common.room import Room
+from toolbus_common.sizes import follow_sizes
 from toolbus_common.snapshot import Directory, Snapshot
 from toolbus_policy.admin.office import Office
 from toolbus_policy.admin.reach import Reach
+from toolbus_policy.allowance import Allowance
 from toolbus_policy.approvers import Approvers, operator
 from toolbus_policy.approving import Approving, Terms
 from toolbus_policy.binding import binding_of, definition_digest, policy_digest
@@ -50,6 +53,7 @@ from toolbus_policy.epochs import BusEpochs, Marks
 from toolbus_policy.gate import Gate
 from toolbus_policy.ledger import Ledger
 from toolbus_policy.memory import Memory
+from toolbus_policy.once import Once
 from toolbus_policy.rebuilding import Rebuilder
 from toolbus_policy.rules import Judge
 from toolbus_policy.ruling import Rulings
@@ -140,7 +144,8 @@ def build(exchange: Exchange) -> Room:
         docket.open(await room.bucket(APPROVALS))
         rebuilder, clerk = _keep_books(room, ledger, bench, marks, settings)
         await _administer(room, bench, approvers, clerk, settings)
-        gate = Gate(room, lambda: bench.judge, ledger, approving, settings.reap_grace)
+        once = await _once(room, settings)
+        gate = Gate(room, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
 
         @room.serves(CallRequested)
         async def judge(call: CallRequested, reply: Reply) -> None:
@@ -154,7 +159,7 @@ def build(exchange: Exchange) -> Room:
         room.hears(seconds=0.5, pause=0.1)(settlement.hear)
         work = (
             settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),
-            _expire(approving),
+            _expire(approving), follow_sizes(room.bus, OUTCOMES, once.allowance.hear),
         )  # fmt: skip
         try:
             async with _beside(*work):
@@ -212,6 +217,14 @@ async def _administer(
     @room.answers(AdminAsked)
     async def administer(asked: AdminAsked) -> AdminTold:
         return await office.answer(asked)
+
+
+async def _once(room: Room, settings: Settings) -> Once:
+    """Have calls with an idempotency key made once."""
+    allowance = Allowance(settings.most_outcomes, settings.most_outcome_bytes)
+    once = Once(allowance, settings.reap_grace)
+    once.open(await room.bucket(OUTCOMES), room.spawn)
+    return once
 
 
 def _terms(settings: Settings) -> Terms:

@@ -14,6 +14,8 @@ class Settings(CommonSettings):
     `approval_seconds` is how long a call waits for a person, `approved_seconds` how long the
     approved call may be made; a key has at most `most_pending` waiting. `public_url` is where
     people reach ingress.
+    `most_outcomes` of calls with an idempotency key are kept for a key at a time, and about
+    `most_outcome_bytes` of them.
     `ledger_quiet` is seconds that calls decided before the counters were lost have to reach the
     stream: more than a fact may take to be acknowledged.
     `admin_commands` and `admin_variables` are patterns, apart by blanks: the programs, and the
@@ -26,6 +28,8 @@ class Settings(CommonSettings):
     approval_seconds: float = Field(default=900.0, gt=0, le=MOST_APPROVAL_SECONDS)
     approved_seconds: float = Field(default=600.0, gt=0, le=MOST_APPROVAL_SECONDS)
     most_pending: int = Field(default=20, ge=1, le=1000)
+    most_outcomes: int = Field(default=10_000, ge=1)
+    most_outcome_bytes: int = Field(default=64 << 20, ge=1)
     public_url: str = "http://127.0.0.1:8080"
     ledger_quiet: float = Field(default=5.0, gt=0)
     admin_commands: str = ""

@@ -11,13 +11,16 @@ from toolbus_common.contracts.approvals import (
 )
 from toolbus_common.contracts.calls import (
     FOLLOW,
+    IDEMPOTENCY,
     NOTHING,
+    REPLAYED,
     ROUTED_EXTENSIONS,
     TOOLS_CALL,
     CallAdmitted,
     CallCancelled,
     CallRequested,
     Era,
+    OutcomeClaim,
 )
 from toolbus_common.contracts.catalogue import HeldBack, Listing, Offered, ServerState
 from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
@@ -36,6 +39,7 @@ from toolbus_common.contracts.facts import (
     CallDenied,
     CallFact,
     CallFailed,
+    CallReplayed,
     ConfigApplied,
     ConfigChanged,
     ContextMeasured,
@@ -67,6 +71,7 @@ from toolbus_common.contracts.frames import (
     decode_frame,
 )
 from toolbus_common.contracts.message import Message
+from toolbus_common.contracts.outcomes import KeptOutcome, Stage
 from toolbus_common.contracts.pins import FirstListing, Pin
 from toolbus_common.contracts.questions import (
     AuditQueried,
@@ -91,7 +96,9 @@ from toolbus_common.contracts.questions import (
 __all__ = [
     "FACTS",
     "FOLLOW",
+    "IDEMPOTENCY",
     "NOTHING",
+    "REPLAYED",
     "ROUTED_EXTENSIONS",
     "TOOLS_CALL",
     "AdminAsked",
@@ -121,6 +128,7 @@ __all__ = [
     "CallDenied",
     "CallFact",
     "CallFailed",
+    "CallReplayed",
     "CallRequested",
     "ConfigApplied",
     "ConfigChanged",
@@ -138,6 +146,7 @@ __all__ = [
     "FirstListing",
     "Frame",
     "HeldBack",
+    "KeptOutcome",
     "KeyCreated",
     "KeyRevoked",
     "LedgerAsked",
@@ -150,6 +159,7 @@ __all__ = [
     "OpenCall",
     "OpenCallsAsked",
     "OpenCallsTold",
+    "OutcomeClaim",
     "Paused",
     "Pin",
     "Progressed",
@@ -169,6 +179,7 @@ __all__ = [
     "SessionSaid",
     "SpendingAsked",
     "SpendingTold",
+    "Stage",
     "StatusAsked",
     "StreamSought",
     "StreamTold",

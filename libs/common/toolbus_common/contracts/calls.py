@@ -10,6 +10,8 @@ from toolbus_common.contracts.message import Message
 TOOLS_CALL = "tools/call"
 FOLLOW = "tasks/follow"  # of ours, not MCP's: to hear how a task goes on
 NOTHING = "{}"
+IDEMPOTENCY = "dev.toolbus/idempotency-key"  # of a call's `_meta`: repeated, it is not made again
+REPLAYED = "dev.toolbus/replayed"  # of a result's `_meta`: it is that of an earlier call
 # Extensions of MCP whose messages find their way back through ingress and executor alike.
 ROUTED_EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")
 
@@ -21,6 +23,18 @@ class Era(StrEnum):
     MODERN = "modern"
 
 
+class OutcomeClaim(Message):
+    """A call's entry in the bucket tb_outcomes, and what was written there when it was admitted.
+
+    Whoever ends the call writes its outcome over that `revision`. `digest` is that of its
+    arguments.
+    """
+
+    name: str
+    revision: int
+    digest: str
+
+
 class CallRequested(Message):
     """An agent asks a server for something. Said by ingress and codemode, heard by policy.
 
@@ -30,7 +44,8 @@ class CallRequested(Message):
     params beside these (`inputResponses`, `requestState`, `task`, foreign members of `_meta`) as
     one raw JSON object, or is empty. `narrower` are patterns, each tuple of which must cover the
     call beside what the key is granted. `run` names the agent run the client says this belongs to:
-    its trace, else its session; empty when it says neither.
+    its trace, else its session; empty when it says neither. `idempotency_key` is the caller's
+    name for this very call, so that it is made once however often it is asked for; or empty.
 
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -56,6 +71,7 @@ class CallRequested(Message):
     extra: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
     run: str = ""
+    idempotency_key: str = Field(default="", repr=False)
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
@@ -71,7 +87,8 @@ class CallAdmitted(Message):
     anything for this call, so that its outcome must be settled. `price` is there when the charge
     depends on the result: micro-dollars for the call, a kilobyte and a token; `charge` bounds it.
     `proof` and `narrower` are those of the request, and only for Toolbus' own server, whose
-    programs call on in the same name.
+    programs call on in the same name. `claim` is there when the call has an idempotency key: its
+    outcome is kept before it is told.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -97,6 +114,7 @@ class CallAdmitted(Message):
     price: tuple[float, ...] = ()
     proof: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
+    claim: OutcomeClaim | None = None
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

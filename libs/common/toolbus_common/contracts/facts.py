@@ -122,6 +122,18 @@ class CallFailed(Outcome):
     sent: bool
 
 
+class CallReplayed(CallFact):
+    """A call with a known idempotency key was answered with the outcome of the call `first`.
+
+    It reached no server and costs nothing. `code` is the failure's, where that was the outcome.
+    """
+
+    NAME: ClassVar[str] = "call.replayed"
+
+    first: str
+    code: str = ""
+
+
 class ContextSpent(CallFact):
     """What one call of code mode cost its model to read and write, in tokens.
 
@@ -348,6 +360,7 @@ FACTS: dict[str, type[Fact]] = {
         CallDenied,
         CallCompleted,
         CallFailed,
+        CallReplayed,
         ContextSpent,
         ContextMeasured,
         ApprovalAsked,

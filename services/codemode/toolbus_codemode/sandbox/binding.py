@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from toolbus_codemode.sandbox.protocol import Tool
+from toolbus_codemode.sandbox.protocol import IDEMPOTENCY, Tool
 
 
 class NotBoundError(Exception):
@@ -16,7 +16,10 @@ class NotBoundError(Exception):
 def bound(
     namespace: str, tool: Tool, positional: tuple[Any, ...], named: dict[str, Any]
 ) -> dict[str, Any]:
-    """Arguments by name. A tool of which no parameter is known takes any by name."""
+    """Arguments by name. A tool of which no parameter is known takes any by name.
+
+    Any tool takes an idempotency key beside its own.
+    """
     subject = f"{namespace}.{tool.name}"
     if len(positional) > len(tool.parameters):
         raise NotBoundError(subject, "got too many arguments.")
@@ -24,7 +27,7 @@ def bound(
     for name, value in named.items():
         if name in arguments:
             raise NotBoundError(subject, f"got {name!r} twice.")
-        if tool.parameters and name not in tool.parameters:
+        if tool.parameters and name not in (*tool.parameters, IDEMPOTENCY):
             raise NotBoundError(subject, f"has no parameter {name!r}.")
         arguments[name] = value
     for name in tool.parameters[: tool.required]:

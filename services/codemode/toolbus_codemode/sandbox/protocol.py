@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 HEADER = 4
+IDEMPOTENCY = "toolbus_idempotency_key"  # what every tool takes beside its own parameters
 OUT_OF_MEMORY = 4  # the status of a child that could tell no more than this
 
 

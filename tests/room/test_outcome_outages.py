@@ -1,0 +1,94 @@
+"""A bus that goes away while an outcome is kept: nothing that was told is lost for that."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from time import time
+from typing import Any
+
+import pytest
+
+from harness.engines import TESTER, NatsServer
+from harness.fresh import provisioned
+from harness.waiting import until, until_told
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import (
+    Answered,
+    CallAdmitted,
+    Era,
+    KeptOutcome,
+    OutcomeClaim,
+    Stage,
+)
+from toolbus_common.ending import end
+from toolbus_common.kept import KeptOutcomes
+from toolbus_common.provision import OUTCOMES
+from toolbus_common.sizes import Size, follow_sizes
+
+ENTRY = "owner.call"
+PATIENCE = 60.0
+
+
+@pytest.fixture
+async def tester(own_nats: NatsServer) -> AsyncIterator[Bus]:
+    await provisioned(own_nats)
+    bus = Bus(TESTER, own_nats.url, (own_nats.seeds / f"{TESTER}.seed").read_text())
+    await bus.open()
+    yield bus
+    await bus.close()
+
+
+async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
+    own_nats: NatsServer, tester: Bus
+) -> None:
+    bucket = await tester.bucket(OUTCOMES)
+    call = CallAdmitted(
+        call_id="first", reply_to="r", server="docs", tool="burn", scope="default", key="bot",
+        era=Era.MODERN, deadline=time() + 30, traceparent="",
+    )  # fmt: skip
+    claimed = KeptOutcome(call_id="first", digest="d", deadline=call.deadline, era=call.era)
+    revision = await bucket.swap(ENTRY, claimed.encode(), 0)
+    assert revision is not None
+    later: set[asyncio.Task[None]] = set()
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        later.add(asyncio.ensure_future(work))
+
+    own_nats.kill()
+    await until(lambda: not tester.connected, "the bus is lost", PATIENCE)
+    claim = OutcomeClaim(name=ENTRY, revision=revision, digest="d")
+    await KeptOutcomes(bucket, spawn).end(call, claim, Answered(b'{"a":1}'))
+    assert len(later) == 1, "whoever told it does not wait for the bus"
+    own_nats.start()
+
+    async def kept() -> KeptOutcome | None:
+        if not tester.connected:
+            return None
+        entry = await bucket.get(ENTRY)
+        assert entry is not None
+        assert entry.value is not None
+        found = KeptOutcome.decode(entry.value)
+        return found if found.stage is not Stage.CLAIMED else None
+
+    outcome = await until_told(kept, "the outcome", PATIENCE)
+    assert (outcome.stage, outcome.frame) == (Stage.ENDED, b'a{"a":1}')
+    await asyncio.gather(*later)
+
+
+async def test_sizes_are_followed_across_a_restart(own_nats: NatsServer, tester: Bus) -> None:
+    bucket = await tester.bucket(OUTCOMES)
+    await bucket.put("a.before", b"x" * 10)
+    heard: dict[str, Size] = {}
+    following = asyncio.create_task(
+        follow_sizes(tester, OUTCOMES, lambda size: heard.update({size.key: size}))
+    )
+    await until(lambda: "a.before" in heard, "what was there")
+    assert heard["a.before"].bytes == 10
+    assert abs(heard["a.before"].at - time()) < PATIENCE
+    own_nats.kill()
+    await until(lambda: not tester.connected, "the bus is lost", PATIENCE)
+    own_nats.start()
+    await until(lambda: tester.connected, "it is back", PATIENCE)
+    await bucket.put("a.after", b"x" * 20)
+    await until(lambda: "a.after" in heard, "what came after", PATIENCE)
+    assert heard["a.after"].bytes == 20
+    await end(following)

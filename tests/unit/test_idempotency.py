@@ -1,0 +1,251 @@
+"""What becomes of a repeated call: decided from what is kept of the first one."""
+
+import json
+from time import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.operating import key
+from toolbus_codemode.sandbox.binding import NotBoundError, bound
+from toolbus_codemode.sandbox.protocol import IDEMPOTENCY as ARGUMENT
+from toolbus_codemode.sandbox.protocol import Tool
+from toolbus_common.contracts import (
+    REPLAYED,
+    Answered,
+    Asked,
+    Begun,
+    CallAdmitted,
+    CallRequested,
+    Ending,
+    Era,
+    Failed,
+    KeptOutcome,
+    OutcomeClaim,
+    Stage,
+)
+from toolbus_common.declared import Declaration
+from toolbus_common.errors import (
+    CallUnderWayError,
+    IdempotencyConflictError,
+    InvalidError,
+    OutcomeNotKeptError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RateExceededError,
+    UpstreamTimeoutError,
+)
+from toolbus_common.idempotency import LONGEST, checked_key
+from toolbus_common.kept import LARGEST_KEPT, ended
+from toolbus_common.lineage import Lineage, lineage_of
+from toolbus_common.provision import DAY
+from toolbus_common.sizes import Size
+from toolbus_policy.allowance import Allowance
+from toolbus_policy.replaying import digest_of_arguments, entry_of, replayed, weighed
+
+CLAIM = OutcomeClaim(name="owner.call", revision=7, digest="same")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def call(**given: Any) -> CallRequested:
+    told = {
+        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "proof": "p",
+        "era": Era.MODERN, "deadline": time() + 30, "traceparent": "", "idempotency_key": "k",
+    }  # fmt: skip
+    return CallRequested(**{**told, **given})
+
+
+def admitted() -> CallAdmitted:
+    return CallAdmitted(
+        call_id="first", reply_to="r", server="docs", tool="burn", scope="default", key="bot",
+        era=Era.MODERN, deadline=time() + 30, traceparent="",
+    )  # fmt: skip
+
+
+def kept(
+    stage: Stage = Stage.ENDED, told: Ending | Failed | None = None, **more: Any
+) -> KeptOutcome:
+    given = {"deadline": time(), "era": Era.MODERN, "digest": "same", **more}
+    return KeptOutcome(call_id="first", stage=stage, frame=told.encode() if told else b"", **given)
+
+
+@given(JSON, st.randoms())
+def test_equal_values_are_equal_arguments_however_they_are_written(value: Any, any_: Any) -> None:
+    def shuffled(part: Any) -> Any:
+        if isinstance(part, dict):
+            items = [(name, shuffled(inner)) for name, inner in part.items()]
+            any_.shuffle(items)
+            return dict(items)
+        return [shuffled(inner) for inner in part] if isinstance(part, list) else part
+
+    one = json.dumps({"x": value}).encode()
+    other = json.dumps({"x": shuffled(value)}, indent=1).encode()
+    assert digest_of_arguments(one) == digest_of_arguments(other)
+    assert digest_of_arguments(one) != digest_of_arguments(json.dumps({"y": value}).encode())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"{", b'{"a":"' + b"x" * (64 << 10) + b'"}', b"[" * 200 + b"]" * 200, b'{"a":"\\ud800"}'],
+)
+def test_arguments_that_are_not_read_are_compared_as_bytes(raw: bytes) -> None:
+    assert digest_of_arguments(raw) == digest_of_arguments(bytes(raw))
+    assert digest_of_arguments(raw) != digest_of_arguments(raw + b" ")
+
+
+def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
+    declared = Declaration(keys={name: key(f"tbk_{name}_secret") for name in ("bot", "own")})
+    bot, own = (lineage(name, declared) for name in declared.keys)
+    names = {
+        entry_of(call(), bot),
+        entry_of(call(), own),
+        entry_of(call(server="mail"), bot),
+        entry_of(call(tool="read"), bot),
+        entry_of(call(idempotency_key="other"), bot),
+    }
+    assert len(names) == 5
+    assert entry_of(call(), bot) == entry_of(call(call_id="third", era=Era.LEGACY), bot)
+    assert len({name.partition(".")[0] for name in names}) == 2, "one beginning for each caller"
+
+
+def lineage(name: str, declared: Declaration) -> Lineage:
+    return lineage_of(name, declared.keys[name], declared)
+
+
+def test_an_ended_call_is_told_and_one_with_other_arguments_is_refused() -> None:
+    told = kept(told=Answered(b"{}"))
+    assert weighed(told, "same", call(), 5) is told
+    with pytest.raises(IdempotencyConflictError, match="other arguments") as caught:
+        weighed(told, "different", call(), 5)
+    assert caught.value.data["firstCallId"] == "first"
+
+
+@pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.FREE])
+def test_other_arguments_are_refused_however_far_the_first_call_is(stage: Stage) -> None:
+    with pytest.raises(IdempotencyConflictError):
+        weighed(kept(stage), "different", call(), 5)
+
+
+def test_a_claim_is_under_way_until_its_deadline_and_unknown_after_it() -> None:
+    with pytest.raises(CallUnderWayError) as caught:
+        weighed(kept(Stage.CLAIMED), "same", call(), 60)
+    assert caught.value.data["retry_after"] > 0
+    with pytest.raises(OutcomeUnknownError, match="not made again") as unknown:
+        weighed(kept(Stage.CLAIMED, deadline=time() - 61), "same", call(), 60)
+    assert unknown.value.data["firstCallId"] == "first"
+
+
+def test_a_result_too_large_is_said_to_have_been_one() -> None:
+    large = ended(admitted(), CLAIM, Answered(b"x" * LARGEST_KEPT), sent=True)
+    assert (large.stage, large.frame) == (Stage.TOO_LARGE, b"")
+    with pytest.raises(OutcomeNotKeptError, match="256 KiB"):
+        weighed(large, "same", call(), 5)
+
+
+@pytest.mark.parametrize(
+    ("told", "sent", "stage"),
+    [
+        (Answered(b"{}"), True, Stage.ENDED),
+        (Begun(b"{}"), True, Stage.ENDED),
+        (Failed(UpstreamTimeoutError("late")), True, Stage.ENDED),
+        (Failed(UpstreamTimeoutError("busy")), False, Stage.FREE),
+        (Asked(b"{}"), True, Stage.FREE),
+    ],
+)
+def test_only_what_ended_a_call_that_was_sent_is_kept(
+    told: Ending | Failed,
+    sent: bool,  # noqa: FBT001
+    stage: Stage,
+) -> None:
+    outcome = ended(admitted(), CLAIM, told, sent=sent)
+    assert (outcome.stage, outcome.call_id, outcome.digest) == (stage, "first", "same")
+    assert bool(outcome.frame) is (stage is Stage.ENDED)
+
+
+def test_a_result_is_told_again_in_the_form_of_who_asks() -> None:
+    body = {"resultType": "complete", "content": [], "structuredContent": [1], "_meta": {"a": 1}}
+    modern = kept(told=Answered(json.dumps(body).encode()))
+    marked = {**body, "_meta": {"a": 1, REPLAYED: True}}
+    assert shown(modern, Era.MODERN) == marked
+    assert shown(modern, Era.LEGACY) == {"content": [], "_meta": marked["_meta"]}
+    legacy = kept(told=Answered(b'{"content":[]}'), era=Era.LEGACY)
+    assert shown(legacy, Era.LEGACY) == {"content": [], "_meta": {REPLAYED: True}}
+    assert shown(legacy, Era.MODERN)["resultType"] == "complete"
+
+
+def shown(outcome: KeptOutcome, era: Era) -> Any:
+    told = replayed(outcome, era)
+    assert isinstance(told, Answered)
+    return json.loads(told.body)
+
+
+def test_a_meta_that_is_none_makes_way_for_the_mark() -> None:
+    assert shown(kept(told=Answered(b'{"_meta":7}')), Era.MODERN)["_meta"] == {REPLAYED: True}
+
+
+def test_a_failure_is_told_again_as_what_it_was() -> None:
+    told = replayed(kept(told=Failed(UpstreamTimeoutError("late", a=1))), Era.LEGACY)
+    assert isinstance(told, Failed)
+    assert isinstance(told.error, UpstreamTimeoutError)
+    assert told.error.data == {"a": 1, "replayed": True}
+
+
+def test_a_task_is_told_again_to_a_client_of_its_era_and_to_no_other() -> None:
+    task = kept(told=Begun(b'{"resultType":"task","taskId":"t"}'))
+    again = replayed(task, Era.MODERN)
+    assert isinstance(again, Begun)
+    assert json.loads(again.body)["taskId"] == "t"
+    other = replayed(task, Era.LEGACY)
+    assert isinstance(other, Failed)
+    assert isinstance(other.error, OutcomeNotKeptError)
+
+
+@pytest.mark.parametrize("told", ["", "x" * (LONGEST + 1), 7, ["k"], {}, True])
+def test_what_is_no_key_is_refused(told: Any) -> None:
+    with pytest.raises(InvalidError, match="1 to 255"):
+        checked_key(told)
+    assert checked_key("x" * LONGEST) == "x" * LONGEST
+    assert checked_key(None) == ""
+
+
+def test_a_caller_keeps_so_many_outcomes_and_so_many_bytes() -> None:
+    allowance = Allowance(most=2, most_bytes=100)
+    allowance.hear(Size("bot.a", 10, time()))
+    allowance.check("bot.b", "bot")
+    allowance.hear(Size("bot.b", 10, time()))
+    with pytest.raises(RateExceededError, match="key:bot has used 2"):
+        allowance.check("bot.c", "bot")
+    allowance.check("bot.b", "bot")  # what is kept already may be asked for
+    allowance.check("own.c", "own")
+    allowance.hear(Size("own.c", 100, time()))
+    with pytest.raises(RateExceededError):
+        allowance.check("own.d", "own")
+    allowance.hear(Size("own.c", 99, time()))  # written over, not beside
+    allowance.check("own.d", "own")
+
+
+def test_all_callers_together_keep_no_more_than_a_replica_can_have_in_mind() -> None:
+    allowance = Allowance(most=2, most_bytes=100, most_in_all=1)
+    allowance.hear(Size("bot.a", 10, time()))
+    allowance.check("bot.a", "bot")
+    with pytest.raises(OverloadedError, match="nothing was sent"):
+        allowance.check("own.a", "own")
+
+
+def test_what_is_a_day_old_counts_no_more() -> None:
+    allowance = Allowance(most=1, most_bytes=100)
+    allowance.hear(Size("bot.a", 10, time() - DAY - 1))
+    allowance.check("bot.b", "bot")
+
+
+def test_every_tool_takes_an_idempotency_key_in_a_program_and_nothing_else_it_has_not() -> None:
+    tool = Tool("say", ("text",), 1)
+    assert bound("one", tool, ("x",), {ARGUMENT: "k"}) == {"text": "x", ARGUMENT: "k"}
+    with pytest.raises(NotBoundError):
+        bound("one", tool, ("x",), {"idempotency_key": "k"})
