@@ -24,6 +24,7 @@ from toolbus_common.provision import (
     LEASES,
     LEDGER,
     PINS,
+    TASKS,
 )
 
 SAYS = {
@@ -39,7 +40,8 @@ FACTS_SAID = {
     "codemode": {"call.completed", "call.failed", "context.spent", "context.measured"},
     "policy": {
         "call.allowed", "call.denied", "call.failed", "approval.asked", "approval.granted",
-        "approval.rejected", "approval.expired", "approval.used", "ledger.opened",
+        "approval.rejected", "approval.expired", "approval.used", "approval.withdrawn",
+        "ledger.opened",
     },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
@@ -51,7 +53,7 @@ FACTS_SAID = {
     },
 }  # fmt: skip
 WRITES = {
-    "policy": {LEDGER, APPROVALS},
+    "policy": {LEDGER, APPROVALS, TASKS},
     "executor": {CATALOGUE, LEASES, PINS},
     OPERATOR: {CONFIG, PINS},
 }

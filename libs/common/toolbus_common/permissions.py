@@ -15,6 +15,7 @@ from toolbus_common.contracts import (
     ApprovalGranted,
     ApprovalRejected,
     ApprovalUsed,
+    ApprovalWithdrawn,
     ApproverAsked,
     BreakerClosed,
     BreakerOpened,
@@ -49,6 +50,7 @@ from toolbus_common.provision import (
     LEASES,
     LEDGER,
     PINS,
+    TASKS,
 )
 
 OPERATOR = "operator"
@@ -128,18 +130,18 @@ _ROOMS = (
         "policy",
         says=(
             CallAllowed, CallDenied, CallFailed, ApprovalAsked, ApprovalGranted, ApprovalRejected,
-            ApprovalExpired, ApprovalUsed, LedgerOpened,
+            ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
         ),
         publishes=(
-            "tb.run.*", "tb.reply.>",
+            "tb.run.*", "tb.reply.>", "tb.cancel.*",
             # How far audit and policy have come: before lost counters are made anew from what
             # audit keeps, and before a call is taken for one whose outcome never came.
             f"$JS.API.STREAM.INFO.{FACTS}",
             f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS),
-        writes=(LEDGER, APPROVALS),
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS),
+        writes=(LEDGER, APPROVALS, TASKS),
         asks=(SpendingAsked, OpenCallsAsked),
     ),
     _Room(

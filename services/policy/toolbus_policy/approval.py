@@ -16,6 +16,7 @@ from toolbus_common.contracts import (
     ApprovalRejected,
     ApprovalTold,
     ApprovalUsed,
+    ApprovalWithdrawn,
     CallRequested,
 )
 from toolbus_common.lineage import Lineage
@@ -33,9 +34,11 @@ class State(StrEnum):
     REJECTED = "rejected"
     USED = "used"
     EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
 
 
 OPEN = (State.PENDING, State.GRANTED)
+_OVER = (State.EXPIRED, State.WITHDRAWN)  # of these nothing is told to the same call made again
 
 
 class Cause(NamedTuple):
@@ -75,7 +78,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
     def stands(self, now: float) -> bool:
         """Whether its state still counts."""
-        return self.state is not State.EXPIRED and now < self.ends
+        return self.state not in _OVER and now < self.ends
 
     def lets_on(self, state: str, now: float) -> bool:
         """Whether it still says something about a call that brings this state of its server's.
@@ -139,6 +142,11 @@ def expired(approval: Approval) -> Approval:
     return replace(approval, state=State.EXPIRED, arguments="")
 
 
+def withdrawn(approval: Approval) -> Approval:
+    """Once its caller took the call back."""
+    return replace(approval, state=State.WITHDRAWN, arguments="")
+
+
 def told(approval: Approval, most: int) -> ApprovalTold:
     """The approval as people see it, with that many characters of the arguments."""
     return ApprovalTold(
@@ -198,4 +206,5 @@ _FACTS: dict[State, type[ApprovalFact]] = {
     State.REJECTED: ApprovalRejected,
     State.USED: ApprovalUsed,
     State.EXPIRED: ApprovalExpired,
+    State.WITHDRAWN: ApprovalWithdrawn,
 }

@@ -9,7 +9,9 @@ from time import time
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.cedar import SILENT, Verdict
 from toolbus_common.contracts import (
+    TOOLS_CALL,
     Asked,
+    Begun,
     CallAdmitted,
     CallAllowed,
     CallDenied,
@@ -33,6 +35,7 @@ from toolbus_common.trace import trace_id
 from toolbus_policy.approval import Cause
 from toolbus_policy.approving import RULE, Approving, Permit
 from toolbus_policy.asking import STATE
+from toolbus_policy.deferred import concerns
 from toolbus_policy.ledger import Ledger
 from toolbus_policy.limits import repeated
 from toolbus_policy.packing import Claim
@@ -73,7 +76,9 @@ class Gate:
         except ToolbusError as error:
             await self._deny(call, error, reply, admission)
             return
-        if admission.cause or verdict.approve_by or (call.extra and STATE in call.extra):
+        if call.method != TOOLS_CALL and concerns(call):
+            await self._tell_of_task(Yes(judge, admission, verdict), call, reply)
+        elif admission.cause or verdict.approve_by or (call.extra and STATE in call.extra):
             await self._pass_by_approval(call, reply)
         else:
             await self._go_on(Yes(judge, admission, verdict), call, reply)
@@ -92,10 +97,39 @@ class Gate:
         except ToolbusError as error:
             await self._deny(call, error, reply, admission)
             return
-        if isinstance(turn, Asked):
+        if isinstance(turn, Asked | Begun):
             await reply.send(turn)
         elif not await self._go_on(yes, turn.call, reply, turn):
             await self.approving.give_back(turn)
+
+    async def pass_deferred(
+        self, call: CallRequested, reply: Reply, key: str, approval: str
+    ) -> None:
+        """The same for a call that became a task, now that a person has approved it."""
+        judge, who, admission = self.judge(), None, None
+        try:
+            who = judge.holder(key, time())
+            about = (call.server, call.method, call.tool)
+            admission = judge.decide_for(who.lineage, *about, call.narrower)
+            verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
+            permit = await self.approving.spend(call, who.lineage, approval)
+        except ToolbusError as error:
+            await self._deny(call, error, reply, admission, who)
+            return
+        if not await self._go_on(Yes(judge, admission, verdict), call, reply, permit):
+            await self.approving.give_back(permit)
+
+    async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+        """Answer who asks after a task that is kept here, or pass the question on to its server."""
+        try:
+            told = await self.approving.deferring.answer(call, yes.admission.principal.key)
+        except ToolbusError as error:
+            await reply.send(Failed(error))
+            return
+        if isinstance(told, CallRequested):
+            await self._go_on(yes, told, reply)
+        else:
+            await reply.send(told)
 
     async def _go_on(
         self, yes: Yes, call: CallRequested, reply: Reply, permit: Permit | None = None
@@ -192,10 +226,17 @@ class Gate:
             await reply.send(Failed(error))
 
     async def _deny(
-        self, call: CallRequested, error: ToolbusError, reply: Reply, admission: Admission | None
+        self,
+        call: CallRequested,
+        error: ToolbusError,
+        reply: Reply,
+        admission: Admission | None,
+        who: Principal | None = None,
     ) -> None:
         DECISIONS.labels(error.code).inc()
-        self.room.facts.say(_denial(call, error, admission, self._who(call)))
+        if who is None:
+            who = admission.principal if admission is not None else self._who(call)
+        self.room.facts.say(_denial(call, error, admission, who))
         await reply.send(Failed(error))
 
     def _who(self, call: CallRequested) -> Principal | None:

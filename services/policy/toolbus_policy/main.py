@@ -1,11 +1,11 @@
 """The policy room: may this key make this call, and who pays?
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
-says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, LedgerOpened,
+says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed, LedgerOpened,
         and those of approvals
 asks    audit what was spent, when counters were lost
 answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked
-owns    the ledger in Redis, its epochs in the bucket tb_ledger; the bucket tb_approvals
+owns    the ledger in Redis, its epochs in the bucket tb_ledger; the buckets tb_approvals, tb_tasks
 """
 
 import asyncio
@@ -31,13 +31,14 @@ from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.lineage import Lineage
-from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER
+from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER, TASKS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, Snapshot
 from toolbus_policy.approvers import Approvers, operator
 from toolbus_policy.approving import Approving, Terms
 from toolbus_policy.binding import binding_of, definition_digest, policy_digest
 from toolbus_policy.clerk import Clerk
+from toolbus_policy.deferring import Deferring
 from toolbus_policy.docket import Docket
 from toolbus_policy.epochs import BusEpochs, Marks
 from toolbus_policy.gate import Gate
@@ -48,6 +49,7 @@ from toolbus_policy.rules import Judge
 from toolbus_policy.ruling import Rulings
 from toolbus_policy.settings import Settings
 from toolbus_policy.settlement import Settlement
+from toolbus_policy.taskbook import TaskBook
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +118,11 @@ def build(exchange: Exchange) -> Room:
     room = Room("policy", settings, exchange)
     bench, docket = _seated(room), Docket()
     room.watches(APPROVALS)(docket.hear)
-    approving = Approving(docket, room.facts, bench.bind, _terms(settings))
+    book = TaskBook()
+    room.watches(TASKS)(book.hear)
+    grace = settings.reap_grace
+    deferring = Deferring(book, docket, room.facts, room.calls, room.bus, grace)
+    approving = Approving(docket, room.facts, bench.bind, _terms(settings), deferring)
     _answer(room, Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds))
     marks = Marks()
     room.watches(LEDGER)(marks.hear)
@@ -126,8 +132,10 @@ def build(exchange: Exchange) -> Room:
         epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
         docket.open(await room.bucket(APPROVALS))
+        book.open(await room.bucket(TASKS))
         rebuilder = _keep_books(room, ledger, bench, marks, settings)
-        gate = Gate(room, lambda: bench.judge, ledger, approving, settings.reap_grace)
+        gate = Gate(room, lambda: bench.judge, ledger, approving, grace)
+        deferring.pass_on = gate.pass_deferred
 
         @room.serves(CallRequested)
         async def judge(call: CallRequested, reply: Reply) -> None:
@@ -141,7 +149,7 @@ def build(exchange: Exchange) -> Room:
         room.hears(seconds=0.5, pause=0.1)(settlement.hear)
         work = (
             settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),
-            _expire(approving),
+            _expire(approving), deferring.work(),
         )  # fmt: skip
         try:
             async with _beside(*work):

@@ -141,7 +141,17 @@ class Judge:
             UnknownToolError: no such tool, or it is not granted: the two are told alike.
 
         """
-        lineage = self._live(proof, now)
+        return self.decide_for(self._live(proof, now), server, method, tool, narrower)
+
+    def decide_for(
+        self,
+        lineage: Lineage,
+        server: str,
+        method: str,
+        tool: str,
+        narrower: tuple[Patterns, ...] = (),
+    ) -> Admission:
+        """The same for a key that is known to be live. Raises `UnknownToolError`."""
         about = (lineage.key, server, method, tool)
         try:
             admission = self.standing.admissions.recall(about, lineage)
@@ -157,6 +167,13 @@ class Judge:
     def asker(self, proof: str, now: float) -> Principal:
         """Who asks, whatever for. Raises `UnauthorizedError`."""
         return self._principal(self._live(proof, now))
+
+    def holder(self, key: str, now: float) -> Principal:
+        """The key of a name, if it is live still. Raises `UnauthorizedError`."""
+        lineage = self.snapshot.lineage_of(key, now)
+        if lineage is None:
+            raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
+        return self._principal(lineage)
 
     def _live(self, proof: str, now: float) -> Lineage:
         found = self.snapshot.lineage_for(proof, now)

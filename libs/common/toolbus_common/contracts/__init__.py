@@ -9,6 +9,7 @@ from toolbus_common.contracts.approvals import (
     RejectAsked,
 )
 from toolbus_common.contracts.calls import (
+    DEFERRED,
     FOLLOW,
     NOTHING,
     ROUTED_EXTENSIONS,
@@ -28,6 +29,7 @@ from toolbus_common.contracts.facts import (
     ApprovalGranted,
     ApprovalRejected,
     ApprovalUsed,
+    ApprovalWithdrawn,
     BreakerClosed,
     BreakerOpened,
     CallAllowed,
@@ -87,6 +89,7 @@ from toolbus_common.contracts.questions import (
 )
 
 __all__ = [
+    "DEFERRED",
     "FACTS",
     "FOLLOW",
     "NOTHING",
@@ -100,6 +103,7 @@ __all__ = [
     "ApprovalRejected",
     "ApprovalTold",
     "ApprovalUsed",
+    "ApprovalWithdrawn",
     "ApprovalsAsked",
     "ApprovalsTold",
     "ApproveAsked",

@@ -9,6 +9,7 @@ from toolbus_common.contracts.message import Message
 
 TOOLS_CALL = "tools/call"
 FOLLOW = "tasks/follow"  # of ours, not MCP's: to hear how a task goes on
+DEFERRED = "toolbus.deferred."  # begins the name of a task that policy keeps, until it ends
 NOTHING = "{}"
 # Extensions of MCP whose messages find their way back through ingress and executor alike.
 ROUTED_EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")

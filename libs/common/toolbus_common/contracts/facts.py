@@ -193,6 +193,12 @@ class ApprovalUsed(ApprovalFact):
     NAME: ClassVar[str] = "approval.used"
 
 
+class ApprovalWithdrawn(ApprovalFact):
+    """The caller took its call back before it was made."""
+
+    NAME: ClassVar[str] = "approval.withdrawn"
+
+
 class ServerFact(Fact):
     """What every fact about an upstream server has."""
 
@@ -338,6 +344,7 @@ FACTS: dict[str, type[Fact]] = {
         ApprovalRejected,
         ApprovalExpired,
         ApprovalUsed,
+        ApprovalWithdrawn,
         ServerConnected,
         ServerLost,
         ServerFaulted,
