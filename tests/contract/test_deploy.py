@@ -254,7 +254,7 @@ def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
 
 def test_an_approval_is_policys_alone_to_write() -> None:
     assert may_say(f"$KV.{APPROVALS}.binding") == {"policy"}
-    for what in ("asked", "granted", "rejected", "expired", "used"):
+    for what in ("asked", "granted", "rejected", "expired", "used", "withdrawn"):
         assert may_say(f"tb.fact.approval.{what}.acme") == {"policy"}
 
 

@@ -37,6 +37,7 @@ def every_state() -> dict[State, Approval]:
         State.REJECTED: approvals.rejected(asked, "key:boss", "No.", 200.0),
         State.USED: approvals.used(granted, 400.0),
         State.EXPIRED: approvals.expired(asked),
+        State.WITHDRAWN: approvals.withdrawn(asked),
     }
 
 

@@ -108,7 +108,8 @@ def wants_task(call: CallRequested) -> bool:
 
 def concerns(call: CallRequested) -> bool:
     """Whether a request about a task is about one that is kept here."""
-    return DEFERRED.encode() in call.arguments and task_of(call) != ""
+    about_one = call.method.startswith("tasks/") and DEFERRED.encode() in call.arguments
+    return about_one and task_of(call) != ""
 
 
 def task_of(call: CallRequested) -> str:

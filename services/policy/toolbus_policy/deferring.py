@@ -225,9 +225,10 @@ class Deferring:
     async def _take_answers(self, call: CallRequested, entry: Entry) -> None:
         """Whatever was answered, the page has been shown: it is not asked for again."""
         answers = _members(call.arguments).get("inputResponses", msgspec.Raw(b"{}"))
-        if entry.task.opens_pages and QUESTION in _members(answers):
-            if entry.task.stage is Stage.WAITING:
-                await self.book.put(tasks.page_opened(entry.task, time()), entry)
+        task = entry.task
+        asked = task.opens_pages and task.stage is Stage.WAITING
+        if asked and QUESTION in _members(answers):
+            await self.book.put(tasks.page_opened(task, time()), entry)
 
 
 def _answer(call: CallRequested, task: Deferred) -> Ending:

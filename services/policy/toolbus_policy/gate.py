@@ -108,6 +108,7 @@ class Gate:
         """The same for a call that became a task, now that a person has approved it."""
         judge, who, admission = self.judge(), None, None
         try:
+            self._check_spool()
             who = judge.holder(key, time())
             about = (call.server, call.method, call.tool)
             admission = judge.decide_for(who.lineage, *about, call.narrower)
@@ -155,9 +156,12 @@ class Gate:
         now = time()
         if now > call.deadline:
             raise InvalidError("The call's deadline had passed before it was decided.")
+        self._check_spool()
+        return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
+
+    def _check_spool(self) -> None:
         if self.room.facts.full:
             raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
-        return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
         if not admission.limited:

@@ -1,8 +1,8 @@
 """The policy room: may this key make this call, and who pays?
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
-says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed, LedgerOpened,
-        and those of approvals
+says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed,
+        LedgerOpened, and those of approvals
 asks    audit what was spent, when counters were lost
 answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked
 owns    the ledger in Redis, its epochs in the bucket tb_ledger; the buckets tb_approvals, tb_tasks
@@ -116,12 +116,8 @@ def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("policy", settings, exchange)
-    bench, docket = _seated(room), Docket()
-    room.watches(APPROVALS)(docket.hear)
-    book = TaskBook()
-    room.watches(TASKS)(book.hear)
-    grace = settings.reap_grace
-    deferring = Deferring(book, docket, room.facts, room.calls, room.bus, grace)
+    bench, deferring = _seated(room), _deferring(room, settings)
+    docket = deferring.docket
     approving = Approving(docket, room.facts, bench.bind, _terms(settings), deferring)
     _answer(room, Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds))
     marks = Marks()
@@ -132,9 +128,9 @@ def build(exchange: Exchange) -> Room:
         epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
         docket.open(await room.bucket(APPROVALS))
-        book.open(await room.bucket(TASKS))
+        deferring.book.open(await room.bucket(TASKS))
         rebuilder = _keep_books(room, ledger, bench, marks, settings)
-        gate = Gate(room, lambda: bench.judge, ledger, approving, grace)
+        gate = Gate(room, lambda: bench.judge, ledger, approving, settings.reap_grace)
         deferring.pass_on = gate.pass_deferred
 
         @room.serves(CallRequested)
@@ -176,6 +172,14 @@ def _seated(room: Room) -> Bench:
     room.watches(CONFIG)(bench.hear_config)
     room.watches(CATALOGUE)(bench.hear_catalogue)
     return bench
+
+
+def _deferring(room: Room, settings: Settings) -> Deferring:
+    """Calls that wait for a person, and those of them that are tasks."""
+    docket, book = Docket(), TaskBook()
+    room.watches(APPROVALS)(docket.hear)
+    room.watches(TASKS)(book.hear)
+    return Deferring(book, docket, room.facts, room.calls, room.bus, settings.reap_grace)
 
 
 def _keep_books(
