@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
+import mcp_types as types
 import pytest
 from mcp import MCPError
 from mcp.client.client import Client as SdkClient
@@ -180,6 +181,28 @@ async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards
         assert said.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
         with pytest.raises(MCPError, match="waits for a person"):
             await client.call_tool(TOOL, call)
+
+
+async def test_a_client_with_a_session_that_asks_for_a_task_is_given_one(place: Launched) -> None:
+    """The SDK has the tasks of 2025-11-25 as types, and no method of its client for them."""
+    async with sdk(place, "legacy") as client:
+        arguments = {"text": "as a task"}
+        params = types.CallToolRequestParams(
+            name=TOOL, arguments=arguments, task=types.TaskMetadata(ttl=60_000)
+        )
+        call = types.CallToolRequest(params=params)
+        task = (await client.session.send_request(call, types.CreateTaskResult)).task
+        assert task.status == "working"
+        (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", task.status_message or "")
+        result = types.GetTaskPayloadRequest(
+            params=types.GetTaskPayloadRequestParams(task_id=task.task_id)
+        )
+        waiting = asyncio.create_task(client.session.send_request(result, types.CallToolResult))
+        assert "Approved" in await asyncio.to_thread(decided, url, "approve")
+        assert (await waiting).content[0].text == "as a task"  # type: ignore[union-attr]
+        look = types.GetTaskRequest(params=types.GetTaskRequestParams(task_id=task.task_id))
+        found = await client.session.send_request(look, types.GetTaskResult)
+        assert (found.task_id, found.status) == (task.task_id, "completed")
 
 
 # -- the page -------------------------------------------------------------------------------------

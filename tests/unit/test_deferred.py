@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from toolbus_common.builtin import BUILT_IN
-from toolbus_common.contracts import Answered, Asked, CallRequested, Era, Failed
+from toolbus_common.contracts import DEFERRED, Answered, Asked, CallRequested, Era, Failed
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import (
     ApprovalRequiredError,
@@ -18,7 +18,6 @@ from toolbus_policy import approval as approvals
 from toolbus_policy import deferred as tasks
 from toolbus_policy.approval import Approval, Cause
 from toolbus_policy.deferred import (
-    DEFERRED,
     KEPT_SECONDS,
     LARGEST_RESULT,
     Deferred,
@@ -69,7 +68,8 @@ def waiting(approval: Approval) -> Deferred:
     ],
 )
 def test_a_call_becomes_a_task_only_where_its_caller_takes_one(
-    given: dict[str, object], wants: bool
+    given: dict[str, object],
+    wants: bool,  # noqa: FBT001
 ) -> None:
     assert wants_task(call(**given)) is wants
 
@@ -150,7 +150,7 @@ def test_a_kept_call_is_made_as_it_was_asked_but_for_who_waits() -> None:
     ],
 )
 def test_only_requests_about_a_task_kept_here_are_answered_here(
-    method: str, arguments: dict[str, object], ours: bool
+    method: str, arguments: dict[str, object], *, ours: bool
 ) -> None:
     raw = json.dumps(arguments).encode()
     assert concerns(call(method=method, arguments=raw)) is ours

@@ -38,6 +38,7 @@ from toolbus_common.outcomes import about
 from toolbus_common.pricing import charged
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
+from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
@@ -72,6 +73,7 @@ class Runner:
         self.last_failure = ""
         self.forward: Forward | None = None
         self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
+        self.early = EarlyCancellations()
         self._watched = watched
         self._followed = followed
         self._timeout = declared.timeout
@@ -94,6 +96,9 @@ class Runner:
     async def run_here(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
         began = perf_counter()
+        if self.early and self.early.took(call.call_id):
+            await self._fail(call, reply, _taken_back_early(), began)
+            return
         try:
             raw = await self._revocable(call, reply)
             ending, is_error = ending_of(raw, call)
@@ -116,13 +121,14 @@ class Runner:
         self._complete(call, ending, perf_counter() - began, is_error=is_error)
         await reply.send(ending)
 
-    def cancel(self, call_id: str) -> None:
-        """End a call nobody waits for any more, if it is under way or parked here."""
+    def cancel(self, call_id: str) -> bool:
+        """End a call nobody waits for any more, if it is parked here; whether it is under way."""
         self.rounds.park.cancel(call_id)
         task = self._running.get(call_id)
         if task is not None and call_id not in self._revoked:
             self._revoked.add(call_id)
             task.cancel()
+        return call_id in self._running
 
     def refuse_held(self, call: CallAdmitted) -> None:
         """Refuse what is held back, whatever policy knew. Raises `UnknownToolError`."""
@@ -316,6 +322,10 @@ class Runner:
             )
         )
         await reply.send(Failed(error))
+
+
+def _taken_back_early() -> CallCancelledError:
+    return CallCancelledError("The caller took the call back before it was made.", sent=False)
 
 
 def _still_at_work(seconds: float) -> str:

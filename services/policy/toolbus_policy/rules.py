@@ -23,9 +23,10 @@ from toolbus_policy.ruling import Ruling
 
 # Methods whose subject must be listed. A resource need not be: templates make any number of them.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
+_COMPLETION = "completion/complete"
 METHODS = frozenset(
     {
-        *_LISTED, "resources/read", "resources/subscribe", "completion/complete",
+        *_LISTED, "resources/read", "resources/subscribe", _COMPLETION,
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
@@ -99,6 +100,12 @@ class Standing:
                 and not (kind == "tools" and _hidden(snapshot, server, offered.name))
             }
             for method, kind in _LISTED.items()
+        }
+        self.held = {
+            full_name(server, each.name)
+            for server, listing in catalogue.items()
+            for each in listing.held
+            if each.kind == "prompts"
         }
         self.principals = Memory[str, Principal](self.MOST_REMEMBERED)
         self.admissions = Memory[tuple[str, str, str, str], Admission | None](self.MOST_REMEMBERED)
@@ -187,6 +194,8 @@ class Judge:
             return None
         known = self.standing.known.get(method)
         if known is not None and name not in known:  # what is held back is not known here
+            return None
+        if method == _COMPLETION and name in self.standing.held:  # nor is what completes its arguments
             return None
         bounds = principal.lineage.bounds
         if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):
