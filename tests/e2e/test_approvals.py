@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
-import mcp_types as types
 import pytest
 from mcp import MCPError
 from mcp.client.client import Client as SdkClient
@@ -22,6 +21,7 @@ from harness.client import Answer, Client
 from harness.cluster import Upstream
 from harness.launched import Launched
 from harness.receiver import Receiver
+from harness.sdk_tasks import Tasks
 from harness.waiting import until_now
 
 BOT, BOSS, PLAIN, HOOK = (
@@ -120,11 +120,13 @@ def api(place: Launched, path: str, secret: str = BOSS, body: Any = None) -> Ans
 
 
 @asynccontextmanager
-async def sdk(place: Launched, mode: str, opens: Any = None) -> AsyncIterator[SdkClient]:
+async def sdk(
+    place: Launched, mode: str, opens: Any = None, **more: Any
+) -> AsyncIterator[SdkClient]:
     headers = {"Authorization": f"Bearer {BOT}"}
     async with httpx2.AsyncClient(headers=headers, timeout=180) as http:
         transport = streamable_http_client(place.ready["endpoint"], http_client=http)
-        async with SdkClient(transport, mode=mode, elicitation_callback=opens) as client:
+        async with SdkClient(transport, mode=mode, elicitation_callback=opens, **more) as client:
             yield client
 
 
@@ -183,26 +185,39 @@ async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards
             await client.call_tool(TOOL, call)
 
 
-async def test_a_client_with_a_session_that_asks_for_a_task_is_given_one(place: Launched) -> None:
-    """The SDK has the tasks of 2025-11-25 as types, and no method of its client for them."""
-    async with sdk(place, "legacy") as client:
-        arguments = {"text": "as a task"}
-        params = types.CallToolRequestParams(
-            name=TOOL, arguments=arguments, task=types.TaskMetadata(ttl=60_000)
-        )
-        call = types.CallToolRequest(params=params)
-        task = (await client.session.send_request(call, types.CreateTaskResult)).task
-        assert task.status == "working"
-        (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", task.status_message or "")
-        result = types.GetTaskPayloadRequest(
-            params=types.GetTaskPayloadRequestParams(task_id=task.task_id)
-        )
-        waiting = asyncio.create_task(client.session.send_request(result, types.CallToolResult))
-        assert "Approved" in await asyncio.to_thread(decided, url, "approve")
-        assert (await waiting).content[0].text == "as a task"  # type: ignore[union-attr]
-        look = types.GetTaskRequest(params=types.GetTaskRequestParams(task_id=task.task_id))
-        found = await client.session.send_request(look, types.GetTaskResult)
-        assert (found.task_id, found.status) == (task.task_id, "completed")
+@pytest.mark.parametrize(("wish", "said"), [("approve", "as a task"), ("reject", "Not today.")])
+async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
+    place: Launched, wish: str, said: str
+) -> None:
+    taken = Tasks()
+    async with sdk(place, "auto", extensions=[taken]) as client:
+        call = asyncio.create_task(client.call_tool(TOOL, {"text": "as a task"}))
+        await taken.arrived.wait()
+        (begun,) = taken.begun
+        assert begun.status == "working"
+        (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", begun.status_message)
+        await asyncio.to_thread(decided, url, wish, "Not today.")
+        told = await call
+        assert said in told.content[0].text  # type: ignore[union-attr]
+        assert told.is_error is (wish == "reject")
+
+
+async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place: Launched) -> None:
+    opened: list[str] = []
+
+    async def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        ((name, question),) = asked.items()
+        opened.append(question["params"]["url"])
+        assert "Approved" in await asyncio.to_thread(decided, opened[0], "approve")
+        return {name: {"action": "accept"}}
+
+    async def opens(_context: Any, _params: Any) -> ElicitResult:
+        raise AssertionError("The call itself asks nothing.")
+
+    async with sdk(place, "auto", opens, extensions=[Tasks(answer)]) as client:
+        told = await client.call_tool(TOOL, {"text": "shown and waited for"})
+        assert told.content[0].text == "shown and waited for"  # type: ignore[union-attr]
+    assert len(opened) == 1, "asked once"
 
 
 # -- the page -------------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.lineage import Lineage
 from toolbus_common.trace import trace_id
+from toolbus_policy.ruling import recorded
 
+RULE = "rule:"  # what the name of a rule is told with, as levels are with theirs
 LARGEST_ARGUMENTS = 64 * 1024  # bytes; an approver must be able to see all of them
 MOST_ROUNDS = 32  # of answers to what a server asks within one approved call
 
@@ -42,10 +44,14 @@ _OVER = (State.EXPIRED, State.WITHDRAWN)  # of these nothing is told to the same
 
 
 class Cause(NamedTuple):
-    """The level or rule that wants a person asked (empty when none does), and its sentence."""
+    """The level or rule that wants a person asked (empty when none does), and its sentence.
+
+    `charge` is what the call costs or holds, in micro-dollars.
+    """
 
     name: str = ""
     why: str = ""
+    charge: int = 0
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,17 +173,34 @@ def told(approval: Approval, most: int) -> ApprovalTold:
     )
 
 
+def read_by_rules(call: CallRequested, lineage: Lineage, charge: int) -> dict[str, Any]:
+    """What rules can read of a call, as the fact has it that a person is asked about it."""
+    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in lineage.levels)}
+    return {
+        "team": names.get("team", ""),
+        "user": names.get("user", ""),
+        "environment": lineage.environment,
+        "era": call.era.value,
+        "charge": charge,
+        "arguments": recorded(call.arguments) if lineage.content == "full" else "",
+    }
+
+
 def fact_of(
-    approval: Approval, at: float, call_id: str = "", *, full: bool = False
+    approval: Approval, at: float, call_id: str = "", read: dict[str, Any] | None = None
 ) -> ApprovalFact:
-    """What is recorded of an approval that has just become what it is."""
+    """What is recorded of an approval that has just become what it is.
+
+    `read` is what rules could read of the call, of an approval that is asked for.
+    """
     kind = _FACTS[approval.state]
     more: dict[str, Any] = {}
     if approval.state in OPEN:
         more["expires"] = approval.ends
     if kind is ApprovalAsked:
         more |= {"cause": approval.cause, "arguments_digest": approval.arguments_digest}
-        more |= {"arguments": approval.arguments} if full else {}
+        more["rule"] = approval.cause.removeprefix(RULE) if approval.cause[:5] == RULE else ""
+        more |= read or {}
     return kind(
         id=f"{approval.id}.{approval.state.value}",
         at=at,

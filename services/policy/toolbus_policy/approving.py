@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
+from typing import Any
 
 from toolbus_common.contracts import Asked, Begun, CallRequested
 from toolbus_common.errors import (
@@ -18,7 +19,15 @@ from toolbus_common.factlane import FactWriter
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Lineage
 from toolbus_policy import approval as approvals
-from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of
+from toolbus_policy.approval import (
+    LARGEST_ARGUMENTS,
+    RULE,
+    Approval,
+    Cause,
+    State,
+    fact_of,
+    read_by_rules,
+)
 from toolbus_policy.asking import (
     ACCEPTED,
     ASKABLE,
@@ -33,7 +42,6 @@ from toolbus_policy.deferring import Deferring
 from toolbus_policy.docket import Docket, Kept
 
 ATTEMPTS = 8  # to change an entry that others change too
-RULE = "rule:"  # what the name of a rule is told with, as levels are with theirs
 WAITED_SHARE = 0.5  # of the time a call has left: the other half is for the call itself
 
 Bind = Callable[[CallRequested, Lineage], str]
@@ -203,13 +211,18 @@ class Approving:
         made = approvals.asked(call, lineage, cause, binding, (now, now + self.terms.pending))
         self._asking[key] += 1
         try:
-            return await self._put(made, over, full=lineage.content == "full")
+            return await self._put(made, over, read=read_by_rules(call, lineage, cause.charge))
         finally:
             self._asking[key] -= 1
             self._asking += Counter()  # forgets who asks nothing
 
     async def _put(
-        self, approval: Approval, over: Kept | None, *, full: bool = False, silent: bool = False
+        self,
+        approval: Approval,
+        over: Kept | None,
+        *,
+        read: dict[str, Any] | None = None,
+        silent: bool = False,
     ) -> Kept | None:
         """Change an entry and say so; None when somebody was faster."""
         if self.facts.full:
@@ -217,7 +230,7 @@ class Approving:
         if not await self.docket.put(approval, over):
             return None
         if not silent:
-            self.facts.say(fact_of(approval, time(), full=full))
+            self.facts.say(fact_of(approval, time(), read=read))
         return self.docket.find(approval.binding)
 
     async def _told(self, kept: Kept, call: CallRequested, came: Brought) -> Asked | Begun:

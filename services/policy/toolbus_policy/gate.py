@@ -32,8 +32,8 @@ from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
 from toolbus_common.trace import trace_id
-from toolbus_policy.approval import Cause
-from toolbus_policy.approving import RULE, Approving, Permit
+from toolbus_policy.approval import RULE, Cause
+from toolbus_policy.approving import Approving, Permit
 from toolbus_policy.asking import STATE
 from toolbus_policy.deferred import concerns
 from toolbus_policy.ledger import Ledger
@@ -284,8 +284,8 @@ def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict
 def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause:
     """Who wants a person asked. A task belongs to a call that was let through."""
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
-        return Cause(admission.cause)
-    return Cause(f"{RULE}{verdict.approve_by}", verdict.reason)
+        return Cause(admission.cause, charge=admission.charge)
+    return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
 
 
 def _intent(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:

@@ -156,13 +156,20 @@ class ApprovalFact(CallFact):
 class ApprovalAsked(ApprovalFact):
     """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
 
-    `arguments` is raw JSON, and empty unless the key's calls are recorded in full.
+    `rule` is the rule alone. `arguments` is raw JSON, and empty unless the key's calls are
+    recorded in full. With `charge` and the others it is what rules could read of the call.
     """
 
     NAME: ClassVar[str] = "approval.asked"
 
     cause: str
     expires: float
+    rule: str = ""
+    team: str = ""
+    user: str = ""
+    environment: str = ""
+    era: str = ""
+    charge: int = 0
     arguments_digest: str = ""
     arguments: str = Field(default="", repr=False)
 
