@@ -66,7 +66,7 @@ def test_what_rules_read_is_in_the_fact_that_a_person_is_asked() -> None:
             "keys": {"bot": {"team": "ops", "user": "ann"}},
         }
     )
-    lineage = Snapshot(1, declared, dict(declared.keys)).lineage("bot")
+    lineage = Snapshot.of(declared).lineage("bot")
     made = approvals.asked(call(), lineage, Cause("rule:big"), "binding", (100.0, 200.0))
     fact = fact_of(made, 150.0, read=approvals.read_by_rules(call(), lineage, 7))
     assert isinstance(fact, ApprovalAsked)
@@ -78,7 +78,7 @@ def test_what_rules_read_is_in_the_fact_that_a_person_is_asked() -> None:
 
 def test_arguments_are_a_fact_only_where_they_are_recorded_in_full() -> None:
     declared = Declaration.model_validate({"keys": {"bot": {"content": "full"}}})
-    lineage = Snapshot(1, declared, dict(declared.keys)).lineage("bot")
+    lineage = Snapshot.of(declared).lineage("bot")
     read = approvals.read_by_rules(call(), lineage, 0)
     assert b"canary" in fact_of(pending(), 150.0, read=read).encode()
     for state, approval in every_state().items():

@@ -44,7 +44,7 @@ def call(**given: object) -> CallRequested:
 
 def asked() -> Approval:
     declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = Snapshot(1, declared, dict(declared.keys)).lineage("bot")
+    lineage = Snapshot.of(declared).lineage("bot")
     return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
 
 

@@ -195,7 +195,9 @@ class Judge:
         known = self.standing.known.get(method)
         if known is not None and name not in known:  # what is held back is not known here
             return None
-        if method == _COMPLETION and name in self.standing.held:  # nor is what completes its arguments
+        if (
+            method == _COMPLETION and name in self.standing.held
+        ):  # nor is what completes its arguments
             return None
         bounds = principal.lineage.bounds
         if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):
