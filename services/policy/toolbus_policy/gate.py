@@ -108,8 +108,9 @@ class Gate:
         """The same for a call that became a task, now that a person has approved it."""
         judge, who, admission = self.judge(), None, None
         try:
-            self._check_spool()
-            who = judge.holder(key, time())
+            now = time()
+            self._check(call, now)
+            who = judge.holder(key, now)
             about = (call.server, call.method, call.tool)
             admission = judge.decide_for(who.lineage, *about, call.narrower)
             verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
@@ -154,12 +155,12 @@ class Gate:
 
     def _decide(self, judge: Judge, call: CallRequested) -> Admission:
         now = time()
-        if now > call.deadline:
-            raise InvalidError("The call's deadline had passed before it was decided.")
-        self._check_spool()
+        self._check(call, now)
         return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
 
-    def _check_spool(self) -> None:
+    def _check(self, call: CallRequested, now: float) -> None:
+        if now > call.deadline:
+            raise InvalidError("The call's deadline had passed before it was decided.")
         if self.room.facts.full:
             raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
 
