@@ -108,6 +108,6 @@ def recorded(row: Mapping[str, Any], declared: Declaration) -> Recorded:
         at=float(row["seconds"]),
         case=Case(asker, str(row["method"]), server, tool, labels, cost, era),
         rule=str(row["rule"]),
-        asked=row["code"] == "approval_required",
+        asked=row["code"] == "approval_required" or row["fact"] == "approval.asked",
         arguments=arguments.encode() if arguments and not arguments.endswith(CUT) else None,
     )

@@ -40,7 +40,7 @@ from toolbus_common.permissions import (
     server_configuration,
 )
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import APPROVALS, BUCKETS, DURABLES, FACTS
+from toolbus_common.provision import APPROVALS, BUCKETS, DURABLES, FACTS, TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -256,7 +256,8 @@ def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
 
 def test_an_approval_is_policys_alone_to_write() -> None:
     assert may_say(f"$KV.{APPROVALS}.binding") == {"policy"}
-    for what in ("asked", "granted", "rejected", "expired", "used"):
+    assert may_say(f"$KV.{TASKS}.approval") == {"policy"}
+    for what in ("asked", "granted", "rejected", "expired", "used", "withdrawn"):
         assert may_say(f"tb.fact.approval.{what}.acme") == {"policy"}
 
 

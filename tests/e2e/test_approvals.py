@@ -21,6 +21,7 @@ from harness.client import Answer, Client
 from harness.cluster import Upstream
 from harness.launched import Launched
 from harness.receiver import Receiver
+from harness.sdk_tasks import Tasks
 from harness.waiting import until_now
 
 BOT, BOSS, PLAIN, HOOK = (
@@ -119,11 +120,13 @@ def api(place: Launched, path: str, secret: str = BOSS, body: Any = None) -> Ans
 
 
 @asynccontextmanager
-async def sdk(place: Launched, mode: str, opens: Any = None) -> AsyncIterator[SdkClient]:
+async def sdk(
+    place: Launched, mode: str, opens: Any = None, **more: Any
+) -> AsyncIterator[SdkClient]:
     headers = {"Authorization": f"Bearer {BOT}"}
     async with httpx2.AsyncClient(headers=headers, timeout=180) as http:
         transport = streamable_http_client(place.ready["endpoint"], http_client=http)
-        async with SdkClient(transport, mode=mode, elicitation_callback=opens) as client:
+        async with SdkClient(transport, mode=mode, elicitation_callback=opens, **more) as client:
             yield client
 
 
@@ -180,6 +183,41 @@ async def test_a_client_without_pages_is_told_the_id_and_goes_through_afterwards
         assert said.content[0].text == f"plain {mode}"  # type: ignore[union-attr]
         with pytest.raises(MCPError, match="waits for a person"):
             await client.call_tool(TOOL, call)
+
+
+@pytest.mark.parametrize(("wish", "said"), [("approve", "as a task"), ("reject", "Not today.")])
+async def test_a_client_that_takes_tasks_waits_in_one_for_a_person(
+    place: Launched, wish: str, said: str
+) -> None:
+    taken = Tasks()
+    async with sdk(place, "auto", extensions=[taken]) as client:
+        call = asyncio.create_task(client.call_tool(TOOL, {"text": "as a task"}))
+        await taken.arrived.wait()
+        (begun,) = taken.begun
+        assert begun.status == "working"
+        (url,) = re.findall(r"http://\S+/approvals/[0-9a-f]{32}", begun.status_message)
+        await asyncio.to_thread(decided, url, wish, "Not today.")
+        told = await call
+        assert said in told.content[0].text  # type: ignore[union-attr]
+        assert told.is_error is (wish == "reject")
+
+
+async def test_a_client_that_takes_tasks_and_opens_pages_is_shown_the_page(place: Launched) -> None:
+    opened: list[str] = []
+
+    async def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        ((name, question),) = asked.items()
+        opened.append(question["params"]["url"])
+        assert "Approved" in await asyncio.to_thread(decided, opened[0], "approve")
+        return {name: {"action": "accept"}}
+
+    async def opens(_context: Any, _params: Any) -> ElicitResult:
+        raise AssertionError("The call itself asks nothing.")
+
+    async with sdk(place, "auto", opens, extensions=[Tasks(answer)]) as client:
+        told = await client.call_tool(TOOL, {"text": "shown and waited for"})
+        assert told.content[0].text == "shown and waited for"  # type: ignore[union-attr]
+    assert len(opened) == 1, "asked once"
 
 
 # -- the page -------------------------------------------------------------------------------------

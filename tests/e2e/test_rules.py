@@ -10,6 +10,7 @@ import pytest
 
 from harness.cluster import Upstream
 from harness.engines import installed
+from harness.eras import ask
 from harness.launched import Launched
 from harness.waiting import until_now
 
@@ -149,6 +150,24 @@ def test_a_proposed_rule_is_replayed_against_what_was_recorded(
     assert all(each["call_id"] for each in told["examples"]["refused"])
     alone = made.toolbus("rules", "replay", "--rule", "home", "--json")
     assert json.loads(alone.stdout)["by_key"]["full"]["refused"] >= 1
+
+
+def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
+    launched: tuple[Launched, Upstream],
+) -> None:
+    made, _ = launched
+    params = {"name": "echo__count", "arguments": {"id": "paged"}}
+    asked = ask(made.client(FULL), "tools/call", params, elicitation={"url": {}})
+    assert asked.json["result"]["resultType"] == "input_required"
+    waited = "fact = 'approval.asked' AND detail LIKE '%paged%'"
+    made.eventual_rows(f"SELECT 1 FROM facts WHERE {waited}")
+    proposed = made.directory / "dear.cedar"
+    proposed.write_text(
+        'forbid(principal, action, resource == Tool::"echo__count") when {'
+        ' context.arguments has id && context.arguments.id == "paged" };'
+    )
+    said = made.toolbus("rules", "replay", str(proposed), "--json")
+    assert json.loads(said.stdout)["by_key"]["full"]["refused"] == 1
 
 
 def test_a_rule_takes_effect_while_it_runs_and_a_faulty_one_does_not(

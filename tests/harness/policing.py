@@ -1,5 +1,6 @@
 """A policy of two replicas on a real bus, an executor that counts what reaches it, and an agent."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +29,7 @@ from toolbus_common.contracts import (
     RejectAsked,
     ServerState,
 )
+from toolbus_common.contracts.frames import Frame
 from toolbus_common.declared import Declaration, Server
 from toolbus_common.errors import ApprovalRequiredError
 from toolbus_common.exchange import Exchange, Reply
@@ -75,9 +77,18 @@ class Policing:
         self._operator = operator
         self._executor = executor
 
-        @self.executor.serves(CallAdmitted)
-        async def run(call: CallAdmitted, reply: Reply) -> None:
-            self.reached.append(call)
+        self.answer: Frame | None = None  # other than the arguments
+        self.before_answer: asyncio.Event | None = None
+        self.executor.serves(CallAdmitted)(self.run)
+
+    async def run(self, call: CallAdmitted, reply: Reply) -> None:
+        """What executor does."""
+        self.reached.append(call)
+        if self.before_answer is not None:
+            await self.before_answer.wait()
+        if self.answer is not None:
+            await reply.send(self.answer)
+        else:
             await self.ends(call, reply)
 
     async def declare(self, declaration: Declaration) -> None:

@@ -25,6 +25,7 @@ from toolbus_common.provision import (
     LEDGER,
     OUTCOMES,
     PINS,
+    TASKS,
 )
 
 SAYS = {
@@ -41,7 +42,8 @@ FACTS_SAID = {
     "policy": {
         "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.asked",
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
-        "ledger.opened", "key.created", "key.revoked", "config.applied", "config.changed",
+        "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
+        "config.changed",
     },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
@@ -53,7 +55,7 @@ FACTS_SAID = {
     },
 }  # fmt: skip
 WRITES = {
-    "policy": {LEDGER, APPROVALS, CONFIG, OUTCOMES},
+    "policy": {LEDGER, APPROVALS, TASKS, CONFIG, OUTCOMES},
     "executor": {CATALOGUE, LEASES, PINS, OUTCOMES},
     "codemode": {OUTCOMES},
     OPERATOR: {CONFIG, PINS},

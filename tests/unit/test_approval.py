@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import CallRequested, Era
+from toolbus_common.contracts import ApprovalAsked, CallRequested, Era
 from toolbus_common.declared import Declaration
 from toolbus_common.snapshot import Snapshot
 from toolbus_policy import approval as approvals
@@ -37,6 +37,7 @@ def every_state() -> dict[State, Approval]:
         State.REJECTED: approvals.rejected(asked, "key:boss", "No.", 200.0),
         State.USED: approvals.used(granted, 400.0),
         State.EXPIRED: approvals.expired(asked),
+        State.WITHDRAWN: approvals.withdrawn(asked),
     }
 
 
@@ -56,11 +57,33 @@ def test_each_state_is_a_fact_of_its_own_under_an_id_of_its_own(state: State) ->
     assert b"canary" not in fact.encode()
 
 
+def test_what_rules_read_is_in_the_fact_that_a_person_is_asked() -> None:
+    """So that a replay of rules can judge calls that have waited."""
+    declared = Declaration.model_validate(
+        {
+            "teams": {"ops": {"environment": "prod"}},
+            "users": {"ann": {}},
+            "keys": {"bot": {"team": "ops", "user": "ann"}},
+        }
+    )
+    lineage = Snapshot.of(declared).lineage("bot")
+    made = approvals.asked(call(), lineage, Cause("rule:big"), "binding", (100.0, 200.0))
+    fact = fact_of(made, 150.0, read=approvals.read_by_rules(call(), lineage, 7))
+    assert isinstance(fact, ApprovalAsked)
+    assert (fact.rule, fact.cause) == ("big", "rule:big")
+    assert (fact.team, fact.user, fact.environment) == ("ops", "ann", "prod")
+    assert (fact.era, fact.charge, fact.arguments) == ("modern", 7, "")
+    assert "rule" not in fact_of(pending(), 150.0).model_dump(exclude_defaults=True)
+
+
 def test_arguments_are_a_fact_only_where_they_are_recorded_in_full() -> None:
-    assert b"canary" in fact_of(pending(), 150.0, full=True).encode()
+    declared = Declaration.model_validate({"keys": {"bot": {"content": "full"}}})
+    lineage = Snapshot.of(declared).lineage("bot")
+    read = approvals.read_by_rules(call(), lineage, 0)
+    assert b"canary" in fact_of(pending(), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:
-            assert b"canary" not in fact_of(approval, 150.0, full=True).encode()
+            assert b"canary" not in fact_of(approval, 150.0, read=read).encode()
 
 
 def test_ids_cannot_be_guessed() -> None:

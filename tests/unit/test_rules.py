@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
+from toolbus_common.contracts import TOOLS_CALL, HeldBack, Listing, Offered, ServerState
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.pricing import cost_of
@@ -155,6 +155,18 @@ def test_only_tools_have_a_price() -> None:
     assert found(PROOF, "docs", TOOLS_CALL, "search", time()).charge == 1_000_000
     for method in ("prompts/get", "resources/read", "completion/complete", "tasks/get"):
         assert found(PROOF, "docs", method, "search", time()).charge == 0
+
+
+def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
+    """Its definition is not approved, so nothing is sent to what is behind it."""
+    held = HeldBack(kind="prompts", name="fill", definition={"name": "fill"})
+    tool = HeldBack(kind="tools", name="x://y", definition={"name": "x://y"})
+    listing = Listing(server="docs", state=ServerState.READY, held=(held, tool))
+    found = Judge(snapshot({"tools": ["*"]}), {"docs": listing}).decide
+    for method in ("prompts/get", "completion/complete"):
+        with pytest.raises(UnknownToolError):
+            found(PROOF, "docs", method, "fill", time())
+    found(PROOF, "docs", "completion/complete", "x://y", time())
 
 
 def test_a_method_that_is_not_known_is_never_admitted() -> None:

@@ -51,9 +51,9 @@ def approve(
     note: Annotated[str, typer.Option(help="Recorded with the decision.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Let a waiting call through, once: the caller makes the same call again, or waits for it."""
+    """Let a waiting call through, once: its caller waits for it, or makes the same call again."""
     _asked(state_dir, ApproveAsked(id=approval, by=me(), note=note))
-    say(f"Approved {approval}: the same call goes through once.")
+    say(f"Approved {approval}: the call goes through once.")
 
 
 def reject(

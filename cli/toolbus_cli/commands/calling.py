@@ -19,6 +19,7 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.errors import CommandError
 from toolbus_cli.local import endpoint_of
+from toolbus_cli.visible import visible
 from toolbus_common.contracts import Listing
 from toolbus_common.declared import Declaration
 from toolbus_common.declaring.desk import Desk
@@ -127,8 +128,14 @@ def call(
     key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Text as the tool wrote it, to a terminal too.")
+    ] = False,
 ) -> None:
-    """Call one tool over HTTP, as an agent would: checked, paid for and recorded."""
+    """Call one tool over HTTP, as an agent would: checked, paid for and recorded.
+
+    On a terminal, what a text hides or would do to the terminal is named instead.
+    """
     if not key:
         raise CommandError("Name a key's secret with --key or TOOLBUS_KEY.")
     params = {"name": tool, "arguments": _object(arguments)}
@@ -136,7 +143,8 @@ def call(
     if as_json:
         show_json(result)
     else:
-        say(*(_shown(part) for part in result.get("content", [])))
+        texts = [_shown(part) for part in result.get("content", [])]
+        say(*(texts if raw or not sys.stdout.isatty() else map(_on_a_terminal, texts)))
     raise typer.Exit(1 if result.get("isError") else 0)
 
 
@@ -148,6 +156,11 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CommandError('The arguments must be a JSON object, such as \'{"text": "hello"}\'.')
     return data
+
+
+def _on_a_terminal(text: str) -> str:
+    """The text line by line, with whatever is not drawn named instead."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def _shown(part: dict[str, Any]) -> str:

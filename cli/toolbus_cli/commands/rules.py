@@ -37,8 +37,13 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _CALLS = (
     "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, scope, team, "
     "user, environment, key, server, tool, method, era, charge, code, rule, "
-    "JSONExtractString(detail, 'arguments') AS arguments FROM facts WHERE (fact = 'call.allowed' "
-    "OR fact = 'call.denied' AND code IN ('rule_denied', 'approval_required')) "
+    "JSONExtractString(detail, 'arguments') AS arguments, fact FROM facts "
+    # A call that was refused because it must wait has asked as well: it counts as refused.
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND (fact = 'call.allowed' "
+    "OR fact = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
+    "OR fact = 'approval.asked' AND call_id NOT IN (SELECT call_id FROM facts "
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND fact = 'call.denied' "
+    "AND code = 'approval_required')) "
 )
 
 
@@ -135,8 +140,8 @@ async def _calls(lane: AskLane, seconds: int) -> AsyncIterator[dict[str, Any]]:
     """Every recorded decision that rules could change, page by page."""
     after, batch = (0, -1), BATCH
     while True:
-        where = f"AND at > now() - INTERVAL {seconds} SECOND AND (stream_seq, line) > {after} "
-        asked = AuditQueried(sql=f"{_CALLS}{where}ORDER BY stream_seq, line", limit=batch)
+        where = f"AND (stream_seq, line) > {after} ORDER BY stream_seq, line"
+        asked = AuditQueried(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
         try:
             found = await lane.ask(asked, RowsFound, SECONDS)
         except InvalidError:

@@ -87,12 +87,27 @@ class CallLane:
             if handler is not None:
                 # A task of its own, as in another process: a caller that leaves or runs out of
                 # time neither stops the call half-way nor waits for it.
-                self._spawn(_run(handler, call, LocalReply(self._mux, call.call_id, call.reply_to)))
+                self.spawn(_run(handler, call, LocalReply(self._mux, call.call_id, call.reply_to)))
             else:
                 await self._bus.publish(call.subject, call.encode(), call.reply_to)
             return await self._mux.wait(slot, call.deadline)
         finally:
             self._mux.close(call.call_id)
+
+    async def ask_here(self, call: CallRequested, handler: CallHandler) -> Ending:
+        """The same of a handler of this room's own. Raises `ToolbusError`."""
+        slot = self._mux.open(call.call_id)
+        try:
+            self.spawn(_run(handler, call, LocalReply(self._mux, call.call_id, call.reply_to)))
+            return await self._mux.wait(slot, call.deadline)
+        finally:
+            self._mux.close(call.call_id)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside everything else; a drain waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def hand_over(
         self, call: CallAdmitted, reply: Reply, on_nobody: Callable[[], None]
@@ -116,7 +131,7 @@ class CallLane:
 
         def hear(payload: bytes, _subject: str, _reply: str) -> None:
             call = contract.decode(payload)
-            self._spawn(_run(handler, call, BusReply(self._bus, call.reply_to)))
+            self.spawn(_run(handler, call, BusReply(self._bus, call.reply_to)))
 
         self._served[subject] = await self._bus.subscribe(subject, hear, queue=queue)
         self._exchange.serve(subject, handler)
@@ -140,11 +155,6 @@ class CallLane:
             await asyncio.wait(self._tasks, timeout=seconds)
         if self._rotation is not None:
             self._rotation.cancel()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _heard(self, payload: bytes, subject: str, _reply: str) -> None:
         self._mux.deliver(subject.rpartition(".")[2], decode_frame(payload))

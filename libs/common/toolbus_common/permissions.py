@@ -16,6 +16,7 @@ from toolbus_common.contracts import (
     ApprovalGranted,
     ApprovalRejected,
     ApprovalUsed,
+    ApprovalWithdrawn,
     ApproverAsked,
     BreakerClosed,
     BreakerOpened,
@@ -53,6 +54,7 @@ from toolbus_common.provision import (
     LEDGER,
     OUTCOMES,
     PINS,
+    TASKS,
 )
 
 OPERATOR = "operator"
@@ -135,20 +137,20 @@ _ROOMS = (
         "policy",
         says=(
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalAsked, ApprovalGranted,
-            ApprovalRejected, ApprovalExpired, ApprovalUsed, LedgerOpened, KeyCreated, KeyRevoked,
-            ConfigApplied, ConfigChanged,
+            ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
+            KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged,
         ),
         publishes=(
-            "tb.run.*", "tb.reply.>",
+            "tb.run.*", "tb.reply.>", "tb.cancel.*",
             # How far audit and policy have come: before lost counters are made anew from what
             # audit keeps, and before a call is taken for one whose outcome never came.
             f"$JS.API.STREAM.INFO.{FACTS}",
             f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, OUTCOMES),
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES),
         # What is declared, for who administers over HTTP.
-        writes=(LEDGER, APPROVALS, OUTCOMES, CONFIG),
+        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, CONFIG),
         asks=(SpendingAsked, OpenCallsAsked),
     ),
     _Room(

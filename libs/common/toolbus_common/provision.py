@@ -22,12 +22,14 @@ PINS = "tb_pins"  # approved definitions: first ones written by executor, the ot
 LEASES = "tb_leases"  # who owns a stdio server: written by executor
 LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written by policy
 APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
+TASKS = "tb_tasks"  # those of them that became tasks, and their results: written by policy
 OUTCOMES = "tb_outcomes"  # of calls with an idempotency key: by policy, then by who ends them
 
 LEASE_SECONDS = 2.0
 DAY = 86_400.0
 WEBHOOKS = "webhooks"  # the consumer of what is posted to webhooks
 MOST_APPROVAL_BYTES = 256 << 20
+MOST_TASK_BYTES = 1 << 30
 MOST_OUTCOME_BYTES = 2 << 30
 
 
@@ -68,11 +70,10 @@ BUCKETS = (
         max_bytes=MOST_APPROVAL_BYTES,
     ),
     KeyValueConfig(
-        bucket=OUTCOMES,
-        history=1,
-        storage=StorageType.FILE,
-        ttl=DAY,
-        max_bytes=MOST_OUTCOME_BYTES,
+        bucket=TASKS, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MOST_TASK_BYTES
+    ),
+    KeyValueConfig(
+        bucket=OUTCOMES, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MOST_OUTCOME_BYTES
     ),
 )
 

@@ -76,7 +76,15 @@ class Snapshot:
                 return None
             # Only proofs that fit are kept: no more entries than there are keys.
             found = self._by_proof[proof] = self.lineage(name)
-        return None if found.own.revoked or now >= found.ends else found
+        return _live(found, now)
+
+    def lineage_of(self, name: str, now: float) -> Lineage | None:
+        """The live key of a name; None also where there is none."""
+        return _live(self.lineage(name), now) if name in self.keys else None
+
+
+def _live(lineage: Lineage, now: float) -> Lineage | None:
+    return None if lineage.own.revoked or now >= lineage.ends else lineage
 
 
 class Directory:

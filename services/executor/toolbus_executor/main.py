@@ -23,6 +23,7 @@ from toolbus_common.kept import KeptOutcomes
 from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, OUTCOMES, PINS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
+from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.keeper import Buckets, Keeper
 from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
@@ -42,6 +43,7 @@ class Fleet:
         pins.on_change = self._weigh
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
+        self._early = EarlyCancellations()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
         self._outcomes: KeptOutcomes
 
@@ -89,6 +91,7 @@ class Fleet:
                 if name not in self._keepers:
                     keeper = Keeper(name, server, self._room, buckets, self._pins)
                     keeper.runner.forward = self._lane.forward
+                    keeper.runner.early = self._early
                     keeper.runner.outcomes = self._outcomes
                     self._keepers[name] = keeper
 
@@ -102,8 +105,9 @@ class Fleet:
         return keeper.runner if keeper is not None else None
 
     def _cancel(self, call_id: str) -> None:
-        for keeper in self._keepers.values():
-            keeper.runner.cancel(call_id)
+        under_way = [keeper.runner.cancel(call_id) for keeper in self._keepers.values()]
+        if not any(under_way):
+            self._early.remember(call_id)
 
     async def _forget_strangers(self, catalogue: Bucket) -> None:
         """Take out of the catalogue what was removed while no executor ran."""

@@ -39,6 +39,7 @@ from toolbus_common.outcomes import about
 from toolbus_common.pricing import charged
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
+from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
@@ -74,6 +75,7 @@ class Runner:
         self.forward: Forward | None = None
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
         self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
+        self.early = EarlyCancellations()
         self._watched = watched
         self._followed = followed
         self._timeout = declared.timeout
@@ -96,6 +98,9 @@ class Runner:
     async def run_here(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
         began = perf_counter()
+        if self.early and self.early.took(call.call_id):
+            await self._fail(call, reply, _taken_back_early(), began)
+            return
         try:
             raw = await self._revocable(call, reply)
             ending, is_error = ending_of(raw, call)
@@ -120,13 +125,14 @@ class Runner:
             await self.outcomes.end(call, call.claim, ending)
         await reply.send(ending)
 
-    def cancel(self, call_id: str) -> None:
-        """End a call nobody waits for any more, if it is under way or parked here."""
+    def cancel(self, call_id: str) -> bool:
+        """End a call nobody waits for any more, if it is parked here; whether it is under way."""
         self.rounds.park.cancel(call_id)
         task = self._running.get(call_id)
         if task is not None and call_id not in self._revoked:
             self._revoked.add(call_id)
             task.cancel()
+        return call_id in self._running
 
     def refuse_held(self, call: CallAdmitted) -> None:
         """Refuse what is held back, whatever policy knew. Raises `UnknownToolError`."""
@@ -322,6 +328,10 @@ class Runner:
         if call.claim is not None and self.outcomes is not None:
             await self.outcomes.end(call, call.claim, Failed(error), sent=sent)
         await reply.send(Failed(error))
+
+
+def _taken_back_early() -> CallCancelledError:
+    return CallCancelledError("The caller took the call back before it was made.", sent=False)
 
 
 def _still_at_work(seconds: float) -> str:

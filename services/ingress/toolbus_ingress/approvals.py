@@ -89,7 +89,7 @@ class Approvals:
         except ToolbusError as error:
             return page.ended(error.reason, _status(error))
         done = {
-            "granted": "Approved: the same call goes through once, if it is made in time.",
+            "granted": "Approved: the call goes through once, now or when it is made again.",
             "rejected": "Rejected: the caller is told so, with your reason.",
         }
         return page.ended(done.get(told.state, told.state))

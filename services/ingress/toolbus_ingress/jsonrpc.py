@@ -91,10 +91,20 @@ def error(
 def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = "") -> Response:
     """A failure of ours, as the client sees it: a sentence, and what to do in `data`."""
     code, status = _CODES.get(failed.code, (INTERNAL_ERROR, 500))
-    data = {"code": failed.code, "retryable": failed.retryable, **failed.data}
+    data = _data(failed)
     if call_id:
         data["callId"] = call_id
     answer = error(status, code, failed.reason, request_id=request_id, data=data)
     if status == UNAVAILABLE:
         return Response(status, answer.body, ((b"retry-after", b"1"),))
     return answer
+
+
+def told_within(failed: ToolbusError) -> dict[str, Any]:
+    """The same failure as the error of a task, inside of a result."""
+    code, _ = _CODES.get(failed.code, (INTERNAL_ERROR, 500))
+    return {"code": code, "message": failed.reason, "data": _data(failed)}
+
+
+def _data(failed: ToolbusError) -> dict[str, Any]:
+    return {"code": failed.code, "retryable": failed.retryable, **failed.data}

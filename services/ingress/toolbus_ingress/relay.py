@@ -37,7 +37,16 @@ from toolbus_ingress.seal import Seal, StateClaims
 from toolbus_ingress.sessions import LEVELS, Session, capabilities_of
 from toolbus_ingress.shelf import Shelf
 from toolbus_ingress.subjects import TASKS, Subject, subject_of
-from toolbus_ingress.tasks import RESULT, Tasks, related, renamed, task_key, wants_task
+from toolbus_ingress.tasks import (
+    DEFERRED_NAME,
+    RESULT,
+    Tasks,
+    related,
+    renamed,
+    task_key,
+    wants_task,
+    with_codes,
+)
 
 STATE_SECONDS = 900.0  # how long a caller may take to answer what a server asked
 LARGEST_CAPABILITIES = 8 * 1024
@@ -255,7 +264,8 @@ class Relay:
         if request.method == RESULT:
             return related(ending.body, request.params["taskId"])
         if request.method in TASKS:
-            return renamed(ending.body, request.params["taskId"])
+            body = with_codes(ending.body) if DEFERRED_NAME in call.arguments else ending.body
+            return renamed(body, request.params["taskId"])
         return self.tasks.done(ending.body, call) if wants_task(request) else ending.body
 
     def _begun(self, visit: Visit, call: CallRequested, body: bytes) -> bytes:

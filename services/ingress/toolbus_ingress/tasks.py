@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, CallRequested, Era
-from toolbus_common.errors import InvalidError
-from toolbus_ingress import strictjson
+from toolbus_common.contracts import DEFERRED, TOOLS_CALL, CallRequested, Era
+from toolbus_common.errors import InvalidError, ToolbusError
+from toolbus_ingress import jsonrpc, strictjson
 from toolbus_ingress.caller import Caller
 from toolbus_ingress.eras import META, Request
 from toolbus_ingress.listing import Catalogue
@@ -20,6 +20,7 @@ from toolbus_ingress.seal import DoneClaims, Seal, TaskClaims
 
 RESULT, CANCEL = "tasks/result", "tasks/cancel"
 RELATED = META + "related-task"
+DEFERRED_NAME = DEFERRED.encode()
 DONE_SECONDS = 3600.0
 LARGEST_DONE = 40 * 1024  # bytes of a result; what is sealed must stay short enough to be opened
 
@@ -133,6 +134,17 @@ def renamed(body: bytes, handle: str) -> bytes:
         task["taskId"] = raw
         members["task"] = msgspec.Raw(msgspec.json.encode(task))
     return msgspec.json.encode(members)
+
+
+def with_codes(body: bytes) -> bytes:
+    """A task of policy's, whose error, if it has one, bears the protocol's code."""
+    members = _members(body)
+    error = msgspec.json.decode(members["error"]) if "error" in members else {}
+    if not isinstance(error.get("code"), str):
+        return body
+    failed = ToolbusError.from_data({**error, "reason": error["message"]})
+    told = msgspec.Raw(msgspec.json.encode(jsonrpc.told_within(failed)))
+    return msgspec.json.encode({**members, "error": told})
 
 
 def related(body: bytes, handle: str) -> bytes:

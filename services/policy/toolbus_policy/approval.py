@@ -16,11 +16,14 @@ from toolbus_common.contracts import (
     ApprovalRejected,
     ApprovalTold,
     ApprovalUsed,
+    ApprovalWithdrawn,
     CallRequested,
 )
 from toolbus_common.lineage import Lineage
 from toolbus_common.trace import trace_id
+from toolbus_policy.ruling import recorded
 
+RULE = "rule:"  # what the name of a rule is told with, as levels are with theirs
 LARGEST_ARGUMENTS = 64 * 1024  # bytes; an approver must be able to see all of them
 MOST_ROUNDS = 32  # of answers to what a server asks within one approved call
 
@@ -33,16 +36,22 @@ class State(StrEnum):
     REJECTED = "rejected"
     USED = "used"
     EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
 
 
 OPEN = (State.PENDING, State.GRANTED)
+_OVER = (State.EXPIRED, State.WITHDRAWN)  # of these nothing is told to the same call made again
 
 
 class Cause(NamedTuple):
-    """The level or rule that wants a person asked (empty when none does), and its sentence."""
+    """The level or rule that wants a person asked (empty when none does), and its sentence.
+
+    `charge` is what the call costs or holds, in micro-dollars.
+    """
 
     name: str = ""
     why: str = ""
+    charge: int = 0
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +84,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
     def stands(self, now: float) -> bool:
         """Whether its state still counts."""
-        return self.state is not State.EXPIRED and now < self.ends
+        return self.state not in _OVER and now < self.ends
 
     def lets_on(self, state: str, now: float) -> bool:
         """Whether it still says something about a call that brings this state of its server's.
@@ -139,6 +148,11 @@ def expired(approval: Approval) -> Approval:
     return replace(approval, state=State.EXPIRED, arguments="")
 
 
+def withdrawn(approval: Approval) -> Approval:
+    """Once its caller took the call back."""
+    return replace(approval, state=State.WITHDRAWN, arguments="")
+
+
 def told(approval: Approval, most: int) -> ApprovalTold:
     """The approval as people see it, with that many characters of the arguments."""
     return ApprovalTold(
@@ -159,17 +173,34 @@ def told(approval: Approval, most: int) -> ApprovalTold:
     )
 
 
+def read_by_rules(call: CallRequested, lineage: Lineage, charge: int) -> dict[str, Any]:
+    """What rules can read of a call, as the fact has it that a person is asked about it."""
+    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in lineage.levels)}
+    return {
+        "team": names.get("team", ""),
+        "user": names.get("user", ""),
+        "environment": lineage.environment,
+        "era": call.era.value,
+        "charge": charge,
+        "arguments": recorded(call.arguments) if lineage.content == "full" else "",
+    }
+
+
 def fact_of(
-    approval: Approval, at: float, call_id: str = "", *, full: bool = False
+    approval: Approval, at: float, call_id: str = "", read: dict[str, Any] | None = None
 ) -> ApprovalFact:
-    """What is recorded of an approval that has just become what it is."""
+    """What is recorded of an approval that has just become what it is.
+
+    `read` is what rules could read of the call, of an approval that is asked for.
+    """
     kind = _FACTS[approval.state]
     more: dict[str, Any] = {}
     if approval.state in OPEN:
         more["expires"] = approval.ends
     if kind is ApprovalAsked:
         more |= {"cause": approval.cause, "arguments_digest": approval.arguments_digest}
-        more |= {"arguments": approval.arguments} if full else {}
+        more["rule"] = approval.cause.removeprefix(RULE) if approval.cause[:5] == RULE else ""
+        more |= read or {}
     return kind(
         id=f"{approval.id}.{approval.state.value}",
         at=at,
@@ -198,4 +229,5 @@ _FACTS: dict[State, type[ApprovalFact]] = {
     State.REJECTED: ApprovalRejected,
     State.USED: ApprovalUsed,
     State.EXPIRED: ApprovalExpired,
+    State.WITHDRAWN: ApprovalWithdrawn,
 }

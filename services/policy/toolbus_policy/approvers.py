@@ -149,6 +149,7 @@ def _one(kept: Kept) -> ApprovalsTold:
 
 
 def _no_longer(approval: Approval) -> UnknownApprovalError:
-    state = approval.state if approval.stands(time()) else State.EXPIRED
+    shown = approval.stands(time()) or approval.state is State.WITHDRAWN
+    state = approval.state if shown else State.EXPIRED
     by = f" by {approval.by}" if approval.by and state is not State.EXPIRED else ""
     return UnknownApprovalError(f"This approval no longer waits: it is {state.value}{by}.")

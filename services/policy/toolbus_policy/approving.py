@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
+from typing import Any
 
-from toolbus_common.contracts import Asked, CallRequested
+from toolbus_common.contracts import Asked, Begun, CallRequested
 from toolbus_common.errors import (
-    ApprovalRejectedError,
     ApprovalRequiredError,
     BusDownError,
     CallCancelledError,
@@ -19,12 +19,29 @@ from toolbus_common.factlane import FactWriter
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Lineage
 from toolbus_policy import approval as approvals
-from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of
-from toolbus_policy.asking import ACCEPTED, ASKABLE, Brought, brought, can_open_pages, question
+from toolbus_policy.approval import (
+    LARGEST_ARGUMENTS,
+    RULE,
+    Approval,
+    Cause,
+    State,
+    fact_of,
+    read_by_rules,
+)
+from toolbus_policy.asking import (
+    ACCEPTED,
+    ASKABLE,
+    Brought,
+    brought,
+    can_open_pages,
+    question,
+    refusal,
+)
+from toolbus_policy.deferred import wants_task
+from toolbus_policy.deferring import Deferring
 from toolbus_policy.docket import Docket, Kept
 
 ATTEMPTS = 8  # to change an entry that others change too
-RULE = "rule:"  # what the name of a rule is told with, as levels are with theirs
 WAITED_SHARE = 0.5  # of the time a call has left: the other half is for the call itself
 
 Bind = Callable[[CallRequested, Lineage], str]
@@ -57,7 +74,7 @@ class Permit:
         return self.kept.approval.id if self.kept is not None else ""
 
 
-Turn = Permit | Asked | None
+Turn = Permit | Asked | Begun | None
 
 
 @dataclass(slots=True)
@@ -68,6 +85,7 @@ class Approving:
     facts: FactWriter
     bind: Bind
     terms: Terms
+    deferring: Deferring
     _asking: Counter[str] = field(default_factory=Counter)
     _waiting: dict[str, "asyncio.Future[bool]"] = field(default_factory=dict)
 
@@ -94,12 +112,35 @@ class Approving:
             if kept is None or not kept.approval.lets_on(came.state, time()):
                 made = await self._ask(call, lineage, cause, binding, kept)
                 if made is not None:
-                    return self._told(made, call, Brought())
+                    return await self._told(made, call, Brought())
             elif kept.approval.state is State.PENDING:
                 return await self._pending(kept, call, came)
             elif (used := await self._use(kept, came)) is not None:
                 return Permit(came.without_ours(call), used, kept)
         raise BusDownError("This call's approval is being changed by others all the time; retry.")
+
+    async def spend(self, call: CallRequested, lineage: Lineage, approval_id: str) -> Permit:
+        """Use the one approval a deferred call waited for; no other is asked for.
+
+        Raises:
+            ApprovalRequiredError: what it holds for has changed since, or it was used.
+            CallCancelledError: the caller took it back.
+
+        """
+        kept = await self.docket.whole(self.bind(call, lineage))
+        if kept is not None and kept.approval.id == approval_id:
+            approval = kept.approval
+            if approval.state is State.WITHDRAWN:
+                raise CallCancelledError("The caller took the call back; it was not made.")
+            if approval.state is State.GRANTED and approval.stands(time()):
+                used = await self._use(kept, Brought())
+                if used is not None:
+                    return Permit(call, used, kept)
+        raise ApprovalRequiredError(
+            "The tool, or the policy for it, has changed since this call was approved, or its "
+            "approval was used: it was not made. Make it again to ask anew.",
+            approval=approval_id,
+        )
 
     def record_use(self, permit: Permit) -> None:
         """Say that an approved call goes on; its further rounds tell no more of it."""
@@ -126,12 +167,14 @@ class Approving:
                 await self._put(approvals.expired(approval), kept)
         self.docket.forget_ended(now)
 
-    async def _pending(self, kept: Kept, call: CallRequested, came: Brought) -> Asked | None:
+    async def _pending(
+        self, kept: Kept, call: CallRequested, came: Brought
+    ) -> Asked | Begun | None:
         """Nobody has decided. A caller that was shown the page waits here for who decides."""
         ours = came.approval == kept.approval.id
         seconds = (call.deadline - time()) * WAITED_SHARE
         if not ours or came.action != ACCEPTED:
-            return self._told(kept, call, came if ours else Brought())
+            return await self._told(kept, call, came if ours else Brought())
         waiting = asyncio.ensure_future(self.docket.newer(kept, seconds))
         self._waiting[call.call_id] = waiting
         try:
@@ -148,7 +191,7 @@ class Approving:
     async def _use(self, kept: Kept, came: Brought) -> Kept | None:
         """Use an approval, or go on with the call that has; None when somebody was faster."""
         if kept.approval.state is State.REJECTED:
-            raise _rejected(kept.approval)
+            raise refusal(kept.approval.id, kept.approval.note)
         ends = time() + self.terms.granted
         if kept.approval.state is State.GRANTED:
             return await self._put(approvals.used(kept.approval, ends), kept, silent=True)
@@ -168,13 +211,18 @@ class Approving:
         made = approvals.asked(call, lineage, cause, binding, (now, now + self.terms.pending))
         self._asking[key] += 1
         try:
-            return await self._put(made, over, full=lineage.content == "full")
+            return await self._put(made, over, read=read_by_rules(call, lineage, cause.charge))
         finally:
             self._asking[key] -= 1
             self._asking += Counter()  # forgets who asks nothing
 
     async def _put(
-        self, approval: Approval, over: Kept | None, *, full: bool = False, silent: bool = False
+        self,
+        approval: Approval,
+        over: Kept | None,
+        *,
+        read: dict[str, Any] | None = None,
+        silent: bool = False,
     ) -> Kept | None:
         """Change an entry and say so; None when somebody was faster."""
         if self.facts.full:
@@ -182,11 +230,15 @@ class Approving:
         if not await self.docket.put(approval, over):
             return None
         if not silent:
-            self.facts.say(fact_of(approval, time(), full=full))
+            self.facts.say(fact_of(approval, time(), read=read))
         return self.docket.find(approval.binding)
 
-    def _told(self, kept: Kept, call: CallRequested, came: Brought) -> Asked:
-        """A page to open, for a client that can, and has not declined to."""
+    async def _told(self, kept: Kept, call: CallRequested, came: Brought) -> Asked | Begun:
+        """A task, where the client takes one; else a page to open, unless it declined to."""
+        if not came.approval and wants_task(call):
+            task = await self.deferring.begin(call, kept.approval, self._page(kept.approval))
+            if task is not None:
+                return task
         if came.approval or call.method not in ASKABLE or not can_open_pages(call.capabilities):
             raise self._required(kept.approval)
         return question(kept.approval, self._page(kept.approval))
@@ -207,12 +259,3 @@ class Approving:
 
     def _page(self, approval: Approval) -> str:
         return f"{self.terms.public_url.rstrip('/')}/approvals/{approval.id}"
-
-
-def _rejected(approval: Approval) -> ApprovalRejectedError:
-    reason = approval.note or "no reason was given"
-    return ApprovalRejectedError(
-        f"A person refused this call: {reason}. Do not repeat it as it is.",
-        approval=approval.id,
-        note=approval.note,
-    )

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import Asked, CallRequested
+from toolbus_common.errors import ApprovalRejectedError
 from toolbus_common.grants import full_name
 from toolbus_policy.approval import Approval
 
@@ -16,7 +17,7 @@ STATE = "toolbus.approval."  # what a state of ours begins with; ingress seals i
 ACCEPTED = "accept"
 # Requests whose answer may be a question (MCP 2026-07-28).
 ASKABLE = frozenset({"tools/call", "prompts/get", "resources/read"})
-_QUESTION = "approval"
+QUESTION = "approval"  # what the one question is called
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -46,7 +47,7 @@ def brought(extra: str) -> Brought:
     state = msgspec.json.decode(members["requestState"]) if "requestState" in members else ""
     if not isinstance(state, str) or not state.startswith(STATE):
         return Brought(state=str(state))
-    answer = _object(_object(msgspec.json.decode(members.get("inputResponses", b"{}"))), _QUESTION)
+    answer = _object(_object(msgspec.json.decode(members.get("inputResponses", b"{}"))), QUESTION)
     return Brought(state.removeprefix(STATE), str(answer.get("action", "")))
 
 
@@ -57,18 +58,33 @@ def can_open_pages(capabilities: str) -> bool:
 
 def question(approval: Approval, page: str) -> Asked:
     """The one question: open the page."""
-    name = full_name(approval.server, approval.tool)
-    params = {
-        "mode": "url",
-        "message": f"{name} needs a person's approval. Open the page to have it decided.",
-        "url": page,
-    }
     asked = {
         "resultType": "input_required",
-        "inputRequests": {_QUESTION: {"method": "elicitation/create", "params": params}},
+        "inputRequests": {QUESTION: page_question(approval.server, approval.tool, page)},
         "requestState": f"{STATE}{approval.id}",
     }
     return Asked(msgspec.json.encode(asked))
+
+
+def page_question(server: str, tool: str, page: str) -> dict[str, Any]:
+    """A page to open, as an entry of `inputRequests`."""
+    params = {
+        "mode": "url",
+        "message": f"{full_name(server, tool)} needs a person's approval. Open the page to have it "
+        "decided.",
+        "url": page,
+    }
+    return {"method": "elicitation/create", "params": params}
+
+
+def refusal(approval: str, note: str) -> ApprovalRejectedError:
+    """What a person's no is told with."""
+    reason = note or "no reason was given"
+    return ApprovalRejectedError(
+        f"A person refused this call: {reason}. Do not repeat it as it is.",
+        approval=approval,
+        note=note,
+    )
 
 
 def _object(value: Any, *path: str) -> dict[str, Any]:

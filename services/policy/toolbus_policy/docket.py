@@ -36,6 +36,7 @@ class Docket:
         self._kept: dict[str, Kept] = {}
         self._bindings: dict[str, str] = {}  # by id
         self._waiting: set[tuple[Callable[[], object], asyncio.Future[None]]] = set()
+        self.on_change: Callable[[], None] = lambda: None
 
     def open(self, bucket: Bucket) -> None:
         """Where changes are written."""
@@ -128,6 +129,7 @@ class Docket:
             self._tell()
 
     def _tell(self) -> None:
+        self.on_change()
         for condition, heard in self._waiting:
             if not heard.done() and condition():
                 heard.set_result(None)

@@ -9,7 +9,9 @@ from time import time
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.cedar import SILENT, Verdict
 from toolbus_common.contracts import (
+    TOOLS_CALL,
     Asked,
+    Begun,
     CallAdmitted,
     CallAllowed,
     CallDenied,
@@ -33,9 +35,10 @@ from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
 from toolbus_common.trace import trace_id
-from toolbus_policy.approval import Cause
-from toolbus_policy.approving import RULE, Approving, Permit
+from toolbus_policy.approval import RULE, Cause
+from toolbus_policy.approving import Approving, Permit
 from toolbus_policy.asking import STATE
+from toolbus_policy.deferred import concerns
 from toolbus_policy.ledger import Ledger
 from toolbus_policy.limits import repeated
 from toolbus_policy.once import Once
@@ -85,7 +88,9 @@ class Gate:
             await self._deny(call, error, reply, admission)
             return
         yes = Yes(judge, admission, verdict)
-        if call.idempotency_key:
+        if call.method != TOOLS_CALL and concerns(call):
+            await self._tell_of_task(yes, call, reply)
+        elif call.idempotency_key:
             await self._pass_once(yes, call, reply)
         elif _may_need_person(yes, call):
             await self._pass_by_approval(yes, call, reply)
@@ -126,10 +131,41 @@ class Gate:
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, claim)
             return
-        if isinstance(turn, Asked):
+        if isinstance(turn, Asked | Begun):
             await self._answer(turn, call, reply, claim)
         elif not await self._go_on(yes, turn.call, reply, turn):
             await self.approving.give_back(turn)
+
+    async def pass_deferred(
+        self, call: CallRequested, reply: Reply, key: str, approval: str
+    ) -> None:
+        """The same for a call that became a task, now that a person has approved it."""
+        judge, who, admission = self.judge(), None, None
+        try:
+            now = time()
+            self._check(call, now)
+            who = judge.holder(key, now)
+            about = (call.server, call.method, call.tool)
+            admission = judge.decide_for(who.lineage, *about, call.narrower)
+            verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
+            permit = await self.approving.spend(call, who.lineage, approval)
+        except ToolbusError as error:
+            await self._deny(call, error, reply, admission, who=who)
+            return
+        if not await self._go_on(Yes(judge, admission, verdict), call, reply, permit):
+            await self.approving.give_back(permit)
+
+    async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+        """Answer who asks after a task that is kept here, or pass the question on to its server."""
+        try:
+            told = await self.approving.deferring.answer(call, yes.admission.principal.key)
+        except ToolbusError as error:
+            await reply.send(Failed(error))
+            return
+        if isinstance(told, CallRequested):
+            await self._go_on(yes, told, reply)
+        else:
+            await reply.send(told)
 
     async def _go_on(
         self, yes: Yes, call: CallRequested, reply: Reply, permit: Permit | None = None
@@ -153,11 +189,14 @@ class Gate:
 
     def _decide(self, judge: Judge, call: CallRequested) -> Admission:
         now = time()
+        self._check(call, now)
+        return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
+
+    def _check(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
             raise InvalidError("The call's deadline had passed before it was decided.")
         if self.room.facts.full:
             raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
-        return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
         if not admission.limited:
@@ -233,9 +272,12 @@ class Gate:
         reply: Reply,
         admission: Admission | None,
         claim: OutcomeClaim | None = None,
+        who: Principal | None = None,
     ) -> None:
         DECISIONS.labels(error.code).inc()
-        self.room.facts.say(_denial(call, error, admission, self._who(call)))
+        if who is None:
+            who = admission.principal if admission is not None else self._who(call)
+        self.room.facts.say(_denial(call, error, admission, who))
         await self._answer(Failed(error), call, reply, claim)
 
     async def _answer(
@@ -293,8 +335,8 @@ def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict
 def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause:
     """Who wants a person asked. A task belongs to a call that was let through."""
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
-        return Cause(admission.cause)
-    return Cause(f"{RULE}{verdict.approve_by}", verdict.reason)
+        return Cause(admission.cause, charge=admission.charge)
+    return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
 
 
 def _intent(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:

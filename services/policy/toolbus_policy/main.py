@@ -1,13 +1,13 @@
 """The policy room: may this key make this call, and who pays?
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
-says    CallAdmitted (to executor); the facts CallAllowed, CallDenied, CallFailed, CallReplayed,
-        LedgerOpened, those of approvals, and of what is declared over HTTP
+says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed,
+        CallReplayed, LedgerOpened, those of approvals, and of what is declared over HTTP
 asks    audit what was spent, when counters were lost
 answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked;
         AdminAsked
-owns    the ledger in Redis, its epochs in the bucket tb_ledger; the bucket tb_approvals; the
-        claims in tb_outcomes, which whoever ends their calls writes over
+owns    the ledger in Redis, its epochs in the bucket tb_ledger; the buckets tb_approvals and
+        tb_tasks; the claims in tb_outcomes, which whoever ends their calls writes over
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.lineage import Lineage
-from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER, OUTCOMES
+from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER, OUTCOMES, TASKS
 from toolbus_common.room import Room
 from toolbus_common.sizes import follow_sizes
 from toolbus_common.snapshot import Directory, Snapshot
@@ -48,6 +48,7 @@ from toolbus_policy.approvers import Approvers, operator
 from toolbus_policy.approving import Approving, Terms
 from toolbus_policy.binding import binding_of, definition_digest, policy_digest
 from toolbus_policy.clerk import Clerk
+from toolbus_policy.deferring import Deferring
 from toolbus_policy.docket import Docket
 from toolbus_policy.epochs import BusEpochs, Marks
 from toolbus_policy.gate import Gate
@@ -59,6 +60,7 @@ from toolbus_policy.rules import Judge
 from toolbus_policy.ruling import Rulings
 from toolbus_policy.settings import Settings
 from toolbus_policy.settlement import Settlement
+from toolbus_policy.taskbook import TaskBook
 
 log = logging.getLogger(__name__)
 
@@ -129,23 +131,22 @@ def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("policy", settings, exchange)
-    bench, docket = _seated(room), Docket()
-    room.watches(APPROVALS)(docket.hear)
-    approving = Approving(docket, room.facts, bench.bind, _terms(settings))
-    approvers = Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds)
-    _answer(room, approvers)
-    marks = Marks()
+    bench, marks = _seated(room), Marks()
     room.watches(LEDGER)(marks.hear)
+    approving, approvers = _consulted(room, bench, settings)
+    docket, deferring = approving.docket, approving.deferring
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
         docket.open(await room.bucket(APPROVALS))
+        deferring.book.open(await room.bucket(TASKS))
         rebuilder, clerk = _keep_books(room, ledger, bench, marks, settings)
         await _administer(room, bench, approvers, clerk, settings)
         once = await _once(room, settings)
         gate = Gate(room, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
+        deferring.pass_on = gate.pass_deferred
 
         @room.serves(CallRequested)
         async def judge(call: CallRequested, reply: Reply) -> None:
@@ -160,6 +161,7 @@ def build(exchange: Exchange) -> Room:
         work = (
             settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),
             _expire(approving), follow_sizes(room.bus, OUTCOMES, once.allowance.hear),
+            deferring.work(),
         )  # fmt: skip
         try:
             async with _beside(*work):
@@ -186,6 +188,18 @@ def _seated(room: Room) -> Bench:
     room.watches(CONFIG)(bench.hear_config)
     room.watches(CATALOGUE)(bench.hear_catalogue)
     return bench
+
+
+def _consulted(room: Room, bench: Bench, settings: Settings) -> tuple[Approving, Approvers]:
+    """Calls that wait for a person, those of them that are tasks, and who decides about them."""
+    docket, book = Docket(), TaskBook()
+    room.watches(APPROVALS)(docket.hear)
+    room.watches(TASKS)(book.hear)
+    deferring = Deferring(book, docket, room.facts, room.calls, room.bus, settings.reap_grace)
+    approving = Approving(docket, room.facts, bench.bind, _terms(settings), deferring)
+    approvers = Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds)
+    _answer(room, approvers)
+    return approving, approvers
 
 
 def _keep_books(

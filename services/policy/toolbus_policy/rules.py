@@ -23,9 +23,10 @@ from toolbus_policy.ruling import Ruling
 
 # Methods whose subject must be listed. A resource need not be: templates make any number of them.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
+_COMPLETION = "completion/complete"
 METHODS = frozenset(
     {
-        *_LISTED, "resources/read", "resources/subscribe", "completion/complete",
+        *_LISTED, "resources/read", "resources/subscribe", _COMPLETION,
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
@@ -100,6 +101,12 @@ class Standing:
             }
             for method, kind in _LISTED.items()
         }
+        self.held = {
+            full_name(server, each.name)
+            for server, listing in catalogue.items()
+            for each in listing.held
+            if each.kind == "prompts"
+        }
         self.principals = Memory[str, Principal](self.MOST_REMEMBERED)
         self.admissions = Memory[tuple[str, str, str, str], Admission | None](self.MOST_REMEMBERED)
 
@@ -141,7 +148,17 @@ class Judge:
             UnknownToolError: no such tool, or it is not granted: the two are told alike.
 
         """
-        lineage = self._live(proof, now)
+        return self.decide_for(self._live(proof, now), server, method, tool, narrower)
+
+    def decide_for(
+        self,
+        lineage: Lineage,
+        server: str,
+        method: str,
+        tool: str,
+        narrower: tuple[Patterns, ...] = (),
+    ) -> Admission:
+        """The same for a key that is known to be live. Raises `UnknownToolError`."""
         about = (lineage.key, server, method, tool)
         try:
             admission = self.standing.admissions.recall(about, lineage)
@@ -158,6 +175,13 @@ class Judge:
         """Who asks, whatever for. Raises `UnauthorizedError`."""
         return self._principal(self._live(proof, now))
 
+    def holder(self, key: str, now: float) -> Principal:
+        """The key of a name, if it is live still. Raises `UnauthorizedError`."""
+        lineage = self.snapshot.lineage_of(key, now)
+        if lineage is None:
+            raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
+        return self._principal(lineage)
+
     def _live(self, proof: str, now: float) -> Lineage:
         found = self.snapshot.lineage_for(proof, now)
         if found is None:
@@ -170,6 +194,10 @@ class Judge:
             return None
         known = self.standing.known.get(method)
         if known is not None and name not in known:  # what is held back is not known here
+            return None
+        if (
+            method == _COMPLETION and name in self.standing.held
+        ):  # nor is what completes its arguments
             return None
         bounds = principal.lineage.bounds
         if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):

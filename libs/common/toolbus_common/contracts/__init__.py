@@ -10,6 +10,7 @@ from toolbus_common.contracts.approvals import (
     RejectAsked,
 )
 from toolbus_common.contracts.calls import (
+    DEFERRED,
     FOLLOW,
     IDEMPOTENCY,
     NOTHING,
@@ -32,6 +33,7 @@ from toolbus_common.contracts.facts import (
     ApprovalGranted,
     ApprovalRejected,
     ApprovalUsed,
+    ApprovalWithdrawn,
     BreakerClosed,
     BreakerOpened,
     CallAllowed,
@@ -94,6 +96,7 @@ from toolbus_common.contracts.questions import (
 )
 
 __all__ = [
+    "DEFERRED",
     "FACTS",
     "FOLLOW",
     "IDEMPOTENCY",
@@ -111,6 +114,7 @@ __all__ = [
     "ApprovalRejected",
     "ApprovalTold",
     "ApprovalUsed",
+    "ApprovalWithdrawn",
     "ApprovalsAsked",
     "ApprovalsTold",
     "ApproveAsked",

@@ -9,6 +9,7 @@ from toolbus_common.contracts.message import Message
 
 TOOLS_CALL = "tools/call"
 FOLLOW = "tasks/follow"  # of ours, not MCP's: to hear how a task goes on
+DEFERRED = "toolbus.deferred."  # begins the name of a task that policy keeps, until it ends
 NOTHING = "{}"
 IDEMPOTENCY = "dev.toolbus/idempotency-key"  # of a call's `_meta`: repeated, it is not made again
 REPLAYED = "dev.toolbus/replayed"  # of a result's `_meta`: it is that of an earlier call

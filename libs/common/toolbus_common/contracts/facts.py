@@ -168,13 +168,20 @@ class ApprovalFact(CallFact):
 class ApprovalAsked(ApprovalFact):
     """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
 
-    `arguments` is raw JSON, and empty unless the key's calls are recorded in full.
+    `rule` is the rule alone. `arguments` is raw JSON, and empty unless the key's calls are
+    recorded in full. With `charge` and the others it is what rules could read of the call.
     """
 
     NAME: ClassVar[str] = "approval.asked"
 
     cause: str
     expires: float
+    rule: str = ""
+    team: str = ""
+    user: str = ""
+    environment: str = ""
+    era: str = ""
+    charge: int = 0
     arguments_digest: str = ""
     arguments: str = Field(default="", repr=False)
 
@@ -203,6 +210,12 @@ class ApprovalUsed(ApprovalFact):
     """The approved call goes on: this approval lets no other through."""
 
     NAME: ClassVar[str] = "approval.used"
+
+
+class ApprovalWithdrawn(ApprovalFact):
+    """The caller took its call back before it was made."""
+
+    NAME: ClassVar[str] = "approval.withdrawn"
 
 
 class ServerFact(Fact):
@@ -368,6 +381,7 @@ FACTS: dict[str, type[Fact]] = {
         ApprovalRejected,
         ApprovalExpired,
         ApprovalUsed,
+        ApprovalWithdrawn,
         ServerConnected,
         ServerLost,
         ServerFaulted,

@@ -1,0 +1,60 @@
+"""What an agent does with calls that wait for a person as tasks, over `Policing`."""
+
+import json
+from typing import Any
+
+from harness.policing import Policing
+from harness.waiting import until_told
+from toolbus_common.contracts import DEFERRED, Answered, Begun, Ending, Era
+
+MODERN: dict[str, Any] = {"capabilities": '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'}
+BOTH: dict[str, Any] = {
+    "capabilities": '{"elicitation":{"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}}}'
+}
+LEGACY: dict[str, Any] = {"era": Era.LEGACY, "extra": '{"task":{"ttl":60000}}'}
+ENDED = ("completed", "failed", "cancelled")
+
+
+async def begun(made: Policing, **form: Any) -> str:
+    """The name of the task a call becomes."""
+    ending = await made.ask(**form)
+    assert isinstance(ending, Begun)
+    told = json.loads(ending.body)
+    task: dict[str, Any] = told.get("task", told)
+    assert task["taskId"].startswith(DEFERRED)
+    return str(task["taskId"])
+
+
+async def about(made: Policing, what: str, task: str, **form: Any) -> Ending:
+    """What a request about a task is answered with."""
+    given = {"era": form.get("era", Era.MODERN), **{k: form[k] for k in ("secret",) if k in form}}
+    arguments = {"taskId": task, **form.get("more", {})}
+    seconds = form.get("seconds", 30)
+    call = {"method": f"tasks/{what}", "arguments": arguments, "seconds": seconds}
+    return await made.ask(form.get("tool", "burn"), **call, **given)
+
+
+async def told(made: Policing, task: str, **form: Any) -> dict[str, Any]:
+    ending = await about(made, "get", task, **form)
+    assert isinstance(ending, Answered)
+    found: dict[str, Any] = json.loads(ending.body)
+    assert found["taskId"] == task
+    return found
+
+
+async def ended(made: Policing, task: str, **form: Any) -> dict[str, Any]:
+    async def over() -> dict[str, Any] | None:
+        found = await told(made, task, **form)
+        return found if found["status"] in ENDED else None
+
+    found: dict[str, Any] = await until_told(over, "the end of the task")
+    return found
+
+
+def approval_of(task: str) -> str:
+    return task.removeprefix(DEFERRED)
+
+
+async def reached(made: Policing, times: int) -> bool:
+    """Whether the server was asked so often."""
+    return len(made.reached) >= times

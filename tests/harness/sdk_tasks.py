@@ -1,0 +1,91 @@
+"""Tasks of 2026-07-28 for the SDK's client, by its means for extensions: waited for to the end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal
+
+import mcp_types as types
+from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
+from mcp.client.session import ClientSession
+from pydantic import ConfigDict, Field
+
+Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+OVER = ("completed", "failed", "cancelled")
+
+
+class Task(types.Result):
+    """A task, as it is begun and as it is told of."""
+
+    model_config = ConfigDict(extra="allow")
+
+    task_id: str = Field(alias="taskId")
+    status: str
+    status_message: str = Field(alias="statusMessage")
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+
+class Begun(Task):
+    """The answer to a call that became one."""
+
+    result_type: Literal["task"] = Field(alias="resultType")
+
+
+class About(types.RequestParams):
+    """Which task."""
+
+    task_id: str = Field(serialization_alias="taskId")
+
+
+class Update(About):
+    """What its caller answers."""
+
+    input_responses: dict[str, Any] = Field(serialization_alias="inputResponses")
+
+
+class Get(types.Request[About, Literal["tasks/get"]]):
+    """Ask after a task."""
+
+    method: Literal["tasks/get"] = "tasks/get"
+
+
+class Tell(types.Request[Update, Literal["tasks/update"]]):
+    """Answer what it asks."""
+
+    method: Literal["tasks/update"] = "tasks/update"
+
+
+class Tasks(ClientExtension):
+    """A client that takes tasks: its calls return when they have ended."""
+
+    identifier = "io.modelcontextprotocol/tasks"
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.begun: list[Begun] = []
+        self.arrived = asyncio.Event()
+        self._answer = answer
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing is agreed on."""
+        return {}
+
+    def claims(self) -> Sequence[ResultClaim[Any]]:
+        """Results that are tasks."""
+        return (ResultClaim(result_type="task", model=Begun, resolve=self._resolve),)
+
+    async def _resolve(self, begun: Begun, context: ClaimContext) -> types.CallToolResult:
+        self.begun.append(begun)
+        self.arrived.set()
+        while (task := await self._told(begun, context.session)).status not in OVER:
+            asked = (task.model_extra or {}).get("inputRequests")
+            if asked and self._answer is not None:
+                params = Update(task_id=begun.task_id, input_responses=await self._answer(asked))
+                await context.session.send_request(Tell(params=params), types.Result)
+            await asyncio.sleep(0.05)
+        if task.status == "completed":
+            return types.CallToolResult.model_validate(task.result)
+        text = types.TextContent(type="text", text=f"{task.status}: {task.status_message}")
+        return types.CallToolResult(content=[text], is_error=True)
+
+    async def _told(self, begun: Begun, session: ClientSession) -> Task:
+        return await session.send_request(Get(params=About(task_id=begun.task_id)), Task)

@@ -1,0 +1,160 @@
+"""One deferred call and what is due about it, without any I/O."""
+
+import json
+
+import pytest
+from msgspec.structs import replace
+
+from toolbus_common.builtin import BUILT_IN
+from toolbus_common.contracts import DEFERRED, Answered, Asked, CallRequested, Era, Failed
+from toolbus_common.declared import Declaration
+from toolbus_common.errors import (
+    ApprovalRequiredError,
+    OutcomeUnknownError,
+    UpstreamFaultError,
+)
+from toolbus_common.snapshot import Snapshot
+from toolbus_policy import approval as approvals
+from toolbus_policy import deferred as tasks
+from toolbus_policy.approval import Approval, Cause
+from toolbus_policy.deferred import (
+    KEPT_SECONDS,
+    LARGEST_RESULT,
+    Deferred,
+    Stage,
+    Step,
+    concerns,
+    due,
+    wants_task,
+    why_ended,
+)
+
+TAKES = '{"extensions":{"io.modelcontextprotocol/tasks":{}},"sampling":{}}'
+NOW = 150.0
+
+
+def call(**given: object) -> CallRequested:
+    told = {
+        "call_id": "c1", "reply_to": "r", "server": "docs", "tool": "burn", "proof": "canary-proof",
+        "era": Era.MODERN, "deadline": 120.0, "traceparent": "", "capabilities": TAKES,
+        "arguments": b'{"page":7}',
+    }  # fmt: skip
+    return CallRequested.model_validate({**told, **given})
+
+
+def asked() -> Approval:
+    declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
+    lineage = Snapshot.of(declared).lineage("bot")
+    return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
+
+
+def waiting(approval: Approval) -> Deferred:
+    return tasks.deferred(call(), approval, "http://page", 100.0, opens_pages=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "wants"),
+    [
+        ({}, True),
+        ({"capabilities": "{}"}, False),
+        ({"capabilities": '{"extensions":[]}'}, False),
+        ({"capabilities": "{}", "extra": '{"task":{}}'}, False),
+        ({"era": Era.LEGACY, "extra": '{"task":{}}'}, True),
+        ({"era": Era.LEGACY}, False),
+        ({"era": Era.LEGACY, "extra": '{"_meta":{"task":{}}}'}, False),
+        ({"method": "prompts/get"}, False),
+        ({"server": BUILT_IN}, False),
+        ({"extra": json.dumps({"_meta": "x" * 20_000})}, False),
+    ],
+)
+def test_a_call_becomes_a_task_only_where_its_caller_takes_one(
+    given: dict[str, object],
+    wants: bool,  # noqa: FBT001
+) -> None:
+    assert wants_task(call(**given)) is wants
+
+
+def test_what_is_due_follows_from_the_approval() -> None:
+    approval = asked()
+    task = waiting(approval)
+    granted = approvals.granted(approval, "boss", "", 300.0)
+    assert due(task, approval, NOW) is Step.NOTHING
+    assert due(task, granted, NOW) is Step.RUN
+    over = (
+        None,
+        replace(granted, id="another"),
+        approvals.rejected(approval, "boss", "No.", 200.0),
+        approvals.used(granted, 300.0),
+        approvals.expired(approval),
+        approvals.withdrawn(approval),
+    )
+    for ended in over:
+        assert due(task, ended, NOW) is Step.END
+    assert due(task, approval, 200.0) is Step.END, "nobody decided in time"
+    assert due(task, granted, 300.0) is Step.END, "it could not be made in time"
+
+
+def test_a_call_under_way_is_nobody_elses_until_its_answer_is_overdue() -> None:
+    approval = approvals.used(approvals.granted(asked(), "boss", "", 300.0), 300.0)
+    task = tasks.running(waiting(approval), "c2", NOW, 5.0)
+    assert task.seconds == 20.0
+    assert due(task, approval, NOW + 24.0) is Step.NOTHING
+    assert due(task, approval, NOW + 25.0) is Step.END
+    assert isinstance(why_ended(task, approval), OutcomeUnknownError)
+
+
+def test_a_call_that_reached_nobody_waits_a_moment_and_says_why_it_was_never_made() -> None:
+    granted = approvals.granted(asked(), "boss", "", 300.0)
+    before = waiting(granted)
+    task = tasks.put_off(tasks.running(before, "c2", NOW, 5.0), before, "Nobody is there.")
+    assert due(task, granted, NOW) is Step.NOTHING
+    assert due(task, granted, NOW + 1.0) is Step.RUN
+    error = why_ended(task, None)
+    assert isinstance(error, ApprovalRequiredError)
+    assert "Nobody is there." in error.reason
+
+
+def test_an_ended_task_is_told_of_for_an_hour() -> None:
+    approval = asked()
+    task = tasks.ended(waiting(approval), Answered(b'{"content":[]}'), NOW)
+    assert (task.stage, task.call) == (Stage.ENDED, "")
+    assert due(task, None, NOW + KEPT_SECONDS - 1) is Step.NOTHING
+    assert due(task, None, NOW + KEPT_SECONDS) is Step.FORGET
+
+
+def test_what_a_task_cannot_keep_is_a_failure_that_says_so() -> None:
+    task = waiting(asked())
+    for ending, word in ((Answered(b"x" * LARGEST_RESULT), "more than"), (Asked(b"{}"), "asks")):
+        frame = tasks.ended(task, ending, NOW).frame
+        assert isinstance(frame, Failed)
+        assert isinstance(frame.error, UpstreamFaultError)
+        assert word in frame.error.reason
+
+
+def test_a_kept_call_is_made_as_it_was_asked_but_for_who_waits() -> None:
+    made = tasks.revived(waiting(asked()), b'{"page":7}', "c2", "r2", NOW)
+    assert (made.call_id, made.parent_id, made.reply_to, made.proof) == ("c2", "c1", "r2", "")
+    assert (made.server, made.tool, made.arguments) == ("docs", "burn", b'{"page":7}')
+    assert made.deadline == NOW + 20.0
+    assert json.loads(made.capabilities) == {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "ours"),
+    [
+        ("tasks/get", {"taskId": DEFERRED + "a"}, True),
+        ("tasks/get", {"taskId": "a"}, False),
+        ("tasks/get", {"taskId": 7, "inputResponses": {"x": DEFERRED}}, False),
+        ("prompts/get", {"taskId": DEFERRED + "a"}, False),
+        ("resources/read", {"uri": DEFERRED}, False),
+    ],
+)
+def test_only_requests_about_a_task_kept_here_are_answered_here(
+    method: str, arguments: dict[str, object], *, ours: bool
+) -> None:
+    raw = json.dumps(arguments).encode()
+    assert concerns(call(method=method, arguments=raw)) is ours
+
+
+def test_a_request_that_cannot_be_read_is_about_no_task() -> None:
+    assert not concerns(call(method="tasks/get", arguments=b'["toolbus.deferred."]'))
