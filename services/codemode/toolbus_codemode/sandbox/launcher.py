@@ -63,6 +63,7 @@ class Launcher:
     ordered: dict[int, Ordered] = field(default_factory=dict)
     runs: dict[int, Launched] = field(default_factory=dict)
     number: int = 0
+    words: int = 0
     process: subprocess.Popen[bytes] | None = None
     control: socket.socket | None = None
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -107,6 +108,7 @@ class Launcher:
             control.close()
         if self.ready and not self.ready.done():
             self.ready.set_exception(UnavailableError(f"{self.module} ended before it was ready."))
+            self.ready.exception()  # whoever waited may have left: nobody need be told
         self.spare.clear()
         for order in self.ordered.values():
             if not order.done():
@@ -134,6 +136,7 @@ class Launcher:
 
     def heard(self, told: dict[str, Any], handles: list[int]) -> None:
         """One word: ready, started with a handle and a socket, or ended with a status."""
+        self.words += 1
         if "ready" in told and self.ready:
             self.ready.set_result(told["ready"])
         elif "started" in told:
@@ -172,12 +175,20 @@ class Launcher:
                 self.fill_later()
                 return launched
         ordered = await self.order(order)
-        await asyncio.wait((ordered,), timeout=READY_WITHIN)
-        launched = ordered.result() if ordered.done() else None
+        launched = await self.waited(ordered)
         if launched is None:
             ordered.cancel()
             raise UnavailableError("No process could be started for the program.")
         return launched
+
+    async def waited(self, ordered: Ordered) -> Launched | None:
+        """What was ordered, as long as anything comes: a launcher that is busy is not stuck."""
+        while not ordered.done():
+            before = self.words
+            await asyncio.wait((ordered,), timeout=READY_WITHIN)
+            if self.words == before:
+                break
+        return ordered.result() if ordered.done() else None
 
     def fill_later(self) -> None:
         """Order spares when the run that took one is well under way: it is waited for, not they."""
