@@ -7,6 +7,7 @@ from nats.js.api import (
     ConsumerConfig,
     DiscardPolicy,
     KeyValueConfig,
+    ObjectStoreConfig,
     StorageType,
     StreamConfig,
 )
@@ -22,11 +23,14 @@ PINS = "tb_pins"  # approved definitions: first ones written by executor, the ot
 LEASES = "tb_leases"  # who owns a stdio server: written by executor
 LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written by policy
 APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
+RESULTS = "tb_results"  # an object store: results too large to tell, written by codemode
 
 LEASE_SECONDS = 2.0
 DAY = 86_400.0
 WEBHOOKS = "webhooks"  # the consumer of what is posted to webhooks
 MOST_APPROVAL_BYTES = 256 << 20
+RESULT_SECONDS = 3600.0
+MOST_RESULT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,13 @@ BUCKETS = (
         max_bytes=MOST_APPROVAL_BYTES,
     ),
 )
+OBJECTS = {
+    RESULTS: ObjectStoreConfig(
+        ttl=RESULT_SECONDS,
+        max_bytes=MOST_RESULT_BYTES,
+        storage=StorageType.FILE,
+    )
+}
 
 
 async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) -> None:
@@ -106,3 +117,8 @@ async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) 
             await stream.key_value(bucket.bucket)
         except BucketNotFoundError:
             await stream.create_key_value(bucket)
+    for name, objects in OBJECTS.items():
+        try:
+            await stream.object_store(name)
+        except BucketNotFoundError:
+            await stream.create_object_store(name, objects.evolve(replicas=replicas))

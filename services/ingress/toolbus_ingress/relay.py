@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import (
     FOLLOW,
     NOTHING,
@@ -149,6 +150,7 @@ class Relay:
             extra=self._extra(visit, request, subject),
             narrower=visit.caller.narrower,
             run=_run(said, traceparent, visit),
+            terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",
             arguments=subject.arguments,
         )
 

@@ -35,7 +35,7 @@ from toolbus_policy.approving import RULE, Approving, Permit
 from toolbus_policy.asking import STATE
 from toolbus_policy.ledger import Ledger
 from toolbus_policy.limits import repeated
-from toolbus_policy.packing import Claim
+from toolbus_policy.packing import Claim, over_run_budget
 from toolbus_policy.records import About
 from toolbus_policy.rules import Admission, Judge, Principal
 from toolbus_policy.ruling import Ruling, recorded
@@ -123,7 +123,12 @@ class Gate:
             raise InvalidError("The call's deadline had passed before it was decided.")
         if self.room.facts.full:
             raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
-        return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
+        admission = judge.decide(
+            call.proof, call.server, call.method, call.tool, now, call.narrower
+        )
+        if call.most is not None and admission.charge > call.most:
+            raise over_run_budget(admission.charge, call.most)
+        return admission
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
         if not admission.limited:
@@ -176,7 +181,8 @@ class Gate:
             arguments=call.arguments,
         )
         if call.server == BUILT_IN:
-            admitted = admitted.model_copy(update={"proof": call.proof, "narrower": call.narrower})
+            theirs = {"proof": call.proof, "narrower": call.narrower, "terms": call.terms}
+            admitted = admitted.model_copy(update=theirs)
         if reserved:
             self.ledger.dispatch(principal.scope, call.call_id)
 

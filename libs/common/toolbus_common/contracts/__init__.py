@@ -21,6 +21,7 @@ from toolbus_common.contracts.calls import (
 )
 from toolbus_common.contracts.catalogue import HeldBack, Listing, Offered, ServerState
 from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
+from toolbus_common.contracts.fact import CallFact, Fact
 from toolbus_common.contracts.facts import (
     FACTS,
     ApprovalAsked,
@@ -34,7 +35,6 @@ from toolbus_common.contracts.facts import (
     CallAllowed,
     CallCompleted,
     CallDenied,
-    CallFact,
     CallFailed,
     ConfigApplied,
     ConfigChanged,
@@ -45,7 +45,6 @@ from toolbus_common.contracts.facts import (
     DefinitionFact,
     DefinitionPinned,
     DefinitionRejected,
-    Fact,
     KeyCreated,
     KeyRevoked,
     LedgerOpened,
@@ -87,6 +86,7 @@ from toolbus_common.contracts.questions import (
     SpendingTold,
     StatusAsked,
 )
+from toolbus_common.contracts.runs import RunCompleted, RunEnded, RunFact, RunFailed, RunStarted
 
 __all__ = [
     "FACTS",
@@ -159,6 +159,11 @@ __all__ = [
     "RejectAsked",
     "RoomStatus",
     "RowsFound",
+    "RunCompleted",
+    "RunEnded",
+    "RunFact",
+    "RunFailed",
+    "RunStarted",
     "ServerConnected",
     "ServerFaulted",
     "ServerLost",

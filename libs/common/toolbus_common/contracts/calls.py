@@ -30,7 +30,9 @@ class CallRequested(Message):
     params beside these (`inputResponses`, `requestState`, `task`, foreign members of `_meta`) as
     one raw JSON object, or is empty. `narrower` are patterns, each tuple of which must cover the
     call beside what the key is granted. `run` names the agent run the client says this belongs to:
-    its trace, else its session; empty when it says neither.
+    its trace, else its session; empty when it says neither. `most` is what the call may be charged
+    at most, in micro-dollars, whatever its levels allow. `terms` is raw JSON, and only for Toolbus'
+    own server (`toolbus_common.terms`).
 
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -56,6 +58,8 @@ class CallRequested(Message):
     extra: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
     run: str = ""
+    most: int | None = None
+    terms: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
@@ -70,8 +74,8 @@ class CallAdmitted(Message):
     `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger holds
     anything for this call, so that its outcome must be settled. `price` is there when the charge
     depends on the result: micro-dollars for the call, a kilobyte and a token; `charge` bounds it.
-    `proof` and `narrower` are those of the request, and only for Toolbus' own server, whose
-    programs call on in the same name.
+    `proof`, `narrower` and `terms` are those of the request, and only for Toolbus' own server,
+    whose programs call on in the same name.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -97,6 +101,7 @@ class CallAdmitted(Message):
     price: tuple[float, ...] = ()
     proof: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
+    terms: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from toolbus_common.ending import end
@@ -36,6 +37,15 @@ class Launched:
     socket: socket.socket
     handle: int
     ended: asyncio.Future[int | None]
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor the process has used, as the kernel counts them; 0 if it is gone."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/self/fdinfo/{self.handle}").read_text().split()
+            pid = int(fields[fields.index("Pid:") + 1])
+            return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+        return 0.0
 
     def kill(self) -> None:
         """End the process, if it has not ended. A handle never names another process."""

@@ -122,13 +122,13 @@ class Run:
         running = asyncio.create_task(self.ended())
         hearing = asyncio.create_task(self.hear_outcomes())
         await asyncio.wait((running, hearing), return_when=asyncio.FIRST_COMPLETED)
-        hearing.cancel()
         if not running.done():
             running.cancel()
             await asyncio.wait((running,))
             return
         self.say(running.result())
         await self.writer.drain()
+        await hearing  # the room looks at what the worker used, and leaves
 
     async def hear_outcomes(self) -> None:
         """Give each call its outcome."""
