@@ -72,7 +72,7 @@ async def test_a_large_result_is_kept_and_told_by_its_shape_and_first_items() ->
 
 async def test_the_handle_is_told_in_the_language_of_the_program() -> None:
     answer = await answered(Ended(ROWS), results(Shelf()), "python")
-    assert "await results.read(" in answer.text
+    assert '(await results.read("r' in answer.text
 
 
 async def test_large_prints_are_kept_beside_a_small_result() -> None:

@@ -16,7 +16,7 @@ from toolbus_common.provision import RESULT_SECONDS
 
 LONGEST_ANSWER = 64_000  # characters that an agent is told at once
 BEGINNING = 4_000
-_READ = {"starlark": "results.read", "python": "await results.read"}
+_READ = {"starlark": 'results.read("{}")', "python": '(await results.read("{}"))'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Answers:
         part.text = (
             f"The {part.name} has {whole:,} characters, too many to tell, and is kept as "
             f"{handle!r} until {until:%H:%M} UTC. Pick from it in a program: "
-            f'{_READ[self.engine]}("{handle}")\n{preview(part.value)}'
+            f"{_READ[self.engine].format(handle)}\n{preview(part.value)}"
         )
 
 

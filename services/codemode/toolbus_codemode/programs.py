@@ -100,8 +100,9 @@ def told_by(caps: Caps, ended: Ended) -> Ended:
     cap = getattr(caps, _CAPPED.get(error.name, ""), None) if error else None
     if error is None or cap is None:
         return ended
-    told = f"{error.hint} {cap.by} allows a program {cap.most:g} {_CAPPED[error.name]}.".strip()
-    return replace(ended, error=replace(error, hint=f"{told[0].upper()}{told[1:]}"))
+    told = f"{cap.by} allows a program {cap.most:g} {_CAPPED[error.name]}."
+    hint = f"{error.hint} {told[0].upper()}{told[1:]}"
+    return replace(ended, error=replace(error, hint=hint))
 
 
 def _most(cap: Cap | None) -> float:
