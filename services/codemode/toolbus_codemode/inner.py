@@ -24,7 +24,7 @@ from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, Unav
 from toolbus_common.grants import full_name
 from toolbus_common.pricing import Cost, charged, cost_of
 from toolbus_common.room import Room
-from toolbus_common.snapshot import Directory
+from toolbus_common.snapshot import Directory, Snapshot
 from toolbus_common.trace import child_of
 
 
@@ -47,6 +47,7 @@ class Inner:
     outer: CallAdmitted
     purse: Purse
     tally: Tally = field(default_factory=Tally)
+    _costs: dict[tuple[int, str], Cost] = field(default_factory=dict)
 
     async def make(self, wanted: ToolCall) -> ToolOutcome:
         """Make one call; how it failed is a value too, in words its caller may read."""
@@ -54,7 +55,7 @@ class Inner:
             return await self.results.recalled(self.outer.proof, wanted.arguments)
         self.tally.calls += 1
         snapshot = self.directory.now
-        cost = cost_of(full_name(wanted.server, wanted.tool), snapshot.declaration.prices)
+        cost = self._cost(snapshot, full_name(wanted.server, wanted.tool))
         amount = charge = self.purse.hold(cost.held)
         try:
             ending = await self._asked(wanted, self.purse.most(amount))
@@ -71,6 +72,12 @@ class Inner:
         finally:
             self.purse.settle(amount, charge)
         return outcome
+
+    def _cost(self, snapshot: Snapshot, name: str) -> Cost:
+        known = snapshot.version, name
+        if known not in self._costs:
+            self._costs[known] = cost_of(name, snapshot.declaration.prices)
+        return self._costs[known]
 
     async def _asked(self, wanted: ToolCall, most: int | None) -> Ending:
         call_id = self.room.calls.new_call_id()

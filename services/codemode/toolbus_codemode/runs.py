@@ -8,12 +8,14 @@ from typing import Any
 
 from toolbus_codemode.inner import Tally
 from toolbus_codemode.purse import Purse
-from toolbus_codemode.sandbox.program import Ended, Program
+from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
 from toolbus_common.contracts import CallAdmitted, Fact, RunCompleted, RunFailed, RunStarted
 from toolbus_common.lineage import Lineage
 from toolbus_common.outcomes import about_call
 
 LONGEST_REASON = 500
+LONGEST_PROGRAM = 64 << 10  # characters; what is longer is not run
+_OF_CONTENT = frozenset({"runtime", "syntax", "not_plain"})  # they repeat what was computed
 
 
 @dataclass(slots=True)
@@ -30,12 +32,11 @@ class Run:
 
     def started(self) -> None:
         """It begins; its text is told only where its key's calls are recorded in full."""
-        full = self.lineage.content == "full"
         self.say(
             RunStarted(
                 id=f"{self.call.call_id}.run.started",
                 **self._about(),
-                program=self.program.source if full else "",
+                program=self.program.source[:LONGEST_PROGRAM] if self._full else "",
             )
         )
 
@@ -50,11 +51,23 @@ class Run:
             self.say(RunCompleted(id=f"{self.call.call_id}.run.completed", **used))
             return
         error = ended.error
-        self._failed(error.name, error.message, error.line or 0, used)
+        self._failed(error.name, self._reason(error), error.line or 0, used)
 
     def broke_off(self, code: str, reason: str) -> None:
         """It was ended from outside: its caller left, or the room stopped."""
         self._failed(code, reason, 0, self._used(time() - self._began))
+
+    @property
+    def _full(self) -> bool:
+        return self.lineage.content == "full"
+
+    def _reason(self, error: ProgramError) -> str:
+        """Why, in words that hold nothing of the calls' content unless that is recorded."""
+        if self._full:
+            return error.message
+        if error.name == "tool_failed":
+            return error.message.partition(":")[0]
+        return "" if error.name in _OF_CONTENT else error.message
 
     def _failed(self, code: str, reason: str, line: int, used: dict[str, Any]) -> None:
         told = {"code": code, "reason": reason[:LONGEST_REASON], "at_line": line}
