@@ -20,11 +20,12 @@ from toolbus_common.contracts import (
     Ending,
     Era,
 )
+from toolbus_common.declared import Declaration
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.grants import full_name
 from toolbus_common.pricing import Cost, charged, cost_of
 from toolbus_common.room import Room
-from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_common.snapshot import Directory
 from toolbus_common.trace import child_of
 
 
@@ -47,19 +48,22 @@ class Inner:
     outer: CallAdmitted
     purse: Purse
     tally: Tally = field(default_factory=Tally)
-    _costs: dict[tuple[int, str], Cost] = field(default_factory=dict)
+    _priced: Declaration | None = None
+    _costs: dict[str, Cost] = field(default_factory=dict)
 
     async def make(self, wanted: ToolCall) -> ToolOutcome:
         """Make one call; how it failed is a value too, in words its caller may read."""
         if wanted.server == BUILT_IN:
             return await self.results.recalled(self.outer.proof, wanted.arguments)
         self.tally.calls += 1
-        snapshot = self.directory.now
-        cost = self._cost(snapshot, full_name(wanted.server, wanted.tool))
+        declared = self.directory.now.declaration
+        cost = self._cost(declared, full_name(wanted.server, wanted.tool))
         amount = charge = self.purse.hold(cost.held)
         try:
             ending = await self._asked(wanted, self.purse.most(amount))
-            if snapshot is self.directory.now:  # else the price may be another: all of it is spent
+            if (
+                declared is self.directory.now.declaration
+            ):  # else the price may be another: all of it is spent
                 charge = min(amount, _charge(cost, ending))
             outcome = _outcome(ending)
             self.tally.failed += outcome.failure is not None
@@ -73,11 +77,13 @@ class Inner:
             self.purse.settle(amount, charge)
         return outcome
 
-    def _cost(self, snapshot: Snapshot, name: str) -> Cost:
-        known = snapshot.version, name
-        if known not in self._costs:
-            self._costs[known] = cost_of(name, snapshot.declaration.prices)
-        return self._costs[known]
+    def _cost(self, declared: Declaration, name: str) -> Cost:
+        """A tool's price, looked up once while the declaration is the same."""
+        if self._priced is not declared:
+            self._priced, self._costs = declared, {}
+        if name not in self._costs:
+            self._costs[name] = cost_of(name, declared.prices)
+        return self._costs[name]
 
     async def _asked(self, wanted: ToolCall, most: int | None) -> Ending:
         call_id = self.room.calls.new_call_id()
