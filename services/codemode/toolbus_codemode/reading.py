@@ -49,7 +49,9 @@ def _manual(catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any], *, 
     return manual(found, plain=plain)
 
 
-async def _found(catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any], *, plain: bool) -> str:
+async def _found(
+    catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any], *, plain: bool
+) -> str:
     query = _text(arguments, "query")[:LONGEST_QUERY]
     most = min(MOST_FOUND, max(1, _number(arguments.get("limit", FOUND), "limit")))
     best = (await catalogue.index(bounds)).best(query, most)
