@@ -6,13 +6,14 @@ from nats.js.errors import NotFoundError
 
 from harness.engines import TESTER, NatsServer
 from toolbus_common.bus import Bus
-from toolbus_common.provision import BUCKETS, FACTS, provision
+from toolbus_common.provision import BUCKETS, FACTS, OBJECTS, provision
 
 
 async def begin_afresh(tester: Bus) -> None:
     """Drop every stream and bucket, which no user of Toolbus may, and lay them down again."""
     stream = tester.client.jetstream()
-    for name in (FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)):
+    buckets = (f"KV_{bucket.bucket}" for bucket in BUCKETS)
+    for name in (FACTS, *buckets, *(f"OBJ_{each}" for each in OBJECTS)):
         with suppress(NotFoundError):
             await stream.delete_stream(name)
     await provision(tester)

@@ -23,8 +23,10 @@ from toolbus_common.provision import (
     FACTS,
     LEASES,
     LEDGER,
+    OBJECTS,
     OUTCOMES,
     PINS,
+    RESULTS,
     TASKS,
 )
 
@@ -38,7 +40,10 @@ SAYS = {
     OPERATOR: {"tb.ask.audit.query"},
 }
 FACTS_SAID = {
-    "codemode": {"call.completed", "call.failed", "context.spent", "context.measured"},
+    "codemode": {
+        "call.completed", "call.failed", "context.spent", "context.measured", "run.started",
+        "run.completed", "run.failed",
+    },
     "policy": {
         "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.asked",
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
@@ -151,6 +156,21 @@ async def test_a_room_may_write_its_own_buckets_and_no_others(
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
+async def test_results_are_codemodes_alone_to_write_and_to_read(
+    nats_server: NatsAt, user: str
+) -> None:
+    asked = {f"$JS.API.STREAM.{what}.OBJ_{RESULTS}" for what in ("MSG.GET", "PURGE")}
+    written = {f"$O.{RESULTS}.{part}.x" for part in ("C", "M")}
+    refused = await refused_among(nats_server, user, asked | written, publish)
+    if user == "codemode":
+        assert refused == set()
+    else:  # an operator may look, as at everything, and finds what nobody can open
+        allowed = {f"$JS.API.STREAM.MSG.GET.OBJ_{RESULTS}"} if user == OPERATOR else set[str]()
+        assert refused == (asked | written) - allowed
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
 async def test_a_room_hears_its_own_and_eavesdrops_on_nobody(
     nats_server: NatsAt, user: str
 ) -> None:
@@ -173,6 +193,7 @@ async def test_a_room_hears_its_own_and_eavesdrops_on_nobody(
 async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str) -> None:
     streams = [FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)]
     subjects = {f"$JS.API.STREAM.{what}.{s}" for s in streams for what in ("DELETE", "PURGE")}
+    subjects |= {f"$JS.API.STREAM.DELETE.OBJ_{name}" for name in OBJECTS}
     assert await refused_among(nats_server, user, subjects, publish) == subjects
     async with joined(nats_server, user) as (client, _):
         with pytest.raises((NatsError, TimeoutError)):

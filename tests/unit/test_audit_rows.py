@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.facts import allowed, completed
 from toolbus_audit.rows import columns, encoded, read, refused, token
-from toolbus_common.contracts.facts import CallFailed, Fact
+from toolbus_common.contracts import CallFailed, Fact
 
 SUBJECT = "tb.fact.call.allowed.acme"
 LEAST = b'{"fact":"f","id":"i","at":1.5,"producer":"p","seq":1,"scope":"s"}'

@@ -11,7 +11,7 @@ from toolbus_codemode.files import read, stub, tree
 from toolbus_codemode.identifiers import distinct
 from toolbus_codemode.manual import example, manual
 from toolbus_codemode.shelf import Shelf
-from toolbus_codemode.stubs import parameters, signature, type_of
+from toolbus_codemode.stubs import LONGEST_TYPE, parameters, signature, type_of
 from toolbus_common.errors import InvalidError
 from toolbus_common.lineage import Bounds
 
@@ -65,6 +65,54 @@ def test_a_signature_has_the_required_first() -> None:
 )
 def test_a_schema_reads_as_a_type(schema: Any, told: str) -> None:
     assert type_of(schema) == told
+
+
+def test_a_stub_tells_what_comes_back_where_that_is_known() -> None:
+    output = {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
+    assert signature("get", {}, output) == "get() -> {id: int}"
+    assert signature("get", {}, {"type": "array", "items": {"type": "string"}}).endswith(
+        "-> list[str]"
+    )
+    assert signature("get", {}, None) == signature("get", {}, {}) == "get()"
+
+
+def test_a_return_type_is_told_as_deep_as_fits_on_a_line() -> None:
+    inner = {"type": "object", "properties": {f"field_{n}": {"type": "string"} for n in range(30)}}
+    output = {"type": "object", "properties": {"one": inner, "many": {"type": "array"}}}
+    assert signature("get", {}, output) == "get() -> {one?: dict, many?: list}"
+    wide = {"type": "object", "properties": {f"f{n}": {"type": "string"} for n in range(500)}}
+    assert signature("get", {}, wide) == "get() -> dict"
+
+
+def nested(kind: str, levels: int) -> Any:
+    """A schema that many levels deep: of lists, of alternatives, of objects, of dicts."""
+    made: Any = {"type": "string"}
+    for _ in range(levels):
+        made = {
+            "list": {"type": "array", "items": made},
+            "either": {"anyOf": [made, made, made, made]},
+            "kinds": {"type": ["object", "array", "null"] * 50, "properties": {"a": made}},
+            "object": {"type": "object", "properties": {"a": made, "b": made, "c": made}},
+            "dict": {"type": "object", "additionalProperties": made},
+        }[kind]
+    return made
+
+
+@pytest.mark.parametrize("kind", ["list", "either", "kinds", "object", "dict"])
+def test_a_hostile_schema_makes_no_long_type(kind: str) -> None:
+    levels = 500 if kind != "either" else 60  # the same object again and again: small in memory
+    schema = nested(kind, levels)
+    assert len(type_of(schema)) <= LONGEST_TYPE
+    told = signature("f", {"properties": {"x": schema}}, schema)
+    assert len(told) <= LONGEST_TYPE + 300
+
+
+def test_a_tool_of_countless_parameters_is_told_in_part() -> None:
+    many = {"properties": {f"p{n}\n": {"enum": ["x" * 9999]} for n in range(50_000)}}
+    told = signature("f", many)
+    assert told.endswith(", …)")
+    assert "\n" not in told
+    assert len(told) < 20_000
 
 
 @given(
@@ -132,4 +180,23 @@ def test_a_manual_tells_everything_and_shows_a_call() -> None:
 
 def test_a_stub_is_one_line() -> None:
     for tool in shelf().tools():
-        assert "\n" not in stub(tool, qualified=True)
+        assert "\n" not in stub(tool, tool.path)
+
+
+# -- without programs --------------------------------------------------------------------------
+
+
+def test_a_tool_is_told_by_what_its_caller_can_call() -> None:
+    tool = shelf().tool("git_hub", "git-hub__create_issue")
+    assert tool is not None
+    assert tool.called == "git-hub__create_issue"
+    told = manual(tool, plain=True)
+    assert told.startswith("git-hub__create_issue(title: str")
+    assert told.endswith('Example:\ngit-hub__create_issue {"title": "…"}')
+
+
+@pytest.mark.parametrize("server", ["json", "results", "print", "result", "asyncio"])
+def test_no_server_hides_what_stands_in_every_program(server: str) -> None:
+    made = Shelf({server: {"get": {}}}, EVERYTHING)
+    assert list(made.spaces) == [f"{server}_2"]
+    assert made.tool(server, "get") is not None

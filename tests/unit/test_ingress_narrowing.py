@@ -2,8 +2,10 @@
 
 import pytest
 
+from toolbus_common.builtin import Mode
 from toolbus_common.errors import InvalidError
-from toolbus_ingress.narrowing import MOST_PATTERNS, narrower_of
+from toolbus_common.terms import NO_TERMS, Terms
+from toolbus_ingress.narrowing import MOST_PATTERNS, PROGRAM, asked_terms, narrower_of
 
 
 def test_without_headers_nothing_is_narrowed() -> None:
@@ -23,3 +25,19 @@ def test_an_empty_list_leaves_nothing() -> None:
 def test_more_than_any_sense_is_refused(value: bytes) -> None:
     with pytest.raises(InvalidError):
         narrower_of({b"x-toolbus-tools": value})
+
+
+def test_a_request_lowers_what_its_programs_may_use() -> None:
+    told = asked_terms({PROGRAM: b"usd=0.10, calls=5 ,seconds=2.5"}, Mode.CODE)
+    assert told == Terms(Mode.CODE, usd=0.1, calls=5, seconds=2.5)
+    assert asked_terms({}, Mode.TOOLS) is NO_TERMS
+    assert asked_terms({}, Mode.SEARCH) == Terms(Mode.SEARCH)
+
+
+@pytest.mark.parametrize(
+    "said", ["", "usd", "usd=-1", "usd=nan", "usd=1e9", "calls=1.5", "calls=1,calls=2", "tools=1",
+             "usd=0.1;calls=1", "usd=" + "9" * 400],
+)  # fmt: skip
+def test_caps_that_are_not_understood_are_refused_not_passed_over(said: str) -> None:
+    with pytest.raises(InvalidError, match="is written so"):
+        asked_terms({PROGRAM: said.encode()}, Mode.CODE)

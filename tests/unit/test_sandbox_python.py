@@ -62,6 +62,7 @@ async def test_prints_come_back(sandbox: Sandbox) -> None:
         ("await github.get_issue()", "wrong_argument", 1, "github.get_issue(number, repo=…)"),
         ("await github.missing()", "tool_failed", 1, "try/except"),
         ("github.get_issue(1)", "not_plain", None, "result"),
+        ("github.get_issue(1)['number']", "runtime", 1, "(await server.tool"),
         ("class A:\n    pass\nA()", "not_plain", None, "result"),
         ("def f():\n    f()\nf()", "too_deep", 2, "loop"),
         ("'a' * 1000000000", "memory", 1, "fewer"),

@@ -30,9 +30,10 @@ from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import RoomStatus, ServersAsked, ServersTold
 from toolbus_common.errors import ToolbusError
+from toolbus_common.objects import Objects
 from toolbus_common.permissions import OPERATOR
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import BUCKETS
+from toolbus_common.provision import BUCKETS, OBJECTS
 
 LEAST_FREE = 1 << 30  # bytes
 Check = dict[str, Any]  # what was looked at, whether it is well, and a sentence
@@ -190,6 +191,8 @@ async def _looked_at(bus: Bus) -> list[Check]:
     try:
         for bucket in BUCKETS:
             await bus.bucket(bucket.bucket)
+        for name in OBJECTS:
+            await Objects.opened(bus, name)
         checks.append(_check("buckets", "all there"))
     except ToolbusError as error:
         checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))

@@ -5,6 +5,7 @@
     - UnauthorizedError      no key, or one that opens nothing
     - UnknownToolError       no such tool, prompt or resource, or one this key may not see
     - BudgetExceededError    a level's money or calls are spent
+    - RunBudgetExceededError the program that calls has spent what it may
     - RateExceededError      too many calls in a period
     - LoopDetectedError      the same call again and again in one agent run
     - RuleDeniedError        a rule forbids this call of a tool the key may use
@@ -97,6 +98,12 @@ class BudgetExceededError(RefusedError):
     """A level's money or calls are spent until the period ends."""
 
     code = "budget_exceeded"
+
+
+class RunBudgetExceededError(RefusedError):
+    """The call costs more than its program may still spend; nothing was sent."""
+
+    code = "run_budget_exceeded"
 
 
 class RateExceededError(RefusedError):

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
 from toolbus_common.batching import Batcher
-from toolbus_common.contracts.facts import Fact
+from toolbus_common.contracts.fact import Fact
 from toolbus_common.errors import BusDownError
 from toolbus_common.metrics import FACTS_UNACKNOWLEDGED
 from toolbus_common.spool import Envelope, Spool, SpoolFullError

@@ -62,7 +62,7 @@ class Lineage:
     @property
     def code_mode(self) -> bool | None:
         """Whether the nearest level that says so wants tools through programs."""
-        said = (level.code_mode for _, level in self.levels)
+        said = (level.through_programs for _, level in self.levels)
         return next((each for each in said if each is not None), None)
 
     def covering(self, name: str) -> str:

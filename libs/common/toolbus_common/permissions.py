@@ -39,6 +39,9 @@ from toolbus_common.contracts import (
     LedgerOpened,
     OpenCallsAsked,
     Question,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
     ServerConnected,
     ServerFaulted,
     ServerLost,
@@ -54,6 +57,7 @@ from toolbus_common.provision import (
     LEDGER,
     OUTCOMES,
     PINS,
+    RESULTS,
     TASKS,
 )
 
@@ -125,6 +129,12 @@ def _reading(bucket: str) -> list[str]:
     ]
 
 
+def _objects(store: str) -> list[str]:
+    """To read and write an object store. What is written anew purges what was there before."""
+    asked = ("INFO", "MSG.GET", "PURGE")
+    return [f"$O.{store}.>", *(f"$JS.API.STREAM.{each}.OBJ_{store}" for each in asked)]
+
+
 _ROOMS = (
     _Room(
         "ingress",
@@ -168,8 +178,14 @@ _ROOMS = (
     ),
     _Room(
         "codemode",
-        says=(CallCompleted, CallFailed, ContextSpent, ContextMeasured),
-        publishes=("tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}"),
+        says=(
+            CallCompleted, CallFailed, ContextSpent, ContextMeasured, RunStarted, RunCompleted,
+            RunFailed,
+        ),
+        publishes=(
+            "tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}",
+            *_objects(RESULTS),
+        ),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE),
         ends=True,

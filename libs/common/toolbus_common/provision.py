@@ -7,6 +7,7 @@ from nats.js.api import (
     ConsumerConfig,
     DiscardPolicy,
     KeyValueConfig,
+    ObjectStoreConfig,
     StorageType,
     StreamConfig,
 )
@@ -24,6 +25,7 @@ LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written b
 APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
 TASKS = "tb_tasks"  # those of them that became tasks, and their results: written by policy
 OUTCOMES = "tb_outcomes"  # of calls with an idempotency key: by policy, then by who ends them
+RESULTS = "tb_results"  # an object store: results too large to tell, written by codemode
 
 LEASE_SECONDS = 2.0
 DAY = 86_400.0
@@ -31,6 +33,8 @@ WEBHOOKS = "webhooks"  # the consumer of what is posted to webhooks
 MOST_APPROVAL_BYTES = 256 << 20
 MOST_TASK_BYTES = 1 << 30
 MOST_OUTCOME_BYTES = 2 << 30
+RESULT_SECONDS = 3600.0
+MOST_RESULT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,13 @@ BUCKETS = (
         bucket=OUTCOMES, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MOST_OUTCOME_BYTES
     ),
 )
+OBJECTS = {
+    RESULTS: ObjectStoreConfig(
+        ttl=RESULT_SECONDS,
+        max_bytes=MOST_RESULT_BYTES,
+        storage=StorageType.FILE,
+    )
+}
 
 
 async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) -> None:
@@ -116,3 +127,8 @@ async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) 
             await stream.key_value(bucket.bucket)
         except BucketNotFoundError:
             await stream.create_key_value(bucket)
+    for name, objects in OBJECTS.items():
+        try:
+            await stream.object_store(name)
+        except BucketNotFoundError:
+            await stream.create_object_store(name, objects.evolve(replicas=replicas))

@@ -27,6 +27,7 @@ class Catalogue:
         self._directory = directory
         self._listings: dict[str, Listing] = {}
         self._offers: Offers | None = None
+        self._names = Names()
         self._shelves: dict[Bounds, Shelf] = {}
         self._indexes: dict[Bounds, Index] = {}
         self._library = Library(meaning)
@@ -49,7 +50,7 @@ class Catalogue:
             if len(self._shelves) >= self.MOST_KEPT:
                 self._shelves.clear()
                 self._indexes.clear()
-            found = self._shelves[bounds] = Shelf(self._offered(), bounds)
+            found = self._shelves[bounds] = Shelf(self._offered(), bounds, self._called)
         return found
 
     def whole(self) -> Shelf:
@@ -71,9 +72,13 @@ class Catalogue:
         if self._offers is None:
             declared = self._directory.now.declaration.servers
             listed = [self._listings[name] for name in declared if name in self._listings]
-            names = Names(listed, declared)
-            self._offers = {listing.server: _seen(listing, names) for listing in listed}
+            self._names = Names(listed, declared)
+            self._offers = {listing.server: _seen(listing, self._names) for listing in listed}
         return self._offers
+
+    def _called(self, server: str, tool: str) -> str:
+        shown = self._names.shown("tools", server, tool)
+        return shown.full if shown is not None else ""
 
     def _forget(self) -> None:
         self._offers = None

@@ -36,11 +36,11 @@ def read(shelf: Shelf, name: str, start: int = 1, end: int | None = None) -> str
     return "\n".join(shown)
 
 
-def stub(tool: Tool, *, qualified: bool = False) -> str:
+def stub(tool: Tool, name: str = "") -> str:
     """One tool on one line: its signature, and the first sentence of what it does."""
-    name = tool.path if qualified else tool.function
     said = first_sentence(tool.description)
-    return signature(name, tool.schema) + (f"  # {said}" if said else "")
+    shown = signature(name or tool.function, tool.schema, tool.definition.get("outputSchema"))
+    return shown + (f"  # {said}" if said else "")
 
 
 def _lines(shelf: Shelf, name: str) -> Iterator[str]:

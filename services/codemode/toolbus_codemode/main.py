@@ -3,8 +3,9 @@
 hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`, and `tb.cancel.*`;
         the buckets `tb_config` and `tb_catalogue`
 says    `call.completed`, `call.failed` and `context.spent` for them; `context.measured`;
-        `tb.call.<server>` for what programs call
-owns    the built-in server's entry in `tb_catalogue`, and the outcomes it keeps in `tb_outcomes`
+        `run.started`, `run.completed`, `run.failed`; `tb.call.<server>` for what programs call
+owns    the built-in server's entry in `tb_catalogue`, the outcomes it keeps in `tb_outcomes`; the
+        object store `tb_results`
 """
 
 import asyncio
@@ -15,7 +16,8 @@ from contextlib import asynccontextmanager
 from toolbus_codemode.catalogue import Catalogue
 from toolbus_codemode.definitions import own_listing
 from toolbus_codemode.meaning import Meaning, NoModelError
-from toolbus_codemode.programs import ENGINES, Programs
+from toolbus_codemode.programs import ENGINES, Programs, usual_caps
+from toolbus_codemode.results import Results
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.service import Service
 from toolbus_codemode.settings import Settings
@@ -24,7 +26,8 @@ from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.exchange import Exchange
 from toolbus_common.kept import KeptOutcomes
-from toolbus_common.provision import CATALOGUE, CONFIG, OUTCOMES
+from toolbus_common.objects import Objects
+from toolbus_common.provision import CATALOGUE, CONFIG, OUTCOMES, RESULTS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 
@@ -53,7 +56,9 @@ def build(exchange: Exchange) -> Room:
             "engines": [e for e in ENGINES if e not in sandbox.unavailable],
             "search": "words and meaning" if meaning else "words",
         }
-        programs = Programs(room, sandbox, settings.program_seconds, settings.program_calls)
+        usual = usual_caps(settings.program_seconds, settings.program_calls)
+        results = Results(lambda: Objects.opened(room.bus, RESULTS))
+        programs = Programs(room, directory, sandbox, results, usual)
         spending = Spending(room.facts.say)
         outcomes = KeptOutcomes(await room.bucket(OUTCOMES), room.spawn)
         service = Service(room, directory, catalogue, programs, spending, outcomes)

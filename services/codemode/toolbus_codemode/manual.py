@@ -10,9 +10,12 @@ from toolbus_codemode.stubs import ordered, properties, required, type_of
 LONGEST_SCHEMA = 16_000
 
 
-def manual(tool: Tool) -> str:
-    """Signature, description, every parameter, what comes back, and an example."""
-    parts = [stub(tool, qualified=True), tool.description]
+def manual(tool: Tool, *, plain: bool = False) -> str:
+    """Signature, description, every parameter, what comes back, and an example.
+
+    With `plain` it is for who calls the tool without a program.
+    """
+    parts = [stub(tool, tool.called if plain else tool.path), tool.description]
     parameters = [_parameter(name, each) for name, each in properties(tool.schema).items()]
     if parameters:
         parts.append("Parameters:\n" + "\n".join(parameters))
@@ -21,15 +24,24 @@ def manual(tool: Tool) -> str:
         parts.append(f"Returns {type_of(output)}\nOutput schema: {_bounded(output)}")
     else:
         parts.append("Returns the structured result, else the text (parsed when it is JSON).")
-    parts.append(f"Example:\nresult = {example(tool)}")
+    parts.append(f"Example:\n{plain_example(tool) if plain else f'result = {example(tool)}'}")
     return "\n\n".join(part for part in parts if part)
 
 
 def example(tool: Tool) -> str:
     """A call with a plausible value for everything required."""
-    known, needed = properties(tool.schema), required(tool.schema)
-    given = [f"{name}={_sample(known[name])}" for name in ordered(tool.schema) if name in needed]
+    given = [f"{name}={_python(value)}" for name, value in _samples(tool.schema).items()]
     return f"{tool.path}({', '.join(given)})"
+
+
+def plain_example(tool: Tool) -> str:
+    """The same for a call without a program: the tool's name and its arguments as JSON."""
+    return f"{tool.called} {json.dumps(_samples(tool.schema), ensure_ascii=False)}"
+
+
+def _samples(schema: Any) -> dict[str, Any]:
+    known, needed = properties(schema), required(schema)
+    return {name: _sample(known[name]) for name in ordered(schema) if name in needed}
 
 
 def _parameter(name: str, schema: Any) -> str:
@@ -37,16 +49,16 @@ def _parameter(name: str, schema: Any) -> str:
     return f"- {name}: {type_of(schema)}" + (f": {said}" if said else "")
 
 
-def _sample(schema: Any) -> str:
+def _sample(schema: Any) -> Any:
     if not isinstance(schema, dict):
-        return '"…"'
+        return "…"
     for source in ("examples", "enum"):
         if isinstance(schema.get(source), list) and schema[source]:
-            return _python(schema[source][0])
+            return schema[source][0]
     if "default" in schema:
-        return _python(schema["default"])
-    samples = {"integer": "1", "number": "1.0", "boolean": "True", "array": "[]", "object": "{}"}
-    return samples.get(str(schema.get("type")), '"…"')
+        return schema["default"]
+    samples = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {}}
+    return samples.get(str(schema.get("type")), "…")
 
 
 def _python(value: Any) -> str:

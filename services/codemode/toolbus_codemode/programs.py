@@ -1,125 +1,118 @@
-"""Programs that call tools: each of their calls is a call like any other, judged and recorded."""
+"""Programs that call tools: run within their caps, told as facts, answered within bounds."""
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import msgspec
-
-from toolbus_codemode.sandbox.program import (
-    Ended,
-    Failure,
-    Function,
-    Limits,
-    Namespace,
-    Program,
-    ToolCall,
-    ToolOutcome,
-)
-from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
+from toolbus_codemode.answers import Answer, Answers
+from toolbus_codemode.identifiers import RESULTS
+from toolbus_codemode.inner import Inner
+from toolbus_codemode.purse import Purse
+from toolbus_codemode.results import LARGEST, Results
+from toolbus_codemode.runs import Run
+from toolbus_codemode.sandbox.program import Ended, Function, Limits, Namespace, Program
 from toolbus_codemode.sandbox.sandbox import Sandbox
 from toolbus_codemode.shelf import Shelf, Tool
 from toolbus_codemode.stubs import ordered, required
-from toolbus_codemode.values import outcome_of
-from toolbus_common.contracts import Answered, CallAdmitted, CallCancelled, CallRequested, Era
-from toolbus_common.errors import InvalidError, ToolbusError
-from toolbus_common.idempotency import checked_key
+from toolbus_common.builtin import BUILT_IN
+from toolbus_common.caps import REQUEST, Cap, Caps, caps_of
+from toolbus_common.contracts import CallAdmitted
+from toolbus_common.errors import InvalidError
+from toolbus_common.lineage import Lineage
 from toolbus_common.room import Room
-from toolbus_common.trace import child_of
+from toolbus_common.snapshot import Directory
+from toolbus_common.terms import terms_of
 
 ENGINES = ("starlark", "python")
 MARGIN = 1.0  # seconds kept of the caller's time, to tell how a program ended
+_RECALL = Namespace(RESULTS, BUILT_IN, (Function("read", "read", ("handle",), 1),))
+_CAPPED = {"too_many_calls": "calls", "time": "seconds"}
 
 
 @dataclass(slots=True)
 class Programs:
-    """Runs programs in the name of whoever sent them."""
+    """Runs programs in the name of whoever sent them. `usual` bounds every one of them."""
 
     room: Room
+    directory: Directory
     sandbox: Sandbox
-    seconds: float
-    calls: int
+    results: Results
+    usual: Caps
     _named: WeakKeyDictionary[Shelf, tuple[Namespace, ...]] = field(
         default_factory=WeakKeyDictionary
     )
 
-    async def run(self, call: CallAdmitted, shelf: Shelf, arguments: dict[str, Any]) -> Ended:
+    async def run(
+        self, call: CallAdmitted, lineage: Lineage, shelf: Shelf, arguments: dict[str, Any]
+    ) -> Answer:
         """Run one program. Raises `InvalidError` for arguments that hold none."""
+        caps = caps_of(lineage.levels, self.usual).within(REQUEST, terms_of(call.terms))
+        program = self._program(call, shelf, caps, arguments)
+        inner = Inner(self.room, self.directory, self.results, call, Purse(caps.usd))
+        run = Run(call, lineage, program, inner.purse, inner.tally, self.room.facts.say)
+        run.started()
+        try:
+            ended = told_by(caps, await self.sandbox.run(program, inner.make))
+            answer = await Answers(self.results, call.proof, program.engine).answer(ended)
+        except asyncio.CancelledError:
+            run.broke_off("cancelled", "Its caller left, or the room stopped.")
+            raise
+        except Exception:
+            run.broke_off("internal", "Something failed inside; the log of codemode says what.")
+            raise
+        run.ended(ended, answer.output_bytes, answer.kept)
+        return answer
+
+    def _program(
+        self, call: CallAdmitted, shelf: Shelf, caps: Caps, arguments: dict[str, Any]
+    ) -> Program:
         source, engine = arguments.get("code"), arguments.get("language", "starlark")
         if not isinstance(source, str):
             raise InvalidError("code must be given: the text of a program.")
         if engine not in ENGINES:
             raise InvalidError(f"language must be one of {', '.join(ENGINES)}.")
-        deadline = min(self.seconds, call.deadline - time() - MARGIN)
+        deadline = min(_most(caps.seconds), call.deadline - time() - MARGIN)
         if deadline <= 0:
             raise InvalidError("The call's deadline leaves no time for a program.")
-        limits = Limits(deadline=deadline, calls=self.calls)
-        program = Program(source, engine, self._namespaces(shelf), limits)
-        return await self.sandbox.run(program, _Inner(self.room, call).make)
+        limits = Limits(deadline=deadline, calls=int(_most(caps.calls)), output=LARGEST)
+        recalling = (_RECALL,) if RESULTS in source else ()
+        return Program(source, engine, (*self._namespaces(shelf), *recalling), limits)
 
     def _namespaces(self, shelf: Shelf) -> tuple[Namespace, ...]:
         """What programs may name; worked out once for a shelf of maybe thousands of tools."""
         found = self._named.get(shelf)
         if found is None:
-            found = self._named[shelf] = _namespaces(shelf)
+            found = self._named[shelf] = tuple(_namespaces(shelf))
         return found
 
 
-@dataclass(slots=True)
-class _Inner:
-    """The calls of one program."""
-
-    room: Room
-    outer: CallAdmitted
-    _under_way: set[str] = field(default_factory=set)
-
-    async def make(self, wanted: ToolCall) -> ToolOutcome:
-        """Make one call; how it failed is a value too, in words its caller may read."""
-        arguments = {**wanted.arguments}
-        try:
-            key = checked_key(arguments.pop(IDEMPOTENCY, None))
-        except InvalidError as error:
-            return ToolOutcome(failure=Failure(error.code, error.reason))
-        call_id = self.room.calls.new_call_id()
-        call = CallRequested(
-            call_id=call_id,
-            reply_to=self.room.calls.address(call_id),
-            server=wanted.server,
-            tool=wanted.tool,
-            proof=self.outer.proof,
-            era=Era.MODERN,
-            deadline=self.outer.deadline,
-            traceparent=child_of(self.outer.traceparent),
-            parent_id=self.outer.call_id,
-            narrower=self.outer.narrower,
-            idempotency_key=key,
-            arguments=msgspec.json.encode(arguments),
-        )
-        try:
-            ending = await self.room.calls.ask(call)
-        except ToolbusError as error:
-            return ToolOutcome(failure=Failure(error.code, error.reason))
-        except asyncio.CancelledError:  # the program ended first: nobody waits any more
-            self.room.spawn(self._cancel(call_id))
-            raise
-        if not isinstance(ending, Answered):
-            sentence = "This tool asks its caller something, which a program cannot answer."
-            return ToolOutcome(failure=Failure("input_required", sentence))
-        return outcome_of(ending.body)
-
-    async def _cancel(self, call_id: str) -> None:
-        cancelled = CallCancelled(call_id=call_id)
-        await self.room.bus.publish(cancelled.subject, cancelled.encode())
+def usual_caps(seconds: float, calls: int) -> Caps:
+    """What the gateway allows any program."""
+    return Caps(calls=Cap(calls, "the gateway"), seconds=Cap(seconds, "the gateway"))
 
 
-def _namespaces(shelf: Shelf) -> tuple[Namespace, ...]:
-    return tuple(_namespace(space, list(tools.values())) for space, tools in shelf.spaces.items())
+def told_by(caps: Caps, ended: Ended) -> Ended:
+    """The same end; where a cap was met, with who set it."""
+    error = ended.error
+    cap = getattr(caps, _CAPPED.get(error.name, ""), None) if error else None
+    if error is None or cap is None:
+        return ended
+    told = f"{cap.by} allows a program {cap.most:g} {_CAPPED[error.name]}."
+    hint = f"{error.hint} {told[0].upper()}{told[1:]}"
+    return replace(ended, error=replace(error, hint=hint))
 
 
-def _namespace(space: str, tools: list[Tool]) -> Namespace:
-    return Namespace(space, tools[0].server, tuple(map(_function, tools)))
+def _most(cap: Cap | None) -> float:
+    return cap.most if cap is not None else 0
+
+
+def _namespaces(shelf: Shelf) -> Iterator[Namespace]:
+    for space, tools in shelf.spaces.items():
+        functions = tuple(map(_function, tools.values()))
+        yield Namespace(space, next(iter(tools.values())).server, functions)
 
 
 def _function(tool: Tool) -> Function:

@@ -12,8 +12,7 @@ from toolbus_codemode.catalogue import Catalogue
 from toolbus_codemode.programs import Programs
 from toolbus_codemode.reading import answer
 from toolbus_codemode.spending import Spending, Spent
-from toolbus_codemode.values import answer_of
-from toolbus_common.builtin import EXECUTE
+from toolbus_common.builtin import EXECUTE, Mode
 from toolbus_common.contracts import Answered, CallAdmitted, CallCompleted, CallFailed, Era, Failed
 from toolbus_common.errors import (
     CallCancelledError,
@@ -24,11 +23,12 @@ from toolbus_common.errors import (
 )
 from toolbus_common.exchange import Reply
 from toolbus_common.kept import KeptOutcomes
-from toolbus_common.lineage import Bounds
+from toolbus_common.lineage import Lineage
 from toolbus_common.outcomes import about
 from toolbus_common.pricing import charged
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
+from toolbus_common.terms import terms_of
 
 log = logging.getLogger(__name__)
 
@@ -92,22 +92,25 @@ class Service:
         arguments = msgspec.json.decode(call.arguments)
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
-        bounds = self._bounds(call)
+        lineage = self._lineage(call)
+        bounds = lineage.bounds.narrowed(call.narrower)
         try:
             if call.tool == EXECUTE:
                 shelf = self._catalogue.shelf(bounds)
-                ended = await self._programs.run(call, shelf, arguments)
-                return text(answer_of(ended)), ended.error is not None
-            return text(await answer(self._catalogue, bounds, call.tool, arguments)), False
+                ran = await self._programs.run(call, lineage, shelf, arguments)
+                return text(ran.text), ran.is_error
+            plain = terms_of(call.terms).mode is Mode.SEARCH
+            told = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
+            return text(told), False
         except InvalidError as error:  # the model can mend this: it is an answer to it
             return text(error.reason), True
 
-    def _bounds(self, call: CallAdmitted) -> Bounds:
-        """What the caller may use now, whatever it was when the call was admitted."""
+    def _lineage(self, call: CallAdmitted) -> Lineage:
+        """The caller as it is now, whatever it was when the call was admitted."""
         found = self._directory.now.lineage_for(call.proof, time())
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
-        return found.bounds.narrowed(call.narrower)
+        return found
 
     async def _complete(
         self, call: CallAdmitted, reply: Reply, result: dict[str, Any], began: float, *,
@@ -136,7 +139,8 @@ class Service:
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
         """Have the call counted, now that nobody waits for it."""
         with suppress(UnauthorizedError):  # the key was revoked meanwhile: its bounds are gone
-            seen = self._catalogue.shelf(self._bounds(call))
+            bounds = self._lineage(call).bounds.narrowed(call.narrower)
+            seen = self._catalogue.shelf(bounds)
             told = result["content"][0]["text"]
             self._spending.note(Spent(call, told, seen, self._catalogue.whole()))
 

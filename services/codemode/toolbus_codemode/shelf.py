@@ -1,11 +1,11 @@
 """What one caller's programs may call: servers and tools under the names programs use for them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from toolbus_codemode.identifiers import distinct
+from toolbus_codemode.identifiers import RESERVED, distinct
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Bounds
 
@@ -19,6 +19,7 @@ class Tool:
     space: str  # the server, as programs write it
     function: str  # the tool, as programs write it
     definition: dict[str, Any]
+    called: str = ""  # what agents that call it without a program know it by
 
     @property
     def path(self) -> str:
@@ -39,10 +40,18 @@ class Tool:
 class Shelf:
     """Every tool within a caller's bounds, by server and function."""
 
-    def __init__(self, offered: Mapping[str, Mapping[str, dict[str, Any]]], bounds: Bounds) -> None:
-        """`offered` holds the definitions of every server's tools, by its own names."""
+    def __init__(
+        self,
+        offered: Mapping[str, Mapping[str, dict[str, Any]]],
+        bounds: Bounds,
+        called: Callable[[str, str], str] = full_name,
+    ) -> None:
+        """`offered` holds the definitions of every server's tools, by its own names.
+
+        `called` tells what agents know a server's tool by.
+        """
         self._spaces: dict[str, dict[str, Tool]] = {}
-        for space, server in distinct(offered).items():
+        for space, server in distinct(offered, RESERVED).items():
             seen = {
                 name: definition
                 for name, definition in offered[server].items()
@@ -50,7 +59,7 @@ class Shelf:
             }
             if seen:
                 self._spaces[space] = {
-                    function: Tool(server, name, space, function, seen[name])
+                    function: Tool(server, name, space, function, seen[name], called(server, name))
                     for function, name in distinct(seen).items()
                 }
 
@@ -66,7 +75,7 @@ class Shelf:
     def tool(self, space: str, function: str) -> Tool | None:
         """A tool by what programs call it, or by its server's own names."""
         for each in self._spaces.get(space, self._spaces_named(space)).values():
-            if function in (each.function, each.name):
+            if function in (each.function, each.name, each.called):
                 return each
         return None
 

@@ -4,10 +4,8 @@ from typing import Any
 
 import msgspec
 
-from toolbus_codemode.sandbox.program import Ended, Failure, ProgramError, ToolOutcome
+from toolbus_codemode.sandbox.program import Failure, ProgramError, ToolOutcome
 
-LONGEST_ANSWER = 64_000  # characters of a result an agent is told at once
-PREVIEW = 4_000
 LONGEST_MESSAGE = 2_000
 
 
@@ -25,16 +23,6 @@ def outcome_of(body: bytes) -> ToolOutcome:
     ):
         return ToolOutcome(blocks)
     return ToolOutcome(_read(_texts(result)))
-
-
-def answer_of(ended: Ended) -> str:
-    """What goes back to the model: what was printed, and the result or what went wrong."""
-    told = [ended.prints.rstrip("\n")] if ended.prints else []
-    if ended.error is not None:
-        told.append(_explained(ended.error))
-    elif ended.value is not None or not told:
-        told.append(_shown(ended.value))
-    return _bounded("\n".join(told))
 
 
 def _texts(result: dict[str, Any]) -> str:
@@ -56,19 +44,12 @@ def _read(text: str) -> Any:
         return text
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A result as text: JSON, or the text it is."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _explained(error: ProgramError) -> str:
+def explained(error: ProgramError) -> str:
+    """An error with its line, and what to do about it."""
     place = f" (line {error.line})" if error.line else ""
     return f"{error.name}{place}: {error.message}" + (f"\n{error.hint}" if error.hint else "")
-
-
-def _bounded(text: str) -> str:
-    if len(text) <= LONGEST_ANSWER:
-        return text
-    return (
-        f"{text[:PREVIEW]}\n… the answer has {len(text):,} characters, of which this is the "
-        "beginning; pick fields, count or slice in the program and return less."
-    )

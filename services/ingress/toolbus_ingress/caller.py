@@ -7,6 +7,7 @@ from typing import Any
 from toolbus_common.builtin import Mode
 from toolbus_common.declared import Patterns
 from toolbus_common.lineage import Bounds
+from toolbus_common.terms import NO_TERMS, Terms
 from toolbus_ingress.eventstream import Send
 from toolbus_ingress.guard import Headers
 from toolbus_ingress.sessions import Session
@@ -16,8 +17,8 @@ from toolbus_ingress.sessions import Session
 class Caller:
     """Whoever holds the key. `server` is set on an endpoint of one server.
 
-    `bounds` are the key's within `narrower`, which is what the request itself asked for; `mode` is
-    how it sees tools.
+    `bounds` are the key's within `narrower`, which is what the request itself asked for; `terms`
+    hold how it sees tools, and its caps on programs.
     """
 
     proof: str
@@ -25,7 +26,12 @@ class Caller:
     bounds: Bounds
     server: str
     narrower: tuple[Patterns, ...] = ()
-    mode: Mode = Mode.TOOLS
+    terms: Terms = NO_TERMS
+
+    @property
+    def mode(self) -> Mode:
+        """How it sees tools."""
+        return self.terms.mode
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from toolbus_ingress.hub import Hub
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import SESSION, Local
-from toolbus_ingress.narrowing import narrower_of
+from toolbus_ingress.narrowing import asked_terms, narrower_of
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.resumption import LAST_EVENT, Resumption
 from toolbus_ingress.sessions import Session, Sessions
@@ -142,8 +142,8 @@ class Endpoint:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         if server and not self.catalogue.serves(server):
             raise refused("unknown_server", 404, "No such server.")
-        mode = self.catalogue.mode(found[0], query)
-        return Caller(proof, *found, server, narrower, mode)
+        terms = asked_terms(headers, self.catalogue.mode(found[0], query))
+        return Caller(proof, *found, server, narrower, terms)
 
     async def read(self, receive: Receive) -> bytes:
         """The whole body, within its bounds of size and time. Raises `RefusedRequestError`."""

@@ -30,6 +30,7 @@ _CODES: dict[str, tuple[int, int]] = {
     "invalid": (INVALID_PARAMS, OK),
     "refused": (-31002, OK),
     "budget_exceeded": (-31003, OK),
+    "run_budget_exceeded": (-31041, OK),
     "rate_exceeded": (-31004, OK),
     "unknown_approval": (-31005, 404),
     "approval_rejected": (-31006, OK),

@@ -1,11 +1,19 @@
 """What a request asks to be kept within, by its own headers: it can only take away."""
 
+from re import fullmatch
+
+import msgspec
+
+from toolbus_common.builtin import Mode
 from toolbus_common.declared import Patterns
 from toolbus_common.errors import InvalidError
 from toolbus_common.grants import SEPARATOR
+from toolbus_common.terms import NO_TERMS, Terms
 from toolbus_ingress.guard import Headers
 
 SERVERS, TOOLS = b"x-toolbus-servers", b"x-toolbus-tools"
+PROGRAM = b"x-toolbus-program"
+CAPS = {"usd": r"\d{1,7}(\.\d{1,6})?", "calls": r"\d{1,5}", "seconds": r"\d{1,5}(\.\d{1,3})?"}
 MOST_PATTERNS = 64
 LONGEST_PATTERN = 256
 
@@ -22,6 +30,25 @@ def narrower_of(headers: Headers) -> tuple[Patterns, ...]:
     if TOOLS in headers:
         narrower.append(_listed(headers, TOOLS))
     return tuple(narrower)
+
+
+def asked_terms(headers: Headers, mode: Mode) -> Terms:
+    """How a request sees tools, and its caps on programs. Raises `InvalidError`.
+
+    `x-toolbus-program: usd=0.10, calls=20, seconds=10` lowers what its key allows one program.
+    """
+    if PROGRAM not in headers:
+        return NO_TERMS if mode is Mode.TOOLS else Terms(mode)
+    told: dict[str, float] = {}
+    for part in headers[PROGRAM].decode("latin-1").split(","):
+        name, _, number = (each.strip() for each in part.partition("="))
+        if name not in CAPS or name in told or not fullmatch(CAPS[name], number):
+            raise InvalidError(
+                f"{PROGRAM.decode()} is written so: 'usd=0.10, calls=20, seconds=10', each at most "
+                "once and calls a whole number."
+            )
+        told[name] = float(number) if "." in number else int(number)
+    return msgspec.convert({"mode": mode, **told}, Terms)
 
 
 def _listed(headers: Headers, name: bytes) -> Patterns:

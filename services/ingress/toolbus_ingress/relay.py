@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import (
     FOLLOW,
     IDEMPOTENCY,
@@ -161,6 +162,7 @@ class Relay:
             narrower=visit.caller.narrower,
             run=_run(said, traceparent, visit),
             idempotency_key=_key_of(request.method, meta),
+            terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",
             arguments=subject.arguments,
         )
 

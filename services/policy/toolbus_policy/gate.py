@@ -42,7 +42,7 @@ from toolbus_policy.deferred import concerns
 from toolbus_policy.ledger import Ledger
 from toolbus_policy.limits import repeated
 from toolbus_policy.once import Once
-from toolbus_policy.packing import Claim
+from toolbus_policy.packing import Claim, over_run_budget
 from toolbus_policy.records import About
 from toolbus_policy.replaying import fact_of, replayed
 from toolbus_policy.rules import Admission, Judge, Principal
@@ -190,7 +190,12 @@ class Gate:
     def _decide(self, judge: Judge, call: CallRequested) -> Admission:
         now = time()
         self._check(call, now)
-        return judge.decide(call.proof, call.server, call.method, call.tool, now, call.narrower)
+        admission = judge.decide(
+            call.proof, call.server, call.method, call.tool, now, call.narrower
+        )
+        if call.most is not None and admission.charge > call.most:
+            raise over_run_budget(admission.charge, call.most)
+        return admission
 
     def _check(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
@@ -250,7 +255,8 @@ class Gate:
             arguments=call.arguments,
         )
         if call.server == BUILT_IN:
-            admitted = admitted.model_copy(update={"proof": call.proof, "narrower": call.narrower})
+            theirs = {"proof": call.proof, "narrower": call.narrower, "terms": call.terms}
+            admitted = admitted.model_copy(update=theirs)
         if reserved:
             self.ledger.dispatch(principal.scope, call.call_id)
 

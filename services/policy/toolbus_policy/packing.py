@@ -12,6 +12,7 @@ from toolbus_common.errors import (
     LedgerDownError,
     LoopDetectedError,
     RateExceededError,
+    RunBudgetExceededError,
     ToolbusError,
 )
 from toolbus_policy.limits import BudgetLimit, LoopLimit, RateLimit
@@ -130,6 +131,16 @@ def over_budget(
         f"{begin} ${(spent + held) / MICRO:g} of ${budget.usd:g} {end}",
         **told, limit_usd=budget.usd, spent_usd=spent / MICRO, held_usd=held / MICRO,
     )  # fmt: skip
+
+
+def over_run_budget(charge: int, most: int) -> RunBudgetExceededError:
+    """A program may not spend this much more."""
+    return RunBudgetExceededError(
+        f"Run budget exceeded: this call costs up to ${charge / MICRO:g}, and its program may "
+        f"spend ${most / MICRO:g} more.",
+        costs_usd=charge / MICRO,
+        left_usd=most / MICRO,
+    )
 
 
 def over_rate(limit: RateLimit, wait: float) -> RateExceededError:

@@ -25,6 +25,7 @@ from toolbus_common.contracts.calls import (
 )
 from toolbus_common.contracts.catalogue import HeldBack, Listing, Offered, ServerState
 from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
+from toolbus_common.contracts.fact import CallFact, Fact
 from toolbus_common.contracts.facts import (
     FACTS,
     ApprovalAsked,
@@ -39,7 +40,6 @@ from toolbus_common.contracts.facts import (
     CallAllowed,
     CallCompleted,
     CallDenied,
-    CallFact,
     CallFailed,
     CallReplayed,
     ConfigApplied,
@@ -51,7 +51,6 @@ from toolbus_common.contracts.facts import (
     DefinitionFact,
     DefinitionPinned,
     DefinitionRejected,
-    Fact,
     KeyCreated,
     KeyRevoked,
     LedgerOpened,
@@ -94,6 +93,7 @@ from toolbus_common.contracts.questions import (
     SpendingTold,
     StatusAsked,
 )
+from toolbus_common.contracts.runs import RunCompleted, RunEnded, RunFact, RunFailed, RunStarted
 
 __all__ = [
     "DEFERRED",
@@ -173,6 +173,11 @@ __all__ = [
     "RejectAsked",
     "RoomStatus",
     "RowsFound",
+    "RunCompleted",
+    "RunEnded",
+    "RunFact",
+    "RunFailed",
+    "RunStarted",
     "ServerConnected",
     "ServerFaulted",
     "ServerLost",

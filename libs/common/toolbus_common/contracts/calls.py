@@ -47,6 +47,8 @@ class CallRequested(Message):
     call beside what the key is granted. `run` names the agent run the client says this belongs to:
     its trace, else its session; empty when it says neither. `idempotency_key` is the caller's
     name for this very call, so that it is made once however often it is asked for; or empty.
+    `most` is what the call may be charged at most, in micro-dollars, whatever its levels allow.
+    `terms` is raw JSON, and only for Toolbus' own server (`toolbus_common.terms`).
 
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -73,6 +75,8 @@ class CallRequested(Message):
     narrower: tuple[tuple[str, ...], ...] = ()
     run: str = ""
     idempotency_key: str = Field(default="", repr=False)
+    most: int | None = None
+    terms: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
@@ -87,9 +91,9 @@ class CallAdmitted(Message):
     `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger holds
     anything for this call, so that its outcome must be settled. `price` is there when the charge
     depends on the result: micro-dollars for the call, a kilobyte and a token; `charge` bounds it.
-    `proof` and `narrower` are those of the request, and only for Toolbus' own server, whose
-    programs call on in the same name. `claim` is there when the call has an idempotency key: its
-    outcome is kept before it is told.
+    `proof`, `narrower` and `terms` are those of the request, and only for Toolbus' own server,
+    whose programs call on in the same name. `claim` is there when the call has an idempotency
+    key: its outcome is kept before it is told.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -116,6 +120,7 @@ class CallAdmitted(Message):
     proof: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
     claim: OutcomeClaim | None = None
+    terms: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

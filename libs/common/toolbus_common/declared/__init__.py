@@ -17,6 +17,7 @@ from toolbus_common.declared.levels import (
     User,
 )
 from toolbus_common.declared.money import Budget, Loop, Period, Price, Rate
+from toolbus_common.declared.programs import Programs
 from toolbus_common.declared.rules import POSTED, Rule, Webhook
 from toolbus_common.declared.servers import Server, ToolView
 
@@ -39,6 +40,7 @@ __all__ = [
     "Patterns",
     "Period",
     "Price",
+    "Programs",
     "Rate",
     "Role",
     "Rule",

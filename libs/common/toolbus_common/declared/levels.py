@@ -7,6 +7,7 @@ from pydantic import Field
 
 from toolbus_common.declared.basics import Declared, Name, Patterns
 from toolbus_common.declared.money import Budget, Loop, Rate
+from toolbus_common.declared.programs import Programs
 
 Content = Literal["full", "digest"]
 
@@ -27,6 +28,7 @@ class Level(Declared):
     `tools` and the tools of `groups` together bound everything below; a level with neither adds
     no bound. `deny` wins over every grant. Calls that `approve` covers wait for a person.
     `code_mode` shows tools through programs (true), or never (false); unset, a request may ask.
+    It may hold caps on one program as well.
     `content` says how much of a call's arguments is recorded: the strictest level's word counts.
     """
 
@@ -42,7 +44,13 @@ class Level(Declared):
     environment: str = Field(default="", max_length=64)
     expires: date | None = None
     content: Content | None = None
-    code_mode: bool | None = None
+    code_mode: bool | Programs | None = None
+
+    @property
+    def through_programs(self) -> bool | None:
+        """Whether tools are shown through programs; None where this level leaves that open."""
+        said = self.code_mode
+        return said.shown if isinstance(said, Programs) else said
 
     def expired(self, now: float) -> bool:
         """Whether the last day has ended, in UTC."""

@@ -93,6 +93,7 @@ def run(line: Line) -> None:
         line.say(ended)
     except MessageTooLargeError:
         line.say(Failed("message_too_large", "The result is larger than a message may be."))
+    line.read(1)  # the room looks at what this process used, and ends it
 
 
 def be_child(descriptor: int, held: Confinement) -> None:

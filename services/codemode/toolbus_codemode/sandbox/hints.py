@@ -36,6 +36,7 @@ CATCHING = {
     " .value and .error.",
     "python": "To go on after a failure put the call into try/except RuntimeError as error.",
 }
+UNAWAITED = "A call is awaited before its value is used: (await server.tool(name=value))[0]."
 DEATHS: dict[int, tuple[ErrorName, str]] = {
     -OUT_OF_MEMORY: ("memory", "The program used more memory than it may."),
     signal.SIGABRT: ("memory", "The program used more memory than it may."),
@@ -74,6 +75,8 @@ def explained(failed: Failed, program: Program) -> ProgramError:
         hint = usage(failed.subject, program)
     elif name == "tool_failed":
         hint = CATCHING[program.engine]
+    elif name == "runtime" and "'coroutine' object" in failed.message:
+        hint = UNAWAITED
     return ProgramError(name, failed.message, failed.line, failed.column, hint)
 
 

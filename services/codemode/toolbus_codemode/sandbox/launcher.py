@@ -37,6 +37,16 @@ class Launched:
     handle: int
     ended: asyncio.Future[int | None]
 
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor the process has used, as the kernel counts them; 0 if it is gone."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = words(f"/proc/self/fdinfo/{self.handle}")
+            threads = f"/proc/{int(fields[fields.index(b'Pid:') + 1])}/task"
+            each = (words(f"{threads}/{one}/schedstat")[0] for one in os.listdir(threads))  # noqa: PTH208
+            return sum(map(int, each)) / 1e9
+        return 0.0
+
     def kill(self) -> None:
         """End the process, if it has not ended. A handle never names another process."""
         if self.handle < 0:
@@ -46,6 +56,15 @@ class Launched:
         os.close(self.handle)
         self.socket.close()
         self.handle = -1
+
+
+def words(path: str) -> list[bytes]:
+    """What the kernel says there. Every run asks, so it is asked in three calls."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, LARGEST_WORD).split()
+    finally:
+        os.close(descriptor)
 
 
 Ordered = asyncio.Future[Launched | None]

@@ -158,3 +158,4 @@ class Ended:
     prints: str = ""
     calls: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0

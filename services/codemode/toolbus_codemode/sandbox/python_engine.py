@@ -28,6 +28,7 @@ UNAWAITED = "<coroutine external_future("
 RECURSION = 200
 SUSPENSIONS = 10_000
 SHOWN = 500
+LONGEST_FAILURE = 4_000  # of what the room said of a call: it tells what to do at its end
 FLOODED = "The program printed more than it may."
 encoder = msgspec.json.Encoder()
 
@@ -122,13 +123,13 @@ class Run:
         running = asyncio.create_task(self.ended())
         hearing = asyncio.create_task(self.hear_outcomes())
         await asyncio.wait((running, hearing), return_when=asyncio.FIRST_COMPLETED)
-        hearing.cancel()
         if not running.done():
             running.cancel()
             await asyncio.wait((running,))
             return
         self.say(running.result())
         await self.writer.drain()
+        await hearing  # the room looks at what the worker used, and leaves
 
     async def hear_outcomes(self) -> None:
         """Give each call its outcome."""
@@ -258,10 +259,11 @@ class Run:
             name = next((word for kind, word in NAMED if isinstance(inner, kind)), "runtime")
         if isinstance(error, pydantic_monty.MontySyntaxError):
             name = "too_deep" if "nested" in text else "syntax"
-        message = (
-            text if name in {"tool_failed", "wrong_argument"} else f"{type(inner).__name__}: {text}"
-        )
-        return Failed(name, message[:SHOWN], line, column, subject, printed)
+        if name in {"tool_failed", "wrong_argument"}:
+            message = text[:LONGEST_FAILURE]
+        else:
+            message = f"{type(inner).__name__}: {text}"[:SHOWN]
+        return Failed(name, message, line, column, subject, printed)
 
 
 def place(

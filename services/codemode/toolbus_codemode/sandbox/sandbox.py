@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,6 +22,14 @@ LAUNCHERS: dict[Engine, str] = {
     "starlark": "toolbus_codemode.sandbox.zygote",
     "python": "toolbus_codemode.sandbox.python_host",
 }
+
+
+class Took(NamedTuple):
+    """What a run used: calls, seconds, seconds of processor."""
+
+    calls: int
+    seconds: float
+    cpu: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,7 @@ class Sandbox:
 
 async def held(program: Program, call: MakeCall, process: Launched) -> Ended:
     """The conversation with a child, ended by it or by the deadline."""
-    began = time.monotonic()
+    began, before = time.monotonic(), process.cpu
     reader, writer = await asyncio.open_unix_connection(sock=process.socket)
     talk = Conversation(program, call, reader, writer)
     try:
@@ -140,35 +149,35 @@ async def held(program: Program, call: MakeCall, process: Launched) -> Ended:
     except BrokenError:
         said, error = None, hints.plain("crashed", "The program's engine broke its protocol.")
     finally:
+        took = Took(talk.calls, time.monotonic() - began, max(0.0, process.cpu - before))
         writer.transport.abort()
-    return told(program, said, error, talk.calls, time.monotonic() - began)
+    return told(program, said, error, took)
 
 
 def told(
     program: Program,
     said: Done | Failed | None,
     error: ProgramError | None,
-    calls: int,
-    seconds: float,
+    took: Took,
 ) -> Ended:
     """The end of a run, for whoever asked for it."""
     if isinstance(said, Done):
-        return done(program, said, calls, seconds)
+        return done(program, said, took)
     prints = said.printed[: program.limits.output] if said else ""
     if said:
         error = hints.explained(said, program)
-    return Ended(None, error, prints, calls, seconds)
+    return Ended(None, error, prints, *took)
 
 
-def done(program: Program, said: Done, calls: int, seconds: float) -> Ended:
+def done(program: Program, said: Done, took: Took) -> Ended:
     """The end of a run that came to one: its value is read as hostile text."""
     most = program.limits.output
     if len(said.value) + len(said.printed) > most:
         error = hints.plain("output_too_large", "The result is larger than it may be.")
-        return Ended(None, error, said.printed[:most], calls, seconds)
+        return Ended(None, error, said.printed[:most], *took)
     try:
         value = plain.decode(said.value)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         error = hints.plain("not_plain", "The result is no plain value.")
-        return Ended(None, error, said.printed, calls, seconds)
-    return Ended(value, None, said.printed, calls, seconds)
+        return Ended(None, error, said.printed, *took)
+    return Ended(value, None, said.printed, *took)

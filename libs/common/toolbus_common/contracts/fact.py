@@ -1,0 +1,33 @@
+"""What facts have in common; what there is of them is in `facts`."""
+
+from typing import ClassVar
+
+from toolbus_common.contracts.calls import TOOLS_CALL
+from toolbus_common.contracts.message import Message
+
+
+class Fact(Message):
+    """What every fact has. `at` is seconds since the epoch; `scope` is the paying customer."""
+
+    NAME: ClassVar[str]
+
+    id: str
+    at: float
+    scope: str
+
+    @property
+    def subject(self) -> str:
+        """Where this fact is said."""
+        return f"tb.fact.{self.NAME}.{self.scope}"
+
+
+class CallFact(Fact):
+    """What every fact about a call has."""
+
+    call_id: str
+    parent_id: str = ""
+    trace_id: str = ""
+    key: str = ""
+    server: str
+    tool: str
+    method: str = TOOLS_CALL

@@ -1,0 +1,132 @@
+"""The calls of one program: each is a call like any other, judged, priced and recorded."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import msgspec
+
+from toolbus_codemode.purse import Purse
+from toolbus_codemode.refusals import ASKS, LATER, failure_of
+from toolbus_codemode.results import Results
+from toolbus_codemode.sandbox.program import Failure, ToolCall, ToolOutcome
+from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
+from toolbus_codemode.values import outcome_of
+from toolbus_common.builtin import BUILT_IN
+from toolbus_common.contracts import (
+    Answered,
+    Asked,
+    CallAdmitted,
+    CallCancelled,
+    CallRequested,
+    Ending,
+    Era,
+)
+from toolbus_common.declared import Declaration
+from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
+from toolbus_common.grants import full_name
+from toolbus_common.idempotency import checked_key
+from toolbus_common.pricing import Cost, charged, cost_of
+from toolbus_common.room import Room
+from toolbus_common.snapshot import Directory
+from toolbus_common.trace import child_of
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a program's calls went: policy refused some, others failed."""
+
+    calls: int = 0
+    refused: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class Inner:
+    """Makes the calls of one program, and counts them."""
+
+    room: Room
+    directory: Directory
+    results: Results
+    outer: CallAdmitted
+    purse: Purse
+    tally: Tally = field(default_factory=Tally)
+    _priced: Declaration | None = None
+    _costs: dict[str, Cost] = field(default_factory=dict)
+
+    async def make(self, wanted: ToolCall) -> ToolOutcome:
+        """Make one call; how it failed is a value too, in words its caller may read."""
+        if wanted.server == BUILT_IN:
+            return await self.results.recalled(self.outer.proof, wanted.arguments)
+        self.tally.calls += 1
+        declared = self.directory.now.declaration
+        cost = self._cost(declared, full_name(wanted.server, wanted.tool))
+        amount = charge = self.purse.hold(cost.held)
+        try:
+            ending = await self._asked(wanted, self.purse.most(amount))
+            # With another declaration the price may be another: all that was held is spent.
+            if declared is self.directory.now.declaration:
+                charge = min(amount, _charge(cost, ending))
+            outcome = _outcome(ending)
+            self.tally.failed += outcome.failure is not None
+        except ToolbusError as error:
+            if isinstance(error, RefusedError | UnavailableError | InvalidError):
+                charge = 0  # nothing was sent
+            self.tally.refused += isinstance(error, RefusedError)
+            self.tally.failed += not isinstance(error, RefusedError)
+            return ToolOutcome(failure=failure_of(error, self.purse.cap))
+        finally:
+            self.purse.settle(amount, charge)
+        return outcome
+
+    def _cost(self, declared: Declaration, name: str) -> Cost:
+        """A tool's price, looked up once while the declaration is the same."""
+        if self._priced is not declared:
+            self._priced, self._costs = declared, {}
+        if name not in self._costs:
+            self._costs[name] = cost_of(name, declared.prices)
+        return self._costs[name]
+
+    async def _asked(self, wanted: ToolCall, most: int | None) -> Ending:
+        arguments = {**wanted.arguments}
+        key = checked_key(arguments.pop(IDEMPOTENCY, None))
+        call_id = self.room.calls.new_call_id()
+        call = CallRequested(
+            call_id=call_id,
+            reply_to=self.room.calls.address(call_id),
+            server=wanted.server,
+            tool=wanted.tool,
+            proof=self.outer.proof,
+            era=Era.MODERN,
+            deadline=self.outer.deadline,
+            traceparent=child_of(self.outer.traceparent),
+            parent_id=self.outer.call_id,
+            narrower=self.outer.narrower,
+            most=most,
+            idempotency_key=key,
+            arguments=msgspec.json.encode(arguments),
+        )
+        try:
+            return await self.room.calls.ask(call)
+        except asyncio.CancelledError:  # the program ended first: nobody waits any more
+            self.room.spawn(self._cancel(call_id))
+            raise
+
+    async def _cancel(self, call_id: str) -> None:
+        cancelled = CallCancelled(call_id=call_id)
+        await self.room.bus.publish(cancelled.subject, cancelled.encode())
+
+
+def _outcome(ending: Ending) -> ToolOutcome:
+    if isinstance(ending, Answered):
+        return outcome_of(ending.body)
+    sentence = ASKS if isinstance(ending, Asked) else LATER
+    return ToolOutcome(failure=Failure("input_required", sentence))
+
+
+def _charge(cost: Cost, ending: Ending) -> int:
+    """What an answer costs, as executor settles it."""
+    if isinstance(ending, Asked):
+        return 0
+    if not isinstance(ending, Answered):
+        return cost.held
+    return charged(cost.held, cost.parts, len(ending.body))

@@ -1,0 +1,86 @@
+"""The preview of a result too large to tell: its shape, its sizes, its first items."""
+
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+MOST_MEMBERS = 30  # of an object
+MOST_ITEMS = 3  # of a list, at the outermost level
+MOST_PARTS = 300
+DEEPEST = 3
+LONGEST_TEXT = 80
+LONGEST_ITEM = 600
+LONGEST_SHAPE = 2_000
+
+
+def preview(value: Any) -> str:
+    """What a model has to know to write the program that picks from it."""
+    return "\n".join([_cut(shape(value), LONGEST_SHAPE), *_first(value)])
+
+
+def shape(value: Any) -> str:
+    """A value's type with its sizes: `list of 5,000 {id: int, name: str}`."""
+    return _Shaping().of(value, 0)
+
+
+class _Shaping:
+    """One shape, of a value that may have any number of members."""
+
+    def __init__(self) -> None:
+        self.left = MOST_PARTS
+
+    def of(self, value: Any, depth: int) -> str:
+        """The shape of what stands at this depth."""
+        self.left -= 1
+        if isinstance(value, str):
+            return f"str of {len(value):,} characters" if len(value) > LONGEST_TEXT else "str"
+        if isinstance(value, list):
+            return self._list(value, depth)
+        if isinstance(value, dict):
+            return self._dict(value, depth)
+        return "None" if value is None else type(value).__name__
+
+    def _list(self, value: list[Any], depth: int) -> str:
+        if not value or depth > DEEPEST or self.left <= 0:
+            return f"list of {len(value):,}"
+        kinds = dict.fromkeys(self.of(each, depth + 1) for each in value[:MOST_ITEMS])
+        return f"list of {len(value):,} {' | '.join(kinds)}"
+
+    def _dict(self, value: dict[str, Any], depth: int) -> str:
+        if depth > DEEPEST or self.left <= 0:
+            return f"dict of {len(value):,}"
+        members = [
+            f"{_cut(name, LONGEST_TEXT)}: {self.of(each, depth + 1)}"
+            for name, each in islice(value.items(), MOST_MEMBERS)
+        ]
+        more = len(value) - len(members)
+        return "{" + ", ".join([*members, *([f"… {more:,} more"] if more else [])]) + "}"
+
+
+def _first(value: Any) -> list[str]:
+    """The first items of a list, or of the largest list an object holds; else the beginning."""
+    if isinstance(value, str):
+        return [_cut(value, LONGEST_ITEM)]
+    if isinstance(value, dict):
+        lists = {name: each for name, each in value.items() if isinstance(each, list) and each}
+        if not lists:
+            return [_cut(_json(value), LONGEST_ITEM)]
+        name = max(lists, key=lambda each: len(lists[each]))
+        return _items(lists[name], f"{_cut(name, LONGEST_TEXT)}: ")
+    return _items(value, "") if isinstance(value, list) else []
+
+
+def _items(items: list[Any], name: str) -> list[str]:
+    return [
+        f"{name}[{at}] {_cut(_json(each), LONGEST_ITEM)}"
+        for at, each in enumerate(items[:MOST_ITEMS])
+    ]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,69 @@
+"""What a program may spend: held before, settled after, never more than the cap."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_codemode.purse import Purse
+from toolbus_common.caps import REQUEST, Cap, Caps, caps_of
+from toolbus_common.declared import MICRO, Key, Programs, Team
+from toolbus_common.terms import NO_TERMS, Terms, terms_of
+
+CALLS = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900), st.booleans()), max_size=40)
+
+
+@given(st.integers(0, 2000), CALLS)
+def test_calls_at_once_never_cost_more_than_the_cap(
+    most: int, calls: list[tuple[int, int, bool]]
+) -> None:
+    purse = Purse(Cap(most / MICRO, "key:bot"))
+    under_way: list[tuple[int, int]] = []
+    for price, charge, wait in calls:
+        amount = purse.hold(price)
+        if price <= (purse.most(amount) or 0):  # policy lets it through
+            under_way.append((amount, min(charge, price)))
+        else:
+            purse.settle(amount, 0)
+        if not wait:
+            for each in under_way:
+                purse.settle(*each)
+            under_way.clear()
+        assert purse.held + purse.spent <= most
+    assert purse.held == sum(amount for amount, _ in under_way)
+
+
+def test_a_cap_in_dollars_loses_no_micro_dollar() -> None:
+    for micro in range(1, 2000):
+        assert Purse(Cap(micro / MICRO, "key:bot")).left == micro
+
+
+def test_without_a_cap_spending_is_only_counted() -> None:
+    purse = Purse()
+    assert purse.most(purse.hold(5)) is None
+    purse.settle(5, 4)
+    assert (purse.left, purse.spent, purse.held) == (None, 4, 0)
+
+
+def test_the_smallest_cap_counts_and_is_known_by_who_set_it() -> None:
+    usual = Caps(calls=Cap(100, "the gateway"), seconds=Cap(30, "the gateway"))
+    key = Key(code_mode=Programs(usd=1.0, calls=200))
+    team = Team(code_mode=Programs(usd=0.5, seconds=5))
+    caps = caps_of([("key:bot", key), ("team:support", team)], usual)
+    assert caps == Caps(Cap(0.5, "team:support"), usual.calls, Cap(5, "team:support"))
+    assert caps.within(REQUEST, Terms(usd=2.0, calls=3)) == Caps(
+        caps.usd, Cap(3, REQUEST), caps.seconds
+    )
+
+
+def test_caps_alone_leave_open_whether_tools_are_shown_through_programs() -> None:
+    assert Key(code_mode=Programs(usd=1)).through_programs is None
+    assert Key(code_mode=Programs(shown=True)).through_programs is True
+    assert [Key(code_mode=said).through_programs for said in (True, False, None)] == [
+        True, False, None,
+    ]  # fmt: skip
+
+
+def test_terms_travel_whole_and_weigh_nothing_where_there_are_none() -> None:
+    assert NO_TERMS.encode() == ""
+    told = Terms(usd=0.1, calls=3)
+    assert terms_of(told.encode()) == told
+    assert terms_of("") == NO_TERMS

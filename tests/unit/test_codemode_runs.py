@@ -1,0 +1,130 @@
+"""What is told of a program and of its calls: facts without content, refusals with what to do."""
+
+from hashlib import sha256
+
+import pytest
+
+from toolbus_codemode.inner import Tally, _outcome
+from toolbus_codemode.purse import Purse
+from toolbus_codemode.refusals import failure_of
+from toolbus_codemode.runs import LONGEST_PROGRAM, Run
+from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
+from toolbus_common.caps import Cap
+from toolbus_common.contracts import (
+    Asked,
+    Begun,
+    CallAdmitted,
+    Era,
+    Fact,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+)
+from toolbus_common.declared import Declaration, Key, Team
+from toolbus_common.errors import (
+    OutcomeUnknownError,
+    RunBudgetExceededError,
+    UnknownToolError,
+    UpstreamTimeoutError,
+)
+from toolbus_common.lineage import lineage_of
+
+CALL = CallAdmitted(
+    call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", scope="acme", key="bot",
+    era=Era.MODERN, deadline=9e9, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+)  # fmt: skip
+SECRET = "what-a-tool-answered"
+
+
+def run(content: str, said: list[Fact], source: str = "result = 1\n") -> Run:
+    key = Key.model_validate({"team": "support", "content": content})
+    declared = Declaration(keys={"bot": key}, teams={"support": Team()})
+    lineage = lineage_of("bot", key, declared)
+    return Run(CALL, lineage, Program(source), Purse(spent=5), Tally(3, 1, 1), said.append)
+
+
+@pytest.mark.parametrize("content", ["full", "digest"])
+def test_a_programs_text_is_told_only_where_content_is_recorded(content: str) -> None:
+    said: list[Fact] = []
+    run(content, said).started()
+    (fact,) = said
+    assert isinstance(fact, RunStarted)
+    assert fact.program == ("result = 1\n" if content == "full" else "")
+    assert (fact.lines, fact.engine, fact.team, fact.key) == (1, "starlark", "support", "bot")
+    assert fact.program_digest == sha256(b"result = 1\n").hexdigest()
+
+
+def test_a_program_too_long_to_run_is_not_told_whole() -> None:
+    said: list[Fact] = []
+    run("full", said, "x" * 10 * LONGEST_PROGRAM).started()
+    assert isinstance(said[0], RunStarted)
+    assert len(said[0].program) == LONGEST_PROGRAM
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "told"),
+    [
+        ("tool_failed", f"tool_error: {SECRET}", "tool_error"),
+        ("runtime", f"ValueError: {SECRET}", ""),
+        ("too_many_calls", "A program may make 3 calls.", "A program may make 3 calls."),
+    ],
+)
+def test_why_a_run_failed_holds_no_content_that_is_not_recorded(
+    name: str, message: str, told: str
+) -> None:
+    ended = Ended(error=ProgramError(name, message, 7))  # type: ignore[arg-type]
+    said: list[Fact] = []
+    for content in ("digest", "full"):
+        run(content, said).ended(ended, 0, 0)
+    without, whole = said
+    assert isinstance(without, RunFailed)
+    assert isinstance(whole, RunFailed)
+    assert (without.code, without.at_line, without.reason) == (name, 7, told)
+    assert SECRET not in without.model_dump_json()
+    assert whole.reason == message
+
+
+def test_a_run_tells_what_it_used() -> None:
+    said: list[Fact] = []
+    run("digest", said).ended(Ended(1, seconds=0.5, cpu=0.25), 17, 1)
+    (fact,) = said
+    assert isinstance(fact, RunCompleted)
+    assert (fact.calls, fact.refused, fact.failed, fact.cost) == (3, 1, 1, 5)
+    assert (fact.latency_us, fact.cpu_us, fact.output_bytes, fact.kept) == (500_000, 250_000, 17, 1)
+
+
+def test_a_run_that_was_broken_off_says_by_what() -> None:
+    said: list[Fact] = []
+    run("digest", said).broke_off("cancelled", "Its caller left.")
+    assert isinstance(said[0], RunFailed)
+    assert (said[0].code, said[0].reason) == ("cancelled", "Its caller left.")
+
+
+def test_a_tool_that_is_gone_is_told_with_where_to_look() -> None:
+    told = failure_of(UnknownToolError.named("one__say"))
+    assert told.code == "unknown_tool"
+    assert told.message.startswith("Unknown tool: one__say")
+    assert "listToolFiles" in told.message
+
+
+def test_a_spent_cap_is_told_with_who_set_it() -> None:
+    error = RunBudgetExceededError("Run budget exceeded: it costs $0.02.")
+    told = failure_of(error, Cap(0.05, "team:support")).message
+    assert "team:support lets the calls of one program cost $0.05 together." in told
+
+
+@pytest.mark.parametrize("error", [UpstreamTimeoutError("Late."), OutcomeUnknownError("Lost.")])
+def test_what_may_have_happened_is_told_to_be_checked(
+    error: UpstreamTimeoutError | OutcomeUnknownError,
+) -> None:
+    assert "before repeating it" in failure_of(error).message
+
+
+@pytest.mark.parametrize("ending", [Asked(b"{}"), Begun(b"{}")])
+def test_a_tool_that_cannot_answer_a_program_is_to_be_called_outside_of_one(
+    ending: Asked | Begun,
+) -> None:
+    failure = _outcome(ending).failure
+    assert failure is not None
+    assert failure.code == "input_required"
+    assert "Call it as a tool of its own" in failure.message
