@@ -2,11 +2,14 @@
 
 import json
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 from harness.engines import Engine
+
+TESTS = Path(__file__).parents[1]
 
 
 class RestServer(Engine):
@@ -14,8 +17,8 @@ class RestServer(Engine):
 
     def command(self) -> list[str]:
         """It listens on our port."""
-        program = Path(__file__).with_name("rest_server.py")
-        return [sys.executable, str(program), str(self.port)]
+        python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
+        return [*python, "-m", "harness.rest_server", str(self.port)]
 
     @property
     def origin(self) -> str:

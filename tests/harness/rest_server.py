@@ -1,7 +1,7 @@
 """A REST server that behaves as a test asks, run as a process of its own.
 
-`python rest_server.py PORT`. What arrived is told at /seen, and forgotten with DELETE; a document
-put to /openapi.json is served from then on.
+`python -m harness.rest_server PORT`. What arrived is told at /seen, and forgotten with DELETE;
+a document put to /openapi.json is served from then on.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ import sys
 from typing import Any
 
 import uvicorn
-from rest_document import document
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+
+from harness.rest_document import document
 
 PNG = b"\x89PNG\r\n\x1a\n\x00"
 API = "/api/v1"

@@ -100,7 +100,7 @@ def test_an_unknown_section_is_told_with_the_nearest_name() -> None:
     "text",
     [
         'anonymous: {tools: ["*"]}',
-        'servers: {a: {url: "http://a.example", python: "x.py"}}',
+        'hooks: {a: {url: "http://a.example"}}',
     ],
 )
 def test_a_thing_of_a_later_version_is_told_as_such(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolbus_common.confusables import skeleton
@@ -52,6 +52,7 @@ operations = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(operations)
 def test_names_are_what_clients_take_and_none_looks_like_another(
     asked: list[tuple[str, str, str]],
@@ -61,6 +62,7 @@ def test_names_are_what_clients_take_and_none_looks_like_another(
     assert len({skeleton(name) for name in names}) == len(names)
 
 
+@settings(max_examples=50)
 @given(operations, st.randoms())
 def test_names_do_not_depend_on_the_order_of_a_document(
     asked: list[tuple[str, str, str]], random: Any
@@ -202,6 +204,7 @@ schemas = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(schemas, schemas)
 def test_whatever_a_document_says_a_tool_is_plain_bounded_and_without_references(
     schema: Any, shared: Any
@@ -377,7 +380,8 @@ def test_yaml_reads_as_the_same_document_in_json_would() -> None:
     assert read(text.encode())["x"] == {"200": "2020-01-01", "1.5": True}
 
 
-@given(st.dictionaries(st.text(max_size=8), schemas, max_size=4))
+@settings(max_examples=30)
+@given(st.dictionaries(st.text(max_size=8), schemas, max_size=3))
 def test_a_malformed_path_is_left_out_and_breaks_nothing(paths: dict[str, Any]) -> None:
     good = {"/good": {"get": {"operationId": "good"}}}
     assert "good" in api({**paths, **good}).operations

@@ -20,7 +20,15 @@ LIST, OBJECT = ["blue", "black"], {"R": 100, "G": 200}
 
 
 def parameter(place: str, style: str, *, explode: bool, **more: Any) -> Parameter:
-    return Parameter("color", "color", place, style, explode, required=False, **more)
+    return Parameter(
+        argument="color",
+        name="color",
+        place=place,
+        style=style,
+        explode=explode,
+        required=False,
+        **more,
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,7 @@ def parameter(place: str, style: str, *, explode: bool, **more: Any) -> Paramete
     ],
 )
 def test_a_path_is_written_in_each_style(
-    style: str, explode: bool, text: str, several: str, members: str
+    style: str, explode: Any, text: str, several: str, members: str
 ) -> None:
     written = parameter("path", style, explode=explode)
     assert [in_path(written, each) for each in ("blue", LIST, OBJECT)] == [text, several, members]
@@ -52,7 +60,7 @@ def test_a_path_is_written_in_each_style(
     ],
 )
 def test_a_query_is_written_in_each_style(
-    style: str, explode: bool, several: str, members: str
+    style: str, explode: Any, several: str, members: str
 ) -> None:
     written = parameter("query", style, explode=explode)
     told = ["&".join("=".join(pair) for pair in in_query(written, each)) for each in (LIST, OBJECT)]
@@ -121,7 +129,7 @@ def test_no_argument_leaves_its_step_of_the_path(thing: Any, kind: Any) -> None:
 
 
 @given(path_styles, st.booleans(), st.text(min_size=1, max_size=40))
-def test_what_a_path_carries_is_what_was_said(style: str, explode: bool, text: str) -> None:
+def test_what_a_path_carries_is_what_was_said(style: str, explode: Any, text: str) -> None:
     written = parameter("path", style, explode=explode)
     try:
         told = in_path(written, text)
@@ -131,7 +139,7 @@ def test_what_a_path_carries_is_what_was_said(style: str, explode: bool, text: s
 
 
 @given(query_styles, st.booleans(), values)
-def test_a_query_says_only_what_its_arguments_say(style: str, explode: bool, value: Any) -> None:
+def test_a_query_says_only_what_its_arguments_say(style: str, explode: Any, value: Any) -> None:
     pairs = in_query(parameter("query", style, explode=explode), value)
     text = "&".join(f"{name}={each}" for name, each in pairs)
     assert re.fullmatch(r"[A-Za-z0-9._~%=,&-]*", text), text

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from toolbus_common.declared.basics import Declared, Patterns
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
+# What says who is given them.
+DESTINATION = ("url", "sse", "command", "cwd", "openapi", "base_url", "python")
 _OF_OPENAPI = ("base_url", "credentials", "operations", "refresh")
 
 
