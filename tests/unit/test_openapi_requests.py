@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from toolbus_common.openapi import Operation, Parameter, Scheme, translated
@@ -134,7 +134,7 @@ def test_what_a_path_carries_is_what_was_said(style: str, explode: Any, text: st
     try:
         told = in_path(written, text)
     except ArgumentError:
-        assume(False)
+        reject()
     assert unquote(told).removeprefix({"label": ".", "matrix": ";color="}.get(style, "")) == text
 
 

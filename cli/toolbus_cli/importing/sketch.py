@@ -104,14 +104,7 @@ def _origin(url: str) -> str:
 def _add(sketch: Sketch, sample: Sample, server: str) -> None:
     target = urlsplit(sample.url)
     path = unquote(target.path) or "/"
-    made: dict[str, Any] = {}
-    made["operationId"] = client_safe(sample.name) or client_safe(f"{sample.method.lower()}_{path}")
-    if sample.tag:
-        made["tags"] = [sample.tag]
-    if sample.name and sample.name != made["operationId"]:
-        made["summary"] = sample.name
-    if sample.description:
-        made["description"] = sample.description[:1000]
+    made = _named(sample, path)
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"\{([^{}]+)\}", path)
@@ -134,6 +127,18 @@ def _add(sketch: Sketch, sample: Sample, server: str) -> None:
     if wanted:
         made["security"] = [{name: [] for name in wanted}]
     _place(sketch, path, sample.method.lower(), made)
+
+
+def _named(sample: Sample, path: str) -> dict[str, Any]:
+    """The operation's id, and what was said of it."""
+    called = client_safe(sample.name) or client_safe(f"{sample.method.lower()}_{path}")
+    told = {
+        "operationId": called,
+        "tags": [sample.tag] if sample.tag else [],
+        "summary": sample.name if sample.name != called else "",
+        "description": sample.description[:1000],
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def _place(sketch: Sketch, path: str, method: str, made: dict[str, Any]) -> None:
