@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 REVISION = "2026-07-28"  # of MCP: the stateless one, which needs the least
 LARGEST_LINE = 8 * 1024 * 1024
 MOST_THREADS = 64
-METHOD_NOT_FOUND, INVALID_PARAMS, PARSE_ERROR = -32601, -32602, -32700
+METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32601, -32602, -32603
 _encode = msgspec.json.Encoder().encode
 _INFO = {"name": "toolbus-functions", "version": "1"}
 _KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -139,8 +139,9 @@ class Server:
         try:
             message["result"] = await self._result(method, params)
             body = _encode(message)
-        except RefusedError as error:
-            body = _encode({**message, "error": {"code": error.code, "message": str(error)}})
+        except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
+            code = error.code if isinstance(error, RefusedError) else INTERNAL_ERROR
+            body = _encode({**message, "error": {"code": code, "message": str(error)[:500]}})
         self._write(body + b"\n")
 
     async def _result(self, method: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -280,7 +280,10 @@ class Keeper:
                 await self._list(upstream)
             await self._say_changed()
         except (ToolbusError, TimeoutError) as error:
-            log.warning("server.not_renewed", extra={"server": self.name, "reason": str(error)})
+            reason = str(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
+            log.warning("server.not_renewed", extra={"server": self.name, "reason": reason})
+            failed = {"tools/list": reason}
+            self._say_faults(self._own().model_copy(update={"failed": failed}))
 
     async def _list(self, upstream: Upstream) -> None:
         await self._publish(await self._listing(upstream))

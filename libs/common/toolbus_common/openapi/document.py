@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import msgspec
@@ -24,13 +24,22 @@ class DocumentError(ValueError):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as JSON has it: a date is the text it looks like."""
+    """YAML 1.2 as JSON has it: a date, a time, `no` and `0123` are the texts they look like."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+for _kind, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)", "-+.0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
 
 
 def read(text: bytes) -> Json:
@@ -61,7 +70,7 @@ def _from_yaml(text: bytes) -> Any:
     if len(text) > LARGEST_YAML:
         raise DocumentError(f"It is larger than {LARGEST_YAML >> 20} MiB; give it as JSON.")
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader without dates
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
         _check_bounds(data)
         return msgspec.json.decode(msgspec.json.encode(data))
     except (yaml.YAMLError, msgspec.DecodeError, RecursionError, ValueError, TypeError) as error:

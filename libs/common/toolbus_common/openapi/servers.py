@@ -7,6 +7,7 @@ from urllib.parse import urljoin, urlsplit
 from toolbus_common.openapi.document import DocumentError
 
 _HTTP = re.compile(r"https?://[^/\s?#@]+")
+_PLAIN = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?:/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?")
 
 
 def base_of(servers: Any, source: str, declared: str = "") -> str:
@@ -20,18 +21,27 @@ def base_of(servers: Any, source: str, declared: str = "") -> str:
 
     """
     if declared:
-        return declared.rstrip("/")
+        return _plain(declared)
     named = first_server(servers)
     remote = source if _HTTP.match(source) else ""
     found = urljoin(remote, named) if remote else named
-    if not _HTTP.match(found) or urlsplit(found).query or urlsplit(found).fragment:
+    if not _HTTP.match(found):
         raise DocumentError("It names no address to call; declare base_url.")
     if remote and origin(found) != origin(remote):
         raise DocumentError(
             f"It is called at {'://'.join(origin(found)[:2])}, which is not where it was fetched; "
             "declare that as base_url if it is right."
         )
-    return found.rstrip("/")
+    return _plain(found)
+
+
+def _plain(url: str) -> str:
+    """An address that can stand before a path, as it is. Raises `DocumentError`."""
+    if not _PLAIN.fullmatch(url) or {".", ".."} & set(url.split("/")):
+        raise DocumentError(
+            "The address to call holds more than a host and a path; declare base_url without it."
+        )
+    return url.rstrip("/")
 
 
 def first_server(servers: Any) -> str:

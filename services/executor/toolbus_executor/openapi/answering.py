@@ -91,7 +91,7 @@ def _of_media(media: str, body: bytes, path: str) -> dict[str, Any]:
 
 
 def _error(head: Head, body: bytes) -> str:
-    told = body[: 4 * LONGEST_ERROR].decode("utf-8", "replace")
+    told = body[: 2 * LONGEST_ERROR].decode("utf-8", "replace")
     if "html" in _words(head, b"content-type"):
         told = re.sub(r"\s{2,}", "\n", _TAG.sub(" ", told))
     told = _CONTROL.sub("", told).strip()
