@@ -13,7 +13,7 @@ from toolbus_common.confusables import skeleton
 from toolbus_common.declared import Server
 from toolbus_common.openapi import Api, DocumentError, read, translated
 from toolbus_common.openapi.naming import argument_names, tool_names
-from toolbus_executor.catalogue import DEEPEST_DEFINITION, _deeper_than
+from toolbus_executor.catalogue import DEEPEST_DEFINITION, LARGEST_LISTING, _deeper_than
 
 CLIENT_SAFE = r"[A-Za-z0-9_-]{1,64}"
 SOURCE = "https://api.example/openapi.json"
@@ -237,6 +237,28 @@ def test_a_schema_that_would_explode_is_cut_and_its_tool_is_there() -> None:
     body = posted({"$ref": "#/components/schemas/S0"}, **each)
     assert set(body["properties"]) == set("abcdefgh")
     assert len(json.dumps(body)) < 64 * 1024
+
+
+def test_the_tools_of_a_large_document_fit_one_listing() -> None:
+    shared = {
+        f"S{n}": {
+            "type": "object",
+            "description": "d" * 100,
+            "properties": {
+                f"p{m}": {"$ref": f"#/components/schemas/S{(n * 7 + m) % 50}"} for m in range(8)
+            },
+        }
+        for n in range(50)
+    }
+    paths = {}
+    for n in range(501):
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/S{n % 50}"}}}
+        one = {"operationId": f"do{n}x", "requestBody": {"content": content}}
+        paths[f"/p{n}"] = {"post": one | {"responses": {"200": {"content": content}}}}
+    made = api(paths, components={"schemas": shared})
+    assert (len(made.operations), made.left_out) == (501, {})
+    told = [each.definition for each in made.operations.values()]
+    assert len(msgspec.json.encode(told)) < LARGEST_LISTING
 
 
 # -- operations --------------------------------------------------------------------------------

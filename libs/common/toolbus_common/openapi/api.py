@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_common.openapi.choosing import Subject, chosen
 from toolbus_common.openapi.document import Document, DocumentError, Json
 from toolbus_common.openapi.naming import tool_names
-from toolbus_common.openapi.operations import Asked, Operation, operation_of
+from toolbus_common.openapi.operations import Asked, Operation, bounds_for, operation_of
 from toolbus_common.openapi.security import Alternatives, Scheme, alternatives, schemes_of
 from toolbus_common.openapi.servers import base_of, first_server
 
@@ -45,6 +45,10 @@ class _Found:
         told = self.node.get("tags")
         return tuple(map(str, told)) if isinstance(told, list) else ()
 
+    def subject(self, tool: str) -> Subject:
+        """What patterns are held against."""
+        return Subject(self.operation_id, tool, self.tags, self.method, self.path)
+
 
 def translated(
     root: Json,
@@ -71,17 +75,20 @@ def translated(
     left_out: dict[str, str] = {}
     found = list(_found(document, left_out))
     names = tool_names([(each.operation_id, each.method.lower(), each.path) for each in found])
+    wanted = {
+        name: each
+        for name, each in zip(names, found, strict=True)
+        if chosen(each.subject(name), include, exclude)
+    }
+    bounds = bounds_for(len(wanted))
     operations: dict[str, Operation] = {}
-    for name, each in zip(names, found, strict=True):
-        subject = Subject(each.operation_id, name, each.tags, each.method, each.path)
-        if not chosen(subject, include, exclude):
-            continue
+    for name, each in wanted.items():
         try:
             _refuse_elsewhere(root, each)
             security = _security(root, each.node)
             asked = Asked(
                 document, each.method, each.path, each.node, each.item.get("parameters"), base,
-                security, own,
+                security, bounds, own,
             )  # fmt: skip
             operations[name] = operation_of(asked, name)
         except (DocumentError, RecursionError, ValueError, TypeError, AttributeError) as error:

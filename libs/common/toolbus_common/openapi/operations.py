@@ -1,6 +1,7 @@
 """One operation as a tool: its definition, and how its arguments make a request."""
 
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,13 +12,16 @@ from toolbus_common.headers import TOKEN
 from toolbus_common.openapi.bodies import Body, body_of
 from toolbus_common.openapi.document import Document, DocumentError, Json
 from toolbus_common.openapi.naming import argument_names
-from toolbus_common.openapi.schemas import Schemas, loosened
+from toolbus_common.openapi.schemas import Schemas, TooLargeError, loosened
 from toolbus_common.openapi.security import Alternatives
 
 BINDING = "toolbus/binding"  # in `_meta`: a pin then covers what is called, too
-LARGEST = 48 * 1024  # bytes of a definition
 MOST_PARAMETERS = 200
-_ATTEMPTS = ((10, 1000), (5, 300), (3, 100), (1, 60))  # depths, and lengths of descriptions
+# Depths, lengths of descriptions, and whether it is told what an answer looks like.
+_ATTEMPTS = (
+    (10, 1000, True), (4, 300, True), (2, 100, True), (2, 100, False), (1, 60, False),
+    (1, 0, False), (0, 0, False),
+)  # fmt: skip
 _STYLES = {"path": "simple", "query": "form", "header": "simple", "cookie": "form"}
 _ALLOWED = {
     "path": ("simple", "label", "matrix"),
@@ -86,6 +90,22 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one definition may hold, so that all of a document's fit a listing and are read soon."""
+
+    size: int  # bytes
+    parts: int  # of a schema
+
+
+def bounds_for(count: int) -> Bounds:
+    """The bounds where there are so many operations; in steps, so that definitions seldom move."""
+    for most, size, parts in ((100, 48, 1_500), (500, 12, 400)):
+        if count <= most:
+            return Bounds(size * 1024, parts)
+    return Bounds(5 * 1024, 150)
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """An operation as its document has it, with what its path says for all of them."""
 
@@ -96,6 +116,7 @@ class Asked:
     shared: Any  # the parameters of its path
     base: str
     security: Alternatives
+    bounds: Bounds
     own: frozenset[tuple[str, str]]  # places and names (in lower case) credentials go to
 
 
@@ -103,15 +124,18 @@ def operation_of(asked: Asked, name: str) -> Operation:
     """The tool of an operation. Raises `DocumentError` with the reason it can be none."""
     _check_path(asked.path)
     told = _parameters(asked)
-    for depth, longest in _ATTEMPTS:
-        made = _made(asked, name, told, depth, longest)
-        if len(msgspec.json.encode(made.definition)) <= LARGEST:
-            return made
-    raise DocumentError(f"its definition is larger than {LARGEST >> 10} KiB")
+    for depth, longest, answers in _ATTEMPTS:
+        with suppress(TooLargeError):
+            made = _made(asked, name, told, depth, longest, answers=answers)
+            if len(msgspec.json.encode(made.definition)) <= asked.bounds.size:
+                return made
+    raise DocumentError(f"its definition is larger than {asked.bounds.size >> 10} KiB")
 
 
-def _made(asked: Asked, name: str, told: list[Json], depth: int, longest: int) -> Operation:
-    schemas = Schemas(asked.document, deepest=depth, longest=longest)
+def _made(
+    asked: Asked, name: str, told: list[Json], depth: int, longest: int, *, answers: bool
+) -> Operation:
+    schemas = Schemas(asked.document, deepest=depth, longest=longest, parts=asked.bounds.parts)
     properties: Json = {}
     parameters = []
     called = argument_names((str(each["name"]), str(each["in"])) for each in told)
@@ -134,9 +158,8 @@ def _made(asked: Asked, name: str, told: list[Json], depth: int, longest: int) -
         },
         "annotations": _annotations(asked),
     }
-    output = _output(asked, Schemas(asked.document, answers=True, deepest=depth, longest=longest))
-    if output is not None:
-        definition["outputSchema"] = output
+    if answers:
+        definition |= _output(asked, depth, longest)
     made = Operation(asked.method, asked.path, tuple(parameters), body, asked.security, definition)
     definition["_meta"] = {BINDING: _binding(made, asked.base)}
     return made
@@ -240,23 +263,30 @@ def _annotations(asked: Asked) -> Json:
     return found
 
 
-def _output(asked: Asked, schemas: Schemas) -> Json | None:
-    """What an answer looks like, where it is one JSON object."""
-    if asked.method == "HEAD":
-        return None
+def _output(asked: Asked, depth: int, longest: int) -> Json:
+    """What an answer looks like, where it is one JSON object. Raises `TooLargeError`."""
+    parts = asked.bounds.parts // 2
+    schemas = Schemas(asked.document, answers=True, deepest=depth, longest=longest, parts=parts)
+    try:
+        schema = _answered(asked, schemas)
+    except TooLargeError:
+        raise
+    except DocumentError:
+        return {}  # what it answers with need not be known to call it
+    if schema is None or schema.get("type") != "object":
+        return {}
+    return {"outputSchema": loosened(schema) | {"type": "object"}}
+
+
+def _answered(asked: Asked, schemas: Schemas) -> Json | None:
+    """The schema of the first success, else of what is said for every answer."""
     responses = asked.node.get("responses")
-    told = responses if isinstance(responses, dict) else {}
-    for status in (*sorted(each for each in told if str(each).startswith("2")), "default"):
-        try:
-            content = asked.document.resolved(told.get(status)).get("content")
-            schema = _json_schema(content, schemas)
-        except DocumentError:
-            return None  # what it answers with need not be known to call it
-        if schema is not None:
-            loose = loosened(schema)
-            return loose | {"type": "object"} if schema.get("type") == "object" else None
-        if status != "default":
-            return None
+    if asked.method == "HEAD" or not isinstance(responses, dict):
+        return None
+    fine = sorted(each for each in responses if each.startswith("2"))
+    for status in fine[:1] or [each for each in ("default",) if each in responses]:
+        content = asked.document.resolved(responses[status]).get("content")
+        return _json_schema(content, schemas)
     return None
 
 

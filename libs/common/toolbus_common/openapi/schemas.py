@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from toolbus_common.openapi.document import Document, Json
+from toolbus_common.openapi.document import Document, DocumentError, Json
 
-MOST_PARTS = 4_000  # of one schema written out
+MOST_PARTS = 1_500  # of one schema written out
 LONGEST_PATTERN = 500
 _NUMBERS = (
     "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
@@ -19,23 +19,34 @@ _TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object",
 _HIDDEN = {False: "readOnly", True: "writeOnly"}  # what a request, or an answer, never holds
 
 
+class TooLargeError(DocumentError):
+    """A schema of more parts than are taken at this depth."""
+
+
 class Schemas:
     """Translates schemas of one document, down to a depth, with descriptions up to a length."""
 
     def __init__(
-        self, document: Document, *, answers: bool = False, deepest: int = 10, longest: int = 1000
+        self,
+        document: Document,
+        *,
+        answers: bool = False,
+        deepest: int = 10,
+        longest: int = 1000,
+        parts: int = MOST_PARTS,
     ) -> None:
         self._document = document
         self._hidden = _HIDDEN[answers]
         self._deepest = deepest
         self._longest = longest
-        self._left = MOST_PARTS
+        self._left = parts
 
     def translate(self, node: Any, trail: tuple[str, ...] = (), depth: int = 0) -> Json:
         """One schema; what is too deep or refers to itself is any value of its type.
 
         Raises:
             DocumentError: a reference leads nowhere or to another document.
+            TooLargeError: it has too many parts; less deep it may not.
 
         """
         if not isinstance(node, dict):
@@ -44,14 +55,18 @@ class Schemas:
         pointer = node.get("$ref")
         if isinstance(pointer, str):
             return self._referred(node, pointer, trail, depth)
-        if depth > self._deepest or self._left < 0:
+        if self._left < 0:
+            raise TooLargeError("its schemas have too many parts")
+        if depth > self._deepest:
             return self._outline(node)
         return self._whole(node, lambda inner: self.translate(inner, trail, depth + 1))
 
     def text(self, value: Any) -> str:
         """A description within its bound."""
         told = value.strip() if isinstance(value, str) else ""
-        return told if len(told) <= self._longest else f"{told[: self._longest - 1]}…"
+        if len(told) <= self._longest:
+            return told
+        return f"{told[: self._longest - 1]}…" if self._longest else ""
 
     def _referred(self, node: Json, pointer: str, trail: tuple[str, ...], depth: int) -> Json:
         target = self._document.at(pointer)
