@@ -10,11 +10,12 @@ import yaml
 from typer.testing import CliRunner
 
 from toolbus_cli.app import app
-from toolbus_cli.config.load import load, load_file
+from toolbus_cli.config.load import load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import curl, postman
 from toolbus_cli.importing.placing import with_server
 from toolbus_cli.importing.sketch import Sample, sketched
+from toolbus_common.declaring.loading import load
 from toolbus_common.openapi import Api, read, translated
 
 CRM = """\

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from toolbus_cli.config.load import ConfigurationError, load
+from toolbus_cli.config.load import ConfigurationError
 from toolbus_cli.errors import CommandError
 from toolbus_cli.servers_json import Taken, as_yaml
+from toolbus_common.declaring.loading import load
 
 _SECTION = re.compile(r"^servers:[ \t]*(?:#.*)?$", re.MULTILINE)
 _CHILD = re.compile(r"^([ \t]+)\S")

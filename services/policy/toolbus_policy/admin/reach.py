@@ -40,7 +40,10 @@ class Reach:
     def _of(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
         if server.is_process and not self._known(server, old):
             programs = server.command or server.python
-            yield "command" if server.command else "python", _REFUSED.format(programs[0], "COMMANDS")
+            yield (
+                "command" if server.command else "python",
+                _REFUSED.format(programs[0], "COMMANDS"),
+            )
         if server.openapi and "://" not in server.openapi and not _unmoved(server, old):
             yield "openapi", _FILE
         same = old is not None and _unmoved(server, old)
