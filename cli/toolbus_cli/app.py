@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
+import typer.core
 
 from toolbus_cli.commands import (
     admins,
@@ -14,6 +15,7 @@ from toolbus_cli.commands import (
     calling,
     connect,
     declaring,
+    importing,
     inspecting,
     keys,
     ledger,
@@ -56,18 +58,51 @@ def _add_running() -> None:
 def _add_using() -> None:
     _add(app, declaring.apply, "toolbus apply -f toolbus.yaml", "toolbus apply -f t.yaml --dry-run")
     _add(app, declaring.get, "toolbus get > toolbus.yaml", "toolbus get keys bot --json")
-    _add(
-        app, declaring.take_over,
-        "toolbus import claude_desktop_config.json -o toolbus.yaml",
-        "toolbus import .mcp.json --apply",
-        name="import",
-    )  # fmt: skip
+    _add_importing()
     _add(app, calling.tools, "toolbus tools", "toolbus tools --as bot", "toolbus tools --all")
     _add(
         app, calling.call,
         "TOOLBUS_KEY=tbk_… toolbus call clock__now",
         "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
     )  # fmt: skip
+
+
+class _Importing(typer.core.TyperGroup):
+    """`toolbus import FILE` stays the way to take over a client's servers."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command that is meant before words that name none."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["clients", *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+def _add_importing() -> None:
+    shown = (
+        "Take over servers: of a client (mcpServers), or an HTTP API.\n\n"
+        "'toolbus import FILE' is short for 'toolbus import clients FILE'."
+    )
+    examples = (
+        "toolbus import claude_desktop_config.json -o toolbus.yaml",
+        "toolbus import .mcp.json --apply",
+    )
+    about = typer.Typer(
+        cls=_Importing, help=shown, no_args_is_help=True,
+        epilog="Examples:\n\n\b\n" + "\n".join(f"  {each}" for each in examples),
+    )  # fmt: skip
+    _add(about, declaring.take_over, *examples, name="clients")
+    _add(
+        about, importing.openapi,
+        "toolbus import openapi https://api.example/openapi.json -o toolbus.yaml",
+        "toolbus import openapi crm.yaml --name crm --include tag:contacts",
+    )  # fmt: skip
+    _add(
+        about, importing.curl,
+        "toolbus import curl 'curl https://api.example/users/{id} -H \"X-Key: …\"' -o toolbus.yaml",
+    )  # fmt: skip
+    _add(about, importing.postman, "toolbus import postman shop.postman_collection.json")
+    app.add_typer(about, name="import")
 
 
 def _add_approving() -> None:

@@ -8,10 +8,12 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.waiting import until, until_told
+from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
-from toolbus_common.contracts import Listing
+from toolbus_common.contracts import Listing, ServersAsked, ServersTold
 from toolbus_common.declared import Declaration, Server
 from toolbus_common.exchange import Exchange
+from toolbus_common.permissions import OPERATOR
 from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.settings import Settings
 from toolbus_executor import renewing
@@ -49,6 +51,14 @@ async def shown(operator: Bus) -> Listing | None:
     return Listing.decode(entry.value) if entry and entry.value else None
 
 
+async def failed_lists(operator: Bus) -> dict[str, str]:
+    """The lists that `toolbus status` tells as failing, and why."""
+    told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+    (row,) = told.servers
+    failed: dict[str, str] = row["failed_lists"]
+    return failed
+
+
 async def test_lists_that_grew_old_are_listed_anew(
     quick: FixtureServer, settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +88,7 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
         first: Listing = await until_told(lambda: shown(operator), "the first listing")
         quick.kill()
         await until(lambda: caplog.text.count("server.not_renewed") > 1, "renewals that fail")
+        assert "cannot be reached" in (await failed_lists(operator))["tools/list"]
         before = await shown(operator)
         assert before is not None
         assert before.same_but_for_time(first), "it stays shown, and as ready"
@@ -88,3 +99,8 @@ async def test_a_server_that_cannot_list_now_keeps_its_connection_and_what_it_li
             return later is not None and later.listed_at > before.listed_at
 
         await until_told(again, "a later listing")
+
+        async def mended() -> bool:
+            return not await failed_lists(operator)
+
+        await until_told(mended, "a status without the fault")

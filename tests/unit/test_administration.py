@@ -71,16 +71,26 @@ def test_a_fact_holds_neither_a_hash_nor_a_credential() -> None:
 STDIO = {"command": ["sh", "-c", "true"]}
 VARIABLE = {"url": URL, "headers": {"Authorization": "Bearer ${env:DOCS_TOKEN}"}}
 
+PYTHON = {"python": ["sh:main"]}
+API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DOCS_TOKEN}"}}
 
-@pytest.mark.parametrize("server", [STDIO, VARIABLE])
+
+@pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, Any]) -> None:
     new = declared(servers={"far": server})
     assert len(Reach().faults(Declaration(), new)) == 1
-    assert Reach(("sh",), ("DOCS_*",)).faults(Declaration(), new) == []
+    assert Reach(("sh", "sh:*"), ("DOCS_*",)).faults(Declaration(), new) == []
     assert Reach(("other",), ("OTHER_*",)).faults(Declaration(), new) != []
 
 
-@pytest.mark.parametrize("server", [STDIO, VARIABLE])
+def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
+    new = declared(servers={"far": {"openapi": "/etc/hosts"}})
+    (fault,) = Reach(("*",), ("*",)).faults(Declaration(), new)
+    assert fault["place"] == "servers.far.openapi"
+    assert Reach().faults(new, new) == []
+
+
+@pytest.mark.parametrize("server", [STDIO, VARIABLE, PYTHON, API])
 def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
     old = declared(servers={"far": server})
     assert Reach().faults(old, declared(servers={"far": {**server, "timeout": 9}})) == []
@@ -94,6 +104,9 @@ def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
         (STDIO, {"cwd": "/elsewhere"}),
         (VARIABLE, {"url": "https://collector.example/mcp"}),
         (VARIABLE, {"headers": {"Authorization": "${env:ANOTHER}"}}),
+        (PYTHON, {"python": ["os:system"]}),
+        (API, {"openapi": "https://collector.example/o.json"}),
+        (API, {"base_url": "https://collector.example"}),
     ],
 )
 def test_what_was_there_is_not_turned_into_something_else(

@@ -100,7 +100,7 @@ def test_an_unknown_section_is_told_with_the_nearest_name() -> None:
     "text",
     [
         'anonymous: {tools: ["*"]}',
-        'servers: {a: {url: "http://a.example", python: "x.py"}}',
+        'hooks: {a: {url: "http://a.example"}}',
     ],
 )
 def test_a_thing_of_a_later_version_is_told_as_such(text: str) -> None:
@@ -300,3 +300,40 @@ def test_a_name_in_a_rule_that_leads_nowhere_is_warned_of() -> None:
 
 def test_a_server_by_our_own_name_is_a_fault() -> None:
     assert "own name" in only_fault('servers: {toolbus: {url: "http://a.example"}}')[1]
+
+
+def test_an_api_is_declared_with_references_and_a_file_that_lies_beside(tmp_path: Path) -> None:
+    path = tmp_path / "toolbus.yaml"
+    path.write_text(
+        "servers:\n"
+        "  crm:\n"
+        "    openapi: ./crm.yaml\n"
+        '    credentials: {token: "${env:CRM_TOKEN}"}\n'
+        '    operations: {include: ["tag:contacts"]}\n'
+    )
+    loaded = load_file(path, {})
+    server = loaded.declaration.servers["crm"]
+    assert server.openapi == str(tmp_path.resolve() / "crm.yaml")
+    assert server.credentials == {"token": "${env:CRM_TOKEN}"}
+    (warning,) = loaded.warnings
+    assert (warning.line, warning.place) == (4, "servers.crm.credentials.token")
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ("{openapi: a.yaml, operations: {includes: [a]}}", "did you mean 'include'?"),
+        ("{openapi: a.yaml, url: 'http://a.example'}", "needs exactly one of url"),
+        ("{openapi: 'ftp://a.example/x'}", "must be a file, or begin with http"),
+        ("{url: 'http://a.example', credentials: {a: b}}", "belongs to openapi; leave it out"),
+        ("{openapi: a.yaml, credentials: {a: '${CRM}'}}", "not of the form ${env:NAME}"),
+        ("{openapi: a.yaml, refresh: 1}", "greater than or equal to 5"),
+        ("{python: 'os.system'}", "write package.module:function"),
+    ],
+)
+def test_what_is_wrong_with_an_api_or_a_function_is_told_on_its_line(
+    server: str, words: str
+) -> None:
+    line, said = only_fault(f"keys: {{}}\nservers:\n  a: {server}")
+    assert line == 3
+    assert words in said

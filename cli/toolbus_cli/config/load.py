@@ -34,7 +34,7 @@ def load_file(path: Path, environ: Mapping[str, str]) -> Loaded:
     except OSError as error:
         reason = (error.strerror or "it cannot be read").lower()
         raise CommandError(f"{path} cannot be read ({reason}); name another with -c.") from error
-    loaded = load(text, environ)
+    loaded = load(text, environ, path.resolve().parent)
     if loaded.faults:
         raise ConfigurationError(path, loaded.faults)
     return loaded

@@ -28,6 +28,7 @@ LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 _URI = re.compile(r"[^\x00-\x20\x7f]{1,2048}")
 _DIGESTS_AT_ONCE = 16
+_LONGEST_REASON = 300
 _LONGEST_REASONED = 96  # characters of a name in the list of dropped ones
 
 Page = Callable[[str, str | None], Awaitable[dict[str, Any]]]
@@ -73,13 +74,14 @@ class _Sieve:
             fault = self._fault(kind, definition, name, kept)
             if fault:
                 shown = str(name)[:_LONGEST_REASONED] if name else f"#{number}"
-                self._drop(shown, fault)
+                self.drop(shown, fault)
             else:
                 self.size += len(msgspec.json.encode(definition))
                 kept[str(name)] = Offered(name=str(name), definition=definition)
         return tuple(kept[name] for name in (sorted(kept) if kind.key == "name" else kept))
 
-    def _drop(self, shown: str, fault: str) -> None:
+    def drop(self, shown: str, fault: str) -> None:
+        """Note what is left out, and why."""
         if len(self.dropped) < MOST_DROPPED or shown in self.dropped:
             self.dropped[shown] = fault
         else:
@@ -143,6 +145,16 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
         listed_at=began if hints.least else 0.0,
         **found,
     )
+
+
+def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
+    """The listing, telling also what its server left out itself."""
+    if not left_out:
+        return listing
+    sieve = _Sieve(dict(listing.dropped))
+    for shown, reason in left_out.items():
+        sieve.drop(shown[:_LONGEST_REASONED], reason[:_LONGEST_REASON])
+    return listing.model_copy(update={"dropped": sieve.told})
 
 
 async def _with_digests(entries: tuple[Offered, ...]) -> tuple[Offered, ...]:

@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._keeps = False
         self._until_closed = False  # a body without a length ends with its connection
+        self._bodiless = False  # the answer to HEAD: what it says of a body does not follow
         self.idle_since = 0.0
         self.on_whole: Callable[[], None] | None = None  # told once a stream has ended too
 
@@ -112,7 +113,9 @@ class Connection(asyncio.Protocol):
         self._until_closed = not (
             b"content-length" in self._headers or b"transfer-encoding" in self._headers
         )
-        if self._on_stream is not None and self._head().is_stream:
+        if self._bodiless and self._parser.get_status_code() >= FIRST_FINAL_STATUS:
+            self._finish()
+        elif self._on_stream is not None and self._head().is_stream:
             self._on_stream(b"")  # it has begun, and may be silent for long
 
     def on_body(self, body: bytes) -> None:
@@ -160,6 +163,7 @@ class Connection(asyncio.Protocol):
             raise NotSentError("the connection was closed")
         self._keeps = False
         self._on_stream = on_stream
+        self._bodiless = request.startswith(b"HEAD ")
         self._waiting = self._loop.create_future()
         self._transport.write(request)
         # A timer of our own: a quarter of what asyncio.timeout costs, and paid by every call.

@@ -62,7 +62,7 @@ class Transport:
         path = target.path or "/"
         self._path = (f"{path}?{target.query}" if target.query else path).encode()
         own = "".join(f"{name}: {_one_line(value)}\r\n" for name, value in headers.items())
-        self._common = (
+        self.common = (
             f"Host: {target.netloc.rpartition('@')[2]}\r\n"
             f"User-Agent: toolbus/{CLIENT['version']}\r\n{own}"
         ).encode()
@@ -72,13 +72,13 @@ class Transport:
         """The beginning of every POST to a path."""
         return (
             b"POST %b HTTP/1.1\r\nContent-Type: application/json\r\n"
-            b"Accept: application/json, text/event-stream\r\n%b" % (path, self._common)
+            b"Accept: application/json, text/event-stream\r\n%b" % (path, self.common)
         )
 
     def bare(self, verb: bytes, headers: bytes = b"") -> bytes:
         """A request without a body."""
         return b"%b %b HTTP/1.1\r\nAccept: text/event-stream\r\n%b%b\r\n" % (
-            verb, self._path, self._common, headers,
+            verb, self._path, self.common, headers,
         )  # fmt: skip
 
     async def ask(

@@ -55,6 +55,7 @@ class HttpUpstream:
         self._old = old
         self._face: Face = ModernHttp(self._transport, news)
         self._tasking = Tasking()
+        self.left_out: dict[str, str] = {}
 
     @property
     def asks(self) -> bool:

@@ -24,9 +24,11 @@ from toolbus_common.declared import Server
 from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.room import Room
-from toolbus_executor.catalogue import listed
+from toolbus_executor.catalogue import listed, with_left_out
+from toolbus_executor.functions import serving
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.lease import Lease
+from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.pinning import Pins
 from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
@@ -74,7 +76,9 @@ class Keeper:
         self._said_lost = ""  # why, as long as it is lost
         self._room = room
         self._pins = buckets.pins
-        self._lease = Lease(buckets.leases, name, room.facts.producer) if declared.command else None
+        self._lease = (
+            Lease(buckets.leases, name, room.facts.producer) if declared.is_process else None
+        )
         self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, room.facts)
         self.entry.on_refused = self._refuse
         self._changed = asyncio.Event()
@@ -189,13 +193,17 @@ class Keeper:
     def _upstream(self) -> Upstream:
         declared = self.declared
         news = News(self._changed.set, self._hear, self._relist)
-        if not declared.command:
-            headers = {name: resolved(value) for name, value in declared.headers.items()}
+        headers = {name: resolved(value) for name, value in declared.headers.items()}
+        if declared.openapi:
+            values = {name: resolved(value) for name, value in declared.credentials.items()}
+            return OpenApiUpstream(declared, headers, values, news)
+        if not declared.is_process:
             url = declared.url or declared.sse
             return HttpUpstream(url, headers, news, old=bool(declared.sse))
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {name: resolved(value) for name, value in declared.env.items()}
-        return StdioUpstream(declared.command, environment, declared.cwd, news)
+        command = declared.command or serving(declared.python)
+        return StdioUpstream(command, environment, declared.cwd, news)
 
     def _hear(self, method: str, params: bytes) -> None:
         """Pass on what belongs to no call; of a changed list not before it is listed anew."""
@@ -272,7 +280,10 @@ class Keeper:
                 await self._list(upstream)
             await self._say_changed()
         except (ToolbusError, TimeoutError) as error:
-            log.warning("server.not_renewed", extra={"server": self.name, "reason": str(error)})
+            reason = str(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
+            log.warning("server.not_renewed", extra={"server": self.name, "reason": reason})
+            failed = {"tools/list": reason}
+            self._say_faults(self._own().model_copy(update={"failed": failed}))
 
     async def _list(self, upstream: Upstream) -> None:
         await self._publish(await self._listing(upstream))
@@ -281,7 +292,9 @@ class Keeper:
         """What the server offers now, taken note of: nothing held back can be called from here."""
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
-        listing = await listed(self.name, self.described, upstream.list_page)
+        listing = with_left_out(
+            await listed(self.name, self.described, upstream.list_page), upstream.left_out
+        )
         self._take_note(upstream, listing)
         return await self.entry.take(listing, self._pins)
 
@@ -349,6 +362,9 @@ class Keeper:
 
 
 def _kind(declared: Server) -> str:
+    for kind in ("openapi", "python"):
+        if getattr(declared, kind):
+            return kind
     if declared.command:
         return "stdio"
     return "sse" if declared.sse else "http"

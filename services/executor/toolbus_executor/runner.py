@@ -225,8 +225,8 @@ class Runner:
         except UpstreamDeadError:
             self._count_failure()
             raise
-        except ToolbusError:
-            self._count_success()
+        except ToolbusError as error:
+            self._count_answered(error)
             raise
         except BaseException:  # says nothing of the server: a probe must not be lost with it
             self.breaker.abandoned(monotonic())
@@ -272,6 +272,13 @@ class Runner:
         if self.breaker.failed(monotonic()):
             log.warning("breaker.opened", extra={"server": self.name})
             self._facts.say(BreakerOpened(**self._fact("opened"), reason=self.last_failure))
+
+    def _count_answered(self, error: ToolbusError) -> None:
+        """Count an error that says the server is there, unless it was not even asked."""
+        if error.data.get("sent", True):
+            self._count_success()
+        else:
+            self.breaker.abandoned(monotonic())
 
     def _count_success(self) -> None:
         if self.breaker.state is State.CLOSED and not self.breaker.failing:

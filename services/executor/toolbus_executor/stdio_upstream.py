@@ -42,6 +42,7 @@ class StdioUpstream:
         self._watched: frozenset[str] = frozenset()
         self._followed: frozenset[str] = frozenset()
         self._tasking = Tasking()
+        self.left_out: dict[str, str] = {}
 
     @property
     def pid(self) -> int | None:

@@ -58,6 +58,8 @@ class Upstream(Protocol):
     set to False when provably nothing was written.
     """
 
+    left_out: dict[str, str]  # of its latest lists, and why
+
     @property
     def asks(self) -> bool:
         """Whether the server may ask back in the middle of a call."""

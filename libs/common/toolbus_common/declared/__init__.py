@@ -19,7 +19,7 @@ from toolbus_common.declared.levels import (
 from toolbus_common.declared.money import Budget, Loop, Period, Price, Rate
 from toolbus_common.declared.programs import Programs
 from toolbus_common.declared.rules import POSTED, Rule, Webhook
-from toolbus_common.declared.servers import Server, ToolView
+from toolbus_common.declared.servers import Operations, Server, ToolView
 
 __all__ = [
     "MICRO",
@@ -36,6 +36,7 @@ __all__ = [
     "Level",
     "Loop",
     "Name",
+    "Operations",
     "Pattern",
     "Patterns",
     "Period",

@@ -1,11 +1,17 @@
 """Upstream servers, and how agents see their tools."""
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.declared.basics import Declared, Patterns
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
+# What says who is given them.
+DESTINATION = ("url", "sse", "command", "cwd", "openapi", "base_url", "python")
+_OF_OPENAPI = ("base_url", "credentials", "operations", "refresh")
 
 
 class ToolView(Declared):
@@ -28,9 +34,24 @@ class ToolView(Declared):
         return alias
 
 
-class Server(Declared):
-    """An upstream MCP server: `url` for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE.
+class Operations(Declared):
+    """Which operations of an OpenAPI document become tools.
 
+    A pattern is an operationId, `tag:billing`, `/contacts/*` or `GET /contacts/*`.
+    """
+
+    include: Patterns = ("*",)
+    exclude: Patterns = ()
+
+
+class Server(Declared):
+    """An upstream: `url`, `command` or `sse` for MCP, `openapi` for an HTTP API, or `python`.
+
+    `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE.
+    `openapi` is the document's URL or file, `base_url` where its operations are called,
+    `credentials` what its security schemes want, by their names (`user:password` for basic
+    ones), `refresh` after how many seconds the document is read anew.
+    `python` names functions as `package.module:function`, found from `cwd`.
     `timeout` is seconds per call, `concurrency` calls at once. Values of `headers` and `env`
     may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what anybody
     may use of it, by its own names. `definitions` says what happens to a tool that is new or has
@@ -45,6 +66,12 @@ class Server(Declared):
     command: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
     cwd: str = ""
+    openapi: str = ""
+    base_url: str = ""
+    credentials: dict[str, str] = Field(default_factory=dict)
+    operations: Operations = Operations()
+    refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
+    python: tuple[str, ...] = ()
     tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
     expose: Patterns = ("*",)
     definitions: Literal["trust", "first", "each"] = "first"
@@ -52,12 +79,37 @@ class Server(Declared):
     timeout: float = Field(default=30.0, gt=0, le=3600)
     concurrency: int = Field(default=64, ge=1, le=4096)
 
-    @field_validator("url", "sse")
+    @property
+    def is_process(self) -> bool:
+        """Whether it is a process of the executor's own."""
+        return bool(self.command or self.python)
+
+    @field_validator("url", "sse", "base_url")
     @classmethod
     def _is_http(cls, url: str) -> str:
         if url and not re.match(r"^https?://[^/\s]+", url):
             raise ValueError("must begin with http:// or https:// and name a host")
         return url
+
+    @field_validator("openapi")
+    @classmethod
+    def _is_document(cls, openapi: str) -> str:
+        if "://" in openapi and not re.match(r"^https?://[^/\s]+", openapi):
+            raise ValueError("must be a file, or begin with http:// or https:// and name a host")
+        return openapi
+
+    @field_validator("python", mode="before")
+    @classmethod
+    def _is_list(cls, python: Any) -> Any:
+        return (python,) if isinstance(python, str) else python
+
+    @field_validator("python")
+    @classmethod
+    def _are_functions(cls, python: tuple[str, ...]) -> tuple[str, ...]:
+        for each in python:
+            if not _FUNCTION.fullmatch(each):
+                raise ValueError(f"{each[:80]!r} is no function; write package.module:function")
+        return python
 
     @field_validator("tools")
     @classmethod
@@ -76,10 +128,21 @@ class Server(Declared):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        if [bool(self.url), bool(self.command), bool(self.sse)].count(True) != 1:
+        kinds = (self.url, self.command, self.sse, self.openapi, self.python)
+        if [bool(each) for each in kinds].count(True) != 1:
             raise ValueError(
-                "needs exactly one of url (streamable HTTP), command (stdio) or sse (HTTP+SSE)"
+                "needs exactly one of url (streamable HTTP), command (stdio), sse (HTTP+SSE), "
+                "openapi (a document) or python (functions)"
             )
-        if self.command and self.headers:
-            raise ValueError("headers belong to a url or sse, env to a command")
+        if self.is_process and self.headers:
+            raise ValueError("headers belong to a url, sse or openapi, env to a command or python")
+        self._refuse_alien()
         return self
+
+    def _refuse_alien(self) -> None:
+        """Raises `ValueError` for a field that only servers of another kind have."""
+        for name in () if self.openapi else _OF_OPENAPI:
+            if getattr(self, name) != type(self).model_fields[name].get_default(
+                call_default_factory=True
+            ):
+                raise ValueError(f"{name} belongs to openapi; leave it out")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolbus_common.declared import Declaration
+from toolbus_common.declared.servers import CREDENTIALS
 
 SECTIONS = tuple(Declaration.model_fields)
 ADDED, REMOVED, CHANGED = "+", "-", "~"
@@ -54,6 +55,6 @@ def _change(section: str, name: str, old: Any, new: Any) -> Change | None:
 def _said(field: str, old: Any, new: Any) -> str:
     if field in ("secret_hash", "secret"):
         return "secret changed"
-    if field in ("headers", "env"):
+    if field in CREDENTIALS:
         return f"{field} changed"  # they may hold credentials
     return f"{field} {old!r} → {new!r}".lstrip()

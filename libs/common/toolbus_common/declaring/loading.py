@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,9 +36,15 @@ class Loaded:
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def load(text: str, environ: Environ) -> Loaded:
-    """Check a text as a whole. Without an environment no secret may be a reference to one."""
-    return check(read(text), environ)
+def load(text: str, environ: Environ, beside: PurePath | None = None) -> Loaded:
+    """Check a text as a whole. Without an environment no secret may be a reference to one.
+
+    Files it names lie `beside` it.
+    """
+    document = read(text)
+    if beside is not None and isinstance(document.data, dict):
+        _find_documents(document.data, beside)
+    return check(document, environ)
 
 
 def check(document: Document, environ: Environ) -> Loaded:
@@ -60,6 +67,15 @@ def check(document: Document, environ: Environ) -> Loaded:
         *_expired(document, declaration),
     ]
     return Loaded(declaration, faults, tuple(sorted(set(warnings))), secrets)
+
+
+def _find_documents(data: dict[str, Any], beside: PurePath) -> None:
+    """Name OpenAPI files as they are found from anywhere: executors work elsewhere."""
+    servers = data.get("servers")
+    for server in servers.values() if isinstance(servers, dict) else ():
+        told = server.get("openapi") if isinstance(server, dict) else None
+        if isinstance(told, str) and told and "://" not in told:
+            server["openapi"] = str(beside / told)
 
 
 def _drop_empty(data: dict[str, Any]) -> None:

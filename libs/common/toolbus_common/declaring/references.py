@@ -130,7 +130,7 @@ def _about(pattern: str, servers: list[str]) -> str:
 
 def _server_values(data: Any) -> Iterator[tuple[Place, str]]:
     for name, server in _section(data, "servers"):
-        for field in ("headers", "env"):
+        for field in ("headers", "env", "credentials"):
             values = server.get(field)
             for key, text in values.items() if isinstance(values, dict) else ():
                 if isinstance(text, str):

@@ -14,7 +14,7 @@ LONGEST_SHOWN = 40
 _MEMBER = re.compile(r"<[^<>:]*: ('[^']*')>")  # <Period.DAY: 'day'>
 # What DESIGN promises for later: said plainly rather than called unknown.
 LATER = {
-    "anonymous", "guardrails", "hooks", "llm", "openapi", "python",
+    "anonymous", "guardrails", "hooks", "llm",
 }  # fmt: skip
 _NAME_RULE = (
     "is no name: use at most 32 letters, digits, '-' and single '_', beginning with a letter "

@@ -7,12 +7,12 @@ from hashlib import sha256
 from typing import Any
 
 from toolbus_common.declared import Declaration, Server
+from toolbus_common.declared.servers import CREDENTIALS, DESTINATION
 from toolbus_common.errors import FaultyError
 
 HIDDEN = "(set)"  # stands for a credential that is kept
 LONGEST_TOLD = 131_072  # characters of an entry in a fact
 _REFERENCE = re.compile(r"(?:[A-Za-z]+ )?\$\{env:[A-Za-z_][A-Za-z0-9_]*\}")
-_DESTINATION = ("url", "sse", "command", "cwd")  # who is given a server's credentials
 
 
 def shown(entry: Any) -> Any:
@@ -20,7 +20,7 @@ def shown(entry: Any) -> Any:
     if not isinstance(entry, dict):
         return entry
     kept = {field: value for field, value in entry.items() if field != "secret_hash"}
-    for field in ("headers", "env"):
+    for field in CREDENTIALS:
         if field in kept:
             kept[field] = {name: _struck(value) for name, value in kept[field].items()}
     if "secret" in kept:
@@ -93,13 +93,13 @@ def _struck(value: Any) -> Any:
 
 def _server(server: Server, old: Server | None, place: str, faults: list[dict[str, Any]]) -> Server:
     same = old is not None and all(
-        getattr(server, field) == getattr(old, field) for field in _DESTINATION
+        getattr(server, field) == getattr(old, field) for field in DESTINATION
     )
     update = {
         field: _kept(
             getattr(server, field), getattr(old, field) if same else {}, f"{place}.{field}", faults
         )
-        for field in ("headers", "env")
+        for field in CREDENTIALS
     }
     return server.model_copy(update=update)
 

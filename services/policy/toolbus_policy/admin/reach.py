@@ -12,13 +12,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from toolbus_common.declared import Declaration, Server
+from toolbus_common.declared.servers import CREDENTIALS, DESTINATION
 
 _REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
 _REFUSED = (
     "'{}' may not be declared over HTTP; declare it with 'toolbus apply', or have "
     "TOOLBUS_ADMIN_{} of policy name it"
 )
-_PLACE = ("url", "sse", "command", "cwd")
+_FILE = "is a file, which may not be declared over HTTP; name a URL, or use 'toolbus apply'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +38,28 @@ class Reach:
         ]
 
     def _of(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
-        if server.command and not self._known(server, old):
-            yield "command", _REFUSED.format(server.command[0], "COMMANDS")
-        same = old is not None and _place(old) == _place(server)
-        for field in ("headers", "env"):
+        if server.is_process and not self._known(server, old):
+            programs = server.command or server.python
+            yield (
+                "command" if server.command else "python",
+                _REFUSED.format(programs[0], "COMMANDS"),
+            )
+        if server.openapi and "://" not in server.openapi and not _unmoved(server, old):
+            yield "openapi", _FILE
+        same = old is not None and _unmoved(server, old)
+        for field in CREDENTIALS:
             before = set(getattr(old, field).items()) if same else set()
             for name, value in getattr(server, field).items():
                 if (name, value) not in before:
                     yield from self._referred(f"{field}.{name}", value)
 
     def _known(self, server: Server, old: Server | None) -> bool:
-        if old is not None and (*_place(old), old.env) == (*_place(server), server.env):
+        if old is not None and _unmoved(server, old) and old.env == server.env:
             return True
-        return any(fnmatchcase(server.command[0], pattern) for pattern in self.commands)
+        return all(
+            any(fnmatchcase(program, pattern) for pattern in self.commands)
+            for program in server.command[:1] or server.python
+        )
 
     def _referred(self, place: str, value: str) -> Iterator[tuple[str, str]]:
         for name in _REFERENCE.findall(value):
@@ -57,5 +67,9 @@ class Reach:
                 yield place, _REFUSED.format(name, "VARIABLES")
 
 
+def _unmoved(server: Server, old: Server | None) -> bool:
+    return old is not None and _place(old) == _place(server)
+
+
 def _place(server: Server) -> tuple[Any, ...]:
-    return tuple(getattr(server, field) for field in _PLACE)
+    return tuple(getattr(server, field) for field in DESTINATION)

@@ -1,0 +1,1 @@
+"""What other programs keep of HTTP APIs, taken over as servers: documents, cURL lines, Postman."""

@@ -1,0 +1,144 @@
+"""A whole document as an API: its tools, where they are called, and what was left out and why."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolbus_common.openapi.choosing import Subject, chosen
+from toolbus_common.openapi.document import Document, DocumentError, Json
+from toolbus_common.openapi.naming import tool_names
+from toolbus_common.openapi.operations import Asked, Operation, bounds_for, operation_of
+from toolbus_common.openapi.security import Alternatives, Scheme, alternatives, schemes_of
+from toolbus_common.openapi.servers import base_of, first_server
+
+METHODS = ("get", "head", "post", "put", "patch", "delete")  # the others are no tools
+LONGEST_INSTRUCTIONS = 1000
+MOST_OPERATIONS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What a document offers."""
+
+    version: str
+    instructions: str
+    base: str
+    operations: dict[str, Operation]
+    schemes: dict[str, Scheme]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    method: str
+    path: str
+    item: Json
+    node: Json
+
+    @property
+    def operation_id(self) -> str:
+        told = self.node.get("operationId")
+        return told if isinstance(told, str) else ""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        told = self.node.get("tags")
+        return tuple(map(str, told)) if isinstance(told, list) else ()
+
+    def subject(self, tool: str) -> Subject:
+        """What patterns are held against."""
+        return Subject(self.operation_id, tool, self.tags, self.method, self.path)
+
+
+def translated(
+    root: Json,
+    source: str,
+    *,
+    base_url: str = "",
+    include: tuple[str, ...] = ("*",),
+    exclude: tuple[str, ...] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Api:
+    """The API of a document read from `source`, with the operations that are wanted.
+
+    What goes into `headers` nobody else may set.
+
+    Raises:
+        DocumentError: it cannot be used as a whole.
+
+    """
+    document = Document(root)
+    base = base_of(root.get("servers"), source, base_url)
+    schemes = schemes_of(document)
+    own = frozenset({(each.place, each.name.lower()) for each in schemes.values()})
+    own |= {("header", name.lower()) for name in headers or {}}
+    left_out: dict[str, str] = {}
+    found = list(_found(document, left_out))
+    names = tool_names([(each.operation_id, each.method.lower(), each.path) for each in found])
+    wanted = {
+        name: each
+        for name, each in zip(names, found, strict=True)
+        if chosen(each.subject(name), include, exclude)
+    }
+    bounds = bounds_for(len(wanted))
+    operations: dict[str, Operation] = {}
+    for name, each in wanted.items():
+        try:
+            _refuse_elsewhere(root, each)
+            security = _security(root, each.node)
+            asked = Asked(
+                document, each.method, each.path, each.node, each.item.get("parameters"), base,
+                security, bounds, own,
+            )  # fmt: skip
+            operations[name] = operation_of(asked, name)
+        except (DocumentError, RecursionError, ValueError, TypeError, AttributeError) as error:
+            left_out[name] = _reason(error)
+    return Api(_version(root), _instructions(root), base, operations, schemes, left_out)
+
+
+def _found(document: Document, left_out: dict[str, str]) -> Iterator[_Found]:
+    count = 0
+    for path, told in document.root.get("paths", {}).items():
+        try:
+            item = document.resolved(told)
+        except DocumentError as error:
+            left_out[str(path)] = _reason(error)
+            continue
+        for method in METHODS:
+            if isinstance(item.get(method), dict):
+                count += 1
+                if count > MOST_OPERATIONS:
+                    raise DocumentError(f"It has more than {MOST_OPERATIONS} operations.")
+                yield _Found(method.upper(), str(path), item, item[method])
+
+
+def _reason(error: Exception) -> str:
+    """As the reasons of other definitions that are left out."""
+    said = str(error) if isinstance(error, DocumentError) else "it is malformed"
+    return (said[:1].lower() + said[1:]).rstrip(".")
+
+
+def _refuse_elsewhere(root: Json, found: _Found) -> None:
+    """An operation with an address of its own is no part of this server."""
+    for servers in (found.node.get("servers"), found.item.get("servers")):
+        if servers and first_server(servers) != first_server(root.get("servers")):
+            raise DocumentError("it is called at an address of its own; declare it as a server")
+
+
+def _security(root: Json, node: Json) -> Alternatives:
+    return alternatives(node.get("security", root.get("security")))
+
+
+def _info(root: Json, name: str) -> str:
+    info = root.get("info")
+    told: Any = info.get(name) if isinstance(info, dict) else None
+    return told.strip() if isinstance(told, str) else ""
+
+
+def _version(root: Json) -> str:
+    return str(root["openapi"])[:16]
+
+
+def _instructions(root: Json) -> str:
+    told = [each for each in (_info(root, "title"), _info(root, "description")) if each]
+    return "\n\n".join(told)[:LONGEST_INSTRUCTIONS]

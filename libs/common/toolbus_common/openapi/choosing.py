@@ -1,0 +1,38 @@
+"""Which operations become tools: patterns over operationId, tag, method and path."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+_OF_METHOD = re.compile(r"([A-Z*]+) (/.*|\*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What of an operation patterns are held against."""
+
+    operation_id: str
+    tool: str
+    tags: tuple[str, ...]
+    method: str
+    path: str
+
+
+def chosen(subject: Subject, include: Iterable[str], exclude: Iterable[str]) -> bool:
+    """Whether some pattern includes it and none excludes it."""
+    return any(covers(each, subject) for each in include) and not any(
+        covers(each, subject) for each in exclude
+    )
+
+
+def covers(pattern: str, subject: Subject) -> bool:
+    """`tag:x`, `GET /pets/*`, `/pets/*`, or an operationId (or the tool's name)."""
+    if pattern.startswith("tag:"):
+        return any(fnmatchcase(tag, pattern[4:]) for tag in subject.tags)
+    of_method = _OF_METHOD.fullmatch(pattern)
+    if of_method:
+        return fnmatchcase(subject.method, of_method[1]) and fnmatchcase(subject.path, of_method[2])
+    if pattern.startswith("/"):
+        return fnmatchcase(subject.path, pattern)
+    return fnmatchcase(subject.operation_id, pattern) or fnmatchcase(subject.tool, pattern)

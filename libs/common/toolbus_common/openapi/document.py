@@ -1,0 +1,138 @@
+"""A document's text as plain JSON data, and its references followed; bounded in every way."""
+
+import re
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+import msgspec
+import yaml
+
+LARGEST_JSON = 16 * 1024 * 1024  # bytes
+LARGEST_YAML = 4 * 1024 * 1024  # parsing it costs ten times as much
+MOST_VALUES = 400_000  # aliases of aliases would otherwise multiply without end
+MOST_TEXT = 64 * 1024 * 1024
+DEEPEST = 100
+MOST_HOPS = 16  # of a reference to a reference
+
+Json = dict[str, Any]
+
+
+class DocumentError(ValueError):
+    """A document, or a part of it, that cannot be translated; the sentence says why."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.2 as JSON has it: a date, a time, `no` and `0123` are the texts they look like."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+for _kind, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)", "-+.0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+
+
+def read(text: bytes) -> Json:
+    """The data of an OpenAPI 3 document in JSON or YAML. Raises `DocumentError`."""
+    data = _from_json(text) if text.lstrip()[:1] == b"{" else _from_yaml(text)
+    if not isinstance(data, dict):
+        raise DocumentError("It holds no named fields; name an OpenAPI document.")
+    version = data.get("openapi")
+    if "swagger" in data and version is None:
+        raise DocumentError("It is Swagger 2.0; convert it to OpenAPI 3 first.")
+    if not isinstance(version, str) or not re.match(r"3\.[01]", version):
+        raise DocumentError("It is no OpenAPI document of version 3.0 or 3.1.")
+    if not isinstance(data.get("paths", {}), dict):
+        raise DocumentError("Its paths are no named fields.")
+    return data
+
+
+def _from_json(text: bytes) -> Any:
+    if len(text) > LARGEST_JSON:
+        raise DocumentError(f"It is larger than {LARGEST_JSON >> 20} MiB.")
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DocumentError(f"It is not JSON: {error}.") from error
+
+
+def _from_yaml(text: bytes) -> Any:
+    if len(text) > LARGEST_YAML:
+        raise DocumentError(f"It is larger than {LARGEST_YAML >> 20} MiB; give it as JSON.")
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
+        _check_bounds(data)
+        return msgspec.json.decode(msgspec.json.encode(data))
+    except (yaml.YAMLError, msgspec.DecodeError, RecursionError, ValueError, TypeError) as error:
+        if isinstance(error, DocumentError):
+            raise
+        said = str(error).partition("\n")[0][:200]
+        raise DocumentError(f"It is neither JSON nor YAML: {said}.") from error
+
+
+def _check_bounds(data: Any) -> None:
+    """Count what writing it out would write. Raises `DocumentError`."""
+    waiting: list[tuple[Any, int]] = [(data, 0)]
+    count = size = 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, float) and not isfinite(value):
+            raise DocumentError("It holds a number without end, which JSON has not.")
+        elif isinstance(value, dict):
+            waiting += [(inner, depth + 1) for pair in value.items() for inner in pair]
+        elif isinstance(value, list):
+            waiting += [(inner, depth + 1) for inner in value]
+        if count + len(waiting) > MOST_VALUES or size > MOST_TEXT or depth > DEEPEST:
+            raise DocumentError("Written out it is too large or too deep; give it as JSON.")
+
+
+class Document:
+    """A document's data, in which references are looked up."""
+
+    def __init__(self, root: Json) -> None:
+        self.root = root
+        self._found: dict[str, Any] = {}
+
+    def at(self, pointer: str) -> Any:
+        """What a reference of this document names. Raises `DocumentError`."""
+        if pointer not in self._found:
+            self._found[pointer] = self._look_up(pointer)
+        return self._found[pointer]
+
+    def _look_up(self, pointer: str) -> Any:
+        if not pointer.startswith("#/"):
+            raise DocumentError(f"It refers to another document ({pointer[:80]}); bundle the two.")
+        value: Any = self.root
+        for step in pointer[2:].split("/"):
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            if isinstance(value, dict) and name in value:
+                value = value[name]
+            elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+                value = value[int(name)]
+            else:
+                raise DocumentError(f"It refers to {pointer[:80]}, which is not there.")
+        return value
+
+    def resolved(self, node: Any) -> Json:
+        """The object a node is, or refers to. Raises `DocumentError`."""
+        for _ in range(MOST_HOPS):
+            if not isinstance(node, Mapping):
+                raise DocumentError("Something that should hold named fields does not.")
+            pointer = node.get("$ref")
+            if not isinstance(pointer, str):
+                return dict(node)
+            node = self.at(pointer)
+        raise DocumentError("It has references that lead in a circle.")

@@ -1,0 +1,220 @@
+"""Schemas of OpenAPI 3.0 and 3.1 as plain JSON Schema without references, within bounds."""
+
+from collections.abc import Callable
+from typing import Any
+
+from toolbus_common.openapi.document import Document, DocumentError, Json
+
+MOST_PARTS = 1_500  # of one schema written out
+LONGEST_PATTERN = 500
+_NUMBERS = (
+    "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
+    "minProperties", "maxProperties",
+)  # fmt: skip
+_WORDS = ("format", "contentEncoding", "contentMediaType")
+_ANY = ("const", "default")
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_PLAIN = frozenset({"type", "properties", "required", "description"})  # what can be merged
+_TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
+_HIDDEN = {False: "readOnly", True: "writeOnly"}  # what a request, or an answer, never holds
+
+
+class TooLargeError(DocumentError):
+    """A schema of more parts than are taken at this depth."""
+
+
+class Schemas:
+    """Translates schemas of one document, down to a depth, with descriptions up to a length."""
+
+    def __init__(
+        self,
+        document: Document,
+        *,
+        answers: bool = False,
+        deepest: int = 10,
+        longest: int = 1000,
+        parts: int = MOST_PARTS,
+    ) -> None:
+        self._document = document
+        self._hidden = _HIDDEN[answers]
+        self._deepest = deepest
+        self._longest = longest
+        self._left = parts
+
+    def translate(self, node: Any, trail: tuple[str, ...] = (), depth: int = 0) -> Json:
+        """One schema; what is too deep or refers to itself is any value of its type.
+
+        Raises:
+            DocumentError: a reference leads nowhere or to another document.
+            TooLargeError: it has too many parts; less deep it may not.
+
+        """
+        if not isinstance(node, dict):
+            return {"not": {}} if node is False else {}
+        self._left -= 1
+        pointer = node.get("$ref")
+        if isinstance(pointer, str):
+            return self._referred(node, pointer, trail, depth)
+        if self._left < 0:
+            raise TooLargeError("its schemas have too many parts")
+        if depth > self._deepest:
+            return self._outline(node)
+        return self._whole(node, lambda inner: self.translate(inner, trail, depth + 1))
+
+    def text(self, value: Any) -> str:
+        """A description within its bound."""
+        told = value.strip() if isinstance(value, str) else ""
+        if len(told) <= self._longest:
+            return told
+        return f"{told[: self._longest - 1]}…" if self._longest else ""
+
+    def _referred(self, node: Json, pointer: str, trail: tuple[str, ...], depth: int) -> Json:
+        target = self._document.at(pointer)
+        if pointer in trail:
+            return self._outline(target) if isinstance(target, dict) else {}
+        if not isinstance(target, dict):
+            return self.translate(target, trail, depth)
+        beside = {name: value for name, value in node.items() if name != "$ref"}
+        return self.translate({**target, **beside}, (*trail, pointer), depth)
+
+    def _outline(self, node: Json) -> Json:
+        found = _typed(node)
+        if description := self.text(node.get("description")):
+            found["description"] = description
+        return found
+
+    def _whole(self, node: Json, inner: Callable[[Any], Json]) -> Json:
+        found = self._outline(node)
+        found |= _asserted(node)
+        self._add_members(found, node, inner)
+        if isinstance(node.get("items"), dict | bool):
+            found["items"] = inner(node["items"])
+        if isinstance(node.get("not"), dict):
+            found["not"] = inner(node["not"])
+        for name in _LISTS:
+            if isinstance(node.get(name), list) and node[name]:
+                found[name] = [inner(part) for part in node[name]]
+        return _nullable(node, merged(found))
+
+    def _add_members(self, found: Json, node: Json, inner: Callable[[Any], Json]) -> None:
+        told = node.get("properties")
+        if isinstance(told, dict):
+            hidden = {name for name, part in told.items() if self._is_hidden(part)}
+            found["properties"] = {
+                name: inner(part) for name, part in told.items() if name not in hidden
+            }
+            found.setdefault("type", "object")
+        else:
+            hidden = set()
+        required = node.get("required")
+        if isinstance(required, list):
+            kept = [each for each in required if isinstance(each, str) and each not in hidden]
+            found |= {"required": kept} if kept else {}
+        more = node.get("additionalProperties")
+        if isinstance(more, dict | bool):
+            found["additionalProperties"] = inner(more) if isinstance(more, dict) else more
+
+    def _is_hidden(self, part: Any) -> bool:
+        return isinstance(part, dict) and part.get(self._hidden) is True
+
+
+def merged(schema: Json) -> Json:
+    """One object instead of `allOf`, where its parts are nothing but objects."""
+    parts = schema.get("allOf")
+    if not isinstance(parts, list):
+        return schema
+    if len(parts) == 1:
+        return {**parts[0], **{name: each for name, each in schema.items() if name != "allOf"}}
+    own = {name: each for name, each in schema.items() if name != "allOf"}
+    every = [*parts, own]
+    if not all(set(each) <= _PLAIN and each.get("type", "object") == "object" for each in every):
+        return schema
+    properties: Json = {}
+    required: dict[str, None] = {}
+    for each in every:
+        properties |= each.get("properties", {})
+        required |= dict.fromkeys(each.get("required", ()))
+    made: Json = {"type": "object", "properties": properties}
+    if required:
+        made["required"] = list(required)
+    described = [each["description"] for each in reversed(every) if "description" in each]
+    return made | ({"description": described[0]} if described else {})
+
+
+def loosened(schema: Json) -> Json:
+    """What an answer looks like, without what it need not hold to.
+
+    Clients refuse a whole answer that its schema does not allow, and documents are often wrong
+    about what is required, closed, listed or never null. Types and names are what helps.
+    """
+    found: Json = {}
+    if "description" in schema:
+        found["description"] = schema["description"]
+    told = schema.get("type")
+    if told:
+        types = list(told) if isinstance(told, list) else [told]
+        types = ["number" if each == "integer" else each for each in types]
+        found["type"] = list(dict.fromkeys([*types, "null"]))
+    if isinstance(schema.get("properties"), dict):
+        parts = schema["properties"].items()
+        found["properties"] = {name: loosened(part) for name, part in parts}
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            found[name] = loosened(schema[name])
+    choices = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    if choices:
+        found["anyOf"] = [loosened(part) for part in choices]
+    return found
+
+
+def _typed(node: Json) -> Json:
+    told = node.get("type")
+    asked = told if isinstance(told, list) else [told]
+    types = [each for each in asked if isinstance(each, str) and each in _TYPES]
+    if node.get("nullable") is True and types and "null" not in types:
+        types.append("null")
+    return {"type": types[0] if len(types) == 1 else types} if types else {}
+
+
+def _asserted(node: Json) -> Json:
+    """What is said of a value beside its shape; what is no JSON Schema is left out."""
+    found = {name: node[name] for name in _NUMBERS if _is_number(node.get(name))}
+    found |= {name: node[name] for name in _WORDS if isinstance(node.get(name), str)}
+    found |= {name: node[name] for name in _ANY if name in node}
+    if isinstance(node.get("enum"), list) and node["enum"]:
+        found["enum"] = node["enum"]
+    if node.get("uniqueItems") is True:
+        found["uniqueItems"] = True
+    pattern = node.get("pattern")
+    if isinstance(pattern, str) and len(pattern) <= LONGEST_PATTERN:
+        found["pattern"] = pattern
+    return found | _limits(node)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _limits(node: Json) -> Json:
+    """Exclusive bounds: a number in 3.1, a word beside the bound in 3.0."""
+    found: Json = {}
+    for name, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        told = node.get(name)
+        if told is True and bound in node:
+            found[name] = node[bound]
+        elif _is_number(told):
+            found[name] = told
+    return found
+
+
+def _nullable(node: Json, found: Json) -> Json:
+    """OpenAPI 3.0's word for null, in JSON Schema's own."""
+    if node.get("nullable") is not True:
+        return found
+    if "enum" in found and None not in found["enum"]:
+        found["enum"] = [*found["enum"], None]
+    if any(name in found for name in _LISTS):
+        return {"anyOf": [found, {"type": "null"}]}
+    told = found.get("type", [])
+    types = told if isinstance(told, list) else [told]
+    return found | {"type": [*types, "null"]} if types and "null" not in types else found

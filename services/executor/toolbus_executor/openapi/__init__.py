@@ -1,0 +1,1 @@
+"""HTTP APIs as upstreams: requests made of arguments, results made of answers."""

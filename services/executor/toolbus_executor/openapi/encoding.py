@@ -1,0 +1,144 @@
+"""Arguments as OpenAPI's styles write them: percent-encoded, and never out of their place."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from toolbus_common.openapi import Parameter
+
+LONGEST_VALUE = 8 * 1024  # bytes of one argument in a path, a query or a header
+DEEPEST = 8
+MOST_DECODINGS = 4
+_RESERVED = ":/?@!$'()*,;[]"  # what allowReserved lets through; & = + # would end the value
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_encode = msgspec.json.Encoder().encode
+
+Pairs = list[tuple[str, str]]  # of a query or a form, percent-encoded
+
+
+class ArgumentError(ValueError):
+    """An argument that cannot be sent; the sentence tells the model what to change."""
+
+
+def quoted(value: Any, *, safe: str = "") -> str:
+    """A value, percent-encoded but for letters, digits and `-._~`."""
+    return quote(text_of(value), safe=safe, errors="replace")
+
+
+def text_of(value: Any) -> str:
+    """A value as plain text; what is no scalar as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else _encode(value).decode()
+
+
+def in_path(parameter: Parameter, value: Any) -> str:
+    """A value in place of its hole in a path. Raises `ArgumentError`."""
+    if parameter.as_json:
+        return _within(parameter, quoted(_encode(value).decode()))
+    _refuse_leaving(parameter, value)
+    first, between = {"label": (".", "."), "matrix": (";", ";")}.get(parameter.style, ("", ","))
+    between = between if parameter.explode else ","
+    name = f"{quoted(parameter.name)}=" if parameter.style == "matrix" else ""
+    if isinstance(value, dict):
+        sign = "=" if parameter.explode else ","
+        parts = [f"{quoted(key)}{sign}{quoted(each)}" for key, each in value.items()]
+        name = "" if parameter.explode else name
+    else:
+        parts = [quoted(each) for each in (value if isinstance(value, list) else [value])]
+        if parameter.explode and name:
+            parts, name = [f"{name}{each}" for each in parts], ""
+    return _within(parameter, f"{first}{name}{between.join(parts)}")
+
+
+def in_query(parameter: Parameter, value: Any) -> Pairs:
+    """A value as pairs of a query. Raises `ArgumentError`."""
+    safe = _RESERVED if parameter.reserved else ""
+    name = quoted(parameter.name)
+    if parameter.as_json:
+        pairs = [(name, quoted(_encode(value).decode()))]
+    elif parameter.style == "deepObject" and isinstance(value, dict):
+        pairs = list(_deep(name, value, safe))
+    elif isinstance(value, dict) and parameter.explode:
+        pairs = [(quoted(key), quoted(each, safe=safe)) for key, each in value.items()]
+    elif isinstance(value, list) and parameter.explode:
+        pairs = [(name, quoted(each, safe=safe)) for each in value]
+    elif isinstance(value, dict | list):
+        between = {"spaceDelimited": "%20", "pipeDelimited": "%7C"}.get(parameter.style, ",")
+        pairs = [(name, between.join(quoted(each, safe=safe) for each in _flat(value)))]
+    else:
+        pairs = [(name, quoted(value, safe=safe))]
+    if sum(len(key) + len(each) for key, each in pairs) > LONGEST_VALUE:
+        raise ArgumentError(f"{parameter.argument} is longer than {LONGEST_VALUE} bytes")
+    return pairs
+
+
+def in_header(parameter: Parameter, value: Any) -> str:
+    """A value of a header: in UTF-8, on one line. Raises `ArgumentError`."""
+    if parameter.as_json:
+        text = _encode(value).decode()
+    elif isinstance(value, dict) and parameter.explode:
+        text = ",".join(f"{key}={text_of(each)}" for key, each in value.items())
+    else:
+        text = ",".join(text_of(each) for each in _flat(value))
+    if _CONTROL.search(text):
+        raise ArgumentError(f"{parameter.argument} holds a line break or another control character")
+    return _within(parameter, text.strip())
+
+
+def in_cookie(parameter: Parameter, value: Any) -> Pairs:
+    """A value as cookies. Raises `ArgumentError`."""
+    return in_query(parameter, value)
+
+
+def form_pairs(body: dict[str, Any], joined: tuple[str, ...]) -> Pairs:
+    """The pairs of a form: a list repeats its name, an object is JSON."""
+    pairs: Pairs = []
+    for name, value in body.items():
+        each = value if isinstance(value, list) and name not in joined else [value]
+        flat = [",".join(map(text_of, one)) if isinstance(one, list) else one for one in each]
+        pairs += [(quoted(name), quoted(one)) for one in flat]
+    return pairs
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [each for pair in value.items() for each in pair]
+    return value if isinstance(value, list) else [value]
+
+
+def _deep(name: str, value: Any, safe: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    if depth > DEEPEST:
+        raise ArgumentError(f"an argument is nested deeper than {DEEPEST}")
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _deep(f"{name}%5B{quoted(key)}%5D", each, safe, depth + 1)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _deep(name, each, safe, depth + 1)
+    else:
+        yield name, quoted(value, safe=safe)
+
+
+def _within(parameter: Parameter, text: str) -> str:
+    if len(text) > LONGEST_VALUE:
+        raise ArgumentError(f"{parameter.argument} is longer than {LONGEST_VALUE} bytes")
+    return text
+
+
+def _refuse_leaving(parameter: Parameter, value: Any) -> None:
+    """Refuse what some server would read as another path, however often it decodes."""
+    for each in _flat(value) or [""]:
+        text = text_of(each)
+        if not text:
+            raise ArgumentError(f"{parameter.argument} is empty: the path would be another one")
+        for _ in range(MOST_DECODINGS):
+            steps = re.split(r"[/\\]", text)
+            if _CONTROL.search(text) or any(step in (".", "..") for step in steps):
+                raise ArgumentError(f"{parameter.argument} would lead to another path")
+            text = unquote(text)

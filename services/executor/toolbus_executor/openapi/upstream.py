@@ -1,0 +1,246 @@
+"""An HTTP API as an upstream: its document is its list of tools, each call one request."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.declared import Server
+from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.openapi import BINDING, Api, DocumentError, Operation, read, translated
+from toolbus_common.openapi.servers import origin
+from toolbus_executor.caller import METHOD_NOT_FOUND, Caller
+from toolbus_executor.http1 import Head
+from toolbus_executor.http_transport import Transport
+from toolbus_executor.openapi.answering import elsewhere, result_of
+from toolbus_executor.openapi.building import Request, request_of
+from toolbus_executor.openapi.encoding import ArgumentError
+from toolbus_executor.openapi.fetching import fetch, is_remote, read_file
+from toolbus_executor.openapi.securing import Credentials
+from toolbus_executor.openapi.sending import bytes_of, followed
+from toolbus_executor.subscribing import refuse_unless_following, refuse_unless_subscribable
+from toolbus_executor.upstream import Described, News
+
+INVALID_PARAMS = -32602
+MOST_REDIRECTIONS = 3
+_DEAD = (502, 503, 504)  # what stands before an API that is not there answers with
+
+
+class OpenApiUpstream:
+    """One API. What it needs of secrets comes resolved, and goes to its base address only."""
+
+    asks = False  # no API asks back in the middle of a call
+
+    def __init__(
+        self, declared: Server, headers: dict[str, str], credentials: dict[str, str], news: News
+    ) -> None:
+        self.left_out: dict[str, str] = {}
+        self._declared = declared
+        self._headers = headers
+        self._values = credentials
+        self._news = news
+        self._api: Api | None = None
+        self._fresh = False  # read, and not listed yet
+        self._listed: dict[str, str] = {}  # the binding of each tool as it was listed
+        self._credentials = Credentials({}, {}, {})
+        self._transport: Transport | None = None
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._relisting = asyncio.Lock()
+
+    async def open(self) -> Described:
+        """Read the document."""
+        api = await self._read()
+        self._fresh = True
+        return Described("openapi", api.version, api.instructions, {"tools": {}})
+
+    async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
+        """Every tool; the document is read anew, and stays as it was where that fails."""
+        if method != "tools/list":
+            raise _no_such_method()
+        if not self._fresh:
+            await self._read()
+        self._fresh = False
+        assert self._api is not None  # noqa: S101 - whoever lists has opened
+        return {
+            "tools": [each.definition for each in self._api.operations.values()],
+            "ttlMs": int(self._declared.refresh * 1000),
+        }
+
+    def learn(self, tools: Collection[Offered]) -> None:
+        """Take note of what the tools stood for when they were listed, here or elsewhere."""
+        self._listed = {each.name: _binding(each.definition) for each in tools}
+
+    async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
+        """Make the request of an operation; its answer as a tool's result."""
+        if call.method != TOOLS_CALL:
+            raise _no_such_method()
+        async with asyncio.timeout(seconds):
+            operation = await self._operation(call)
+            try:
+                request = request_of(
+                    operation, msgspec.json.decode(call.arguments), self._credentials
+                )
+            except ArgumentError as error:
+                raise UpstreamRefusedError(
+                    f"Invalid arguments: {error}.", upstream_code=INVALID_PARAMS, sent=False
+                ) from error
+            return await self._asked(operation, request)
+
+    async def watch(self, uris: frozenset[str]) -> None:
+        """An API has no resources."""
+        if uris:
+            refuse_unless_subscribable(Described("", ""))
+
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """An API has no tasks."""
+        if tasks:
+            refuse_unless_following(Described("", ""))
+
+    async def wait_lost(self) -> str:
+        """Wait for the end; an API has none."""
+        return await asyncio.shield(self._lost)
+
+    async def close(self) -> None:
+        """Leave."""
+        if not self._lost.done():
+            self._lost.set_result("closed")
+        if self._transport is not None:
+            self._transport.close()
+
+    async def _read(self) -> Api:
+        """Read the document and take it over as a whole, or keep what was before."""
+        source = self._declared.openapi
+        text = await self._fetched() if is_remote(source) else None
+        # Large documents take seconds: other servers' calls go on meanwhile.
+        api = await asyncio.to_thread(self._translated, source, text)
+        if self._api is None or self._api.base != api.base:
+            if self._transport is not None:
+                self._transport.close()
+            self._transport = Transport(f"{api.base}/", self._headers)
+        self._api = api
+        self._credentials = Credentials(self._values, api.schemes, self._headers)
+        self.left_out = api.left_out | self._credentials.unknown
+        return api
+
+    async def _fetched(self) -> bytes:
+        """The document's text. Headers meant for the API are told to no other origin."""
+        source, base = self._declared.openapi, self._declared.base_url
+        same = not base or origin(base) == origin(source)
+        return await fetch(source, self._headers if same else {})
+
+    def _translated(self, source: str, text: bytes | None) -> Api:
+        declared = self._declared
+        try:
+            return translated(
+                read(read_file(source) if text is None else text),
+                source,
+                base_url=declared.base_url,
+                include=declared.operations.include,
+                exclude=declared.operations.exclude,
+                headers=self._headers,
+            )
+        except DocumentError as error:
+            raise UpstreamFaultError(f"Its document cannot be used. {error}") from error
+
+    async def _operation(self, call: CallAdmitted) -> Operation:
+        """What a tool stands for; read anew where that is not what was listed, here or elsewhere.
+
+        Raises:
+            UpstreamRefusedError: it stands for nothing any more.
+
+        """
+        operation = self._as_listed(call.tool)
+        if operation is None:
+            async with self._relisting:
+                if self._as_listed(call.tool) is None:
+                    await self._news.relist(call)
+            operation = self._as_listed(call.tool)
+        if operation is None:
+            raise UpstreamRefusedError(
+                "The tool has changed; list the tools again.",
+                upstream_code=INVALID_PARAMS,
+                sent=False,
+            )
+        return operation
+
+    def _as_listed(self, tool: str) -> Operation | None:
+        found = self._api.operations.get(tool) if self._api is not None else None
+        if found is None or self._listed.get(tool, found.binding) != found.binding:
+            return None
+        return found
+
+    async def _asked(self, operation: Operation, request: Request) -> bytes:
+        assert self._api is not None  # noqa: S101
+        assert self._transport is not None  # noqa: S101 - the two are set together
+        address, transport = self._api.base, self._transport
+        credentials, target = self._credentials, _under(address, request.target)
+        for _ in range(MOST_REDIRECTIONS):
+            head, body = await transport.ask(self._bytes(request, target), None, None)
+            again = followed(head, request.method, _at(address, target))
+            if again is None:
+                break
+            target = again
+        _refuse_dead(head)
+        if 300 <= head.status < 400:  # noqa: PLR2004 - what was not followed
+            return elsewhere(head)
+        return result_of(
+            _struck(head, credentials),
+            credentials.struck(body),
+            request.path,
+            structured="outputSchema" in operation.definition,
+            bodiless=request.method == "HEAD",
+        )
+
+    def _bytes(self, request: Request, target: str) -> bytes:
+        assert self._transport is not None  # noqa: S101
+        own = {name.lower() for name, _ in request.headers} | {
+            each.lower() for each in self._headers
+        }
+        headers = list(request.headers)
+        if "accept" not in own:
+            headers.append(("Accept", "application/json, */*;q=0.5"))
+        if request.cookies:
+            headers.append(
+                ("Cookie", "; ".join(f"{name}={each}" for name, each in request.cookies))
+            )
+        if request.media:
+            headers.append(("Content-Type", request.media))
+        writes = request.method in ("POST", "PUT", "PATCH") or request.media
+        body = request.body if writes else None
+        return bytes_of(request.method, target, self._transport.common, headers, body)
+
+
+def _no_such_method() -> UpstreamRefusedError:
+    return UpstreamRefusedError(
+        "The server offers tools and nothing else.", upstream_code=METHOD_NOT_FOUND, sent=False
+    )
+
+
+def _binding(definition: dict[str, Any]) -> str:
+    meta = definition.get("_meta")
+    return str(meta.get(BINDING, "")) if isinstance(meta, dict) else ""
+
+
+def _refuse_dead(head: Head) -> None:
+    """Say that the API is not there, for the breaker to count. Raises `UpstreamDeadError`."""
+    if head.status in _DEAD:
+        raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
+
+
+def _under(base: str, target: str) -> str:
+    """The target with the path of the base address before it."""
+    return urlsplit(base).path.rstrip("/") + target
+
+
+def _at(base: str, target: str) -> str:
+    """The whole address of a target."""
+    parts = urlsplit(base)
+    return f"{parts.scheme}://{parts.netloc}{target}"
+
+
+def _struck(head: Head, credentials: Credentials) -> Head:
+    told = {name: credentials.struck(value) for name, value in head.headers.items()}
+    return Head(head.status, told)

@@ -1,0 +1,130 @@
+"""Python functions as a server: typed, checked, and in a process of their own."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from harness.bench import Bench
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.functions import FunctionError, function_of, serving
+from toolbus_executor.stdio_upstream import StdioUpstream
+
+MODULE = '''
+"""Functions of a test."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class Sum:
+    total: int
+    unit: str = "pieces"
+
+
+def add(a: int, b: int = 1, unit: Literal["pieces", "boxes"] = "pieces") -> Sum:
+    """Add two numbers."""
+    print("a print must not be taken for a message")
+    return Sum(a + b, unit)
+
+
+async def shout(text: str) -> str:
+    await asyncio.sleep(0)
+    return text.upper()
+
+
+def fail(reason: str) -> None:
+    raise ValueError(reason)
+
+
+def die() -> None:
+    os._exit(3)
+
+
+class Things:
+    count = 0
+
+
+def count() -> int:
+    Things.count += 1
+    return Things.count
+'''
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A runner over the functions."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "tools.py").write_text(MODULE)
+    made = Bench()
+    places = [f"shop.tools:{name}" for name in ("add", "shout", "fail", "die", "count")]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    await made.open(StdioUpstream(serving(places), environment, str(tmp_path), made.news))
+    yield made
+    await made.close()
+
+
+async def test_functions_are_tools_with_the_schemas_of_their_types(bench: Bench) -> None:
+    tools = {each.name: each.definition for each in bench.listing.tools}
+    assert set(tools) == {"add", "shout", "fail", "die", "count"}
+    schema = tools["add"]["inputSchema"]
+    assert schema["required"] == ["a"]
+    assert schema["properties"]["unit"]["enum"] == ["pieces", "boxes"]
+    assert schema["additionalProperties"] is False
+    assert tools["add"]["description"] == "Add two numbers."
+    assert tools["add"]["outputSchema"]["properties"]["total"]["type"] == "integer"
+    assert "outputSchema" not in tools["shout"]
+
+
+async def test_functions_are_called_plain_and_async_and_print_where_they_like(bench: Bench) -> None:
+    told = (await bench.call("add", {"a": 2, "unit": "boxes"})).last
+    assert told["structuredContent"] == {"total": 3, "unit": "boxes"}
+    assert (await bench.call("shout", {"text": "hi"})).text == "HI"
+    assert (await bench.call("count")).text == "1"
+    assert (await bench.call("count")).text == "2"
+
+
+async def test_wrong_arguments_and_failures_are_results_a_model_can_act_on(bench: Bench) -> None:
+    wrong = await bench.call("add", {"a": "x", "c": 1})
+    assert wrong.last["isError"]
+    assert "a: Input should be a valid integer" in wrong.text
+    assert "c: Extra inputs" in wrong.text
+    failed = await bench.call("fail", {"reason": "No stock."})
+    assert failed.last["isError"]
+    assert failed.text == "ValueError: No stock."
+
+
+async def test_a_function_that_ends_its_process_ends_nothing_else(bench: Bench) -> None:
+    assert isinstance((await bench.call("die")).error, UpstreamDeadError)
+    assert "exited with 3" in await bench.upstream.wait_lost()
+
+
+async def test_a_function_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
+    made = Bench()
+    upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), made.news)
+    with pytest.raises(UpstreamDeadError):
+        await upstream.open()
+    assert "nowhere:no cannot be imported" in await upstream.wait_lost()
+    await upstream.close()
+
+
+def test_a_function_without_names_or_schemas_is_no_tool() -> None:
+    def spread(*numbers: int) -> int:
+        return sum(numbers)
+
+    def odd(text: "Missing") -> None:  # type: ignore[name-defined]  # noqa: F821
+        del text
+
+    for each, words in ((spread, "has no name"), (odd, "make no schema")):
+        with pytest.raises(FunctionError, match=words):
+            function_of(each.__name__, each)
+
+
+def test_the_command_is_this_interpreters_own() -> None:
+    assert serving(["a:b"])[0] == sys.executable
