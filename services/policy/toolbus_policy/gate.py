@@ -3,19 +3,14 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from time import time
 
-from toolbus_common.builtin import BUILT_IN
 from toolbus_common.cedar import SILENT, Verdict
 from toolbus_common.contracts import (
     TOOLS_CALL,
     Asked,
     Begun,
-    CallAdmitted,
     CallAllowed,
-    CallDenied,
-    CallFailed,
     CallRequested,
     Ending,
     Failed,
@@ -31,7 +26,6 @@ from toolbus_common.errors import (
     UnauthorizedError,
 )
 from toolbus_common.exchange import Reply
-from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
 from toolbus_common.trace import trace_id
@@ -46,25 +40,13 @@ from toolbus_policy.packing import Claim, over_run_budget
 from toolbus_policy.records import About
 from toolbus_policy.replaying import fact_of, replayed
 from toolbus_policy.rules import Admission, Judge, Principal
-from toolbus_policy.ruling import Ruling, recorded
+from toolbus_policy.ruling import Ruling
+from toolbus_policy.saying import Yes, admitted_of, denial_of, intent_of, unsent
 
 log = logging.getLogger(__name__)
 
 ALLOWED = DECISIONS.labels("allowed")
 REPLAYED = DECISIONS.labels("replayed")
-
-
-@dataclass(frozen=True, slots=True)
-class Yes:
-    """What was decided about a call that may go on, and by whom.
-
-    `claim` is there when it has an idempotency key: free again unless the call is handed over.
-    """
-
-    judge: Judge
-    admission: Admission
-    verdict: Verdict
-    claim: OutcomeClaim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +159,7 @@ class Gate:
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, yes.claim)
             return False
-        intent = _intent(yes, call, permit.approval if permit else "", reserved=reserved)
+        intent = intent_of(yes, call, permit.approval if permit else "", reserved=reserved)
         if not await self._record_intent(intent, call, admission):
             await self._answer(Failed(_not_recorded()), call, reply, yes.claim)
             return False
@@ -231,34 +213,10 @@ class Gate:
     async def _hand_over(
         self, yes: Yes, call: CallRequested, reply: Reply, *, reserved: bool
     ) -> None:
-        admission, principal = yes.admission, yes.admission.principal
-        admitted = CallAdmitted(
-            call_id=call.call_id,
-            reply_to=reply.address,
-            server=call.server,
-            tool=call.tool,
-            scope=principal.scope,
-            key=principal.key,
-            era=call.era,
-            deadline=call.deadline,
-            traceparent=call.traceparent,
-            progress=call.progress,
-            parent_id=call.parent_id,
-            method=call.method,
-            capabilities=call.capabilities,
-            log_level=call.log_level,
-            extra=call.extra,
-            charge=admission.charge,
-            reserved=reserved,
-            price=admission.cost.parts,
-            claim=yes.claim,
-            arguments=call.arguments,
-        )
-        if call.server == BUILT_IN:
-            theirs = {"proof": call.proof, "narrower": call.narrower, "terms": call.terms}
-            admitted = admitted.model_copy(update=theirs)
+        admission = yes.admission
+        admitted = admitted_of(yes, call, reply.address, reserved=reserved)
         if reserved:
-            self.ledger.dispatch(principal.scope, call.call_id)
+            self.ledger.dispatch(admitted.scope, call.call_id)
 
         def nobody() -> None:
             error = ExecutorDownError(f"No executor serves {call.server} now; retry shortly.")
@@ -283,7 +241,7 @@ class Gate:
         DECISIONS.labels(error.code).inc()
         if who is None:
             who = admission.principal if admission is not None else self._who(call)
-        self.room.facts.say(_denial(call, error, admission, who))
+        self.room.facts.say(denial_of(call, error, admission, who))
         await self._answer(Failed(error), call, reply, claim)
 
     async def _answer(
@@ -304,24 +262,7 @@ class Gate:
         self, call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
     ) -> None:
         """The outcome of a call that reached nobody; settlement refunds it from this fact."""
-        self.room.facts.say(
-            CallFailed(
-                id=f"{call.call_id}.failed",
-                at=time(),
-                scope=admission.principal.scope,
-                call_id=call.call_id,
-                parent_id=call.parent_id,
-                trace_id=trace_id(call.traceparent),
-                key=admission.principal.key,
-                server=call.server,
-                tool=call.tool,
-                method=call.method,
-                reserved=reserved,
-                code=error.code,
-                reason=error.reason,
-                sent=False,
-            )
-        )
+        self.room.facts.say(unsent(call, admission, error, reserved=reserved))
 
 
 def _may_need_person(yes: Yes, call: CallRequested) -> bool:
@@ -343,63 +284,6 @@ def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
-
-
-def _intent(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:
-    judge, admission, verdict = yes.judge, yes.admission, yes.verdict
-    principal = admission.principal
-    return CallAllowed(
-        id=f"{call.call_id}.allowed",
-        at=time(),
-        scope=principal.scope,
-        call_id=call.call_id,
-        parent_id=call.parent_id,
-        trace_id=trace_id(call.traceparent),
-        key=principal.key,
-        team=principal.team,
-        user=principal.user,
-        environment=principal.environment,
-        server=call.server,
-        tool=call.tool,
-        method=call.method,
-        era=call.era,
-        charge=admission.charge,
-        reserved=reserved,
-        shadow=verdict.shadow,
-        arguments=recorded(call.arguments) if principal.records_arguments else "",
-        arguments_digest=sha256(call.arguments).hexdigest(),
-        arguments_bytes=len(call.arguments),
-        deadline=call.deadline,
-        policy_version=judge.version,
-        approval=approval,
-        definition_digest=admission.definition,
-    )
-
-
-def _denial(
-    call: CallRequested, error: ToolbusError, admission: Admission | None, who: Principal | None
-) -> CallDenied:
-    fact = CallDenied(
-        id=f"{call.call_id}.denied",
-        at=time(),
-        scope=who.scope if who else DEFAULT_SCOPE,
-        call_id=call.call_id,
-        parent_id=call.parent_id,
-        trace_id=trace_id(call.traceparent),
-        server=call.server,
-        tool=call.tool,
-        method=call.method,
-        era=call.era,
-        charge=admission.charge if admission else 0,
-        code=error.code,
-        reason=error.reason,
-        rule=error.data.get("rule", ""),
-    )
-    if who is None:
-        return fact
-    asker = {name: getattr(who, name) for name in ("key", "team", "user", "environment")}
-    arguments = recorded(call.arguments) if who.records_arguments else ""
-    return fact.model_copy(update={**asker, "arguments": arguments})
 
 
 def _about(call: CallRequested, admission: Admission) -> str:
