@@ -57,11 +57,6 @@ class Pinned:
         assert told.returncode == 0, told.stderr
         return json.loads(told.stdout)
 
-    def shown(self) -> Any:
-        """The definition of the greeting tool, as agents are shown it; None if they are not."""
-        tools = self.client.ask("tools/list").json["result"]["tools"]
-        return next((tool for tool in tools if tool["name"] == GREET), None)
-
     def held(self) -> dict[str, str]:
         """Why what is held back; asked often, so without a command's process each time."""
 
@@ -70,15 +65,27 @@ class Pinned:
 
         return self._at_the_board(look)
 
-    def restore(self) -> None:
-        """Approve the greeting tool as it is now, should it be held back."""
+    def greeting(self) -> tuple[str, str]:
+        """The greeting tool as it is listed: its digest, and why it is held back if it is."""
+
+        async def look(board: Pinboard) -> tuple[str, str]:
+            try:
+                (case,) = await board.cases(GREET, everything=True)
+            except CommandError:
+                return "", "it is not offered"
+            return case.offered.digest, case.why
+
+        return self._at_the_board(look)
+
+    def restore(self, digest: str) -> None:
+        """Approve that definition of the greeting tool, and no other, once it is held back."""
 
         async def approve(board: Pinboard) -> None:
             with suppress(CommandError):  # it has changed meanwhile: look again
-                await board.approve(*await board.cases(GREET))
+                held = await board.cases(GREET)
+                await board.approve(*(case for case in held if case.offered.digest == digest))
 
-        if GREET in self.held():
-            self._at_the_board(approve)
+        self._at_the_board(approve)
 
     def _at_the_board(self, work: Callable[[Pinboard], Awaitable[R]]) -> R:
         async def there(bus: Bus) -> R:
@@ -118,14 +125,14 @@ def pinned(
 @pytest.fixture(autouse=True)
 def as_it_was(pinned: Pinned) -> Iterator[None]:
     """Every test ends with the server as it was first."""
-    first = pinned.shown()
-    assert first is not None
+    first, held = pinned.greeting()
+    assert not held
     yield
     pinned.list_instead()
 
     def back() -> bool:
-        pinned.restore()
-        return bool(pinned.shown() == first)
+        pinned.restore(first)
+        return pinned.greeting() == (first, "")
 
     until_now(back, "as it was")
     pinned.launched.until_listed(pinned.client, GREET)
