@@ -131,7 +131,7 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
         "scope": "d",
         "key": "k",
         "era": Era.MODERN,
-        "deadline": time() + 20,
+        "deadline": time() + 60,
         "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         "charge": 5,
         "arguments": json.dumps(arguments or {}).encode(),

@@ -9,7 +9,12 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import CallAdmitted, Offered
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import (
+    ToolbusError,
+    UpstreamDeadError,
+    UpstreamFaultError,
+    UpstreamRefusedError,
+)
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
 from toolbus_executor.child import Child
@@ -58,16 +63,21 @@ class StdioUpstream:
         """Start the process; ask it server/discover, and shake hands if it does not know that."""
         await self._start()
         described = await self._discover()
-        if described is None:
-            if self._child.ended.done():
-                # Some servers end when the first thing they hear is no handshake.
-                await self._child.close()
-                self._child = Child(self._take)
-                await self._start()
+        if described is not None:
+            return self._found(described)
+        if self._child.ended.done():
+            # Some servers end when the first thing they hear is no handshake.
+            await self._child.close()
+            self._child = Child(self._take)
+            await self._start()
+        try:
             return await self._line.initialize()
-        self._line.described = described
-        self._listen_anew()
-        return described
+        except UpstreamRefusedError:
+            # A server that took long to start has heard the first question after all.
+            described = await self._discover()
+            if described is None:
+                raise
+            return self._found(described)
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
         """One page of a list."""
@@ -116,6 +126,11 @@ class StdioUpstream:
     async def _start(self) -> None:
         self._child.ended.add_done_callback(self._fail_all)
         await self._child.start(self._command, self._environment, self._cwd)
+
+    def _found(self, described: Described) -> Described:
+        self._line.described = described
+        self._listen_anew()
+        return described
 
     async def _discover(self) -> Described | None:
         self._line.modern, self._line.board.may_ask = True, False

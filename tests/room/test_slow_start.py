@@ -1,0 +1,40 @@
+"""A server that takes longer to start than its era is asked for: found in its era all the same."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.bench import Bench
+from toolbus_executor import stdio_upstream
+from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.upstream import Described
+
+SLOWLY = """
+import runpy, sys, time
+time.sleep(1)
+sys.argv = ["fixture_server", *sys.argv[1:]]
+runpy.run_module("fixture_server", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_a_server_that_starts_slowly_is_found_in_its_era(
+    era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-c", SLOWLY, "--stdio", "--era", era]
+    bench = Bench()
+    upstream = StdioUpstream(command, {"PYTHONPATH": str(tests)}, "", bench.news)
+    monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 0.2)
+    shake_hands = upstream._line.initialize
+
+    async def then_patiently() -> Described:
+        monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 60.0)
+        return await shake_hands()
+
+    monkeypatch.setattr(upstream._line, "initialize", then_patiently)
+    try:
+        assert (await upstream.open()).era == era
+    finally:
+        await upstream.close()
