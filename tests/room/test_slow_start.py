@@ -10,6 +10,7 @@ from toolbus_executor import stdio_upstream
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import Described
 
+TESTS = Path(__file__).resolve().parents[1]
 SLOWLY = """
 import runpy, sys, time
 time.sleep(1)
@@ -22,10 +23,9 @@ runpy.run_module("fixture_server", run_name="__main__")
 async def test_a_server_that_starts_slowly_is_found_in_its_era(
     era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tests = Path(__file__).resolve().parents[1]
     command = [sys.executable, "-c", SLOWLY, "--stdio", "--era", era]
     bench = Bench()
-    upstream = StdioUpstream(command, {"PYTHONPATH": str(tests)}, "", bench.news)
+    upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", bench.news)
     monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 0.2)
     shake_hands = upstream._line.initialize
 
