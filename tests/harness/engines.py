@@ -29,9 +29,6 @@ def die_with_parent() -> None:
     _libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL)
 
 
-_kept: list[socket.socket] = []
-
-
 def own_port() -> int:
     """A port nobody listens on, kept from everybody else's use until the tests have ended.
 
@@ -41,8 +38,9 @@ def own_port() -> int:
     kept = socket.socket()
     kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     kept.bind(("127.0.0.1", 0))
-    _kept.append(kept)
-    return int(kept.getsockname()[1])
+    port = int(kept.getsockname()[1])
+    kept.detach()  # open until this process ends
+    return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -6,7 +6,7 @@ import socket
 from toolbus_cli.errors import CommandError
 
 LOOPBACK = "127.0.0.1"
-_kept: dict[tuple[str, int], socket.socket] = {}
+_kept: set[tuple[str, int]] = set()  # bound by this process until it ends
 
 
 def free(remembered: object = None) -> int:
@@ -36,7 +36,8 @@ def _any() -> int:
     kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     kept.bind((LOOPBACK, 0))
     port = int(kept.getsockname()[1])
-    _kept[LOOPBACK, port] = kept
+    kept.detach()
+    _kept.add((LOOPBACK, port))
     return port
 
 
@@ -50,12 +51,13 @@ def _keep(host: str, port: int) -> OSError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         _try_to_listen(family, host, port)
-        kept = socket.socket(family)
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.bind((host, port))
+        with socket.socket(family) as kept:
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            kept.bind((host, port))
+            kept.detach()
     except OSError as error:
         return error
-    _kept[host, port] = kept
+    _kept.add((host, port))
     return None
 
 
