@@ -3,6 +3,7 @@
 import asyncio
 import json
 from functools import partial
+from time import time
 from typing import Any
 
 import pytest
@@ -28,11 +29,13 @@ from toolbus_common.contracts import (
     Asked,
     CallAdmitted,
     CallCancelled,
+    CallRequested,
     Failed,
 )
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import (
     ApprovalRejectedError,
+    BusDownError,
     CallCancelledError,
     ExecutorDownError,
     InvalidError,
@@ -41,8 +44,17 @@ from toolbus_common.errors import (
     UnknownToolError,
     UpstreamRefusedError,
 )
-from toolbus_common.provision import TASKS
+from toolbus_common.exchange import Reply
+from toolbus_common.provision import APPROVALS, TASKS
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+from toolbus_common.snapshot import Snapshot
+from toolbus_policy import approval as approvals
 from toolbus_policy import deferring
+from toolbus_policy.approval import Cause, State
+from toolbus_policy.deferred import Stage
+from toolbus_policy.docket import Docket
+from toolbus_policy.taskbook import TaskBook
 
 either_era = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
 
@@ -251,3 +263,41 @@ async def test_a_key_has_only_so_many_tasks_and_is_refused_with_the_id_then(
         for page in range(2):
             await about(made, "cancel", await begun(made, **MODERN, arguments={"page": page}))
         assert await required(made, **MODERN)
+
+
+async def test_an_approval_that_another_call_has_used_is_not_given_back(
+    settings: Settings, begin: Any
+) -> None:
+    """A call that could not be made has its approval back, but not one that was used otherwise."""
+    async with begin(replicas=1) as made:
+        call = made.call(**MODERN)
+    lineage = Snapshot.of(declared()).lineage("bot")
+    asked = approvals.asked(call, lineage, Cause("key:bot"), "b" * 64, (time(), time() + 60))
+    tried: list[str] = []
+    async with Room("policy", settings).running() as room:
+        docket, book = Docket(), TaskBook()
+        docket.open(await room.bucket(APPROVALS))
+        book.open(await room.bucket(TASKS))
+        tasks = deferring.Deferring(book, docket, room.facts, room.calls, room.bus, 5.0)
+
+        async def pass_on(made: CallRequested, reply: Reply, _key: str, _approval: str) -> None:
+            tried.append(made.call_id)
+            kept = await docket.whole(asked.binding)
+            assert kept is not None
+            assert await docket.put(approvals.used(kept.approval, asked.ends, "another"), kept)
+            await reply.send(Failed(BusDownError("Facts can be kept nowhere.")))
+
+        tasks.pass_on = pass_on
+        assert await docket.put(approvals.granted(asked, "boss", "", asked.ends), None)
+        assert await tasks.begin(call, asked, "http://page") is not None
+        room.spawn(tasks.work())
+
+        async def over() -> bool:
+            entry = await book.whole(asked.id)
+            return entry is not None and entry.task.stage is Stage.ENDED
+
+        await until_told(over, "the end of the task")
+        kept = await docket.whole(asked.binding)
+        assert kept is not None
+        assert kept.approval.state is State.USED
+        assert len(tried) == 1

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
+from harness.deferring import MODERN, approval_of, begun, ended
 from harness.operating import key
 from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until, until_told
@@ -19,6 +20,7 @@ from toolbus_common.contracts import (
     CallReplayed,
     Ending,
     Failed,
+    Stage,
 )
 from toolbus_common.declared import Budget, Period
 from toolbus_common.errors import (
@@ -35,7 +37,10 @@ from toolbus_common.errors import (
 )
 from toolbus_common.exchange import Reply
 from toolbus_common.kept import LARGEST_KEPT, KeptOutcomes, Told
-from toolbus_common.provision import FACTS, OUTCOMES
+from toolbus_common.provision import FACTS, OUTCOMES, TASKS
+from toolbus_common.snapshot import Snapshot
+from toolbus_policy.once import claimed
+from toolbus_policy.replaying import entry_of
 
 ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 
@@ -312,3 +317,49 @@ async def _last(operator: Bus, fact: str) -> bytes:
         return (await operator.client.jetstream().get_last_msg(FACTS, subject)).data or b""
     except NotFoundError:
         return b""
+
+
+# -- calls that wait for a person as tasks --------------------------------------------------------
+
+BURN: dict[str, Any] = {**MODERN, "idempotency_key": "burn-7"}
+
+
+@pytest.mark.usefixtures("ending")
+async def test_a_call_that_waited_as_a_task_is_repeated_with_its_outcome(at_work: Policing) -> None:
+    task = await begun(at_work, **BURN)
+    assert await begun(at_work, **BURN) == task, "while it waits"
+    await at_work.approve(approval_of(task))
+    assert (await ended(at_work, task))["result"] == {"page": 7}
+    for _ in range(4):
+        again = await at_work.ask(**BURN)
+        assert was_replayed(again)
+        assert json.loads(again.body)["page"] == 7
+    with pytest.raises(IdempotencyConflictError):
+        await at_work.ask(**BURN, arguments={"page": 8})
+    assert len(at_work.reached) == 1
+
+
+async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outcome(
+    at_work: Policing, operator: Bus
+) -> None:
+    call = at_work.call(**BURN)
+    entry = entry_of(call, Snapshot.of(declared()).lineage("bot"))
+    outcomes = await at_work.executor.bucket(OUTCOMES)
+    task = await begun(at_work, **BURN)
+    freed = await (await operator.bucket(OUTCOMES)).get(entry)
+    assert freed is not None, "what the call claimed until it became a task"
+    under_way = claimed(call)
+    revision = await outcomes.swap(entry, under_way.encode(), freed.revision)
+    assert revision is not None
+    await at_work.approve(approval_of(task))
+
+    async def put_off() -> bool:
+        kept = await (await operator.bucket(TASKS)).get(approval_of(task))
+        return kept is not None and b"has not ended yet" in (kept.value or b"")
+
+    await until_told(put_off, "an attempt while the key is in use")
+    frame = Answered(b'{"page":"of the other call"}').encode()
+    over = under_way.model_copy(update={"stage": Stage.ENDED, "frame": frame})
+    assert await outcomes.swap(entry, over.encode(), revision) is not None
+    assert (await ended(at_work, task))["result"]["page"] == "of the other call"
+    assert at_work.reached == []

@@ -35,7 +35,7 @@ def every_state() -> dict[State, Approval]:
         State.PENDING: asked,
         State.GRANTED: granted,
         State.REJECTED: approvals.rejected(asked, "key:boss", "No.", 200.0),
-        State.USED: approvals.used(granted, 400.0),
+        State.USED: approvals.used(granted, 400.0, "c1"),
         State.EXPIRED: approvals.expired(asked),
         State.WITHDRAWN: approvals.withdrawn(asked),
     }

@@ -84,7 +84,7 @@ def test_what_is_due_follows_from_the_approval() -> None:
         None,
         replace(granted, id="another"),
         approvals.rejected(approval, "boss", "No.", 200.0),
-        approvals.used(granted, 300.0),
+        approvals.used(granted, 300.0, "c2"),
         approvals.expired(approval),
         approvals.withdrawn(approval),
     )
@@ -95,7 +95,7 @@ def test_what_is_due_follows_from_the_approval() -> None:
 
 
 def test_a_call_under_way_is_nobody_elses_until_its_answer_is_overdue() -> None:
-    approval = approvals.used(approvals.granted(asked(), "boss", "", 300.0), 300.0)
+    approval = approvals.used(approvals.granted(asked(), "boss", "", 300.0), 300.0, "c2")
     task = tasks.running(waiting(approval), "c2", NOW, 5.0)
     assert task.seconds == 20.0
     assert due(task, approval, NOW + 24.0) is Step.NOTHING

@@ -57,8 +57,9 @@ class Cause(NamedTuple):
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the bucket `tb_approvals`, under its binding. Times are seconds since the epoch.
 
-    `ends` is when its present state ends. `arguments` are kept only while it is open. `rounds`
-    are digests of the states with which the approved call has gone on since.
+    `ends` is when its present state ends. `arguments` are kept only while it is open. `used_by`
+    is the id of the call that was made with it, and `rounds` are digests of the states with which
+    that call has gone on since.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     arguments_digest: str = ""
     by: str = ""
     note: str = ""
+    used_by: str = ""
     rounds: tuple[str, ...] = ()
 
     def stands(self, now: float) -> bool:
@@ -133,9 +135,9 @@ def rejected(approval: Approval, by: str, note: str, ends: float) -> Approval:
     return replace(approval, state=State.REJECTED, by=by, note=note, ends=ends, arguments="")
 
 
-def used(approval: Approval, ends: float) -> Approval:
+def used(approval: Approval, ends: float, call_id: str) -> Approval:
     """Once used: the call may answer what its server asks until `ends`, and nothing else."""
-    return replace(approval, state=State.USED, ends=ends, arguments="", rounds=())
+    return replace(approval, state=State.USED, ends=ends, arguments="", used_by=call_id, rounds=())
 
 
 def gone_on(approval: Approval, state: str) -> Approval:

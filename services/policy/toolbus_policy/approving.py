@@ -115,7 +115,7 @@ class Approving:
                     return await self._told(made, call, Brought())
             elif kept.approval.state is State.PENDING:
                 return await self._pending(kept, call, came)
-            elif (used := await self._use(kept, came)) is not None:
+            elif (used := await self._use(kept, came, call.call_id)) is not None:
                 return Permit(came.without_ours(call), used, kept)
         raise BusDownError("This call's approval is being changed by others all the time; retry.")
 
@@ -133,7 +133,7 @@ class Approving:
             if approval.state is State.WITHDRAWN:
                 raise CallCancelledError("The caller took the call back; it was not made.")
             if approval.state is State.GRANTED and approval.stands(time()):
-                used = await self._use(kept, Brought())
+                used = await self._use(kept, Brought(), call.call_id)
                 if used is not None:
                     return Permit(call, used, kept)
         raise ApprovalRequiredError(
@@ -188,13 +188,14 @@ class Approving:
             raise self._required(kept.approval)
         return None
 
-    async def _use(self, kept: Kept, came: Brought) -> Kept | None:
+    async def _use(self, kept: Kept, came: Brought, call_id: str) -> Kept | None:
         """Use an approval, or go on with the call that has; None when somebody was faster."""
         if kept.approval.state is State.REJECTED:
             raise refusal(kept.approval.id, kept.approval.note)
         ends = time() + self.terms.granted
         if kept.approval.state is State.GRANTED:
-            return await self._put(approvals.used(kept.approval, ends), kept, silent=True)
+            used = approvals.used(kept.approval, ends, call_id)
+            return await self._put(used, kept, silent=True)
         return await self._put(approvals.gone_on(kept.approval, came.state), kept, silent=True)
 
     async def _ask(

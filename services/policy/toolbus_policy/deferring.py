@@ -25,6 +25,7 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import (
     ApprovalRequiredError,
     BusDownError,
+    CallUnderWayError,
     InvalidError,
     RateExceededError,
     ToolbusError,
@@ -47,7 +48,8 @@ SWEEP_SECONDS = 1.0
 CANCEL_SECONDS = 5.0  # to hear that a call which is under way has ended
 MARGIN_SECONDS = 1.0  # before its deadline, who waits for a result is told that there is none yet
 ATTEMPTS = 8
-AGAIN = (UnavailableError, RateExceededError)  # nothing was sent, and later it may be
+# Nothing was sent, and later it may be.
+AGAIN = (UnavailableError, RateExceededError, CallUnderWayError)
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -136,7 +138,7 @@ class Deferring:
         try:
             ending = await self.lane.ask_here(call, partial(self._pass_on, waiting))
         except ToolbusError as error:
-            if isinstance(error, AGAIN) and await self._still_approved(kept):
+            if isinstance(error, AGAIN) and await self._still_approved(kept, call_id):
                 await self._put(tasks.put_off(taken.task, waiting, error.reason), taken)
                 return
             ending = Failed(error)
@@ -145,12 +147,15 @@ class Deferring:
     async def _pass_on(self, waiting: Deferred, call: CallRequested, reply: Reply) -> None:
         await self.pass_on(call, reply, waiting.key, waiting.id)
 
-    async def _still_approved(self, before: Kept) -> bool:
-        """Whether the approval can be used once more, by a call that has not been made."""
+    async def _still_approved(self, before: Kept, call_id: str) -> bool:
+        """Whether the approval can be used once more, by a call that has not been made.
+
+        Another call may have used it meanwhile: that one was made, and nothing is given back.
+        """
         now = await self.docket.whole(before.approval.binding)
         if now is None or now.approval.id != before.approval.id:
             return False
-        if now.approval.state is State.USED:
+        if now.approval.state is State.USED and now.approval.used_by == call_id:
             return await self.docket.put(before.approval, now)
         return now.approval.state is State.GRANTED
 

@@ -26,6 +26,7 @@ from toolbus_common.errors import (
     UnauthorizedError,
 )
 from toolbus_common.exchange import Reply
+from toolbus_common.lineage import Lineage
 from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
 from toolbus_common.trace import trace_id
@@ -88,16 +89,22 @@ class Gate:
             await self._deny(call, error, reply, yes.admission)
             return
         if isinstance(turn, KeptOutcome):
-            told = replayed(turn, call.era)
-            self.room.facts.say(fact_of(turn, call, lineage, told))
-            REPLAYED.inc()
-            await reply.send(told)
+            await self._replay(turn, call, reply, lineage)
             return
         yes = replace(yes, claim=turn)
         if _may_need_person(yes, call):
             await self._pass_by_approval(yes, call, reply)
         else:
             await self._go_on(yes, call, reply)
+
+    async def _replay(
+        self, kept: KeptOutcome, call: CallRequested, reply: Reply, lineage: Lineage
+    ) -> None:
+        """Answer a call with what became of the first one with its idempotency key."""
+        told = replayed(kept, call.era)
+        self.room.facts.say(fact_of(kept, call, lineage, told))
+        REPLAYED.inc()
+        await reply.send(told)
 
     async def _pass_by_approval(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
         """The same for a call that may need a person. What time passed over is decided anew."""
@@ -121,8 +128,11 @@ class Gate:
     async def pass_deferred(
         self, call: CallRequested, reply: Reply, key: str, approval: str
     ) -> None:
-        """The same for a call that became a task, now that a person has approved it."""
-        judge, who, admission = self.judge(), None, None
+        """The same for a call that became a task, now that a person has approved it.
+
+        While it waited nothing was claimed for its idempotency key: that is done here.
+        """
+        judge, who, admission, claim = self.judge(), None, None, None
         try:
             now = time()
             self._check(call, now)
@@ -130,11 +140,16 @@ class Gate:
             about = (call.server, call.method, call.tool)
             admission = judge.decide_for(who.lineage, *about, call.narrower)
             verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
+            turn = await self.once.turn(call, who.lineage) if call.idempotency_key else None
+            if isinstance(turn, KeptOutcome):
+                await self._replay(turn, call, reply, who.lineage)
+                return
+            claim = turn
             permit = await self.approving.spend(call, who.lineage, approval)
         except ToolbusError as error:
-            await self._deny(call, error, reply, admission, who=who)
+            await self._deny(call, error, reply, admission, claim, who)
             return
-        if not await self._go_on(Yes(judge, admission, verdict), call, reply, permit):
+        if not await self._go_on(Yes(judge, admission, verdict, claim), call, reply, permit):
             await self.approving.give_back(permit)
 
     async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
