@@ -15,7 +15,13 @@ from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCrea
 from toolbus_common.declared import Admin, Declaration, Key
 from toolbus_common.declaring.difference import ADDED, REMOVED, Change, changes
 from toolbus_common.declaring.showing import restored, told_in_a_fact
-from toolbus_common.errors import BusDownError, ConflictError, InvalidError, StaleError
+from toolbus_common.errors import (
+    BusDownError,
+    ConflictError,
+    InvalidError,
+    StaleError,
+    UnknownEntryError,
+)
 from toolbus_common.factlane import FactWriter
 from toolbus_common.lineage import DEFAULT_SCOPE, lineage_of
 from toolbus_common.snapshot import (
@@ -57,6 +63,20 @@ class Applied:
     changes: tuple[Change, ...]
     revision: int
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What is to be declared, what that changes, and the secrets made for it.
+
+    `given` are the keys whose secret their declaration now gives itself.
+    """
+
+    whole: Declaration
+    changes: tuple[Change, ...]
+    keys: dict[str, str] = field(repr=False)
+    admins: dict[str, str] = field(repr=False)
+    given: set[str]
 
 
 class Desk:
@@ -108,7 +128,8 @@ class Desk:
     async def plan(self, new: Declaration) -> tuple[list[Change], int]:
         """What applying would change, and the revision that was looked at."""
         now = await self.declared()
-        return changes(now.declaration, restored(new, now.declaration)), now.revision
+        old = now.declaration
+        return await asyncio.to_thread(lambda: changes(old, restored(new, old))), now.revision
 
     async def apply(self, new: Declaration, source: str, at: int | None = None) -> Applied:
         """Make a declaration take effect as a whole; nothing happens when nothing differs.
@@ -129,21 +150,18 @@ class Desk:
         for _ in range(ATTEMPTS):
             now = await self.declared()
             _check_revision(at, now.revision)
-            known = restored(await asyncio.to_thread(make, now.declaration), now.declaration)
-            minted = _minted("key", known.keys, own[0]), _minted("admin", known.admins, own[1])
-            complete = _with_secrets(known, *minted)
-            different = changes(now.declaration, complete)
-            if not different and now.revision:
+            # Thousands of keys take long, and calls share the loop of who administers.
+            draft = await asyncio.to_thread(_drafted, make, now.declaration, *own)
+            if not draft.changes and now.revision:
                 await self._note_origin(source, now.minted)
                 return Applied((), now.revision)
-            revision = await self._swap(complete, now.revision)
+            revision = await self._swap(draft.whole, now.revision)
             if revision is not None:
-                kept = {name for name in now.minted | minted[0].keys() if name in complete.keys}
-                kept -= _given(known, now.declaration)
-                await self._note_origin(source, kept)
-                await self._record_applied(different, now.declaration, complete, revision)
-                made = minted[0] | {f"admins.{name}": told for name, told in minted[1].items()}
-                return Applied(tuple(different), revision, made)
+                kept = (now.minted | draft.keys.keys()) & draft.whole.keys.keys()
+                await self._note_origin(source, kept - draft.given)
+                await self._record_applied(draft.changes, now.declaration, draft.whole, revision)
+                made = draft.keys | {f"admins.{name}": told for name, told in draft.admins.items()}
+                return Applied(draft.changes, revision, made)
         raise _busy()
 
     async def put_own(self, prefix: str, name: str, entry: Key | Admin, last: int) -> bool:
@@ -163,6 +181,8 @@ class Desk:
         for _ in range(ATTEMPTS):
             now = await self.declared()
             keys = now.declaration.keys
+            if name not in keys:
+                raise UnknownEntryError(f"The key '{name}' is declared no longer.")
             key = keys[name].model_copy(update={"secret_hash": secret_hash})
             new = now.declaration.model_copy(update={"keys": {**keys, name: key}})
             revision = await self._swap(new, now.revision)
@@ -304,6 +324,14 @@ def _decoded(value: bytes) -> Declaration:
 
 def _dumped(entry: Key | Admin | None) -> Any:
     return entry.model_dump(mode="json") if entry is not None else None
+
+
+def _drafted(make: Make, old: Declaration, own_keys: set[str], own_admins: set[str]) -> _Draft:
+    known = restored(make(old), old)
+    keys = _minted("key", known.keys, own_keys)
+    admins = _minted("admin", known.admins, own_admins)
+    whole = _with_secrets(known, keys, admins)
+    return _Draft(whole, tuple(changes(old, whole)), keys, admins, _given(known, old))
 
 
 def _given(known: Declaration, old: Declaration) -> set[str]:

@@ -1,6 +1,7 @@
 """The office of who administers: each operation judged by the asker's role, then done."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -58,7 +59,7 @@ class Office:
     async def answer(self, asked: AdminAsked) -> AdminTold:
         """Do what is asked, if whoever asks may."""
         operation = OPERATIONS.get(asked.operation)
-        if operation is None:
+        if operation is None or operation.kind != asked.kind:
             raise InvalidError("This version knows no such operation; restart what is older.")
         visitor = judged(self.admin_for(asked.proof, time()), operation)
         doing: Callable[..., Awaitable[AdminTold]] = getattr(self, operation.does)
@@ -77,13 +78,15 @@ class Office:
         now = await self.desk_of(visitor.by).declared()
         shown = exported(now.declaration)
         if asked.form == "yaml":
-            text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+            text = await asyncio.to_thread(
+                yaml.safe_dump, shown, sort_keys=False, allow_unicode=True
+            )
             return AdminTold(revision=now.revision, form="yaml", body=text.encode())
         return _json({"revision": now.revision, "declaration": shown}, now.revision)
 
     async def apply(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
         """Replace everything, or tell what that would change."""
-        found = reading.loaded(asked.body, asked.form, forms.Written)
+        found = await asyncio.to_thread(reading.loaded, asked.body, asked.form, forms.Written)
         reading.check_faults(list(found.faults))
         desk, at = self.desk_of(visitor.by), _revision(asked.match)
         warnings = [reading.told(warning) for warning in found.warnings]
@@ -132,11 +135,9 @@ class Office:
             return new
 
         desk = self.desk_of(visitor.by)
-        applied = await desk.change(make, SOURCE, _revision(asked.match))
-        now = await desk.declared()
-        if asked.name not in getattr(now.declaration, asked.kind):
-            raise _unknown(asked)
-        return _entry(asked, now.declaration, applied.revision, created=created)
+        await desk.change(make, SOURCE, _revision(asked.match))
+        now = await desk.declared()  # others may have gone on: the revision is that of what is told
+        return _entry(asked, now.declaration, now.revision, created=created)
 
     async def delete_entry(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
         """Delete an entry."""
@@ -164,11 +165,11 @@ class Office:
     async def show_key(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
         """One key."""
         desk = self.desk_of(visitor.by)
-        now, own = await desk.declared(), await desk.own_keys()
-        found = {**now.declaration.keys, **own}
-        if asked.name not in found:
+        now, own = await desk.declared(), await desk.own_key(asked.name)
+        found = own or now.declaration.keys.get(asked.name)
+        if found is None:
             raise _unknown(asked)
-        return _json(_key(asked.name, found[asked.name], own), now.revision)
+        return _json(_key(asked.name, found, {asked.name} if own else ()), now.revision)
 
     async def create_key(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
         """Make a key."""
@@ -314,7 +315,7 @@ def _state(entry: Key | Admin, *, expired: bool) -> str:
     return "revoked" if entry.revoked else "expired" if expired else "live"
 
 
-def _key(name: str, key: Key, own: Mapping[str, Key]) -> dict[str, Any]:
+def _key(name: str, key: Key, own: Container[str]) -> dict[str, Any]:
     value = key.model_dump(mode="json", exclude_defaults=True, exclude={"secret_hash", "revoked"})
     return {
         "name": name,
@@ -324,7 +325,7 @@ def _key(name: str, key: Key, own: Mapping[str, Key]) -> dict[str, Any]:
     }
 
 
-def _admin(name: str, admin: Admin, own: Mapping[str, Admin]) -> dict[str, Any]:
+def _admin(name: str, admin: Admin, own: Container[str]) -> dict[str, Any]:
     return {
         "name": name,
         "state": _state(admin, expired=not admin.revoked and not admin.live(time())),

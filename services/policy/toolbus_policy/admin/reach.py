@@ -1,8 +1,8 @@
 """What may not be declared from afar: programs to run here, and this machine's environment. Pure.
 
-An operator's own file may name any command and any variable of the executor's environment. Over
-HTTP only those that the settings of policy allow: an admin key that leaks must neither start
-programs nor send the executor's credentials elsewhere.
+An operator's own file may name any command and any variable of the environment of executor, or of
+audit, which signs what it posts to webhooks. Over HTTP only those that the settings of policy
+allow: an admin key that leaks must neither start programs nor send credentials elsewhere.
 """
 
 import re
@@ -31,11 +31,16 @@ class Reach:
 
     def faults(self, old: Declaration, new: Declaration) -> list[dict[str, Any]]:
         """What is out of reach in the new declaration and was not there already."""
-        return [
-            {"place": f"servers.{name}.{place}", "line": 0, "reason": reason}
+        found = [
+            (f"servers.{name}.{place}", reason)
             for name, server in new.servers.items()
             for place, reason in self._of(server, old.servers.get(name))
         ]
+        for name, hook in new.webhooks.items():
+            before = old.webhooks.get(name)
+            if before is None or (before.url, before.secret) != (hook.url, hook.secret):
+                found += self._referred(f"webhooks.{name}.secret", hook.secret)
+        return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
 
     def _of(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
         if server.is_process and not self._known(server, old):
