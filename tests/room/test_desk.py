@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from toolbus_cli.state import State
 from toolbus_common.bus import Bus
 from toolbus_common.declared import Declaration, Key
 from toolbus_common.declaring.desk import Desk, hashed
+from toolbus_common.declaring.difference import changes
 from toolbus_common.declaring.loading import Loaded
 from toolbus_common.errors import InvalidError
 from toolbus_common.provision import CONFIG, FACTS
@@ -132,6 +134,22 @@ async def test_thousands_of_keys_are_applied_as_one_entry_each_a_fact(
         return b"".join(each.data or b"" for each in stored).count(b'"key.created"') == 2000
 
     assert await until_told(all_told)
+
+
+async def test_what_differs_is_worked_out_beside_the_loop(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policy has a desk too, on the loop that calls share; thousands of keys take long."""
+    here: list[bool] = []
+
+    def seen(*given: Any) -> Any:
+        here.append(current_thread() is main_thread())
+        return changes(*given)
+
+    monkeypatch.setattr("toolbus_common.declaring.desk.changes", seen)
+    await desk.plan(BOT)
+    await desk.apply(BOT, "file")
+    assert here == [False, False]
 
 
 async def test_a_declaration_larger_than_an_entry_is_refused_whole(

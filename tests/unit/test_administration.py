@@ -1,17 +1,22 @@
 """Who may administer what, what may come from afar, what may be shown: decided without a bus."""
 
 import json
-from typing import Any, get_args
+from threading import current_thread, main_thread
+from typing import Any, cast, get_args
 
 import pytest
+import yaml
 
 from toolbus_common.administration.operations import OPERATIONS
 from toolbus_common.administration.roles import RIGHTS, ROLES, Right, may
-from toolbus_common.declared import Declaration
+from toolbus_common.contracts import AdminAsked
+from toolbus_common.declared import Admin, Declaration, Role
+from toolbus_common.declaring.desk import Declared, Desk
 from toolbus_common.declaring.showing import restored, told_in_a_fact
-from toolbus_common.errors import FaultyError, InvalidError
+from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
 from toolbus_ingress.admin import asking, openapi
 from toolbus_policy.admin import reading
+from toolbus_policy.admin.office import Office
 from toolbus_policy.admin.paging import page
 from toolbus_policy.admin.reach import Reach
 
@@ -114,6 +119,82 @@ def test_what_was_there_is_not_turned_into_something_else(
 ) -> None:
     old = declared(servers={"far": server})
     assert Reach().faults(old, declared(servers={"far": {**server, **change}})) != []
+
+
+def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
+    given = declared(servers={"far": {**STDIO, "env": {"NODE_OPTIONS": "--import=data:,x"}}})
+    (fault,) = Reach(("sh",), ("DOCS_*",)).faults(Declaration(), given)
+    assert fault["place"] == "servers.far.env.NODE_OPTIONS"
+    assert Reach(("sh",), ("NODE_*",)).faults(Declaration(), given) == []
+
+
+def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
+    hook = {"url": "https://collector.example", "secret": "${env:SOMEBODYS_TOKEN}"}
+    new = declared(webhooks={"far": hook})
+    (fault,) = Reach().faults(Declaration(), new)
+    assert fault["place"] == "webhooks.far.secret"
+    assert Reach((), ("SOMEBODYS_*",)).faults(Declaration(), new) == []
+    told_more = declared(webhooks={"far": {**hook, "events": ["key.*"]}})
+    assert Reach().faults(new, told_more) == []
+    elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
+    assert Reach().faults(new, elsewhere) != []
+
+
+# -- the office -----------------------------------------------------------------------------------
+
+
+class Papers:
+    """A desk on which one declaration lies."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.now = Declared(declaration, 7)
+
+    async def declared(self) -> Declared:
+        return self.now
+
+
+def office(role: Role, papers: Papers) -> Office:
+    consulted: Any = None  # approvers and the ledger: nothing here asks them
+    return Office(
+        lambda _proof, _now: ("ann", Admin(role=role)),
+        lambda _by: cast("Desk", papers),
+        consulted,
+        consulted,
+        Reach(),
+    )
+
+
+async def test_who_may_read_a_kind_is_not_told_another_under_its_name() -> None:
+    papers = Papers(declared(admins={"root": {"role": "admin"}}))
+    for operation in ("list_servers", "show_server"):
+        asked = AdminAsked(proof="p", operation=operation, kind="admins", name="root")
+        with pytest.raises(InvalidError):
+            await office("viewer", papers).answer(asked)
+
+
+async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here: list[bool] = []
+
+    def seen(work: Any) -> Any:
+        def working(*given: Any, **named: Any) -> Any:
+            here.append(current_thread() is main_thread())
+            return work(*given, **named)
+
+        return working
+
+    papers = Papers(declared(teams={"ops": {}}))
+    monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
+    monkeypatch.setattr(reading, "loaded", seen(reading.loaded))
+    admin = office("admin", papers)
+    told = await admin.answer(AdminAsked(proof="p", operation="show_declaration", form="yaml"))
+    assert yaml.safe_load(told.body) == {"teams": {"ops": {}}}
+    with pytest.raises(UnconditionalError):
+        await admin.answer(
+            AdminAsked(proof="p", operation="apply_declaration", form="yaml", body=told.body)
+        )
+    assert here == [False, False]
 
 
 # -- read -----------------------------------------------------------------------------------------

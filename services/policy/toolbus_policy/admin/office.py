@@ -78,10 +78,8 @@ class Office:
         now = await self.desk_of(visitor.by).declared()
         shown = exported(now.declaration)
         if asked.form == "yaml":
-            text = await asyncio.to_thread(
-                yaml.safe_dump, shown, sort_keys=False, allow_unicode=True
-            )
-            return AdminTold(revision=now.revision, form="yaml", body=text.encode())
+            body = await asyncio.to_thread(_as_yaml, shown)
+            return AdminTold(revision=now.revision, form="yaml", body=body)
         return _json({"revision": now.revision, "declaration": shown}, now.revision)
 
     async def apply(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
@@ -274,6 +272,11 @@ def judged(found: tuple[str, Admin] | None, operation: Operation) -> Visitor:
 
 def _json(value: Any, revision: int = 0) -> AdminTold:
     return AdminTold(revision=revision, body=msgspec.json.encode(value))
+
+
+def _as_yaml(value: Any) -> bytes:
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return text.encode()
 
 
 def _revision(match: str) -> int | None:

@@ -2,7 +2,8 @@
 
 An operator's own file may name any command and any variable of the environment of executor, or of
 audit, which signs what it posts to webhooks. Over HTTP only those that the settings of policy
-allow: an admin key that leaks must neither start programs nor send credentials elsewhere.
+allow: an admin key that leaks must neither start programs nor send credentials elsewhere. What a
+process is given as its environment counts too: NODE_OPTIONS or LD_PRELOAD make any program of it.
 """
 
 import re
@@ -56,6 +57,8 @@ class Reach:
             before = set(getattr(old, field).items()) if same else set()
             for name, value in getattr(server, field).items():
                 if (name, value) not in before:
+                    if field == "env":
+                        yield from self._variables(f"{field}.{name}", [name])
                     yield from self._referred(f"{field}.{name}", value)
 
     def _known(self, server: Server, old: Server | None) -> bool:
@@ -67,7 +70,10 @@ class Reach:
         )
 
     def _referred(self, place: str, value: str) -> Iterator[tuple[str, str]]:
-        for name in _REFERENCE.findall(value):
+        yield from self._variables(place, _REFERENCE.findall(value))
+
+    def _variables(self, place: str, names: list[str]) -> Iterator[tuple[str, str]]:
+        for name in names:
             if not any(fnmatchcase(name, pattern) for pattern in self.variables):
                 yield place, _REFUSED.format(name, "VARIABLES")
 
