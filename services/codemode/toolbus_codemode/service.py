@@ -66,9 +66,8 @@ class Service:
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
         began = perf_counter()
-        self._running[call.call_id] = asyncio.current_task()
         try:
-            result, is_error = await self._result(call)
+            result, is_error = await self._revocable(call)
         except ToolbusError as error:
             await self._fail(call, reply, error, began)
         except asyncio.CancelledError:
@@ -85,8 +84,15 @@ class Service:
         else:
             await self._complete(call, reply, result, began, is_error=is_error)
         finally:
-            self._running.pop(call.call_id, None)
             self._revoked.discard(call.call_id)
+
+    async def _revocable(self, call: CallAdmitted) -> Result:
+        """The result, in a way that `cancel` finds; what has ended is told and kept undisturbed."""
+        self._running[call.call_id] = asyncio.current_task()
+        try:
+            return await self._result(call)
+        finally:
+            del self._running[call.call_id]
 
     async def _result(self, call: CallAdmitted) -> Result:
         arguments = msgspec.json.decode(call.arguments)

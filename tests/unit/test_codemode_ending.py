@@ -1,0 +1,79 @@
+"""How a call of code mode's own tools ends, without a bus."""
+
+import asyncio
+from time import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from toolbus_codemode.catalogue import Catalogue
+from toolbus_codemode.service import Service
+from toolbus_common.builtin import BUILT_IN, LIST
+from toolbus_common.bus import Change
+from toolbus_common.contracts import Answered, CallAdmitted, Era, OutcomeClaim
+from toolbus_common.contracts.frames import Frame
+from toolbus_common.declared import Declaration
+from toolbus_common.snapshot import DECLARATION, Directory, hash_of, proof_of
+
+PROOF = proof_of("tbk_bot_a-secret-of-code-mode")
+
+
+class Outcomes:
+    """A bucket that takes its time."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self.kept: list[Frame] = []
+
+    async def end(self, _call: CallAdmitted, _claim: OutcomeClaim, told: Frame) -> None:
+        self.asked.set()
+        await self.may_go_on.wait()
+        self.kept.append(told)
+
+
+class Waiting:
+    """Whoever waits for the answer."""
+
+    address = "reply"
+
+    def __init__(self) -> None:
+        self.told: list[Frame] = []
+
+    async def send(self, frame: Frame) -> None:
+        self.told.append(frame)
+
+
+@pytest.fixture
+def directory() -> Directory:
+    key = {"tools": ["*"], "secret_hash": hash_of(PROOF)}
+    declared = Declaration.model_validate({"keys": {"bot": key}})
+    known = Directory()
+    known.hear(Change(DECLARATION, declared.model_dump_json().encode(), 1))
+    known.hear(None)
+    return known
+
+
+async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_from_it(
+    directory: Directory,
+) -> None:
+    outcomes, waiting, said = Outcomes(), Waiting(), list[Any]()
+    room: Any = SimpleNamespace(facts=SimpleNamespace(say=said.append))
+    spending: Any = SimpleNamespace(note=lambda _spent: None)
+    service = Service(
+        room, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
+    )
+    call = CallAdmitted(
+        call_id="c1", reply_to="reply", server=BUILT_IN, tool=LIST, scope="default", key="bot",
+        era=Era.MODERN, deadline=time() + 60, traceparent="", proof=PROOF,
+        claim=OutcomeClaim(name="n", revision=1, digest="d"),
+    )  # fmt: skip
+    running = asyncio.create_task(service.run(call, waiting))
+    await outcomes.asked.wait()
+    service.cancel(call.call_id)
+    await asyncio.sleep(0)
+    outcomes.may_go_on.set()
+    await asyncio.wait([running])
+    assert [type(frame) for frame in waiting.told] == [Answered]
+    assert outcomes.kept == waiting.told
+    assert [fact.NAME for fact in said] == ["call.completed"]
