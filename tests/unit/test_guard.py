@@ -41,7 +41,15 @@ def test_two_hosts_are_refused_even_if_both_are_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"authorization", b"origin", b"mcp-method", b"mcp-name", b"mcp-param-region"]
+    "name",
+    [
+        b"authorization",
+        b"origin",
+        b"mcp-method",
+        b"mcp-name",
+        b"mcp-param-region",
+        b"idempotency-key",
+    ],
 )
 def test_a_doubled_header_that_decides_something_is_refused(name: bytes) -> None:
     assert status((b"host", b"localhost"), (name, b"a"), (name, b"a")) == 400

@@ -16,7 +16,8 @@ _SINGLE = frozenset(
     {
         b"host", b"origin", b"authorization", b"content-type", b"content-length",
         b"content-encoding", b"mcp-protocol-version", b"mcp-method", b"mcp-name",
-        b"mcp-session-id", b"last-event-id", b"if-match", b"x-toolbus-servers", b"x-toolbus-tools",
+        b"mcp-session-id", b"last-event-id", b"if-match", b"idempotency-key",
+        b"x-toolbus-servers", b"x-toolbus-tools",
     }
 )  # fmt: skip
 
