@@ -48,6 +48,7 @@ SWEEP_SECONDS = 1.0
 CANCEL_SECONDS = 5.0  # to hear that a call which is under way has ended
 MARGIN_SECONDS = 1.0  # before its deadline, who waits for a result is told that there is none yet
 ATTEMPTS = 8
+AT_ONCE = 200  # tasks looked at in one turn of the event loop
 # Nothing was sent, and later it may be.
 AGAIN = (UnavailableError, RateExceededError, CallUnderWayError)
 
@@ -94,12 +95,17 @@ class Deferring:
                 async with asyncio.timeout(SWEEP_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
-            for task in self.book.every():
-                kept = self.docket.find(task.binding)
-                approval = kept.approval if kept is not None else None
-                if task.id not in self._busy and due(task, approval, time()) is not Step.NOTHING:
-                    self._busy.add(task.id)
-                    self.lane.spawn(self._settle(task.id))
+            for number, task in enumerate(self.book.every(), 1):
+                self._begin_to_settle(task)
+                if number % AT_ONCE == 0:  # the loop is that of calls
+                    await asyncio.sleep(0)
+
+    def _begin_to_settle(self, task: Deferred) -> None:
+        kept = self.docket.find(task.binding)
+        approval = kept.approval if kept is not None else None
+        if task.id not in self._busy and due(task, approval, time()) is not Step.NOTHING:
+            self._busy.add(task.id)
+            self.lane.spawn(self._settle(task.id))
 
     async def _settle(self, task: str) -> None:
         """Do what is due, by what the buckets have."""

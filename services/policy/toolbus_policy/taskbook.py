@@ -5,6 +5,7 @@ read from the bucket itself, and every change is a compare-and-swap.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class TaskBook:
     def __init__(self) -> None:
         self._bucket: Bucket
         self._known: dict[str, Entry] = {}
+        self._of_key: Counter[str] = Counter()
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self.on_change: Callable[[], None] = lambda: None
 
@@ -44,7 +46,7 @@ class TaskBook:
         if change is None:
             return
         if change.value is None:
-            self._known.pop(change.key, None)
+            self._drop(change.key)
         else:
             self._take(Entry(_decode(change.value), change.revision))
 
@@ -54,7 +56,7 @@ class TaskBook:
 
     def of_key(self, key: str) -> int:
         """How many a key has."""
-        return sum(entry.task.key == key for entry in self._known.values())
+        return self._of_key[key]
 
     async def whole(self, task: str) -> Entry | None:
         """The entry as the bucket has it. Raises `BusDownError`."""
@@ -77,7 +79,7 @@ class TaskBook:
     async def forget(self, task: str) -> None:
         """Keep an entry no longer."""
         await self._bucket.delete(task)
-        self._known.pop(task, None)
+        self._drop(task)
 
     async def until_ended(self, task: str, seconds: float) -> None:
         """Wait for a task's end, at most so long."""
@@ -94,11 +96,19 @@ class TaskBook:
             if not waiting:
                 self._waiting.pop(task, None)
 
+    def _drop(self, task: str) -> None:
+        before = self._known.pop(task, None)
+        if before is not None:
+            self._of_key[before.task.key] -= 1
+            self._of_key += Counter()  # forgets who has none
+
     def _take(self, entry: Entry) -> None:
         task = entry.task
         before = self._known.get(task.id)
         if before is not None and before.revision >= entry.revision:
             return
+        if before is None:
+            self._of_key[task.key] += 1
         self._known[task.id] = Entry(replace(task, call="", ending=b""), entry.revision)
         self.on_change()
         if task.stage is Stage.ENDED:

@@ -1,0 +1,68 @@
+"""What policy keeps of calls that wait as tasks, and how it looks at many of them."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.waiting import until
+from toolbus_common.bus import Change
+from toolbus_common.contracts import Era
+from toolbus_policy import deferring
+from toolbus_policy.deferred import Deferred, Step
+from toolbus_policy.docket import Docket
+from toolbus_policy.taskbook import TaskBook
+
+
+def change(number: int, key: str = "bot", revision: int = 1) -> Change:
+    task = Deferred(
+        id=f"{number:032x}", binding=f"{number:064x}", key=key, server="docs", tool="burn",
+        era=Era.MODERN, page="", asked_at=0, changed_at=0, ends=1, kept_until=1, seconds=1,
+    )  # fmt: skip
+    return Change(task.id, msgspec.json.encode(task), revision)
+
+
+def test_a_key_has_as_many_tasks_as_are_kept_of_it() -> None:
+    book = TaskBook()
+    for number in range(3):
+        book.hear(change(number))
+        book.hear(change(number, revision=2))
+    book.hear(change(9, "other"))
+    assert (book.of_key("bot"), book.of_key("other"), book.of_key("nobody")) == (3, 1, 0)
+    for _ in range(2):
+        book.hear(Change(f"{0:032x}", None, 3))
+    assert book.of_key("bot") == 2
+
+
+async def test_calls_go_on_while_very_many_tasks_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = 3 * deferring.AT_ONCE
+    book, nothing = TaskBook(), Any
+    for number in range(many):
+        book.hear(change(number))
+    turns, seen = 0, list[int]()
+
+    def due(*_: Any) -> Step:
+        seen.append(turns)
+        return Step.NOTHING
+
+    monkeypatch.setattr(deferring, "due", due)
+    monkeypatch.setattr(deferring, "SWEEP_SECONDS", 0.001)
+    made: Any = deferring.Deferring
+    working = asyncio.create_task(made(book, Docket(), nothing, nothing, nothing, 5.0).work())
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    calls = asyncio.create_task(others())
+    try:
+        await until(lambda: len(seen) >= many, "all of them")
+    finally:
+        working.cancel()
+        calls.cancel()
+    assert seen[many - 1] > seen[0]
