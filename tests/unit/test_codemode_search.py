@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from toolbus_codemode.finding import Library
+from toolbus_codemode.finding import Library, words
 from toolbus_codemode.meaning import Meaning, NoModelError
 from toolbus_codemode.shelf import Shelf
 from toolbus_common.lineage import Bounds
@@ -95,3 +95,19 @@ def test_a_model_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> No
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(NoModelError, match="cannot be read"):
         Meaning(str(tmp_path))
+
+
+def test_a_server_that_describes_its_tools_anew_all_day_fills_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Library, "LARGEST_KEPT", 1000)
+    library = Library()
+    for day in range(50):
+        told = {"description": f"{day}: {'long ' * 40}"}
+        index = asyncio.run(library.index(Shelf({"docs": {"read": told}}, EVERYTHING).tools()))
+        assert [tool.name for tool in index.best("long", 1)] == ["read"]
+        assert 0 < library.size <= Library.LARGEST_KEPT
+
+
+def test_what_is_too_long_to_be_a_word_is_none() -> None:
+    assert words(f"send {'x' * 65} mail") == ["send", "mail"]

@@ -21,6 +21,7 @@ from toolbus_codemode.stubs import properties
 K1, B = 1.2, 0.75
 LEAST_ALIKE = 0.25  # below this two texts have no more in common than any two
 NAME_WEIGHT, SERVER_WEIGHT = 3, 2  # a word in a name says more than one in a description
+LONGEST_WORD = 64  # what is longer is no word, and words are remembered
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _STOP = frozenset(
     ["a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "is", "it", "me", "my", "of",
@@ -40,12 +41,15 @@ class Document:
 class Library:
     """The documents of all tools, each made once, whoever may see it."""
 
-    MOST_KEPT = 50_000  # what is forgotten is made again
+    # Characters of their texts. What is forgotten is made again: a server may describe its tools
+    # anew all day.
+    LARGEST_KEPT = 32 << 20
     AT_ONCE = 8  # a slice of work that holds nobody up
 
     def __init__(self, meaning: Meaning | None = None) -> None:
         self._meaning = meaning
         self._documents: dict[str, Document] = {}
+        self.size = 0
 
     async def index(self, tools: Iterable[Tool]) -> "Index":
         """An index of some tools, made a few in each turn of the event loop."""
@@ -60,8 +64,10 @@ class Library:
         key = repr((tool.name, tool.server, tool.description, [*properties(tool.schema)]))
         found = self._documents.get(key)
         if found is None:
-            if len(self._documents) >= self.MOST_KEPT:
+            if self.size + len(key) > self.LARGEST_KEPT:
                 self._documents.clear()
+                self.size = 0
+            self.size += len(key)
             vector = self._meaning.of(_told(tool)) if self._meaning else None
             found = self._documents[key] = _document(tool, vector)
         return found
@@ -120,7 +126,8 @@ def fused(scores: dict[int, float], alike: list[float]) -> dict[int, float]:
 
 def words(text: str) -> list[str]:
     """The words of a text, without their commonest endings; names are split where they join."""
-    return [word for each in _WORDS.findall(text) if (word := _word(each))]
+    found = (each for each in _WORDS.findall(text) if len(each) <= LONGEST_WORD)
+    return [word for each in found if (word := _word(each))]
 
 
 @lru_cache(50_000)
