@@ -92,6 +92,22 @@ async def test_another_secret_replaces_the_one_before(desk: Desk) -> None:
     assert (await desk.declared()).minted == {"bot"}
 
 
+async def test_of_two_who_apply_at_once_each_is_known_to_have_made_its_secrets(
+    desk: Desk, operator: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = desk._note_origin
+
+    async def late(*given: Any) -> None:
+        async with desks.opened(operator, State(settings.state_dir / "other")) as other:
+            both = {"bot": {"tools": ["*"]}, "second": {"tools": ["*"]}}
+            await other.apply(declared(keys=both), "file")
+        await note(*given)
+
+    monkeypatch.setattr(desk, "_note_origin", late)
+    await desk.apply(BOT, "file")
+    assert (await desk.declared()).minted == {"bot", "second"}
+
+
 async def test_a_secret_of_the_file_is_not_counted_as_made_here(desk: Desk) -> None:
     await desk.apply(BOT, "file")
     told = {"tools": ["*"], "secret_hash": hashed("from the file")}

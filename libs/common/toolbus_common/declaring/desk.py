@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -31,6 +32,8 @@ from toolbus_common.snapshot import (
     hash_of,
     proof_of,
 )
+
+log = logging.getLogger(__name__)
 
 ORIGIN = "origin"  # where the declaration came from, and which of its secrets were made here
 ATTEMPTS = 8
@@ -95,7 +98,7 @@ class Desk:
         entry = await self._bucket.get(DECLARATION)
         if entry is None or entry.value is None:
             return Declared(Declaration(), entry.revision if entry else 0)
-        origin = await self._origin()
+        origin, _ = await self._origin()
         return Declared(
             _decoded(entry.value),
             entry.revision,
@@ -153,12 +156,12 @@ class Desk:
             # Thousands of keys take long, and calls share the loop of who administers.
             draft = await asyncio.to_thread(_drafted, make, now.declaration, *own)
             if not draft.changes and now.revision:
-                await self._note_origin(source, now.minted)
+                await self._note_origin(source)
                 return Applied((), now.revision)
             revision = await self._swap(draft.whole, now.revision)
             if revision is not None:
-                kept = (now.minted | draft.keys.keys()) & draft.whole.keys.keys()
-                await self._note_origin(source, kept - draft.given)
+                gone = now.declaration.keys.keys() - draft.whole.keys.keys()
+                await self._note_origin(source, draft.keys.keys(), gone | draft.given)
                 await self._record_applied(draft.changes, now.declaration, draft.whole, revision)
                 made = draft.keys | {f"admins.{name}": told for name, told in draft.admins.items()}
                 return Applied(draft.changes, revision, made)
@@ -277,17 +280,26 @@ class Desk:
             revision=revision, before=told_in_a_fact(old), after=told_in_a_fact(new),
         )  # fmt: skip
 
-    async def _origin(self) -> dict[str, Any]:
+    async def _origin(self) -> tuple[dict[str, Any], int]:
         entry = await self._bucket.get(ORIGIN)
         if entry is None or entry.value is None:
-            return {}
+            return {}, entry.revision if entry else 0
         data: dict[str, Any] = json.loads(entry.value)
-        return data
+        return data, entry.revision
 
-    async def _note_origin(self, source: str, minted: Iterable[str]) -> None:
-        origin = {"by": source, "minted": sorted(minted)}
-        if await self._origin() != origin:
-            await self._bucket.put(ORIGIN, json.dumps(origin).encode())
+    async def _note_origin(
+        self, source: str, minted: Iterable[str] = (), others: Iterable[str] = ()
+    ) -> None:
+        """Say whose secrets were made here and whose not; others may say so meanwhile."""
+        for _ in range(ATTEMPTS):
+            before, last = await self._origin()
+            known = {*before.get("minted", ()), *minted}.difference(others)
+            origin = {"by": source, "minted": sorted(known)}
+            if before == origin:
+                return
+            if await self._bucket.swap(ORIGIN, json.dumps(origin).encode(), last) is not None:
+                return
+        log.warning("config.origin_not_noted", extra={"by": source})
 
 
 def new_secret(name: str, kind: str = "key") -> str:
