@@ -10,8 +10,8 @@ import yaml
 from toolbus_common.administration.operations import OPERATIONS
 from toolbus_common.administration.roles import RIGHTS, ROLES, Right, may
 from toolbus_common.contracts import AdminAsked
-from toolbus_common.declared import Admin, Declaration, Role
-from toolbus_common.declaring.desk import Declared, Desk
+from toolbus_common.declared import Admin, Declaration, Role, Team
+from toolbus_common.declaring.desk import Applied, Declared, Desk, Make
 from toolbus_common.declaring.showing import restored, told_in_a_fact
 from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
 from toolbus_ingress.admin import asking, openapi
@@ -152,6 +152,13 @@ class Papers:
     async def declared(self) -> Declared:
         return self.now
 
+    async def change(self, make: Make, _source: str, _at: int | None) -> Applied:
+        """Somebody else is as fast, and changes the next revision."""
+        made = make(self.now.declaration)
+        teams = {name: Team(environment="of another") for name in made.teams}
+        self.now = Declared(made.model_copy(update={"teams": teams}), 9)
+        return Applied((), 8)
+
 
 def office(role: Role, papers: Papers) -> Office:
     consulted: Any = None  # approvers and the ledger: nothing here asks them
@@ -170,6 +177,13 @@ async def test_who_may_read_a_kind_is_not_told_another_under_its_name() -> None:
         asked = AdminAsked(proof="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
             await office("viewer", papers).answer(asked)
+
+
+async def test_what_is_told_of_an_entry_bears_the_revision_it_is_of() -> None:
+    asked = AdminAsked(proof="p", operation="put_team", kind="teams", name="ops", body=b"{}")
+    told = await office("admin", Papers(Declaration())).answer(asked)
+    assert json.loads(told.body)["value"] == {"environment": "of another"}
+    assert (told.revision, json.loads(told.body)["revision"]) == (9, 9)
 
 
 async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_calls(
