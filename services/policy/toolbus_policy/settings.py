@@ -18,8 +18,8 @@ class Settings(CommonSettings):
     `most_outcome_bytes` of them.
     `ledger_quiet` is seconds that calls decided before the counters were lost have to reach the
     stream: more than a fact may take to be acknowledged.
-    `admin_commands` and `admin_variables` are patterns, apart by blanks: the programs, and the
-    variables of the executor's environment, that servers declared over HTTP may name.
+    `admin_commands` and `admin_variables` are patterns, apart by blanks: the programs that
+    servers declared over HTTP may start, and the variables they and webhooks may name or be given.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379")
