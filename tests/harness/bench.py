@@ -76,14 +76,14 @@ class Answers:
 class Bench:
     """A runner over one upstream."""
 
-    def __init__(self) -> None:
+    def __init__(self, **declared: Any) -> None:
         self.facts = Notes()
         self.changed = asyncio.Event()
         self.heard: list[tuple[str, Any]] = []
         self.watched = Watched(lambda: None)
         self.followed = Watched(lambda: None)
-        declared = Server(url="http://127.0.0.1")
-        self.runner = Runner("s", declared, self.facts, self.watched, self.followed)
+        server = Server(url="http://127.0.0.1", **declared)
+        self.runner = Runner("s", server, self.facts, self.watched, self.followed)
         self.news = News(self.changed.set, self._hear, lambda _call: self._relist())
         self.listing = Listing(server="s", state="ready")
         self.upstream: Upstream

@@ -8,6 +8,7 @@ import pytest
 from toolbus_common.contracts import Era
 from toolbus_common.errors import (
     BudgetExceededError,
+    OverloadedError,
     PolicyDownError,
     ToolbusError,
     UnknownToolError,
@@ -115,3 +116,15 @@ def test_the_era_that_knows_the_code_is_told_it_with_its_data() -> None:
     data = {"elicitations": [{"mode": "url", "url": "https://example.org"}]}
     status, error = refused(-32042, Era.LEGACY, upstream_data=data)
     assert (status, error) == (200, {"code": -32042, "message": "Not so", "data": data})
+
+
+@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize(
+    ("data", "seconds"), [({}, b"1"), ({"retry_after": 0.2}, b"1"), ({"retry_after": 2.1}, b"3")]
+)
+def test_who_is_refused_for_want_of_room_is_told_when_to_come_back(
+    era: Era, data: dict[str, Any], seconds: bytes
+) -> None:
+    answer = told(OverloadedError("Full.", **data), Request(b"1", "tools/call", {}, era), "c1")
+    assert answer.status == 503
+    assert (b"retry-after", seconds) in answer.headers

@@ -17,6 +17,10 @@ UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["serve
 UPSTREAM_SECONDS = Histogram(
     "toolbus_upstream_seconds", "Duration of upstream calls", ["server"], buckets=_SECONDS
 )
+# Calls tried again: attempts are the calls that reached an upstream, and these.
+UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Calls tried again", ["server"])
+# How many calls a server is given at once, as found out from how it does.
+UPSTREAM_PLACES = Gauge("toolbus_upstream_places", "Calls an upstream is given at once", ["server"])
 # Facts this process could not yet get acknowledged; they wait in memory and in the spool file.
 FACTS_UNACKNOWLEDGED = Gauge("toolbus_facts_unacknowledged", "Facts waiting for the stream")
 # Rows audit has written, and messages still in the stream.

@@ -25,7 +25,7 @@ from toolbus_executor.requests import (
     with_body,
 )
 from toolbus_executor.switchboard import Switchboard
-from toolbus_executor.upstream import Described, News
+from toolbus_executor.upstream import Described, News, sent_before
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,8 @@ class HttpSession:
             if told is not None:  # it closed the stream in good order
                 on_paused(pause)
             await asyncio.sleep(pause)
-            told, text = await self._come_back(answer, seconds - (monotonic() - began))
+            with sent_before():
+                told, text = await self._come_back(answer, seconds - (monotonic() - began))
         if answer.message is not None:
             return answer.message
         assert told is not None  # noqa: S101 - without an id to come back with it was raised

@@ -102,9 +102,8 @@ class Keeper:
             "failed_lists": shown.failed,
             "lost_at": shown.lost_at,
             "owner": not elsewhere,
-            "breaker": self.runner.breaker.state.value,
-            "in_flight": self.runner.bulkhead.in_flight,
-            "last_failure": self.runner.last_failure or ("" if elsewhere else self.runner.why_not),
+            **self.runner.told(),
+            "last_failure": self.runner.failures.last or ("" if elsewhere else self.runner.why_not),
         }
 
     async def stop(self, *, removed: bool) -> None:

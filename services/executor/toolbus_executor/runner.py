@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic, perf_counter, time
 from typing import Any
 
 from toolbus_common.contracts import (
     FOLLOW,
+    TOOLS_CALL,
     Asked,
     Begun,
     BreakerClosed,
@@ -36,13 +38,15 @@ from toolbus_common.grants import full_name
 from toolbus_common.kept import KeptOutcomes
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.outcomes import about
-from toolbus_common.pricing import charged
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
+from toolbus_executor.charging import charge_of, charge_of_failure
 from toolbus_executor.early import EarlyCancellations
+from toolbus_executor.failures import Failures
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
+from toolbus_executor.retrying import Retries
 from toolbus_executor.rounds import Rounds
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
@@ -71,7 +75,8 @@ class Runner:
         self.rounds = Rounds(facts.producer)
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
-        self.last_failure = ""
+        self.failures = Failures()
+        self.retries = Retries(name, declared)
         self.forward: Forward | None = None
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
         self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
@@ -141,6 +146,17 @@ class Runner:
             error.data["sent"] = False
             raise error
 
+    def told(self) -> dict[str, Any]:
+        """How its calls go, for `toolbus status`."""
+        return {
+            "breaker": self.breaker.state.value,
+            "in_flight": self.bulkhead.in_flight,
+            "waiting": self.bulkhead.waiting,
+            "places": self.bulkhead.places,
+            "retries": self.retries.made,
+            "failures": self.failures.told(),
+        }
+
     def close(self) -> None:
         """Give up the calls that wait for their callers."""
         self.rounds.close()
@@ -198,9 +214,33 @@ class Runner:
             if seconds <= 0:
                 raise self._too_late()
             self.refuse_held(call)
-            return await self._ask(self._admit(), call, seconds, reply)
+            upstream = self._admit()
+            self.retries.budget.earn()
+            began = monotonic()
+            try:
+                raw = await self._ask(upstream, call, seconds, reply)
+            except UpstreamDeadError as error:
+                once_more = partial(self._once_more, call, reply)
+                raw = await self.retries.after(error, call, began + seconds, once_more)
+            else:
+                self._learn(call, monotonic() - began)
+            return raw
         finally:
             self.bulkhead.leave()
+
+    def _once_more(
+        self, call: CallAdmitted, reply: Reply, seconds: float
+    ) -> Awaitable[bytes] | None:
+        """Ask again, unless the server is gone or no longer to be asked; a probe is no retry."""
+        if self.upstream is None or self.breaker.state is not State.CLOSED:
+            return None
+        if (call.method, call.tool) in self.refused:
+            return None
+        return self._ask(self.upstream, call, seconds, reply)
+
+    def _learn(self, call: CallAdmitted, seconds: float) -> None:
+        if call.method == TOOLS_CALL:
+            self.bulkhead.took(call.tool, seconds)
 
     async def _ask(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
@@ -219,6 +259,7 @@ class Runner:
                 self.breaker.abandoned(monotonic())
                 raise UpstreamTimeoutError(_still_at_work(seconds)) from error
             self._count_failure()
+            self._learn(call, seconds)
             raise UpstreamTimeoutError(
                 f"{self.name} did not answer within {seconds:.3g} s; the call may have happened."
             ) from error
@@ -260,7 +301,7 @@ class Runner:
         if not self.breaker.admits(monotonic()):
             wait = max(0.0, self.breaker.retry_at - monotonic())
             raise BreakerOpenError(
-                f"{self.name} failed repeatedly ({self.last_failure}); "
+                f"{self.name} failed repeatedly ({self.failures.last}); "
                 f"it is tried again in {wait:.1f} s.",
                 sent=False,
                 server=self.name,
@@ -271,7 +312,7 @@ class Runner:
     def _count_failure(self) -> None:
         if self.breaker.failed(monotonic()):
             log.warning("breaker.opened", extra={"server": self.name})
-            self._facts.say(BreakerOpened(**self._fact("opened"), reason=self.last_failure))
+            self._facts.say(BreakerOpened(**self._fact("opened"), reason=self.failures.last))
 
     def _count_answered(self, error: ToolbusError) -> None:
         """Count an error that says the server is there, unless it was not even asked."""
@@ -304,7 +345,7 @@ class Runner:
                 else "task"
                 if isinstance(ending, Begun)
                 else "complete",
-                charge=_charge(call, ending),
+                charge=charge_of(call, ending),
                 latency_us=int(took * 1e6),
                 is_error=is_error,
                 result_bytes=len(ending.body),
@@ -319,13 +360,13 @@ class Runner:
         if not isinstance(error, UpstreamRefusedError):  # that one speaks for itself
             reason = error.reason.replace("The upstream", f"The upstream {self.name}", 1)
             error = _renamed(error, reason)
-        self.last_failure = error.reason
+        self.failures.note(error)
         UPSTREAM_CALLS.labels(self.name, error.code).inc()
         self._facts.say(
             CallFailed(
                 id=f"{call.call_id}.failed",
                 **about(call),
-                charge=_charge_of_failure(call, error) if sent else 0,
+                charge=charge_of_failure(call, error) if sent else 0,
                 latency_us=int((perf_counter() - began) * 1e6),
                 code=error.code,
                 reason=error.reason,
@@ -343,22 +384,6 @@ def _taken_back_early() -> CallCancelledError:
 
 def _still_at_work(seconds: float) -> str:
     return f"The task has not ended within {seconds:.3g} s; ask for its result again."
-
-
-def _charge(call: CallAdmitted, ending: Ending) -> int:
-    """What an answer costs. A task's result is not there yet, so it costs what was held."""
-    if isinstance(ending, Asked):
-        return 0
-    if not call.price or isinstance(ending, Begun):
-        return call.charge
-    return charged(call.charge, call.price, len(ending.body))
-
-
-def _charge_of_failure(call: CallAdmitted, error: ToolbusError) -> int:
-    """What is charged without a result: all that was held, unless the server itself said no."""
-    if call.price and isinstance(error, UpstreamRefusedError):
-        return charged(call.charge, call.price, 0)
-    return call.charge
 
 
 def _renamed(error: ToolbusError, reason: str) -> ToolbusError:

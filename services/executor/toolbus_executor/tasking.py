@@ -5,7 +5,7 @@ A tool that only runs as a task is begun, waited for and fetched for callers tha
 
 import asyncio
 from collections.abc import Awaitable, Collection
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from toolbus_executor.task_bridge import (
     pause,
 )
 from toolbus_executor.task_forms import ASKS, CANCEL, ENDED, GET, RESULT
+from toolbus_executor.upstream import sent_before
 
 CANCEL_SECONDS = 2.0
 MISSING_CAPABILITY = -32021
@@ -110,11 +111,12 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
         raise UpstreamFaultError("The upstream began no task, though its tool runs as one.")
     named = msgspec.json.encode({"taskId": task.taskId})
     try:
-        async with asyncio.timeout(seconds):
-            while task.status not in ENDED and task.status != ASKS:
-                await asyncio.sleep(pause(task))
-                task = task_forms.read(await once(about(call, GET, named), seconds, caller))
-            return await once(about(call, RESULT, named), seconds, caller)
+        with sent_before():
+            async with asyncio.timeout(seconds):
+                while task.status not in ENDED and task.status != ASKS:
+                    await asyncio.sleep(pause(task))
+                    task = task_forms.read(await once(about(call, GET, named), seconds, caller))
+                return await once(about(call, RESULT, named), seconds, caller)
     except (TimeoutError, asyncio.CancelledError):
         with suppress(ToolbusError, TimeoutError):
             await once(about(call, CANCEL, named), CANCEL_SECONDS, caller)
@@ -137,7 +139,8 @@ async def run_modern(call: CallAdmitted, seconds: float, caller: Caller, once: O
     brought_along = call.extra if resumed else ""
     waiting = about(able, RESULT, named).model_copy(update={"extra": brought_along})
     try:
-        return _with_state(await OverModern(waiting, seconds, caller, once).answer(), task)
+        with nullcontext() if resumed else sent_before():
+            return _with_state(await OverModern(waiting, seconds, caller, once).answer(), task)
     except (TimeoutError, asyncio.CancelledError, UpstreamFaultError):
         with suppress(ToolbusError, TimeoutError):
             await once(about(able, CANCEL, named), CANCEL_SECONDS, caller)

@@ -1,10 +1,12 @@
 """What the executor needs of an upstream, whatever its transport and era."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.errors import ToolbusError
 from toolbus_executor.caller import Caller
 
 LISTS = ("tools", "prompts", "resources")
@@ -96,3 +98,13 @@ class Upstream(Protocol):
     async def close(self) -> None:
         """Leave."""
         ...
+
+
+@contextmanager
+def sent_before() -> Iterator[None]:
+    """What fails here follows a request that was sent, so the call may have happened."""
+    try:
+        yield
+    except ToolbusError as error:
+        error.data.pop("sent", None)
+        raise

@@ -1,6 +1,7 @@
 """JSON-RPC answers: the only place where a failure's code becomes what a client sees."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -97,8 +98,14 @@ def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = ""
         data["callId"] = call_id
     answer = error(status, code, failed.reason, request_id=request_id, data=data)
     if status == UNAVAILABLE:
-        return Response(status, answer.body, ((b"retry-after", b"1"),))
+        return Response(status, answer.body, ((b"retry-after", _seconds(failed)),))
     return answer
+
+
+def _seconds(failed: ToolbusError) -> bytes:
+    """When to come back, in whole seconds as HTTP has it."""
+    told = failed.data.get("retry_after")
+    return b"%d" % max(1, ceil(told) if isinstance(told, int | float) else 1)
 
 
 def told_within(failed: ToolbusError) -> dict[str, Any]:

@@ -17,12 +17,14 @@ _OF_OPENAPI = ("base_url", "credentials", "operations", "refresh")
 class ToolView(Declared):
     """How agents see a tool: under an alias, with another description, or not at all.
 
-    Grants, prices and facts keep to the name its server gave it.
+    Grants, prices and facts keep to the name its server gave it. `idempotent` is the operator's
+    word that a call may happen twice: one that failed may be tried again. A server's is not taken.
     """
 
     alias: str = ""
     description: str = Field(default="", max_length=4096)
     hidden: bool = False
+    idempotent: bool = False
 
     @field_validator("alias")
     @classmethod
@@ -52,10 +54,10 @@ class Server(Declared):
     `credentials` what its security schemes want, by their names (`user:password` for basic
     ones), `refresh` after how many seconds the document is read anew.
     `python` names functions as `package.module:function`, found from `cwd`.
-    `timeout` is seconds per call, `concurrency` calls at once. Values of `headers` and `env`
-    may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what anybody
-    may use of it, by its own names. `definitions` says what happens to a tool that is new or has
-    changed: `trust` shows it; `first` pins what is seen first and holds back later changes;
+    `timeout` is seconds per call, `concurrency` the most calls at once. Values of `headers` and
+    `env` may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what
+    anybody may use of it, by its own names. `definitions` says what happens to a tool that is new
+    or has changed: `trust` shows it; `first` pins what is seen first and holds back later changes;
     `each` holds back everything until somebody approves it. `code_mode` keeps its tools for
     programs (true), or shows them as they are even to callers in code mode (false).
     """

@@ -1,0 +1,21 @@
+"""What a call costs by how it ended."""
+
+from toolbus_common.contracts import Asked, Begun, CallAdmitted, Ending
+from toolbus_common.errors import ToolbusError, UpstreamRefusedError
+from toolbus_common.pricing import charged
+
+
+def charge_of(call: CallAdmitted, ending: Ending) -> int:
+    """What an answer costs. A task's result is not there yet, so it costs what was held."""
+    if isinstance(ending, Asked):
+        return 0
+    if not call.price or isinstance(ending, Begun):
+        return call.charge
+    return charged(call.charge, call.price, len(ending.body))
+
+
+def charge_of_failure(call: CallAdmitted, error: ToolbusError) -> int:
+    """What is charged without a result: all that was held, unless the server itself said no."""
+    if call.price and isinstance(error, UpstreamRefusedError):
+        return charged(call.charge, call.price, 0)
+    return call.charge

@@ -1,0 +1,38 @@
+"""The latest failures of one server, for whoever asks what is wrong with it."""
+
+from collections import deque
+from time import time
+from typing import Any
+
+from toolbus_common.errors import (
+    ToolbusError,
+    UpstreamDeadError,
+    UpstreamFaultError,
+    UpstreamTimeoutError,
+)
+
+KEPT = 5
+LONGEST = 500  # characters of a reason
+_OF_THE_SERVER = (UpstreamDeadError, UpstreamFaultError, UpstreamTimeoutError)
+
+
+class Failures:
+    """What the server did wrong last. A call refused on its way there is no failure of its own."""
+
+    def __init__(self) -> None:
+        self._latest: deque[dict[str, Any]] = deque(maxlen=KEPT)
+
+    @property
+    def last(self) -> str:
+        """The latest reason; empty if there was none."""
+        return str(self._latest[-1]["reason"]) if self._latest else ""
+
+    def note(self, error: ToolbusError) -> None:
+        """Take note of a failed call."""
+        if isinstance(error, _OF_THE_SERVER):
+            told = {"at": time(), "code": error.code, "reason": error.reason[:LONGEST]}
+            self._latest.append(told)
+
+    def told(self) -> list[dict[str, Any]]:
+        """All of them, the oldest first."""
+        return list(self._latest)

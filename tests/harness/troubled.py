@@ -1,0 +1,172 @@
+"""A server whose calls go wrong in a way one chooses: hung, slow, reset, half-open, nonsense.
+
+As a program it serves on a port and is told its trouble by `POST /trouble/<name>`.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import socket
+import struct
+from contextlib import suppress
+from typing import Any
+
+TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "failing")
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "twice")]
+NEVER = 3600.0
+_ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets
+
+
+class Troubled:
+    """One stateless MCP server. `asked` counts the calls of tools that reached it."""
+
+    def __init__(self, seconds: float = 0.0, workers: int = 1000) -> None:
+        self.trouble = ""
+        self.only = NEVER  # how many calls go wrong before all is well again
+        self.asked = 0
+        self.most = 0  # calls under way at once
+        self.port = 0
+        self._seconds = seconds
+        self._workers = asyncio.Semaphore(workers)
+        self._under_way = 0
+        self._server: asyncio.Server
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    async def start(self, port: int = 0) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Refuse connections, and end those there are."""
+        self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                while True:
+                    await self._one(reader, writer)
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = head.partition("content-length:")[2].partition("\r\n")[0]
+        body = await reader.readexactly(int(length or 0))
+        path = head.split(" ", 2)[1]
+        if path.startswith("/trouble/"):
+            self.trouble = path.removeprefix("/trouble/")
+            writer.write(_whole(b"{}"))
+        elif not body:
+            writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
+        else:
+            await self._answer(json.loads(body), writer)
+        await writer.drain()
+
+    async def _answer(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if asked["method"] != "tools/call":
+            writer.write(_whole(_message(asked)))
+            return
+        self.asked += 1
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
+        try:
+            await self._call(asked, writer)
+        finally:
+            self._under_way -= 1
+
+    async def _call(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if self.trouble and self.only > 0:
+            self.only -= 1
+            await _TROUBLES[self.trouble](asked, writer)
+            return
+        async with self._workers:
+            await asyncio.sleep(self._seconds)
+        writer.write(_whole(_message(asked)))
+
+
+async def _hung(_asked: Any, _writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(NEVER)
+
+
+async def _trickle(asked: Any, writer: asyncio.StreamWriter) -> None:
+    for byte in _whole(_message(asked)):
+        writer.write(bytes((byte,)))
+        await writer.drain()
+        await asyncio.sleep(1)
+
+
+async def _reset(_asked: Any, writer: asyncio.StreamWriter) -> None:
+    opened: socket.socket = writer.get_extra_info("socket")
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    writer.transport.abort()
+    raise ConnectionResetError
+
+
+async def _half_open(_asked: Any, writer: asyncio.StreamWriter) -> None:
+    """It is gone, and its machine does not say so: nothing is read or written any more."""
+    transport = writer.transport
+    assert isinstance(transport, asyncio.Transport)
+    transport.pause_reading()
+    await asyncio.sleep(NEVER)
+
+
+async def _garbage(_asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(random.randbytes(4096))
+
+
+async def _failing(_asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+
+
+_TROUBLES = {
+    "hung": _hung,
+    "trickle": _trickle,
+    "reset": _reset,
+    "half-open": _half_open,
+    "garbage": _garbage,
+    "failing": _failing,
+}
+
+
+def _message(asked: dict[str, Any]) -> bytes:
+    results: dict[str, dict[str, Any]] = {
+        "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
+        "tools/list": {"tools": TOOLS, "ttlMs": 0, "cacheScope": "private"},
+        "tools/call": {"content": [{"type": "text", "text": "done"}], "isError": False},
+    }
+    result = {"resultType": "complete", **results.get(asked["method"], {})}
+    return json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "result": result}).encode()
+
+
+def _whole(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+async def _serve(port: int, seconds: float, workers: int) -> None:
+    await Troubled(seconds, workers).start(port)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--port", type=int, required=True)
+    options.add_argument("--seconds", type=float, default=0.0)
+    options.add_argument("--workers", type=int, default=1000)
+    given = options.parse_args()
+    asyncio.run(_serve(given.port, given.seconds, given.workers))
