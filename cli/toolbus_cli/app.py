@@ -22,6 +22,7 @@ from toolbus_cli.commands import (
     pins,
     rules,
     running,
+    servers,
 )
 from toolbus_cli.errors import CommandError
 from toolbus_common import logs
@@ -194,6 +195,14 @@ def _add_pins() -> None:
     app.add_typer(about, name="pins")
 
 
+def _add_servers() -> None:
+    about = typer.Typer(help="Single servers: no new calls, or met anew.", no_args_is_help=True)
+    _add(about, servers.drain, "toolbus servers drain github")
+    _add(about, servers.undrain, "toolbus servers undrain github")
+    _add(about, servers.reset, "toolbus servers reset github")
+    app.add_typer(about, name="servers")
+
+
 _add_running()
 _add_using()
 _add_approving()
@@ -202,6 +211,7 @@ _add_groups()
 _add_admins()
 _add_ledger()
 _add_pins()
+_add_servers()
 
 
 def main(words: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b
 SAMPLES[int | None] = 7
 ABSTRACT = {
     Message, Fact, Question, contracts.CallFact, contracts.ApprovalFact, contracts.DefinitionFact,
-    contracts.RunFact, contracts.RunEnded,
+    contracts.RunFact, contracts.RunEnded, contracts.ServerSteered,
 }  # fmt: skip
 MESSAGES = sorted(
     (

@@ -25,8 +25,10 @@ class Troubled:
         self.trouble = ""
         self.only = NEVER  # how many calls go wrong before all is well again
         self.asked = 0
+        self.met = 0  # how often it was asked what it is
         self.most = 0  # calls under way at once
         self.port = 0
+        self.released = asyncio.Event()  # what hangs is answered after all
         self._seconds = seconds
         self._workers = asyncio.Semaphore(workers)
         self._under_way = 0
@@ -78,6 +80,7 @@ class Troubled:
         await writer.drain()
 
     async def _answer(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        self.met += asked["method"] == "server/discover"
         if asked["method"] != "tools/call":
             writer.write(_whole(_message(asked)))
             return
@@ -92,15 +95,15 @@ class Troubled:
     async def _call(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if self.trouble and self.only > 0:
             self.only -= 1
-            await _TROUBLES[self.trouble](asked, writer)
+            await (self._hung if self.trouble == "hung" else _TROUBLES[self.trouble])(asked, writer)
             return
         async with self._workers:
             await asyncio.sleep(self._seconds)
         writer.write(_whole(_message(asked)))
 
-
-async def _hung(_asked: Any, _writer: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(NEVER)
+    async def _hung(self, asked: Any, writer: asyncio.StreamWriter) -> None:
+        await self.released.wait()
+        writer.write(_whole(_message(asked)))
 
 
 async def _trickle(asked: Any, writer: asyncio.StreamWriter) -> None:
@@ -134,7 +137,6 @@ async def _failing(_asked: Any, writer: asyncio.StreamWriter) -> None:
 
 
 _TROUBLES = {
-    "hung": _hung,
     "trickle": _trickle,
     "reset": _reset,
     "half-open": _half_open,

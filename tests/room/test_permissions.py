@@ -57,6 +57,7 @@ FACTS_SAID = {
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
         "definition.approved", "definition.rejected",
+        "server.drained", "server.undrained", "server.reset",
     },
 }  # fmt: skip
 WRITES = {

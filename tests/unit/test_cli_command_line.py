@@ -13,7 +13,7 @@ from harness.engines import installed
 COMMANDS = (
     "up", "run", "provision", "nats-config", "status", "doctor", "apply", "get", "import",
     "tools", "call", "keys create", "keys list", "keys revoke", "keys rotate", "audit query",
-    "audit tail",
+    "audit tail", "servers drain", "servers undrain", "servers reset",
 )  # fmt: skip
 
 

@@ -93,7 +93,9 @@ def _show(
 
 def _show_servers(servers: list[dict[str, Any]]) -> None:
     columns = ("name", "state", "version", "tools", "held", "breaker", "in_flight", "last_failure")
-    table = [[server.get(column, "") for column in columns] for server in servers]
+    table = [
+        [(server | _state(server)).get(column, "") for column in columns] for server in servers
+    ]
     show_table(("server", *columns[1:]), table, "No server is declared.")
     faults = [(server["name"], fault) for server in servers for fault in faults_of(server)]
     if faults:
@@ -102,11 +104,22 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
         say(printable(f"{name}: {fault}"))
 
 
+def _state(server: dict[str, Any]) -> dict[str, str]:
+    """Its state in a word, and the operator's before its own."""
+    if not server.get("drained"):
+        return {}
+    left = server.get("in_flight", 0) + server.get("waiting", 0)
+    return {"state": "draining" if left else "drained"}
+
+
 def faults_of(server: dict[str, Any]) -> Iterator[str]:
     """What is wrong with a server, a sentence each."""
     if server.get("lost_at"):
         shown = ", and what it listed before is shown" if server["state"] == "stale" else ""
         yield f"It has been out of reach for {_span(time.time() - server['lost_at'])}{shown}."
+    if failures := server.get("failures"):
+        times = (f"{each['code']} {_span(time.time() - each['at'])} ago" for each in failures)
+        yield f"Its calls failed lately: {', '.join(times)}."
     for method, why in server.get("failed_lists", {}).items():
         yield f"Its {method} fails: {why}"
     dropped = server.get("dropped", {})

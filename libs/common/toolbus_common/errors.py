@@ -31,6 +31,7 @@
     - UpstreamTimeoutError
     - UpstreamDeadError      refused, reset or exited
     - BreakerOpenError
+    - ServerDrainedError     an operator lets it have no calls
     - UpstreamFaultError     answered with nonsense
     - UpstreamRefusedError   answered with a JSON-RPC error of its own
     - CallCancelledError     the caller no longer wanted the answer
@@ -261,6 +262,13 @@ class BreakerOpenError(UpstreamError):
     """The server failed too often; calls are refused until a probe succeeds."""
 
     code = "breaker_open"
+    retryable = True
+
+
+class ServerDrainedError(UpstreamError):
+    """An operator lets the server have no new calls for now; nothing was sent."""
+
+    code = "server_drained"
     retryable = True
 
 

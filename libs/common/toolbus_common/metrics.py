@@ -21,6 +21,8 @@ UPSTREAM_SECONDS = Histogram(
 UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Calls tried again", ["server"])
 # How many calls a server is given at once, as found out from how it does.
 UPSTREAM_PLACES = Gauge("toolbus_upstream_places", "Calls an upstream is given at once", ["server"])
+# 1 while calls are refused because the server failed repeatedly.
+UPSTREAM_OPEN = Gauge("toolbus_upstream_breaker_open", "Whether its breaker is open", ["server"])
 # Facts this process could not yet get acknowledged; they wait in memory and in the spool file.
 FACTS_UNACKNOWLEDGED = Gauge("toolbus_facts_unacknowledged", "Facts waiting for the stream")
 # Rows audit has written, and messages still in the stream.

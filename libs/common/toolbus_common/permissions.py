@@ -43,8 +43,11 @@ from toolbus_common.contracts import (
     RunFailed,
     RunStarted,
     ServerConnected,
+    ServerDrained,
     ServerFaulted,
     ServerLost,
+    ServerReset,
+    ServerUndrained,
     SpendingAsked,
 )
 from toolbus_common.provision import (
@@ -64,6 +67,7 @@ from toolbus_common.provision import (
 OPERATOR = "operator"
 _SAID_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
+    ServerDrained, ServerUndrained, ServerReset,
 )  # fmt: skip
 
 

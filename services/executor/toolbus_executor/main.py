@@ -29,6 +29,7 @@ from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
 from toolbus_executor.runner import Runner
 from toolbus_executor.settings import Settings
+from toolbus_executor.steering import Steering
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,14 @@ log = logging.getLogger(__name__)
 class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
 
-    def __init__(self, room: Room, directory: Directory, pins: Pins) -> None:
+    def __init__(self, room: Room, directory: Directory, pins: Pins, steering: Steering) -> None:
         self._room = room
         self._directory = directory
         self._pins = pins
         pins.on_change = self._weigh
+        self._steering = steering
+        steering.on_change = self.hear
+        self._resets: dict[str, int] = {}  # when each keeper began
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
         self._early = EarlyCancellations()
@@ -52,8 +56,11 @@ class Fleet:
 
     async def told(self) -> tuple[dict[str, Any], ...]:
         """A row per server."""
-        keepers = [self._keepers[name] for name in sorted(self._keepers)]
-        return tuple(await asyncio.gather(*(keeper.told() for keeper in keepers)))
+        names = sorted(self._keepers)
+        rows = await asyncio.gather(*(self._keepers[name].told() for name in names))
+        return tuple(
+            row | {"resets": self._resets[name]} for name, row in zip(names, rows, strict=True)
+        )
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -72,7 +79,7 @@ class Fleet:
             await asyncio.gather(*(keeper.stop(removed=False) for keeper in keepers))
 
     def hear(self) -> None:
-        """Look at the declaration again."""
+        """Look again at what is declared and how servers are steered."""
         self._changed.set()
 
     async def _follow(self, buckets: Buckets) -> None:
@@ -85,6 +92,7 @@ class Fleet:
                 self._keepers.pop(name).stop(removed=name not in declared)
                 for name, keeper in list(self._keepers.items())
                 if declared.get(name) != keeper.declared
+                or self._steering.of(name).resets != self._resets[name]
             ]
             await asyncio.gather(*leaving)
             for name, server in declared.items():
@@ -94,6 +102,8 @@ class Fleet:
                     keeper.runner.early = self._early
                     keeper.runner.outcomes = self._outcomes
                     self._keepers[name] = keeper
+                    self._resets[name] = self._steering.of(name).resets
+                self._keepers[name].runner.drained = self._steering.of(name).drained
 
     def _weigh(self, server: str) -> None:
         keeper = self._keepers.get(server)
@@ -127,12 +137,14 @@ def build(exchange: Exchange) -> Room:
     room = Room("executor", Settings(), exchange)
     directory = Directory()
     pins = Pins(room.facts)
+    steering = Steering()
     room.watches(CONFIG)(directory.hear)
+    room.watches(CONFIG)(steering.hear)
     room.watches(PINS)(pins.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        fleet = Fleet(room, directory, pins)
+        fleet = Fleet(room, directory, pins, steering)
         directory.on_declared.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}
 

@@ -36,7 +36,7 @@ from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.grants import full_name
 from toolbus_common.kept import KeptOutcomes
-from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
+from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_OPEN, UPSTREAM_SECONDS
 from toolbus_common.outcomes import about
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
@@ -48,6 +48,7 @@ from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
 from toolbus_executor.retrying import Retries
 from toolbus_executor.rounds import Rounds
+from toolbus_executor.steering import refuse_new
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
 from toolbus_executor.task_questions import keeper_of
@@ -79,6 +80,7 @@ class Runner:
         self.retries = Retries(name, declared)
         self.forward: Forward | None = None
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
+        self.drained = False  # by an operator's word
         self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
         self.early = EarlyCancellations()
         self._watched = watched
@@ -89,6 +91,8 @@ class Runner:
         self._revoked: set[str] = set()
         self._ok = UPSTREAM_CALLS.labels(name, "ok")
         self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
+        self._open = UPSTREAM_OPEN.labels(name)
+        self._open.set(0)
         self._seconds = UPSTREAM_SECONDS.labels(name)
 
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
@@ -155,6 +159,7 @@ class Runner:
             "places": self.bulkhead.places,
             "retries": self.retries.made,
             "failures": self.failures.told(),
+            "drained": self.drained,
         }
 
     def close(self) -> None:
@@ -201,6 +206,8 @@ class Runner:
 
     async def _attempt(self, call: CallAdmitted, reply: Reply) -> bytes:
         """Wait for a turn and ask the server."""
+        if self.drained:
+            refuse_new(call)
         left = min(self._timeout, call.deadline - time())
         if left <= 0:
             raise self._too_late()
@@ -311,6 +318,7 @@ class Runner:
 
     def _count_failure(self) -> None:
         if self.breaker.failed(monotonic()):
+            self._open.set(1)
             log.warning("breaker.opened", extra={"server": self.name})
             self._facts.say(BreakerOpened(**self._fact("opened"), reason=self.failures.last))
 
@@ -325,6 +333,7 @@ class Runner:
         if self.breaker.state is State.CLOSED and not self.breaker.failing:
             return
         if self.breaker.succeeded():
+            self._open.set(0)
             log.info("breaker.closed", extra={"server": self.name})
             self._facts.say(BreakerClosed(**self._fact("closed")))
 

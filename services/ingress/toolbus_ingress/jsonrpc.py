@@ -61,6 +61,7 @@ _CODES: dict[str, tuple[int, int]] = {
     "upstream_fault": (-31024, OK),
     "upstream_refused": (-31025, OK),
     "cancelled": (-31026, OK),
+    "server_drained": (-31027, OK),
     "outcome_unknown": (-31030, OK),
 }
 

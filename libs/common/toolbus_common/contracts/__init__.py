@@ -35,8 +35,6 @@ from toolbus_common.contracts.facts import (
     ApprovalRejected,
     ApprovalUsed,
     ApprovalWithdrawn,
-    BreakerClosed,
-    BreakerOpened,
     CallAllowed,
     CallCompleted,
     CallDenied,
@@ -54,9 +52,6 @@ from toolbus_common.contracts.facts import (
     KeyCreated,
     KeyRevoked,
     LedgerOpened,
-    ServerConnected,
-    ServerFaulted,
-    ServerLost,
 )
 from toolbus_common.contracts.frames import (
     Answered,
@@ -94,6 +89,18 @@ from toolbus_common.contracts.questions import (
     StatusAsked,
 )
 from toolbus_common.contracts.runs import RunCompleted, RunEnded, RunFact, RunFailed, RunStarted
+from toolbus_common.contracts.serverfacts import (
+    BreakerClosed,
+    BreakerOpened,
+    ServerConnected,
+    ServerDrained,
+    ServerFaulted,
+    ServerLost,
+    ServerReset,
+    ServerSteered,
+    ServerUndrained,
+)
+from toolbus_common.contracts.steering import STEERED_PREFIX, Steered
 
 __all__ = [
     "DEFERRED",
@@ -103,6 +110,7 @@ __all__ = [
     "NOTHING",
     "REPLAYED",
     "ROUTED_EXTENSIONS",
+    "STEERED_PREFIX",
     "TOOLS_CALL",
     "AdminAsked",
     "AdminTold",
@@ -179,10 +187,14 @@ __all__ = [
     "RunFailed",
     "RunStarted",
     "ServerConnected",
+    "ServerDrained",
     "ServerFaulted",
     "ServerLost",
+    "ServerReset",
     "ServerSaid",
     "ServerState",
+    "ServerSteered",
+    "ServerUndrained",
     "ServersAsked",
     "ServersTold",
     "SessionSaid",
@@ -190,6 +202,7 @@ __all__ = [
     "SpendingTold",
     "Stage",
     "StatusAsked",
+    "Steered",
     "StreamSought",
     "StreamTold",
     "Told",

@@ -11,6 +11,17 @@ from pydantic import Field
 
 from toolbus_common.contracts.fact import CallFact, Fact
 from toolbus_common.contracts.runs import RunCompleted, RunFailed, RunStarted
+from toolbus_common.contracts.serverfacts import (
+    BreakerClosed,
+    BreakerOpened,
+    ServerConnected,
+    ServerDrained,
+    ServerFact,
+    ServerFaulted,
+    ServerLost,
+    ServerReset,
+    ServerUndrained,
+)
 
 
 class Decided(CallFact):
@@ -191,49 +202,6 @@ class ApprovalWithdrawn(ApprovalFact):
     NAME: ClassVar[str] = "approval.withdrawn"
 
 
-class ServerFact(Fact):
-    """What every fact about an upstream server has."""
-
-    server: str
-    reason: str = ""
-
-
-class ServerConnected(ServerFact):
-    """An upstream answered and its tools are listed."""
-
-    NAME: ClassVar[str] = "server.connected"
-
-    tools: int = 0
-    version: str = ""
-
-
-class ServerLost(ServerFact):
-    """An upstream cannot be reached: said once for each loss, and again for another reason."""
-
-    NAME: ClassVar[str] = "server.lost"
-
-
-class ServerFaulted(ServerFact):
-    """Some of what an upstream lists is not shown, or a list of its fails; empty when mended."""
-
-    NAME: ClassVar[str] = "server.faulted"
-
-    dropped: dict[str, str] = Field(default_factory=dict)
-    failed: dict[str, str] = Field(default_factory=dict)
-
-
-class BreakerOpened(ServerFact):
-    """Calls to this upstream are refused until a probe succeeds."""
-
-    NAME: ClassVar[str] = "breaker.opened"
-
-
-class BreakerClosed(ServerFact):
-    """A probe succeeded; calls flow again."""
-
-    NAME: ClassVar[str] = "breaker.closed"
-
-
 class ContextMeasured(ServerFact):
     """The tokens of a server's definitions, by tool: said when first counted, and when changed."""
 
@@ -361,6 +329,9 @@ FACTS: dict[str, type[Fact]] = {
         ServerConnected,
         ServerLost,
         ServerFaulted,
+        ServerDrained,
+        ServerUndrained,
+        ServerReset,
         BreakerOpened,
         BreakerClosed,
         DefinitionPinned,
