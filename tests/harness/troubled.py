@@ -1,6 +1,7 @@
 """A server whose calls go wrong in a way one chooses: hung, slow, reset, half-open, nonsense.
 
-As a program it serves on a port and is told its trouble by `POST /trouble/<name>`.
+As a program it is as many servers as it has ports; `POST /trouble/<name>` tells one its trouble,
+and is answered with how many calls of tools reached it.
 """
 
 import argparse
@@ -72,7 +73,7 @@ class Troubled:
         path = head.split(" ", 2)[1]
         if path.startswith("/trouble/"):
             self.trouble = path.removeprefix("/trouble/")
-            writer.write(_whole(b"{}"))
+            writer.write(_whole(b"%d" % self.asked))
         elif not body:
             writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
         else:
@@ -160,15 +161,17 @@ def _whole(body: bytes) -> bytes:
     return head % len(body) + body
 
 
-async def _serve(port: int, seconds: float, workers: int) -> None:
-    await Troubled(seconds, workers).start(port)
+async def _serve(ports: list[int], seconds: float, workers: int) -> None:
+    servers = [Troubled(seconds, workers) for _ in ports]
+    for server, port in zip(servers, ports, strict=True):
+        await server.start(port)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--port", type=int, required=True)
+    options.add_argument("ports", type=int, nargs="+")
     options.add_argument("--seconds", type=float, default=0.0)
     options.add_argument("--workers", type=int, default=1000)
     given = options.parse_args()
-    asyncio.run(_serve(given.port, given.seconds, given.workers))
+    asyncio.run(_serve(given.ports, given.seconds, given.workers))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.bench import Answers, Bench, admitted
-from harness.troubled import Troubled
+from harness.troubled import TROUBLES, Troubled
 from harness.waiting import until
 from toolbus_common.contracts import CallCompleted, CallFailed, Failed
 from toolbus_common.errors import (
@@ -128,6 +128,29 @@ async def test_an_open_breaker_is_asked_nothing_again_and_names_one_reason(
     assert failed.reason.count("failed repeatedly") == 1
     codes = {each["code"] for each in bench.runner.told()["failures"]}
     assert codes == {"upstream_dead"}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES[1:])
+async def test_one_bad_server_of_ten_fails_nobody_elses_calls(trouble: str) -> None:
+    servers = [Troubled() for _ in range(10)]
+    benches = [Bench(tools=TWICE, timeout=60, concurrency=4) for _ in servers]
+    for server, bench in zip(servers, benches, strict=True):
+        await server.start()
+        await bench.open(HttpUpstream(server.url, {}, bench.news))
+    servers[0].trouble = trouble
+    bad = [asyncio.create_task(benches[0].call("twice", call_id=f"c{n}")) for n in range(40)]
+    await until(lambda: servers[0].asked, "a call in trouble")
+    for bench in benches[1:]:
+        told = [await bench.call("twice", call_id=f"c{number}") for number in range(10)]
+        assert {each.text for each in told} == {"done"}
+    assert [server.asked for server in servers[1:]] == [10] * 9
+    for task in bad:
+        task.cancel()
+    await asyncio.gather(*bad, return_exceptions=True)
+    assert servers[0].asked <= 48
+    for server, bench in zip(servers, benches, strict=True):
+        await bench.close()
+        await server.close()
 
 
 async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_ends(

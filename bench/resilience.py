@@ -1,0 +1,302 @@
+"""`make bench-resilience`: what one bad upstream of ten, or three times too many calls, cost.
+
+A whole gateway, its call path in one process. Each trouble is measured beside a baseline of its own
+right before it. Figures are printed beside their demands and kept as JSON, with the machine's load:
+on one that is busy with other things the ratios of latencies say little.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.cluster import Cluster
+from harness.engines import die_with_parent, own_port
+from harness.operating import key
+from harness.troubled import TROUBLES
+from toolbus_common.declared import Declaration, Server, ToolView
+
+HERE = Path(__file__).parent
+SECRET = "tbk_root_a-secret-of-the-bench"
+UPSTREAMS = 10
+PACE = 0.05  # seconds between two calls of a caller that is not refused or waiting
+BAD_CALLERS = 8
+WORKERS, WORK_SECONDS = 8, 0.1  # of the upstream that is offered too much: 80 calls a second
+CALLERS_AT_PEAK = 16
+MOST_RATIO, MOST_ATTEMPTS, LEAST_GOODPUT, MOST_REFUSAL_MS = 1.10, 1.2, 0.9, 50.0
+console = Console()
+
+
+@dataclass
+class Seen:
+    """Calls of one phase: milliseconds of the answered, of the refused, and codes of failures."""
+
+    answered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    codes: Counter[str] = field(default_factory=Counter)
+
+    def take(self, took: float, code: str) -> None:
+        """One call's end."""
+        if not code:
+            self.answered.append(took * 1000)
+            return
+        self.codes[code] += 1
+        if code == "overloaded":
+            self.refused.append(took * 1000)
+
+
+class Caller:
+    """One agent on one connection."""
+
+    def __init__(self, endpoint: str, server: str, tool: str = "plain") -> None:
+        parts = urlsplit(endpoint)
+        self._address = parts.hostname or "", parts.port or 80
+        params = {"name": f"{server}__{tool}", "arguments": {}}
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+        self._request = (
+            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+            f"Authorization: Bearer {SECRET}\r\nContent-Type: application/json\r\n"
+            "Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2025-06-18\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def call(self) -> tuple[float, str]:
+        """One call; its seconds and the code it failed with, if it did."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(*self._address)
+        reader, writer = self._streams
+        began = monotonic()
+        writer.write(self._request)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        body = await _body(head, reader)
+        took = monotonic() - began
+        told = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+        return took, told["error"]["data"]["code"] if "error" in told else ""
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+async def _body(head: str, reader: asyncio.StreamReader) -> bytes:
+    """A body by its length, or in chunks."""
+    if "content-length:" in head:
+        length = head.partition("content-length:")[2].partition("\r\n")[0]
+        return await reader.readexactly(int(length))
+    body = b""
+    while size := int((await reader.readuntil(b"\r\n")).strip() or b"0", 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    await reader.readexactly(2)
+    return body
+
+
+def main() -> int:
+    """Run it; 0 when every demand is met."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--seconds", type=float, default=10.0, help="of every phase")
+    options = asked.parse_args()
+    busy = {"load_at_begin": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
+    rows = [*isolation(options.seconds), *overload(options.seconds)]
+    _show(rows)
+    busy["load_at_end"] = os.getloadavg()[0]
+    told = {"at": datetime.now(UTC).isoformat(), "asked": vars(options), "rows": rows} | busy
+    path = HERE / "results" / f"resilience-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(told, indent=2) + "\n")
+    console.print(f"saved {path.relative_to(HERE.parent)}; load {busy}")
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+# -- one of ten ------------------------------------------------------------------------------
+
+
+def isolation(seconds: float) -> Iterator[dict[str, Any]]:
+    """The other nine's p99 beside the baseline, for each trouble; and attempts per call."""
+    with _gateway(UPSTREAMS, Server(url="http://x", timeout=2.0)) as (endpoint, ports):
+        for trouble in TROUBLES[1:]:
+            yield from asyncio.run(_one_bad(endpoint, ports, trouble, seconds))
+
+
+async def _one_bad(
+    endpoint: str, ports: list[int], trouble: str, seconds: float
+) -> list[dict[str, Any]]:
+    baseline, _ = await _phase(endpoint, seconds)
+    before = await _told(ports[0], trouble)
+    others, bad = await _phase(endpoint, seconds)
+    attempts = await _told(ports[0], "") - before
+    calls = len(bad.answered) + bad.codes.total()
+    await _until_well(endpoint)
+    was, now = _p99(baseline.answered), _p99(others.answered)
+    more = {"baseline_ms": was, "others_ms": now, "calls": calls, "attempts": attempts}
+    told = {"trouble": trouble, "bad": dict(bad.codes), **more}
+    return [
+        _row(f"{trouble}: p99 of the others ÷ baseline", now / was, "<=", MOST_RATIO, **told),
+        _row(f"{trouble}: failures of the others", others.codes.total(), "<=", 0, **told),
+        _row(f"{trouble}: attempts ÷ calls", attempts / calls, "<=", MOST_ATTEMPTS, **told),
+    ]
+
+
+async def _phase(endpoint: str, seconds: float) -> tuple[Seen, Seen]:
+    """What callers of nine servers and of the tenth see."""
+    others, bad, until = Seen(), Seen(), monotonic() + seconds
+    callers = [Caller(endpoint, f"u{number}") for number in range(1, UPSTREAMS)]
+    worse = [Caller(endpoint, "u0", "twice") for _ in range(BAD_CALLERS)]
+    loops = [_paced(caller, others, until) for caller in callers]
+    await asyncio.gather(*loops, *(_paced(caller, bad, until) for caller in worse))
+    return others, bad
+
+
+async def _paced(caller: Caller, seen: Seen, until: float) -> None:
+    while monotonic() < until:
+        took, code = await caller.call()
+        seen.take(took, code)
+        await asyncio.sleep(max(0.0, PACE - took))
+    caller.close()
+
+
+async def _until_well(endpoint: str) -> None:
+    """Wait until the breaker has closed, so that every trouble meets the same gateway."""
+    caller = Caller(endpoint, "u0")
+    while (await caller.call())[1]:  # noqa: ASYNC110 - it asks another process
+        await asyncio.sleep(0.5)
+    caller.close()
+
+
+# -- too much --------------------------------------------------------------------------------
+
+
+def overload(seconds: float) -> list[dict[str, Any]]:
+    """Goodput at three times what a server can do beside its peak, and how soon others hear no."""
+    declared = Server(url="http://x", concurrency=CALLERS_AT_PEAK)
+    work = ("--seconds", str(WORK_SECONDS), "--workers", str(WORKERS))
+    with _gateway(1, declared, *work) as (endpoint, _):
+        return asyncio.run(_overloaded(endpoint, seconds))
+
+
+async def _overloaded(endpoint: str, seconds: float) -> list[dict[str, Any]]:
+    peak, until = Seen(), monotonic() + seconds
+    callers = [Caller(endpoint, "u0") for _ in range(CALLERS_AT_PEAK)]
+    began = monotonic()
+    await asyncio.gather(*(_greedy(caller, peak, until) for caller in callers))
+    best = len(peak.answered) / (monotonic() - began)
+    crowd = Seen()
+    good = await _offered(endpoint, crowd, 3 * best, seconds)
+    told: dict[str, Any] = {"peak": best, "goodput": good, "answered": len(crowd.answered)}
+    told |= {"codes": dict(crowd.codes), "offered": 3 * best}
+    refusal = _p99(crowd.refused)
+    return [
+        _row("3x overload: goodput ÷ peak", good / best, ">=", LEAST_GOODPUT, **told),
+        _row("3x overload: p99 of a refusal, ms", refusal, "<=", MOST_REFUSAL_MS, **told),
+    ]
+
+
+async def _greedy(caller: Caller, seen: Seen, until: float) -> None:
+    while monotonic() < until:
+        seen.take(*await caller.call())
+    caller.close()
+
+
+async def _offered(endpoint: str, seen: Seen, rate: float, seconds: float) -> float:
+    """So many calls a second, whatever becomes of them; answers a second while they came."""
+    idle: list[Caller] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one() -> None:
+        caller = idle.pop() if idle else Caller(endpoint, "u0")
+        seen.take(*await caller.call())
+        idle.append(caller)
+
+    began = monotonic()
+    for number in range(int(rate * seconds)):
+        await asyncio.sleep(max(0.0, began + number / rate - monotonic()))
+        tasks.add(asyncio.create_task(one()))
+    good = len(seen.answered) / (monotonic() - began)
+    await asyncio.gather(*tasks)
+    for caller in idle:
+        caller.close()
+    return good
+
+
+# -- around it -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _gateway(count: int, like: Server, *options: str) -> Iterator[tuple[str, list[int]]]:
+    """A gateway over so many upstreams u0, u1, … and their ports."""
+    ports = [own_port() for _ in range(count)]
+    program = [sys.executable, "-m", "harness.troubled", *map(str, ports), *options]
+    upstreams = subprocess.Popen(program, preexec_fn=die_with_parent)  # noqa: PLW1509
+    servers = {
+        f"u{number}": like.model_copy(
+            update={
+                "url": f"http://127.0.0.1:{port}/mcp",
+                "tools": {"twice": ToolView(idempotent=True)},
+            }
+        )
+        for number, port in enumerate(ports)
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(Path(directory))
+        try:
+            declared = {name: server.model_dump() for name, server in servers.items()}
+            cluster.start(Declaration(servers=declared, keys={"root": key(SECRET)}), fused=True)
+            client = cluster.client(SECRET)
+            for name in servers:
+                cluster.until_listed(client, f"{name}__plain")
+            yield client.endpoint, ports
+        finally:
+            cluster.stop()
+            upstreams.terminate()
+            upstreams.wait()
+
+
+async def _told(port: int, trouble: str) -> int:
+    """Tell an upstream its trouble; how many calls had reached it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST /trouble/{trouble} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    found = int(await _body(head, reader))
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+    return found
+
+
+def _p99(found: list[float]) -> float:
+    ordered = sorted(found)
+    return ordered[int(len(ordered) * 0.99)] if ordered else float("nan")
+
+
+def _row(what: str, value: float, sign: str, demand: float, **more: Any) -> dict[str, Any]:
+    met = value <= demand if sign == "<=" else value >= demand
+    return {"what": what, "value": value, "demand": f"{sign} {demand:g}", "met": met, **more}
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table = Table("figure", "value", "demand", "")
+    for row in rows:
+        table.add_row(
+            row["what"], f"{row['value']:.3f}", row["demand"], "" if row["met"] else "MISSED"
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
