@@ -67,10 +67,11 @@ def test_without_a_trace_of_its_own_the_run_is_the_key(cluster: Cluster) -> None
 
 def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_facts(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
-    until_now(lambda: show(cluster)[0]["held"] == 0, "what was called before is settled")
+    assert say(client, "the first", run=3).code == ""
+    until_now(lambda: settled(cluster), "what was called before is settled")
     before = show(cluster)[0]["spent"]
-    assert say(client, "x" * 5000, run=3).code == ""
-    where = f"trace_id = '{3:032x}'"
+    assert say(client, "x" * 5000, run=5).code == ""
+    where = f"trace_id = '{5:032x}'"
     row = cluster.eventual_facts(where, "call.completed")["call.completed"]
     size = json.loads(row["detail"])["result_bytes"]
     assert size > 5000
@@ -119,6 +120,12 @@ def show(cluster: Cluster) -> list[dict[str, Any]]:
     told = json.loads(toolbus(cluster, "ledger", "show", "--json").stdout)
     budgets: list[dict[str, Any]] = told["budgets"]
     return budgets
+
+
+def settled(cluster: Cluster) -> bool:
+    """Whether somebody has spent, and nothing is held for calls under way."""
+    budgets = show(cluster)
+    return bool(budgets) and budgets[0]["held"] == 0
 
 
 def toolbus(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:

@@ -284,5 +284,6 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
             (5, "definitions"),
             (6, "context"),
             (7, "config"),
+            (8, "runs"),
         ]
         await store.close()
