@@ -114,11 +114,12 @@ class Catalogue:
     def mode(self, key: str, query: bytes) -> Mode:
         """How a key sees tools: as it is declared to, or as its request asks by `mode=`."""
         said = self._directory.now.lineage(key).code_mode
-        asked = parse_qs(query.decode("latin-1")).get("mode", [""])[-1] if query else ""
         if said is False:
             return Mode.TOOLS
-        with suppress(ValueError):
-            return Mode(asked)
+        if query:
+            asked = parse_qs(query.decode("latin-1")).get("mode", [""])[-1]
+            with suppress(ValueError):
+                return Mode(asked)
         return Mode.CODE if said else Mode.TOOLS
 
     def serves(self, server: str) -> bool:
