@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from harness.waiting import until_now
+from harness.waiting import PATIENCE, until_now
 from toolbus_common.declared import Budget, Declaration, Loop, Period, Price, Server
 
 SECRET = "tbk_bot_a-secret-of-limit-tests"
@@ -101,10 +102,10 @@ def test_the_budgets_are_shown_with_what_is_spent_and_when_they_reset(cluster: C
 
 
 def test_a_ledger_rebuilt_by_command_stands_as_it_stood(cluster: Cluster) -> None:
-    until_now(lambda: all(budget["held"] == 0 for budget in show(cluster)), "all is settled")
+    assert say(cluster.client(SECRET), "before", run=5).code == ""
+    until_now(lambda: settled(cluster), "all is settled")
     before = [budget["spent"] for budget in show(cluster)]
-    done = toolbus(cluster, "ledger", "rebuild", "default", "--json")
-    assert json.loads(done.stdout)["calls"] == 0, done.stderr
+    assert rebuilt(cluster)["calls"] == 0
     assert [budget["spent"] for budget in show(cluster)] == before
     assert say(cluster.client(SECRET), "after", run=5).code == ""
 
@@ -125,7 +126,18 @@ def show(cluster: Cluster) -> list[dict[str, Any]]:
 def settled(cluster: Cluster) -> bool:
     """Whether somebody has spent, and nothing is held for calls under way."""
     budgets = show(cluster)
-    return bool(budgets) and budgets[0]["held"] == 0
+    return bool(budgets) and all(budget["held"] == 0 for budget in budgets)
+
+
+def rebuilt(cluster: Cluster) -> dict[str, Any]:
+    """What an operator is told, who tries again while audit is behind or somebody else is at it."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        done = toolbus(cluster, "ledger", "rebuild", "default", "--json")
+        if done.returncode == 0:
+            told: dict[str, Any] = json.loads(done.stdout)
+            return told
+        assert time.monotonic() < give_up, done.stderr
 
 
 def toolbus(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
