@@ -14,7 +14,7 @@ from toolbus_cli.commands.shared import (
     at_work,
     say,
     show_json,
-    show_table,
+    show_rows,
 )
 from toolbus_cli.errors import CommandError
 from toolbus_common.declared import Budget, Key, KeyTerms, Name, Rate
@@ -81,14 +81,8 @@ def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -
         return [_row(name, keys[name], own=name in own) for name in sorted(keys)]
 
     rows = at_work(state_dir, work)
-    if as_json:
-        show_json(rows)
-        return
     columns = ("name", "state", "team", "tools", "budget", "rate", "expires", "from")
-    show_table(
-        columns, [[row[column] for column in columns] for row in rows],
-        "No key; 'toolbus keys create' makes one.",
-    )  # fmt: skip
+    show_rows(columns, rows, "No key; 'toolbus keys create' makes one.", as_json=as_json)
 
 
 def revoke(

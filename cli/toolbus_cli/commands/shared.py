@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -56,6 +56,16 @@ def show_json(data: Any) -> None:
 def say(*lines: str) -> None:
     """Write lines for people."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def show_rows(
+    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], nothing: str, *, as_json: bool
+) -> None:
+    """Write named values: as JSON, or these columns of them as a table."""
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(columns, [[row[column] for column in columns] for row in rows], nothing)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str) -> None:
