@@ -86,7 +86,7 @@ class Bookkeeper:
     def _spent(self, spent: Spent) -> Fact:
         return ContextSpent(
             id=f"{spent.call.call_id}.spent",
-            **about_call(spent.call),
+            **about_call(spent.call, spent.call.scope, spent.call.key),
             engine=spent.engine,
             classic=self.measure.servers(spent.seen, MOST_SERVERS, OTHERS),
             own_tokens=self.own,

@@ -27,8 +27,8 @@ from toolbus_common.errors import (
 from toolbus_common.grants import full_name
 from toolbus_common.kept import LARGEST_KEPT
 from toolbus_common.lineage import Lineage
+from toolbus_common.outcomes import about_call
 from toolbus_common.resultforms import as_legacy, as_modern
-from toolbus_common.trace import trace_id
 
 RETRY_SECONDS = 1.0
 LARGEST_READ = 64 << 10  # bytes of arguments that are compared as values, not as bytes
@@ -122,15 +122,7 @@ def fact_of(kept: KeptOutcome, call: CallRequested, lineage: Lineage, told: Told
     """The fact of a repeated call that was told an earlier one's outcome."""
     return CallReplayed(
         id=f"{call.call_id}.replayed",
-        at=time(),
-        scope=lineage.scope,
-        call_id=call.call_id,
-        parent_id=call.parent_id,
-        trace_id=trace_id(call.traceparent),
-        key=lineage.key,
-        server=call.server,
-        tool=call.tool,
-        method=call.method,
+        **about_call(call, lineage.scope, lineage.key),
         first=kept.call_id,
         code=told.error.code if isinstance(told, Failed) else "",
     )

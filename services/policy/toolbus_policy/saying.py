@@ -16,6 +16,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.errors import ToolbusError
 from toolbus_common.lineage import DEFAULT_SCOPE
+from toolbus_common.outcomes import about_call
 from toolbus_common.trace import trace_id
 from toolbus_policy.rules import Admission, Judge, Principal
 from toolbus_policy.ruling import recorded
@@ -103,14 +104,7 @@ def denial_of(
     """The fact of a call that was refused; who asked is told if that is known."""
     fact = CallDenied(
         id=f"{call.call_id}.denied",
-        at=time(),
-        scope=who.scope if who else DEFAULT_SCOPE,
-        call_id=call.call_id,
-        parent_id=call.parent_id,
-        trace_id=trace_id(call.traceparent),
-        server=call.server,
-        tool=call.tool,
-        method=call.method,
+        **about_call(call, who.scope if who else DEFAULT_SCOPE, who.key if who else ""),
         era=call.era,
         charge=admission.charge if admission else 0,
         code=error.code,
@@ -119,7 +113,7 @@ def denial_of(
     )
     if who is None:
         return fact
-    asker = {name: getattr(who, name) for name in ("key", "team", "user", "environment")}
+    asker = {name: getattr(who, name) for name in ("team", "user", "environment")}
     arguments = recorded(call.arguments) if who.records_arguments else ""
     return fact.model_copy(update={**asker, "arguments": arguments})
 
@@ -130,15 +124,7 @@ def unsent(
     """The outcome of a call that reached nobody; settlement refunds it from this fact."""
     return CallFailed(
         id=f"{call.call_id}.failed",
-        at=time(),
-        scope=admission.principal.scope,
-        call_id=call.call_id,
-        parent_id=call.parent_id,
-        trace_id=trace_id(call.traceparent),
-        key=admission.principal.key,
-        server=call.server,
-        tool=call.tool,
-        method=call.method,
+        **about_call(call, admission.principal.scope, admission.principal.key),
         reserved=reserved,
         code=error.code,
         reason=error.reason,
