@@ -180,7 +180,7 @@ async def test_an_error_of_the_api_is_a_result_without_our_secrets(bench: Bench)
     assert bench.outcome.is_error
     long = await bench.call("fail", {"status": 500, "text": "x" * 6000})
     assert len(long.text) < 4100
-    assert not bench.runner.breaker.failing
+    assert not bench.runner.guard.breaker.failing
 
 
 async def test_an_api_that_is_not_there_opens_the_breaker(bench: Bench) -> None:

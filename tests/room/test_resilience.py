@@ -110,7 +110,7 @@ async def test_nothing_is_tried_again_after_its_deadline(bench: Bench, server: T
 async def test_a_server_that_always_fails_is_asked_a_fifth_more_often_at_most(
     bench: Bench, server: Troubled
 ) -> None:
-    bench.runner.breaker = Breaker(threshold=10_000)  # the budget alone must do
+    bench.runner.guard.breaker = Breaker(threshold=10_000)  # the budget alone must do
     server.trouble = "failing"
     for _ in range(100):
         assert isinstance((await bench.call("twice")).error, UpstreamDeadError)

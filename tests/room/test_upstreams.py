@@ -133,7 +133,7 @@ async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: Bench) -> 
     assert isinstance(error, UpstreamRefusedError)
     assert error.reason == "Out of order"
     assert error.data == {"upstream_code": -32603, "upstream_data": {"reason": "by design"}}
-    assert not bench.runner.breaker.failing
+    assert not bench.runner.guard.breaker.failing
 
 
 @every_kind

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import os
 import random
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from time import time
@@ -22,18 +20,16 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.declared import Server
 from toolbus_common.ending import end
-from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
+from toolbus_executor.about_server import about_server
 from toolbus_executor.catalogue import listed, with_left_out
-from toolbus_executor.functions import serving
-from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.kinds import kind_of, reached
 from toolbus_executor.lease import Lease
-from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.pinning import Pins
 from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
-from toolbus_executor.runner import SCOPE, Runner
-from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.runner import Runner
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, Upstream
 
@@ -43,9 +39,6 @@ CONNECT_SECONDS = 20.0
 SETTLE_SECONDS = 0.1  # list changes come in bursts
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 STEADY_SECONDS = 10.0  # a connection that held this long begins its pauses anew
-
-_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +85,7 @@ class Keeper:
         shown = (await self.entry.now() if elsewhere else None) or self._own()
         return {
             "name": self.name,
-            "kind": _kind(self.declared),
+            "kind": kind_of(self.declared),
             "state": shown.state.value,
             "era": shown.era,
             "version": shown.version,
@@ -103,7 +96,8 @@ class Keeper:
             "lost_at": shown.lost_at,
             "owner": not elsewhere,
             **self.runner.told(),
-            "last_failure": self.runner.failures.last or ("" if elsewhere else self.runner.why_not),
+            "last_failure": self.runner.guard.failures.last
+            or ("" if elsewhere else self.runner.why_not),
         }
 
     async def stop(self, *, removed: bool) -> None:
@@ -159,7 +153,8 @@ class Keeper:
         upstream: Upstream | None = None
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                upstream = self._upstream()
+                news = News(self._changed.set, self._hear, self._relist)
+                upstream = reached(self.declared, news)
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
                 await self._watch(upstream)
@@ -188,21 +183,6 @@ class Keeper:
         except asyncio.CancelledError:
             await closing
             raise
-
-    def _upstream(self) -> Upstream:
-        declared = self.declared
-        news = News(self._changed.set, self._hear, self._relist)
-        headers = {name: resolved(value) for name, value in declared.headers.items()}
-        if declared.openapi:
-            values = {name: resolved(value) for name, value in declared.credentials.items()}
-            return OpenApiUpstream(declared, headers, values, news)
-        if not declared.is_process:
-            url = declared.url or declared.sse
-            return HttpUpstream(url, headers, news, old=bool(declared.sse))
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        environment |= {name: resolved(value) for name, value in declared.env.items()}
-        command = declared.command or serving(declared.python)
-        return StdioUpstream(command, environment, declared.cwd, news)
 
     def _hear(self, method: str, params: bytes) -> None:
         """Pass on what belongs to no call; of a changed list not before it is listed anew."""
@@ -305,7 +285,9 @@ class Keeper:
         self._dropped, self._failed = faults
         for what, reason in (listing.dropped | listing.failed).items():
             log.warning("listed.dropped", extra={"server": self.name, "what": what, "why": reason})
-        told = ServerFaulted(**self._fact("faulted"), dropped=faults[0], failed=faults[1])
+        told = ServerFaulted(
+            **about_server(self.name, "faulted"), dropped=faults[0], failed=faults[1]
+        )
         self._room.facts.say(told)
 
     def _take_note(self, upstream: Upstream, listing: Listing) -> None:
@@ -334,7 +316,7 @@ class Keeper:
         tools = len(self.entry.listed.tools) if self.entry.listed else 0
         log.info("server.connected", extra={"server": self.name, "tools": tools})
         self._room.facts.say(
-            ServerConnected(**self._fact("connected"), tools=tools, version=version)
+            ServerConnected(**about_server(self.name, "connected"), tools=tools, version=version)
         )
 
     async def _lost(self, reason: str) -> None:
@@ -344,7 +326,7 @@ class Keeper:
         if reason != self._said_lost:
             self._said_lost = reason
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
-            self._room.facts.say(ServerLost(**self._fact("lost"), reason=reason))
+            self._room.facts.say(ServerLost(**about_server(self.name, "lost"), reason=reason))
         with suppress(Exception):  # the bus may be away: the next connection publishes
             known = await self.entry.now()
             state = (
@@ -354,35 +336,3 @@ class Keeper:
             self._lost_at = listing.lost_at or self._lost_at  # it may be longer than we know
             told = {"state": state, "reason": reason, "lost_at": self._lost_at}
             await self._publish(listing.model_copy(update=told))
-
-    def _fact(self, what: str) -> dict[str, Any]:
-        at = time()
-        return {"id": f"{self.name}.{what}.{at:.6f}", "at": at, "scope": SCOPE, "server": self.name}
-
-
-def _kind(declared: Server) -> str:
-    for kind in ("openapi", "python"):
-        if getattr(declared, kind):
-            return kind
-    if declared.command:
-        return "stdio"
-    return "sse" if declared.sse else "http"
-
-
-def resolved(value: str) -> str:
-    """A declared value with its references to the environment filled in.
-
-    Raises:
-        UpstreamDeadError: a variable is not set; the message names it and no value.
-
-    """
-
-    def fill(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if found is None:
-            raise UpstreamDeadError(
-                f"The variable {match[1]} is not set for the executor; set it where it is started."
-            )
-        return found
-
-    return _REFERENCE.sub(fill, value)

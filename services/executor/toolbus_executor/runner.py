@@ -12,8 +12,6 @@ from toolbus_common.contracts import (
     TOOLS_CALL,
     Asked,
     Begun,
-    BreakerClosed,
-    BreakerOpened,
     CallAdmitted,
     CallCompleted,
     CallFailed,
@@ -22,7 +20,6 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.declared import Server
 from toolbus_common.errors import (
-    BreakerOpenError,
     CallCancelledError,
     OutcomeUnknownError,
     OverloadedError,
@@ -36,13 +33,12 @@ from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.grants import full_name
 from toolbus_common.kept import KeptOutcomes
-from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_OPEN, UPSTREAM_SECONDS
+from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.outcomes import about
-from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.bulkhead import Bulkhead
 from toolbus_executor.charging import charge_of, charge_of_failure
 from toolbus_executor.early import EarlyCancellations
-from toolbus_executor.failures import Failures
+from toolbus_executor.guard import Guard
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
@@ -56,7 +52,6 @@ from toolbus_executor.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-SCOPE = "default"  # facts about servers concern no customer
 SUBSCRIBE = "resources/subscribe"
 Hear = Callable[[frozenset[str]], Awaitable[None]]
 
@@ -71,12 +66,11 @@ class Runner:
         self, name: str, declared: Server, facts: FactWriter, watched: Watched, followed: Watched
     ) -> None:
         self.name = name
-        self.breaker = Breaker()
+        self.guard = Guard(name, facts)
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.rounds = Rounds(facts.producer)
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
-        self.failures = Failures()
         self.retries = Retries(name, declared)
         self.forward: Forward | None = None
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
@@ -91,8 +85,6 @@ class Runner:
         self._revoked: set[str] = set()
         self._ok = UPSTREAM_CALLS.labels(name, "ok")
         self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
-        self._open = UPSTREAM_OPEN.labels(name)
-        self._open.set(0)
         self._seconds = UPSTREAM_SECONDS.labels(name)
 
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
@@ -153,12 +145,12 @@ class Runner:
     def told(self) -> dict[str, Any]:
         """How its calls go, for `toolbus status`."""
         return {
-            "breaker": self.breaker.state.value,
+            "breaker": self.guard.breaker.state.value,
             "in_flight": self.bulkhead.in_flight,
             "waiting": self.bulkhead.waiting,
             "places": self.bulkhead.places,
             "retries": self.retries.made,
-            "failures": self.failures.told(),
+            "failures": self.guard.failures.told(),
             "drained": self.drained,
         }
 
@@ -239,7 +231,7 @@ class Runner:
         self, call: CallAdmitted, reply: Reply, seconds: float
     ) -> Awaitable[bytes] | None:
         """Ask again, unless the server is gone or no longer to be asked; a probe is no retry."""
-        if self.upstream is None or self.breaker.state is not State.CLOSED:
+        if self.upstream is None or not self.guard.closed:
             return None
         if (call.method, call.tool) in self.refused:
             return None
@@ -263,23 +255,23 @@ class Runner:
                 raw = await self.rounds.ask(upstream, call, seconds, reply)
         except TimeoutError as error:
             if call.method == RESULT:  # to be waited for is what it is for
-                self.breaker.abandoned(monotonic())
+                self.guard.abandoned()
                 raise UpstreamTimeoutError(_still_at_work(seconds)) from error
-            self._count_failure()
+            self.guard.failed()
             self._learn(call, seconds)
             raise UpstreamTimeoutError(
                 f"{self.name} did not answer within {seconds:.3g} s; the call may have happened."
             ) from error
         except UpstreamDeadError:
-            self._count_failure()
+            self.guard.failed()
             raise
         except ToolbusError as error:
-            self._count_answered(error)
+            self.guard.answered(error)
             raise
         except BaseException:  # says nothing of the server: a probe must not be lost with it
-            self.breaker.abandoned(monotonic())
+            self.guard.abandoned()
             raise
-        self._count_success()
+        self.guard.succeeded()
         return raw
 
     async def _hear(self, watched: Watched, name: str, hear: Hear, seconds: float) -> bytes:
@@ -305,41 +297,8 @@ class Runner:
     def _admit(self) -> Upstream:
         if self.upstream is None:
             raise UpstreamDeadError(f"{self.name} cannot be called now: {self.why_not}", sent=False)
-        if not self.breaker.admits(monotonic()):
-            wait = max(0.0, self.breaker.retry_at - monotonic())
-            raise BreakerOpenError(
-                f"{self.name} failed repeatedly ({self.failures.last}); "
-                f"it is tried again in {wait:.1f} s.",
-                sent=False,
-                server=self.name,
-                retry_after=round(wait, 1),
-            )
+        self.guard.admit()
         return self.upstream
-
-    def _count_failure(self) -> None:
-        if self.breaker.failed(monotonic()):
-            self._open.set(1)
-            log.warning("breaker.opened", extra={"server": self.name})
-            self._facts.say(BreakerOpened(**self._fact("opened"), reason=self.failures.last))
-
-    def _count_answered(self, error: ToolbusError) -> None:
-        """Count an error that says the server is there, unless it was not even asked."""
-        if error.data.get("sent", True):
-            self._count_success()
-        else:
-            self.breaker.abandoned(monotonic())
-
-    def _count_success(self) -> None:
-        if self.breaker.state is State.CLOSED and not self.breaker.failing:
-            return
-        if self.breaker.succeeded():
-            self._open.set(0)
-            log.info("breaker.closed", extra={"server": self.name})
-            self._facts.say(BreakerClosed(**self._fact("closed")))
-
-    def _fact(self, what: str) -> dict[str, Any]:
-        at = time()
-        return {"id": f"{self.name}.{what}.{at:.6f}", "at": at, "scope": SCOPE, "server": self.name}
 
     def _complete(self, call: CallAdmitted, ending: Ending, took: float, *, is_error: bool) -> None:
         self._seconds.observe(took)
@@ -369,7 +328,7 @@ class Runner:
         if not isinstance(error, UpstreamRefusedError):  # that one speaks for itself
             reason = error.reason.replace("The upstream", f"The upstream {self.name}", 1)
             error = _renamed(error, reason)
-        self.failures.note(error)
+        self.guard.failures.note(error)
         UPSTREAM_CALLS.labels(self.name, error.code).inc()
         self._facts.say(
             CallFailed(

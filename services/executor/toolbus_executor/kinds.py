@@ -1,0 +1,65 @@
+"""The kinds of upstream a declaration can ask for, and how each is made."""
+
+import os
+import re
+
+from toolbus_common.declared import Server
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.functions import serving
+from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.openapi.upstream import OpenApiUpstream
+from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.upstream import News, Upstream
+
+_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def kind_of(declared: Server) -> str:
+    """Its kind, as `toolbus status` shows it."""
+    for kind in ("openapi", "python"):
+        if getattr(declared, kind):
+            return kind
+    if declared.command:
+        return "stdio"
+    return "sse" if declared.sse else "http"
+
+
+def reached(declared: Server, news: News) -> Upstream:
+    """The way to a declared server, not opened yet.
+
+    Raises:
+        UpstreamDeadError: a variable its declaration refers to is not set.
+
+    """
+    if declared.is_process:
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        command = declared.command or serving(declared.python)
+        return StdioUpstream(command, environment | _all(declared.env), declared.cwd, news)
+    headers = _all(declared.headers)
+    if declared.openapi:
+        return OpenApiUpstream(declared, headers, _all(declared.credentials), news)
+    return HttpUpstream(declared.url or declared.sse, headers, news, old=bool(declared.sse))
+
+
+def _all(values: dict[str, str]) -> dict[str, str]:
+    return {name: resolved(value) for name, value in values.items()}
+
+
+def resolved(value: str) -> str:
+    """A declared value with its references to the environment filled in.
+
+    Raises:
+        UpstreamDeadError: a variable is not set; the message names it and no value.
+
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise UpstreamDeadError(
+                f"The variable {match[1]} is not set for the executor; set it where it is started."
+            )
+        return found
+
+    return _REFERENCE.sub(fill, value)
