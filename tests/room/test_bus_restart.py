@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,70 @@ async def lines(bus: Bus) -> list[dict[str, object]]:
     last = (await stream.stream_info(FACTS)).state.last_seq
     messages = [await stream.get_msg(FACTS, seq) for seq in range(1, last + 1)]
     return [json.loads(line) for message in messages for line in (message.data or b"").split(b"\n")]
+
+
+class Confused:
+    """A way to a server; while `confused` it takes connections and talks nonsense there."""
+
+    def __init__(self, port: int) -> None:
+        self.confused = False
+        self.taken = self.open = 0  # while it was confused
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Its URL."""
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        try:
+            yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+            self.break_off()
+            await server.wait_closed()
+
+    def break_off(self) -> None:
+        """End what goes through it."""
+        while self._writers:
+            self._writers.pop().close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        if self.confused:
+            self.taken += 1
+            self.open += 1
+            writer.write(b"NONSENSE\r\n")
+            await reader.read()
+            self.open -= 1
+            return
+        there, here = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers.append(here)
+        await asyncio.gather(_copied(reader, here), _copied(there, writer))
+
+
+async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while piece := await reader.read(65536):
+            writer.write(piece)
+    writer.close()
+
+
+async def test_connections_on_which_no_server_of_ours_answers_are_closed_again(
+    own_settings: Settings, own_nats: NatsServer
+) -> None:
+    way = Confused(int(own_settings.nats_url.rpartition(":")[2]))
+    async with way.listening() as url:
+        bus = Bus(TESTER, url, (own_nats.seeds / f"{TESTER}.seed").read_text())
+        await bus.open()
+        try:
+            way.confused = True
+            way.break_off()
+            await until(lambda: way.taken == 3, "it tried again and again")
+            way.confused = False
+            await until(lambda: bus.connected, "it found its server again")
+            await until(lambda: way.open == 0, "it left the others")
+        finally:
+            await bus.close()
 
 
 async def test_every_fact_said_across_a_restart_is_in_the_stream_exactly_once(

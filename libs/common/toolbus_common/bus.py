@@ -343,6 +343,8 @@ class Bus:
             # A cancellation that meets a refused connection is lost in the client, which would
             # then try to reconnect for ever and keep the process from ending.
             raise asyncio.CancelledError
+        if not self._nats.is_connected:
+            _abandon(self._nats)
         # The first try to connect fails several times a second while a server starts.
         if self._nats.is_connected or str(error) != str(self._last_error):
             log.warning("bus.error", extra={"reason": str(error)})
@@ -356,6 +358,13 @@ class Subscription:
     """A subject being heard."""
 
     stop: Callable[[], Awaitable[Any]]
+
+
+def _abandon(client: Client) -> None:
+    """Close a connection that did not begin well, which the client itself would forget open."""
+    begun: Any = client._transport  # noqa: SLF001 - it has no other way
+    if begun is not None:
+        begun.close()
 
 
 def bus_down() -> BusDownError:
