@@ -43,9 +43,11 @@ RULES ?= 0
 bench: $(INSTALLED)
 	$(BIN)/python bench/run.py --rules '$(RULES)' $(ARGS)
 
-# What one decision costs with 100 rules, beside the engine asked about all of them.
+# What one decision costs with 100 rules, beside the engine asked about all of them; and the
+# whole call path with them and without, in turn.
 bench-rules: $(INSTALLED)
-	$(BIN)/python bench/rules.py $(ARGS)
+	$(BIN)/python bench/rules.py
+	$(BIN)/python bench/rules_spine.py $(ARGS)
 
 # Revocation to refusal over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)

@@ -15,7 +15,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
@@ -56,60 +58,83 @@ def main() -> int:
     asked.add_argument("--mode", choices=("fused", "apart", "both"), default="both")
     options = asked.parse_args()
     modes = ("fused", "apart") if options.mode == "both" else (options.mode,)
-    report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": _machine()}
+    report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": machine()}
     report["rules"] = options.rules
     for mode in modes:
         report[mode] = _measure(mode, options)
         _show(mode, report[mode])
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    path = results / f"spine-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    console.print(f"saved {path.relative_to(HERE.parent)}")
+    save("spine", report)
     return 0 if all(_met(mode, report[mode]) for mode in modes) else 1
 
 
+def save(name: str, report: dict[str, Any]) -> None:
+    """Keep a report among the results, and say where."""
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    path = results / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"saved {path.relative_to(HERE.parent)}")
+
+
 def _measure(mode: str, options: argparse.Namespace) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
-        port = _free_port()
-        echo = _start([str(HERE / "echo_upstream.py"), "--port", str(port), "--tools", "500"])
-        try:
-            return _with_toolbus(mode, Path(directory), port, options)
-        finally:
-            _end(echo)
+    with echoing() as echo_port, gateway(mode, echo_port, options.rules) as up:
+        figures = _figures(up, echo_port, options.rounds, options.seconds)
+        return figures | {"ready_seconds": up.ready_seconds}
 
 
-def _with_toolbus(
-    mode: str, directory: Path, echo_port: int, options: argparse.Namespace
-) -> dict[str, Any]:
-    config = directory / "toolbus.yaml"
-    declared = {name: {"cedar": text} for name, text in rules(options.rules).items()}
-    config.write_text(f"{_configuration(echo_port)}rules: {json.dumps(declared)}\n")
-    ready_file, port = directory / "ready.json", _free_port()
-    command = ["-m", "toolbus_cli.main", "up", "-c", str(config), "--port", str(port)]
-    command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
-    began = monotonic()
-    with (directory / "log").open("wb") as log:
-        gateway = _start([*command, *(["--apart"] if mode == "apart" else [])], log)
-        try:
-            _wait(ready_file.exists, 30, f"toolbus up is not ready: {directory / 'log'}")
-            ready = monotonic() - began
-            endpoint = f"http://127.0.0.1:{port}/mcp"
-            _wait(lambda: _answers(endpoint), 15, "the echo tool is not listed")
-            figures = _figures(gateway.pid, endpoint, echo_port, options.rounds, options.seconds)
-            return figures | {"ready_seconds": ready}
-        except BaseException:
-            console.print((directory / "log").read_text()[-4000:])
-            raise
-        finally:
-            _end(gateway)
+@dataclass(frozen=True)
+class Gateway:
+    """A `toolbus up` of the benchmark's own."""
+
+    pid: int
+    endpoint: str
+    ready_seconds: float
 
 
-def _figures(
-    gateway: int, endpoint: str, echo_port: int, rounds: int, seconds: float
-) -> dict[str, Any]:
+@contextmanager
+def echoing() -> Iterator[int]:
+    """An upstream of 500 tools that answers at once: its port."""
+    port = _free_port()
+    echo = _start([str(HERE / "echo_upstream.py"), "--port", str(port), "--tools", "500"])
+    try:
+        yield port
+    finally:
+        _end(echo)
+
+
+@contextmanager
+def gateway(mode: str, echo_port: int, declared_rules: int) -> Iterator[Gateway]:
+    """`toolbus up` before that upstream, with so many Cedar rules; its log is shown if it fails."""
+    with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as name:
+        directory = Path(name)
+        config, ready_file, port = directory / "toolbus.yaml", directory / "ready", _free_port()
+        declared = {name: {"cedar": text} for name, text in rules(declared_rules).items()}
+        config.write_text(f"{_configuration(echo_port)}rules: {json.dumps(declared)}\n")
+        command = ["-m", "toolbus_cli.main", "up", "-c", str(config), "--port", str(port)]
+        command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
+        began = monotonic()
+        with (directory / "log").open("wb") as log:
+            up = _start([*command, *(["--apart"] if mode == "apart" else [])], log)
+            try:
+                _wait(ready_file.exists, 30, f"toolbus up is not ready: {directory / 'log'}")
+                ready, endpoint = monotonic() - began, f"http://127.0.0.1:{port}/mcp"
+                _wait(lambda: _answers(endpoint), 15, "the echo tool is not listed")
+                yield Gateway(up.pid, endpoint, ready)
+            except BaseException:
+                console.print((directory / "log").read_text()[-4000:])
+                raise
+            finally:
+                _end(up)
+
+
+def processes_of(up: Gateway) -> list[int]:
+    """Whose CPU a call costs."""
+    return [pid for pid in family(up.pid) if not name_of(pid).startswith("echo")]
+
+
+def _figures(up: Gateway, echo_port: int, rounds: int, seconds: float) -> dict[str, Any]:
     sleep(2)
-    pids = [pid for pid in family(gateway) if not name_of(pid).startswith("echo")]
+    pids, endpoint = processes_of(up), up.endpoint
     figures: dict[str, Any] = {"idle_rss_mb": resident_mb(pids), "rounds": []}
     direct = f"http://127.0.0.1:{echo_port}/mcp"
     for number in range(rounds):
@@ -120,7 +145,7 @@ def _figures(
             "list_1": _load(endpoint, "", SECRET, 1, seconds / 2),
             "sessions": _sessions(endpoint, seconds / 2),
         }
-        seen["through_64"] = _counted(pids, endpoint, seconds)
+        seen["through_64"] = counted(pids, endpoint, seconds)
         figures["rounds"].append(seen)
         console.print(
             f"round {number + 1}: direct {seen['direct_64']['per_second']:,.0f}/s, "
@@ -129,7 +154,7 @@ def _figures(
     return figures | _medians(figures["rounds"])
 
 
-def _counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
+def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
     """The load at concurrency 64, and the CPU of each process until its facts are all rows."""
     before = {pid: cpu_seconds(pid) for pid in pids}
     seen = _load(endpoint, "echo__echo", SECRET, 64, seconds)
@@ -280,7 +305,8 @@ def _free_port() -> int:
         return port
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
     return {"cores": os.cpu_count(), "python": platform.python_version(), "os": platform.release()}
 
 

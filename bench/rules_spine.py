@@ -1,0 +1,69 @@
+"""`python bench/rules_spine.py`: the whole call path with a hundred Cedar rules and without any.
+
+Two gateways stand side by side and are loaded in turn, for a few seconds each, so that what the
+machine does meanwhile meets both. Every answer is checked. The figure is the median of the pairs.
+"""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from rich.progress import track
+
+from run import Gateway, console, counted, echoing, gateway, machine, processes_of, save
+
+LEAST = 0.9  # of the calls per second without rules
+
+
+def main() -> int:
+    """Run it; 0 when the demand is met."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--rules", type=int, default=100)
+    asked.add_argument("--pairs", type=int, default=9)
+    asked.add_argument("--seconds", type=float, default=3.0)
+    options = asked.parse_args()
+    with (
+        echoing() as port,
+        gateway("fused", port, 0) as without,
+        gateway("fused", port, options.rules) as ruled,
+    ):
+        pairs = [
+            _pair(without, ruled, options.seconds, turned=bool(number % 2))
+            for number in track(range(options.pairs), "Loading in turn", console=console)
+        ]
+    figures = {
+        name: {each: median(pair[name][each] for pair in pairs) for each in ("without", "ruled")}
+        for name in ("per_second", "cpu_us_per_call")
+    }
+    ratios = sorted(pair["per_second"]["ruled"] / pair["per_second"]["without"] for pair in pairs)
+    report = {
+        "at": datetime.now(UTC).isoformat(),
+        "machine": machine(),
+        "rules": options.rules,
+        **figures,
+        "ratio": median(ratios),
+        "ratios": ratios,
+        "pairs": pairs,
+    }
+    console.print({name: report[name] for name in ("per_second", "cpu_us_per_call", "ratio")})
+    console.print(f"demanded: a ratio of at least {LEAST}")
+    save("rules-spine", report)
+    return 0 if median(ratios) >= LEAST else 1
+
+
+def _pair(without: Gateway, ruled: Gateway, seconds: float, *, turned: bool) -> dict[str, Any]:
+    """Both loaded once; `turned` loads the one with rules first."""
+    seen = {}
+    order = [("without", without), ("ruled", ruled)]
+    for name, up in reversed(order) if turned else order:
+        seen[name] = counted(processes_of(up), up.endpoint, seconds)
+    return {
+        figure: {name: each[figure] for name, each in seen.items()}
+        for figure in ("per_second", "cpu_us_per_call")
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
