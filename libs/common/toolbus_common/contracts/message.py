@@ -13,7 +13,7 @@ class Message(BaseModel):
     decoded nor escaped on the way.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     BODY: ClassVar[str | None] = None
 

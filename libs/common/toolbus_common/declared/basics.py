@@ -16,4 +16,4 @@ Patterns = tuple[Pattern, ...]
 class Declared(BaseModel):
     """A declared thing: unknown fields are mistakes, and said to be."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
