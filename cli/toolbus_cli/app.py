@@ -15,6 +15,7 @@ from toolbus_cli.commands import (
     calling,
     connect,
     declaring,
+    evidence,
     importing,
     inspecting,
     keys,
@@ -143,6 +144,16 @@ def _add_groups() -> None:
         "toolbus audit query 'SELECT fact, count() FROM facts GROUP BY fact'",
     )  # fmt: skip
     _add(about_audit, auditing.tail, "toolbus audit tail", "toolbus audit tail -n 50 --no-follow")
+    _add(
+        about_audit, evidence.export,
+        "toolbus audit export evidence.zip",
+        "toolbus audit export november.zip --scope acme --since 2026-11-01",
+    )  # fmt: skip
+    _add(about_audit, evidence.key, "toolbus audit key")
+    _add(
+        about_audit, evidence.check,
+        "toolbus audit verify evidence.zip --key toolbus+5f1c…", name="verify",
+    )  # fmt: skip
     about_rules = typer.Typer(help="Rules on calls, in Cedar.", no_args_is_help=True)
     _add(about_rules, rules.list_rules, "toolbus rules list", name="list")
     _add(

@@ -63,8 +63,10 @@ async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
     seed = settings.seed(user)
     bus = Bus(user, settings.nats_url, seed.get_secret_value() if seed else None)
     await bus.open()
-    yield bus
-    await bus.close()
+    try:
+        yield bus
+    finally:
+        await bus.close()
 
 
 @asynccontextmanager
@@ -72,8 +74,10 @@ async def facts_of(user: str, settings: Settings, directory: Path) -> AsyncItera
     """A writer of facts as a room has it."""
     async with bus_of(user, settings) as bus:
         writer = FactWriter(bus.store, Spool(directory / f"{user}.facts", 1 << 20))
-        yield writer
-        await writer.close(2.0)
+        try:
+            yield writer
+        finally:
+            await writer.close(2.0)
 
 
 async def until(look: Callable[[], Awaitable[T]], what: str) -> T:

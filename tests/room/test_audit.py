@@ -285,5 +285,6 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
             (6, "context"),
             (7, "config"),
             (8, "runs"),
+            (9, "seals"),
         ]
         await store.close()

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 
 from toolbus_common.batching import Batcher
 from toolbus_common.contracts.fact import Fact
@@ -20,7 +21,11 @@ Publish = Callable[[Envelope], Awaitable[None]]  # raises BusDownError unless ac
 
 
 class FactWriter:
-    """One producer of facts: `producer` names this process, `seq` counts its facts without gaps.
+    """One producer of facts: `producer` names this process.
+
+    For each scope, `seq` counts its facts without gaps and `prev` is the hash of the one before
+    (SHA-256 of its line, in hex), so that what is lost or altered later shows, to whoever may
+    see that scope and no other.
 
     Facts of one moment and one subject travel as one message, a line each: the stream's
     acknowledgement is then paid once for all of them.
@@ -28,7 +33,7 @@ class FactWriter:
 
     def __init__(self, publish: Publish, spool: Spool) -> None:
         self.producer = secrets.token_hex(8)
-        self._seq = 0
+        self._chains: dict[str, tuple[int, str]] = {}
         self._publish = publish
         self._spool = spool
         self._awaited: Batcher[tuple[str, bytes], None] = Batcher(self._flush, lanes=2)
@@ -77,13 +82,16 @@ class FactWriter:
             self._spool.close()
 
     def _line(self, fact: Fact) -> bytes:
-        self._seq += 1
-        head = b'{"fact":"%b","producer":"%b","seq":%d,' % (
+        last, prev = self._chains.get(fact.scope, (0, ""))
+        head = b'{"fact":"%b","producer":"%b","seq":%d,"prev":"%b",' % (
             fact.NAME.encode(),
             self.producer.encode(),
-            self._seq,
+            last + 1,
+            prev.encode(),
         )
-        return head + fact.encode()[1:]
+        line = head + fact.encode()[1:]
+        self._chains[fact.scope] = last + 1, sha256(line).hexdigest()
+        return line
 
     async def _flush(self, lines: list[tuple[str, bytes]]) -> Sequence[None]:
         by_subject: dict[str, list[bytes]] = {}

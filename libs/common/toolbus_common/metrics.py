@@ -30,6 +30,10 @@ AUDIT_ROWS = Counter("toolbus_audit_rows", "Facts written to ClickHouse")
 AUDIT_BEHIND = Gauge("toolbus_audit_behind", "Messages in FACTS audit has not yet written")
 AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Facts audit could not read")
 
+# Facts taken into the hash trees, and when all there was had last been signed.
+SEALED_FACTS = Counter("toolbus_sealed_facts", "Facts sealed")
+SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When everything was last sealed")
+
 
 def exposition() -> bytes:
     """All metrics of this process in Prometheus' text form."""

@@ -61,6 +61,7 @@ from toolbus_common.provision import (
     OUTCOMES,
     PINS,
     RESULTS,
+    SEALS,
     TASKS,
 )
 
@@ -194,7 +195,13 @@ _ROOMS = (
         reads=(CONFIG, CATALOGUE),
         ends=True,
     ),
-    _Room("audit", reads=(CONFIG,)),
+    _Room(
+        "audit",
+        # The stream as it is, for the seal.
+        publishes=(f"$JS.API.STREAM.INFO.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}"),
+        reads=(CONFIG, SEALS),
+        writes=(SEALS,),
+    ),
     _Room("oauth"),
 )  # fmt: skip
 

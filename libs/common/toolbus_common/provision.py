@@ -14,6 +14,7 @@ from nats.js.api import (
 from nats.js.errors import BucketNotFoundError, NotFoundError
 
 from toolbus_common.bus import Bus
+from toolbus_common.contracts.fact import EVERY_FACT
 from toolbus_common.declared import POSTED
 
 FACTS = "FACTS"
@@ -25,6 +26,7 @@ LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written b
 APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
 TASKS = "tb_tasks"  # those of them that became tasks, and their results: written by policy
 OUTCOMES = "tb_outcomes"  # of calls with an idempotency key: by policy, then by who ends them
+SEALS = "tb_seals"  # how far each customer's log is sealed: written by audit
 RESULTS = "tb_results"  # an object store: results too large to tell, written by codemode
 
 LEASE_SECONDS = 2.0
@@ -54,7 +56,7 @@ class Durable:
 
 
 DURABLES = (
-    Durable("audit", ("tb.fact.>",), 20_000, 20.0),
+    Durable("audit", (EVERY_FACT,), 20_000, 20.0),
     Durable("policy", ("tb.fact.call.completed.*", "tb.fact.call.failed.*"), 20_000, 30.0),
     Durable("audit", tuple(f"tb.fact.{noun}.>" for noun in POSTED), 20_000, 120.0, WEBHOOKS),
 )
@@ -64,6 +66,7 @@ BUCKETS = (
     KeyValueConfig(bucket=PINS, history=5, storage=StorageType.FILE),
     # On file too: a bucket in memory is gone, not merely empty, when a lone server restarts.
     KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
+    KeyValueConfig(bucket=SEALS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),
     # What policy did not clear away, the server forgets after a day.
     KeyValueConfig(
@@ -94,7 +97,7 @@ async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) 
     stream = bus.client.jetstream()
     facts = StreamConfig(
         name=FACTS,
-        subjects=["tb.fact.>"],
+        subjects=[EVERY_FACT],
         storage=StorageType.FILE,
         num_replicas=replicas,
         # A full stream refuses new facts, and so new calls: it never forgets old ones to make room.
@@ -104,6 +107,7 @@ async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) 
         duplicate_window=120.0,
         deny_delete=True,
         deny_purge=True,
+        allow_direct=True,  # the sealer reads it in its order, and needs no consumer for that
     )
     try:
         await stream.stream_info(FACTS)

@@ -3,7 +3,7 @@
 hears   every fact, from the stream FACTS; the bucket tb_config
 says    nothing on the bus; facts to webhooks
 answers AuditQueried, SpendingAsked, OpenCallsAsked
-owns    the tables in ClickHouse
+owns    the tables in ClickHouse, the bucket tb_seals, the sealing key
 """
 
 import asyncio
@@ -11,6 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_audit import query, spending
+from toolbus_audit.sealing.note import signer
+from toolbus_audit.sealing.publishing import Publishing
+from toolbus_audit.sealing.sealer import Sealer
 from toolbus_audit.settings import Settings
 from toolbus_audit.store import ClickHouse
 from toolbus_audit.webhooks import Webhooks
@@ -24,11 +27,13 @@ from toolbus_common.contracts import (
     SpendingAsked,
     SpendingTold,
 )
+from toolbus_common.contracts.fact import EVERY_FACT
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CONFIG, FACTS, WEBHOOKS
+from toolbus_common.provision import CONFIG, FACTS, SEALS, WEBHOOKS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
+from toolbus_common.streamreading import Kept, begun, read_from
 
 CLOSE_SECONDS = 5.0
 MOST_POSTED = 100  # messages of one pull
@@ -56,6 +61,7 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
             await store.close()
 
     _tell_webhooks(room)
+    _seal(room, settings, writer, store)
 
     @room.hears(most=MESSAGES, seconds=1.0, pause=0.5)
     async def write(messages: list[StoredMessage]) -> None:
@@ -74,6 +80,34 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
         return await spending.open_calls(store, question)
 
     return room
+
+
+def _seal(room: Room, settings: Settings, writer: Writer, store: ClickHouse) -> None:
+    """Sign what the stream keeps, whether or not the store is there."""
+    sealing = signer(settings.seal_name, settings.sealing_key)
+    details = room.details
+    room.details = lambda: details() | {"sealed_by": sealing.verifier}
+
+    async def read(first: int) -> list[Kept]:
+        return await read_from(room.bus.client, FACTS, first, EVERY_FACT)
+
+    async def stream() -> str:
+        writer.stream = await begun(room.bus.client, FACTS)
+        return writer.stream
+
+    @room.needs
+    @asynccontextmanager
+    async def sealed() -> AsyncIterator[None]:
+        await stream()
+        publishing = Publishing(store, settings.sealing_key.parent)
+        sealer = Sealer(
+            await room.bucket(SEALS), sealing, read, publishing.tell, settings.seal_seconds
+        )
+        running = asyncio.create_task(sealer.run(stream))
+        try:
+            yield
+        finally:
+            await end(running)
 
 
 def _tell_webhooks(room: Room) -> None:

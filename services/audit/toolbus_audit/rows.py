@@ -8,6 +8,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from toolbus_common.contracts.fact import subject_of
+
 LONGEST_RAW = 65_536  # characters of an unreadable line that are kept
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -47,6 +49,7 @@ class FactRow(Struct, gc=False):
     latency_us: Signed = 0
     is_error: bool = False
     sent: bool = False
+    stream: str = ""
     stream_seq: int = 0
     line: int = 0
     detail: str = ""
@@ -74,15 +77,30 @@ class DeadRow(Struct, gc=False):
         return self.stream_seq, self.line, self.digest
 
 
+class CheckpointRow(Struct, gc=False):
+    """One row of `checkpoints`: how far a customer's log had come, signed. `at` is seconds."""
+
+    scope: str
+    stream: str
+    size: int
+    at: int
+    to: int
+    edge: tuple[str, ...]
+    note: str
+
+
 Rows = list[FactRow] | list[DeadRow]
+Written = Rows | list[CheckpointRow]
 
 _decode = msgspec.json.Decoder(FactRow).decode
 _encoder = msgspec.json.Encoder()
-_COLUMNS = {kind: kind.__struct_fields__ for kind in (FactRow, DeadRow)}
+_COLUMNS = {kind: kind.__struct_fields__ for kind in (FactRow, DeadRow, CheckpointRow)}
 _VALUES = {kind: attrgetter(*columns) for kind, columns in _COLUMNS.items()}
 
 
-def read(subject: str, stream_seq: int, data: bytes) -> tuple[list[FactRow], list[DeadRow]]:
+def read(
+    subject: str, stream_seq: int, data: bytes, stream: str = ""
+) -> tuple[list[FactRow], list[DeadRow]]:
     """Every line of one message, as a row or as a dead letter; none is passed over."""
     rows: list[FactRow] = []
     dead: list[DeadRow] = []
@@ -93,7 +111,7 @@ def read(subject: str, stream_seq: int, data: bytes) -> tuple[list[FactRow], lis
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             dead.append(_dead(subject, stream_seq, number, line, str(error)))
             continue
-        row.stream_seq, row.line = stream_seq, number
+        row.stream, row.stream_seq, row.line = stream, stream_seq, number
         if row.fact == "call.completed":
             row.sent = True
         rows.append(row)
@@ -102,15 +120,17 @@ def read(subject: str, stream_seq: int, data: bytes) -> tuple[list[FactRow], lis
 
 def refused(row: FactRow, reason: str) -> DeadRow:
     """The dead letter of a row that the store would not take."""
-    return _dead("", row.stream_seq, row.line, row.detail.encode(), reason)
+    return _dead(
+        subject_of(row.fact, row.scope), row.stream_seq, row.line, row.detail.encode(), reason
+    )
 
 
-def columns(rows: Rows) -> tuple[str, ...]:
+def columns(rows: Written) -> tuple[str, ...]:
     """The columns of these rows, in the order `encoded` writes them."""
     return _COLUMNS[type(rows[0])]
 
 
-def encoded(rows: Rows) -> bytes:
+def encoded(rows: Written) -> bytes:
     """The rows as lines of JSON arrays: of ClickHouse's text formats the cheapest to read."""
     values = _VALUES[type(rows[0])]
     return _encoder.encode_lines([values(row) for row in rows])

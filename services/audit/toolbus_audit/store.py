@@ -86,7 +86,7 @@ class ClickHouse:
         self._write.shutdown()
         self._ask.shutdown()
 
-    async def insert(self, table: str, what: rows.Rows, token: str) -> None:
+    async def insert(self, table: str, what: rows.Written, token: str) -> None:
         """Write the rows as one block; the same token again writes nothing.
 
         Raises:
@@ -185,7 +185,7 @@ class ClickHouse:
             send_receive_timeout=int(WAIT_SECONDS),
         )
 
-    def _insert(self, table: str, what: rows.Rows, token: str) -> None:
+    def _insert(self, table: str, what: rows.Written, token: str) -> None:
         with self._translated():
             self._opened().raw_insert(
                 table,

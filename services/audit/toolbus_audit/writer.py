@@ -54,6 +54,7 @@ class Writer:
         self._waiting: list[StoredMessage] = []
         self._facts = 0
         self._newest = 0
+        self.stream = ""  # which stream the messages are of
         self._in_doubt = True
         self._writing: asyncio.Task[None] | None = None
         self.reason = "opening the store"
@@ -120,7 +121,7 @@ class Writer:
         facts: list[FactRow] = []
         dead: list[DeadRow] = []
         for message in {message.sequence: message for message in messages}.values():
-            good, bad = read(message.subject, message.sequence, message.data)
+            good, bad = read(message.subject, message.sequence, message.data, self.stream)
             facts += good
             dead += bad
         known = await self._patiently(until, self._stored_of, messages)

@@ -5,6 +5,13 @@ from typing import ClassVar
 from toolbus_common.contracts.calls import TOOLS_CALL
 from toolbus_common.contracts.message import Message
 
+EVERY_FACT = "tb.fact.>"
+
+
+def subject_of(name: str, scope: str) -> str:
+    """Where facts of a name and a customer are said."""
+    return f"tb.fact.{name}.{scope}"
+
 
 class Fact(Message):
     """What every fact has. `at` is seconds since the epoch; `scope` is the paying customer."""
@@ -18,7 +25,7 @@ class Fact(Message):
     @property
     def subject(self) -> str:
         """Where this fact is said."""
-        return f"tb.fact.{self.NAME}.{self.scope}"
+        return subject_of(self.NAME, self.scope)
 
 
 class CallFact(Fact):

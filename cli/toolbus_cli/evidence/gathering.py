@@ -1,0 +1,130 @@
+"""Gathers what a bundle is made of, from audit: the statements over a log, and its lines."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolbus_cli.evidence import bundle
+from toolbus_cli.evidence.bundle import Sealed
+from toolbus_common.asklane import AskLane
+from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.errors import InvalidError
+
+SECONDS = 20.0  # longer than audit lets a question run
+PAGE = 500
+_AFTER_ALL_LINES = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A customer's log in one stream, between two statements (or from its beginning)."""
+
+    lane: AskLane
+    scope: str
+    stream: str
+    begins: Sealed | None
+    statements: tuple[Sealed, ...]
+
+    @property
+    def size(self) -> int:
+        """How many facts it holds."""
+        return self.statements[-1].size - (self.begins.size if self.begins else 0)
+
+    async def write(self, path: Path, advance: Callable[[], None] = lambda: None) -> int:
+        """Write the bundle; how many facts it has. `advance` is told of each."""
+
+        async def told() -> AsyncIterator[str]:
+            async for line in self.lines():
+                advance()
+                yield line
+
+        return await bundle.write(
+            path,
+            scope=self.scope,
+            stream=self.stream,
+            begins=self.begins,
+            checkpoints=self.statements,
+            facts=told(),
+        )
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Every line of the log in the stream's order, also those that could be no row."""
+        place = (self.begins.to if self.begins else 0), _AFTER_ALL_LINES
+        scope, until = _quoted(self.scope), self.statements[-1].to
+        while True:
+            within = f"(stream_seq, line) > {place} AND stream_seq <= {until}"
+            rows = await _asked(
+                self.lane,
+                f"SELECT stream_seq, line, detail FROM facts WHERE scope = {scope}"  # noqa: S608
+                f" AND stream = {_quoted(self.stream)} AND {within}"
+                f" UNION ALL SELECT stream_seq, line, raw FROM dead_letters WHERE {within}"
+                f" AND endsWith(subject, concat('.', {scope}))"
+                f" ORDER BY stream_seq, line LIMIT {PAGE}",
+            )
+            for _, _, line in rows:
+                yield str(line)
+            if len(rows) < PAGE:
+                return
+            place = int(rows[-1][0]), int(rows[-1][1])
+
+
+async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
+    """The newest log of a customer, whole, or from the last statement before a day or time.
+
+    Raises:
+        InvalidError: nothing of it is sealed, or audit cannot read the time.
+
+    """
+    named = _quoted(scope)
+    newest = await _asked(
+        lane,
+        f"SELECT stream FROM checkpoints WHERE scope = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
+    )
+    if not newest:
+        raise InvalidError(
+            f"Nothing of '{scope}' is sealed yet; ask again in some seconds, or name another "
+            "customer: the table `checkpoints` has them all."
+        )
+    stream = str(newest[0][0])
+    statements = await _statements(lane, named, stream)
+    begun = await _begun(lane, named, stream, since) if since else 0
+    before = [each for each in statements if each.size <= begun]
+    after = tuple(each for each in statements if each.size > begun)
+    if not after:
+        raise InvalidError(f"Nothing of '{scope}' was sealed after {since}; ask for more.")
+    return Evidence(lane, scope, stream, before[-1] if before else None, after)
+
+
+async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
+    found: list[Sealed] = []
+    while True:
+        rows = await _asked(
+            lane,
+            f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE scope = {named}"  # noqa: S608
+            f" AND stream = {_quoted(stream)}"
+            f" ORDER BY size, at, note LIMIT {PAGE} OFFSET {len(found)}",
+        )
+        found += [Sealed(int(row[0]), int(row[1]), tuple(row[2]), str(row[3])) for row in rows]
+        if len(rows) < PAGE:
+            return found
+
+
+async def _begun(lane: AskLane, named: str, stream: str, since: str) -> int:
+    """How large the log was at that time."""
+    (row,) = await _asked(
+        lane,
+        f"SELECT max(size) FROM checkpoints WHERE scope = {named}"  # noqa: S608
+        f" AND stream = {_quoted(stream)}"
+        f" AND at <= parseDateTimeBestEffort({_quoted(since)}, 'UTC')",
+    )
+    return int(row[0] or 0)
+
+
+async def _asked(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (await lane.ask(AuditQueried(sql=sql, limit=PAGE), RowsFound, SECONDS)).rows
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,106 @@
+"""A log sealed by the real writer, tree and signer, for verifiers to be put to the test."""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.facts import allowed, completed
+from toolbus_audit.sealing.note import Checkpoint, Signer, signer
+from toolbus_audit.sealing.tree import EMPTY, Tree
+from toolbus_cli.evidence import bundle, verify
+from toolbus_common.factlane import FactWriter
+from toolbus_common.spool import Envelope, Spool
+
+BEGAN = 1_800_000_000
+STREAM = "1763000000000"
+
+
+@dataclass(frozen=True)
+class World:
+    """A log's lines, the checkpoints over them, and who may sign."""
+
+    directory: Path
+    signer: Signer
+    lines: list[bytes]
+    sealed: list[bundle.Sealed] = field(default_factory=list)
+    begins: bundle.Sealed | None = None
+
+    def verified(self, seen: str = "") -> verify.Report:
+        """What the verifier says of it."""
+        path = self.directory / "bundle.zip"
+
+        async def facts() -> AsyncIterator[str]:
+            for line in self.lines:
+                yield line.decode()
+
+        asyncio.run(
+            bundle.write(
+                path,
+                scope="acme",
+                stream=STREAM,
+                begins=self.begins,
+                checkpoints=self.sealed,
+                facts=facts(),
+            )
+        )
+        return verify.verify(str(path), self.signer.verifier, seen)
+
+    def kinds(self, seen: str = "") -> set[str]:
+        """The kinds of what is wrong with it."""
+        return {kind for kind, _ in self.verified(seen).found}
+
+    def resealed(self, sizes: Sequence[int], by: Signer | None = None) -> "World":
+        """The same lines under new checkpoints, at these sizes."""
+        return replace(self, sealed=sealed(self.lines, sizes, by or self.signer))
+
+
+def world(directory: Path, calls: int = 12) -> World:
+    """Two producers' facts of so many calls, sealed every six of them."""
+    lines = asyncio.run(_lines(directory, calls))
+    key = signer("toolbus", directory / "key.pem")
+    sizes = [*range(6, len(lines), 6), len(lines)]
+    return World(directory, key, lines, sealed(lines, sizes, key))
+
+
+async def _lines(directory: Path, calls: int) -> list[bytes]:
+    """Intents by one room and outcomes by another, in the order in which they were said."""
+    said: list[bytes] = []
+
+    async def publish(envelope: Envelope) -> None:
+        said.extend(envelope.payload.split(b"\n"))
+
+    policy, executor = (
+        FactWriter(publish, Spool(directory / f"{name}.facts", 1 << 20))
+        for name in ("policy", "executor")
+    )
+    for number in range(calls):
+        call, at = f"c{number}", BEGAN + float(number)
+        await policy.record(allowed(call_id=call, at=at, deadline=at + 30))
+        await executor.record(completed(call_id=call, at=at + 0.5))
+    return said
+
+
+def sealed(lines: Sequence[bytes], sizes: Sequence[int], by: Signer) -> list[bundle.Sealed]:
+    """Checkpoints over the first so many lines each."""
+    tree, found, before = Tree(), [], (0, EMPTY)
+    for number, line in enumerate(lines, 1):
+        tree.append(line)
+        if number in sizes:
+            at = BEGAN + 10_000 + number
+            checkpoint = Checkpoint(f"toolbus/acme/{STREAM}", number, tree.root, at, *before)
+            edge = tuple(map(_base64, tree.edge))
+            found.append(bundle.Sealed(number, number, edge, by.sign(checkpoint)))
+            before = number, tree.root
+    return found
+
+
+def seen(of: bundle.Sealed) -> str:
+    """A checkpoint as an auditor keeps it."""
+    return json.dumps({"note": of.note}) + "\n"
+
+
+def _base64(node: bytes) -> str:
+    return b64encode(node).decode()

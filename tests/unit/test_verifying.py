@@ -1,0 +1,142 @@
+"""Evidence that was tampered with: whatever was done to it, the verifier names it."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.sealed import World, seen, world
+from toolbus_audit.sealing.note import signer
+from toolbus_cli.evidence import verify
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> World:
+    return world(tmp_path)
+
+
+def edited(line: bytes) -> bytes:
+    """A fact that says something else of the same length."""
+    assert b"docs" in line
+    return line.replace(b"docs", b"dogs", 1)
+
+
+def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
+    told = log.verified().told()
+    assert told == {
+        "sound": True, "facts": 24, "checkpoints": 4, "calls": 12,
+        "sealed_until": "2027-01-15 10:47:04 UTC", "findings": [],
+    }  # fmt: skip
+
+
+def test_a_flipped_bit_is_named_by_the_facts_around_it(log: World) -> None:
+    log.lines[7] = edited(log.lines[7])
+    found = log.verified().found
+    assert {kind for kind, _ in found} == {"tree", "altered"}
+    assert "facts 7 to 12 are not those sealed" in " ".join(what for _, what in found)
+    assert "the fact before fact 10" in " ".join(what for _, what in found)
+
+
+def test_a_deleted_fact_is_named_by_its_producers_number(log: World) -> None:
+    producer = json.loads(log.lines[8])["producer"]
+    del log.lines[8]
+    found = log.verified().found
+    assert ("missing", f"of {producer}: number 5") in found
+    assert "tree" in {kind for kind, _ in found}
+
+
+def test_facts_missing_at_the_end_are_fewer_than_were_sealed(log: World) -> None:
+    del log.lines[-5:]
+    assert "missing" in log.kinds()
+
+
+def test_an_inserted_fact_is_found(log: World) -> None:
+    log.lines.insert(9, log.lines[3])
+    assert {"added", "tree"} <= log.kinds()
+
+
+def test_two_facts_in_each_others_place_are_found(log: World) -> None:
+    log.lines[2], log.lines[4] = log.lines[4], log.lines[2]
+    assert "tree" in log.kinds()
+
+
+def test_an_old_checkpoint_put_last_is_found(log: World) -> None:
+    log.sealed.append(log.sealed[0])
+    assert "replayed" in log.kinds()
+
+
+def test_a_log_cut_back_to_an_old_checkpoint_is_found_by_who_was_told_a_later_one(
+    log: World,
+) -> None:
+    cut = replace(log, lines=log.lines[:12], sealed=log.sealed[:2])
+    assert cut.verified().told()["sound"]  # it cannot know by itself
+    assert cut.kinds(seen(log.sealed[-1])) == {"missing"}
+
+
+def test_a_forked_log_is_found_by_who_was_told_of_the_other(log: World) -> None:
+    fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])]).resealed((6, 12, 18, 24))
+    assert fork.verified().told()["sound"]  # signed with the true key, after the last fact
+    assert fork.kinds(seen(log.sealed[-1])) == {"tree"}
+
+
+def test_a_fork_within_one_bundle_is_found(log: World) -> None:
+    other = replace(log, lines=[edited(each) for each in log.lines]).resealed((18,))
+    log.sealed[2:3] = [*other.sealed, log.sealed[2]]
+    assert {"tree"} <= log.kinds()
+
+
+def test_a_log_signed_with_another_key_is_found(log: World, tmp_path: Path) -> None:
+    forger = signer("toolbus", tmp_path / "forged" / "key.pem")
+    assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature"}
+
+
+def test_an_edited_fact_whose_tree_was_built_anew_is_found(log: World, tmp_path: Path) -> None:
+    forger = signer("toolbus", tmp_path / "forged" / "key.pem")
+    log.lines[7] = edited(log.lines[7])
+    assert log.resealed((6, 12, 18, 24), forger).kinds() == {"signature", "altered"}
+
+
+def test_a_producers_last_facts_taken_out_are_found(log: World) -> None:
+    last = json.loads(log.lines[-1])["producer"]
+    kept = [line for line in log.lines[-6:] if json.loads(line)["producer"] != last]
+    log.lines[-6:] = kept
+    assert "missing" in log.kinds()
+
+
+def test_an_intent_nobody_ended_is_found_even_where_the_tree_is_right(log: World) -> None:
+    del log.lines[-1]
+    alone = log.resealed((6, 12, 18, 23))
+    assert alone.kinds() == {"unpaired"}
+
+
+def test_a_part_of_a_log_is_proven_from_the_checkpoint_it_begins_with(log: World) -> None:
+    part = replace(log, begins=log.sealed[1], lines=log.lines[12:], sealed=log.sealed[2:])
+    assert part.verified().told()["sound"]
+    wrong = replace(part, begins=replace(log.sealed[1], edge=log.sealed[0].edge))
+    assert "forked" in wrong.kinds()
+
+
+def test_what_is_no_bundle_is_said_to_be_none(log: World, tmp_path: Path) -> None:
+    path = tmp_path / "no.zip"
+    path.write_bytes(b"no zip")
+    with pytest.raises(verify.UnreadableError, match="cannot be read"):
+        verify.verify(str(path), log.signer.verifier)
+
+
+def test_the_verifier_in_the_bundle_runs_alone(log: World, tmp_path: Path) -> None:
+    log.verified()
+    with zipfile.ZipFile(log.directory / "bundle.zip") as bundle:
+        bundle.extract("verify.py", tmp_path / "alone")
+    words = [sys.executable, "-I", "verify.py", str(log.directory / "bundle.zip")]
+    done = subprocess.run(
+        [*words, "--key", log.signer.verifier],
+        cwd=tmp_path / "alone",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("sound: 24 facts, 4 checkpoints, 12 calls")
