@@ -27,6 +27,7 @@ from toolbus_common.provision import (
     OUTCOMES,
     PINS,
     RESULTS,
+    SEALS,
     TASKS,
 )
 
@@ -64,6 +65,7 @@ WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, CONFIG, OUTCOMES},
     "executor": {CATALOGUE, LEASES, PINS, OUTCOMES},
     "codemode": {OUTCOMES},
+    "audit": {SEALS},
     OPERATOR: {CONFIG, PINS},
 }
 HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}

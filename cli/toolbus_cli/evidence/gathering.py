@@ -1,5 +1,6 @@
 """Gathers what a bundle is made of, from audit: the statements over a log, and its lines."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from toolbus_common.errors import InvalidError
 SECONDS = 20.0  # longer than audit lets a question run
 PAGE = 500
 _AFTER_ALL_LINES = 1 << 15
+_LOOKS, _PAUSE_SECONDS = 40, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Evidence:
 
     async def write(self, path: Path, advance: Callable[[], None] = lambda: None) -> int:
         """Write the bundle; how many facts it has. `advance` is told of each."""
+        await self.settled()
 
         async def told() -> AsyncIterator[str]:
             async for line in self.lines():
@@ -48,25 +51,40 @@ class Evidence:
             facts=told(),
         )
 
+    async def settled(self) -> None:
+        """Return once the table has as many rows as were sealed; facts are sealed and stored apart.
+
+        Not for ever: if some are missing for good, that is what the bundle has to show.
+        """
+        counted = f"SELECT count() FROM ({self._where(0, _AFTER_ALL_LINES, 'stream_seq')})"  # noqa: S608
+        for _ in range(_LOOKS):
+            ((count,),) = await _asked(self.lane, counted)
+            if int(count) >= self.statements[-1].size:
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
+
     async def lines(self) -> AsyncIterator[str]:
         """Every line of the log in the stream's order, also those that could be no row."""
         place = (self.begins.to if self.begins else 0), _AFTER_ALL_LINES
-        scope, until = _quoted(self.scope), self.statements[-1].to
         while True:
-            within = f"(stream_seq, line) > {place} AND stream_seq <= {until}"
-            rows = await _asked(
-                self.lane,
-                f"SELECT stream_seq, line, detail FROM facts WHERE scope = {scope}"  # noqa: S608
-                f" AND stream = {_quoted(self.stream)} AND {within}"
-                f" UNION ALL SELECT stream_seq, line, raw FROM dead_letters WHERE {within}"
-                f" AND endsWith(subject, concat('.', {scope}))"
-                f" ORDER BY stream_seq, line LIMIT {PAGE}",
-            )
+            where = self._where(*place, "stream_seq, line, detail")
+            rows = await _asked(self.lane, f"{where} ORDER BY stream_seq, line LIMIT {PAGE}")
             for _, _, line in rows:
                 yield str(line)
             if len(rows) < PAGE:
                 return
             place = int(rows[-1][0]), int(rows[-1][1])
+
+    def _where(self, message: int, line: int, columns: str) -> str:
+        """A statement for what lies behind a place, up to what was sealed last."""
+        scope, until = _quoted(self.scope), self.statements[-1].to
+        within = f"(stream_seq, line) > ({message}, {line}) AND stream_seq <= {until}"
+        return (
+            f"SELECT * FROM (SELECT {columns} FROM facts WHERE scope = {scope}"  # noqa: S608
+            f" AND stream = {_quoted(self.stream)} AND {within} UNION ALL"
+            f" SELECT {columns.replace('detail', 'raw')} FROM dead_letters WHERE {within}"
+            f" AND endsWith(subject, concat('.', {scope})))"
+        )
 
 
 async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
