@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience starlark
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence starlark
 
 install: $(INSTALLED)
 
@@ -77,6 +77,10 @@ bench-pins: $(INSTALLED)
 # One bad upstream of ten, and three times too many calls: what the others notice.
 bench-resilience: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/resilience.py $(ARGS)
+
+# The verdict on a million sealed facts, offline.
+bench-evidence: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/evidence.py $(ARGS)
 
 # Hostile programs, forbidden system calls, forged messages; and what a run costs.
 bench-sandbox: $(INSTALLED)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,31 +28,33 @@ class World:
     sealed: list[bundle.Sealed] = field(default_factory=list)
     begins: bundle.Sealed | None = None
 
-    def verified(self, seen: str = "") -> verify.Report:
-        """What the verifier says of it."""
+    async def written(self) -> Path:
+        """Write it as a bundle; where."""
         path = self.directory / "bundle.zip"
 
         async def facts() -> AsyncIterator[str]:
             for line in self.lines:
                 yield line.decode()
 
-        asyncio.run(
-            bundle.write(
-                path,
-                scope="acme",
-                stream=STREAM,
-                begins=self.begins,
-                checkpoints=self.sealed,
-                facts=facts(),
-            )
+        await bundle.write(
+            path,
+            scope="acme",
+            stream=STREAM,
+            begins=self.begins,
+            checkpoints=self.sealed,
+            facts=facts(),
         )
-        return verify.verify(str(path), self.signer.verifier, seen)
+        return path
+
+    def verified(self, seen: str = "") -> verify.Report:
+        """What the verifier says of it."""
+        return verify.verify(str(asyncio.run(self.written())), self.signer.verifier, seen)
 
     def kinds(self, seen: str = "") -> set[str]:
         """The kinds of what is wrong with it."""
         return {kind for kind, _ in self.verified(seen).found}
 
-    def resealed(self, sizes: Sequence[int], by: Signer | None = None) -> "World":
+    def resealed(self, sizes: Collection[int], by: Signer | None = None) -> "World":
         """The same lines under new checkpoints, at these sizes."""
         return replace(self, sealed=sealed(self.lines, sizes, by or self.signer))
 
@@ -61,7 +63,7 @@ def world(directory: Path, calls: int = 12) -> World:
     """Two producers' facts of so many calls, sealed every six of them."""
     lines = asyncio.run(_lines(directory, calls))
     key = signer("toolbus", directory / "key.pem")
-    sizes = [*range(6, len(lines), 6), len(lines)]
+    sizes = {*range(6, len(lines), 6), len(lines)}
     return World(directory, key, lines, sealed(lines, sizes, key))
 
 
@@ -83,7 +85,7 @@ async def _lines(directory: Path, calls: int) -> list[bytes]:
     return said
 
 
-def sealed(lines: Sequence[bytes], sizes: Sequence[int], by: Signer) -> list[bundle.Sealed]:
+def sealed(lines: Sequence[bytes], sizes: Collection[int], by: Signer) -> list[bundle.Sealed]:
     """Checkpoints over the first so many lines each."""
     tree, found, before = Tree(), [], (0, EMPTY)
     for number, line in enumerate(lines, 1):
