@@ -10,20 +10,29 @@ import json
 import random
 import socket
 import struct
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "failing")
+TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "nonsense", "failing")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "twice")]
 NEVER = 3600.0
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets
 
 
 class Troubled:
-    """One stateless MCP server. `asked` counts the calls of tools that reached it."""
+    """One stateless MCP server. `asked` counts the calls of tools that reached it.
 
-    def __init__(self, seconds: float = 0.0, workers: int = 1000) -> None:
+    With `session` it is of the handshake era, and gives that session to everybody.
+    """
+
+    def __init__(self, seconds: float = 0.0, workers: int = 1000, session: str = "") -> None:
         self.trouble = ""
+        self.wholly = False  # whether the trouble is with whatever it is asked
+        self.tools = TOOLS
+        self.methods = Counter[str]()
+        self.sessions = Counter[str]()  # that calls came in
+        self._session = session
         self.only = NEVER  # how many calls go wrong before all is well again
         self.asked = 0
         self.met = 0  # how often it was asked what it is
@@ -77,15 +86,23 @@ class Troubled:
         elif not body:
             writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
         else:
-            await self._answer(json.loads(body), writer)
+            session = head.partition("mcp-session-id: ")[2].partition("\r\n")[0]
+            await self._answer(json.loads(body), session, writer)
         await writer.drain()
 
-    async def _answer(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, asked: dict[str, Any], session: str, writer: asyncio.StreamWriter
+    ) -> None:
         self.met += asked["method"] == "server/discover"
+        self.methods[asked["method"]] += 1
         if asked["method"] != "tools/call":
-            writer.write(_whole(_message(asked)))
+            if self.trouble and self.wholly:
+                await self._go_wrong(asked, writer)
+            else:
+                writer.write(self._whole(asked))
             return
         self.asked += 1
+        self.sessions[session] += 1
         self._under_way += 1
         self.most = max(self.most, self._under_way)
         try:
@@ -96,15 +113,27 @@ class Troubled:
     async def _call(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if self.trouble and self.only > 0:
             self.only -= 1
-            await (self._hung if self.trouble == "hung" else _TROUBLES[self.trouble])(asked, writer)
+            await self._go_wrong(asked, writer)
             return
         async with self._workers:
             await asyncio.sleep(self._seconds)
-        writer.write(_whole(_message(asked)))
+        writer.write(self._whole(asked))
+
+    async def _go_wrong(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        await (self._hung if self.trouble == "hung" else _TROUBLES[self.trouble])(asked, writer)
 
     async def _hung(self, asked: Any, writer: asyncio.StreamWriter) -> None:
         await self.released.wait()
-        writer.write(_whole(_message(asked)))
+        writer.write(self._whole(asked))
+
+    def _whole(self, asked: dict[str, Any]) -> bytes:
+        """The answer, as the era has it."""
+        method = asked["method"]
+        if self._session and method == "server/discover":
+            return _whole(_error(asked, -32601))
+        if self._session and method == "initialize":
+            return _whole(_message(asked), f"Mcp-Session-Id: {self._session}\r\n".encode())
+        return _whole(_message(asked, self.tools))
 
 
 async def _trickle(asked: Any, writer: asyncio.StreamWriter) -> None:
@@ -133,6 +162,14 @@ async def _garbage(_asked: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(random.randbytes(4096))
 
 
+async def _nonsense(_asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(_whole(b'["in JSON, and no message"]'))
+
+
+async def _refusing(asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(_whole(_error(asked, -32000)))
+
+
 async def _failing(_asked: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 
@@ -142,23 +179,35 @@ _TROUBLES = {
     "reset": _reset,
     "half-open": _half_open,
     "garbage": _garbage,
+    "nonsense": _nonsense,
+    "refusing": _refusing,  # in good order, so it is none of the troubles
     "failing": _failing,
 }
 
 
-def _message(asked: dict[str, Any]) -> bytes:
+def _error(asked: dict[str, Any], code: int) -> bytes:
+    error = {"code": code, "message": "no"}
+    return json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "error": error}).encode()
+
+
+def _message(asked: dict[str, Any], tools: Any = TOOLS) -> bytes:
     results: dict[str, dict[str, Any]] = {
+        "initialize": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "troubled", "version": "1"},
+        },
         "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
-        "tools/list": {"tools": TOOLS, "ttlMs": 0, "cacheScope": "private"},
+        "tools/list": {"tools": tools, "ttlMs": 0, "cacheScope": "private"},
         "tools/call": {"content": [{"type": "text", "text": "done"}], "isError": False},
     }
     result = {"resultType": "complete", **results.get(asked["method"], {})}
     return json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "result": result}).encode()
 
 
-def _whole(body: bytes) -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % len(body) + body
+def _whole(body: bytes, headers: bytes = b"") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+    return head % (len(body), headers) + body
 
 
 async def _serve(ports: list[int], seconds: float, workers: int) -> None:

@@ -16,6 +16,20 @@ LONGEST = 500  # characters of a reason
 _OF_THE_SERVER = (UpstreamDeadError, UpstreamFaultError, UpstreamTimeoutError)
 
 
+class NotTakenError(UpstreamFaultError):
+    """The server answered in its protocol's form, and the answer is of no use here."""
+
+
+def is_garbage(error: ToolbusError) -> bool:
+    """Whether it is an answer of a server that has lost its senses: no message, or no result."""
+    return isinstance(error, UpstreamFaultError) and not isinstance(error, NotTakenError)
+
+
+def is_failure(error: ToolbusError) -> bool:
+    """Whether it says that the server is not there, or not itself."""
+    return isinstance(error, UpstreamDeadError | UpstreamTimeoutError) or is_garbage(error)
+
+
 class Failures:
     """What the server did wrong last. A call refused on its way there is no failure of its own."""
 

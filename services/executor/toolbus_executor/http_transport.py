@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
 from toolbus_executor import wire
 from toolbus_executor.events import EventReader
+from toolbus_executor.failures import NotTakenError
 from toolbus_executor.http1 import BrokenError, Head, NotSentError, OnStream, Pool, TooLargeError
 from toolbus_executor.requests import CLIENT
 
 _OK, _REDIRECTION, _SERVER_FAULT = 200, 300, 500
 
 
-class HttpStatusError(UpstreamFaultError):
+class HttpStatusError(NotTakenError):
     """The upstream answered with a status and no message."""
 
     def __init__(self, reason: str, *, status: int = 0, **data: Any) -> None:
@@ -88,7 +89,7 @@ class Transport:
         try:
             return await self._pool.ask(request, on_stream, seconds)
         except TooLargeError as error:
-            raise UpstreamFaultError(f"The upstream's answer is too large: {error}.") from error
+            raise NotTakenError(f"The upstream's answer is too large: {error}.") from error
         except NotSentError as error:
             self.shaken = True
             raise UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False) from (
@@ -140,5 +141,5 @@ def message_in(head: Head, body: bytes, number: int) -> wire.Incoming:
 
 def _one_line(value: str) -> str:
     if "\r" in value or "\n" in value:
-        raise UpstreamFaultError("A declared header holds a line break; mend the configuration.")
+        raise NotTakenError("A declared header holds a line break; mend the configuration.")
     return value
