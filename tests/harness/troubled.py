@@ -17,6 +17,7 @@ from typing import Any
 TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "nonsense", "failing")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "twice")]
 NEVER = 3600.0
+_TURNS = 5  # of the event loop
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets
 
 
@@ -62,6 +63,8 @@ class Troubled:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
+        for _ in range(_TURNS):  # until clients in this process have heard that they were closed
+            await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -74,6 +77,8 @@ class Troubled:
         finally:
             self._connections.discard(task)
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
