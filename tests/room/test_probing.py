@@ -23,10 +23,10 @@ from toolbus_executor.http_upstream import HttpUpstream
 
 @asynccontextmanager
 async def probed(
-    session: str = "", probe: float = 0.02, timeout: float = 60
+    session: str = "", probe: float = 0.02, seconds: float = 60
 ) -> AsyncIterator[tuple[Bench, Troubled]]:
     """A runner over a server that is probed as a keeper has it, and the server."""
-    server, bench = Troubled(session=session), Bench(probe=probe, timeout=timeout)
+    server, bench = Troubled(session=session), Bench(probe=probe, timeout=seconds)
     await server.start()
     try:
         await bench.open(HttpUpstream(server.url, {}, bench.news))
@@ -57,14 +57,14 @@ async def test_a_server_is_probed_in_the_words_of_its_era(session: str, word: st
 async def test_a_dead_server_is_known_before_a_call_meets_it_and_so_is_its_return() -> None:
     async with probed() as (bench, server):
         bench.runner.guard.breaker = Breaker(pause=60.0)
-        port = server.port
-        await server.close()
+        server.trouble, server.wholly = "reset", True
         await until(lambda: state(bench)(State.OPEN), "the breaker to open")
         assert isinstance((await bench.call("plain")).error, BreakerOpenError)
         row = bench.runner.told()
         assert row["probe"]["ok"] is False
-        assert "cannot be reached" in row["failures"][-1]["reason"]
-        await server.start(port)
+        assert "broke the connection" in row["failures"][-1]["reason"]
+        assert server.asked == 0
+        server.trouble = ""
         await until(lambda: state(bench)(State.CLOSED), "the breaker to close")
         assert (await bench.call("plain")).text == "done"
         facts = [type(each) for each in bench.facts.said]
@@ -73,7 +73,7 @@ async def test_a_dead_server_is_known_before_a_call_meets_it_and_so_is_its_retur
 
 
 async def test_a_server_that_answers_probes_and_no_calls_stays_behind_its_breaker() -> None:
-    async with probed(timeout=0.2) as (bench, server):
+    async with probed(seconds=0.2) as (bench, server):
         bench.runner.guard.breaker = Breaker(pause=60.0)
         server.trouble = "hung"
         for _ in range(5):
