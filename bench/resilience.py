@@ -30,10 +30,13 @@ from harness.engines import die_with_parent, own_port
 from harness.operating import key
 from harness.troubled import TROUBLES
 from toolbus_common.declared import Declaration, Server, ToolView
+from toolbus_common.declared.servers import Replica
 
 HERE = Path(__file__).parent
 SECRET = "tbk_root_a-secret-of-the-bench"
 UPSTREAMS = 10
+TIMEOUT = 2.0  # seconds a call may take
+REPLICAS, SETTLING = 3, 2.0
 PACE = 0.05  # seconds between two calls of a caller that is not refused or waiting
 BAD_CALLERS = 8
 WORKERS, WORK_SECONDS = 8, 0.1  # of the upstream that is offered too much: 80 calls a second
@@ -114,7 +117,11 @@ def main() -> int:
     asked.add_argument("--seconds", type=float, default=10.0, help="of every phase")
     options = asked.parse_args()
     busy = {"load_at_begin": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
-    rows = [*isolation(options.seconds), *overload(options.seconds)]
+    rows = [
+        *isolation(options.seconds),
+        *replicas(options.seconds),
+        *overload(options.seconds),
+    ]
     _show(rows)
     busy["load_at_end"] = os.getloadavg()[0]
     told = {"at": datetime.now(UTC).isoformat(), "asked": vars(options), "rows": rows} | busy
@@ -129,7 +136,7 @@ def main() -> int:
 
 def isolation(seconds: float) -> Iterator[dict[str, Any]]:
     """The other nine's p99 beside the baseline, for each trouble; and attempts per call."""
-    with _gateway(UPSTREAMS, Server(url="http://x", timeout=2.0)) as (endpoint, ports):
+    with _gateway(UPSTREAMS, Server(url="http://x", timeout=TIMEOUT)) as (endpoint, ports):
         for trouble in TROUBLES[1:]:
             yield from asyncio.run(_one_bad(endpoint, ports, trouble, seconds))
 
@@ -177,6 +184,35 @@ async def _until_well(endpoint: str) -> None:
     while (await caller.call())[1]:  # noqa: ASYNC110 - it asks another process
         await asyncio.sleep(0.5)
     caller.close()
+
+
+# -- one of three replicas -------------------------------------------------------------------
+
+
+def replicas(seconds: float) -> list[dict[str, Any]]:
+    """Calls that fail at a server of three replicas, one of which hangs, once that is ejected."""
+    declared = Server(url="http://x", timeout=TIMEOUT)
+    with _gateway(REPLICAS, declared, replicated=True) as (endpoint, ports):
+        return asyncio.run(_one_hung(endpoint, ports, seconds))
+
+
+async def _one_hung(endpoint: str, ports: list[int], seconds: float) -> list[dict[str, Any]]:
+    await _told(ports[0], "hung?wholly")
+    before = await _crowd(endpoint, TIMEOUT + SETTLING)  # the calls that meet it, and end
+    after = await _crowd(endpoint, seconds)
+    asked = [await _told(port, "") for port in ports]
+    told: dict[str, Any] = {"calls": len(after.answered) + after.codes.total(), "asked": asked}
+    told |= {"before": dict(before.codes), "codes": dict(after.codes)}
+    what = "one of three replicas hung: calls that fail after its ejection"
+    return [_row(what, after.codes.total(), "<=", 0, **told)]
+
+
+async def _crowd(endpoint: str, seconds: float) -> Seen:
+    """What some callers of the first server see."""
+    seen, until = Seen(), monotonic() + seconds
+    callers = [Caller(endpoint, "u0") for _ in range(BAD_CALLERS)]
+    await asyncio.gather(*(_paced(caller, seen, until) for caller in callers))
+    return seen
 
 
 # -- too much --------------------------------------------------------------------------------
@@ -238,20 +274,18 @@ async def _offered(endpoint: str, seen: Seen, rate: float, seconds: float) -> fl
 
 
 @contextmanager
-def _gateway(count: int, like: Server, *options: str) -> Iterator[tuple[str, list[int]]]:
-    """A gateway over so many upstreams u0, u1, … and their ports."""
+def _gateway(
+    count: int, like: Server, *options: str, replicated: bool = False
+) -> Iterator[tuple[str, list[int]]]:
+    """A gateway over so many upstreams u0, u1, …, or one of so many replicas; and their ports."""
     ports = [own_port() for _ in range(count)]
     program = [sys.executable, "-m", "harness.troubled", *map(str, ports), *options]
     upstreams = subprocess.Popen(program, preexec_fn=die_with_parent)  # noqa: PLW1509
-    servers = {
-        f"u{number}": like.model_copy(
-            update={
-                "url": f"http://127.0.0.1:{port}/mcp",
-                "tools": {"twice": ToolView(idempotent=True)},
-            }
-        )
-        for number, port in enumerate(ports)
-    }
+    like = like.model_copy(update={"tools": {"twice": ToolView(idempotent=True)}})
+    urls = [f"http://127.0.0.1:{port}/mcp" for port in ports]
+    alike = {"url": "", "replicas": tuple(Replica(url=url) for url in urls)}
+    each: list[dict[str, Any]] = [alike] if replicated else [{"url": url} for url in urls]
+    servers = {f"u{number}": like.model_copy(update=at) for number, at in enumerate(each)}
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster(Path(directory))
         try:

@@ -1,7 +1,7 @@
 """A server whose calls go wrong in a way one chooses: hung, slow, reset, half-open, nonsense.
 
-As a program it is as many servers as it has ports; `POST /trouble/<name>` tells one its trouble,
-and is answered with how many calls of tools reached it.
+As a program it is as many servers as it has ports; `POST /trouble/<name>` tells one its trouble
+(with `?wholly` whatever it is asked), and is answered with how many calls of tools reached it.
 """
 
 import argparse
@@ -86,7 +86,8 @@ class Troubled:
         body = await reader.readexactly(int(length or 0))
         path = head.split(" ", 2)[1]
         if path.startswith("/trouble/"):
-            self.trouble = path.removeprefix("/trouble/")
+            self.wholly = path.endswith("?wholly")
+            self.trouble = path.removeprefix("/trouble/").removesuffix("?wholly")
             writer.write(_whole(b"%d" % self.asked))
         elif not body:
             writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")

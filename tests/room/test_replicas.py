@@ -9,12 +9,24 @@ import pytest
 
 from harness.bench import Bench
 from harness.troubled import TOOLS, Troubled
-from harness.waiting import until
-from toolbus_common.contracts import BreakerClosed, BreakerOpened
-from toolbus_common.declared import Server
+from harness.waiting import until, until_told
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersAsked, ServersTold
+from toolbus_common.declared import Declaration, Server
 from toolbus_common.ending import end
-from toolbus_common.errors import BreakerOpenError, UpstreamDeadError, UpstreamTimeoutError
+from toolbus_common.errors import (
+    BreakerOpenError,
+    UnavailableError,
+    UpstreamDeadError,
+    UpstreamTimeoutError,
+)
+from toolbus_common.exchange import Exchange
+from toolbus_common.permissions import OPERATOR
+from toolbus_common.provision import CONFIG
+from toolbus_common.settings import Settings
 from toolbus_executor.breaker import Breaker
+from toolbus_executor.main import build
 from toolbus_executor.replicas import ejecting
 from toolbus_executor.replicas.ejecting import FAILURES
 from toolbus_executor.replicas.upstream import Replicated
@@ -247,6 +259,45 @@ async def test_a_replica_of_another_era_is_left_out() -> None:
         await until(lambda: any("era" in each["reason"] for each in bench.rows()), "the refusal")
         assert ends(await bench.calls(4)) == {""}
         assert sorted(bench.asked()) == [0, 4]
+
+
+async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
+
+    async def row(name: str) -> Any:
+        with suppress(UnavailableError):
+            told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+            return next((each for each in told.servers if each["name"] == name), None)
+
+    async def both() -> Any:
+        told = await row("several") or {}
+        states = [each["state"] for each in told.get("replicas", ())]
+        return told if states == ["in place", "in place"] else None
+
+    async def probed() -> Any:
+        return (await row("single") or {}).get("probe")
+
+    async with AsyncExitStack() as stack:
+        servers = [Troubled() for _ in range(3)]
+        for server in servers:
+            await server.start()
+            stack.push_async_callback(server.close)
+        urls = [each.url for each in servers]
+        declared = Declaration(
+            servers={
+                "several": Server(replicas=urls[:2]),
+                "single": Server(url=urls[2], probe=0.05),
+            }
+        )
+        config = await operator.bucket(CONFIG)
+        await config.put("declaration", declared.model_dump_json().encode())
+        await stack.enter_async_context(build(Exchange()).running())
+        told = await until_told(both, "both replicas in place")
+        assert (told["state"], told["tools"]) == ("ready", 2)
+        assert (await until_told(probed, "a probe"))["ok"] is True
 
 
 async def test_a_server_none_of_whose_replicas_is_there_says_so() -> None:
