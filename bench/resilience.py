@@ -1,8 +1,9 @@
 """`make bench-resilience`: what one bad upstream of ten, or three times too many calls, cost.
 
-A whole gateway, its call path in one process. Each trouble is measured beside a baseline of its own
-right before it. Figures are printed beside their demands and kept as JSON, with the machine's load:
-on one that is busy with other things the ratios of latencies say little.
+A whole gateway, its call path in one process. The baseline of each trouble is measured at the same
+time, at a second gateway over ten well upstreams that has the same callers: whatever else the
+machine does, both meet it. Figures are printed beside their demands and kept as JSON, with the
+machine's load: on one that is busy with other things the ratios of latencies still say little.
 """
 
 import argparse
@@ -136,18 +137,20 @@ def main() -> int:
 
 def isolation(seconds: float) -> Iterator[dict[str, Any]]:
     """The other nine's p99 beside the baseline, for each trouble; and attempts per call."""
-    with _gateway(UPSTREAMS, Server(url="http://x", timeout=TIMEOUT)) as (endpoint, ports):
+    like = Server(url="http://x", timeout=TIMEOUT)
+    with _gateway(UPSTREAMS, like) as (endpoint, ports), _gateway(UPSTREAMS, like) as (well, _):
         for trouble in TROUBLES[1:]:
-            yield from asyncio.run(_one_bad(endpoint, ports, trouble, seconds))
+            yield from asyncio.run(_one_bad(endpoint, well, ports[0], trouble, seconds))
 
 
 async def _one_bad(
-    endpoint: str, ports: list[int], trouble: str, seconds: float
+    endpoint: str, well: str, port: int, trouble: str, seconds: float
 ) -> list[dict[str, Any]]:
-    baseline, _ = await _phase(endpoint, seconds)
-    before = await _told(ports[0], trouble)
-    others, bad = await _phase(endpoint, seconds)
-    attempts = await _told(ports[0], "") - before
+    before = await _told(port, trouble)
+    (baseline, _), (others, bad) = await asyncio.gather(
+        _phase(well, seconds), _phase(endpoint, seconds)
+    )
+    attempts = await _told(port, "") - before
     calls = len(bad.answered) + bad.codes.total()
     await _until_well(endpoint)
     was, now = _p99(baseline.answered), _p99(others.answered)

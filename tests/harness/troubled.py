@@ -172,6 +172,13 @@ async def _nonsense(_asked: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(_whole(b'["in JSON, and no message"]'))
 
 
+async def _boundless(_asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"100000\r\n" + b" " * 0x100000 + b"\r\n")
+        await writer.drain()
+
+
 async def _refusing(asked: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(_whole(_error(asked, -32000)))
 
@@ -186,7 +193,9 @@ _TROUBLES = {
     "half-open": _half_open,
     "garbage": _garbage,
     "nonsense": _nonsense,
-    "refusing": _refusing,  # in good order, so it is none of the troubles
+    # These concern one call, and none of the others:
+    "refusing": _refusing,
+    "boundless": _boundless,
     "failing": _failing,
 }
 

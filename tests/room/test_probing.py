@@ -115,6 +115,14 @@ async def test_a_probe_call_that_is_answered_with_nonsense_keeps_the_breaker_ope
         assert isinstance((await bench.call("plain")).error, BreakerOpenError)
 
 
+async def test_a_result_that_is_too_large_is_no_failure_of_the_server() -> None:
+    async with probed(probe=0) as (bench, server):
+        server.trouble = "boundless"
+        for _ in range(6):
+            assert isinstance((await bench.call("plain")).error, UpstreamFaultError)
+        assert state(bench)(State.CLOSED)
+
+
 async def test_an_error_told_in_good_order_is_no_failure_of_the_server() -> None:
     async with probed(probe=0) as (bench, server):
         server.trouble = "refusing"

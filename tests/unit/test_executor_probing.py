@@ -13,7 +13,7 @@ from toolbus_common.errors import (
     UpstreamFaultError,
     UpstreamRefusedError,
 )
-from toolbus_executor.failures import NotTakenError
+from toolbus_executor.failures import GarbageError
 from toolbus_executor.probing import Health
 
 
@@ -78,9 +78,9 @@ async def test_a_server_that_was_called_meanwhile_is_not_probed() -> None:
     [
         (None, True),
         (UpstreamRefusedError("Method not found"), True),
-        (NotTakenError("HTTP 401"), True),
+        (UpstreamFaultError("HTTP 401"), True),
         (UpstreamDeadError("gone"), False),
-        (UpstreamFaultError("nonsense"), False),
+        (GarbageError("nonsense"), False),
     ],
 )
 async def test_who_answers_in_good_order_is_well_whatever_it_says(

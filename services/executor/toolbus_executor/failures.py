@@ -16,18 +16,17 @@ LONGEST = 500  # characters of a reason
 _OF_THE_SERVER = (UpstreamDeadError, UpstreamFaultError, UpstreamTimeoutError)
 
 
-class NotTakenError(UpstreamFaultError):
-    """The server answered in its protocol's form, and the answer is of no use here."""
+class GarbageError(UpstreamFaultError):
+    """What came is no message, or no answer: the server has lost its senses.
 
-
-def is_garbage(error: ToolbusError) -> bool:
-    """Whether it is an answer of a server that has lost its senses: no message, or no result."""
-    return isinstance(error, UpstreamFaultError) and not isinstance(error, NotTakenError)
+    Other faults may be of one call alone, such as a result that is too large, and say nothing of
+    the server: else whoever calls could open its breaker for everybody.
+    """
 
 
 def is_failure(error: ToolbusError) -> bool:
     """Whether it says that the server is not there, or not itself."""
-    return isinstance(error, UpstreamDeadError | UpstreamTimeoutError) or is_garbage(error)
+    return isinstance(error, UpstreamDeadError | UpstreamTimeoutError | GarbageError)
 
 
 class Failures:

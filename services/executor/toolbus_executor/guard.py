@@ -9,7 +9,7 @@ from toolbus_common.factlane import FactWriter
 from toolbus_common.metrics import UPSTREAM_OPEN
 from toolbus_executor.about_server import about_server
 from toolbus_executor.breaker import Breaker, State
-from toolbus_executor.failures import Failures, is_garbage
+from toolbus_executor.failures import Failures, GarbageError
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Guard:
         """Count an error: the server is there, or talks nonsense, or was not even asked."""
         if not error.data.get("sent", True):
             self.abandoned()
-        elif is_garbage(error):
+        elif isinstance(error, GarbageError):
             self.failed(spared=spared)
         else:
             self.succeeded()

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
 from toolbus_executor import wire
 from toolbus_executor.events import EventReader
-from toolbus_executor.failures import NotTakenError
+from toolbus_executor.failures import GarbageError
 from toolbus_executor.http1 import BrokenError, Head, NotSentError, OnStream, Pool, TooLargeError
 from toolbus_executor.requests import CLIENT
 
 _OK, _REDIRECTION, _SERVER_FAULT = 200, 300, 500
 
 
-class HttpStatusError(NotTakenError):
+class HttpStatusError(UpstreamFaultError):
     """The upstream answered with a status and no message."""
 
     def __init__(self, reason: str, *, status: int = 0, **data: Any) -> None:
@@ -89,7 +89,7 @@ class Transport:
         try:
             return await self._pool.ask(request, on_stream, seconds)
         except TooLargeError as error:
-            raise NotTakenError(f"The upstream's answer is too large: {error}.") from error
+            raise UpstreamFaultError(f"The upstream's answer is too large: {error}.") from error
         except NotSentError as error:
             self.shaken = True
             raise UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False) from (
@@ -124,16 +124,16 @@ class Transport:
 
 
 def message_in(head: Head, body: bytes, number: int) -> wire.Incoming:
-    """The answer to a request. Raises `UpstreamFaultError` or, for 5xx, `UpstreamDeadError`."""
+    """The answer to a request. Raises `UpstreamFaultError`; for 5xx `UpstreamDeadError`."""
     fine = _OK <= head.status < _REDIRECTION
     if fine and not body:
-        raise UpstreamFaultError("The upstream ended its answer without a result.")
+        raise GarbageError("The upstream ended its answer without a result.")
     if fine or body.startswith(b"{"):
         message = wire.read(body)
         if message.id == number or isinstance(message.error, dict):
             return message
         if fine:
-            raise UpstreamFaultError("The upstream answered a request that was not asked.")
+            raise GarbageError("The upstream answered a request that was not asked.")
     if head.status >= _SERVER_FAULT:
         raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
     raise HttpStatusError(f"The upstream answered HTTP {head.status}.", status=head.status)
@@ -141,5 +141,5 @@ def message_in(head: Head, body: bytes, number: int) -> wire.Incoming:
 
 def _one_line(value: str) -> str:
     if "\r" in value or "\n" in value:
-        raise NotTakenError("A declared header holds a line break; mend the configuration.")
+        raise UpstreamFaultError("A declared header holds a line break; mend the configuration.")
     return value
