@@ -176,7 +176,7 @@ class Keeper:
         finally:
             self.runner.upstream = None
             if probing is not None:
-                probing.cancel()
+                await end(probing)
             if upstream is not None:
                 await leave(upstream)
 

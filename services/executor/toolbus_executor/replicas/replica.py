@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted
+from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.failures import Failures
 from toolbus_executor.probing import Health
@@ -214,8 +215,7 @@ class Replica:
             await asyncio.wait((losing, self._useless), return_when=asyncio.FIRST_COMPLETED)
             return losing.result() if losing.done() else self._useless.result()
         finally:
-            probing.cancel()
-            losing.cancel()
+            await end(probing, losing)
 
     async def _watch(self, upstream: Upstream) -> None:
         """Hear of what somebody heard of before it came; a server may refuse that."""
