@@ -39,6 +39,7 @@ class Troubled:
         self.met = 0  # how often it was asked what it is
         self.most = 0  # calls under way at once
         self.port = 0
+        self.connected = 0  # connections so far
         self.released = asyncio.Event()  # what hangs is answered after all
         self._seconds = seconds
         self._workers = asyncio.Semaphore(workers)
@@ -59,10 +60,14 @@ class Troubled:
     async def close(self) -> None:
         """Refuse connections, and end those there are."""
         self._server.close()
+        await self.hang_up()
+        await self._server.wait_closed()
+
+    async def hang_up(self) -> None:
+        """End the connections there are."""
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
         for _ in range(_TURNS):  # until clients in this process have heard that they were closed
             await asyncio.sleep(0)
 
@@ -70,6 +75,7 @@ class Troubled:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.connected += 1
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
                 while True:

@@ -17,6 +17,7 @@ from toolbus_common.errors import (
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
+from toolbus_executor import http1
 from toolbus_executor.breaker import Breaker, State
 from toolbus_executor.http_upstream import HttpUpstream
 
@@ -121,6 +122,29 @@ async def test_a_result_that_is_too_large_is_no_failure_of_the_server() -> None:
         for _ in range(6):
             assert isinstance((await bench.call("plain")).error, UpstreamFaultError)
         assert state(bench)(State.CLOSED)
+
+
+async def test_no_call_meets_a_connection_its_server_has_closed() -> None:
+    async with probed(probe=0) as (bench, server):
+        assert (await bench.call("plain")).text == "done"
+        before = server.connected
+        await server.hang_up()
+        assert (await bench.call("plain")).text == "done"
+        assert (server.connected, bench.runner.retries.made) == (before + 1, 0)
+
+
+async def test_no_call_meets_a_connection_that_was_idle_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with probed(probe=0) as (bench, server):
+        monkeypatch.setattr(http1, "IDLE_SECONDS", 3600.0)
+        await bench.call("plain")
+        before = server.connected
+        await bench.call("plain")
+        assert server.connected == before
+        monkeypatch.setattr(http1, "IDLE_SECONDS", 0.0)
+        assert (await bench.call("plain")).text == "done"
+        assert server.connected == before + 1
 
 
 async def test_an_error_told_in_good_order_is_no_failure_of_the_server() -> None:
