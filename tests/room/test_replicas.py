@@ -141,6 +141,18 @@ async def test_many_calls_that_fail_at_one_replica_at_once_open_no_breaker_of_th
         assert ends(await bench.calls(10)) == {""}
 
 
+async def test_a_replica_that_hangs_does_not_take_every_place_of_the_server() -> None:
+    async with several([1, 1, 1], timeout=120) as bench:
+        hung = bench.servers[0]
+        hung.trouble = "hung"
+        calls = [asyncio.create_task(bench.call("plain", call_id=f"c{n}")) for n in range(90)]
+        await until(lambda: sum(each.done() for each in calls) + hung.asked == 90, "the others")
+        assert 0 < hung.asked < bench.runner.bulkhead.places
+        hung.released.set()
+        told = await asyncio.gather(*calls)
+        assert ends([each.frames[-1] for each in told]) == {""}
+
+
 async def test_a_call_that_may_be_made_again_is_made_at_another_replica() -> None:
     async with several([1, 1]) as bench:
         bench.servers[0].trouble = "reset"

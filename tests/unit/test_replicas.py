@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_executor.replicas.choosing import home_of, next_in_turn
+from toolbus_executor.replicas.choosing import FEW, home_of, next_in_turn, uncrowded
 from toolbus_executor.replicas.comparing import Found, differing, most
 from toolbus_executor.replicas.ejecting import BASE, FAILURES, LONGEST, Place, Standing, may_go
 
@@ -16,6 +16,7 @@ class One:
     label: str
     weight: int
     credit: int = 0
+    under_way: int = 0
 
 
 weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
@@ -61,6 +62,27 @@ def test_callers_are_spread_by_weight() -> None:
     replicas = several([1, 3])
     homes = Counter(home_of(f"key{number}", replicas).label for number in range(4000))
     assert 2850 < homes["r1"] < 3150
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 500)), min_size=1, max_size=6))
+def test_somebody_always_keeps_pace(told: list[tuple[int, int]]) -> None:
+    replicas = [One(f"r{n}", weight, under_way=calls) for n, (weight, calls) in enumerate(told)]
+    assert min(replicas, key=lambda each: each.under_way / each.weight) in uncrowded(replicas)
+
+
+@given(st.integers(1, 100))
+def test_one_that_hangs_beside_others_that_answer_gets_a_few_calls(calls: int) -> None:
+    hung, *others = replicas = several([1, 1, 1])
+    for _ in range(calls):
+        chosen = next_in_turn(uncrowded(replicas))
+        hung.under_way += chosen is hung
+    assert hung.under_way <= FEW + 1
+    assert all(each.under_way == 0 for each in others)
+
+
+def test_as_many_calls_for_their_weight_are_no_crowd() -> None:
+    replicas = [One("r0", 1, under_way=10), One("r1", 3, under_way=40)]
+    assert uncrowded(replicas) == replicas
 
 
 def ejected(standing: Standing, now: float) -> bool:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+FEW = 4  # calls
 _BYTES = 6  # of a hash: so few that a number made of it is exact
 
 
@@ -14,6 +15,7 @@ class Weighted(Protocol):
     label: str
     weight: int
     credit: int  # what it has saved up of turns; the chooser's own
+    under_way: int  # calls it has not answered yet
 
 
 W = TypeVar("W", bound=Weighted)
@@ -26,6 +28,15 @@ def next_in_turn(able: Sequence[W]) -> W:
     chosen = max(able, key=_credit)
     chosen.credit -= sum(each.weight for each in able)
     return chosen
+
+
+def uncrowded(able: Sequence[W]) -> Sequence[W]:
+    """Those that keep pace: one that hangs must not fill the server's places until that is known.
+
+    Twice as many calls under way for its weight as the least has, and a few, are no crowd.
+    """
+    least = min(each.under_way / each.weight for each in able)
+    return [each for each in able if each.under_way <= 2 * least * each.weight + FEW]
 
 
 def home_of(caller: str, able: Sequence[W]) -> W:

@@ -33,7 +33,7 @@ from toolbus_executor.capabilities import takes_tasks
 from toolbus_executor.catalogue import TOOLS
 from toolbus_executor.failures import is_failure
 from toolbus_executor.kinds import reached
-from toolbus_executor.replicas.choosing import home_of, next_in_turn
+from toolbus_executor.replicas.choosing import home_of, next_in_turn, uncrowded
 from toolbus_executor.replicas.comparing import KINDS, Found, differing, found_in_time, most
 from toolbus_executor.replicas.ejecting import Place, may_go
 from toolbus_executor.replicas.replica import Replica
@@ -239,7 +239,7 @@ class Replicated:
             self._failed_at[call.call_id] = failed
         if len(able) == 1:
             return able[0]
-        return home_of(call.key, able) if self._stays(call) else next_in_turn(able)
+        return home_of(call.key, able) if self._stays(call) else next_in_turn(uncrowded(able))
 
     def _stays(self, call: CallAdmitted) -> bool:
         """Whether a replica may know something of this caller that the others do not."""
