@@ -36,7 +36,7 @@ class Objects:
 
     async def put(self, name: str, value: bytes) -> None:
         """Write, whatever is there. Raises `BusDownError`, also where there is no room."""
-        options = ObjectMetaOptions(max_chunk_size=LARGEST)
+        options = ObjectMetaOptions(max_chunk_size=min(LARGEST, max(len(value), 1)))
         try:
             await self._store.put(name, value, ObjectMeta(name=name, options=options))
         except (NatsError, JetStreamError, TimeoutError) as error:
@@ -54,6 +54,15 @@ class Objects:
             return None
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(f"{self._name} cannot be read now: {error}") from error
+
+    async def delete(self, name: str) -> None:
+        """Remove what is there, if anything is. Raises `BusDownError`."""
+        try:
+            await self._store.delete(name)
+        except NotFoundError:
+            return
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise BusDownError(f"Nothing can be removed from {self._name} now: {error}") from error
 
     async def written(self, name: str) -> str:
         """When it was written, in ISO 8601; empty where nothing is there. Raises `BusDownError`."""

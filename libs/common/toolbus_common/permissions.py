@@ -174,7 +174,7 @@ _ROOMS = (
             CallCompleted, CallFailed, ServerConnected, ServerLost, ServerFaulted, BreakerOpened,
             BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
-        publishes=("tb.reply.>", "tb.event.*", "tb.park.*"),
+        publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
         subscribes=("tb.run.*", "tb.cancel.*", "tb.park.*"),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
         reads=(CONFIG, CATALOGUE, LEASES, PINS),

@@ -27,7 +27,7 @@ APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
 TASKS = "tb_tasks"  # those of them that became tasks, and their results: written by policy
 OUTCOMES = "tb_outcomes"  # of calls with an idempotency key: by policy, then by who ends them
 SEALS = "tb_seals"  # how far each customer's log is sealed: written by audit
-RESULTS = "tb_results"  # an object store: results too large to tell, written by codemode
+RESULTS = "tb_results"  # an object store: results too large to tell, by codemode and executor
 
 LEASE_SECONDS = 2.0
 DAY = 86_400.0
@@ -36,7 +36,7 @@ MOST_APPROVAL_BYTES = 256 << 20
 MOST_TASK_BYTES = 1 << 30
 MOST_OUTCOME_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
-MOST_RESULT_BYTES = 1 << 30
+MOST_RESULT_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,16 @@ from toolbus_common.errors import ToolbusError, UpstreamRefusedError
 from toolbus_common.pricing import charged
 
 
-def charge_of(call: CallAdmitted, ending: Ending) -> int:
-    """What an answer costs. A task's result is not there yet, so it costs what was held."""
+def charge_of(call: CallAdmitted, ending: Ending, kept: int = 0) -> int:
+    """What an answer costs, with the bytes that are kept of it instead of told.
+
+    A task's result is not there yet, so it costs what was held.
+    """
     if isinstance(ending, Asked):
         return 0
     if not call.price or isinstance(ending, Begun):
         return call.charge
-    return charged(call.charge, call.price, len(ending.body))
+    return charged(call.charge, call.price, len(ending.body) + kept)
 
 
 def charge_of_failure(call: CallAdmitted, error: ToolbusError) -> int:

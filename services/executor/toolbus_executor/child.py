@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from toolbus_common.errors import UpstreamDeadError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.logs import redacted
 from toolbus_common.tether import tethered
+from toolbus_executor.lines import Lines, TooLongError
+from toolbus_executor.offload.spills import Spills
 
 log = logging.getLogger(__name__)
 
-LONGEST_LINE = 7 * 1024 * 1024
 LIMITS = {"CORE": 0, "NOFILE": 4096}
 LEAVE_SECONDS = 2.0  # what a process may take to end once its input has ended
 DEATH_SECONDS = 2.0  # what the system may take to end a killed one
@@ -26,9 +27,9 @@ _LONGEST_WORDS = 500
 class Child:
     """One process and everything in its group; `on_line` gets each line of its output."""
 
-    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+    def __init__(self, on_line: Callable[[bytes], None], spills: Spills | None = None) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._on_line = on_line
+        self._lines = Lines(on_line, spills)
         self._process: asyncio.subprocess.Process | None = None
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         self._tasks: list[asyncio.Task[None]] = []
@@ -45,7 +46,6 @@ class Child:
                 stderr=asyncio.subprocess.PIPE,
                 env=dict(environment),
                 cwd=cwd,
-                limit=LONGEST_LINE,
             )
         except OSError as error:
             raise UpstreamDeadError(
@@ -91,13 +91,16 @@ class Child:
     async def _read(self, process: asyncio.subprocess.Process, out: asyncio.StreamReader) -> None:
         reason = ""
         try:
-            while line := await out.readline():
-                self._on_line(line)
-        except ValueError:
-            reason = f"it wrote a line of more than {LONGEST_LINE} bytes"
+            while piece := await out.read(_CHUNK):
+                await self._lines.feed(piece)
+        except TooLongError as error:
+            reason = str(error)
+        except ToolbusError as error:
+            reason = f"it wrote a line that could not be kept ({error.reason})"
         except Exception:
             log.exception("upstream.line_not_taken")
             reason = "it wrote something that could not be taken"
+        self._lines.give_up()
         self._kill(process)  # without output it is of no more use, and neither is what it started
         code = await process.wait()
         words = redacted(" / ".join(list(self._last_words)[-3:]))[:300]

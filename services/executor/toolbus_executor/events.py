@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 
 from toolbus_common.errors import UpstreamFaultError
+from toolbus_executor.offload.spill import Spill
+from toolbus_executor.offload.spills import Answering
 
 LARGEST_EVENT = 7 * 1024 * 1024
+LARGEST_HELD = 6 * 1024 * 1024  # bytes of an event, until it goes where large answers do
 _LONGEST_ID = 1024
 _LONGEST_RETRY = 60_000  # milliseconds
 
@@ -20,17 +23,21 @@ class EventReader:
         self._data: list[bytes] = []
         self._size = 0
         self._name = ""
+        self.large: Answering | None = None
+        self.spilled: Spill | None = None  # a whole event that was too large to give
+        self._spill: Spill | None = None  # one whose line has not ended
         self.name = ""  # of the event given last
         self.last_id = b""
         self.retry = 0.0  # seconds to wait before coming back; 0 if the server did not say
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """The data of each event this piece completes. Raises `UpstreamFaultError` if too large."""
-        self._size += len(piece)
-        if self._size > LARGEST_EVENT:
-            raise UpstreamFaultError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+        if self._spill is not None:
+            self._feed_on(self._spill, piece)
+            return
+        self._grow(piece)
         if b"\n" not in piece:
-            self._rest.append(piece)
+            self._hold(piece)
             return
         *lines, rest = b"".join((*self._rest, piece)).split(b"\n")
         self._rest = [rest]
@@ -48,6 +55,37 @@ class EventReader:
                     yield data
             else:
                 self._size = len(rest)
+
+    def give_up(self) -> Spill | None:
+        """What there is of an event too large to give, which nobody waits for any more."""
+        spill, self._spill, self.spilled = self.spilled or self._spill, None, None
+        return spill
+
+    def _grow(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > LARGEST_EVENT:
+            raise UpstreamFaultError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+
+    def _hold(self, piece: bytes) -> None:
+        """Keep a piece of a line whose end has not come."""
+        self._rest.append(piece)
+        if self._size > LARGEST_HELD and self.large is not None and not self._data:
+            self._begin_spill(self.large)
+
+    def _begin_spill(self, large: Answering) -> None:
+        """Let a line of data go where large answers do, from its beginning."""
+        line, self._rest = b"".join(self._rest), []
+        if not line.startswith(b"data:"):
+            raise UpstreamFaultError("The upstream's event has too long a line that is no data.")
+        self._spill = large.begin()
+        self._spill.feed(line[5:])
+
+    def _feed_on(self, spill: Spill, piece: bytes) -> None:
+        """More of such a line. Where it ends its event ends: messages are told in one line."""
+        line, newline, _ = piece.partition(b"\n")
+        spill.feed(line)
+        if newline:
+            self._spill, self.spilled = None, spill
 
     def restart(self) -> None:
         """A new connection: what was left of an event will come whole again."""

@@ -10,10 +10,15 @@ from urllib.parse import SplitResult
 
 import httptools
 
+from toolbus_common.errors import ToolbusError
+from toolbus_executor.offload.spill import Spill
+from toolbus_executor.offload.spills import Answering
+
 IDLE_SECONDS = 4.0  # servers commonly close at 5: ours goes first, so no call meets a closed door
 CONNECT_SECONDS = 5.0
 DEFAULT_SECONDS = 20.0
 LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
+LARGEST_HELD = 6 * 1024 * 1024  # bytes of an answer, until it goes where large ones do
 LARGEST_HEAD = 64 * 1024
 MOST_IDLE = 64
 END_SECONDS = 1.0  # what a stream may take to end after its answer
@@ -61,6 +66,8 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._size = 0
+        self._large: Answering | None = None
+        self._spill: Spill | None = None
         self._keeps = False
         self._until_closed = False  # a body without a length ends with its connection
         self._bodiless = False  # the answer to HEAD: what it says of a body does not follow
@@ -88,10 +95,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, TooLargeError) as error:
-            cause = error.__context__ if isinstance(error, httptools.HttpParserError) else None
-            large = cause if isinstance(cause, TooLargeError) else error
-            failure = large if isinstance(large, TooLargeError) else BrokenError(str(error))
-            self._fail(failure)
+            cause = error.__context__ if isinstance(error, httptools.HttpParserError) else error
+            known = cause if isinstance(cause, TooLargeError | ToolbusError) else None
+            self._fail(known or BrokenError(str(error)))
             self.close()
 
     # -- httptools ---------------------------------------------------------------------------
@@ -123,9 +129,13 @@ class Connection(asyncio.Protocol):
         if self._on_stream is not None and self._head().is_stream:
             if self._on_stream(body):
                 self._finish()
+        elif self._spill is not None:
+            self._spill.feed(body)
         else:
-            self._grow(len(body), LARGEST_BODY)
             self._parts.append(body)
+            self._grow(len(body), LARGEST_BODY)
+            if self._size > LARGEST_HELD and self._large is not None:
+                self._begin_spill(self._large)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
@@ -149,9 +159,15 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     async def ask(
-        self, request: bytes, on_stream: OnStream | None, seconds: float | None
+        self,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: Answering | None = None,
     ) -> tuple[Head, bytes]:
         """Write a request and wait for its answer; an event stream goes to `on_stream` in pieces.
+
+        Of what is too large, what `large` leaves of it is the answer.
 
         Raises:
             NotSentError: the connection had gone before anything was written.
@@ -163,15 +179,23 @@ class Connection(asyncio.Protocol):
             raise NotSentError("the connection was closed")
         self._keeps = False
         self._on_stream = on_stream
+        if large is not None:
+            self._large, large.flow = large, self._throttle
         self._bodiless = request.startswith(b"HEAD ")
         self._waiting = self._loop.create_future()
         self._transport.write(request)
         # A timer of our own: a quarter of what asyncio.timeout costs, and paid by every call.
         timer = None if seconds is None else self._loop.call_later(seconds, self._too_late)
         try:
-            return await self._waiting
+            answer = await self._waiting
+            if self._spill is None or large is None:
+                return answer
+            spill, self._spill = self._spill, None
+            return answer[0], await large.ended(spill)
         finally:
-            self._waiting = self._on_stream = None
+            if self._spill is not None and large is not None:
+                large.abandon(self._spill)
+            self._waiting = self._on_stream = self._large = self._spill = None
             if timer is not None:
                 timer.cancel()
 
@@ -192,6 +216,17 @@ class Connection(asyncio.Protocol):
         self._size += size
         if self._size > most:
             raise TooLargeError(f"the answer exceeds {most} bytes")
+
+    def _begin_spill(self, large: Answering) -> None:
+        self._spill = large.begin()
+        parts, self._parts = self._parts, []
+        for part in parts:
+            self._spill.feed(part)
+
+    def _throttle(self, go: bool) -> None:  # noqa: FBT001 - as asyncio's own flow control
+        """Hold up what comes, or let it come again."""
+        if self._transport is not None and not self._transport.is_closing():
+            (self._transport.resume_reading if go else self._transport.pause_reading)()
 
     def _too_late(self) -> None:
         self._fail(TimeoutError())
@@ -216,6 +251,7 @@ class Pool:
         request: bytes,
         on_stream: OnStream | None = None,
         seconds: float | None = DEFAULT_SECONDS,
+        large: Answering | None = None,
     ) -> tuple[Head, bytes]:
         """One request on a free or new connection; see `Connection.ask`."""
         connection = self._take()
@@ -224,7 +260,7 @@ class Pool:
             connection = await self._connect(seconds or CONNECT_SECONDS)
             seconds = None if seconds is None else seconds - (monotonic() - began)
         try:
-            answer = await connection.ask(request, on_stream, seconds)
+            answer = await connection.ask(request, on_stream, seconds, large)
         except BaseException:
             # Also when cancelled: an answer still to come must not meet the next request.
             connection.close()

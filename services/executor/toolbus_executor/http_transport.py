@@ -6,11 +6,19 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor import wire
 from toolbus_executor.events import EventReader
 from toolbus_executor.failures import GarbageError
-from toolbus_executor.http1 import BrokenError, Head, NotSentError, OnStream, Pool, TooLargeError
+from toolbus_executor.http1 import (
+    BrokenError,
+    Head,
+    NotSentError,
+    OnStream,
+    Pool,
+    TooLargeError,
+)
+from toolbus_executor.offload.spills import Answering, Spills
 from toolbus_executor.requests import CLIENT
 
 _OK, _REDIRECTION, _SERVER_FAULT = 200, 300, 500
@@ -24,7 +32,7 @@ class HttpStatusError(UpstreamFaultError):
         self.status = status
 
 
-class AnswerStream:
+class AnswerStream(Answering):
     """Collects one request's answer from an event stream; the rest goes to `hear`."""
 
     def __init__(self, number: int, hear: Callable[[wire.Incoming], None] | None = None) -> None:
@@ -32,16 +40,32 @@ class AnswerStream:
         self._hear = hear
         self.events = EventReader()
         self.message: wire.Incoming | None = None
-        self.fault: UpstreamFaultError | None = None
+        self.fault: ToolbusError | None = None
 
     def feed(self, piece: bytes) -> bool:
         """Take a piece of a stream; True once the answer is there."""
         try:
             for data in self.events.feed(piece):
                 self._take(wire.read(data))
-        except UpstreamFaultError as error:
+        except ToolbusError as error:
             self.fault = error
-        return self.message is not None or self.fault is not None
+        spilled = self.events.spilled is not None
+        return spilled or self.message is not None or self.fault is not None
+
+    async def gathered(self) -> None:
+        """Take the message that was too large to hold. Raises `ToolbusError`."""
+        spill, self.events.spilled = self.events.spilled, None
+        if spill is None:
+            return
+        self._take(wire.read(await self.ended(spill)))
+        if self.message is None:
+            raise UpstreamFaultError("The upstream said something too large that is no answer.")
+
+    def give_up(self) -> None:
+        """Nothing more will come."""
+        spill = self.events.give_up()
+        if spill is not None:
+            self.abandon(spill)
 
     def _take(self, message: wire.Incoming) -> None:
         if not message.method and message.id == self._number:
@@ -59,6 +83,7 @@ class Transport:
         self.numbers = itertools.count(1)
         self.shaken = False  # the transport failed since the last answer
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.spills: Spills | None = None
         self._pool = Pool(target)
         path = target.path or "/"
         self._path = (f"{path}?{target.query}" if target.query else path).encode()
@@ -83,11 +108,15 @@ class Transport:
         )  # fmt: skip
 
     async def ask(
-        self, request: bytes, on_stream: OnStream | None, seconds: float | None
+        self,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: Answering | None = None,
     ) -> tuple[Head, bytes]:
         """Ask the pool; its failures as those of the upstream."""
         try:
-            return await self._pool.ask(request, on_stream, seconds)
+            return await self._pool.ask(request, on_stream, seconds, large)
         except TooLargeError as error:
             raise UpstreamFaultError(f"The upstream's answer is too large: {error}.") from error
         except NotSentError as error:
@@ -103,9 +132,26 @@ class Transport:
         self, request: bytes, answer: AnswerStream, seconds: float | None
     ) -> tuple[Head, bytes]:
         """Ask for one message; a stream that cannot be understood is a fault."""
-        told = await self.ask(request, answer.feed, seconds)
+        if self.spills is None:
+            told = await self.ask(request, answer.feed, seconds)
+        else:
+            told = await self._exchange_large(request, answer, seconds, self.spills)
         if answer.fault is not None:
             raise answer.fault
+        return told
+
+    async def _exchange_large(
+        self, request: bytes, answer: AnswerStream, seconds: float | None, spills: Spills
+    ) -> tuple[Head, bytes]:
+        """The same where an answer too large to hold is kept."""
+        answer.spills, answer.events.large = spills, answer
+        try:
+            told = await self.ask(request, answer.feed, seconds, answer)
+            if answer.events.spilled is not None:
+                await answer.gathered()
+        except BaseException:
+            answer.give_up()
+            raise
         return told
 
     async def wait_lost(self) -> str:

@@ -9,6 +9,7 @@ from toolbus_executor.caller import Caller
 from toolbus_executor.http_legacy import LegacyHttp
 from toolbus_executor.http_modern import ModernHttp
 from toolbus_executor.http_transport import HttpStatusError, Transport
+from toolbus_executor.offload.spills import Spills
 from toolbus_executor.sse_upstream import OldHttp
 from toolbus_executor.tasking import Tasking
 from toolbus_executor.upstream import Described, News
@@ -53,8 +54,17 @@ class Face(Protocol):
 class HttpUpstream:
     """One server at a URL; `old` says that it is known to speak HTTP+SSE of 2024-11-05."""
 
-    def __init__(self, url: str, headers: dict[str, str], news: News, *, old: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: dict[str, str],
+        news: News,
+        *,
+        old: bool = False,
+        spills: Spills | None = None,
+    ) -> None:
         self._transport = Transport(url, headers)
+        self._transport.spills = spills
         self._news = news
         self._old = old
         self._face: Face = ModernHttp(self._transport, news)

@@ -26,6 +26,8 @@ from toolbus_executor.about_server import about_server
 from toolbus_executor.catalogue import listed, with_left_out
 from toolbus_executor.kinds import kind_of, reached
 from toolbus_executor.lease import Lease
+from toolbus_executor.offload.spills import Spills
+from toolbus_executor.offload.vault import Vault
 from toolbus_executor.pinning import Pins
 from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
@@ -55,13 +57,20 @@ class Keeper:
     """One declared server, from its declaration to its removal."""
 
     def __init__(
-        self, name: str, declared: Server, room: Room, buckets: Buckets, pins: Pins
+        self,
+        name: str,
+        declared: Server,
+        room: Room,
+        buckets: Buckets,
+        pins: Pins,
+        vault: Vault,
     ) -> None:
         self.name = name
         self.declared = declared
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
         self.runner = Runner(name, declared, room.facts, self.watched, self.followed)
+        self._spills = self.runner.spills = Spills(vault, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self._dropped: dict[str, str] = {}
@@ -182,8 +191,10 @@ class Keeper:
 
     def _reached(self, news: News) -> Upstream:
         if self.declared.replicas:
-            return Replicated(self.name, self.declared, news, self._room.facts)
-        return reached(self.declared, news)
+            return Replicated(
+                self.name, self.declared, news, self._room.facts, self._spills
+            )
+        return reached(self.declared, news, self._spills)
 
     def _hear(self, method: str, params: bytes) -> None:
         """Pass on what belongs to no call; of a changed list not before it is listed anew."""

@@ -7,6 +7,7 @@ from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.functions import serving
 from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.offload.spills import Spills
 from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News, Upstream
@@ -25,8 +26,8 @@ def kind_of(declared: Server) -> str:
     return "sse" if declared.sse else "http"
 
 
-def reached(declared: Server, news: News) -> Upstream:
-    """The way to a declared server, not opened yet.
+def reached(declared: Server, news: News, spills: Spills | None = None) -> Upstream:
+    """The way to a declared server, not opened yet; `spills` takes what is too large to tell.
 
     Raises:
         UpstreamDeadError: a variable its declaration refers to is not set.
@@ -35,11 +36,12 @@ def reached(declared: Server, news: News) -> Upstream:
     if declared.is_process:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         command = declared.command or serving(declared.python)
-        return StdioUpstream(command, environment | _all(declared.env), declared.cwd, news)
+        return StdioUpstream(command, environment | _all(declared.env), declared.cwd, news, spills)
     headers = _all(declared.headers)
     if declared.openapi:
-        return OpenApiUpstream(declared, headers, _all(declared.credentials), news)
-    return HttpUpstream(declared.url or declared.sse, headers, news, old=bool(declared.sse))
+        return OpenApiUpstream(declared, headers, _all(declared.credentials), news, spills)
+    url, old = declared.url or declared.sse, bool(declared.sse)
+    return HttpUpstream(url, headers, news, old=old, spills=spills)
 
 
 def _all(values: dict[str, str]) -> dict[str, str]:

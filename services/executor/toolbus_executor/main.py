@@ -5,7 +5,8 @@ hears   CallAdmitted, per server, and from other executors; CallCancelled; the b
 says    the frames of each call's answer; CallCompleted, CallFailed; ServerConnected, ServerLost,
         ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned, DefinitionChanged; ServerSaid
 owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and the outcomes it
-        keeps in tb_outcomes; connections to upstreams and stdio processes
+        keeps in tb_outcomes; results too large to tell, in tb_results; connections to upstreams
+        and stdio processes
 """
 
 import asyncio
@@ -20,11 +21,13 @@ from toolbus_common.contracts import ServersAsked, ServersTold
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
 from toolbus_common.kept import KeptOutcomes
-from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, OUTCOMES, PINS
+from toolbus_common.objects import Objects
+from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, OUTCOMES, PINS, RESULTS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.keeper import Buckets, Keeper
+from toolbus_executor.offload.vault import Vault
 from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
 from toolbus_executor.runner import Runner
@@ -49,6 +52,7 @@ class Fleet:
         self._changed = asyncio.Event()
         self._early = EarlyCancellations()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
+        self._vault = Vault(lambda: Objects.opened(room.bus, RESULTS))
         self._outcomes: KeptOutcomes
 
     def __len__(self) -> int:
@@ -97,7 +101,7 @@ class Fleet:
             await asyncio.gather(*leaving)
             for name, server in declared.items():
                 if name not in self._keepers:
-                    keeper = Keeper(name, server, self._room, buckets, self._pins)
+                    keeper = Keeper(name, server, self._room, buckets, self._pins, self._vault)
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
                     keeper.runner.outcomes = self._outcomes

@@ -32,6 +32,7 @@ from toolbus_common.errors import (
 from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.grants import full_name
+from toolbus_common.handles import SCHEME
 from toolbus_common.kept import KeptOutcomes
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_common.outcomes import about
@@ -39,6 +40,7 @@ from toolbus_executor.bulkhead import Bulkhead
 from toolbus_executor.charging import charge_of, charge_of_failure
 from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.guard import Guard
+from toolbus_executor.offload.spills import Spills
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.probing import Health
 from toolbus_executor.replicas.upstream import spares, told_of
@@ -54,7 +56,7 @@ from toolbus_executor.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-SUBSCRIBE = "resources/subscribe"
+READ, SUBSCRIBE = "resources/read", "resources/subscribe"
 Hear = Callable[[frozenset[str]], Awaitable[None]]
 
 # Hands a call to the process that keeps its earlier rounds; the last is for "nobody is there".
@@ -75,6 +77,7 @@ class Runner:
         self.why_not = "not connected yet"
         self.retries = Retries(name, declared)
         self.forward: Forward | None = None
+        self.spills: Spills | None = None  # where results too large to tell are kept
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
         self.health = Health(declared.probe, self.guard, lambda: not self.bulkhead.in_flight)
         self.drained = False  # by an operator's word
@@ -101,12 +104,14 @@ class Runner:
 
     async def run_here(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
-        began = perf_counter()
+        began, kept = perf_counter(), 0
         if self.early and self.early.took(call.call_id):
             await self._fail(call, reply, _taken_back_early(), began)
             return
         try:
             raw = await self._revocable(call, reply)
+            if self.spills is not None and self.spills.concern(raw):
+                raw, kept = await self.spills.settle(raw, call)
             ending, is_error = ending_of(raw, call)
         except ToolbusError as error:
             await self._fail(call, reply, error, began)
@@ -124,7 +129,7 @@ class Runner:
             inside = ToolbusError("Something failed inside; the log of executor says what.")
             await self._fail(call, reply, inside, began)
             return
-        self._complete(call, ending, perf_counter() - began, is_error=is_error)
+        self._complete(call, ending, perf_counter() - began, is_error=is_error, kept=kept)
         if call.claim is not None and self.outcomes is not None:
             await self.outcomes.end(call, call.claim, ending)
         await reply.send(ending)
@@ -203,6 +208,8 @@ class Runner:
 
     async def _attempt(self, call: CallAdmitted, reply: Reply) -> bytes:
         """Wait for a turn and ask the server."""
+        if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
+            return await self.spills.read(call)
         if self.drained:
             refuse_new(call)
         left = min(self._timeout, call.deadline - time())
@@ -305,7 +312,9 @@ class Runner:
         self.guard.admit()
         return self.upstream
 
-    def _complete(self, call: CallAdmitted, ending: Ending, took: float, *, is_error: bool) -> None:
+    def _complete(
+        self, call: CallAdmitted, ending: Ending, took: float, *, is_error: bool, kept: int
+    ) -> None:
         self._seconds.observe(took)
         (self._tool_error if is_error else self._ok).inc()
         asks = isinstance(ending, Asked)
@@ -318,10 +327,10 @@ class Runner:
                 else "task"
                 if isinstance(ending, Begun)
                 else "complete",
-                charge=charge_of(call, ending),
+                charge=charge_of(call, ending, kept),
                 latency_us=int(took * 1e6),
                 is_error=is_error,
-                result_bytes=len(ending.body),
+                result_bytes=len(ending.body) + kept,
             )
         )
 

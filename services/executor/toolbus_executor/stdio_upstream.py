@@ -19,6 +19,7 @@ from toolbus_executor import wire
 from toolbus_executor.caller import Caller
 from toolbus_executor.child import Child
 from toolbus_executor.line import Line
+from toolbus_executor.offload.spills import Spills
 from toolbus_executor.requests import listen_body
 from toolbus_executor.subscribing import (
     listen_params,
@@ -35,14 +36,20 @@ class StdioUpstream:
     """One server process."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], cwd: str, news: News
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: str,
+        news: News,
+        spills: Spills | None = None,
     ) -> None:
         self._command = command
         self._environment = environment
         self._cwd = cwd or None
         self._numbers = itertools.count(1)
         self._line = Line(news, self._write, self._numbers)
-        self._child = Child(self._take)
+        self._spills = spills
+        self._child = Child(self._take, spills)
         self._listening = 0
         self._watched: frozenset[str] = frozenset()
         self._followed: frozenset[str] = frozenset()
@@ -68,7 +75,7 @@ class StdioUpstream:
         if self._child.ended.done():
             # Some servers end when the first thing they hear is no handshake.
             await self._child.close()
-            self._child = Child(self._take)
+            self._child = Child(self._take, self._spills)
             await self._start()
         try:
             return await self._line.initialize()

@@ -15,6 +15,7 @@ from toolbus_common.bus import Change
 from toolbus_common.contracts import ROUTED_EXTENSIONS, Era, Listing, Offered
 from toolbus_common.declared import Patterns
 from toolbus_common.grants import full_name
+from toolbus_common.handles import Handle, piece_of
 from toolbus_common.lineage import Bounds
 from toolbus_common.naming import NAMED, Names
 from toolbus_common.snapshot import Directory
@@ -146,12 +147,23 @@ class Catalogue:
 
     def owner_of(self, bounds: Bounds, server: str, uri: str) -> tuple[str, str] | None:
         """The server of a URI within bounds, and the URI there; None when nobody has it."""
+        kept = piece_of(uri)
+        if kept is not None:
+            return self._owner_of_kept(kept.handle, bounds, server, uri)
         if server:
             return server, uri
         for owner, known in self.shelves.owners(uri):
             if self.serves(owner) and self.sees(bounds, owner, known):
                 return owner, known
         return None
+
+    def _owner_of_kept(
+        self, handle: Handle, bounds: Bounds, server: str, uri: str
+    ) -> tuple[str, str] | None:
+        """Of a kept result: it is within bounds where the tool is that made it."""
+        owner = handle.server
+        theirs = server in ("", owner) and self.serves(owner)
+        return (owner, uri) if theirs and self.sees(bounds, owner, handle.tool) else None
 
     def _encoded(self, method: str, bounds: Bounds, server: str, era: Era, mode: Mode) -> bytes:
         kind, member = LISTS[method]

@@ -7,6 +7,7 @@ from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
 from toolbus_common.declared import Patterns
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.grants import full_name, granted
+from toolbus_common.handles import governing
 from toolbus_common.lineage import Lineage
 from toolbus_common.pricing import FREE, Cost, cost_of
 from toolbus_common.snapshot import Snapshot
@@ -23,15 +24,15 @@ from toolbus_policy.ruling import Ruling
 
 # Methods whose subject must be listed. A resource need not be: templates make any number of them.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
-_COMPLETION = "completion/complete"
+_COMPLETION, _READ = "completion/complete", "resources/read"
 METHODS = frozenset(
     {
-        *_LISTED, "resources/read", "resources/subscribe", _COMPLETION,
+        *_LISTED, _READ, "resources/subscribe", _COMPLETION,
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
 # What a person can be asked about: the rest belongs to a call that was made, or sends nothing.
-_APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", "resources/read"})
+_APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", _READ})
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ class Judge:
         narrower: tuple[Patterns, ...] = (),
     ) -> Admission:
         """The same for a key that is known to be live. Raises `UnknownToolError`."""
+        if method == _READ:
+            tool = governing(tool)
         about = (lineage.key, server, method, tool)
         try:
             admission = self.standing.admissions.recall(about, lineage)

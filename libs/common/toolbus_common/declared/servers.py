@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.declared.basics import Declared, Patterns
+from toolbus_common.declared.results import Results
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
@@ -102,6 +103,7 @@ class Server(Declared):
     code_mode: bool | None = None
     probe: float = Field(default=15.0, ge=0, le=3600)
     timeout: float = Field(default=30.0, gt=0, le=3600)
+    results: Results = Results()
     concurrency: int = Field(default=64, ge=1, le=4096)
 
     @property

@@ -22,8 +22,13 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 
 
-def result_of(head: Head, body: bytes, path: str, *, structured: bool, bodiless: bool) -> bytes:
-    """The raw result of a call; `structured` says that its tool has an output schema."""
+def result_of(
+    head: Head, body: bytes, path: str, *, structured: bool, bodiless: bool, bounded: bool = True
+) -> bytes:
+    """The raw result of a call; `structured` says that its tool has an output schema.
+
+    `bounded` says that nobody keeps what is too large.
+    """
     if head.status >= _ERRORS:
         return _encode({"content": [_text(_error(head, body))], "isError": True})
     if bodiless:
@@ -34,7 +39,7 @@ def result_of(head: Head, body: bytes, path: str, *, structured: bool, bodiless:
     if 'rel="next"' in link or "rel=next" in link:
         made["content"].append(_text(f"Link: {link[:LONGEST_LINK]}"))
     raw = _encode(made)
-    return raw if len(raw) <= LARGEST_RESULT else _refused(_too_large(len(body)))
+    return raw if len(raw) <= LARGEST_RESULT or not bounded else _refused(_too_large(len(body)))
 
 
 def elsewhere(head: Head) -> bytes:

@@ -15,10 +15,12 @@ from toolbus_common.openapi.servers import origin
 from toolbus_executor.caller import METHOD_NOT_FOUND, Caller
 from toolbus_executor.http1 import Head
 from toolbus_executor.http_transport import Transport
+from toolbus_executor.offload.spills import Spills
 from toolbus_executor.openapi.answering import elsewhere, result_of
 from toolbus_executor.openapi.building import Request, request_of
 from toolbus_executor.openapi.encoding import ArgumentError
 from toolbus_executor.openapi.fetching import fetch, is_remote, read_file
+from toolbus_executor.openapi.large import LargeBody
 from toolbus_executor.openapi.securing import Credentials
 from toolbus_executor.openapi.sending import bytes_of, followed
 from toolbus_executor.subscribing import refuse_unless_following, refuse_unless_subscribable
@@ -35,8 +37,14 @@ class OpenApiUpstream:
     asks = False  # no API asks back in the middle of a call
 
     def __init__(
-        self, declared: Server, headers: dict[str, str], credentials: dict[str, str], news: News
+        self,
+        declared: Server,
+        headers: dict[str, str],
+        credentials: dict[str, str],
+        news: News,
+        spills: Spills | None = None,
     ) -> None:
+        self._spills = spills
         self.left_out: dict[str, str] = {}
         self._declared = declared
         self._headers = headers
@@ -177,8 +185,9 @@ class OpenApiUpstream:
         assert self._transport is not None  # noqa: S101 - the two are set together
         address, transport = self._api.base, self._transport
         credentials, target = self._credentials, _under(address, request.target)
+        large = LargeBody(self._spills, credentials.struck) if self._spills is not None else None
         for _ in range(MOST_REDIRECTIONS):
-            head, body = await transport.ask(self._bytes(request, target), None, None)
+            head, body = await transport.ask(self._bytes(request, target), None, None, large)
             again = followed(head, request.method, _at(address, target))
             if again is None:
                 break
@@ -186,12 +195,15 @@ class OpenApiUpstream:
         _refuse_dead(head)
         if 300 <= head.status < 400:  # noqa: PLR2004 - what was not followed
             return elsewhere(head)
-        return result_of(
+        structured = "outputSchema" in operation.definition
+        kept = large.result(head, structured=structured) if large is not None else None
+        return kept or result_of(
             _struck(head, credentials),
             credentials.struck(body),
             request.path,
-            structured="outputSchema" in operation.definition,
+            structured=structured,
             bodiless=request.method == "HEAD",
+            bounded=self._spills is None,
         )
 
     def _bytes(self, request: Request, target: str) -> bytes:

@@ -33,6 +33,7 @@ from toolbus_executor.capabilities import takes_tasks
 from toolbus_executor.catalogue import TOOLS
 from toolbus_executor.failures import is_failure
 from toolbus_executor.kinds import reached
+from toolbus_executor.offload.spills import Spills
 from toolbus_executor.replicas.choosing import home_of, next_in_turn, uncrowded
 from toolbus_executor.replicas.comparing import KINDS, Found, differing, found_in_time, most
 from toolbus_executor.replicas.ejecting import Place, may_go
@@ -52,7 +53,14 @@ MOST_REMEMBERED = 1024  # calls that failed at a replica, and may be tried at an
 class Replicated:
     """One server of several replicas, which differ in nothing but their address."""
 
-    def __init__(self, name: str, declared: Server, news: News, facts: FactWriter) -> None:
+    def __init__(
+        self,
+        name: str,
+        declared: Server,
+        news: News,
+        facts: FactWriter,
+        spills: Spills | None = None,
+    ) -> None:
         self.name = name
         self.news = news
         self.left_out: dict[str, str] = {}
@@ -66,7 +74,7 @@ class Replicated:
         self._replicas: list[Replica] = []
         for label, each in zip(labels(declared), declared.replicas, strict=True):
             alone = declared.model_copy(update={"url": each.url, "replicas": ()})
-            reach = partial(reached, alone)
+            reach = partial(reached, alone, spills=spills)
             REPLICA_EJECTED.labels(name, label).set(0)
             self._replicas.append(Replica(label, each.weight, reach, self, declared.probe))
 

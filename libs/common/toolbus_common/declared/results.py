@@ -1,0 +1,21 @@
+"""What becomes of results: how large they may be, how long large ones are kept."""
+
+from pydantic import Field
+
+from toolbus_common.declared.basics import Declared
+
+USUAL_LIMIT = 6 << 20  # bytes; what fits a message
+USUAL_LARGEST = 256 << 20
+LONGEST_TTL = 3600.0  # seconds; the store forgets then
+
+
+class Results(Declared):
+    """A server's results.
+
+    One of more than `limit` bytes is kept for `ttl` seconds, and its caller told how it begins and
+    how to read it; one of more than `largest` is an error.
+    """
+
+    limit: int = Field(default=USUAL_LIMIT, ge=64 << 10, le=USUAL_LIMIT)
+    largest: int = Field(default=USUAL_LARGEST, ge=USUAL_LIMIT, le=512 << 20)
+    ttl: float = Field(default=LONGEST_TTL, ge=10, le=LONGEST_TTL)

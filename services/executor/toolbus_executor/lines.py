@@ -1,0 +1,66 @@
+"""Lines of a process's output, read in pieces; one too long to hold goes where large answers do."""
+
+from collections.abc import Callable
+
+from toolbus_executor.offload.spill import Spill
+from toolbus_executor.offload.spills import Spills
+
+LONGEST_LINE = 7 * 1024 * 1024
+LONGEST_HELD = 6 * 1024 * 1024
+
+
+class TooLongError(Exception):
+    """A line is longer than any may be."""
+
+
+class Lines:
+    """Gives each line to `on_line`; of one that was too long what is left of it."""
+
+    def __init__(self, on_line: Callable[[bytes], None], spills: Spills | None) -> None:
+        self._on_line = on_line
+        self._spills = spills
+        self._rest: list[bytes] = []  # pieces of a line whose end has not come
+        self._size = 0
+        self._spill: Spill | None = None
+
+    async def feed(self, piece: bytes) -> None:
+        """Take a piece. Raises `TooLongError`, and `ToolbusError` of a line that cannot be kept."""
+        if self._spill is not None and self._spills is not None:
+            piece = await self._feed_on(self._spill, self._spills, piece)
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            self._on_line(b"".join((*self._rest, line)) if self._rest else line)
+            self._rest, self._size = [], 0
+        if rest:
+            self._rest.append(rest)
+            self._size += len(rest)
+            if self._size > LONGEST_HELD:
+                await self._overflow()
+
+    def give_up(self) -> None:
+        """The line under way will not end."""
+        if self._spill is not None and self._spills is not None:
+            self._spills.abandon(self._spill)
+            self._spill = None
+
+    async def _overflow(self) -> None:
+        if self._spills is None:
+            if self._size > LONGEST_LINE:
+                raise TooLongError(f"it wrote a line of more than {LONGEST_LINE} bytes")
+            return
+        parts, self._rest, self._size = self._rest, [], 0
+        self._spill = self._spills.begin()
+        for part in parts:
+            self._spill.feed(part)
+            await self._spill.room()
+
+    async def _feed_on(self, spill: Spill, spills: Spills, piece: bytes) -> bytes:
+        """More of a line that is too long; what follows it."""
+        line, newline, rest = piece.partition(b"\n")
+        spill.feed(line)
+        await spill.room()
+        if not newline:
+            return b""
+        self._spill = None
+        self._on_line(await spills.ended(spill))
+        return rest

@@ -1,0 +1,1 @@
+"""Results too large to tell: kept while they stream in, previewed, and read in pieces."""
