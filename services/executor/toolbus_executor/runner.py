@@ -110,7 +110,7 @@ class Runner:
             return
         try:
             raw = await self._revocable(call, reply)
-            if self.spills is not None and self.spills.concern(raw):
+            if self.spills is not None and self.spills.concern(raw, call):
                 raw, kept = await self.spills.settle(raw, call)
             ending, is_error = ending_of(raw, call)
         except ToolbusError as error:

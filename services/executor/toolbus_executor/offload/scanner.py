@@ -37,6 +37,7 @@ _ASIDE: dict[Path, Kind] = {
 _LEADS = {path[:length] for path in _ASIDE for length in range(len(path))}
 
 _PLAIN = re.compile(rb'[^"{}\[\],]*+')
+_WHOLE = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 # Of a string, all that is whole: an escape is not cut, nor a pair of surrogates.
 _INSIDE = re.compile(
     rb'(?:[^"\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
@@ -139,17 +140,27 @@ class Scanner:
         if end == len(told):
             return end
         if told[end] == _QUOTE:
-            self._begin_string()
-        elif told[end] in _OPEN:
+            return self._short(told, end) or self._begin_string(end)
+        if told[end] in _OPEN:
             return self._open(told, end)
-        else:
-            self.rest.append(told[end])
-            if told[end] == _COMMA:
-                self._wants_key = bool(self._path) and self._path[-1] is not None
-            elif self._path:
-                self._path.pop()
-                self._wants_key = False
+        self.rest.append(told[end])
+        if told[end] == _COMMA:
+            self._wants_key = bool(self._path) and self._path[-1] is not None
+        elif self._path:
+            self._path.pop()
+            self._wants_key = False
         return end + 1
+
+    def _short(self, told: bytes, at: int) -> int:
+        """Take a string that is there as a whole and not large; 0 for any other."""
+        found = _WHOLE.match(told, at)
+        if found is None or found.end() - at > LEAST:
+            return 0
+        self.rest += found[0]
+        if self._wants_key:
+            self._path[-1] = found[1].decode("utf-8", "replace")
+            self._wants_key = False
+        return found.end()
 
     def _open(self, told: bytes, at: int) -> int:
         path = tuple(self._path)
@@ -164,18 +175,19 @@ class Scanner:
         self._step = self._within
         return at
 
-    def _begin_string(self) -> None:
+    def _begin_string(self, at: int) -> int:
         if self._wants_key:
             self.rest += b'"'
             self._key.clear()
             self._step = self._in_key
-            return
+            return at + 1
         kind = _ASIDE.get(tuple(self._path))
         if kind in (Kind.TEXT, Kind.BASE64):
             self._value = _Value(kind, self._aside)
         else:
             self.rest += b'"'
         self._step = self._inside
+        return at + 1
 
     def _inside(self, told: bytes, at: int) -> int:
         """A string that is a value."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.declared import Results
+from toolbus_common.handles import SCHEME
 from toolbus_executor.offload.reading import read
 from toolbus_executor.offload.scanner import Kind
 from toolbus_executor.offload.spill import MARK, Hole, Spill
-from toolbus_executor.offload.telling import Kept, marks_in, retold
+from toolbus_executor.offload.telling import Kept, marks_in, retold, said_media
 from toolbus_executor.offload.vault import Manifest, Vault
 
 UNSETTLED_SECONDS = 60.0  # what belongs to no call is forgotten then
@@ -49,9 +50,11 @@ class Spills:
         """Nobody will read what was kept of this."""
         self._spawn(spill.abandon())
 
-    def concern(self, raw: bytes) -> bool:
+    def concern(self, raw: bytes, call: CallAdmitted) -> bool:
         """Whether a result is too large, or is what is left of one that was."""
-        return len(raw) > self.limit or (bool(self._unsettled) and _MARK in raw)
+        if len(raw) <= self.limit and not (self._unsettled and _MARK in raw):
+            return False
+        return not call.tool.startswith(SCHEME)  # a piece is as large as was asked for
 
     async def settle(self, raw: bytes, call: CallAdmitted) -> tuple[bytes, int]:
         """A result as its caller is told it, and how many bytes of it are kept.
@@ -62,6 +65,10 @@ class Spills:
             raw = await self._spilled(raw)
         found = [self._unsettled.pop(name) for name in marks_in(raw) if name in self._unsettled]
         try:
+            if found:
+                media = said_media(raw)
+                for hole in found:
+                    hole.media = media.get(hole.name, hole.media)
             kept = await self._kept(found, call)
             told = retold(raw, {each.name: each for each in kept})
             if len(told) > self.limit:  # many small things: what is left as a whole

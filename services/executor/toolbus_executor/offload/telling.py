@@ -12,6 +12,7 @@ from toolbus_executor.offload.spill import MARK
 
 _MARKS = re.compile(MARK.encode() + rb"[0-9a-f]{32}")
 _STRING_MEMBERS = ("text", "data", "blob")
+_LONGEST_MEDIA = 100
 _NO_TEXT = "(no text)"
 
 
@@ -51,6 +52,24 @@ class Kept:
 def marks_in(raw: bytes) -> list[str]:
     """The marks a result holds, each once."""
     return [each.decode() for each in dict.fromkeys(_MARKS.findall(raw))]
+
+
+def said_media(raw: bytes) -> dict[str, str]:
+    """What the server says its values are, by the marks that stand for them."""
+    result: dict[str, Any] = msgspec.json.decode(raw)
+    found: dict[str, str] = {}
+    for holder in _holders(result.get("content")) + _holders(result.get("contents")):
+        media = holder.get("mimeType")
+        if isinstance(media, str) and 0 < len(media) <= _LONGEST_MEDIA and media.isprintable():
+            found |= {_name(holder.get(member)): media.lower() for member in _STRING_MEMBERS}
+    return found
+
+
+def _holders(blocks: Any) -> list[dict[str, Any]]:
+    """Blocks, and the resources in them."""
+    told = blocks if isinstance(blocks, list) else []
+    both = [each for block in told for each in (block, _member(block, "resource"))]
+    return [each for each in both if isinstance(each, dict)]
 
 
 def retold(raw: bytes, kept: dict[str, Kept]) -> bytes:

@@ -1,0 +1,164 @@
+"""A server whose answers are as long as one asks, told in pieces: over HTTP, or as a program on stdio.
+
+`python vast.py` speaks on its standard streams, `python vast.py PORT` over HTTP.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+LINE = 'A line of a very long report, é😀 "quoted".\n'
+PIECE = 64 << 10
+TOOLS = [
+    {"name": name, "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": True}}
+    for name in ("text", "streamed", "image", "rows", "many", "escape")
+]
+_LOCAL: dict[str, dict[str, Any]] = {
+    "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
+    "tools/list": {"tools": TOOLS, "ttlMs": 0, "cacheScope": "private"},
+}
+
+
+def pieces(asked: dict[str, Any]) -> Iterator[bytes]:
+    """The answer to a request, as JSON in pieces."""
+    result = _LOCAL.get(asked["method"])
+    if result is not None:
+        yield json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
+        return
+    tool, arguments = asked["params"]["name"], asked["params"].get("arguments", {})
+    yield b'{"jsonrpc":"2.0","result":{"resultType":"complete",'
+    yield from _FORMS[tool](int(arguments.get("bytes", 0)))
+    yield b'},"id":%d}' % asked["id"]  # last, as nothing forbids
+
+
+def _text(size: int) -> Iterator[bytes]:
+    yield b'"content":[{"type":"text","text":"'
+    yield from _repeated(json.dumps(LINE)[1:-1].encode(), size)
+    yield b'"},{"type":"text","text":"the end"}]'
+
+
+def _image(size: int) -> Iterator[bytes]:
+    yield b'"content":[{"type":"image","mimeType":"image/png","data":"'
+    yield from _repeated(b"iVBORw0K", size)
+    yield b'"}]'
+
+
+def _rows(size: int) -> Iterator[bytes]:
+    yield b'"content":[],"structuredContent":{"rows":[{"id":0,"name":"]}\\""}'
+    yield from _repeated(b',{"id":1,"name":"a row","tags":["x","y"]}', size)
+    yield b"]}"
+
+
+def _many(size: int) -> Iterator[bytes]:
+    yield b'"content":[{"type":"text","text":"first"}'
+    yield from _repeated(b',{"type":"text","text":"one of many"}', size)
+    yield b"]"
+
+
+def _escape(size: int) -> Iterator[bytes]:
+    yield b'"content":[{"type":"text","text":"'
+    yield from _repeated(b"x" * 80, size)
+    yield b'\\uZZZZZZZZZZZZZZ"}]'
+
+
+def _repeated(unit: bytes, size: int) -> Iterator[bytes]:
+    block = unit * (PIECE // len(unit))
+    for _ in range(size // len(block)):
+        yield block
+    yield unit * (size % len(block) // len(unit))
+
+
+_FORMS = {
+    "text": _text,
+    "streamed": _text,
+    "image": _image,
+    "rows": _rows,
+    "many": _many,
+    "escape": _escape,
+}
+
+
+class Vast:
+    """The server over HTTP; `asked` counts the calls of tools."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._server: asyncio.Server
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/mcp"
+
+    async def start(self, port: int = 0) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
+
+    async def close(self) -> None:
+        """Leave."""
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                while True:
+                    await self._one(reader, writer)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = head.partition("content-length:")[2].partition("\r\n")[0]
+        body = await reader.readexactly(int(length or 0))
+        if not body:
+            writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
+            return
+        asked = json.loads(body)
+        called = asked["method"] == "tools/call"
+        self.asked += called
+        stream = called and asked["params"]["name"] == "streamed"
+        media = b"text/event-stream" if stream else b"application/json"
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % media
+        )
+        told = pieces(asked)
+        for piece in (b"data: ", *told, b"\n\n") if stream else told:
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"")
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+def _on_stdio() -> None:
+    for line in sys.stdin.buffer:
+        asked = json.loads(line)
+        if "id" in asked:
+            for piece in pieces(asked):
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.write(b"\n")
+            sys.stdout.buffer.flush()
+
+
+async def _serve(port: int) -> None:
+    server = Vast()
+    await server.start(port)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        asyncio.run(_serve(int(sys.argv[1])))
+    else:
+        _on_stdio()
