@@ -1,4 +1,4 @@
-"""A server whose answers are as long as one asks, told in pieces: over HTTP, or as a program on stdio.
+"""A server whose answers are as long as one asks: over HTTP, or as a program on stdio.
 
 `python vast.py` speaks on its standard streams, `python vast.py PORT` over HTTP.
 """

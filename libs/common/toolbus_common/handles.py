@@ -8,7 +8,7 @@ SCHEME = "toolbus-result:"
 USUAL_LENGTH = 64 << 10  # bytes of one piece, where none is asked for
 MOST_LENGTH = 1 << 20
 _FORM = re.compile(
-    r"toolbus-result:([A-Za-z0-9_.-]+)/([^/?#\s]{1,600})/([A-Za-z0-9_-]{32})(?:\?([!-~]{0,2048}))?"
+    r"toolbus-result:([A-Za-z0-9_.-]+)/([^/?#\s]{1,3500})/([A-Za-z0-9_-]{32})(?:\?([!-~]{0,2048}))?"
 )
 
 

@@ -8,6 +8,7 @@ from toolbus_executor.offload.spills import Answering
 
 LARGEST_EVENT = 7 * 1024 * 1024
 LARGEST_HELD = 6 * 1024 * 1024  # bytes of an event, until it goes where large answers do
+_FIELD = len(b"data:")
 _LONGEST_ID = 1024
 _LONGEST_RETRY = 60_000  # milliseconds
 
@@ -74,11 +75,13 @@ class EventReader:
 
     def _begin_spill(self, large: Answering) -> None:
         """Let a line of data go where large answers do, from its beginning."""
-        line, self._rest = b"".join(self._rest), []
-        if not line.startswith(b"data:"):
+        parts, self._rest = self._rest, []
+        first = b"".join(parts[:_FIELD])  # no part is empty, so the name of the field is in it
+        if not first.startswith(b"data:"):
             raise UpstreamFaultError("The upstream's event has too long a line that is no data.")
         self._spill = large.begin()
-        self._spill.feed(line[5:])
+        for part in (first[_FIELD:], *parts[_FIELD:]):  # never all at once
+            self._spill.feed(part)
 
     def _feed_on(self, spill: Spill, piece: bytes) -> None:
         """More of such a line. Where it ends its event ends: messages are told in one line."""

@@ -1,0 +1,110 @@
+"""`make bench-results`: how much the executor's memory grows by one very large result.
+
+Every room is a process of its own, so the executor's memory is its own too. Over HTTP, in one event
+of a stream, and on stdio: a small call first, then the large one, then a look at the most memory
+the executor held meanwhile, and the end of the result read by its handle.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.client import Client
+from harness.cluster import Cluster
+from harness.engines import die_with_parent, own_port
+from harness.operating import key
+from harness.vast import LINE
+from toolbus_common.declared import Declaration, Server
+
+HERE = Path(__file__).parent
+VAST = HERE.parent / "tests" / "harness" / "vast.py"
+SECRET = "tbk_root_a-secret-of-the-bench"
+MOST_GROWTH = 32.0  # MiB
+SECONDS = 300.0  # of one call, on the slowest of machines
+WAYS = {"http": ("http", "text"), "event": ("http", "streamed"), "stdio": ("stdio", "text")}
+MIB = 1 << 20
+console = Console()
+
+
+def main() -> int:
+    """Run it; 0 when every demand is met."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--way", choices=WAYS, help="this one alone")
+    asked.add_argument("--mib", type=int, default=200, help="size of the large result")
+    options = asked.parse_args()
+    rows = [_measured(way, options.mib) for way in WAYS if options.way in (None, way)]
+    table = Table("way", "result", "seconds", "memory grew", "demand", "read back", "")
+    for row in rows:
+        table.add_row(
+            row["way"], f"{row['mib']:.0f} MiB", f"{row['seconds']:.1f}",
+            f"{row['grew_mib']:.1f} MiB", f"<= {MOST_GROWTH:g} MiB", str(row["read_back"]),
+            "" if row["met"] else "MISSED",
+        )  # fmt: skip
+    console.print(table)
+    told = {"at": datetime.now(UTC).isoformat(), "load": os.getloadavg()[0], "rows": rows}
+    path = HERE / "results" / f"results-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(told, indent=2) + "\n")
+    console.print(f"saved {path.relative_to(HERE.parent)}")
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+def _measured(way: str, mib: int) -> dict[str, Any]:
+    """One large call through a gateway of its own."""
+    kind, tool = WAYS[way]
+    port = own_port()
+    upstream = subprocess.Popen([sys.executable, str(VAST), str(port)], preexec_fn=die_with_parent)  # noqa: PLW1509
+    where: dict[str, Any] = {"url": f"http://127.0.0.1:{port}/mcp"}
+    if kind == "stdio":
+        where = {"command": [sys.executable, str(VAST)]}
+    server = Server(**where, timeout=SECONDS)
+    declared = Declaration(servers={"vast": server.model_dump()}, keys={"root": key(SECRET)})
+    with tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(Path(directory), TOOLBUS_CALL_TIMEOUT=str(SECONDS))
+        try:
+            cluster.start(declared)
+            client = Client(cluster.client(SECRET).endpoint, SECRET, SECONDS)
+            cluster.until_listed(client, f"vast__{tool}")
+            return {"way": way, **_one(client, tool, mib, cluster.processes["executor"][0].pid)}
+        finally:
+            cluster.stop()
+            upstream.terminate()
+            upstream.wait()
+
+
+def _one(client: Client, tool: str, mib: int, pid: int) -> dict[str, Any]:
+    for _ in range(3):
+        client.call(f"vast__{tool}", {"bytes": 1000})
+    before = _memory(pid, "VmRSS")
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the most it held is forgotten
+    began = monotonic()
+    link = client.call(f"vast__{tool}", {"bytes": mib * MIB}).json["result"]["content"][1]
+    took, grew = monotonic() - began, _memory(pid, "VmHWM") - before
+    length = len(LINE.encode())
+    uri = f"{link['uri']}?offset={link['size'] - length}&length={length}"
+    read = client.ask("resources/read", {"uri": uri}).json["result"]["contents"][0]["text"]
+    met = grew <= MOST_GROWTH and read == LINE
+    size = link["size"] / MIB
+    return {
+        "mib": mib, "kept_mib": size, "seconds": took, "before_mib": before, "grew_mib": grew,
+        "most_mib": MOST_GROWTH, "read_back": read == LINE, "met": met,
+    }  # fmt: skip
+
+
+def _memory(pid: int, name: str) -> float:
+    """What the system says of a process's memory, in MiB."""
+    told = Path(f"/proc/{pid}/status").read_text()
+    return int(told.partition(f"{name}:")[2].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
