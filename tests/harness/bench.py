@@ -83,6 +83,7 @@ class Bench:
         self.watched = Watched(lambda: None)
         self.followed = Watched(lambda: None)
         server = Server(url="http://127.0.0.1", **declared)
+        self.declared = server
         self.runner = Runner("s", server, self.facts, self.watched, self.followed)
         self.news = News(self.changed.set, self._hear, lambda _call: self._relist())
         self.listing = Listing(server="s", state="ready")
@@ -119,6 +120,8 @@ class Bench:
     async def _relist(self) -> None:
         self.listing = await listed("s", self.described, self.upstream.list_page)
         self.upstream.learn(self.listing.tools)
+        if self.runner.cache is not None:
+            self.runner.cache.learn(self.listing.tools)
 
 
 def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:

@@ -305,6 +305,8 @@ class Keeper:
     def _take_note(self, upstream: Upstream, listing: Listing) -> None:
         self._say_faults(listing)
         upstream.learn(listing.tools)
+        if self.runner.cache is not None:
+            self.runner.cache.learn(listing.tools)
         self._pause = pause_of(listing)
 
     async def _publish(self, listing: Listing) -> None:

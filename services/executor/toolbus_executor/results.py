@@ -4,6 +4,8 @@ Bytes nobody needs to change stay the upstream's; a result never has line breaks
 be told in lines.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, Answered, Asked, Begun, CallAdmitted, Ending, Era
@@ -27,6 +29,18 @@ class _Owned(msgspec.Struct):
     structuredContent: msgspec.Raw = _ABSENT  # noqa: N815
     content: msgspec.Raw = _ABSENT
     task: msgspec.Raw = _ABSENT
+
+
+class Ended(NamedTuple):
+    """How a call ended: what its caller is told, and what is worth knowing of it.
+
+    `kept` is how many bytes are kept instead of told, `cached` that its server was not asked.
+    """
+
+    ending: Ending
+    is_error: bool
+    kept: int = 0
+    cached: bool = False
 
 
 _owned = msgspec.json.Decoder(_Owned).decode

@@ -15,7 +15,6 @@ from toolbus_common.contracts import (
     CallAdmitted,
     CallCompleted,
     CallFailed,
-    Ending,
     Failed,
 )
 from toolbus_common.declared import Server
@@ -45,7 +44,8 @@ from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.probing import Health
 from toolbus_executor.replicas.upstream import spares, told_of
 from toolbus_executor.requests import name_of
-from toolbus_executor.results import ending_of
+from toolbus_executor.response_cache import Key, ResponseCache, cache_of
+from toolbus_executor.results import Ended, ending_of
 from toolbus_executor.retrying import Retries
 from toolbus_executor.rounds import Rounds
 from toolbus_executor.steering import refuse_new
@@ -77,6 +77,7 @@ class Runner:
         self.why_not = "not connected yet"
         self.retries = Retries(name, declared)
         self.forward: Forward | None = None
+        self.cache = cache_of(declared.tools)
         self.spills: Spills | None = None  # where results too large to tell are kept
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
         self.health = Health(declared.probe, self.guard, lambda: not self.bulkhead.in_flight)
@@ -104,15 +105,12 @@ class Runner:
 
     async def run_here(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
-        began, kept = perf_counter(), 0
+        began = perf_counter()
         if self.early and self.early.took(call.call_id):
             await self._fail(call, reply, _taken_back_early(), began)
             return
         try:
-            raw = await self._revocable(call, reply)
-            if self.spills is not None and self.spills.concern(raw, call):
-                raw, kept = await self.spills.settle(raw, call)
-            ending, is_error = ending_of(raw, call)
+            ended = await self._revocable(call, reply)
         except ToolbusError as error:
             await self._fail(call, reply, error, began)
             return
@@ -129,10 +127,10 @@ class Runner:
             inside = ToolbusError("Something failed inside; the log of executor says what.")
             await self._fail(call, reply, inside, began)
             return
-        self._complete(call, ending, perf_counter() - began, is_error=is_error, kept=kept)
+        self._complete(call, ended, perf_counter() - began)
         if call.claim is not None and self.outcomes is not None:
-            await self.outcomes.end(call, call.claim, ending)
-        await reply.send(ending)
+            await self.outcomes.end(call, call.claim, ended.ending)
+        await reply.send(ended.ending)
 
     def cancel(self, call_id: str) -> bool:
         """End a call nobody waits for any more, if it is parked here; whether it is under way."""
@@ -198,13 +196,31 @@ class Runner:
         await self._fail(call, reply, taken_back, began)
         return True
 
-    async def _revocable(self, call: CallAdmitted, reply: Reply) -> bytes:
-        """Ask, in a way that `cancel` finds."""
+    async def _revocable(self, call: CallAdmitted, reply: Reply) -> Ended:
+        """Ask, in a way that `cancel` finds, unless the answer is known."""
         self._running[call.call_id] = asyncio.current_task()
         try:
-            return await self._attempt(call, reply)
+            key = self._known_as(call, self.cache) if self.cache is not None else None
+            if self.cache is not None and key is not None:
+                known = self.cache.find(key)
+                if known is not None:
+                    return Ended(*ending_of(known, call), cached=True)
+            raw, kept = await self._attempt(call, reply), 0
+            if self.spills is not None and self.spills.concern(raw, call):
+                raw, kept = await self.spills.settle(raw, call)
+            ended = Ended(*ending_of(raw, call), kept)
+            if self.cache is not None and key is not None:
+                self.cache.keep(key, raw, ended)
+            return ended
         finally:
             del self._running[call.call_id]
+
+    def _known_as(self, call: CallAdmitted, cache: ResponseCache) -> Key | None:
+        """What an answer is known as, if it may be; what is held back is not."""
+        if self.drained:
+            return None
+        self.refuse_held(call)
+        return cache.key_of(call)
 
     async def _attempt(self, call: CallAdmitted, reply: Reply) -> bytes:
         """Wait for a turn and ask the server."""
@@ -312,9 +328,8 @@ class Runner:
         self.guard.admit()
         return self.upstream
 
-    def _complete(
-        self, call: CallAdmitted, ending: Ending, took: float, *, is_error: bool, kept: int
-    ) -> None:
+    def _complete(self, call: CallAdmitted, ended: Ended, took: float) -> None:
+        ending, is_error, kept, cached = ended
         self._seconds.observe(took)
         (self._tool_error if is_error else self._ok).inc()
         asks = isinstance(ending, Asked)
@@ -331,6 +346,7 @@ class Runner:
                 latency_us=int(took * 1e6),
                 is_error=is_error,
                 result_bytes=len(ending.body) + kept,
+                cached=cached,
             )
         )
 

@@ -86,7 +86,8 @@ class CallCompleted(Outcome):
     """The upstream answered; `is_error` when the tool itself reported an error.
 
     `ending` is `complete`, `input_required` (the call goes on with the caller's answer, and costs
-    nothing yet) or `task` (the server goes on by itself).
+    nothing yet) or `task` (the server goes on by itself). `cached` says that it was not asked: an
+    earlier answer was told again. `result_bytes` counts what was kept instead of told, too.
     """
 
     NAME: ClassVar[str] = "call.completed"
@@ -94,6 +95,7 @@ class CallCompleted(Outcome):
     ending: str = "complete"
     is_error: bool = False
     result_bytes: int = 0
+    cached: bool = False
 
 
 class CallFailed(Outcome):

@@ -18,7 +18,7 @@ from toolbus_common.declared.levels import (
 )
 from toolbus_common.declared.money import Budget, Loop, Period, Price, Rate
 from toolbus_common.declared.programs import Programs
-from toolbus_common.declared.results import Results
+from toolbus_common.declared.results import Results, ToolCache
 from toolbus_common.declared.rules import POSTED, Rule, Webhook
 from toolbus_common.declared.servers import Operations, Server, ToolView
 
@@ -49,6 +49,7 @@ __all__ = [
     "Rule",
     "Server",
     "Team",
+    "ToolCache",
     "ToolView",
     "User",
     "Webhook",

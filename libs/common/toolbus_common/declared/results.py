@@ -1,5 +1,7 @@
 """What becomes of results: how large they may be, how long large ones are kept."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from toolbus_common.declared.basics import Declared
@@ -19,3 +21,14 @@ class Results(Declared):
     limit: int = Field(default=USUAL_LIMIT, ge=64 << 10, le=USUAL_LIMIT)
     largest: int = Field(default=USUAL_LARGEST, ge=USUAL_LIMIT, le=512 << 20)
     ttl: float = Field(default=LONGEST_TTL, ge=10, le=LONGEST_TTL)
+
+
+class ToolCache(Declared):
+    """The operator's word that a tool only reads, so that its answers hold for `ttl` seconds.
+
+    `private` answers are told to the key they were given to, `public` ones to every key that may
+    call the tool. A server's own word is not taken for it.
+    """
+
+    ttl: float = Field(gt=0, le=24 * 3600)
+    scope: Literal["private", "public"] = "private"

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.declared.basics import Declared, Patterns
-from toolbus_common.declared.results import Results
+from toolbus_common.declared.results import Results, ToolCache
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
@@ -27,6 +27,7 @@ class ToolView(Declared):
     description: str = Field(default="", max_length=4096)
     hidden: bool = False
     idempotent: bool = False
+    cache: ToolCache | None = None
 
     @field_validator("alias")
     @classmethod
