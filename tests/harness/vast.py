@@ -86,6 +86,7 @@ class Vast:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.heard: list[dict[str, Any]] = []
         self._server: asyncio.Server
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -128,6 +129,7 @@ class Vast:
         asked = json.loads(body)
         called = asked["method"] == "tools/call"
         self.asked += called
+        self.heard.append(asked)
         stream = called and asked["params"]["name"] == "streamed"
         media = b"text/event-stream" if stream else b"application/json"
         writer.write(

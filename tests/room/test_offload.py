@@ -4,6 +4,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -21,6 +22,7 @@ from toolbus_common.settings import Settings
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.offload.vault import Vault
+from toolbus_executor.selecting.selector import Selector
 from toolbus_executor.stdio_upstream import StdioUpstream
 
 SIZE = 9 << 20  # more than a message of the bus holds
@@ -127,6 +129,12 @@ async def test_a_large_structure_is_an_error_that_says_where_it_is(bench: Bench)
     link = told["content"][-1]
     assert link["mimeType"] == "application/json"
     assert (await whole(bench, link["uri"])).startswith('{"rows":[{"id":0,"name":"]}\\""}')
+    selector = bench.runner.selector = Selector()
+    try:
+        found = await read(bench, f"{link['uri']}?select={quote('rows[0].name')}")
+    finally:
+        await selector.close()
+    assert found["text"] == '"]}\\""'
 
 
 @http_only
@@ -159,8 +167,9 @@ async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: Bench) -
 
 
 @http_only
-async def test_a_handle_is_over_with_its_time(bench: Bench, vault: Vault) -> None:
-    spills = bench.runner.spills = Spills(vault, Results(ttl=10))
+async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
+    spills = bench.runner.spills
+    assert spills is not None
     told = (await bench.call("text", {"bytes": SIZE})).last
     uri = told["content"][1]["uri"]
     assert "offset" in (await read(bench, uri))["_meta"]["dev.toolbus/result"]

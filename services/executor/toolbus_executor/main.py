@@ -31,6 +31,7 @@ from toolbus_executor.offload.vault import Vault
 from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
 from toolbus_executor.runner import Runner
+from toolbus_executor.selecting.selector import Selector
 from toolbus_executor.settings import Settings
 from toolbus_executor.steering import Steering
 
@@ -52,6 +53,7 @@ class Fleet:
         self._changed = asyncio.Event()
         self._early = EarlyCancellations()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
+        self._selector = Selector()
         self._vault = Vault(lambda: Objects.opened(room.bus, RESULTS))
         self._outcomes: KeptOutcomes
 
@@ -81,6 +83,7 @@ class Fleet:
             await self._lane.close()
             keepers = self._keepers.values()
             await asyncio.gather(*(keeper.stop(removed=False) for keeper in keepers))
+            await self._selector.close()
 
     def hear(self) -> None:
         """Look again at what is declared and how servers are steered."""
@@ -104,6 +107,7 @@ class Fleet:
                     keeper = Keeper(name, server, self._room, buckets, self._pins, self._vault)
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
+                    keeper.runner.selector = self._selector
                     keeper.runner.outcomes = self._outcomes
                     self._keepers[name] = keeper
                     self._resets[name] = self._steering.of(name).resets

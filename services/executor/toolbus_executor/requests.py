@@ -10,6 +10,7 @@ from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted
 from toolbus_common.headers import encoded
 from toolbus_common.trace import child_of
 from toolbus_executor.capabilities import routed, with_tasks
+from toolbus_executor.selecting.expressions import SELECT
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
@@ -20,7 +21,7 @@ _WITH_ARGUMENTS = frozenset({"tools/call", "prompts/get"})
 _NAMED_BY_TOOL = frozenset({"tools/call", "prompts/get", "resources/read"})
 _OF_ERA = {True: ("inputResponses", "requestState"), False: ("task",)}
 _OWNED_META = frozenset(
-    {"traceparent", "progressToken"}
+    {"traceparent", "progressToken", SELECT}
     | {f"{META}{name}" for name in ("protocolVersion", "clientInfo", "clientCapabilities")}
     | {f"{META}{name}" for name in ("logLevel", "subscriptionId")}
 )

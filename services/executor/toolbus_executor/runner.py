@@ -48,6 +48,9 @@ from toolbus_executor.response_cache import Key, ResponseCache, cache_of
 from toolbus_executor.results import Ended, ending_of
 from toolbus_executor.retrying import Retries
 from toolbus_executor.rounds import Rounds
+from toolbus_executor.selecting.applying import selected
+from toolbus_executor.selecting.expressions import selection_of
+from toolbus_executor.selecting.selector import Selector
 from toolbus_executor.steering import refuse_new
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
@@ -77,6 +80,7 @@ class Runner:
         self.why_not = "not connected yet"
         self.retries = Retries(name, declared)
         self.forward: Forward | None = None
+        self.selector: Selector | None = None  # finds the parts of results that are asked for
         self.cache = cache_of(declared.tools)
         self.spills: Spills | None = None  # where results too large to tell are kept
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
@@ -205,7 +209,10 @@ class Runner:
                 known = self.cache.find(key)
                 if known is not None:
                     return Ended(*ending_of(known, call), cached=True)
+            select = selection_of(call) if call.extra else ""
             raw, kept = await self._attempt(call, reply), 0
+            if select and self.selector is not None:
+                raw = await selected(self.selector, select, raw)
             if self.spills is not None and self.spills.concern(raw, call):
                 raw, kept = await self.spills.settle(raw, call)
             ended = Ended(*ending_of(raw, call), kept)
@@ -225,7 +232,8 @@ class Runner:
     async def _attempt(self, call: CallAdmitted, reply: Reply) -> bytes:
         """Wait for a turn and ask the server."""
         if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
-            return await self.spills.read(call)
+            select = self.selector.select if self.selector is not None else None
+            return await self.spills.read(call, select)
         if self.drained:
             refuse_new(call)
         left = min(self._timeout, call.deadline - time())

@@ -1,6 +1,7 @@
 """Reading a kept result: a piece of it, for the principal whose call made it."""
 
 from base64 import b64encode
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -9,13 +10,18 @@ from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_common.handles import Piece, piece_of
 from toolbus_executor.offload.vault import Manifest, Vault
+from toolbus_executor.selecting.expressions import checked
+from toolbus_executor.selecting.selector import LARGEST_DOCUMENT
 
 META = "dev.toolbus/result"
 _CONTINUES = 0b10  # the two high bits of a byte that is not the first of its character
 
 
-async def read(vault: Vault, call: CallAdmitted) -> bytes:
-    """The raw result of a `resources/read`.
+Select = Callable[[str, bytes], Awaitable[bytes]]
+
+
+async def read(vault: Vault, call: CallAdmitted, select: Select | None) -> bytes:
+    """The raw result of a `resources/read`: a piece, or what `select` finds in the whole.
 
     Raises:
         UnknownToolError: there is none, it is over, or another principal's: all told alike.
@@ -27,10 +33,30 @@ async def read(vault: Vault, call: CallAdmitted) -> bytes:
         raise _gone(call)
     if piece.offset >= max(manifest.size, 1):
         raise InvalidError(f"The result has {manifest.size} bytes; ask for a smaller offset.")
+    if piece.select and select is not None:
+        return await _selected(vault, call, piece, manifest, select)
     value = await vault.read(manifest, piece.offset, piece.length)
     if value is None:
         raise _gone(call)
     return msgspec.json.encode({"contents": [_told(call.tool, piece, manifest, value)]})
+
+
+async def _selected(
+    vault: Vault, call: CallAdmitted, piece: Piece, manifest: Manifest, select: Select
+) -> bytes:
+    expression = checked(piece.select)
+    if manifest.size > LARGEST_DOCUMENT:
+        raise InvalidError(
+            f"The result has {manifest.size} bytes, and only of one up to {LARGEST_DOCUMENT} a "
+            "part can be selected; read it by offset and length.",
+            sent=False,
+        )
+    document = await vault.read(manifest, 0, manifest.size)
+    if document is None:
+        raise _gone(call)
+    found = (await select(expression, document)).decode()
+    content = {"uri": call.tool, "mimeType": "application/json", "text": found}
+    return msgspec.json.encode({"contents": [content]})
 
 
 def _told(uri: str, piece: Piece, manifest: Manifest, value: bytes) -> dict[str, Any]:

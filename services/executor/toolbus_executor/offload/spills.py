@@ -8,7 +8,7 @@ from typing import Any
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.declared import Results
 from toolbus_common.handles import SCHEME
-from toolbus_executor.offload.reading import read
+from toolbus_executor.offload.reading import Select, read
 from toolbus_executor.offload.scanner import Kind
 from toolbus_executor.offload.spill import MARK, Hole, Spill
 from toolbus_executor.offload.telling import Kept, marks_in, retold, said_media
@@ -82,9 +82,9 @@ class Spills:
         self._settled(found, kept, call)
         return told, sum(each.size for each in kept)
 
-    async def read(self, call: CallAdmitted) -> bytes:
-        """The piece of a kept result a `resources/read` asks for. Raises `ToolbusError`."""
-        return await read(self._vault, call)
+    async def read(self, call: CallAdmitted, select: Select | None) -> bytes:
+        """The part of a kept result a `resources/read` asks for. Raises `ToolbusError`."""
+        return await read(self._vault, call, select)
 
     async def _spilled(self, raw: bytes) -> bytes:
         """What is left of a result that came whole."""

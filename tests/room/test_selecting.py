@@ -1,0 +1,88 @@
+"""Parts of results by JMESPath, whatever the expression tries."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from harness.bench import Answers, Bench
+from harness.vast import Vast
+from toolbus_common.errors import InvalidError
+from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.selecting.expressions import LONGEST, SELECT
+from toolbus_executor.selecting.selector import Selector
+
+MANY = ",".join("@" * 30)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Vast]:
+    made = Vast()
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def bench(server: Vast) -> AsyncIterator[Bench]:
+    made = Bench()
+    selector = made.runner.selector = Selector()
+    await made.open(HttpUpstream(server.url, {}, made.news))
+    yield made
+    await made.close()
+    await selector.close()
+
+
+async def select(bench: Bench, expression: Any, tool: str = "rows") -> Answers:
+    extra = json.dumps({"_meta": {SELECT: expression}})
+    return await bench.call(tool, {"bytes": 5000}, extra=extra)
+
+
+async def test_what_is_found_is_told_instead_of_the_result(bench: Bench, server: Vast) -> None:
+    told = (await select(bench, "rows[0].name")).last
+    assert told["content"] == [{"type": "text", "text": '"]}\\""'}]
+    assert "structuredContent" not in told
+    told = (await select(bench, "{first: rows[0].id, many: length(rows)}")).last
+    assert told["structuredContent"]["first"] == 0
+    assert told["structuredContent"]["many"] > 10
+    assert json.loads(told["content"][0]["text"]) == told["structuredContent"]
+    assert SELECT not in json.dumps(server.heard)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "a.[", 7, "!" * 1000 + "a", "a" * (LONGEST + 1), "nosuch(@"],
+)
+async def test_what_is_no_expression_is_refused_before_the_call(
+    bench: Bench, server: Vast, expression: Any
+) -> None:
+    assert isinstance((await select(bench, expression)).error, InvalidError)
+    assert server.asked == 0
+    assert not bench.outcome.sent
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("nosuch(@)", "Unknown function"),
+        ("length(`1`)", "length"),
+        (f"rows | [{MANY}] | [{MANY}]", "select less"),
+        ("[@,@][] | " * 60 + "@", "select something simpler"),
+        ("[@,@] | " * 100 + "to_string(@)", "select something simpler"),
+    ],
+)
+async def test_an_expression_that_fails_or_explodes_leaves_the_result_whole(
+    bench: Bench, expression: str, why: str
+) -> None:
+    told = (await select(bench, expression)).last
+    assert why in told["content"][0]["text"]
+    assert "The call was made" in told["content"][0]["text"]
+    assert told["structuredContent"]["rows"]
+    assert (await select(bench, "rows[0].id")).last["content"][0]["text"] == "0"
+
+
+async def test_a_result_that_is_no_json_is_told_whole(bench: Bench) -> None:
+    told = (await select(bench, "a", "text")).last
+    assert "holds no JSON" in told["content"][0]["text"]
+    assert told["content"][-1]["text"] == "the end"
