@@ -54,7 +54,7 @@ def _rows(size: int) -> Iterator[bytes]:
 
 def _many(size: int) -> Iterator[bytes]:
     yield b'"content":[{"type":"text","text":"first"}'
-    yield from _repeated(b',{"type":"text","text":"one of many"}', size)
+    yield from _repeated(b',{"type":"text","text":"%b"}' % (b"one of many. " * 50), size)
     yield b"]"
 
 

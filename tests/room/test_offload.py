@@ -159,6 +159,16 @@ async def test_what_cannot_be_kept_is_an_error_and_nothing_stays_behind(
     await until(lambda: vault.allowance.used == 0, "room to be given back")
 
 
+async def test_where_there_is_no_room_only_the_large_call_fails(bench: Bench, vault: Vault) -> None:
+    pid = getattr(bench.upstream, "pid", None)
+    vault.allowance.most = 4 << 20
+    told = await bench.call("text", {"bytes": SIZE})
+    assert "no room to keep it" in told.error.reason
+    assert (await bench.call("text", {"bytes": 10})).last["content"][-1]["text"] == "the end"
+    assert getattr(bench.upstream, "pid", None) == pid
+    await until(lambda: vault.allowance.used == 0, "room to be given back")
+
+
 @http_only
 async def test_what_exceeds_the_largest_is_an_error_that_says_so(bench: Bench) -> None:
     told = await bench.call("text", {"bytes": 17 << 20})

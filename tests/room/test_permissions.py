@@ -159,13 +159,13 @@ async def test_a_room_may_write_its_own_buckets_and_no_others(
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
-async def test_results_are_codemodes_alone_to_write_and_to_read(
+async def test_results_are_codemodes_and_executors_alone_to_write_and_to_read(
     nats_server: NatsAt, user: str
 ) -> None:
     asked = {f"$JS.API.STREAM.{what}.OBJ_{RESULTS}" for what in ("MSG.GET", "PURGE")}
     written = {f"$O.{RESULTS}.{part}.x" for part in ("C", "M")}
     refused = await refused_among(nats_server, user, asked | written, publish)
-    if user == "codemode":
+    if user in ("codemode", "executor"):
         assert refused == set()
     else:  # an operator may look, as at everything, and finds what nobody can open
         allowed = {f"$JS.API.STREAM.MSG.GET.OBJ_{RESULTS}"} if user == OPERATOR else set[str]()

@@ -9,6 +9,7 @@ import pytest
 from toolbus_common.contracts import TOOLS_CALL, HeldBack, Listing, Offered, ServerState
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.handles import Handle
 from toolbus_common.pricing import cost_of
 from toolbus_common.snapshot import Snapshot, hash_of, proof_of
 from toolbus_policy.rules import Judge, principal_of
@@ -185,3 +186,14 @@ def test_what_belongs_to_a_call_already_made_is_not_approved_again(method: str) 
     found = judge({"tools": ["*"], "approve": ["docs__*"]})
     assert found.decide(PROOF, "docs", method, "search", time()).cause == ""
     assert found.decide(PROOF, "docs", "resources/read", "x://y", time()).cause == "key:bot"
+
+
+def test_a_kept_result_is_read_by_who_may_call_the_tool_that_made_it() -> None:
+    uri = Handle("docs", "search", "a" * 32).uri(5, 5)
+    decide = judge({"tools": ["docs__search"]}).decide
+    assert decide(PROOF, "docs", "resources/read", uri, time()).charge == 0
+    for other in (Handle("docs", "delete", "a" * 32).uri(), "docs://search", f"{uri} "):
+        with pytest.raises(UnknownToolError):
+            decide(PROOF, "docs", "resources/read", other, time())
+    with pytest.raises(UnknownToolError):
+        decide(PROOF, "docs", "resources/read", uri, time(), (("docs__delete",),))

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 
+import msgspec
+
+from toolbus_common.errors import ToolbusError
 from toolbus_executor.offload.spill import Spill
 from toolbus_executor.offload.spills import Spills
 
 LONGEST_LINE = 7 * 1024 * 1024
 LONGEST_HELD = 6 * 1024 * 1024
+_INTERNAL_ERROR = -32603
 
 
 class TooLongError(Exception):
@@ -24,7 +28,7 @@ class Lines:
         self._spill: Spill | None = None
 
     async def feed(self, piece: bytes) -> None:
-        """Take a piece. Raises `TooLongError`, and `ToolbusError` of a line that cannot be kept."""
+        """Take a piece. Raises `TooLongError`, and `ToolbusError` of a line there is no end of."""
         if self._spill is not None and self._spills is not None:
             piece = await self._feed_on(self._spill, self._spills, piece)
         *lines, rest = piece.split(b"\n")
@@ -50,6 +54,7 @@ class Lines:
             return
         parts, self._rest, self._size = self._rest, [], 0
         self._spill = self._spills.begin()
+        self._spill.goes_on = True  # to the line's end, which says whose answer it is
         for part in parts:
             self._spill.feed(part)
             await self._spill.room()
@@ -62,5 +67,24 @@ class Lines:
         if not newline:
             return b""
         self._spill = None
-        self._on_line(await spills.ended(spill))
+        try:
+            told = await spills.ended(spill)
+        except ToolbusError as error:
+            told = _refusal(spill.rest, error)
+        if told:
+            self._on_line(told)
         return rest
+
+
+class _Identified(msgspec.Struct):
+    id: int | str
+
+
+def _refusal(rest: bytes, error: ToolbusError) -> bytes:
+    """An error instead of an answer that could not be kept; empty where it answers nothing."""
+    try:
+        number = msgspec.json.decode(rest, type=_Identified).id
+    except msgspec.DecodeError:
+        return b""
+    told = {"code": _INTERNAL_ERROR, "message": error.reason}
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "error": told})

@@ -92,6 +92,8 @@ class Spill:
         self._waiting: deque[tuple[Hole, int, bytes]] = deque()
         self._backlog = 0
         self._writing: asyncio.Task[None] | None = None
+        self._fault: ToolbusError | None = None  # why nothing more is kept
+        self.goes_on = False  # to the end, also where nothing is kept
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece. Raises `ToolbusError`."""
@@ -105,6 +107,13 @@ class Spill:
             self._whole.keep(self._struck(piece))
         else:
             self._scanner.feed(piece)
+        if self._fault is not None and not self.goes_on:
+            raise self._fault
+
+    @property
+    def rest(self) -> bytes:
+        """What is left beside the large values."""
+        return bytes(self._scanner.rest)
 
     @property
     def full(self) -> bool:
@@ -113,7 +122,7 @@ class Spill:
 
     async def room(self) -> None:
         """Wait until less waits to be written."""
-        while self.full and self._writing is not None:
+        if self.full and self._writing is not None:
             await self._writing
 
     async def ended(self) -> bytes:
@@ -123,7 +132,9 @@ class Spill:
             self._whole.end()
         if self._writing is not None:
             await self._writing
-        return bytes(self._scanner.rest)
+        if self._fault is not None:
+            raise self._fault
+        return self.rest
 
     async def abandon(self) -> None:
         """Nobody will read what was kept."""
@@ -146,33 +157,39 @@ class Spill:
         return hole
 
     def _write(self, hole: Hole, part: bytes) -> None:
-        self._vault.allowance.take(len(part))
+        if self._fault is not None:
+            return
+        try:
+            self._vault.allowance.take(len(part))
+        except ToolbusError as error:
+            self._fault = error
+            return
         hole.taken += len(part)
         self._waiting.append((hole, hole.parts, part))
         hole.parts += 1
         self._backlog += len(part)
-        if self._writing is None or (self._writing.done() and not self._failed()):
+        if self._writing is None or self._writing.done():
             self._writing = asyncio.ensure_future(self._write_all())
-        if self.full and self._flow is not None and not self._held_up:
-            self._held_up = True
-            self._flow(False)  # noqa: FBT003 - as a stream is told
+        self._hold_up()
 
     async def _write_all(self) -> None:
-        while self._waiting:
-            hole, number, part = self._waiting.popleft()
-            await self._vault.put(hole.prefix, number, hole.key, part)
-            self._backlog -= len(part)
-            if self._held_up and not self.full and self._flow is not None:
-                self._held_up = False
-                self._flow(True)  # noqa: FBT003
+        try:
+            while self._waiting:
+                hole, number, part = self._waiting.popleft()
+                await self._vault.put(hole.prefix, number, hole.key, part)
+                self._backlog -= len(part)
+                self._hold_up()
+        except ToolbusError as error:
+            self._fault = error
+            self._waiting.clear()
+            self._backlog = 0
+            self._hold_up()
 
-    def _failed(self) -> bool:
-        """Raises what the writing failed with."""
-        if self._writing is not None and self._writing.done():
-            error = self._writing.exception()
-            if isinstance(error, ToolbusError):
-                raise error
-        return False
+    def _hold_up(self) -> None:
+        """Tell the stream whether it may go on, if that is news."""
+        if self._flow is not None and self.full is not self._held_up:
+            self._held_up = self.full
+            self._flow(not self.full)
 
 
 def _media(kind: Kind, beginning: bytes) -> str:
