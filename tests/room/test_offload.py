@@ -11,7 +11,7 @@ import pytest
 from harness.bench import Bench
 from harness.engines import NatsAt
 from harness.vast import LINE, Vast
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import CallCompleted, Era
 from toolbus_common.declared import Results
@@ -58,6 +58,7 @@ async def bench(request: pytest.FixtureRequest, server: Vast, vault: Vault) -> A
         await made.open(StdioUpstream(command, {}, "", made.news, spills))
     yield made
     await made.close()
+    await spills.close(PATIENCE)  # what is still removed meanwhile would meet the next test
 
 
 http_only = pytest.mark.parametrize("bench", ["http"], indirect=True)

@@ -116,6 +116,7 @@ class Keeper:
         self.watched.close()
         self.followed.close()
         await end(self._task)
+        await self._spills.close()
         await self.entry.close(removed=removed)
 
     async def _keep(self) -> None:

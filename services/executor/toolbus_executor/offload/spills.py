@@ -15,6 +15,7 @@ from toolbus_executor.offload.telling import Kept, marks_in, retold, said_media
 from toolbus_executor.offload.vault import Manifest, Vault
 
 UNSETTLED_SECONDS = 60.0  # what belongs to no call is forgotten then
+CLOSE_SECONDS = 2.0
 _SLICE = 256 << 10
 _AS_MESSAGE = b'{"result":'
 _MARK = MARK.encode()
@@ -85,6 +86,15 @@ class Spills:
     async def read(self, call: CallAdmitted, select: Select | None) -> bytes:
         """The part of a kept result a `resources/read` asks for. Raises `ToolbusError`."""
         return await read(self._vault, call, select)
+
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Let what is being removed go, for a while; the rest goes by itself."""
+        tasks = set(self._tasks)
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=seconds)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def _spilled(self, raw: bytes) -> bytes:
         """What is left of a result that came whole."""
