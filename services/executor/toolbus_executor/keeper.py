@@ -192,9 +192,7 @@ class Keeper:
 
     def _reached(self, news: News) -> Upstream:
         if self.declared.replicas:
-            return Replicated(
-                self.name, self.declared, news, self._room.facts, self._spills
-            )
+            return Replicated(self.name, self.declared, news, self._room.facts, self._spills)
         return reached(self.declared, news, self._spills)
 
     def _hear(self, method: str, params: bytes) -> None:
