@@ -154,7 +154,7 @@ class Keeper:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 news = News(self._changed.set, self._hear, self._relist)
-                upstream = reached(self.declared, news)
+                upstream = reached(self.declared, news, self._room.settings)
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
                 await self._watch(upstream)

@@ -5,8 +5,10 @@ import re
 
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
+from toolbus_common.settings import Settings
 from toolbus_executor.functions import serving
 from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.isolation.plan import isolation_of
 from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News, Upstream
@@ -25,7 +27,7 @@ def kind_of(declared: Server) -> str:
     return "sse" if declared.sse else "http"
 
 
-def reached(declared: Server, news: News) -> Upstream:
+def reached(declared: Server, news: News, settings: Settings) -> Upstream:
     """The way to a declared server, not opened yet.
 
     Raises:
@@ -35,7 +37,8 @@ def reached(declared: Server, news: News) -> Upstream:
     if declared.is_process:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         command = declared.command or serving(declared.python)
-        return StdioUpstream(command, environment | _all(declared.env), declared.cwd, news)
+        held = isolation_of(declared, settings)
+        return StdioUpstream(command, environment | _all(declared.env), declared.cwd, news, held)
     headers = _all(declared.headers)
     if declared.openapi:
         return OpenApiUpstream(declared, headers, _all(declared.credentials), news)
