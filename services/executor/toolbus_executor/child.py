@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-import msgspec
-
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.logs import redacted
 from toolbus_executor.isolation.plan import Isolation
@@ -23,7 +21,7 @@ DEATH_SECONDS = 2.0  # what the system may take to end a killed one
 LAST_WORDS = 20  # lines of standard error kept for the reason
 _CHUNK = 64 * 1024
 _LONGEST_WORDS = 500
-_read_first = msgspec.json.Decoder(dict[str, dict[str, bool]]).decode
+_FIRST_WORDS = b"isolation: "  # its supervisor's; a program's own come later
 
 
 class Child:
@@ -133,10 +131,10 @@ class Child:
         self._heed(rest)
 
     def _heed(self, line: bytes) -> None:
-        if not self.held and not self._last_words and line.startswith(b'{"isolation"'):
-            with suppress(msgspec.DecodeError):
-                self.held = _read_first(line)["isolation"]
-                return
+        if not self.held and not self._last_words and line.startswith(_FIRST_WORDS):
+            told = line.removeprefix(_FIRST_WORDS).decode().split(", ")
+            self.held = {each[1:]: each[0] == "+" for each in told}
+            return
         words = line.decode("utf-8", "replace").strip()[:_LONGEST_WORDS]
         if words:
             self._last_words.append(words)

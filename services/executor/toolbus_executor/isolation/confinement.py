@@ -39,33 +39,33 @@ def confine(plan: SimpleNamespace, *, own_user: bool) -> dict[str, bool]:
     return {"no new privileges": kept, "signals": scoped, "number of processes": counted}
 
 
-def limit(limits: SimpleNamespace, *, own_user: bool) -> bool:
+def limit(limits: dict[str, int], *, own_user: bool) -> bool:
     """Set the limits of each process; whether their number is limited too.
 
     Of processes the kernel counts all a user has, so only where the server is a user of its own;
     and it does not count root's.
     """
     _cap(resource.RLIMIT_CORE, 0)
-    _cap(resource.RLIMIT_NOFILE, limits.files)
+    _cap(resource.RLIMIT_NOFILE, limits["files"])
     # Not the address space: some runtimes reserve far more of that than they ever use.
-    _cap(resource.RLIMIT_DATA, limits.memory * MEBIBYTE)
+    _cap(resource.RLIMIT_DATA, limits["memory"] * MEBIBYTE)
     counted = own_user and os.geteuid() != 0
     if counted:
-        _cap(resource.RLIMIT_NPROC, limits.processes)
+        _cap(resource.RLIMIT_NPROC, limits["processes"])
     return counted
 
 
-def lock(files: SimpleNamespace | None) -> bool:
+def lock(files: dict[str, tuple[str, ...]] | None) -> bool:
     """Keep to these files, if any are named; and send no signal to who is not confined so."""
     if files is None:
         return landlock.restrict(kernel.libc, files=False, network=False, scopes=landlock.SIGNALS)
-    for path in (*files.read, *files.write):
+    for path in (*files["read"], *files["write"]):
         if not os.path.exists(path):  # noqa: PTH110 - pathlib is not worth its import here
             raise CannotBeHeldError(f"files names {path}, which does not exist; make it first")
     return landlock.restrict(
         kernel.libc,
-        (*SYSTEM, *files.base, *files.read),
-        (*DEVICES, *files.write),
+        (*SYSTEM, *files["base"], *files["read"]),
+        (*DEVICES, *files["write"]),
         network=False,
         scopes=landlock.SIGNALS,
     )

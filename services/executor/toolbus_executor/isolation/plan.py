@@ -1,6 +1,6 @@
 """What a server's process is held to, made of its declaration; and the command that sees to it."""
 
-import json
+import marshal
 import os
 import shutil
 import sys
@@ -45,7 +45,15 @@ class Isolation:
             "namespaces": self.namespaces,
             "hidden": self.hidden,
         }
-        return [sys.executable, "-I", "-S", _LAUNCH, *_PACKAGES, json.dumps(told), *command]
+        return [
+            sys.executable,
+            "-I",
+            "-S",
+            _LAUNCH,
+            *_PACKAGES,
+            marshal.dumps(told).hex(),
+            *command,
+        ]
 
 
 def isolation_of(declared: Server, settings: Settings) -> Isolation:
