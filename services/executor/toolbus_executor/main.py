@@ -10,6 +10,7 @@ owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and t
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,6 +34,8 @@ from toolbus_executor.steering import Steering
 
 log = logging.getLogger(__name__)
 
+MOST_STARTS = 4  # processes that are started at once to be listed, on a small machine
+
 
 class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
@@ -47,6 +50,7 @@ class Fleet:
         self._resets: dict[str, int] = {}  # when each keeper began
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
+        self._starts = asyncio.Semaphore(max(MOST_STARTS, 2 * (os.cpu_count() or 1)))
         self._early = EarlyCancellations()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
         self._outcomes: KeptOutcomes
@@ -88,6 +92,7 @@ class Fleet:
             await self._changed.wait()
             self._changed.clear()
             declared = self._directory.now.declaration.servers
+            met = set(self._keepers)
             leaving = [
                 self._keepers.pop(name).stop(removed=name not in declared)
                 for name, keeper in list(self._keepers.items())
@@ -98,6 +103,8 @@ class Fleet:
             for name, server in declared.items():
                 if name not in self._keepers:
                     keeper = Keeper(name, server, self._room, buckets, self._pins)
+                    keeper.fresh = name in met
+                    keeper.starts = self._starts
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
                     keeper.runner.outcomes = self._outcomes

@@ -39,6 +39,7 @@ from toolbus_executor.bulkhead import Bulkhead
 from toolbus_executor.charging import charge_of, charge_of_failure
 from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.guard import Guard
+from toolbus_executor.idling import Idling
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
@@ -69,6 +70,7 @@ class Runner:
         self.guard = Guard(name, facts)
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.rounds = Rounds(facts.producer)
+        self.idling = Idling(declared, self.bulkhead, self.rounds.park, (watched, followed))
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
         self.retries = Retries(name, declared)
@@ -152,6 +154,7 @@ class Runner:
             "retries": self.retries.made,
             "failures": self.guard.failures.told(),
             "drained": self.drained,
+            "asleep": self.idling.asleep,
         }
 
     def close(self) -> None:
@@ -212,10 +215,12 @@ class Runner:
             seconds = min(left, call.deadline - time())
             if seconds <= 0:
                 raise self._too_late()
+            if self.upstream is None and self.idling.asleep:
+                seconds = await self._woken(seconds)
             self.refuse_held(call)
             upstream = self._admit()
             self.retries.budget.earn()
-            began = monotonic()
+            began = self.idling.asked_at = monotonic()
             try:
                 raw = await self._ask(upstream, call, seconds, reply)
             except UpstreamDeadError as error:
@@ -226,6 +231,18 @@ class Runner:
             return raw
         finally:
             self.bulkhead.leave()
+
+    async def _woken(self, seconds: float) -> float:
+        """Have a sleeping server back; what is left of the time. Raises `UpstreamTimeoutError`."""
+        began = monotonic()
+        try:
+            await self.idling.wake(seconds)
+        except TimeoutError as error:
+            raise UpstreamTimeoutError(
+                f"{self.name} was asleep and did not start within {seconds:.3g} s; retry.",
+                sent=False,
+            ) from error
+        return seconds - (monotonic() - began)
 
     def _once_more(
         self, call: CallAdmitted, reply: Reply, seconds: float
@@ -304,6 +321,9 @@ class Runner:
         self._seconds.observe(took)
         (self._tool_error if is_error else self._ok).inc()
         asks = isinstance(ending, Asked)
+        self.idling.answered = True
+        if call.method != TOOLS_CALL or isinstance(ending, Begun):
+            self.idling.note(call, ending)
         self._facts.say(
             CallCompleted(
                 id=f"{call.call_id}.completed",
