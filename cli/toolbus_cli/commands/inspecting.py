@@ -107,7 +107,7 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
 def _state(server: dict[str, Any]) -> dict[str, str]:
     """Its state in a word, and the operator's before its own."""
     if not server.get("drained"):
-        return {}
+        return {"state": "asleep"} if server.get("asleep") else {}
     left = server.get("in_flight", 0) + server.get("waiting", 0)
     return {"state": "draining" if left else "drained"}
 
@@ -120,6 +120,8 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
     if failures := server.get("failures"):
         times = (f"{each['code']} {_span(time.time() - each['at'])} ago" for each in failures)
         yield f"Its calls failed lately: {', '.join(times)}."
+    if lacking := [what for what, held in server.get("isolation", {}).items() if not held]:
+        yield f"This machine does not hold its process to: {', '.join(lacking)}."
     for method, why in server.get("failed_lists", {}).items():
         yield f"Its {method} fails: {why}"
     dropped = server.get("dropped", {})

@@ -34,7 +34,7 @@ from toolbus_executor.steering import Steering
 
 log = logging.getLogger(__name__)
 
-MOST_STARTS = 4  # processes that are started at once to be listed, on a small machine
+MOST_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once to be listed
 
 
 class Fleet:
@@ -50,7 +50,7 @@ class Fleet:
         self._resets: dict[str, int] = {}  # when each keeper began
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
-        self._starts = asyncio.Semaphore(max(MOST_STARTS, 2 * (os.cpu_count() or 1)))
+        self._starts = asyncio.Semaphore(MOST_STARTS)
         self._early = EarlyCancellations()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
         self._outcomes: KeptOutcomes
