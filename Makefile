@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence starlark
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-isolation starlark
 
 install: $(INSTALLED)
 
@@ -81,6 +81,9 @@ bench-resilience: $(INSTALLED)
 # The verdict on a million sealed facts, offline.
 bench-evidence: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence.py $(ARGS)
+# A hundred servers on stdio of which five are used, and two hundred kills: what is left of them.
+bench-isolation: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/isolation.py $(ARGS)
 
 # Hostile programs, forbidden system calls, forged messages; and what a run costs.
 bench-sandbox: $(INSTALLED)
