@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -259,11 +260,32 @@ print(json.dumps([
     assert ran(script, Isolation())[0] == [False, False]
 
 
+def test_a_control_group_holds_a_server_and_is_gone_with_it(tmp_path: Path) -> None:
+    script = """
+import json, subprocess
+subprocess.Popen(["sleep", "600"], start_new_session=True)
+print(json.dumps(open("/proc/self/cgroup").read().split()))
+"""
+    mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    tree = next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), tmp_path)
+    group = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
+    group.mkdir()
+    try:
+        told, held = ran(script, Isolation(cgroup=str(group)))
+        entered = any(group.name in each for each in told)
+        assert entered is (group.parent != tmp_path)
+        assert held["memory of all together"] in (False, entered)
+        until_now(lambda: list(filter(Path.is_dir, group.iterdir())) == [], "the group's end")
+    finally:
+        group.rmdir()
+
+
 async def test_what_cannot_be_held_to_is_why_it_does_not_start(tmp_path: Path) -> None:
     news = Bench().news
     missing = str(tmp_path / "missing")
     for isolation, reason in (
         (Isolation(files=Files(write=(missing,))), f"files names {missing}, which does not exist"),
+        (Isolation(limits=Limits(cpu=0.5)), "limits.cpu is declared, which needs a control group"),
         (Isolation(network="none", namespaces=False), "no network namespace"),
     ):
         upstream = StdioUpstream(["cat"], {"PATH": os.environ["PATH"]}, "", news, isolation)

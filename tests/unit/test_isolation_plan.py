@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from toolbus_common.declared import Server
-from toolbus_common.settings import Settings
+from toolbus_executor.isolation import cgroup
 from toolbus_executor.isolation.plan import Isolation, isolation_of
+from toolbus_executor.settings import Settings
 
 COMMAND = {"command": ["cat"]}
 
@@ -60,6 +61,19 @@ def test_what_is_told_to_the_launcher_is_what_is_held() -> None:
     plan = marshal.loads(bytes.fromhex(told))
     assert (plan["network"], plan["limits"]["memory"], plan["files"]) == ("none", 64, None)
     assert (program, word) == ("cat", "-u")
+
+
+def test_a_control_group_is_told_its_limits_and_is_out_of_sight() -> None:
+    isolation = held(Settings(cgroup="/sys/fs/cgroup/tb"), limits={"cpu": 0.5, "memory": 64})
+    plan = marshal.loads(bytes.fromhex(isolation.around(["cat"])[-2]))
+    assert plan["hidden"][-1] == plan["cgroup"] == "/sys/fs/cgroup/tb"
+    assert cgroup.values(plan["limits"]) == {
+        "memory.max": str(64 << 20),
+        "memory.oom.group": "1",
+        "pids.max": "512",
+        "cpu.max": "50000 100000",
+    }
+    assert "cpu.max" not in cgroup.values({**plan["limits"], "cpu": None})
 
 
 @pytest.mark.parametrize(

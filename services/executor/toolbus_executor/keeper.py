@@ -32,6 +32,7 @@ from toolbus_executor.pinning import Pins
 from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
 from toolbus_executor.runner import Runner
+from toolbus_executor.settings import Settings
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, Upstream
 
@@ -65,6 +66,7 @@ class Keeper:
         self.runner = Runner(name, declared, room.facts, self.watched, self.followed)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
+        self.settings: Settings  # its fleet's, like the two below
         self.fresh = False  # to be listed anew, though its declaration is as it was
         self.starts = asyncio.Semaphore()  # of processes that nobody called
         self.held = Held(name)
@@ -183,7 +185,7 @@ class Keeper:
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
                 news = News(self._changed.set, self._hear, self._relist)
-                upstream = reached(self.declared, news, self._room.settings)
+                upstream = reached(self.declared, news, self.settings)
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
                 await self._watch(upstream)

@@ -5,11 +5,11 @@ import re
 
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_common.settings import Settings
 from toolbus_executor.functions import serving
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.isolation.plan import isolation_of
 from toolbus_executor.openapi.upstream import OpenApiUpstream
+from toolbus_executor.settings import Settings
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News, Upstream
 

@@ -40,8 +40,11 @@ MOST_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once to 
 class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
 
-    def __init__(self, room: Room, directory: Directory, pins: Pins, steering: Steering) -> None:
+    def __init__(
+        self, room: Room, directory: Directory, pins: Pins, steering: Steering, settings: Settings
+    ) -> None:
         self._room = room
+        self._settings = settings
         self._directory = directory
         self._pins = pins
         pins.on_change = self._weigh
@@ -103,6 +106,7 @@ class Fleet:
             for name, server in declared.items():
                 if name not in self._keepers:
                     keeper = Keeper(name, server, self._room, buckets, self._pins)
+                    keeper.settings = self._settings
                     keeper.fresh = name in met
                     keeper.starts = self._starts
                     keeper.runner.forward = self._lane.forward
@@ -141,7 +145,8 @@ class Fleet:
 
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
-    room = Room("executor", Settings(), exchange)
+    settings = Settings()
+    room = Room("executor", settings, exchange)
     directory = Directory()
     pins = Pins(room.facts)
     steering = Steering()
@@ -151,7 +156,7 @@ def build(exchange: Exchange) -> Room:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        fleet = Fleet(room, directory, pins, steering)
+        fleet = Fleet(room, directory, pins, steering, settings)
         directory.on_declared.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}
 

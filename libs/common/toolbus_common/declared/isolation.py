@@ -10,10 +10,14 @@ Network = Literal["any", "loopback", "none"]
 
 
 class Limits(Declared):
-    """The most a process may use: MiB of memory, and open files; and how many may be started."""
+    """The most a process may use: MiB of memory, open files; how many may be started; processors.
+
+    Memory is each process's, and of all together where there is a control group. `cpu` needs one.
+    """
 
     memory: int = Field(default=4096, ge=16, le=1 << 24)
     files: int = Field(default=4096, ge=16, le=1 << 20)
+    cpu: float | None = Field(default=None, ge=0.01, le=1024)
     processes: int = Field(default=512, ge=1, le=1 << 20)
 
 

@@ -26,6 +26,11 @@ class CannotBeHeldError(Exception):
 def confine(plan: SimpleNamespace, *, own_user: bool) -> dict[str, bool]:
     """Take away what the plan says, and tell what is in force. Raises `CannotBeHeldError`."""
     counted = limit(plan.limits, own_user=own_user)
+    if plan.limits["cpu"] and not plan.grouped.get("cpu.max"):
+        raise CannotBeHeldError(
+            "limits.cpu is declared, which needs a control group; name one that is delegated to "
+            "the executor in TOOLBUS_CGROUP, or leave it out"
+        )
     kernel.drop_capabilities()
     kept = kernel.keep_privileges()
     files = plan.files
@@ -36,7 +41,12 @@ def confine(plan: SimpleNamespace, *, own_user: bool) -> dict[str, bool]:
             "them; leave files out, or run it where there is Landlock"
         )
     scoped = landlocked and landlock.version(kernel.libc) >= landlock.SCOPES_FROM
-    return {"no new privileges": kept, "signals": scoped, "number of processes": counted}
+    return {
+        "no new privileges": kept,
+        "signals": scoped,
+        "number of processes": counted or plan.grouped.get("pids.max", False),
+        "memory of all together": plan.grouped.get("memory.max", False),
+    }
 
 
 def limit(limits: dict[str, int], *, own_user: bool) -> bool:

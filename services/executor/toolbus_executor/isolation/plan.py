@@ -12,7 +12,7 @@ import toolbus_common
 import toolbus_executor
 from toolbus_common.declared import Server
 from toolbus_common.declared.isolation import Files, Limits
-from toolbus_common.settings import Settings
+from toolbus_executor.settings import Settings
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
 _PACKAGES = [str(Path(each.__path__[0]).parent) for each in (toolbus_common, toolbus_executor)]
@@ -29,6 +29,7 @@ class Isolation:
     network: str = "any"
     namespaces: bool = True
     hidden: tuple[str, ...] = ()
+    cgroup: str = ""
 
     def around(self, command: Sequence[str]) -> list[str]:
         """The command that starts this one, isolated."""
@@ -43,7 +44,8 @@ class Isolation:
             "files": files,
             "network": self.network,
             "namespaces": self.namespaces,
-            "hidden": self.hidden,
+            "hidden": self.hidden + ((self.cgroup,) if self.cgroup else ()),
+            "cgroup": self.cgroup,
         }
         return [
             sys.executable,
@@ -74,6 +76,7 @@ def isolation_of(declared: Server, settings: Settings) -> Isolation:
         network=declared.network,
         namespaces=declared.namespaces,
         hidden=hidden_from(declared.cwd, declared.command, settings),
+        cgroup=settings.cgroup,
     )
 
 

@@ -12,10 +12,11 @@ import select
 import signal
 from types import SimpleNamespace
 
-from toolbus_executor.isolation import kernel, reaping
+from toolbus_executor.isolation import cgroup, kernel, reaping
 from toolbus_executor.isolation.confinement import CannotBeHeldError, confine, restore_signals
 
 _SPACES = kernel.NEW_PIDS | kernel.NEW_MOUNTS | kernel.NEW_IPC
+_KILLED = 128 + signal.SIGKILL
 _NOTHING = {"own processes": False, "own user": False, "own /proc": False}
 
 
@@ -25,23 +26,24 @@ def supervise(told: str, command: list[str]) -> None:
     plan = SimpleNamespace(**marshal.loads(bytes.fromhex(told)))  # noqa: S302 - our own words
     os.setpgid(0, 0)
     kernel.inherit_orphans()
-    signal.signal(signal.SIGTERM, _stop)
+
+    def end(code: int) -> None:
+        reaping.end_descendants()
+        if plan.cgroup:
+            cgroup.leave(plan.cgroup)
+        reaping.exit_as(code)
+
+    signal.signal(signal.SIGTERM, lambda *_about: end(_KILLED))
     go = os.pipe()  # a word through it begins the program; its end, that we are gone
     child, inside = _begun(plan, command, go)
+    grouped = cgroup.enter(plan.cgroup, child, plan.limits) if plan.cgroup else {}
     for descriptor in (0, 1, go[0]):
         os.close(descriptor)
     kernel.die_with_parent(signal.SIGKILL if inside else signal.SIGTERM)
     if os.getppid() != plan.parent:
-        _stop()
-    os.write(go[1], b"g")
-    code = reaping.ends_of(child)
-    reaping.end_descendants()
-    reaping.exit_as(code)
-
-
-def _stop(*_about: object) -> None:
-    reaping.end_descendants()
-    reaping.exit_as(128 + signal.SIGKILL)
+        end(_KILLED)
+    os.write(go[1], marshal.dumps(grouped))
+    end(reaping.ends_of(child))
 
 
 def _begun(plan: SimpleNamespace, command: list[str], go: tuple[int, int]) -> tuple[int, bool]:
@@ -50,7 +52,7 @@ def _begun(plan: SimpleNamespace, command: list[str], go: tuple[int, int]) -> tu
     for spaces in (wanted | kernel.NEW_USER, wanted) if plan.namespaces else ():
         child = kernel.clone(spaces)
         if child == 0:
-            _wait_for_parent(go)
+            plan.grouped = _wait_for_parent(go)
             _be_first(plan, command, own_user=bool(spaces & kernel.NEW_USER))
         if child > 0 and (not spaces & kernel.NEW_USER or kernel.map_users(child)):
             return child, True
@@ -59,7 +61,7 @@ def _begun(plan: SimpleNamespace, command: list[str], go: tuple[int, int]) -> tu
             os.waitpid(child, 0)
     child = os.fork()
     if child == 0:
-        _wait_for_parent(go)
+        plan.grouped = _wait_for_parent(go)
         _be_alone(plan, command)
     return child, False
 
@@ -93,13 +95,16 @@ def _be_alone(plan: SimpleNamespace, command: list[str]) -> None:
     _become(plan, command, _NOTHING | {"hidden files": hidden})
 
 
-def _wait_for_parent(go: tuple[int, int]) -> None:
-    """Wait until all is prepared; end if the parent has ended instead, now or whenever."""
+def _wait_for_parent(go: tuple[int, int]) -> dict[str, bool]:
+    """Wait until all is prepared, and for what limits us together; end with the parent."""
     os.close(go[1])
     kernel.die_with_parent(signal.SIGKILL)
-    if not os.read(go[0], 1) or select.select([go[0]], [], [], 0)[0]:
+    told = os.read(go[0], select.PIPE_BUF)
+    if not told or select.select([go[0]], [], [], 0)[0]:
         os._exit(1)
     os.close(go[0])
+    grouped: dict[str, bool] = marshal.loads(told)  # noqa: S302 - our own words
+    return grouped
 
 
 def _become(plan: SimpleNamespace, command: list[str], held: dict[str, bool]) -> None:
