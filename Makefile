@@ -81,6 +81,7 @@ bench-resilience: $(INSTALLED)
 # The verdict on a million sealed facts, offline.
 bench-evidence: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence.py $(ARGS)
+
 # A hundred servers on stdio of which five are used, and two hundred kills: what is left of them.
 bench-isolation: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/isolation.py $(ARGS)

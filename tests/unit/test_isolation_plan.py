@@ -37,10 +37,10 @@ def test_files_without_more_are_all_to_be_read_and_its_directory_to_be_written()
 
 
 def test_a_home_is_the_executors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/ex")
+    monkeypatch.setenv("HOME", "/srv/ex")
     files = held(files={"read": ["~/docs"], "write": ["~/.npm"]}).files
     assert files is not None
-    assert (files.read, files.write) == (("/home/ex/docs",), ("/home/ex/.npm",))
+    assert (files.read, files.write) == (("/srv/ex/docs",), ("/srv/ex/.npm",))
 
 
 def test_what_a_program_is_made_of_can_be_read() -> None:
