@@ -102,6 +102,9 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
         say("")
     for name, fault in faults:
         say(printable(f"{name}: {fault}"))
+    if lacking := not_held(servers):
+        say("")
+        say(lacking)
 
 
 def _state(server: dict[str, Any]) -> dict[str, str]:
@@ -120,8 +123,6 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
     if failures := server.get("failures"):
         times = (f"{each['code']} {_span(time.time() - each['at'])} ago" for each in failures)
         yield f"Its calls failed lately: {', '.join(times)}."
-    if lacking := [what for what, held in server.get("isolation", {}).items() if not held]:
-        yield f"This machine does not hold its process to: {', '.join(lacking)}."
     for method, why in server.get("failed_lists", {}).items():
         yield f"Its {method} fails: {why}"
     dropped = server.get("dropped", {})
@@ -129,6 +130,15 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
         name, why = next(iter(dropped.items()))
         others = f"; and {len(dropped) - 1} more, see --json" if len(dropped) > 1 else ""
         yield f"{name} is not shown: {why}{others}"
+
+
+def not_held(servers: list[dict[str, Any]]) -> str:
+    """What the machine does not hold servers to that are processes; empty where that is nothing."""
+    every = (held.items() for held in (each.get("isolation", {}) for each in servers))
+    told = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
+    if not told:
+        return ""
+    return f"This machine does not hold servers' processes to: {', '.join(told)}."
 
 
 def _span(seconds: float) -> str:

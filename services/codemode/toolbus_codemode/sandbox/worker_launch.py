@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.extend(sys.argv[1:2])
 
 from toolbus_codemode.sandbox import seccomp
 from toolbus_codemode.sandbox.hardening import Confinement, harden

@@ -5,8 +5,7 @@ It runs without site packages, so that little is imported.
 
 import sys
 
-sys.path.insert(0, sys.argv[1])
-sys.path.insert(0, sys.argv[2])
+sys.path.extend(sys.argv[1:3])
 
 from toolbus_executor.isolation.supervisor import supervise
 
