@@ -1,8 +1,10 @@
 """Processes that are ended when nothing is to be done, and are back with the next call."""
 
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from toolbus_common.settings import Settings
 from toolbus_executor import main
 from toolbus_executor.main import build
 
+WELL = "ready", "closed"
 SERVER = """
 import json, pathlib, sys, time
 place = pathlib.Path(sys.argv[1])
@@ -40,7 +43,7 @@ def note(word):
         seen.write(word)
 note("+")
 time.sleep(float(sys.argv[3]))
-tool = {"name": "plain", "inputSchema": {"type": "object"}}
+tools = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "hang")]
 for line in sys.stdin:
     asked = json.loads(line)
     if asked["method"] == "tools/list":
@@ -48,10 +51,10 @@ for line in sys.stdin:
     told = {
         "initialize": {"result": {"protocolVersion": "2025-06-18", "serverInfo": {},
                                   "capabilities": {"tools": {}}}},
-        "tools/list": {"result": {"tools": [tool]}},
+        "tools/list": {"result": {"tools": tools}},
         "tools/call": {"result": {"content": [{"type": "text", "text": "here"}]}},
     }.get(asked["method"], {"error": {"code": -32601, "message": "Method not found"}})
-    if "id" in asked:
+    if "id" in asked and asked.get("params", {}).get("name") != "hang":
         print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}), flush=True)
 """
 
@@ -92,11 +95,19 @@ class Installation:
         await self._policy.subscribe("tb.reply.policy.o.*", self._hear)
         await self._policy.settled()
 
-    async def call(self, number: str) -> Any:
-        """One call of the server s."""
-        call = admitted("plain", call_id=number, reply_to=f"tb.reply.policy.o.{number}")
+    async def begin(self, tool: str, number: str) -> None:
+        """Hand over a call of the server s."""
+        call = admitted(tool, call_id=number, reply_to=f"tb.reply.policy.o.{number}")
         await self._policy.publish("tb.run.s", call.encode())
+
+    async def end(self, number: str) -> Any:
+        """How a call ended."""
         return await until(lambda: self._frames.get(number), "the call's end")
+
+    async def call(self, number: str) -> Any:
+        """Both."""
+        await self.begin("plain", number)
+        return await self.end(number)
 
     async def rows(self) -> tuple[dict[str, Any], ...]:
         """What the executor tells of its servers."""
@@ -106,6 +117,15 @@ class Installation:
             ).servers
         except UnavailableError:
             return ()
+
+    async def well(self) -> bool:
+        """Whether all of them are there, with their breakers closed."""
+        rows = await self.rows()
+        return bool(rows) and all((row["state"], row["breaker"]) == WELL for row in rows)
+
+    async def at_work(self) -> bool:
+        """Whether six calls are under way."""
+        return any(row["in_flight"] == 6 for row in await self.rows())
 
     async def asleep(self) -> bool:
         """Whether all of them sleep."""
@@ -148,7 +168,7 @@ async def test_a_server_without_work_is_ended_and_back_in_one_call(
             await until_told(installation.asleep, "its sleep")
             await until(lambda: marked(mark) == [], "the end of its process")
             listing = await installation.shown()
-            assert (listing.state, len(listing.tools)) == ("ready", 1)
+            assert (listing.state, len(listing.tools)) == ("ready", 2)
             assert isinstance(await installation.call(number), Answered)
         assert installation.seen.count("+") == 3, "once to be listed, and once for each call"
 
@@ -171,6 +191,25 @@ async def test_an_executor_that_begins_starts_no_server_it_knows(
     changed = {"s": installation.server(mark, idle=0.2, timeout=7)}
     async with installation.executor(changed):
         await until(lambda: installation.seen != before, "a start of what is declared otherwise")
+
+
+async def test_a_process_that_is_killed_is_back_with_its_breaker_closed(
+    installation: Installation, mark: str
+) -> None:
+    async with installation.executor({"s": installation.server(mark)}):
+        await until_told(installation.well, "a server")
+        for number in range(6):
+            await installation.begin("hang", str(number))
+        await until_told(installation.at_work, "calls under way")
+        starts = installation.seen
+        for pid in marked(mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ends = [await installation.end(str(number)) for number in range(6)]
+        assert [end.error.code for end in ends] == ["upstream_dead"] * 6
+        await until(lambda: installation.seen.count("-") > starts.count("-"), "another listing")
+        await until_told(installation.well, "the server, to be called at once")
+        assert isinstance(await installation.call("again"), Answered)
 
 
 async def test_not_all_servers_are_started_at_once(

@@ -133,7 +133,7 @@ class Child:
     def _heed(self, line: bytes) -> None:
         if not self.held and not self._last_words and line.startswith(_FIRST_WORDS):
             told = line.removeprefix(_FIRST_WORDS).decode().split(", ")
-            self.held = {each[1:]: each[0] == "+" for each in told}
+            self.held |= {each[1:]: each[0] == "+" for each in told}
             return
         words = line.decode("utf-8", "replace").strip()[:_LONGEST_WORDS]
         if words:

@@ -68,7 +68,7 @@ class Keeper:
         self.described: Described | None = None
         self.settings: Settings  # its fleet's, like the two below
         self.fresh = False  # to be listed anew, though its declaration is as it was
-        self.starts = asyncio.Semaphore()  # of processes that nobody called
+        self.starts = asyncio.Semaphore()  # of processes that are not known yet
         self.held = Held(name)
         self._dropped: dict[str, str] = {}
         self._failed: dict[str, str] = {}
@@ -163,9 +163,9 @@ class Keeper:
             await self._room.calls.leave(CallAdmitted, self.name)
 
     def _turn(self) -> AbstractAsyncContextManager[None]:
-        """A place among the processes that start; one that a call waits for takes none."""
-        waits = self.declared.is_process and not self.runner.idling.asleep
-        return self.starts if waits else nullcontext()
+        """A place among processes that start for the first time; one that died waits for nobody."""
+        new = self.declared.is_process and self.described is None
+        return self.starts if new else nullcontext()
 
     async def _sleep_on(self) -> None:
         """Sleep at first, if what is published was listed by the very server that is declared."""
