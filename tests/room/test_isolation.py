@@ -19,6 +19,8 @@ from toolbus_common.declared.isolation import Files, Limits
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.child import Child
 from toolbus_executor.isolation.plan import Isolation
+from toolbus_executor.isolation.probing import probe
+from toolbus_executor.settings import Settings
 from toolbus_executor.stdio_upstream import StdioUpstream
 
 EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])
@@ -278,6 +280,18 @@ print(json.dumps(open("/proc/self/cgroup").read().split()))
         until_now(lambda: list(filter(Path.is_dir, group.iterdir())) == [], "the group's end")
     finally:
         group.rmdir()
+
+
+async def test_what_the_machine_enforces_is_said_when_an_executor_begins(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with caplog.at_level("INFO"):
+        await probe(Settings(state_dir=tmp_path / "state"))
+    (told,) = [record for record in caplog.records if record.message == "isolation.told"]
+    said = told.__dict__
+    assert "no new privileges" in said["enforced"]
+    assert "memory of all together" in said["lacking"]
+    assert told.levelname == "WARNING"
 
 
 async def test_what_cannot_be_held_to_is_why_it_does_not_start(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, OUTCOMES, PINS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_executor.early import EarlyCancellations
+from toolbus_executor.isolation.probing import probe
 from toolbus_executor.keeper import Buckets, Keeper
 from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
@@ -77,6 +78,8 @@ class Fleet:
         self._changed.set()
         await self._lane.open(self._cancel)
         following = asyncio.create_task(self._follow(buckets))
+        if any(each.is_process for each in self._directory.now.declaration.servers.values()):
+            self._room.spawn(probe(self._settings))
         try:
             yield
         finally:
