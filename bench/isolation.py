@@ -90,12 +90,16 @@ def fleet(restarts: int) -> Iterator[Row]:
     names = [f"u{number}" for number in range(DECLARED)]
     with _gateway(names, idle=600) as cluster, _callers(cluster, names[:USED]):
         used = {f"{MARK}-{name}" for name in names[:USED]}
+        client = cluster.client(SECRET)
+        for name in names[:USED]:
+            until_now(partial(_called, client, name), "an answer", 60)
         until_now(lambda: _idle_processes(used) == [], "the end of what is not used", 300)
         idle, busy = _idle_processes(used), marked(MARK)
         more = {"processes_of_used": len(busy), "rss_of_used_mb": sum(map(_rss, busy)) / 2**20}
         alive = {mark for pid in busy for mark in _marks(pid)}
         yield _row("idle servers: MB of RSS", sum(map(_rss, idle)) / 2**20, 0, **more)
         yield _row("servers that run, beyond those used", len(alive - used), 0)
+        yield _row("used servers that do not run", len(used - alive), 0)
         left, started = 0, 0
         for _ in range(restarts):
             before = _alive_with_start(marked(MARK))
@@ -139,9 +143,8 @@ def killing(kills: int) -> Iterator[Row]:
             os.kill(random.choice(_vital(before)), signal.SIGKILL)
             began = time.monotonic()
             until_now(partial(_called, client, name), "an answer", 60)
-            survivor = not _gone(before, began)
             recoveries.append(time.monotonic() - began)
-            orphans += sum(survivor for _ in _still(before))
+            orphans += _left(before, began)
             zombies += len(_zombies(cluster.processes["executor"][0].pid))
     more = {"kills": kills, "p50_s": statistics.median(recoveries)}
     yield _row("killed servers: orphans", orphans, 0, **more)
@@ -154,13 +157,11 @@ def _vital(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if not words_of(pid)[0].startswith(MARK.encode())]
 
 
-def _gone(before: dict[int, str], began: float) -> bool:
-    """Whether all is gone of what was there, within the time of a recovery."""
-    while _still(before):
-        if time.monotonic() - began > MOST_RECOVERY:
-            return False
+def _left(before: dict[int, str], began: float) -> int:
+    """How many are left of what was there, when the time of a recovery is over."""
+    while (left := len(_still(before))) and time.monotonic() - began < MOST_RECOVERY:
         time.sleep(0.005)
-    return True
+    return left
 
 
 def _alive_with_start(pids: list[int]) -> dict[int, str]:

@@ -11,7 +11,11 @@ TOOL = {"name": "plain", "inputSchema": {"type": "object"}}
 
 def leave_a_stray() -> None:
     """A process that left the group and the session, heeds no signal, and holds every pipe."""
-    if os.fork():
+    begun, beginning = os.pipe()  # closed by the stray's own program
+    if middle := os.fork():
+        os.close(beginning)
+        os.waitpid(middle, 0)
+        os.read(begun, 1)
         return
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
