@@ -1,8 +1,9 @@
 """`make bench-resilience`: what one bad upstream of ten, or three times too many calls, cost.
 
-A whole gateway, its call path in one process. Each trouble is measured beside a baseline of its own
-right before it. Figures are printed beside their demands and kept as JSON, with the machine's load:
-on one that is busy with other things the ratios of latencies say little.
+A whole gateway, its call path in one process. The baseline of each trouble is measured at the same
+time, at a second gateway over ten well upstreams that has the same callers: whatever else the
+machine does, both meet it. Figures are printed beside their demands and kept as JSON, with the
+machine's load: on one that is busy with other things the ratios of latencies still say little.
 """
 
 import argparse
@@ -30,10 +31,13 @@ from harness.engines import die_with_parent, own_port
 from harness.operating import key
 from harness.troubled import TROUBLES
 from toolbus_common.declared import Declaration, Server, ToolView
+from toolbus_common.declared.servers import Replica
 
 HERE = Path(__file__).parent
 SECRET = "tbk_root_a-secret-of-the-bench"
 UPSTREAMS = 10
+TIMEOUT = 2.0  # seconds a call may take
+REPLICAS, SETTLING = 3, 2.0
 PACE = 0.05  # seconds between two calls of a caller that is not refused or waiting
 BAD_CALLERS = 8
 WORKERS, WORK_SECONDS = 8, 0.1  # of the upstream that is offered too much: 80 calls a second
@@ -114,7 +118,11 @@ def main() -> int:
     asked.add_argument("--seconds", type=float, default=10.0, help="of every phase")
     options = asked.parse_args()
     busy = {"load_at_begin": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
-    rows = [*isolation(options.seconds), *overload(options.seconds)]
+    rows = [
+        *isolation(options.seconds),
+        *replicas(options.seconds),
+        *overload(options.seconds),
+    ]
     _show(rows)
     busy["load_at_end"] = os.getloadavg()[0]
     told = {"at": datetime.now(UTC).isoformat(), "asked": vars(options), "rows": rows} | busy
@@ -129,18 +137,20 @@ def main() -> int:
 
 def isolation(seconds: float) -> Iterator[dict[str, Any]]:
     """The other nine's p99 beside the baseline, for each trouble; and attempts per call."""
-    with _gateway(UPSTREAMS, Server(url="http://x", timeout=2.0)) as (endpoint, ports):
+    like = Server(url="http://x", timeout=TIMEOUT)
+    with _gateway(UPSTREAMS, like) as (endpoint, ports), _gateway(UPSTREAMS, like) as (well, _):
         for trouble in TROUBLES[1:]:
-            yield from asyncio.run(_one_bad(endpoint, ports, trouble, seconds))
+            yield from asyncio.run(_one_bad(endpoint, well, ports[0], trouble, seconds))
 
 
 async def _one_bad(
-    endpoint: str, ports: list[int], trouble: str, seconds: float
+    endpoint: str, well: str, port: int, trouble: str, seconds: float
 ) -> list[dict[str, Any]]:
-    baseline, _ = await _phase(endpoint, seconds)
-    before = await _told(ports[0], trouble)
-    others, bad = await _phase(endpoint, seconds)
-    attempts = await _told(ports[0], "") - before
+    before = await _told(port, trouble)
+    (baseline, _), (others, bad) = await asyncio.gather(
+        _phase(well, seconds), _phase(endpoint, seconds)
+    )
+    attempts = await _told(port, "") - before
     calls = len(bad.answered) + bad.codes.total()
     await _until_well(endpoint)
     was, now = _p99(baseline.answered), _p99(others.answered)
@@ -177,6 +187,35 @@ async def _until_well(endpoint: str) -> None:
     while (await caller.call())[1]:  # noqa: ASYNC110 - it asks another process
         await asyncio.sleep(0.5)
     caller.close()
+
+
+# -- one of three replicas -------------------------------------------------------------------
+
+
+def replicas(seconds: float) -> list[dict[str, Any]]:
+    """Calls that fail at a server of three replicas, one of which hangs, once that is ejected."""
+    declared = Server(url="http://x", timeout=TIMEOUT)
+    with _gateway(REPLICAS, declared, replicated=True) as (endpoint, ports):
+        return asyncio.run(_one_hung(endpoint, ports, seconds))
+
+
+async def _one_hung(endpoint: str, ports: list[int], seconds: float) -> list[dict[str, Any]]:
+    await _told(ports[0], "hung?wholly")
+    before = await _crowd(endpoint, TIMEOUT + SETTLING)  # the calls that meet it, and end
+    after = await _crowd(endpoint, seconds)
+    asked = [await _told(port, "") for port in ports]
+    told: dict[str, Any] = {"calls": len(after.answered) + after.codes.total(), "asked": asked}
+    told |= {"before": dict(before.codes), "codes": dict(after.codes)}
+    what = "one of three replicas hung: calls that fail after its ejection"
+    return [_row(what, after.codes.total(), "<=", 0, **told)]
+
+
+async def _crowd(endpoint: str, seconds: float) -> Seen:
+    """What some callers of the first server see."""
+    seen, until = Seen(), monotonic() + seconds
+    callers = [Caller(endpoint, "u0") for _ in range(BAD_CALLERS)]
+    await asyncio.gather(*(_paced(caller, seen, until) for caller in callers))
+    return seen
 
 
 # -- too much --------------------------------------------------------------------------------
@@ -238,20 +277,18 @@ async def _offered(endpoint: str, seen: Seen, rate: float, seconds: float) -> fl
 
 
 @contextmanager
-def _gateway(count: int, like: Server, *options: str) -> Iterator[tuple[str, list[int]]]:
-    """A gateway over so many upstreams u0, u1, … and their ports."""
+def _gateway(
+    count: int, like: Server, *options: str, replicated: bool = False
+) -> Iterator[tuple[str, list[int]]]:
+    """A gateway over so many upstreams u0, u1, …, or one of so many replicas; and their ports."""
     ports = [own_port() for _ in range(count)]
     program = [sys.executable, "-m", "harness.troubled", *map(str, ports), *options]
     upstreams = subprocess.Popen(program, preexec_fn=die_with_parent)  # noqa: PLW1509
-    servers = {
-        f"u{number}": like.model_copy(
-            update={
-                "url": f"http://127.0.0.1:{port}/mcp",
-                "tools": {"twice": ToolView(idempotent=True)},
-            }
-        )
-        for number, port in enumerate(ports)
-    }
+    like = like.model_copy(update={"tools": {"twice": ToolView(idempotent=True)}})
+    urls = [f"http://127.0.0.1:{port}/mcp" for port in ports]
+    alike = {"url": "", "replicas": tuple(Replica(url=url) for url in urls)}
+    each: list[dict[str, Any]] = [alike] if replicated else [{"url": url} for url in urls]
+    servers = {f"u{number}": like.model_copy(update=at) for number, at in enumerate(each)}
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster(Path(directory))
         try:

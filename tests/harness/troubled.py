@@ -1,7 +1,7 @@
 """A server whose calls go wrong in a way one chooses: hung, slow, reset, half-open, nonsense.
 
-As a program it is as many servers as it has ports; `POST /trouble/<name>` tells one its trouble,
-and is answered with how many calls of tools reached it.
+As a program it is as many servers as it has ports; `POST /trouble/<name>` tells one its trouble
+(with `?wholly` whatever it is asked), and is answered with how many calls of tools reached it.
 """
 
 import argparse
@@ -10,25 +10,36 @@ import json
 import random
 import socket
 import struct
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "failing")
+TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "nonsense", "failing")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "twice")]
 NEVER = 3600.0
+_TURNS = 5  # of the event loop
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets
 
 
 class Troubled:
-    """One stateless MCP server. `asked` counts the calls of tools that reached it."""
+    """One stateless MCP server. `asked` counts the calls of tools that reached it.
 
-    def __init__(self, seconds: float = 0.0, workers: int = 1000) -> None:
+    With `session` it is of the handshake era, and gives that session to everybody.
+    """
+
+    def __init__(self, seconds: float = 0.0, workers: int = 1000, session: str = "") -> None:
         self.trouble = ""
+        self.wholly = False  # whether the trouble is with whatever it is asked
+        self.tools = TOOLS
+        self.methods = Counter[str]()
+        self.sessions = Counter[str]()  # that calls came in
+        self._session = session
         self.only = NEVER  # how many calls go wrong before all is well again
         self.asked = 0
         self.met = 0  # how often it was asked what it is
         self.most = 0  # calls under way at once
         self.port = 0
+        self.connected = 0  # connections so far
         self.released = asyncio.Event()  # what hangs is answered after all
         self._seconds = seconds
         self._workers = asyncio.Semaphore(workers)
@@ -49,15 +60,22 @@ class Troubled:
     async def close(self) -> None:
         """Refuse connections, and end those there are."""
         self._server.close()
+        await self.hang_up()
+        await self._server.wait_closed()
+
+    async def hang_up(self) -> None:
+        """End the connections there are."""
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
+        for _ in range(_TURNS):  # until clients in this process have heard that they were closed
+            await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.connected += 1
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
                 while True:
@@ -65,6 +83,8 @@ class Troubled:
         finally:
             self._connections.discard(task)
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
@@ -72,20 +92,29 @@ class Troubled:
         body = await reader.readexactly(int(length or 0))
         path = head.split(" ", 2)[1]
         if path.startswith("/trouble/"):
-            self.trouble = path.removeprefix("/trouble/")
+            self.wholly = path.endswith("?wholly")
+            self.trouble = path.removeprefix("/trouble/").removesuffix("?wholly")
             writer.write(_whole(b"%d" % self.asked))
         elif not body:
             writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
         else:
-            await self._answer(json.loads(body), writer)
+            session = head.partition("mcp-session-id: ")[2].partition("\r\n")[0]
+            await self._answer(json.loads(body), session, writer)
         await writer.drain()
 
-    async def _answer(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, asked: dict[str, Any], session: str, writer: asyncio.StreamWriter
+    ) -> None:
         self.met += asked["method"] == "server/discover"
+        self.methods[asked["method"]] += 1
         if asked["method"] != "tools/call":
-            writer.write(_whole(_message(asked)))
+            if self.trouble and self.wholly:
+                await self._go_wrong(asked, writer)
+            else:
+                writer.write(self._whole(asked))
             return
         self.asked += 1
+        self.sessions[session] += 1
         self._under_way += 1
         self.most = max(self.most, self._under_way)
         try:
@@ -96,15 +125,27 @@ class Troubled:
     async def _call(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if self.trouble and self.only > 0:
             self.only -= 1
-            await (self._hung if self.trouble == "hung" else _TROUBLES[self.trouble])(asked, writer)
+            await self._go_wrong(asked, writer)
             return
         async with self._workers:
             await asyncio.sleep(self._seconds)
-        writer.write(_whole(_message(asked)))
+        writer.write(self._whole(asked))
+
+    async def _go_wrong(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        await (self._hung if self.trouble == "hung" else _TROUBLES[self.trouble])(asked, writer)
 
     async def _hung(self, asked: Any, writer: asyncio.StreamWriter) -> None:
         await self.released.wait()
-        writer.write(_whole(_message(asked)))
+        writer.write(self._whole(asked))
+
+    def _whole(self, asked: dict[str, Any]) -> bytes:
+        """The answer, as the era has it."""
+        method = asked["method"]
+        if self._session and method == "server/discover":
+            return _whole(_error(asked, -32601))
+        if self._session and method == "initialize":
+            return _whole(_message(asked), f"Mcp-Session-Id: {self._session}\r\n".encode())
+        return _whole(_message(asked, self.tools))
 
 
 async def _trickle(asked: Any, writer: asyncio.StreamWriter) -> None:
@@ -133,6 +174,21 @@ async def _garbage(_asked: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(random.randbytes(4096))
 
 
+async def _nonsense(_asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(_whole(b'["in JSON, and no message"]'))
+
+
+async def _boundless(_asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"100000\r\n" + b" " * 0x100000 + b"\r\n")
+        await writer.drain()
+
+
+async def _refusing(asked: Any, writer: asyncio.StreamWriter) -> None:
+    writer.write(_whole(_error(asked, -32000)))
+
+
 async def _failing(_asked: Any, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
 
@@ -142,23 +198,37 @@ _TROUBLES = {
     "reset": _reset,
     "half-open": _half_open,
     "garbage": _garbage,
+    "nonsense": _nonsense,
+    # These concern one call, and none of the others:
+    "refusing": _refusing,
+    "boundless": _boundless,
     "failing": _failing,
 }
 
 
-def _message(asked: dict[str, Any]) -> bytes:
+def _error(asked: dict[str, Any], code: int) -> bytes:
+    error = {"code": code, "message": "no"}
+    return json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "error": error}).encode()
+
+
+def _message(asked: dict[str, Any], tools: Any = TOOLS) -> bytes:
     results: dict[str, dict[str, Any]] = {
+        "initialize": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "troubled", "version": "1"},
+        },
         "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
-        "tools/list": {"tools": TOOLS, "ttlMs": 0, "cacheScope": "private"},
+        "tools/list": {"tools": tools, "ttlMs": 0, "cacheScope": "private"},
         "tools/call": {"content": [{"type": "text", "text": "done"}], "isError": False},
     }
     result = {"resultType": "complete", **results.get(asked["method"], {})}
     return json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "result": result}).encode()
 
 
-def _whole(body: bytes) -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % len(body) + body
+def _whole(body: bytes, headers: bytes = b"") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+    return head % (len(body), headers) + body
 
 
 async def _serve(ports: list[int], seconds: float, workers: int) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -133,6 +134,25 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
     assert told["state"] == "failed"
     assert 0 < told["lost_at"] == later["lost_at"], "it has been lost all the while"
     assert next(faults_of(told)).startswith("It has been out of reach for ")
+
+
+def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
+    well = {"state": "in place", "reason": "", "differs": []}
+    row = {
+        "name": "docs",
+        "state": "ready",
+        "probe": {"at": time(), "ok": False, "reason": "It hangs."},
+        "replicas": [
+            {"replica": "a:1/mcp", **well},
+            {"replica": "b:1/mcp", **well, "state": "ejected", "reason": "It broke off."},
+            {"replica": "c:1/mcp", **well, "differs": ["add"]},
+        ],
+    }
+    assert list(faults_of(row)) == [
+        "Asked 0 s ago whether it is there, it gave no answer: It hangs.",
+        "Its replica b:1/mcp is ejected: It broke off.",
+        "Its replica c:1/mcp gets no calls of add: it lists them otherwise than most.",
+    ]
 
 
 def test_a_servers_words_do_not_steer_the_operators_terminal() -> None:

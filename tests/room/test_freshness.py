@@ -37,7 +37,7 @@ async def kept(
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     monkeypatch.setattr(renewing, "LEAST_SECONDS", 0.1)
-    declared = Declaration(servers={"quick": Server(url=server.url)})
+    declared = Declaration(servers={"quick": Server(url=server.url, probe=0)})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())
     async with AsyncExitStack() as stack:

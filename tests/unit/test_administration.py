@@ -75,6 +75,7 @@ def test_a_fact_holds_neither_a_hash_nor_a_credential() -> None:
 
 STDIO = {"command": ["sh", "-c", "true"]}
 VARIABLE = {"url": URL, "headers": {"Authorization": "Bearer ${env:DOCS_TOKEN}"}}
+REPLICAS = {"replicas": ["https://a.example/mcp"], "headers": VARIABLE["headers"]}
 
 PYTHON = {"python": ["sh:main"]}
 API = {"openapi": "https://a.example/o.json", "credentials": {"token": "${env:DOCS_TOKEN}"}}
@@ -113,6 +114,7 @@ def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
         ({**STDIO, "network": "none"}, {"network": "any"}),
         (VARIABLE, {"url": "https://collector.example/mcp"}),
         (VARIABLE, {"headers": {"Authorization": "${env:ANOTHER}"}}),
+        (REPLICAS, {"replicas": ["https://a.example/mcp", "https://collector.example/mcp"]}),
         (PYTHON, {"python": ["os:system"]}),
         (API, {"openapi": "https://collector.example/o.json"}),
         (API, {"base_url": "https://collector.example"}),

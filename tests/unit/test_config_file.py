@@ -319,9 +319,28 @@ def test_an_api_is_declared_with_references_and_a_file_that_lies_beside(tmp_path
     assert (warning.line, warning.place) == (4, "servers.crm.credentials.token")
 
 
+def test_replicas_are_urls_with_weights_or_without(tmp_path: Path) -> None:
+    path = tmp_path / "toolbus.yaml"
+    path.write_text(
+        "servers:\n"
+        "  docs:\n"
+        "    replicas:\n"
+        '      - "http://a.example/mcp"\n'
+        '      - {url: "http://b.example/mcp", weight: 3}\n'
+    )
+    server = load_file(path, {}).declaration.servers["docs"]
+    told = [(each.url, each.weight) for each in server.replicas]
+    assert told == [("http://a.example/mcp", 1), ("http://b.example/mcp", 3)]
+
+
 @pytest.mark.parametrize(
     ("server", "words"),
     [
+        ("{url: 'http://a.example', replicas: ['http://b.example']}", "needs exactly one of url"),
+        ("{replicas: ['ftp://a.example']}", "must begin with http:// or https://"),
+        ("{replicas: ['http://a.example', 'http://a.example']}", "names a URL twice"),
+        ("{replicas: [{url: 'http://a.example', weight: 0}]}", "greater than or equal to 1"),
+        ("{replicas: []}", "needs exactly one of url"),
         ("{openapi: a.yaml, operations: {includes: [a]}}", "did you mean 'include'?"),
         ("{openapi: a.yaml, url: 'http://a.example'}", "needs exactly one of url"),
         ("{openapi: 'ftp://a.example/x'}", "must be a file, or begin with http"),

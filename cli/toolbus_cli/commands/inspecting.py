@@ -123,6 +123,12 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
     if failures := server.get("failures"):
         times = (f"{each['code']} {_span(time.time() - each['at'])} ago" for each in failures)
         yield f"Its calls failed lately: {', '.join(times)}."
+    probe = server.get("probe")
+    if probe and not probe["ok"]:
+        ago = _span(time.time() - probe["at"])
+        yield f"Asked {ago} ago whether it is there, it gave no answer: {probe['reason']}"
+    for replica in server.get("replicas", ()):
+        yield from _faults_of_replica(replica)
     for method, why in server.get("failed_lists", {}).items():
         yield f"Its {method} fails: {why}"
     dropped = server.get("dropped", {})
@@ -139,6 +145,19 @@ def not_held(servers: list[dict[str, Any]]) -> str:
     if not told:
         return ""
     return f"This machine does not hold servers' processes to: {', '.join(told)}."
+
+
+def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
+    """What keeps a replica from its calls."""
+    name, state = replica["replica"], replica["state"]
+    if state != "in place":
+        why = f": {replica['reason']}" if replica["reason"] else ""
+        yield f"Its replica {name} is {state}{why}"
+    if replica["differs"]:
+        some = ", ".join(replica["differs"][:5])
+        more = ", …" if len(replica["differs"]) > 5 else ""  # noqa: PLR2004
+        why = "it lists them otherwise than most."
+        yield f"Its replica {name} gets no calls of {some}{more}: {why}"
 
 
 def _span(seconds: float) -> str:

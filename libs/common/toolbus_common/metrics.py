@@ -23,6 +23,10 @@ UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Calls tried again", ["se
 UPSTREAM_PLACES = Gauge("toolbus_upstream_places", "Calls an upstream is given at once", ["server"])
 # 1 while calls are refused because the server failed repeatedly.
 UPSTREAM_OPEN = Gauge("toolbus_upstream_breaker_open", "Whether its breaker is open", ["server"])
+# 1 while a replica takes no calls because the others do better.
+REPLICA_EJECTED = Gauge(
+    "toolbus_upstream_replica_ejected", "Whether a replica is ejected", ["server", "replica"]
+)
 # Facts this process could not yet get acknowledged; they wait in memory and in the spool file.
 FACTS_UNACKNOWLEDGED = Gauge("toolbus_facts_unacknowledged", "Facts waiting for the stream")
 # Rows audit has written, and messages still in the stream.

@@ -47,6 +47,11 @@ class Caller:
         self.asked: asyncio.Future[None] | None = None  # for whoever waits for a question
         self.answer_to(call, reply)
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether the server asked something in the middle of the call."""
+        return self._count > 0
+
     def answer_to(self, call: CallAdmitted, reply: Reply) -> None:
         """Belong to this call from now on."""
         self._reply = reply

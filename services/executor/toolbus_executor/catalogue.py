@@ -167,6 +167,11 @@ async def _with_digests(entries: tuple[Offered, ...]) -> tuple[Offered, ...]:
     return tuple(found)
 
 
+async def digests_of(kind: Kind, entries: list[Any]) -> dict[str, str]:
+    """The digest of each entry that can be published, by its name."""
+    return {each.name: each.digest for each in await _with_digests(_Sieve().sift(kind, entries))}
+
+
 async def every_page(kind: Kind, page: Page) -> list[Any]:
     """Every page of a list. Raises `UpstreamFaultError` for one without end or shape."""
     entries: list[Any] = []

@@ -16,6 +16,19 @@ LONGEST = 500  # characters of a reason
 _OF_THE_SERVER = (UpstreamDeadError, UpstreamFaultError, UpstreamTimeoutError)
 
 
+class GarbageError(UpstreamFaultError):
+    """What came is no message, or no answer: the server has lost its senses.
+
+    Other faults may be of one call alone, such as a result that is too large, and say nothing of
+    the server: else whoever calls could open its breaker for everybody.
+    """
+
+
+def is_failure(error: ToolbusError) -> bool:
+    """Whether it says that the server is not there, or not itself."""
+    return isinstance(error, UpstreamDeadError | UpstreamTimeoutError | GarbageError)
+
+
 class Failures:
     """What the server did wrong last. A call refused on its way there is no failure of its own."""
 

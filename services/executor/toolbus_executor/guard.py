@@ -9,7 +9,7 @@ from toolbus_common.factlane import FactWriter
 from toolbus_common.metrics import UPSTREAM_OPEN
 from toolbus_executor.about_server import about_server
 from toolbus_executor.breaker import Breaker, State
-from toolbus_executor.failures import Failures
+from toolbus_executor.failures import Failures, GarbageError
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,9 @@ class Guard:
         self.name = name
         self.breaker = Breaker()
         self.failures = Failures()
+        self.asked = 0  # calls that were let pass
         self._facts = facts
+        self._by_calls = False  # whether calls failed since the last success, and not probes alone
         self._open = UPSTREAM_OPEN.labels(name)
         self._open.set(0)
 
@@ -46,30 +48,51 @@ class Guard:
                 server=self.name,
                 retry_after=round(wait, 1),
             )
+        self.asked += 1
 
     def abandoned(self) -> None:
         """A call says nothing of the server: a probe must not be lost with it."""
         self.breaker.abandoned(monotonic())
 
-    def failed(self) -> None:
-        """The server did not answer."""
+    def failed(self, *, spared: bool = False) -> None:
+        """The server did not answer a call; `spared` where others of its replicas are well."""
+        if spared:
+            self.abandoned()
+            return
+        self._by_calls = True
+        self._failed()
+
+    def unwell(self, error: ToolbusError) -> None:
+        """A health probe failed, which counts as a call that failed."""
+        self.failures.note(error)
+        self._failed()
+
+    def well(self) -> None:
+        """A health probe was answered: it vouches for no call, so it ends what probes began."""
+        if not self._by_calls:
+            self.succeeded()
+
+    def _failed(self) -> None:
         if self.breaker.failed(monotonic()):
             self._open.set(1)
             log.warning("breaker.opened", extra={"server": self.name})
             about = about_server(self.name, "opened")
             self._facts.say(BreakerOpened(**about, reason=self.failures.last))
 
-    def answered(self, error: ToolbusError) -> None:
-        """Count an error that says the server is there, unless it was not even asked."""
-        if error.data.get("sent", True):
-            self.succeeded()
-        else:
+    def answered(self, error: ToolbusError, *, spared: bool = False) -> None:
+        """Count an error: the server is there, or talks nonsense, or was not even asked."""
+        if not error.data.get("sent", True):
             self.abandoned()
+        elif isinstance(error, GarbageError):
+            self.failed(spared=spared)
+        else:
+            self.succeeded()
 
     def succeeded(self) -> None:
         """The server answered."""
         if self.closed and not self.breaker.failing:
             return
+        self._by_calls = False
         if self.breaker.succeeded():
             self._open.set(0)
             log.info("breaker.closed", extra={"server": self.name})

@@ -49,6 +49,10 @@ class LegacyHttp:
         result: dict[str, Any] = msgspec.json.decode(wire.result_of(message))
         return result
 
+    async def probe(self) -> None:
+        """Ask what asks for nothing; a session that was forgotten is begun anew by it."""
+        await self._main.request("ping", {})
+
     def learn(self, tools: Collection[Offered]) -> None:
         """Nothing here depends on the tool."""
 

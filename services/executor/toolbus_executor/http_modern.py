@@ -84,6 +84,10 @@ class ModernHttp:
         result: dict[str, Any] = msgspec.json.decode(wire.result_of(message))
         return result
 
+    async def probe(self) -> None:
+        """Ask what asks for nothing; an error it answers with is an answer."""
+        await self._request("server/discover", {})
+
     def learn(self, tools: Collection[Offered]) -> None:
         """Remember which arguments are repeated as headers."""
         found = {tool.name: params_of(tool.definition.get("inputSchema")) for tool in tools}

@@ -13,6 +13,7 @@ from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFault
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import Kinds, declared
+from toolbus_executor.failures import GarbageError
 from toolbus_executor.http1 import DEFAULT_SECONDS, Head
 from toolbus_executor.http_transport import AnswerStream, Transport, message_in
 from toolbus_executor.levels import NO_LEVEL, rank_of
@@ -195,7 +196,7 @@ class HttpSession:
         request = self._transport.bare(b"GET", self._own_headers() + last)
         told, text = await self._transport.exchange(request, answer, seconds)
         if not told.is_stream:
-            raise UpstreamFaultError("The upstream broke off its answer and cannot go on with it.")
+            raise GarbageError("The upstream broke off its answer and cannot go on with it.")
         return told, text
 
     async def _raise_level(self, level: str) -> None:
@@ -283,4 +284,4 @@ def _forgets(head: Head, body: bytes) -> bool:
 
 
 def _forgetful() -> UpstreamFaultError:
-    return UpstreamFaultError("The upstream forgets its sessions as soon as it begins them.")
+    return GarbageError("The upstream forgets its sessions as soon as it begins them.")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
 from toolbus_executor import wire
 from toolbus_executor.events import EventReader
+from toolbus_executor.failures import GarbageError
 from toolbus_executor.http1 import BrokenError, Head, NotSentError, OnStream, Pool, TooLargeError
 from toolbus_executor.requests import CLIENT
 
@@ -123,16 +124,16 @@ class Transport:
 
 
 def message_in(head: Head, body: bytes, number: int) -> wire.Incoming:
-    """The answer to a request. Raises `UpstreamFaultError` or, for 5xx, `UpstreamDeadError`."""
+    """The answer to a request. Raises `UpstreamFaultError`; for 5xx `UpstreamDeadError`."""
     fine = _OK <= head.status < _REDIRECTION
     if fine and not body:
-        raise UpstreamFaultError("The upstream ended its answer without a result.")
+        raise GarbageError("The upstream ended its answer without a result.")
     if fine or body.startswith(b"{"):
         message = wire.read(body)
         if message.id == number or isinstance(message.error, dict):
             return message
         if fine:
-            raise UpstreamFaultError("The upstream answered a request that was not asked.")
+            raise GarbageError("The upstream answered a request that was not asked.")
     if head.status >= _SERVER_FAULT:
         raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
     raise HttpStatusError(f"The upstream answered HTTP {head.status}.", status=head.status)

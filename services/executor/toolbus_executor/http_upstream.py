@@ -25,6 +25,10 @@ class Face(Protocol):
         """One page of a list."""
         ...
 
+    async def probe(self) -> None:
+        """Ask whether the server is there, in the words of its era."""
+        ...
+
     def learn(self, tools: Collection[Offered]) -> None:
         """Take note of the tools as listed."""
         ...
@@ -94,6 +98,13 @@ class HttpUpstream:
         """Ask the server; what concerns tasks has ways of its own."""
         modern = not self.asks
         return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
+
+    async def probe(self) -> None:
+        """Ask whether the server is there; one that came back may offer other tools."""
+        await self._face.probe()
+        if self._transport.shaken:
+            self._transport.shaken = False
+            self._news.changed()
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Hear of changes of these resources."""

@@ -31,10 +31,11 @@ from toolbus_executor.lease import Lease
 from toolbus_executor.pinning import Pins
 from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
+from toolbus_executor.replicas.upstream import Replicated
 from toolbus_executor.runner import Runner
 from toolbus_executor.settings import Settings
 from toolbus_executor.subscribing import Watched
-from toolbus_executor.upstream import Described, News, Upstream
+from toolbus_executor.upstream import Described, News, Upstream, leave
 
 log = logging.getLogger(__name__)
 
@@ -182,10 +183,11 @@ class Keeper:
     async def _connection(self) -> str:
         """One connection from beginning to end; why it ended, or nothing if it sleeps now."""
         upstream: Upstream | None = None
+        probing: asyncio.Task[None] | None = None
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
                 news = News(self._changed.set, self._hear, self._relist)
-                upstream = reached(self.declared, news, self.settings)
+                upstream = self._reached(news)
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
                 await self._watch(upstream)
@@ -194,6 +196,7 @@ class Keeper:
                 self.runner.idling.settle()
                 await self._publish(listing)
             self._connected()
+            probing = asyncio.create_task(self.runner.health.watch(upstream))
             return await self._attend(upstream)
         except ToolbusError as error:
             return error.reason.replace("The upstream", "It", 1)
@@ -204,17 +207,15 @@ class Keeper:
             return "It answered in a way that could not be understood."
         finally:
             self.runner.upstream = None
+            if probing is not None:
+                await end(probing)
             if upstream is not None:
-                await self._leave(upstream)
+                await leave(upstream)
 
-    async def _leave(self, upstream: Upstream) -> None:
-        """Close it, to the end even if cancelled: a process must not outlive its place."""
-        closing = asyncio.ensure_future(upstream.close())
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            await closing
-            raise
+    def _reached(self, news: News) -> Upstream:
+        if self.declared.replicas:
+            return Replicated(self.name, self.declared, news, self._room.facts)
+        return reached(self.declared, news, self.settings)
 
     def _hear(self, method: str, params: bytes) -> None:
         """Pass on what belongs to no call; of a changed list not before it is listed anew."""

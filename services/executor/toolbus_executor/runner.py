@@ -41,6 +41,8 @@ from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.guard import Guard
 from toolbus_executor.idling import Idling
 from toolbus_executor.park import brought, expired, owner_of
+from toolbus_executor.probing import Health
+from toolbus_executor.replicas.upstream import spares, told_of
 from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
 from toolbus_executor.retrying import Retries
@@ -76,6 +78,7 @@ class Runner:
         self.retries = Retries(name, declared)
         self.forward: Forward | None = None
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
+        self.health = Health(declared.probe, self.guard, lambda: not self.bulkhead.in_flight)
         self.drained = False  # by an operator's word
         self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
         self.early = EarlyCancellations()
@@ -153,8 +156,10 @@ class Runner:
             "places": self.bulkhead.places,
             "retries": self.retries.made,
             "failures": self.guard.failures.told(),
+            "probe": self.health.latest,
             "drained": self.drained,
             "asleep": self.idling.asleep,
+            **told_of(self.upstream),
         }
 
     def close(self) -> None:
@@ -274,16 +279,16 @@ class Runner:
             if call.method == RESULT:  # to be waited for is what it is for
                 self.guard.abandoned()
                 raise UpstreamTimeoutError(_still_at_work(seconds)) from error
-            self.guard.failed()
+            self.guard.failed(spared=spares(upstream))
             self._learn(call, seconds)
             raise UpstreamTimeoutError(
                 f"{self.name} did not answer within {seconds:.3g} s; the call may have happened."
             ) from error
         except UpstreamDeadError:
-            self.guard.failed()
+            self.guard.failed(spared=spares(upstream))
             raise
         except ToolbusError as error:
-            self.guard.answered(error)
+            self.guard.answered(error, spared=spares(upstream))
             raise
         except BaseException:  # says nothing of the server: a probe must not be lost with it
             self.guard.abandoned()

@@ -58,6 +58,10 @@ class OldHttp:
         result: dict[str, Any] = msgspec.json.decode(wire.result_of(message))
         return result
 
+    async def probe(self) -> None:
+        """Ask what asks for nothing."""
+        await self._line.request("ping", {})
+
     def learn(self, tools: Collection[Offered]) -> None:
         """Nothing here depends on the tool."""
 

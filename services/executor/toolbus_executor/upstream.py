@@ -1,5 +1,6 @@
 """What the executor needs of an upstream, whatever its transport and era."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,6 +99,16 @@ class Upstream(Protocol):
     async def close(self) -> None:
         """Leave."""
         ...
+
+
+async def leave(upstream: Upstream) -> None:
+    """Close it, to the end even if cancelled: a process must not outlive its place."""
+    closing = asyncio.ensure_future(upstream.close())
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        await closing
+        raise
 
 
 @contextmanager

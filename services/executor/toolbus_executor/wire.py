@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_executor.failures import GarbageError
 from toolbus_executor.levels import LEVELS
 from toolbus_executor.requests import LEGACY, MODERN
 from toolbus_executor.results import in_one_line
@@ -58,9 +59,7 @@ def read(text: bytes) -> Incoming:
             text.decode()  # what stays raw is not checked by the decoder, and must not go further
         return _incoming(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise UpstreamFaultError("The upstream answered with something that is no JSON-RPC.") from (
-            error
-        )
+        raise GarbageError("The upstream answered with something that is no JSON-RPC.") from error
 
 
 def result_of(message: Incoming) -> bytes:
@@ -75,7 +74,7 @@ def result_of(message: Incoming) -> bytes:
         raise _refused(message.error if isinstance(message.error, dict) else {})
     result = bytes(message.result)
     if not result.startswith(b"{"):
-        raise UpstreamFaultError("The upstream answered without a result.")
+        raise GarbageError("The upstream answered without a result.")
     return result
 
 

@@ -63,12 +63,16 @@ class ServerReset(ServerSteered):
 
 
 class BreakerOpened(ServerFact):
-    """Calls to this upstream are refused until a probe succeeds."""
+    """Calls to this upstream are refused until a probe succeeds; or one replica gets none."""
 
     NAME: ClassVar[str] = "breaker.opened"
+
+    replica: str = ""  # the others still take calls
 
 
 class BreakerClosed(ServerFact):
     """A probe succeeded; calls flow again."""
 
     NAME: ClassVar[str] = "breaker.closed"
+
+    replica: str = ""

@@ -11,9 +11,10 @@ from toolbus_common.declared.isolation import Files, Limits, Network
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
-DESTINATION = ("url", "sse", "command", "cwd", "openapi", "base_url", "python")
+DESTINATION = ("url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python")
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
+MOST_REPLICAS = 16
 _OF_PROCESS = ("idle", *BOUNDS)
 _OF_OPENAPI = ("base_url", "credentials", "operations", "refresh")
 
@@ -40,6 +41,24 @@ class ToolView(Declared):
         return alias
 
 
+def _http(url: str) -> str:
+    if url and not re.match(r"^https?://[^/\s]+", url):
+        raise ValueError("must begin with http:// or https:// and name a host")
+    return url
+
+
+class Replica(Declared):
+    """One of several addresses of a server, and its share of the calls beside the others'."""
+
+    url: str = Field(min_length=1)
+    weight: int = Field(default=1, ge=1, le=100)
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        return _http(url)
+
+
 class Operations(Declared):
     """Which operations of an OpenAPI document become tools.
 
@@ -53,7 +72,9 @@ class Operations(Declared):
 class Server(Declared):
     """An upstream: `url`, `command` or `sse` for MCP, `openapi` for an HTTP API, or `python`.
 
-    `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE.
+    `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
+    URLs of one server, with weights. `probe` is after how many idle seconds it is asked whether it
+    is there; 0 is never.
     `openapi` is the document's URL or file, `base_url` where its operations are called,
     `credentials` what its security schemes want, by their names (`user:password` for basic
     ones), `refresh` after how many seconds the document is read anew.
@@ -69,6 +90,7 @@ class Server(Declared):
     """
 
     url: str = ""
+    replicas: tuple[Replica, ...] = Field(default=(), max_length=MOST_REPLICAS)
     sse: str = ""
     headers: dict[str, str] = Field(default_factory=dict)
     command: tuple[str, ...] = ()
@@ -89,6 +111,7 @@ class Server(Declared):
     expose: Patterns = ("*",)
     definitions: Literal["trust", "first", "each"] = "first"
     code_mode: bool | None = None
+    probe: float = Field(default=15.0, ge=0, le=3600)
     timeout: float = Field(default=30.0, gt=0, le=3600)
     concurrency: int = Field(default=64, ge=1, le=4096)
 
@@ -100,9 +123,21 @@ class Server(Declared):
     @field_validator("url", "sse", "base_url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        if url and not re.match(r"^https?://[^/\s]+", url):
-            raise ValueError("must begin with http:// or https:// and name a host")
-        return url
+        return _http(url)
+
+    @field_validator("replicas", mode="before")
+    @classmethod
+    def _may_be_urls(cls, replicas: Any) -> Any:
+        if not isinstance(replicas, list | tuple):
+            return replicas
+        return tuple({"url": each} if isinstance(each, str) else each for each in replicas)
+
+    @field_validator("replicas")
+    @classmethod
+    def _are_several(cls, replicas: tuple[Replica, ...]) -> tuple[Replica, ...]:
+        if len({each.url for each in replicas}) < len(replicas):
+            raise ValueError("names a URL twice; give it a greater weight instead")
+        return replicas
 
     @field_validator("openapi")
     @classmethod
@@ -141,11 +176,11 @@ class Server(Declared):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        kinds = (self.url, self.command, self.sse, self.openapi, self.python)
+        kinds = (self.url, self.replicas, self.command, self.sse, self.openapi, self.python)
         if [bool(each) for each in kinds].count(True) != 1:
             raise ValueError(
-                "needs exactly one of url (streamable HTTP), command (stdio), sse (HTTP+SSE), "
-                "openapi (a document) or python (functions)"
+                "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
+                "(stdio), sse (HTTP+SSE), openapi (a document) or python (functions)"
             )
         if self.is_process and self.headers:
             raise ValueError("headers belong to a url, sse or openapi, env to a command or python")

@@ -1,0 +1,341 @@
+"""A server that is several: each call goes to one of its replicas, and none to those that fail."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from time import monotonic, time
+from typing import Any
+from urllib.parse import urlsplit
+
+from toolbus_common.contracts import (
+    FOLLOW,
+    BreakerClosed,
+    BreakerOpened,
+    CallAdmitted,
+    Offered,
+)
+from toolbus_common.declared import Server
+from toolbus_common.ending import end
+from toolbus_common.errors import (
+    ToolbusError,
+    UpstreamDeadError,
+    UpstreamFaultError,
+    UpstreamTimeoutError,
+)
+from toolbus_common.factlane import FactWriter
+from toolbus_common.metrics import REPLICA_EJECTED
+from toolbus_common.pins import METHODS
+from toolbus_executor.about_server import about_server
+from toolbus_executor.caller import Caller
+from toolbus_executor.capabilities import takes_tasks
+from toolbus_executor.catalogue import TOOLS
+from toolbus_executor.failures import is_failure
+from toolbus_executor.kinds import reached
+from toolbus_executor.replicas.choosing import home_of, next_in_turn, uncrowded
+from toolbus_executor.replicas.comparing import KINDS, Found, differing, found_in_time, most
+from toolbus_executor.replicas.ejecting import Place, may_go
+from toolbus_executor.replicas.replica import Replica
+from toolbus_executor.task_forms import RESULT
+from toolbus_executor.upstream import Described, News, Upstream
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 1.0  # for the other replicas, once the first is connected
+LIST_SECONDS = 5.0
+PROMPTS = "prompts/list"
+ALL = 0.9  # of the time a call has: who took that much did not answer
+MOST_REMEMBERED = 1024  # calls that failed at a replica, and may be tried at another
+
+
+class Replicated:
+    """One server of several replicas, which differ in nothing but their address."""
+
+    def __init__(self, name: str, declared: Server, news: News, facts: FactWriter) -> None:
+        self.name = name
+        self.news = news
+        self.left_out: dict[str, str] = {}
+        self.watched: frozenset[str] = frozenset()
+        self.followed: frozenset[str] = frozenset()
+        self._facts = facts
+        self._timeout = declared.timeout
+        self._described: Described | None = None
+        self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._replicas: list[Replica] = []
+        for label, each in zip(labels(declared), declared.replicas, strict=True):
+            alone = declared.model_copy(update={"url": each.url, "replicas": ()})
+            reach = partial(reached, alone)
+            REPLICA_EJECTED.labels(name, label).set(0)
+            self._replicas.append(Replica(label, each.weight, reach, self, declared.probe))
+
+    @property
+    def asks(self) -> bool:
+        """Whether the server may ask back in the middle of a call."""
+        return self._described is not None and self._described.era != "modern"
+
+    @property
+    def well(self) -> bool:
+        """Whether there is a replica in place that did not fail last."""
+        return any(each.in_place and not each.standing.failures for each in self._replicas)
+
+    async def open(self) -> Described:
+        """Connect to all; it is there when one of them is."""
+        trying = [asyncio.create_task(each.tried.wait()) for each in self._replicas]
+        try:
+            while self._described is None and not all(each.done() for each in trying):
+                left = [each for each in trying if not each.done()]
+                await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            if self._described is None:
+                raise UpstreamDeadError(self._none_left(), sent=False)
+            await asyncio.wait(trying, timeout=GRACE_SECONDS)
+            return self._described
+        finally:
+            await end(*trying)
+
+    async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
+        """All of a list as one page: as most of the replicas have it that can be asked."""
+        kind = KINDS[method]
+        asked = self._connected()
+        listed = await found_in_time([each for _, each in asked], kind, LIST_SECONDS)
+        told: list[tuple[Replica, Found]] = []
+        for (replica, _), each in zip(asked, listed, strict=True):
+            if isinstance(each, Found):
+                told.append((replica, each))
+            _note(replica, method, each)
+        if not told:
+            raise _first_error(listed)
+        chosen = most(told)
+        if method == PROMPTS:
+            for replica, _ in asked:
+                _compare(replica, "prompts", replica.prompts, chosen.digests)
+        return chosen.page(kind)
+
+    def learn(self, tools: Collection[Offered]) -> None:
+        """Take note of what was listed, here or elsewhere: who differs in a tool does not do it."""
+        told = {each.name: each.digest for each in tools}
+        for replica in self._replicas:
+            if replica.tools is None or replica.upstream is None:
+                continue
+            _compare(replica, "tools", replica.tools, told)
+            replica.compared = True
+            replica.upstream.learn(tools)
+        stale = [name for name in told if all(_differs(each, name) for each in self._compared())]
+        if stale and self._compared():
+            self.news.changed()  # another executor saw what is new: see it here too
+
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Ask the replica whose turn it is, or the one this caller stays with."""
+        replica = self._chosen(call)
+        upstream, began = replica.upstream, monotonic()
+        assert upstream is not None  # noqa: S101 - who is compared is connected
+        patience = min(self._timeout, call.deadline - time())
+        replica.asked += 1
+        replica.under_way += 1
+        try:
+            raw = await upstream.call(call, seconds, caller)
+        except TimeoutError:
+            if call.method != RESULT:  # to be waited for is what it is for
+                replica.failed(_unanswered(monotonic() - began))
+            raise
+        except asyncio.CancelledError:
+            # A server that may ask is waited for in rounds, whose end is a cancellation here.
+            if (
+                monotonic() - began >= ALL * patience
+                and not caller.was_asked
+                and call.method != RESULT
+            ):
+                replica.failed(_unanswered(patience))
+            raise
+        except ToolbusError as error:
+            self._answered(replica, call, error)
+            raise
+        else:
+            replica.succeeded()
+            return raw
+        finally:
+            replica.under_way -= 1
+
+    async def probe(self) -> None:
+        """Whether any replica is well, as far as is known: each has probes of its own."""
+        if not self.well:
+            raise UpstreamDeadError(self._none_left())
+
+    async def watch(self, uris: frozenset[str]) -> None:
+        """Hear of changes of these resources, from whichever replica tells."""
+        await self._all(lambda upstream: upstream.watch(uris))
+        self.watched = uris
+
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear of these tasks, from whichever replica has them."""
+        await self._all(lambda upstream: upstream.follow(tasks))
+        self.followed = tasks
+
+    async def wait_lost(self) -> str:
+        """Wait until no replica is connected."""
+        return await asyncio.shield(self._ended)
+
+    async def close(self) -> None:
+        """Leave all of them."""
+        await end(*(each.task for each in self._replicas))
+
+    def told(self) -> list[dict[str, Any]]:
+        """A row per replica, for `toolbus status`."""
+        return [each.told() for each in self._replicas]
+
+    # -- what its replicas ask and tell ------------------------------------------------------
+
+    def join(self, described: Described) -> None:
+        """Take a replica in. Raises `UpstreamFaultError` for one of another era."""
+        if self._described is None:
+            self._described = described
+        elif self._described.era != described.era:
+            raise UpstreamFaultError(
+                f"It speaks the {described.era} era and the others the {self._described.era} one; "
+                f"replicas must be alike."
+            )
+
+    def may_eject(self, replica: Replica) -> bool:
+        """Whether at most half are ejected with this one, and another is in place."""
+        out = sum(each.standing.place is not Place.IN for each in self._replicas)
+        others = sum(each.in_place for each in self._replicas if each is not replica)
+        return may_go(out, len(self._replicas), others)
+
+    def moved(self, replica: Replica, reason: str) -> None:
+        """Say that a replica was ejected, or is back in its place."""
+        ejected = replica.standing.place is Place.EJECTED
+        REPLICA_EJECTED.labels(self.name, replica.label).set(int(ejected))
+        about: dict[str, Any] = {"server": self.name, "replica": replica.label}
+        if ejected:
+            log.warning("replica.ejected", extra=about | {"reason": reason})
+            told = about_server(self.name, "ejected") | {"replica": replica.label}
+            self._facts.say(BreakerOpened(**told, reason=reason))
+        else:
+            log.info("replica.returned", extra=about)
+            told = about_server(self.name, "returned") | {"replica": replica.label}
+            self._facts.say(BreakerClosed(**told))
+
+    def lost(self) -> None:
+        """A connection ended; when it was the last, so did the server."""
+        if self._described is None or any(each.upstream is not None for each in self._replicas):
+            return
+        if not self._ended.done():
+            self._ended.set_result(self._none_left())
+
+    # -- which one ---------------------------------------------------------------------------
+
+    def _chosen(self, call: CallAdmitted) -> Replica:
+        """Who takes a call. Raises `UpstreamDeadError` where nobody can.
+
+        If nobody is in place, an ejected one is better than none: the server's breaker decides.
+        """
+        can = [each for each in self._replicas if each.can(call)]
+        able = [each for each in can if each.takes(call)] or can
+        if not able:
+            raise UpstreamDeadError(self._none_left(), sent=False)
+        if self._failed_at and (failed := self._failed_at.pop(call.call_id, None)):
+            able = [each for each in able if each not in failed] or able
+            self._failed_at[call.call_id] = failed
+        if len(able) == 1:
+            return able[0]
+        return home_of(call.key, able) if self._stays(call) else next_in_turn(uncrowded(able))
+
+    def _stays(self, call: CallAdmitted) -> bool:
+        """Whether a replica may know something of this caller that the others do not."""
+        return (
+            self.asks
+            or bool(call.extra)
+            or call.method.startswith("tasks/")
+            or call.method == FOLLOW
+            or takes_tasks(call.capabilities)
+        )
+
+    def _answered(self, replica: Replica, call: CallAdmitted, error: ToolbusError) -> None:
+        """Take note of an error, and that a retry of the call had better go elsewhere."""
+        if not is_failure(error):
+            if error.data.get("sent", True):
+                replica.succeeded()
+            return
+        replica.failed(error)
+        if isinstance(error, UpstreamDeadError):
+            self._failed_at.setdefault(call.call_id, []).append(replica)
+            if len(self._failed_at) > MOST_REMEMBERED:
+                self._failed_at.popitem(last=False)
+
+    def _connected(self) -> list[tuple[Replica, Upstream]]:
+        """Those that can be asked; the ejected ones only if there are no others."""
+        found = [(each, each.upstream) for each in self._replicas if each.upstream is not None]
+        placed = [pair for pair in found if pair[0].standing.place is not Place.EJECTED]
+        return placed or found
+
+    def _compared(self) -> list[Replica]:
+        return [each for each in self._replicas if each.compared]
+
+    async def _all(self, ask: Callable[[Upstream], Awaitable[None]]) -> None:
+        """Ask all that can be asked. Raises the first error if it went well with none."""
+        asked = [ask(upstream) for _, upstream in self._connected()]
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        if told and all(isinstance(each, BaseException) for each in told):
+            raise _first_error(told)
+
+    def _none_left(self) -> str:
+        """For callers too, who need not know the addresses."""
+        said = "; ".join(sorted({each.reason or each.state for each in self._replicas}))
+        return f"The upstream has no replica that can be called ({said[:1000]}); retry shortly."
+
+
+def spares(upstream: Upstream) -> bool:
+    """Whether a failed call says nothing of the whole server: others of its replicas are well."""
+    return isinstance(upstream, Replicated) and upstream.well
+
+
+def told_of(upstream: Upstream | None) -> dict[str, Any]:
+    """What `toolbus status` tells of the replicas of a server that has some."""
+    return {"replicas": upstream.told()} if isinstance(upstream, Replicated) else {}
+
+
+def labels(declared: Server) -> list[str]:
+    """What each replica is called: its address without what may be secret in it."""
+    found: list[str] = []
+    for each in declared.replicas:
+        parts = urlsplit(each.url)
+        label = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+        found.append(f"{label}#{len(found)}" if label in found else label)
+    return found
+
+
+def _note(replica: Replica, method: str, listed: Found | BaseException) -> None:
+    """Keep what a replica lists. Without prompts it has none; without tools it is of no use."""
+    if isinstance(listed, Found):
+        if method == TOOLS.method:
+            replica.tools = listed.digests
+        elif method == PROMPTS:
+            replica.prompts = listed.digests
+    elif method == TOOLS.method:
+        replica.cannot_list(str(listed) or "it did not answer in time")
+    elif method == PROMPTS:
+        replica.prompts = {}
+
+
+def _compare(replica: Replica, kind: str, own: dict[str, str], told: dict[str, str]) -> None:
+    """Hold back from a replica what it offers otherwise than it was listed."""
+    names, methods = differing(own, told), METHODS[kind]
+    before = replica.otherwise
+    others = {pair for pair in before if pair[0] not in methods}
+    replica.otherwise = frozenset(others | {(method, name) for method in methods for name in names})
+    if replica.otherwise - before:
+        about = {"replica": replica.label, "what": kind, "names": sorted(names)[:10]}
+        log.warning("replica.differs", extra=about)
+
+
+def _differs(replica: Replica, tool: str) -> bool:
+    return ("tools/call", tool) in replica.otherwise
+
+
+def _first_error(told: Sequence[object]) -> BaseException:
+    return next(each for each in told if isinstance(each, BaseException))
+
+
+def _unanswered(seconds: float) -> UpstreamTimeoutError:
+    return UpstreamTimeoutError(f"The upstream did not answer within {seconds:.3g} s.")

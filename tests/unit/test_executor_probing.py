@@ -1,0 +1,100 @@
+"""When a server is probed, and what a probe's end counts for."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from harness.waiting import until
+from toolbus_common.ending import end
+from toolbus_common.errors import (
+    ToolbusError,
+    UpstreamDeadError,
+    UpstreamFaultError,
+    UpstreamRefusedError,
+)
+from toolbus_executor.failures import GarbageError
+from toolbus_executor.probing import Health
+
+
+class Server:
+    """Asked whether it is there, and watched: it keeps count."""
+
+    def __init__(self, error: ToolbusError | None = None) -> None:
+        self.asked = 0
+        self.probes = 0
+        self.looks = 0
+        self.found: list[bool] = []
+        self._error = error
+
+    async def probe(self) -> None:
+        self.probes += 1
+        if self._error is not None:
+            raise self._error
+
+    def unwell(self, error: ToolbusError) -> None:
+        assert error is self._error
+        self.found.append(False)
+
+    def well(self) -> None:
+        self.found.append(True)
+
+
+async def watching(server: Server, idle: Callable[[], bool], ends: Awaitable[None]) -> Health:
+    health = Health(0.001, server, idle)
+    task = asyncio.create_task(health.watch(server))
+    try:
+        await ends
+    finally:
+        await end(task)
+    return health
+
+
+async def test_a_server_at_work_is_not_probed() -> None:
+    server = Server()
+
+    def idle() -> bool:
+        server.looks += 1
+        return False
+
+    await watching(server, idle, until(lambda: server.looks >= 5, "five looks at it"))
+    assert server.probes == 0
+
+
+async def test_a_server_that_was_called_meanwhile_is_not_probed() -> None:
+    server = Server()
+
+    def idle() -> bool:
+        server.looks += 1
+        server.asked += 1  # by the next time
+        return True
+
+    await watching(server, idle, until(lambda: server.looks >= 5, "five looks at it"))
+    assert server.probes == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "well"),
+    [
+        (None, True),
+        (UpstreamRefusedError("Method not found"), True),
+        (UpstreamFaultError("HTTP 401"), True),
+        (UpstreamDeadError("gone"), False),
+        (GarbageError("nonsense"), False),
+    ],
+)
+async def test_who_answers_in_good_order_is_well_whatever_it_says(
+    error: ToolbusError | None, *, well: bool
+) -> None:
+    server = Server(error)
+    health = await watching(
+        server, lambda: True, until(lambda: len(server.found) >= 3, "three probes")
+    )
+    assert set(server.found) == {well}
+    assert health.latest["ok"] is well
+    assert health.latest["reason"] == ("" if well else str(error))
+
+
+async def test_what_cannot_be_probed_is_left_alone() -> None:
+    async with asyncio.timeout(60):
+        await Health(0.001, Server(), lambda: True).watch(object())
