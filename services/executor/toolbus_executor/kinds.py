@@ -27,8 +27,8 @@ def kind_of(declared: Server) -> str:
     return "sse" if declared.sse else "http"
 
 
-def reached(declared: Server, news: News, settings: Settings) -> Upstream:
-    """The way to a declared server, not opened yet.
+def reached(declared: Server, news: News, settings: Settings | None = None) -> Upstream:
+    """The way to a declared server, not opened yet; `settings` are for processes.
 
     Raises:
         UpstreamDeadError: a variable its declaration refers to is not set.
@@ -37,7 +37,7 @@ def reached(declared: Server, news: News, settings: Settings) -> Upstream:
     if declared.is_process:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         command = declared.command or serving(declared.python)
-        held = isolation_of(declared, settings)
+        held = isolation_of(declared, settings or Settings())
         return StdioUpstream(command, environment | _all(declared.env), declared.cwd, news, held)
     headers = _all(declared.headers)
     if declared.openapi:
