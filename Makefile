@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-results starlark
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-results bench-isolation starlark
 
 install: $(INSTALLED)
 
@@ -85,6 +85,10 @@ bench-evidence: $(INSTALLED)
 # What a result of 200 MB costs the executor's memory, over HTTP and stdio.
 bench-results: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/results.py $(ARGS)
+
+# A hundred servers on stdio of which five are used, and two hundred kills: what is left of them.
+bench-isolation: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/isolation.py $(ARGS)
 
 # Hostile programs, forbidden system calls, forged messages; and what a run costs.
 bench-sandbox: $(INSTALLED)

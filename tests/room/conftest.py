@@ -1,16 +1,30 @@
-"""Policy at work on the session's bus and Valkey, for the tests of approvals."""
+"""Policy at work on the session's bus and Valkey, for the tests of approvals; and marks."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import pytest
 
+from harness.marked import marked
 from harness.policing import Policing, declared, policing
 from toolbus_common.bus import Bus
 from toolbus_common.settings import Settings
 
 Begin = AbstractAsyncContextManager[Policing]
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """What marks the processes of one test; whatever is left of them is ended."""
+    made = f"mark-{uuid.uuid4().hex}"
+    yield made
+    for pid in marked(made):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

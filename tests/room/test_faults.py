@@ -12,7 +12,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from harness.waiting import until, until_told
-from toolbus_cli.commands.inspecting import faults_of
+from toolbus_cli.commands.inspecting import faults_of, not_held
 from toolbus_cli.commands.shared import printable
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
@@ -96,6 +96,9 @@ async def test_what_a_server_lists_badly_is_told_and_is_a_fact(
     assert told["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
     assert told["failed_lists"] == {"prompts/list": "The shelf is locked"}
     assert told["lost_at"] == 0
+    assert told["isolation"]["no new privileges"], "it is a process, and told what holds it"
+    assert not_held([told, {"isolation": {"own user": False}}, {}]).count("own user") == 1
+    assert not_held([{"isolation": {"own user": True}}]) == ""
     (fact,) = said
     assert (fact["dropped"], fact["failed"]) == (told["dropped"], told["failed_lists"])
     assert list(faults_of(told)) == [

@@ -55,7 +55,7 @@ async def bench(request: pytest.FixtureRequest, server: Vast, vault: Vault) -> A
         await made.open(HttpUpstream(server.url, {}, made.news, spills=spills))
     else:
         command = [sys.executable, str(VAST)]
-        await made.open(StdioUpstream(command, {}, "", made.news, spills))
+        await made.open(StdioUpstream(command, {}, "", made.news, spills=spills))
     yield made
     await made.close()
     await spills.close(PATIENCE)  # what is still removed meanwhile would meet the next test

@@ -108,6 +108,10 @@ def test_what_was_there_may_stay_as_it_is(server: dict[str, Any]) -> None:
         (STDIO, {"command": ["sh", "-c", "false"]}),
         (STDIO, {"env": {"LD_PRELOAD": "x"}}),
         (STDIO, {"cwd": "/elsewhere"}),
+        ({**STDIO, "files": {}}, {"files": None}),
+        (STDIO, {"limits": {"memory": 1 << 20}}),
+        (STDIO, {"namespaces": False}),
+        ({**STDIO, "network": "none"}, {"network": "any"}),
         (VARIABLE, {"url": "https://collector.example/mcp"}),
         (VARIABLE, {"headers": {"Authorization": "${env:ANOTHER}"}}),
         (REPLICAS, {"replicas": ["https://a.example/mcp", "https://collector.example/mcp"]}),
@@ -128,6 +132,14 @@ def test_what_a_permitted_program_is_given_may_not_make_another_of_it() -> None:
     (fault,) = Reach(("sh",), ("DOCS_*",)).faults(Declaration(), given)
     assert fault["place"] == "servers.far.env.NODE_OPTIONS"
     assert Reach(("sh",), ("NODE_*",)).faults(Declaration(), given) == []
+
+
+@pytest.mark.parametrize("server", [PYTHON, {"command": ["bin/sh"]}])
+def test_a_permitted_program_is_not_looked_for_elsewhere(server: dict[str, Any]) -> None:
+    given = declared(servers={"far": {**server, "cwd": "/srv/elsewhere"}})
+    (fault,) = Reach(("sh:*", "bin/sh"), ()).faults(Declaration(), given)
+    assert fault["place"] == "servers.far.cwd"
+    assert Reach(("sh:*", "bin/sh", "/srv/*"), ()).faults(Declaration(), given) == []
 
 
 def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:

@@ -102,12 +102,15 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
         say("")
     for name, fault in faults:
         say(printable(f"{name}: {fault}"))
+    if lacking := not_held(servers):
+        say("")
+        say(lacking)
 
 
 def _state(server: dict[str, Any]) -> dict[str, str]:
     """Its state in a word, and the operator's before its own."""
     if not server.get("drained"):
-        return {}
+        return {"state": "asleep"} if server.get("asleep") else {}
     left = server.get("in_flight", 0) + server.get("waiting", 0)
     return {"state": "draining" if left else "drained"}
 
@@ -133,6 +136,15 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
         name, why = next(iter(dropped.items()))
         others = f"; and {len(dropped) - 1} more, see --json" if len(dropped) > 1 else ""
         yield f"{name} is not shown: {why}{others}"
+
+
+def not_held(servers: list[dict[str, Any]]) -> str:
+    """What the machine does not hold servers to that are processes; empty where that is nothing."""
+    every = (held.items() for held in (each.get("isolation", {}) for each in servers))
+    told = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
+    if not told:
+        return ""
+    return f"This machine does not hold servers' processes to: {', '.join(told)}."
 
 
 def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A server's process: tethered to ours, its lines read within bounds, its last words kept."""
+"""A server's process: isolated, its lines read within bounds, its last words kept."""
 
 import asyncio
 import logging
@@ -10,37 +10,46 @@ from contextlib import suppress
 
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.logs import redacted
-from toolbus_common.tether import tethered
+from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.lines import Lines, TooLongError
 from toolbus_executor.offload.spills import Spills
 
 log = logging.getLogger(__name__)
 
-LIMITS = {"CORE": 0, "NOFILE": 4096}
 LEAVE_SECONDS = 2.0  # what a process may take to end once its input has ended
+SILENT_SECONDS = 0.5  # what it may take to end once its output has ended
 DEATH_SECONDS = 2.0  # what the system may take to end a killed one
 LAST_WORDS = 20  # lines of standard error kept for the reason
 _CHUNK = 64 * 1024
 _LONGEST_WORDS = 500
+_FIRST_WORDS = b"isolation: "  # its supervisor's; a program's own come later
 
 
 class Child:
-    """One process and everything in its group; `on_line` gets each line of its output."""
+    """One process and all it starts; `on_line` gets each line of its output.
+
+    `held` is what it is held to on this machine, as soon as its program begins.
+    """
 
     def __init__(self, on_line: Callable[[bytes], None], spills: Spills | None = None) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.held: dict[str, bool] = {}
         self._lines = Lines(on_line, spills)
         self._process: asyncio.subprocess.Process | None = None
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(
-        self, command: Sequence[str], environment: Mapping[str, str], cwd: str | None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: str | None,
+        isolation: Isolation,
     ) -> None:
         """Start it. Raises `UpstreamDeadError`."""
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *tethered(command, limits=LIMITS),
+                *isolation.around(command),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -73,7 +82,7 @@ class Child:
         process.stdin.write(line + b"\n")
 
     async def close(self) -> None:
-        """Close its input, give it a moment, then end its whole group."""
+        """Close its input, give it a moment, then end it and all it started."""
         process = self._process
         if process is None:
             return
@@ -81,8 +90,8 @@ class Child:
             process.stdin.close()
         await asyncio.wait((self._tasks[2],), timeout=LEAVE_SECONDS)
         self._kill(process)
-        # A grandchild that left the group may hold the pipes open for ever: it is not waited for.
         await asyncio.wait((self._tasks[2],), timeout=DEATH_SECONDS)
+        self._kill(process, signal.SIGKILL)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -101,6 +110,9 @@ class Child:
             log.exception("upstream.line_not_taken")
             reason = "it wrote something that could not be taken"
         self._lines.give_up()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SILENT_SECONDS):
+                await process.wait()
         self._kill(process)  # without output it is of no more use, and neither is what it started
         code = await process.wait()
         words = redacted(" / ".join(list(self._last_words)[-3:]))[:300]
@@ -122,6 +134,10 @@ class Child:
         self._heed(rest)
 
     def _heed(self, line: bytes) -> None:
+        if not self.held and not self._last_words and line.startswith(_FIRST_WORDS):
+            told = line.removeprefix(_FIRST_WORDS).decode().split(", ")
+            self.held |= {each[1:]: each[0] == "+" for each in told}
+            return
         words = line.decode("utf-8", "replace").strip()[:_LONGEST_WORDS]
         if words:
             self._last_words.append(words)
@@ -132,6 +148,10 @@ class Child:
             self.ended.set_result(reason)
 
     @staticmethod
-    def _kill(process: asyncio.subprocess.Process) -> None:
+    def _kill(process: asyncio.subprocess.Process, number: signal.Signals = signal.SIGTERM) -> None:
+        """Have its launcher end everything; if that is gone, what is left in its group."""
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None and number is signal.SIGTERM:
+                process.send_signal(number)
+            else:
+                os.killpg(process.pid, signal.SIGKILL)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -24,6 +24,8 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
 from toolbus_executor.about_server import about_server
 from toolbus_executor.catalogue import listed, with_left_out
+from toolbus_executor.idling import described_in, digest_of, still_true
+from toolbus_executor.isolation.telling import Held
 from toolbus_executor.kinds import kind_of, reached
 from toolbus_executor.lease import Lease
 from toolbus_executor.offload.spills import Spills
@@ -33,6 +35,7 @@ from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
 from toolbus_executor.replicas.upstream import Replicated
 from toolbus_executor.runner import Runner
+from toolbus_executor.settings import Settings
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, Upstream, leave
 
@@ -73,6 +76,10 @@ class Keeper:
         self._spills = self.runner.spills = Spills(vault, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
+        self.settings: Settings  # its fleet's, like the two below
+        self.fresh = False  # to be listed anew, though its declaration is as it was
+        self.starts = asyncio.Semaphore()  # of processes that are not known yet
+        self.held = Held(name)
         self._dropped: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         self._lost_at = 0.0
@@ -106,6 +113,7 @@ class Keeper:
             "lost_at": shown.lost_at,
             "owner": not elsewhere,
             **self.runner.told(),
+            "isolation": self.held.now,
             "last_failure": self.runner.guard.failures.last
             or ("" if elsewhere else self.runner.why_not),
         }
@@ -148,23 +156,46 @@ class Keeper:
         await self._room.calls.serve(CallAdmitted, self.name, self.runner.run, "executor")
         pause = FIRST_PAUSE
         try:
+            await self._sleep_on()
             while True:
+                await self.runner.idling.until_wanted()
                 began = asyncio.get_running_loop().time()
                 reason = await self._connection()
-                if asyncio.get_running_loop().time() - began > STEADY_SECONDS:
+                if self.runner.idling.asleep and not reason:
+                    continue
+                steady = asyncio.get_running_loop().time() - began > STEADY_SECONDS
+                if steady or self.runner.idling.answered:
                     pause = FIRST_PAUSE
                 await self._lost(reason)
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
                 pause = min(LONGEST_PAUSE, pause * 2)
         finally:
+            self.runner.idling.settle()
             await self._room.calls.leave(CallAdmitted, self.name)
 
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        """A place among processes that start for the first time; one that died waits for nobody."""
+        new = self.declared.is_process and self.described is None
+        return self.starts if new else nullcontext()
+
+    async def _sleep_on(self) -> None:
+        """Sleep at first, if what is published was listed by the very server that is declared."""
+        if self.fresh or not self.runner.idling.scales:
+            return
+        known = await self.entry.now()
+        if known is None or not still_true(known, self.declared):
+            return
+        self.state, self.described = known.state, described_in(known)
+        self.entry.adopt(known)
+        self.entry.weigh_anew()
+        self.runner.idling.fall_asleep()
+
     async def _connection(self) -> str:
-        """One connection from beginning to end; why it ended."""
+        """One connection from beginning to end; why it ended, or nothing if it sleeps now."""
         upstream: Upstream | None = None
         probing: asyncio.Task[None] | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
                 news = News(self._changed.set, self._hear, self._relist)
                 upstream = self._reached(news)
                 self.described = await upstream.open()
@@ -172,6 +203,7 @@ class Keeper:
                 await self._watch(upstream)
                 # First it can be called, then it is shown.
                 self.runner.upstream, self.runner.why_not = upstream, ""
+                self.runner.idling.settle()
                 await self._publish(listing)
             self._connected()
             probing = asyncio.create_task(self.runner.health.watch(upstream))
@@ -193,7 +225,7 @@ class Keeper:
     def _reached(self, news: News) -> Upstream:
         if self.declared.replicas:
             return Replicated(self.name, self.declared, news, self._room.facts, self._spills)
-        return reached(self.declared, news, self._spills)
+        return reached(self.declared, news, self._spills, self.settings)
 
     def _hear(self, method: str, params: bytes) -> None:
         """Pass on what belongs to no call; of a changed list not before it is listed anew."""
@@ -235,19 +267,26 @@ class Keeper:
     async def _attend(self, upstream: Upstream) -> str:
         """Publish every change of its lists, and list anew what grew old, until it is lost."""
         lost = asyncio.ensure_future(upstream.wait_lost())
+        idle = asyncio.ensure_future(self.runner.idling.until_due())
         try:
             while not lost.done():
                 changed = asyncio.ensure_future(self._changed.wait())
                 await asyncio.wait(
-                    (lost, changed), timeout=self._pause, return_when=asyncio.FIRST_COMPLETED
+                    (lost, changed, idle), timeout=self._pause, return_when=asyncio.FIRST_COMPLETED
                 )
                 changed.cancel()
                 if lost.done():
                     break
+                if idle.done():
+                    if self.runner.idling.falls_asleep():
+                        return ""
+                    idle = asyncio.ensure_future(self.runner.idling.until_due())
+                    continue
                 await (self._take_change if self._changed.is_set() else self._renew)(upstream)
             return lost.result()
         finally:
             lost.cancel()
+            idle.cancel()
 
     async def _take_change(self, upstream: Upstream) -> None:
         await asyncio.sleep(SETTLE_SECONDS)
@@ -284,7 +323,7 @@ class Keeper:
         assert self.described is not None  # noqa: S101 - set by whoever connected
         listing = with_left_out(
             await listed(self.name, self.described, upstream.list_page), upstream.left_out
-        )
+        ).model_copy(update={"declared": digest_of(self.declared)})
         self._take_note(upstream, listing)
         return await self.entry.take(listing, self._pins)
 
@@ -325,6 +364,9 @@ class Keeper:
 
     def _connected(self) -> None:
         version = self.described.version if self.described else ""
+        if self.declared.is_process:
+            self.runner.guard.succeeded()  # what the process before it did says nothing of it
+            self.held.tell(self.runner.upstream)
         self._lost_at, self._said_lost = 0.0, ""
         tools = len(self.entry.listed.tools) if self.entry.listed else 0
         log.info("server.connected", extra={"server": self.name, "tools": tools})
@@ -335,6 +377,7 @@ class Keeper:
     async def _lost(self, reason: str) -> None:
         """Say so unless it was said, and keep its last known tools listed as stale."""
         self.runner.why_not = reason
+        self.runner.idling.settle()
         self._lost_at = self._lost_at or time()
         if reason != self._said_lost:
             self._said_lost = reason

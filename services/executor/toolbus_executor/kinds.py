@@ -7,8 +7,10 @@ from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.functions import serving
 from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.isolation.plan import isolation_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.openapi.upstream import OpenApiUpstream
+from toolbus_executor.settings import Settings
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News, Upstream
 
@@ -26,8 +28,12 @@ def kind_of(declared: Server) -> str:
     return "sse" if declared.sse else "http"
 
 
-def reached(declared: Server, news: News, spills: Spills | None = None) -> Upstream:
-    """The way to a declared server, not opened yet; `spills` takes what is too large to tell.
+def reached(
+    declared: Server, news: News, spills: Spills | None = None, settings: Settings | None = None
+) -> Upstream:
+    """The way to a declared server, not opened yet.
+
+    `spills` takes what is too large to tell, `settings` are for processes.
 
     Raises:
         UpstreamDeadError: a variable its declaration refers to is not set.
@@ -36,7 +42,9 @@ def reached(declared: Server, news: News, spills: Spills | None = None) -> Upstr
     if declared.is_process:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         command = declared.command or serving(declared.python)
-        return StdioUpstream(command, environment | _all(declared.env), declared.cwd, news, spills)
+        held = isolation_of(declared, settings or Settings())
+        environment |= _all(declared.env)
+        return StdioUpstream(command, environment, declared.cwd, news, held, spills)
     headers = _all(declared.headers)
     if declared.openapi:
         return OpenApiUpstream(declared, headers, _all(declared.credentials), news, spills)

@@ -11,6 +11,7 @@ owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and t
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,6 +27,7 @@ from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, OUTCOMES, PINS, 
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_executor.early import EarlyCancellations
+from toolbus_executor.isolation.probing import probe
 from toolbus_executor.keeper import Buckets, Keeper
 from toolbus_executor.offload.vault import Vault
 from toolbus_executor.parklane import ParkLane
@@ -37,12 +39,17 @@ from toolbus_executor.steering import Steering
 
 log = logging.getLogger(__name__)
 
+MOST_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once to be listed
+
 
 class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
 
-    def __init__(self, room: Room, directory: Directory, pins: Pins, steering: Steering) -> None:
+    def __init__(
+        self, room: Room, directory: Directory, pins: Pins, steering: Steering, settings: Settings
+    ) -> None:
         self._room = room
+        self._settings = settings
         self._directory = directory
         self._pins = pins
         pins.on_change = self._weigh
@@ -51,6 +58,7 @@ class Fleet:
         self._resets: dict[str, int] = {}  # when each keeper began
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
+        self._starts = asyncio.Semaphore(MOST_STARTS)
         self._early = EarlyCancellations()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
         self._selector = Selector()
@@ -76,6 +84,8 @@ class Fleet:
         self._changed.set()
         await self._lane.open(self._cancel)
         following = asyncio.create_task(self._follow(buckets))
+        if any(each.is_process for each in self._directory.now.declaration.servers.values()):
+            self._room.spawn(probe(self._settings))
         try:
             yield
         finally:
@@ -95,6 +105,7 @@ class Fleet:
             await self._changed.wait()
             self._changed.clear()
             declared = self._directory.now.declaration.servers
+            met = set(self._keepers)
             leaving = [
                 self._keepers.pop(name).stop(removed=name not in declared)
                 for name, keeper in list(self._keepers.items())
@@ -105,6 +116,9 @@ class Fleet:
             for name, server in declared.items():
                 if name not in self._keepers:
                     keeper = Keeper(name, server, self._room, buckets, self._pins, self._vault)
+                    keeper.settings = self._settings
+                    keeper.fresh = name in met
+                    keeper.starts = self._starts
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
                     keeper.runner.selector = self._selector
@@ -142,7 +156,8 @@ class Fleet:
 
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
-    room = Room("executor", Settings(), exchange)
+    settings = Settings()
+    room = Room("executor", settings, exchange)
     directory = Directory()
     pins = Pins(room.facts)
     steering = Steering()
@@ -152,7 +167,7 @@ def build(exchange: Exchange) -> Room:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        fleet = Fleet(room, directory, pins, steering)
+        fleet = Fleet(room, directory, pins, steering, settings)
         directory.on_declared.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}
 

@@ -10,18 +10,14 @@ from typing import Any
 from toolbus_common.contracts import (
     FOLLOW,
     TOOLS_CALL,
-    Asked,
     Begun,
     CallAdmitted,
-    CallCompleted,
-    CallFailed,
     Failed,
 )
 from toolbus_common.declared import Server
 from toolbus_common.errors import (
     CallCancelledError,
     OutcomeUnknownError,
-    OverloadedError,
     ToolbusError,
     UnknownToolError,
     UpstreamDeadError,
@@ -34,12 +30,12 @@ from toolbus_common.grants import full_name
 from toolbus_common.handles import SCHEME
 from toolbus_common.kept import KeptOutcomes
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
-from toolbus_common.outcomes import about
 from toolbus_executor.bulkhead import Bulkhead
-from toolbus_executor.charging import charge_of, charge_of_failure
 from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.guard import Guard
+from toolbus_executor.idling import Idling
 from toolbus_executor.offload.spills import Spills
+from toolbus_executor.outcome_facts import completed, failed
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.probing import Health
 from toolbus_executor.replicas.upstream import spares, told_of
@@ -60,7 +56,6 @@ from toolbus_executor.upstream import Upstream
 log = logging.getLogger(__name__)
 
 READ, SUBSCRIBE = "resources/read", "resources/subscribe"
-Hear = Callable[[frozenset[str]], Awaitable[None]]
 
 # Hands a call to the process that keeps its earlier rounds; the last is for "nobody is there".
 Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable[None]]
@@ -76,6 +71,7 @@ class Runner:
         self.guard = Guard(name, facts)
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.rounds = Rounds(facts.producer)
+        self.idling = Idling(declared, self.bulkhead, self.rounds.park, (watched, followed))
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
         self.retries = Retries(name, declared)
@@ -163,6 +159,7 @@ class Runner:
             "failures": self.guard.failures.told(),
             "probe": self.health.latest,
             "drained": self.drained,
+            "asleep": self.idling.asleep,
             **told_of(self.upstream),
         }
 
@@ -210,6 +207,9 @@ class Runner:
                 if known is not None:
                     return Ended(*ending_of(known, call), cached=True)
             select = selection_of(call) if call.extra else ""
+            if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
+                part = self.selector.select if self.selector is not None else None
+                return Ended(*ending_of(await self.spills.read(call, part), call))
             raw, kept = await self._attempt(call, reply), 0
             if select and self.selector is not None:
                 raw = await selected(self.selector, select, raw)
@@ -231,9 +231,6 @@ class Runner:
 
     async def _attempt(self, call: CallAdmitted, reply: Reply) -> bytes:
         """Wait for a turn and ask the server."""
-        if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
-            select = self.selector.select if self.selector is not None else None
-            return await self.spills.read(call, select)
         if self.drained:
             refuse_new(call)
         left = min(self._timeout, call.deadline - time())
@@ -248,20 +245,38 @@ class Runner:
             seconds = min(left, call.deadline - time())
             if seconds <= 0:
                 raise self._too_late()
+            if self.upstream is None and self.idling.asleep:
+                seconds = await self._woken(seconds)
             self.refuse_held(call)
-            upstream = self._admit()
-            self.retries.budget.earn()
-            began = monotonic()
-            try:
-                raw = await self._ask(upstream, call, seconds, reply)
-            except UpstreamDeadError as error:
-                once_more = partial(self._once_more, call, reply)
-                raw = await self.retries.after(error, call, began + seconds, once_more)
-            else:
-                self._learn(call, monotonic() - began)
-            return raw
+            return await self._in_turn(self._admit(), call, seconds, reply)
         finally:
             self.bulkhead.leave()
+
+    async def _in_turn(
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
+    ) -> bytes:
+        """Ask, and again where that may be done."""
+        self.retries.budget.earn()
+        began = self.idling.asked_at = monotonic()
+        try:
+            raw = await self._ask(upstream, call, seconds, reply)
+        except UpstreamDeadError as error:
+            once_more = partial(self._once_more, call, reply)
+            return await self.retries.after(error, call, began + seconds, once_more)
+        self._learn(call, monotonic() - began)
+        return raw
+
+    async def _woken(self, seconds: float) -> float:
+        """Have a sleeping server back; what is left of the time. Raises `UpstreamTimeoutError`."""
+        began = monotonic()
+        try:
+            await self.idling.wake(seconds)
+        except TimeoutError as error:
+            raise UpstreamTimeoutError(
+                f"{self.name} was asleep and did not start within {seconds:.3g} s; retry.",
+                sent=False,
+            ) from error
+        return seconds - (monotonic() - began)
 
     def _once_more(
         self, call: CallAdmitted, reply: Reply, seconds: float
@@ -283,10 +298,9 @@ class Runner:
         """Ask the server; an error it answers with is a success of the transport."""
         try:
             if call.method == SUBSCRIBE:
-                raw = await self._hear(self._watched, call.tool, upstream.watch, seconds)
+                raw = await self._watched.hear(call.tool, upstream.watch, seconds)
             elif call.method == FOLLOW:
-                task = name_of(call)
-                raw = await self._hear(self._followed, task, upstream.follow, seconds)
+                raw = await self._followed.hear(name_of(call), upstream.follow, seconds)
             else:
                 raw = await self.rounds.ask(upstream, call, seconds, reply)
         except TimeoutError as error:
@@ -310,21 +324,6 @@ class Runner:
         self.guard.succeeded()
         return raw
 
-    async def _hear(self, watched: Watched, name: str, hear: Hear, seconds: float) -> bytes:
-        """Watch something for a while; who still wants to hear of it asks again."""
-        known = name in watched.names
-        if watched.full and not known:
-            raise OverloadedError(f"{self.name} has no room for more subscriptions; retry later.")
-        watched.add(name)
-        try:
-            async with asyncio.timeout(seconds):
-                await hear(watched.names)
-        except BaseException:
-            if not known:
-                watched.drop(name)
-            raise
-        return b"{}"
-
     def _too_late(self) -> UpstreamTimeoutError:
         return UpstreamTimeoutError(
             f"{self.name} was too busy to be asked before the call's deadline.", sent=False
@@ -337,26 +336,12 @@ class Runner:
         return self.upstream
 
     def _complete(self, call: CallAdmitted, ended: Ended, took: float) -> None:
-        ending, is_error, kept, cached = ended
         self._seconds.observe(took)
-        (self._tool_error if is_error else self._ok).inc()
-        asks = isinstance(ending, Asked)
-        self._facts.say(
-            CallCompleted(
-                id=f"{call.call_id}.completed",
-                **about(call),
-                ending="input_required"
-                if asks
-                else "task"
-                if isinstance(ending, Begun)
-                else "complete",
-                charge=charge_of(call, ending, kept),
-                latency_us=int(took * 1e6),
-                is_error=is_error,
-                result_bytes=len(ending.body) + kept,
-                cached=cached,
-            )
-        )
+        (self._tool_error if ended.is_error else self._ok).inc()
+        self.idling.answered = True
+        if call.method != TOOLS_CALL or isinstance(ended.ending, Begun):
+            self.idling.note(call, ended.ending)
+        self._facts.say(completed(call, ended, took))
 
     async def _fail(
         self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
@@ -368,17 +353,7 @@ class Runner:
             error = _renamed(error, reason)
         self.guard.failures.note(error)
         UPSTREAM_CALLS.labels(self.name, error.code).inc()
-        self._facts.say(
-            CallFailed(
-                id=f"{call.call_id}.failed",
-                **about(call),
-                charge=charge_of_failure(call, error) if sent else 0,
-                latency_us=int((perf_counter() - began) * 1e6),
-                code=error.code,
-                reason=error.reason,
-                sent=sent,
-            )
-        )
+        self._facts.say(failed(call, error, perf_counter() - began, sent=sent))
         if call.claim is not None and self.outcomes is not None:
             await self.outcomes.end(call, call.claim, Failed(error), sent=sent)
         await reply.send(Failed(error))

@@ -4,4 +4,9 @@ from toolbus_common.settings import Settings as CommonSettings
 
 
 class Settings(CommonSettings):
-    """The shared settings; servers come from the declared configuration."""
+    """The shared settings; servers come from the declared configuration.
+
+    `cgroup` is a directory of version 2 delegated to the executor: processes are limited there.
+    """
+
+    cgroup: str = ""

@@ -18,6 +18,7 @@ from toolbus_common.errors import (
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
 from toolbus_executor.child import Child
+from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.line import Line
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.requests import listen_body
@@ -41,11 +42,13 @@ class StdioUpstream:
         environment: Mapping[str, str],
         cwd: str,
         news: News,
+        isolation: Isolation | None = None,
         spills: Spills | None = None,
     ) -> None:
         self._command = command
         self._environment = environment
         self._cwd = cwd or None
+        self._isolation = isolation or Isolation()
         self._numbers = itertools.count(1)
         self._line = Line(news, self._write, self._numbers)
         self._spills = spills
@@ -60,6 +63,11 @@ class StdioUpstream:
     def pid(self) -> int | None:
         """The server's process, while it runs."""
         return self._child.pid
+
+    @property
+    def held(self) -> dict[str, bool]:
+        """What its process is held to on this machine, and what not."""
+        return self._child.held
 
     @property
     def asks(self) -> bool:
@@ -132,7 +140,7 @@ class StdioUpstream:
 
     async def _start(self) -> None:
         self._child.ended.add_done_callback(self._fail_all)
-        await self._child.start(self._command, self._environment, self._cwd)
+        await self._child.start(self._command, self._environment, self._cwd, self._isolation)
 
     def _found(self, described: Described) -> Described:
         self._line.described = described

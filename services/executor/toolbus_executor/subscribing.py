@@ -1,17 +1,19 @@
 """Which resources and tasks are watched, and how long: asked for again and again, or forgotten."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
-from toolbus_common.errors import UpstreamRefusedError
+from toolbus_common.errors import OverloadedError, UpstreamRefusedError
 from toolbus_executor.caller import METHOD_NOT_FOUND
 from toolbus_executor.capabilities import TASKS
 from toolbus_executor.upstream import Described
 
 LEASE_SECONDS = 600.0
 MOST_WATCHED = 1000
+
+Hear = Callable[[frozenset[str]], Awaitable[None]]
 
 _ASKED = {
     "tools": "toolsListChanged",
@@ -56,6 +58,27 @@ class Watched:
         self._until: dict[str, float] = {}
         self._on_expired = on_expired
         self._timer: asyncio.TimerHandle | None = None
+
+    async def hear(self, name: str, hear: Hear, seconds: float) -> bytes:
+        """Have the server tell of something for a while; who still wants it asks again.
+
+        Raises:
+            OverloadedError: too much is watched there already.
+            TimeoutError: the server did not answer within `seconds`.
+
+        """
+        known = name in self.names
+        if self.full and not known:
+            raise OverloadedError("The upstream has no room for more subscriptions; retry later.")
+        self.add(name)
+        try:
+            async with asyncio.timeout(seconds):
+                await hear(self.names)
+        except BaseException:
+            if not known:
+                self.drop(name)
+            raise
+        return b"{}"
 
     @property
     def names(self) -> frozenset[str]:

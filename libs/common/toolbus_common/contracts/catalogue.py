@@ -44,6 +44,8 @@ class Listing(Message):
     listing would differ from the one before.
     What is held back stands apart: who reads the other lists cannot show or call it by mistake.
     `known` once pins decided about the server: should they be lost, nothing is trusted anew.
+    `declared` tells a process's declaration from others, so that none is started only to be listed
+    as before.
     """
 
     server: str
@@ -64,6 +66,7 @@ class Listing(Message):
     templates: tuple[Offered, ...] = ()  # by URI template
     held: tuple[HeldBack, ...] = ()
     known: bool = False
+    declared: str = ""
 
     def left_ms(self, now: float) -> int | None:
         """How long its lists may still be kept; None where the server does not say."""

@@ -6,13 +6,17 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.declared.basics import Declared, Patterns
+from toolbus_common.declared.isolation import Files, Limits, Network
 from toolbus_common.declared.results import Results, ToolCache
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
 DESTINATION = ("url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python")
+# What bounds whoever is given them, beside that.
+BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
+_OF_PROCESS = ("idle", *BOUNDS)
 _OF_OPENAPI = ("base_url", "credentials", "operations", "refresh")
 
 
@@ -83,6 +87,8 @@ class Server(Declared):
     or has changed: `trust` shows it; `first` pins what is seen first and holds back later changes;
     `each` holds back everything until somebody approves it. `code_mode` keeps its tools for
     programs (true), or shows them as they are even to callers in code mode (false).
+    A process (`command`, `python`) is ended after `idle` seconds without work, and started again
+    by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound it.
     """
 
     url: str = ""
@@ -98,6 +104,11 @@ class Server(Declared):
     operations: Operations = Operations()
     refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
     python: tuple[str, ...] = ()
+    idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
+    limits: Limits = Limits()
+    files: Files | None = None
+    network: Network = "any"
+    namespaces: bool = True
     tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
     expose: Patterns = ("*",)
     definitions: Literal["trust", "first", "each"] = "first"
@@ -176,13 +187,18 @@ class Server(Declared):
             )
         if self.is_process and self.headers:
             raise ValueError("headers belong to a url, sse or openapi, env to a command or python")
-        self._refuse_alien()
+        if self.network != "any" and not self.namespaces:
+            raise ValueError("network needs namespaces; leave one of them out")
+        if not self.openapi:
+            self._refuse_alien(_OF_OPENAPI, "openapi")
+        if not self.is_process:
+            self._refuse_alien(_OF_PROCESS, "command and python")
         return self
 
-    def _refuse_alien(self) -> None:
+    def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:
         """Raises `ValueError` for a field that only servers of another kind have."""
-        for name in () if self.openapi else _OF_OPENAPI:
+        for name in names:
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True
             ):
-                raise ValueError(f"{name} belongs to openapi; leave it out")
+                raise ValueError(f"{name} belongs to {owner}; leave it out")

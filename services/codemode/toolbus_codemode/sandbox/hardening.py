@@ -13,7 +13,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from toolbus_codemode.sandbox import landlock, seccomp
+from toolbus_codemode.sandbox import seccomp
+from toolbus_common import landlock
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 NEW_USER, NEW_NET, NEW_IPC, NEW_UTS = 0x10000000, 0x40000000, 0x08000000, 0x04000000

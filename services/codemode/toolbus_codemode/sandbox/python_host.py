@@ -19,8 +19,9 @@ from typing import Any
 import pydantic_monty
 from pydantic_monty._binary import find_monty_binary
 
-from toolbus_codemode.sandbox import hardening, landlock, worker_launch
+from toolbus_codemode.sandbox import hardening, worker_launch
 from toolbus_codemode.sandbox.python_engine import Run, limits
+from toolbus_common import landlock
 
 LARGEST_ORDER = 4096
 MOST_WORKERS = 512
@@ -32,8 +33,8 @@ def launcher(directory: Path, *, without_seccomp: bool) -> Path:
     """A script that the client takes for the worker's binary."""
     seccomp = "without-seccomp" if without_seccomp else "seccomp"
     words = [
-        sys.executable, "-I", "-S", worker_launch.__file__, find_monty_binary(),
-        str(ADDRESS_SPACE), str(CPU), seccomp,
+        sys.executable, "-I", "-S", worker_launch.__file__, str(Path(landlock.__file__).parents[1]),
+        find_monty_binary(), str(ADDRESS_SPACE), str(CPU), seccomp,
     ]  # fmt: skip
     script = directory / "worker"
     script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')

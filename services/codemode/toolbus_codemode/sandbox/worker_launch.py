@@ -1,7 +1,7 @@
-"""Hardens itself and becomes a Python worker: `worker_launch.py BINARY MEMORY CPU ALLOWED ARGS…`.
+"""Becomes a hardened Python worker: `worker_launch.py COMMON BINARY MEMORY CPU ALLOWED ARGS…`.
 
-It runs without site packages, so that little is imported; the binary is opened before the user is
-dropped, for nobody may be unable to walk to it.
+It runs without site packages, so that little is imported; COMMON is where the common package is.
+The binary is opened before the user is dropped, for nobody may be unable to walk to it.
 """
 
 import os
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.extend(sys.argv[1:2])
 
 from toolbus_codemode.sandbox import seccomp
 from toolbus_codemode.sandbox.hardening import Confinement, harden
@@ -19,7 +20,7 @@ DESCRIPTORS = 64
 
 def main() -> None:
     """Never returns: it is the worker afterwards, or it has ended."""
-    binary, memory, cpu, allowed, *arguments = sys.argv[1:]
+    binary, memory, cpu, allowed, *arguments = sys.argv[2:]
     opened = os.open(binary, os.O_RDONLY | os.O_CLOEXEC)
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)  # what a worker complains of may be the program's own text

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from toolbus_common.declared import Declaration, Server
-from toolbus_common.declared.servers import CREDENTIALS, DESTINATION
+from toolbus_common.declared.servers import BOUNDS, CREDENTIALS, DESTINATION
 
 _REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
 _REFUSED = (
@@ -44,12 +44,8 @@ class Reach:
         return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
 
     def _of(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
-        if server.is_process and not self._known(server, old):
-            programs = server.command or server.python
-            yield (
-                "command" if server.command else "python",
-                _REFUSED.format(programs[0], "COMMANDS"),
-            )
+        if server.is_process and not _kept(server, old):
+            yield from self._programs(server)
         if server.openapi and "://" not in server.openapi and not _unmoved(server, old):
             yield "openapi", _FILE
         same = old is not None and _unmoved(server, old)
@@ -61,13 +57,12 @@ class Reach:
                         yield from self._variables(f"{field}.{name}", [name])
                     yield from self._referred(f"{field}.{name}", value)
 
-    def _known(self, server: Server, old: Server | None) -> bool:
-        if old is not None and _unmoved(server, old) and old.env == server.env:
-            return True
-        return all(
-            any(fnmatchcase(program, pattern) for pattern in self.commands)
-            for program in server.command[:1] or server.python
-        )
+    def _programs(self, server: Server) -> Iterator[tuple[str, str]]:
+        """The first word of what it starts that is not named."""
+        for place, program in _started(server):
+            if not any(fnmatchcase(program, pattern) for pattern in self.commands):
+                yield place, _REFUSED.format(program, "COMMANDS")
+                return
 
     def _referred(self, place: str, value: str) -> Iterator[tuple[str, str]]:
         yield from self._variables(place, _REFERENCE.findall(value))
@@ -79,8 +74,23 @@ class Reach:
 
 
 def _unmoved(server: Server, old: Server | None) -> bool:
-    return old is not None and _place(old) == _place(server)
+    return old is not None and _same(DESTINATION, old, server)
 
 
-def _place(server: Server) -> tuple[Any, ...]:
-    return tuple(getattr(server, field) for field in DESTINATION)
+def _same(fields: tuple[str, ...], one: Server, other: Server) -> bool:
+    return all(getattr(one, field) == getattr(other, field) for field in fields)
+
+
+def _kept(server: Server, old: Server | None) -> bool:
+    """Whether it runs what it ran, held to what it was held to."""
+    return old is not None and _same((*DESTINATION, "env", *BOUNDS), old, server)
+
+
+def _started(server: Server) -> Iterator[tuple[str, str]]:
+    """What says which program runs; its directory too, where the program is found from there."""
+    program = server.command[0] if server.command else ""
+    yield from (("python", each) for each in server.python)
+    if program:
+        yield "command", program
+    if server.cwd and not program.startswith("/") and ("/" in program or not program):
+        yield "cwd", server.cwd

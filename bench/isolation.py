@@ -1,0 +1,256 @@
+"""`make bench-isolation`: what idle servers on stdio cost, and what is left of those that die.
+
+A whole gateway, its executor a process of its own. Every server leaves a stray process behind that
+left its group and session, heeds no signal and holds every pipe. Figures are printed beside their
+demands and kept as JSON, with the machine's load.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.client import Client
+from harness.cluster import Cluster
+from harness.marked import marked, words_of
+from harness.operating import key
+from harness.waiting import until_now
+from toolbus_common.declared import Declaration, Server
+from toolbus_common.tether import tethered
+from toolbus_executor.isolation.plan import Isolation
+
+HERE = Path(__file__).parent
+SECRET = "tbk_root_a-secret-of-the-bench"
+DECLARED, USED = 100, 5
+KILLED = 4  # servers that are killed by turns
+PACE = 0.05
+MOST_RECOVERY, MOST_ADDED_MS = 2.0, 25.0
+STARTS = 60
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MARK = f"bench-{uuid.uuid4().hex}"
+console = Console()
+Row = dict[str, Any]
+
+
+def main() -> int:
+    """Run it; 0 when every demand is met."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--kills", type=int, default=200)
+    asked.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
+    options = asked.parse_args()
+    busy = {"load_at_begin": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
+    rows = [starting(), *fleet(options.restarts), *killing(options.kills)]
+    _show(rows)
+    busy["load_at_end"] = os.getloadavg()[0]
+    told = {"at": datetime.now(UTC).isoformat(), "asked": vars(options), "rows": rows} | busy
+    path = HERE / "results" / f"isolation-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(told, indent=2) + "\n")
+    console.print(f"saved {path.relative_to(HERE.parent)}; load {busy}")
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+def starting() -> Row:
+    """What isolation adds to the start of a process, beside a tether that only ends it with us."""
+    took: dict[str, list[float]] = {"isolated": [], "tethered": []}
+    for _ in range(STARTS):
+        for name, command in (
+            ("isolated", Isolation().around(["true"])),
+            ("tethered", tethered(["true"])),
+        ):
+            began = time.perf_counter()
+            subprocess.run(command, stderr=subprocess.DEVNULL, check=True)
+            took[name].append(1000 * (time.perf_counter() - began))
+    p50 = {f"{name}_ms": statistics.median(each) for name, each in took.items()}
+    added = p50["isolated_ms"] - p50["tethered_ms"]
+    return _row("start of a process: ms isolation adds, p50", added, MOST_ADDED_MS, **p50)
+
+
+# -- idle servers ----------------------------------------------------------------------------
+
+
+def fleet(restarts: int) -> Iterator[Row]:
+    """A hundred declared, five used; and executors that come and go."""
+    names = [f"u{number}" for number in range(DECLARED)]
+    with _gateway(names, idle=600) as cluster, _callers(cluster, names[:USED]):
+        used = {f"{MARK}-{name}" for name in names[:USED]}
+        client = cluster.client(SECRET)
+        for name in names[:USED]:
+            until_now(partial(_called, client, name), "an answer", 60)
+        until_now(lambda: _idle_processes(used) == [], "the end of what is not used", 300)
+        idle, busy = _idle_processes(used), marked(MARK)
+        more = {"processes_of_used": len(busy), "rss_of_used_mb": sum(map(_rss, busy)) / 2**20}
+        alive = {mark for pid in busy for mark in _marks(pid)}
+        yield _row("idle servers: MB of RSS", sum(map(_rss, idle)) / 2**20, 0, **more)
+        yield _row("servers that run, beyond those used", len(alive - used), 0)
+        yield _row("used servers that do not run", len(used - alive), 0)
+        left, started = 0, 0
+        for _ in range(restarts):
+            before = _alive_with_start(marked(MARK))
+            cluster.processes["executor"].pop().kill()
+            cluster.run("executor").wait_ready()
+            client = cluster.client(SECRET)
+            for name in names[:USED]:
+                until_now(partial(_called, client, name), "an answer", 60)
+            left += len(_still(before))
+            started += len({mark for pid in marked(MARK) for mark in _marks(pid)} - used)
+        yield _row("executor killed: processes left behind", left, 0, restarts=restarts)
+        yield _row("executor begun: idle servers started", started, 0, restarts=restarts)
+
+
+def _idle_processes(used: set[str]) -> list[int]:
+    return [pid for pid in marked(MARK) if not _marks(pid) & used]
+
+
+def _marks(pid: int) -> set[str]:
+    return {word.decode() for word in words_of(pid) if word.startswith(MARK.encode())}
+
+
+def _rss(pid: int) -> int:
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    return 0
+
+
+# -- killed servers --------------------------------------------------------------------------
+
+
+def killing(kills: int) -> Iterator[Row]:
+    """Processes of servers under load, killed one after the other; all there was of each."""
+    names = [f"k{number}" for number in range(KILLED)]
+    orphans, zombies, recoveries = 0, 0, list[float]()
+    with _gateway(names, idle=600) as cluster, _callers(cluster, names * 2):
+        client = cluster.client(SECRET)
+        for number in range(kills):
+            name = names[number % KILLED]
+            before = _alive_with_start(marked(f"{MARK}-{name}"))
+            os.kill(random.choice(_vital(before)), signal.SIGKILL)
+            began = time.monotonic()
+            until_now(partial(_called, client, name), "an answer", 60)
+            recoveries.append(time.monotonic() - began)
+            orphans += _left(before, began)
+            zombies += len(_zombies(cluster.processes["executor"][0].pid))
+    more = {"kills": kills, "p50_s": statistics.median(recoveries)}
+    yield _row("killed servers: orphans", orphans, 0, **more)
+    yield _row("killed servers: zombies", zombies, 0, **more)
+    yield _row("killed servers: longest recovery, s", max(recoveries), MOST_RECOVERY, **more)
+
+
+def _vital(pids: Iterable[int]) -> list[int]:
+    """The program and those that watch over it, without what it left behind."""
+    return [pid for pid in pids if not words_of(pid)[0].startswith(MARK.encode())]
+
+
+def _left(before: dict[int, str], began: float) -> int:
+    """How many are left of what was there, when the time of a recovery is over."""
+    while (left := len(_still(before))) and time.monotonic() - began < MOST_RECOVERY:
+        time.sleep(0.005)
+    return left
+
+
+def _alive_with_start(pids: list[int]) -> dict[int, str]:
+    """Processes and when each began: a number alone may come to name another."""
+    return {pid: fields[19] for pid in pids if (fields := _stat(pid))}
+
+
+def _still(before: dict[int, str]) -> list[int]:
+    return [pid for pid, began in before.items() if (_stat(pid) or [""] * 20)[19] == began]
+
+
+def _zombies(parent: int) -> list[int]:
+    every = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
+    stats = {pid: _stat(pid) for pid in every}
+    return [pid for pid, told in stats.items() if told and told[:2] == ["Z", str(parent)]]
+
+
+def _stat(pid: int) -> list[str]:
+    """What follows the name: the state, the parent, …, and as the twentieth when it began."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+# -- around it -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _gateway(names: list[str], idle: float) -> Iterator[Cluster]:
+    """A gateway over servers of these names."""
+    program = (sys.executable, str(HERE / "stdio_server.py"))
+    servers = {
+        name: Server(command=(*program, f"{MARK}-{name}"), idle=idle, timeout=5) for name in names
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(Path(directory))
+        try:
+            declared = {name: server.model_dump() for name, server in servers.items()}
+            cluster.start(Declaration(servers=declared, keys={"root": key(SECRET)}))
+            client = cluster.client(SECRET)
+            for name in names:
+                cluster.until_listed(client, f"{name}__plain")
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@contextmanager
+def _callers(cluster: Cluster, names: list[str]) -> Iterator[None]:
+    """Somebody who calls each of these all the while."""
+    ended = threading.Event()
+    client = cluster.client(SECRET)
+
+    def call(name: str) -> None:
+        while not ended.wait(PACE):
+            _called(client, name)
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def _called(client: Client, name: str) -> bool:
+    """Whether a call of a server is answered."""
+    params = {"name": f"{name}__plain", "arguments": {}}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    with suppress(OSError, KeyError, ValueError):
+        return client.post(asked, mcp_protocol_version="2025-06-18").text == "here"
+    return False
+
+
+def _row(what: str, value: float, most: float, **more: Any) -> Row:
+    return {"what": what, "value": value, "demand": f"<= {most:g}", "met": value <= most, **more}
+
+
+def _show(rows: list[Row]) -> None:
+    table = Table("figure", "value", "demand", "")
+    for row in rows:
+        table.add_row(
+            row["what"], f"{row['value']:.3f}", row["demand"], "" if row["met"] else "MISSED"
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

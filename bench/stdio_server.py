@@ -1,0 +1,55 @@
+"""An MCP server on stdio for the bench: `stdio_server.py MARK`; it begins by leaving a stray."""
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+TOOL = {"name": "plain", "inputSchema": {"type": "object"}}
+
+
+def leave_a_stray() -> None:
+    """A process that left the group and the session, heeds no signal, and holds every pipe."""
+    begun, beginning = os.pipe()  # closed by the stray's own program
+    if middle := os.fork():
+        os.close(beginning)
+        os.waitpid(middle, 0)
+        os.read(begun, 1)
+        return
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        os.execvp("sleep", [sys.argv[1], "3600"])
+    os._exit(0)
+
+
+def told(asked: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one request."""
+    answers: dict[str, dict[str, Any]] = {
+        "initialize": {
+            "protocolVersion": "2025-06-18",
+            "serverInfo": {"name": "bench", "version": "1"},
+            "capabilities": {"tools": {}},
+        },
+        "tools/list": {"tools": [TOOL]},
+        "tools/call": {"content": [{"type": "text", "text": "here"}]},
+    }
+    if asked["method"] in answers:
+        return {"result": answers[asked["method"]]}
+    return {"error": {"code": -32601, "message": "Method not found"}}
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    leave_a_stray()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "id" in asked:
+            answer = {"jsonrpc": "2.0", "id": asked["id"], **told(asked)}
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""Processes of servers on this machine's kernel: what they can reach, and that none is left."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.bench import Bench
+from harness.marked import children, marked, strays
+from harness.waiting import until, until_now
+from toolbus_common.declared.isolation import Files, Limits
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.child import Child
+from toolbus_executor.isolation.plan import Isolation
+from toolbus_executor.isolation.probing import probe
+from toolbus_executor.settings import Settings
+from toolbus_executor.stdio_upstream import StdioUpstream
+
+EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])
+PYTHON = tuple({sys.prefix, sys.base_prefix})
+# Leaves its group and session and its parent's signals behind, and holds on to every pipe.
+STRAY = """
+import os, signal, sys, time
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        if len(sys.argv) < 3:
+            os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)",
+                                      sys.argv[1], "stray"])
+    os._exit(0)
+print("begun", flush=True)
+"""
+STAYS = STRAY + "time.sleep(600)"
+
+
+def ran(script: str, isolation: Isolation, *words: str) -> tuple[Any, dict[str, bool]]:
+    """What a program printed as JSON, held like that; and what it was held to."""
+    command = isolation.around([sys.executable, "-c", script, *words])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    first, _, said = done.stderr.partition("\n")
+    assert first.startswith("isolation: "), done.stderr
+    assert done.returncode == 0, said
+    told = first.removeprefix("isolation: ").split(", ")
+    return json.loads(done.stdout), {each[1:]: each[0] == "+" for each in told}
+
+
+@EITHER_WAY
+async def test_nothing_a_server_started_outlives_it(mark: str, *, namespaces: bool) -> None:
+    before = children()
+    lines: list[bytes] = []
+    child = Child(lines.append)
+    held = Isolation(namespaces=namespaces)
+    await child.start([sys.executable, "-c", STAYS, mark], dict(os.environ), None, held)
+    try:
+        await until(lambda: lines and strays(mark), "a stray process")
+    finally:
+        await child.close()
+    assert marked(mark) == []
+    assert children() <= before
+
+
+@EITHER_WAY
+async def test_nothing_is_left_of_a_server_that_ends_by_itself(
+    mark: str, *, namespaces: bool
+) -> None:
+    before = children()
+    child = Child(lambda _line: None)
+    held = Isolation(namespaces=namespaces)
+    script = STRAY + "sys.exit(3)"
+    await child.start([sys.executable, "-c", script, mark], dict(os.environ), None, held)
+    try:
+        assert "exited with 3" in await child.ended
+        assert marked(mark) == []
+    finally:
+        await child.close()
+    assert children() <= before
+
+
+@EITHER_WAY
+def test_nothing_is_left_when_the_executor_is_killed(mark: str, *, namespaces: bool) -> None:
+    executor = (
+        "import subprocess, sys\n"
+        "from toolbus_executor.isolation.plan import Isolation\n"
+        f"command = [sys.executable, '-c', {STAYS!r}, sys.argv[1]]\n"
+        f"around = Isolation(namespaces={namespaces}).around(command)\n"
+        "subprocess.run(around, stdin=subprocess.PIPE)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", executor, mark], stdout=subprocess.PIPE)
+    with parent:
+        try:
+            until_now(lambda: strays(mark), "a stray process")
+        finally:
+            parent.kill()
+    until_now(lambda: marked(mark) == [], "their end")
+
+
+async def test_with_its_supervisor_a_server_ends_wherever_it_has_namespaces(mark: str) -> None:
+    lines: list[bytes] = []
+    child = Child(lines.append)
+    command = [sys.executable, "-c", STAYS, mark]
+    await child.start(command, dict(os.environ), None, Isolation())
+    try:
+        await until(lambda: lines and strays(mark) and child.held, "a stray process")
+        assert child.pid
+        os.kill(child.pid, signal.SIGKILL)
+        await child.ended
+        if child.held["own processes"]:
+            await until(lambda: marked(mark) == [], "their end")
+    finally:
+        await child.close()
+
+
+@EITHER_WAY
+def test_how_a_program_ended_is_told_as_it_was(*, namespaces: bool) -> None:
+    held = Isolation(namespaces=namespaces)
+    codes = [
+        subprocess.run(held.around(["sh", "-c", script]), capture_output=True, check=False)
+        for script in ("exit 0", "exit 7", "kill -9 $$", "kill -15 $$")
+    ]
+    assert [done.returncode for done in codes] == [0, 7, -9, -15]
+
+
+def test_a_program_can_neither_gain_rights_nor_reach_who_started_it(mark: str) -> None:
+    script = """
+import json, os, signal, sys
+def can(what):
+    try:
+        what()
+    except OSError:
+        return False
+    return True
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
+ours = int(sys.argv[1])
+print(json.dumps({
+    "no_new_privs": status["NoNewPrivs"].strip(),
+    "capabilities": int(status["CapBnd"], 16) >> 8,
+    "signal": can(lambda: os.kill(ours, 0)),
+    "environment": can(lambda: open(f"/proc/{ours}/environ").read()),
+}))
+"""
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", mark])
+    with victim:
+        try:
+            told, held = ran(script, Isolation(), str(victim.pid))
+        finally:
+            victim.kill()
+    assert held["no new privileges"]
+    assert (told["no_new_privs"], told["capabilities"] if os.geteuid() == 0 else 0) == ("1", 0)
+    assert told["signal"] is not (held["signals"] or held["own processes"])
+    assert told["environment"] is not (held["signals"] or held["own /proc"])
+
+
+def test_a_server_keeps_to_the_files_it_is_given(tmp_path: Path) -> None:
+    script = """
+import json, pathlib, sys
+def can(what):
+    try:
+        what()
+    except OSError:
+        return False
+    return True
+root = pathlib.Path(sys.argv[1])
+print(json.dumps({name: [can((root / name / "there").read_text),
+                         can(lambda: (root / name / "new").write_text("x"))]
+                  for name in ("given", "shown", "other")}))
+"""
+    for name in ("given", "shown", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "there").write_text("x")
+    given, shown = str(tmp_path / "given"), str(tmp_path / "shown")
+    narrow = Isolation(files=Files(read=(shown,), write=(given,)), base=PYTHON)
+    assert ran(script, narrow, str(tmp_path))[0] == {
+        "given": [True, True],
+        "shown": [True, False],
+        "other": [False, False],
+    }
+    usual = Isolation(files=Files(write=(given,)))
+    assert ran(script, usual, str(tmp_path))[0] == {
+        "given": [True, True],
+        "shown": [True, False],
+        "other": [True, False],
+    }
+
+
+def test_toolbus_own_secrets_are_out_of_sight_where_the_machine_permits_it(tmp_path: Path) -> None:
+    script = """
+import json, pathlib, sys
+def told(path):
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+print(json.dumps([told(pathlib.Path(each)) for each in sys.argv[1:]]))
+"""
+    (tmp_path / "nkeys").mkdir()
+    seeds = tmp_path / "nkeys" / "executor.seed", tmp_path / "elsewhere.seed"
+    for seed in seeds:
+        seed.write_text("secret")
+    hidden = str(tmp_path / "nkeys"), str(seeds[1]), str(tmp_path / "not-there")
+    told, held = ran(script, Isolation(hidden=hidden), *map(str, seeds))
+    assert told == (["", ""] if held["hidden files"] else ["secret", "secret"])
+    assert (seeds[0].read_text(), seeds[1].read_text()) == ("secret", "secret")
+
+
+REACHES = """
+import json, socket, sys
+def meets(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return False
+    return True
+own = socket.socket()
+own.bind(("127.0.0.1", 0))
+own.listen()
+print(json.dumps([meets(int(sys.argv[1])), meets(own.getsockname()[1])]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "reached"),
+    [("any", [True, True]), ("loopback", [False, True]), ("none", [False, False])],
+)
+def test_a_server_has_the_network_it_is_given_or_does_not_run(
+    network: str, reached: list[bool]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        command = Isolation(network=network).around([sys.executable, "-c", REACHES, port])
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "permits no network namespace" in done.stderr:
+        assert network != "any"
+    else:
+        assert json.loads(done.stdout) == reached
+
+
+def test_a_server_has_the_memory_and_files_it_is_given() -> None:
+    script = """
+import json, os
+def fails(what):
+    try:
+        what()
+    except (MemoryError, OSError):
+        return True
+    return False
+many = []
+print(json.dumps([
+    fails(lambda: bytearray(100 << 20)),
+    fails(lambda: many.extend(os.dup(0) for _ in range(100))),
+]))
+"""
+    assert ran(script, Isolation(limits=Limits(memory=64, files=64)))[0] == [True, True]
+    assert ran(script, Isolation())[0] == [False, False]
+
+
+def test_a_control_group_holds_a_server_and_is_gone_with_it(tmp_path: Path) -> None:
+    script = """
+import json, subprocess
+subprocess.Popen(["sleep", "600"], start_new_session=True)
+print(json.dumps(open("/proc/self/cgroup").read().split()))
+"""
+    mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    tree = next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), tmp_path)
+    group = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
+    group.mkdir()
+    try:
+        told, held = ran(script, Isolation(cgroup=str(group)))
+        entered = any(group.name in each for each in told)
+        assert entered is (group.parent != tmp_path)
+        assert held["memory of all together"] in (False, entered)
+        until_now(lambda: list(filter(Path.is_dir, group.iterdir())) == [], "the group's end")
+    finally:
+        group.rmdir()
+
+
+async def test_what_the_machine_enforces_is_said_when_an_executor_begins(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with caplog.at_level("INFO"):
+        await probe(Settings(state_dir=tmp_path / "state"))
+    (told,) = [record for record in caplog.records if record.message == "isolation.told"]
+    said = told.__dict__
+    assert "no new privileges" in said["enforced"]
+    assert "memory of all together" in said["lacking"]
+    assert told.levelname == "WARNING"
+
+
+async def test_what_cannot_be_held_to_is_why_it_does_not_start(tmp_path: Path) -> None:
+    news = Bench().news
+    missing = str(tmp_path / "missing")
+    for isolation, reason in (
+        (Isolation(files=Files(write=(missing,))), f"files names {missing}, which does not exist"),
+        (Isolation(limits=Limits(cpu=0.5)), "limits.cpu is declared, which needs a control group"),
+        (Isolation(network="none", namespaces=False), "no network namespace"),
+    ):
+        upstream = StdioUpstream(["cat"], {"PATH": os.environ["PATH"]}, "", news, isolation)
+        try:
+            with pytest.raises(UpstreamDeadError, match=reason):
+                await upstream.open()
+        finally:
+            await upstream.close()

@@ -1,0 +1,93 @@
+"""What a declared process is held to, and which declarations hold it to nothing sensible."""
+
+import marshal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from toolbus_common.declared import Server
+from toolbus_executor.isolation import cgroup
+from toolbus_executor.isolation.plan import Isolation, isolation_of
+from toolbus_executor.settings import Settings
+
+COMMAND = {"command": ["cat"]}
+
+
+def held(settings: Settings | None = None, **declared: Any) -> Isolation:
+    """What such a server is held to."""
+    return isolation_of(Server(**{**COMMAND, **declared}), settings or Settings())
+
+
+def test_without_a_word_a_server_has_its_users_files_and_network() -> None:
+    isolation = held()
+    assert (isolation.files, isolation.network, isolation.namespaces) == (None, "any", True)
+    assert (isolation.limits.memory, isolation.limits.files) == (4096, 4096)
+
+
+def test_files_without_more_are_all_to_be_read_and_its_directory_to_be_written() -> None:
+    files = held(files={}, cwd="/srv/tools").files
+    assert files is not None
+    assert (files.read, files.write) == (("/",), ("/srv/tools",))
+    nowhere = held(files={}).files
+    assert nowhere is not None
+    assert nowhere.write == (), "the executor's own directory is not the server's"
+
+
+def test_a_home_is_the_executors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/srv/ex")
+    files = held(files={"read": ["~/docs"], "write": ["~/.npm"]}).files
+    assert files is not None
+    assert (files.read, files.write) == (("/srv/ex/docs",), ("/srv/ex/.npm",))
+
+
+def test_what_a_program_is_made_of_can_be_read() -> None:
+    assert str(Path(sys.executable).resolve().parent) in held(command=[sys.executable]).base
+    assert sys.prefix in held(command=[], python=["shop:quote"]).base
+
+
+def test_the_secrets_of_toolbus_are_hidden(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path / "state", nkey_seed_file=str(tmp_path / "own.seed"))
+    state, seed = str(tmp_path / "state"), str(tmp_path / "own.seed")
+    assert held(settings).hidden == (state, seed)
+    assert held(settings, cwd=f"{state}/tools").hidden == (f"{state}/nkeys", seed)
+    assert held(settings, command=["sh", f"{state}/it.sh"]).hidden == (f"{state}/nkeys", seed)
+
+
+def test_what_is_told_to_the_launcher_is_what_is_held() -> None:
+    *_, told, program, word = held(network="none", limits={"memory": 64}).around(["cat", "-u"])
+    plan = marshal.loads(bytes.fromhex(told))
+    assert (plan["network"], plan["limits"]["memory"], plan["files"]) == ("none", 64, None)
+    assert (program, word) == ("cat", "-u")
+
+
+def test_a_control_group_is_told_its_limits_and_is_out_of_sight() -> None:
+    isolation = held(Settings(cgroup="/sys/fs/cgroup/tb"), limits={"cpu": 0.5, "memory": 64})
+    plan = marshal.loads(bytes.fromhex(isolation.around(["cat"])[-2]))
+    assert plan["hidden"][-1] == plan["cgroup"] == "/sys/fs/cgroup/tb"
+    assert cgroup.values(plan["limits"]) == {
+        "memory.max": str(64 << 20),
+        "memory.oom.group": "1",
+        "pids.max": "512",
+        "cpu.max": "50000 100000",
+    }
+    assert "cpu.max" not in cgroup.values({**plan["limits"], "cpu": None})
+
+
+@pytest.mark.parametrize(
+    ("declared", "place"),
+    [
+        ({**COMMAND, "files": {"read": ["docs"]}}, "must begin with /"),
+        ({**COMMAND, "network": "some"}, "network"),
+        ({**COMMAND, "network": "none", "namespaces": False}, "network needs namespaces"),
+        ({**COMMAND, "limits": {"memory": 1}}, "memory"),
+        ({"url": "https://a.example", "files": {}}, "files belongs to command and python"),
+        ({"url": "https://a.example", "idle": 5}, "idle belongs to command and python"),
+        ({"url": "https://a.example", "network": "none"}, "network belongs to"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_faults(declared: dict[str, Any], place: str) -> None:
+    with pytest.raises(ValidationError, match=place):
+        Server(**declared)
