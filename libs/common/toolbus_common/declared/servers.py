@@ -8,9 +8,13 @@ from pydantic import Field, field_validator, model_validator
 from toolbus_common.declared.basics import Declared, Patterns
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_PROXY = re.compile(r"http://[^/@\s]+/?|\$\{env:[A-Za-z_][A-Za-z0-9_]*\}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
-DESTINATION = ("url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python")
+FILES = ("ca", "certificate", "key")  # of the executor's machine
+DESTINATION = (
+    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python", "proxy", *FILES,
+)  # fmt: skip
 MOST_REPLICAS = 16
 _OF_OPENAPI = ("base_url", "credentials", "operations", "refresh")
 
@@ -81,6 +85,8 @@ class Server(Declared):
     or has changed: `trust` shows it; `first` pins what is seen first and holds back later changes;
     `each` holds back everything until somebody approves it. `code_mode` keeps its tools for
     programs (true), or shows them as they are even to callers in code mode (false).
+    `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
+    `certificate` and `key` what it is shown; the three are files in PEM form.
     """
 
     url: str = ""
@@ -96,6 +102,10 @@ class Server(Declared):
     operations: Operations = Operations()
     refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
     python: tuple[str, ...] = ()
+    proxy: str = ""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
     tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
     expose: Patterns = ("*",)
     definitions: Literal["trust", "first", "each"] = "first"
@@ -127,6 +137,15 @@ class Server(Declared):
         if len({each.url for each in replicas}) < len(replicas):
             raise ValueError("names a URL twice; give it a greater weight instead")
         return replicas
+
+    @field_validator("proxy")
+    @classmethod
+    def _keeps_its_password(cls, proxy: str) -> str:
+        if proxy not in ("", "none") and not _PROXY.fullmatch(proxy):
+            raise ValueError(
+                "must be none, or http://host:port; with a password, a whole ${env:NAME}"
+            )
+        return proxy
 
     @field_validator("openapi")
     @classmethod
@@ -173,6 +192,10 @@ class Server(Declared):
             )
         if self.is_process and self.headers:
             raise ValueError("headers belong to a url, sse or openapi, env to a command or python")
+        if self.is_process and any(getattr(self, field) for field in ("proxy", *FILES)):
+            raise ValueError("proxy, ca, certificate and key belong to a url, sse or openapi")
+        if self.key and not self.certificate:
+            raise ValueError("key belongs to a certificate; name both")
         self._refuse_alien()
         return self
 
