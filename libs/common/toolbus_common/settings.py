@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from toolbus_common.egress import Egress, Listing
+from toolbus_common.egress import Allowed, Egress
 
 
 class Settings(BaseSettings):
@@ -33,13 +33,13 @@ class Settings(BaseSettings):
     @field_validator("egress_allow")
     @classmethod
     def _is_listing(cls, text: str) -> str:
-        Listing.of(text)
+        Allowed.of(text)
         return text
 
     @property
     def egress(self) -> Egress:
         """What this room may call."""
-        return Egress(Listing.of(self.egress_allow))
+        return Egress(Allowed.of(self.egress_allow))
 
     def seed(self, room: str) -> SecretStr | None:
         """Read the room's NATS seed; None where none is laid down."""

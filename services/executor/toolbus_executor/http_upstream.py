@@ -12,6 +12,7 @@ from toolbus_executor.http_transport import HttpStatusError, Transport
 from toolbus_executor.sse_upstream import OldHttp
 from toolbus_executor.tasking import Tasking
 from toolbus_executor.upstream import Described, News
+from toolbus_executor.way import Way
 
 _MAYBE_OLD = (400, 404, 405)  # how a server of HTTP+SSE answers a POST to its stream
 
@@ -53,8 +54,10 @@ class Face(Protocol):
 class HttpUpstream:
     """One server at a URL; `old` says that it is known to speak HTTP+SSE of 2024-11-05."""
 
-    def __init__(self, url: str, headers: dict[str, str], news: News, *, old: bool = False) -> None:
-        self._transport = Transport(url, headers)
+    def __init__(
+        self, url: str, headers: dict[str, str], news: News, way: Way, *, old: bool = False
+    ) -> None:
+        self._transport = Transport(url, headers, way)
         self._news = news
         self._old = old
         self._face: Face = ModernHttp(self._transport, news)

@@ -33,6 +33,7 @@ from toolbus_executor.replicas.upstream import Replicated
 from toolbus_executor.runner import Runner
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, Upstream, leave
+from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Keeper:
     """One declared server, from its declaration to its removal."""
 
     def __init__(
-        self, name: str, declared: Server, room: Room, buckets: Buckets, pins: Pins
+        self, name: str, declared: Server, room: Room, buckets: Buckets, pins: Pins, ways: Ways
     ) -> None:
         self.name = name
         self.declared = declared
@@ -70,6 +71,7 @@ class Keeper:
         self._said_lost = ""  # why, as long as it is lost
         self._room = room
         self._pins = buckets.pins
+        self._ways = ways
         self._lease = (
             Lease(buckets.leases, name, room.facts.producer) if declared.is_process else None
         )
@@ -182,8 +184,8 @@ class Keeper:
 
     def _reached(self, news: News) -> Upstream:
         if self.declared.replicas:
-            return Replicated(self.name, self.declared, news, self._room.facts)
-        return reached(self.declared, news)
+            return Replicated(self.name, self.declared, news, self._room.facts, self._ways)
+        return reached(self.declared, news, self._ways)
 
     def _hear(self, method: str, params: bytes) -> None:
         """Pass on what belongs to no call; of a changed list not before it is listed anew."""

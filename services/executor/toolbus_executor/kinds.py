@@ -10,6 +10,7 @@ from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News, Upstream
+from toolbus_executor.ways import Ways
 
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -25,21 +26,22 @@ def kind_of(declared: Server) -> str:
     return "sse" if declared.sse else "http"
 
 
-def reached(declared: Server, news: News) -> Upstream:
+def reached(declared: Server, news: News, ways: Ways) -> Upstream:
     """The way to a declared server, not opened yet.
 
     Raises:
-        UpstreamDeadError: a variable its declaration refers to is not set.
+        UpstreamDeadError: a variable its declaration refers to is not set, or it names files of
+            this machine that are not its to name.
 
     """
     if declared.is_process:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         command = declared.command or serving(declared.python)
         return StdioUpstream(command, environment | _all(declared.env), declared.cwd, news)
-    headers = _all(declared.headers)
+    headers, way = _all(declared.headers), ways.to(declared, resolved(declared.proxy))
     if declared.openapi:
-        return OpenApiUpstream(declared, headers, _all(declared.credentials), news)
-    return HttpUpstream(declared.url or declared.sse, headers, news, old=bool(declared.sse))
+        return OpenApiUpstream(declared, headers, _all(declared.credentials), news, way)
+    return HttpUpstream(declared.url or declared.sse, headers, news, way, old=bool(declared.sse))
 
 
 def _all(values: dict[str, str]) -> dict[str, str]:

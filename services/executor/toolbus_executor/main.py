@@ -10,6 +10,7 @@ owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and t
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import Bucket
 from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.egress.named import Named
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
 from toolbus_common.kept import KeptOutcomes
@@ -30,6 +32,7 @@ from toolbus_executor.pinning import Pins
 from toolbus_executor.runner import Runner
 from toolbus_executor.settings import Settings
 from toolbus_executor.steering import Steering
+from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +40,11 @@ log = logging.getLogger(__name__)
 class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
 
-    def __init__(self, room: Room, directory: Directory, pins: Pins, steering: Steering) -> None:
+    def __init__(
+        self, room: Room, directory: Directory, pins: Pins, steering: Steering, ways: Ways
+    ) -> None:
         self._room = room
+        self._ways = ways
         self._directory = directory
         self._pins = pins
         pins.on_change = self._weigh
@@ -97,7 +103,7 @@ class Fleet:
             await asyncio.gather(*leaving)
             for name, server in declared.items():
                 if name not in self._keepers:
-                    keeper = Keeper(name, server, self._room, buckets, self._pins)
+                    keeper = Keeper(name, server, self._room, buckets, self._pins, self._ways)
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
                     keeper.runner.outcomes = self._outcomes
@@ -134,17 +140,20 @@ class Fleet:
 
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
-    room = Room("executor", Settings(), exchange)
+    settings = Settings()
+    room = Room("executor", settings, exchange)
     directory = Directory()
     pins = Pins(room.facts)
     steering = Steering()
+    ways = Ways(settings.egress, Named(), settings.egress_ca, os.environ)
+    room.watches(CONFIG)(ways.named.hear)
     room.watches(CONFIG)(directory.hear)
     room.watches(CONFIG)(steering.hear)
     room.watches(PINS)(pins.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        fleet = Fleet(room, directory, pins, steering)
+        fleet = Fleet(room, directory, pins, steering, ways)
         directory.on_declared.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}
 

@@ -22,7 +22,7 @@ NAMED = "named"  # the entry's key
 _HARMLESS = frozenset(
     {
         "headers", "env", "credentials", "operations", "refresh", "tools", "expose", "definitions",
-        "code_mode", "timeout", "concurrency",
+        "code_mode", "timeout", "concurrency", "probe",
     }
 )  # fmt: skip
 
@@ -38,8 +38,8 @@ def digest_of(entry: Server | Webhook) -> str:
 
 def digests_of(declaration: Declaration) -> Iterator[str]:
     """Of everything that leads somewhere."""
-    for entry in (*declaration.servers.values(), *declaration.webhooks.values()):
-        yield digest_of(entry)
+    yield from map(digest_of, declaration.servers.values())
+    yield from map(digest_of, declaration.webhooks.values())
 
 
 def encoded(digests: set[str]) -> bytes:

@@ -44,9 +44,7 @@ class Tls:
             try:
                 context.load_verify_locations(self.extra)
             except OSError as error:
-                raise EgressError(
-                    "TOOLBUS_EGRESS_CA names no PEM file that can be read"
-                ) from error
+                raise EgressError("TOOLBUS_EGRESS_CA names no PEM file that can be read") from error
         return context
 
 

@@ -39,6 +39,7 @@ from toolbus_executor.replicas.ejecting import Place, may_go
 from toolbus_executor.replicas.replica import Replica
 from toolbus_executor.task_forms import RESULT
 from toolbus_executor.upstream import Described, News, Upstream
+from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,9 @@ MOST_REMEMBERED = 1024  # calls that failed at a replica, and may be tried at an
 class Replicated:
     """One server of several replicas, which differ in nothing but their address."""
 
-    def __init__(self, name: str, declared: Server, news: News, facts: FactWriter) -> None:
+    def __init__(
+        self, name: str, declared: Server, news: News, facts: FactWriter, ways: Ways
+    ) -> None:
         self.name = name
         self.news = news
         self.left_out: dict[str, str] = {}
@@ -66,7 +69,7 @@ class Replicated:
         self._replicas: list[Replica] = []
         for label, each in zip(labels(declared), declared.replicas, strict=True):
             alone = declared.model_copy(update={"url": each.url, "replicas": ()})
-            reach = partial(reached, alone)
+            reach = partial(reached, alone, ways=ways.to_replicas_of(declared))
             REPLICA_EJECTED.labels(name, label).set(0)
             self._replicas.append(Replica(label, each.weight, reach, self, declared.probe))
 

@@ -32,13 +32,13 @@ class _Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class Allowed:
     """Ranges (10.1.0.0/16), addresses and names (docs.internal, *.internal), each maybe :port."""
 
     items: tuple[_Item, ...] = ()
 
     @classmethod
-    def of(cls, text: str) -> "Listing":
+    def of(cls, text: str) -> "Allowed":
         """From a setting: entries apart by blanks or commas. Raises `ValueError`."""
         return _read(text)
 
@@ -51,8 +51,8 @@ class Listing:
 
 
 @cache
-def _read(text: str) -> Listing:
-    return Listing(tuple(map(_item, text.replace(",", " ").split())))
+def _read(text: str) -> Allowed:
+    return Allowed(tuple(map(_item, text.replace(",", " ").split())))
 
 
 def _item(entry: str) -> _Item:
