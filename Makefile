@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence starlark
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-egress starlark
 
 install: $(INSTALLED)
 
@@ -81,6 +81,10 @@ bench-resilience: $(INSTALLED)
 # The verdict on a million sealed facts, offline.
 bench-evidence: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence.py $(ARGS)
+
+# Hundreds of spellings of this machine's own address at every place that takes a URL.
+bench-egress: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/egress.py
 
 # Hostile programs, forbidden system calls, forged messages; and what a run costs.
 bench-sandbox: $(INSTALLED)

@@ -11,7 +11,7 @@ from toolbus_common.declared import Webhook
 from toolbus_common.egress import Egress, EgressError, Target, target_of
 from toolbus_common.egress.addresses import PUBLIC, kind_of
 from toolbus_common.egress.resolving import resolved_here
-from toolbus_common.egress.tls import Tls
+from toolbus_common.egress.tls import SYSTEMS, Tls
 
 POST_SECONDS = 10.0
 LARGEST_ANSWER = 4096  # bytes that are read of it; none is kept
@@ -28,7 +28,7 @@ class Poster:
 
     egress: Egress
     named: Callable[[Webhook], bool]
-    tls: Tls = Tls()
+    tls: Tls = SYSTEMS
     resolve: Callable[[Target], list[str]] = resolved_here
 
     def post(self, hook: Webhook, body: bytes, headers: Mapping[str, str]) -> None:

@@ -20,16 +20,20 @@ async def tunnelled(opened: socket.socket, target: Target, proxy: Proxy) -> None
             opened,
             b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (place, place, proxy.authorization),
         )
-        status = _STATUS.match(await _head(opened))
-        if status is None:
-            raise EgressError("its proxy answered with no HTTP; mend proxy")
-        if status[1] != b"200":
-            raise EgressError(
-                f"its proxy refused the tunnel with HTTP {status[1].decode()}; ask who runs it"
-            )
+        _check_status(await _head(opened))
     except BaseException:
         opened.close()
         raise
+
+
+def _check_status(head: bytes) -> None:
+    status = _STATUS.match(head)
+    if status is None:
+        raise EgressError("its proxy answered with no HTTP; mend proxy")
+    if status[1] != b"200":
+        raise EgressError(
+            f"its proxy refused the tunnel with HTTP {status[1].decode()}; ask who runs it"
+        )
 
 
 async def _head(opened: socket.socket) -> bytes:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from toolbus_common.egress import Egress, EgressError, Target, target_of
-from toolbus_common.egress.checking import RefusedError
+from toolbus_common.egress.checking import STRICT, RefusedError
 from toolbus_common.egress.proxies import proxy_for
 from toolbus_common.egress.resolving import Resolve, resolved
-from toolbus_common.egress.tls import Tls
+from toolbus_common.egress.tls import SYSTEMS, Tls
 from toolbus_executor.tunnel import tunnelled
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,10 @@ class Way:
     `named` tells whether the operator named where it leads, each time that matters.
     """
 
-    egress: Egress = Egress()
+    egress: Egress = STRICT
     named: Callable[[], bool] = lambda: False
     proxy: str = ""
-    tls: Tls = Tls()
+    tls: Tls = SYSTEMS
     environ: Mapping[str, str] = field(default_factory=dict)
     resolve: Resolve = resolved
 
@@ -97,7 +97,7 @@ async def _connected_to(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
-        made.setblocking(False)
+        made.settimeout(0)  # the loop waits
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(made, (address, port))
     except BaseException:

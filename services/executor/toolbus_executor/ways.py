@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from toolbus_common.declared import Server
 from toolbus_common.declared.servers import FILES
 from toolbus_common.egress import Egress
+from toolbus_common.egress.checking import STRICT
 from toolbus_common.egress.named import Named
 from toolbus_common.egress.tls import Tls
 from toolbus_common.errors import UpstreamDeadError
@@ -16,7 +17,7 @@ from toolbus_executor.way import Way
 class Ways:
     """`ca` is a file of authorities for every server, `environ` may name proxies."""
 
-    egress: Egress = Egress()
+    egress: Egress = STRICT
     named: Named = field(default_factory=Named)
     ca: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)

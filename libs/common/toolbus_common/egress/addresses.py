@@ -67,19 +67,21 @@ def within(address: Address) -> tuple[Address, ...]:
     """The addresses that packets to this one may end at: those wrapped in it, else itself."""
     if isinstance(address, IPv4Address):
         return (address,)
-    if address.ipv4_mapped is not None:
-        return (address.ipv4_mapped,)
-    if address in _NAT64:
+    if address.ipv4_mapped is not None or address in _NAT64:
         return (_last(address),)
+    return (address, *_carried(address))
+
+
+def _carried(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """What a tunnel's address says of where the tunnel ends."""
     if address.sixtofour is not None:
-        return (address, address.sixtofour)
+        return (address.sixtofour,)
     if address.teredo is not None:
         return address.teredo
-    if address in _COMPATIBLE and int(address) > 1:
-        return (address, _last(address))
-    if (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
-        return (address, _last(address))
-    return (address,)
+    wrapped = address in _COMPATIBLE and int(address) > 1
+    if wrapped or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
+        return (_last(address),)
+    return ()
 
 
 def _own_kind(address: Address) -> str:

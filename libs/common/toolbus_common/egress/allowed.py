@@ -50,6 +50,9 @@ class Allowed:
         return bool(self.items)
 
 
+NOTHING = Allowed()
+
+
 @cache
 def _read(text: str) -> Allowed:
     return Allowed(tuple(map(_item, text.replace(",", " ").split())))

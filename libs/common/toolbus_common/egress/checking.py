@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from toolbus_common.egress.addresses import LOOPBACK, PRIVATE, PUBLIC, SHARED, Address, kind_of
-from toolbus_common.egress.allowed import Allowed
+from toolbus_common.egress.allowed import NOTHING, Allowed
 from toolbus_common.egress.targets import EgressError, Target
 
 SETTING = "TOOLBUS_EGRESS_ALLOW"
@@ -34,7 +34,7 @@ class RefusedError(EgressError):
 class Egress:
     """What may be called, as the operator's settings have it."""
 
-    allowed: Allowed = Allowed()
+    allowed: Allowed = NOTHING
 
     def judged(self, target: Target, found: Iterable[str], *, named: bool = False) -> list[str]:
         """The addresses to connect to: all that were found, or none. Raises `EgressError`."""
@@ -58,6 +58,9 @@ class Egress:
             return
         if not self.allowed.covers(target, address):
             raise RefusedError(target, address, kind)
+
+
+STRICT = Egress()  # public addresses only
 
 
 def _meant(target: Target, kind: str) -> bool:

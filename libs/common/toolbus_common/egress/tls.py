@@ -48,6 +48,9 @@ class Tls:
         return context
 
 
+SYSTEMS = Tls()  # the system's authorities, and nothing of ours
+
+
 def _unasked() -> str:
     """An encrypted key is refused: nobody is there to be asked for its password."""
     raise ValueError("encrypted")

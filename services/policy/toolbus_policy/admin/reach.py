@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from toolbus_common.declared import Declaration, Server
 from toolbus_common.declared.servers import CREDENTIALS, DESTINATION, FILES
 from toolbus_common.egress import Egress, EgressError, target_of
+from toolbus_common.egress.checking import STRICT
 
 _REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -36,7 +37,7 @@ class Reach:
 
     commands: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
-    egress: Egress = Egress()
+    egress: Egress = STRICT
 
     def faults(self, old: Declaration, new: Declaration) -> list[dict[str, Any]]:
         """What is out of reach in the new declaration and was not there already."""
