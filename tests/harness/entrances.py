@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -11,6 +11,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from harness.bench import Bench, admitted
+from harness.peers import served
 from harness.probes import LISTED, Resolver
 from toolbus_audit.posting import Poster, PostError
 from toolbus_common.declared import Server, Webhook
@@ -35,23 +36,14 @@ class Listener:
         self.hits = 0
         self.port = 0
         self.leads_to = ""
-        self._servers: list[asyncio.Server] = []
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["Listener"]:
         """Listen while this is entered."""
-        self._servers = [await asyncio.start_server(self._meet, "127.0.0.1", 0)]
-        self.port = self._servers[0].sockets[0].getsockname()[1]
-        try:
-            self._servers.append(await asyncio.start_server(self._meet, "::1", self.port))
-        except OSError:
-            pass  # a machine without IPv6
-        try:
+        async with served(self._meet) as self.port, AsyncExitStack() as stack:
+            with suppress(OSError):  # a machine without IPv6
+                await stack.enter_async_context(served(self._meet, "::1", self.port))
             yield self
-        finally:
-            for server in self._servers:
-                server.close()
-                await server.wait_closed()
 
     @property
     def url(self) -> str:
@@ -60,18 +52,9 @@ class Listener:
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.hits += 1
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            writer.write(self._answer(head.split(b" ")[1].decode("latin-1")))
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever came has gone
-        finally:
-            writer.close()
-            try:
-                await writer.wait_closed()
-            except OSError:
-                pass
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(self._answer(head.split(b" ")[1].decode("latin-1")))
+        await writer.drain()
 
     def _answer(self, path: str) -> bytes:
         """What leads elsewhere, in each of the ways there are."""
@@ -107,7 +90,12 @@ def described(server: str, refers_to: str = "") -> bytes:
     }
     info = {"title": "T", "version": "1"}
     servers = [{"url": server}]
-    document = {"openapi": "3.1.0", "info": info, "servers": servers, "paths": {"/p": {"get": told}}}
+    document = {
+        "openapi": "3.1.0",
+        "info": info,
+        "servers": servers,
+        "paths": {"/p": {"get": told}},
+    }
     return json.dumps(document).encode()
 
 

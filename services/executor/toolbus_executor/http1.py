@@ -298,15 +298,10 @@ class Pool:
 
     async def _connection(self, way: Connected) -> Connection:
         loop = asyncio.get_running_loop()
-        try:
-            context = self._way.tls.context if way.name else None
-        except EgressError:
-            way.socket.close()
-            raise
         _, connection = await loop.create_connection(
             lambda: Forwarded(loop, way) if way.before else Connection(loop),
             sock=way.socket,
-            ssl=context,
-            server_hostname=way.name or None,
+            ssl=way.context,
+            server_hostname=way.name,
         )
         return connection

@@ -7,6 +7,7 @@ server only what is written is checked here, and of the proxy everything.
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,12 +25,13 @@ log = logging.getLogger(__name__)
 class Connected:
     """A socket that leads to the server.
 
-    `name` is whom TLS must meet; empty without TLS. `before` and `headers` are what a proxy wants
+    `name` is whom TLS must meet; None without TLS. `before` and `headers` are what a proxy wants
     in front of a request's path and among its headers.
     """
 
     socket: socket.socket
-    name: str = ""
+    context: ssl.SSLContext | None
+    name: str | None
     before: bytes = b""
     headers: bytes = b""
 
@@ -52,15 +54,17 @@ class Way:
         """A new connection. Raises `EgressError` or `OSError`."""
         target = target_of(url)
         proxy = proxy_for(target, self.proxy, self.environ)
-        name = target.host if target.scheme == "https" else ""
         self._check(target, [])
+        context = self.tls.context if target.scheme == "https" else None
+        name = target.host if context else None
         if proxy is None:
-            return Connected(await self._dialled(target), name)
+            return Connected(await self._dialled(target), context, name)
         opened = await self._dialled(proxy.target, checked=not proxy.by_environment)
-        if not name:
-            return Connected(opened, "", _origin(target), proxy.authorization)
+        if context is None:
+            before = f"{target.scheme}://{target.authority}".encode()
+            return Connected(opened, None, None, before, proxy.authorization)
         await tunnelled(opened, target, proxy)
-        return Connected(opened, name)
+        return Connected(opened, context, name)
 
     async def _dialled(self, target: Target, *, checked: bool = True) -> socket.socket:
         found = await self._found(target)
@@ -104,7 +108,3 @@ async def _connected_to(address: str, port: int) -> socket.socket:
         made.close()
         raise
     return made
-
-
-def _origin(target: Target) -> bytes:
-    return f"{target.scheme}://{target.authority}".encode()
