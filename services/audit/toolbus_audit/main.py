@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_audit import query, spending
+from toolbus_audit.posting import Poster
 from toolbus_audit.sealing.note import signer
 from toolbus_audit.sealing.publishing import Publishing
 from toolbus_audit.sealing.sealer import Sealer
-from toolbus_audit.posting import Poster
 from toolbus_audit.settings import Settings
 from toolbus_audit.store import ClickHouse
 from toolbus_audit.webhooks import Webhooks
