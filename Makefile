@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-results bench-isolation starlark
+.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-results bench-isolation bench-egress starlark
 
 install: $(INSTALLED)
 
@@ -89,6 +89,10 @@ bench-results: $(INSTALLED)
 # A hundred servers on stdio of which five are used, and two hundred kills: what is left of them.
 bench-isolation: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/isolation.py $(ARGS)
+
+# Hundreds of spellings of this machine's own address at every place that takes a URL.
+bench-egress: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/egress.py
 
 # Hostile programs, forbidden system calls, forged messages; and what a run costs.
 bench-sandbox: $(INSTALLED)

@@ -22,7 +22,7 @@ async def opened(bus: Bus, state: State) -> AsyncIterator[Desk]:
     facts = FactWriter(bus.store, Spool(state.root / "spool" / "operator.facts", limit))
     facts.restore()
     try:
-        yield Desk(bus, await bus.bucket(CONFIG), facts, me())
+        yield Desk(bus, await bus.bucket(CONFIG), facts, me(), operator=True)
     finally:
         await facts.close(FACT_SECONDS)
 

@@ -21,6 +21,7 @@ from toolbus_common.contracts import (
     Listing,
 )
 from toolbus_common.declared import Server
+from toolbus_common.egress import Allowed, Egress
 from toolbus_common.factlane import FactWriter
 from toolbus_executor.catalogue import listed
 from toolbus_executor.http_upstream import HttpUpstream
@@ -28,6 +29,10 @@ from toolbus_executor.runner import Runner
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import News, Upstream
+from toolbus_executor.way import Way
+
+# As an operator reaches servers who lists this machine's own addresses.
+AT_LOOPBACK = Way(Egress(Allowed.of("127.0.0.0/8 ::1")))
 
 
 class Notes(FactWriter):
@@ -151,7 +156,8 @@ def connected(kind: str, servers: dict[str, FixtureServer], news: News, seen: Pa
         return StdioUpstream([*python, "--seen", str(seen)], environment, "", news)
     servers[kind].forget()
     url = servers[kind].url
-    return HttpUpstream(url.replace("/mcp", "/sse") if kind == "sse" else url, {}, news)
+    url = url.replace("/mcp", "/sse") if kind == "sse" else url
+    return HttpUpstream(url, {}, news, AT_LOOPBACK)
 
 
 def answering(asked: Answers, **answers: Any) -> str:

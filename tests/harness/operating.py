@@ -13,6 +13,7 @@ from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, RoomStatus, RowsFound
 from toolbus_common.declared import Declaration, Key
+from toolbus_common.egress.named import NAMED, digests_of, encoded
 from toolbus_common.errors import ToolbusError
 from toolbus_common.permissions import OPERATOR
 from toolbus_common.provision import CATALOGUE, CONFIG
@@ -40,7 +41,8 @@ class Operating:
         raise NotImplementedError
 
     def declare(self, declaration: Declaration) -> None:
-        """Put a whole configuration in force."""
+        """Put a whole configuration in force, and vouch for its addresses."""
+        self.write(NAMED, encoded(set(digests_of(declaration))))
         self.write(DECLARATION, declaration.model_dump_json().encode())
 
     def put_key(self, name: str, made: Key) -> None:

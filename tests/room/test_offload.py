@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.bench import Bench
+from harness.bench import AT_LOOPBACK, Bench
 from harness.engines import NatsAt
 from harness.vast import LINE, Vast
 from harness.waiting import PATIENCE, until
@@ -52,7 +52,7 @@ async def bench(request: pytest.FixtureRequest, server: Vast, vault: Vault) -> A
     made = Bench()
     spills = made.runner.spills = Spills(vault, Results(largest=16 << 20))
     if request.param == "http":
-        await made.open(HttpUpstream(server.url, {}, made.news, spills=spills))
+        await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK, spills=spills))
     else:
         command = [sys.executable, str(VAST)]
         await made.open(StdioUpstream(command, {}, "", made.news, spills=spills))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Answers, Bench
+from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.rest import RestServer
 from harness.rest_document import document
 from toolbus_common.contracts import CallCompleted, CallFailed, Offered
@@ -59,7 +59,7 @@ async def bench(rest: RestServer) -> AsyncIterator[Bench]:
 
 
 def upstream(made: Bench, headers: dict[str, str] | None = None, **told: Any) -> OpenApiUpstream:
-    return OpenApiUpstream(Server(**told), headers or {}, SECRETS, made.news)
+    return OpenApiUpstream(Server(**told), headers or {}, SECRETS, made.news, AT_LOOPBACK)
 
 
 async def arrived(rest: RestServer, bench: Bench, tool: str, arguments: Any) -> dict[str, Any]:
@@ -306,6 +306,6 @@ async def test_a_declared_header_is_sent_and_no_caller_can_say_another(rest: Res
 async def test_a_credential_no_scheme_wants_is_told(rest: RestServer) -> None:
     made = Bench()
     server = Server(openapi=rest.document)
-    await made.open(OpenApiUpstream(server, {}, {"tokn": "x"}, made.news))
+    await made.open(OpenApiUpstream(server, {}, {"tokn": "x"}, made.news, AT_LOOPBACK))
     assert made.upstream.left_out["credentials.tokn"].endswith("it has: token, key")
     await made.close()

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from harness.bench import Bench
+from harness.bench import AT_LOOPBACK, Bench
 from harness.troubled import Troubled
 from harness.waiting import until
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
@@ -30,7 +30,7 @@ async def probed(
     server, bench = Troubled(session=session), Bench(probe=probe, timeout=seconds)
     await server.start()
     try:
-        await bench.open(HttpUpstream(server.url, {}, bench.news))
+        await bench.open(HttpUpstream(server.url, {}, bench.news, AT_LOOPBACK))
         probing = asyncio.create_task(bench.runner.health.watch(bench.upstream))
         try:
             yield bench, server

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench import Answers, Bench
+from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.cluster import Upstream
 from toolbus_common.contracts import Answered, Progressed
 from toolbus_executor.http_upstream import HttpUpstream
@@ -24,7 +24,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     server = Upstream(tmp_path / "echo")
     server.start()
     made = Bench()
-    await made.open(HttpUpstream(server.url, {}, made.news))
+    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
     yield made
     await made.close()
     server.kill()

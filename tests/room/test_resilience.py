@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Answers, Bench, admitted
+from harness.bench import AT_LOOPBACK, Answers, Bench, admitted
 from harness.troubled import TROUBLES, Troubled
 from harness.waiting import until
 from toolbus_common.contracts import CallCompleted, CallFailed, Failed
@@ -36,7 +36,7 @@ async def server() -> AsyncIterator[Troubled]:
 async def bench(server: Troubled) -> AsyncIterator[Bench]:
     """A runner over the troubled server, one of whose tools may be called twice."""
     made = Bench(tools=TWICE, concurrency=4)
-    await made.open(HttpUpstream(server.url, {}, made.news))
+    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
     yield made
     await made.close()
 
@@ -136,7 +136,7 @@ async def test_one_bad_server_of_ten_fails_nobody_elses_calls(trouble: str) -> N
     benches = [Bench(tools=TWICE, timeout=60, concurrency=4) for _ in servers]
     for server, bench in zip(servers, benches, strict=True):
         await server.start()
-        await bench.open(HttpUpstream(server.url, {}, bench.news))
+        await bench.open(HttpUpstream(server.url, {}, bench.news, AT_LOOPBACK))
     servers[0].trouble = trouble
     bad = [asyncio.create_task(benches[0].call("twice", call_id=f"c{n}")) for n in range(40)]
     await until(lambda: servers[0].asked, "a call in trouble")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Bench, admitted
+from harness.bench import AT_LOOPBACK, Bench, admitted
 from harness.vast import Vast
 from toolbus_common.contracts import Answered, Asked, OutcomeClaim
 from toolbus_common.errors import ServerDrainedError, UnknownToolError
@@ -33,7 +33,7 @@ async def server() -> AsyncIterator[Vast]:
 async def bench(server: Vast) -> AsyncIterator[Bench]:
     """A runner over a server three of whose tools are declared to only read."""
     made = Bench(tools=TOOLS)
-    await made.open(HttpUpstream(server.url, {}, made.news))
+    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
     yield made
     await made.close()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.bench import Answers, Bench
+from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.vast import Vast
 from toolbus_common.errors import InvalidError
 from toolbus_executor.http_upstream import HttpUpstream
@@ -28,7 +28,7 @@ async def server() -> AsyncIterator[Vast]:
 async def bench(server: Vast) -> AsyncIterator[Bench]:
     made = Bench()
     selector = made.runner.selector = Selector()
-    await made.open(HttpUpstream(server.url, {}, made.news))
+    await made.open(HttpUpstream(server.url, {}, made.news, AT_LOOPBACK))
     yield made
     await made.close()
     await selector.close()

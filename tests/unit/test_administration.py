@@ -13,6 +13,7 @@ from toolbus_common.contracts import AdminAsked
 from toolbus_common.declared import Admin, Declaration, Role, Team
 from toolbus_common.declaring.desk import Applied, Declared, Desk, Make
 from toolbus_common.declaring.showing import restored, told_in_a_fact
+from toolbus_common.egress import Allowed, Egress
 from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
 from toolbus_ingress.admin import asking, openapi
 from toolbus_policy.admin import reading
@@ -152,6 +153,35 @@ def test_a_webhook_is_signed_with_no_variable_unless_it_is_named() -> None:
     assert Reach().faults(new, told_more) == []
     elsewhere = declared(webhooks={"far": {**hook, "url": "https://else.example"}})
     assert Reach().faults(new, elsewhere) != []
+
+
+@pytest.mark.parametrize(
+    ("server", "place"),
+    [
+        ({"url": "http://127.0.0.1:9000/mcp"}, "url"),
+        ({"sse": "http://0x7f.1/sse"}, "sse"),
+        ({"openapi": "https://localhost/o.json"}, "openapi"),
+        ({"openapi": "https://a.example/o.json", "base_url": "http://[::1]"}, "base_url"),
+        ({"url": URL, "proxy": "http://10.0.0.1:3128"}, "proxy"),
+        ({"url": URL, "ca": "/etc/hosts"}, "ca"),
+        ({"url": URL, "certificate": "/etc/hosts"}, "certificate"),
+    ],
+)
+def test_where_nothing_may_be_called_is_out_of_reach(server: dict[str, Any], place: str) -> None:
+    new = declared(servers={"far": server})
+    (fault,) = Reach().faults(Declaration(), new)
+    assert fault["place"] == f"servers.far.{place}"
+    assert Reach().faults(new, declared(servers={"far": {**server, "timeout": 9}})) == []
+
+
+def test_a_listed_address_is_in_reach_and_a_webhook_is_held_to_the_same() -> None:
+    new = declared(
+        servers={"far": {"url": "http://10.0.0.1/mcp"}},
+        webhooks={"far": {"url": "http://10.0.0.2/hook", "secret": "x"}},
+    )
+    places = [fault["place"] for fault in Reach().faults(Declaration(), new)]
+    assert places == ["servers.far.url", "webhooks.far.url"]
+    assert Reach(egress=Egress(Allowed.of("10.0.0.0/30"))).faults(Declaration(), new) == []
 
 
 # -- the office -----------------------------------------------------------------------------------

@@ -5,19 +5,23 @@ import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Self, cast
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
 
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_audit.posting import PostError, post, private_address
+from toolbus_audit.posting import Poster, PostError
 from toolbus_audit.signing import NoSecretError, headers_of, resolved
 from toolbus_audit.webhooks import Webhooks
 from toolbus_common.bus import StoredMessage
 from toolbus_common.declared import Webhook
+from toolbus_common.egress import Allowed, Egress, Target
 
 SECRET = "a secret of the receiver's"
+AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8"))
+POSTER = Poster(AT_LOOPBACK, lambda _: False)
 
 
 class Stream:
@@ -56,7 +60,7 @@ class Telling:
     def __init__(self, hooks: dict[str, Webhook]) -> None:
         self.stream = Stream()
         self.hooks = hooks
-        self.webhooks = Webhooks(lambda: self.hooks, {"HOOK": SECRET}, post, 0.05)
+        self.webhooks = Webhooks(lambda: self.hooks, POSTER.post, {"HOOK": SECRET}, 0.05)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.webhooks.run(self.stream.batches()))
@@ -173,16 +177,44 @@ async def test_a_line_nobody_can_read_is_passed_over() -> None:
     assert len(receiver.received) == 1
 
 
-@pytest.mark.parametrize(
-    "address", ["93.184.216.34", "169.254.169.254", "0.0.0.0", "::ffff:8.8.8.8"]
-)
-def test_without_tls_only_private_addresses_are_posted_to(address: str) -> None:
+def poster(address: str, *, named: bool = False) -> Poster:
+    """One for whom every name stands for this address."""
+
+    def stands_for(_target: Target) -> list[str]:
+        return [address]
+
+    return Poster(AT_LOOPBACK, lambda _: named, resolve=stands_for)
+
+
+def at(url: str) -> Webhook:
+    return Webhook(url=url, secret="x")
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_without_tls_nothing_public_is_posted_to(address: str) -> None:
     with pytest.raises(PostError, match="use https"):
-        private_address(address, 80)
+        poster(address, named=True).post(at("http://hook.example/"), b"", {})
 
 
-def test_a_private_address_may_be_posted_to() -> None:
-    assert private_address("127.0.0.1", 80) == "127.0.0.1"
+@pytest.mark.parametrize("address", ["169.254.169.254", "0.0.0.0", "10.0.0.1", "::ffff:10.0.0.1"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_nobody_listed_is_not_posted_to(scheme: str, address: str) -> None:
+    with pytest.raises(PostError, match="TOOLBUS_EGRESS_ALLOW"):
+        poster(address).post(at(f"{scheme}://hook.example/"), b"", {})
+
+
+def test_a_webhook_the_operator_named_may_be_at_a_private_address() -> None:
+    with Receiver() as receiver:
+        Poster(Egress(), lambda hook: hook.url == receiver.url).post(at(receiver.url), b"{}", {})
+    assert len(receiver.received) == 1
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_posted_to() -> None:
+    with Receiver() as receiver:
+        port = urlsplit(receiver.url).port
+        poster("127.0.0.1").post(at(f"http://hook.example:{port}/x"), b"{}", {})
+    (told,) = receiver.received
+    assert told.headers["host"] == f"hook.example:{port}"
 
 
 def test_the_signature_is_the_one_the_specification_gives() -> None:

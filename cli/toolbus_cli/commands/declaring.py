@@ -191,6 +191,6 @@ def _add(taken: Declaration, state_dir: Path) -> None:
                 f"A server '{taken_already[0]}' is declared already; rename one of them."
             )
         servers = {**now.servers, **taken.servers}
-        await desk.apply(now.model_copy(update={"servers": servers}), BY)
+        await desk.apply(now.model_copy(update={"servers": servers}), BY, named=taken)
 
     at_work(state_dir, work)

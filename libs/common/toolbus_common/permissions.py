@@ -50,6 +50,7 @@ from toolbus_common.contracts import (
     ServerUndrained,
     SpendingAsked,
 )
+from toolbus_common.egress.named import NAMED
 from toolbus_common.provision import (
     APPROVALS,
     CATALOGUE,
@@ -92,6 +93,7 @@ class _Room:
     writes: tuple[str, ...] = ()  # buckets
     never_hears: tuple[str, ...] = ()
     asks: tuple[type[Question], ...] = ()
+    never_says: tuple[str, ...] = ()
     ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
 
     def rights(self) -> Rights:
@@ -117,7 +119,7 @@ class _Room:
             "$SRV.>",
             *self.subscribes,
         ]
-        return Rights(tuple(publish), tuple(subscribe), deny_subscribe=self.never_hears)
+        return Rights(tuple(publish), tuple(subscribe), self.never_says, self.never_hears)
 
 
 def _reading(bucket: str) -> list[str]:
@@ -166,6 +168,7 @@ _ROOMS = (
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES),
         # What is declared, for who administers over HTTP.
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, CONFIG),
+        never_says=(f"$KV.{CONFIG}.{NAMED}",),  # an operator's word is nobody else's
         asks=(SpendingAsked, OpenCallsAsked),
     ),
     _Room(

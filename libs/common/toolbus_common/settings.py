@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from toolbus_common.egress import Allowed, Egress
 
 
 class Settings(BaseSettings):
@@ -11,6 +13,8 @@ class Settings(BaseSettings):
 
     `nkey_seed_file` names the file with this room's NATS seed; when it is empty,
     `<state_dir>/nkeys/<room>.seed` is used if it exists, else the bus is joined without one.
+    `egress_allow` lists what may be called beside the open Internet (docs/egress.md), `egress_ca`
+    is a file of authorities trusted beside the system's.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
@@ -23,6 +27,19 @@ class Settings(BaseSettings):
     log_form: str = "json"  # or "text"
     drain_seconds: float = 25.0
     spool_bytes: int = 64 * 1024 * 1024
+    egress_allow: str = ""
+    egress_ca: str = ""
+
+    @field_validator("egress_allow")
+    @classmethod
+    def _is_listing(cls, text: str) -> str:
+        Allowed.of(text)
+        return text
+
+    @property
+    def egress(self) -> Egress:
+        """What this room may call."""
+        return Egress(Allowed.of(self.egress_allow))
 
     def seed(self, room: str) -> SecretStr | None:
         """Read the room's NATS seed; None where none is laid down."""

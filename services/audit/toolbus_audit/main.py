@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_audit import query, spending
+from toolbus_audit.posting import Poster
 from toolbus_audit.sealing.note import signer
 from toolbus_audit.sealing.publishing import Publishing
 from toolbus_audit.sealing.sealer import Sealer
@@ -28,6 +29,8 @@ from toolbus_common.contracts import (
     SpendingTold,
 )
 from toolbus_common.contracts.fact import EVERY_FACT
+from toolbus_common.egress.named import Named
+from toolbus_common.egress.tls import Tls
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
 from toolbus_common.provision import CONFIG, FACTS, SEALS, WEBHOOKS
@@ -60,7 +63,7 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
         finally:
             await store.close()
 
-    _tell_webhooks(room)
+    _tell_webhooks(room, settings)
     _seal(room, settings, writer, store)
 
     @room.hears(most=MESSAGES, seconds=1.0, pause=0.5)
@@ -110,11 +113,13 @@ def _seal(room: Room, settings: Settings, writer: Writer, store: ClickHouse) -> 
             await end(running)
 
 
-def _tell_webhooks(room: Room) -> None:
+def _tell_webhooks(room: Room, settings: Settings) -> None:
     """Tell them beside everything else, whether or not the store is there."""
-    directory = Directory()
+    directory, named = Directory(), Named()
+    room.watches(CONFIG)(named.hear)
     room.watches(CONFIG)(directory.hear)
-    webhooks = Webhooks(lambda: directory.now.declaration.webhooks)
+    poster = Poster(settings.egress, named.has, Tls(settings.egress_ca))
+    webhooks = Webhooks(lambda: directory.now.declaration.webhooks, poster.post)
 
     @room.needs
     @asynccontextmanager

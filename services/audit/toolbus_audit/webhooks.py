@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_audit.posting import PostError, post
+from toolbus_audit.posting import PostError
 from toolbus_audit.signing import NoSecretError, body_of, headers_of, resolved
 from toolbus_common.bus import StoredMessage
 from toolbus_common.declared import Webhook
@@ -29,7 +29,7 @@ GIVE_UP_SECONDS = 24 * 3600.0  # after which a fact is news no longer
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 300.0
 
 Batches = AsyncIterator[list[StoredMessage]]
-Post = Callable[[str, bytes, Mapping[str, str]], None]
+Post = Callable[[Webhook, bytes, Mapping[str, str]], None]
 Fact = dict[str, Any]
 
 
@@ -63,8 +63,8 @@ class Webhooks:
     def __init__(
         self,
         declared: Callable[[], Mapping[str, Webhook]],
+        send: Post,
         environ: Mapping[str, str] = os.environ,
-        send: Post = post,
         first_retry: float = FIRST_RETRY,
     ) -> None:
         self._declared = declared
@@ -145,7 +145,7 @@ class Webhooks:
     def _post(self, hook: Webhook, fact: Fact) -> None:
         body = body_of(fact)
         key = resolved(hook.secret, self._environ)
-        self._send(hook.url, body, headers_of(key, fact["id"], int(time()), body))
+        self._send(hook, body, headers_of(key, fact["id"], int(time()), body))
 
     async def _ended(self, delivery: Delivery) -> None:
         parcel = delivery.parcel

@@ -1,18 +1,18 @@
 """HTTP/1.1 towards one upstream: a keep-alive pool on asyncio and httptools, bounded everywhere."""
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from urllib.parse import SplitResult
 
 import httptools
 
+from toolbus_common.egress import EgressError
 from toolbus_common.errors import ToolbusError
 from toolbus_executor.offload.spill import Spill
 from toolbus_executor.offload.spills import Answering
+from toolbus_executor.way import Connected, Way
 
 IDLE_SECONDS = 4.0  # servers commonly close at 5: ours goes first, so no call meets a closed door
 CONNECT_SECONDS = 5.0
@@ -236,14 +236,33 @@ class Connection(asyncio.Protocol):
             self._waiting.set_exception(error)
 
 
+class Forwarded(Connection):
+    """A connection to a proxy that passes plain requests on: it wants their whole address."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, way: Connected) -> None:
+        super().__init__(loop)
+        self._way = way
+
+    async def ask(
+        self,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: Answering | None = None,
+    ) -> tuple[Head, bytes]:
+        """As of any connection."""
+        verb, _, rest = request.partition(b" ")
+        line, _, rest = rest.partition(b"\r\n")
+        told = b"%b %b%b\r\n%b%b" % (verb, self._way.before, line, self._way.headers, rest)
+        return await super().ask(told, on_stream, seconds, large)
+
+
 class Pool:
     """Connections to one host: taken, used, put back; as many as the server's bulkhead lets."""
 
-    def __init__(self, target: SplitResult) -> None:
-        secure = target.scheme == "https"
-        self._host = target.hostname or ""
-        self._port = target.port or (443 if secure else 80)
-        self._ssl = ssl.create_default_context() if secure else None
+    def __init__(self, url: str, way: Way) -> None:
+        self._url = url
+        self._way = way
         self._idle: deque[Connection] = deque()
 
     async def ask(
@@ -305,19 +324,23 @@ class Pool:
         return None
 
     async def _connect(self, seconds: float) -> Connection:
-        loop = asyncio.get_running_loop()
         patience = min(seconds, CONNECT_SECONDS)
         try:
             async with asyncio.timeout(patience):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop),
-                    self._host,
-                    self._port,
-                    ssl=self._ssl,
-                    server_hostname=self._host if self._ssl else None,
-                )
+                return await self._connection(await self._way.connected(self._url))
         except TimeoutError as error:
             raise NotSentError(f"no connection within {patience:.3g} s") from error
+        except EgressError as error:
+            raise NotSentError(str(error)) from error
         except OSError as error:
             raise NotSentError(error.strerror or str(error)) from error
+
+    async def _connection(self, way: Connected) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: Forwarded(loop, way) if way.before else Connection(loop),
+            sock=way.socket,
+            ssl=way.context,
+            server_hostname=way.name,
+        )
         return connection

@@ -20,6 +20,7 @@ from toolbus_executor.http1 import (
 )
 from toolbus_executor.offload.spills import Answering, Spills
 from toolbus_executor.requests import CLIENT
+from toolbus_executor.way import Way
 
 _OK, _REDIRECTION, _SERVER_FAULT = 200, 300, 500
 
@@ -77,14 +78,14 @@ class AnswerStream(Answering):
 class Transport:
     """One server's URL, with the headers every request carries."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, headers: dict[str, str], way: Way) -> None:
         target = urlsplit(url)
         self.url = url
         self.numbers = itertools.count(1)
         self.shaken = False  # the transport failed since the last answer
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.spills: Spills | None = None
-        self._pool = Pool(target)
+        self._pool = Pool(url, way)
         path = target.path or "/"
         self._path = (f"{path}?{target.query}" if target.query else path).encode()
         own = "".join(f"{name}: {_one_line(value)}\r\n" for name, value in headers.items())

@@ -13,6 +13,7 @@ from toolbus_executor.offload.spills import Spills
 from toolbus_executor.sse_upstream import OldHttp
 from toolbus_executor.tasking import Tasking
 from toolbus_executor.upstream import Described, News
+from toolbus_executor.way import Way
 
 _MAYBE_OLD = (400, 404, 405)  # how a server of HTTP+SSE answers a POST to its stream
 
@@ -59,11 +60,12 @@ class HttpUpstream:
         url: str,
         headers: dict[str, str],
         news: News,
+        way: Way,
         *,
         old: bool = False,
         spills: Spills | None = None,
     ) -> None:
-        self._transport = Transport(url, headers)
+        self._transport = Transport(url, headers, way)
         self._transport.spills = spills
         self._news = news
         self._old = old

@@ -38,6 +38,7 @@ from toolbus_executor.runner import Runner
 from toolbus_executor.settings import Settings
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, Upstream, leave
+from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -56,29 +57,31 @@ class Buckets:
     pins: Bucket
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What an executor reaches servers with; `starts` bounds those of processes not known yet."""
+
+    ways: Ways
+    vault: Vault
+    settings: Settings
+    starts: asyncio.Semaphore
+
+
 class Keeper:
     """One declared server, from its declaration to its removal."""
 
     def __init__(
-        self,
-        name: str,
-        declared: Server,
-        room: Room,
-        buckets: Buckets,
-        pins: Pins,
-        vault: Vault,
+        self, name: str, declared: Server, room: Room, buckets: Buckets, pins: Pins, means: Means
     ) -> None:
         self.name = name
         self.declared = declared
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
         self.runner = Runner(name, declared, room.facts, self.watched, self.followed)
-        self._spills = self.runner.spills = Spills(vault, declared.results)
+        self._spills = self.runner.spills = Spills(means.vault, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
-        self.settings: Settings  # its fleet's, like the two below
         self.fresh = False  # to be listed anew, though its declaration is as it was
-        self.starts = asyncio.Semaphore()  # of processes that are not known yet
         self.held = Held(name)
         self._dropped: dict[str, str] = {}
         self._failed: dict[str, str] = {}
@@ -86,6 +89,7 @@ class Keeper:
         self._said_lost = ""  # why, as long as it is lost
         self._room = room
         self._pins = buckets.pins
+        self._means = means
         self._lease = (
             Lease(buckets.leases, name, room.facts.producer) if declared.is_process else None
         )
@@ -176,7 +180,7 @@ class Keeper:
     def _turn(self) -> AbstractAsyncContextManager[None]:
         """A place among processes that start for the first time; one that died waits for nobody."""
         new = self.declared.is_process and self.described is None
-        return self.starts if new else nullcontext()
+        return self._means.starts if new else nullcontext()
 
     async def _sleep_on(self) -> None:
         """Sleep at first, if what is published was listed by the very server that is declared."""
@@ -224,8 +228,10 @@ class Keeper:
 
     def _reached(self, news: News) -> Upstream:
         if self.declared.replicas:
-            return Replicated(self.name, self.declared, news, self._room.facts, self._spills)
-        return reached(self.declared, news, self._spills, self.settings)
+            return Replicated(
+                self.name, self.declared, news, self._room.facts, self._means.ways, self._spills
+            )
+        return reached(self.declared, news, self._means.ways, self._spills, self._means.settings)
 
     def _hear(self, method: str, params: bytes) -> None:
         """Pass on what belongs to no call; of a changed list not before it is listed anew."""

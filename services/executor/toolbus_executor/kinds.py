@@ -13,6 +13,7 @@ from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.settings import Settings
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News, Upstream
+from toolbus_executor.ways import Ways
 
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -29,14 +30,19 @@ def kind_of(declared: Server) -> str:
 
 
 def reached(
-    declared: Server, news: News, spills: Spills | None = None, settings: Settings | None = None
+    declared: Server,
+    news: News,
+    ways: Ways,
+    spills: Spills | None = None,
+    settings: Settings | None = None,
 ) -> Upstream:
     """The way to a declared server, not opened yet.
 
     `spills` takes what is too large to tell, `settings` are for processes.
 
     Raises:
-        UpstreamDeadError: a variable its declaration refers to is not set.
+        UpstreamDeadError: a variable its declaration refers to is not set, or it names files of
+            this machine that are not its to name.
 
     """
     if declared.is_process:
@@ -45,11 +51,11 @@ def reached(
         held = isolation_of(declared, settings or Settings())
         environment |= _all(declared.env)
         return StdioUpstream(command, environment, declared.cwd, news, held, spills)
-    headers = _all(declared.headers)
+    headers, way = _all(declared.headers), ways.to(declared, resolved(declared.proxy))
     if declared.openapi:
-        return OpenApiUpstream(declared, headers, _all(declared.credentials), news, spills)
+        return OpenApiUpstream(declared, headers, _all(declared.credentials), news, way, spills)
     url, old = declared.url or declared.sse, bool(declared.sse)
-    return HttpUpstream(url, headers, news, old=old, spills=spills)
+    return HttpUpstream(url, headers, news, way, old=old, spills=spills)
 
 
 def _all(values: dict[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import Bucket
 from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.egress.named import Named
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
 from toolbus_common.kept import KeptOutcomes
@@ -28,7 +29,7 @@ from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_executor.early import EarlyCancellations
 from toolbus_executor.isolation.probing import probe
-from toolbus_executor.keeper import Buckets, Keeper
+from toolbus_executor.keeper import Buckets, Keeper, Means
 from toolbus_executor.offload.vault import Vault
 from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
@@ -36,6 +37,7 @@ from toolbus_executor.runner import Runner
 from toolbus_executor.selecting.selector import Selector
 from toolbus_executor.settings import Settings
 from toolbus_executor.steering import Steering
+from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +48,10 @@ class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
 
     def __init__(
-        self, room: Room, directory: Directory, pins: Pins, steering: Steering, settings: Settings
+        self, room: Room, directory: Directory, pins: Pins, steering: Steering, means: Means
     ) -> None:
         self._room = room
-        self._settings = settings
+        self._means = means
         self._directory = directory
         self._pins = pins
         pins.on_change = self._weigh
@@ -58,11 +60,9 @@ class Fleet:
         self._resets: dict[str, int] = {}  # when each keeper began
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
-        self._starts = asyncio.Semaphore(MOST_STARTS)
         self._early = EarlyCancellations()
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
         self._selector = Selector()
-        self._vault = Vault(lambda: Objects.opened(room.bus, RESULTS))
         self._outcomes: KeptOutcomes
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Fleet:
         await self._lane.open(self._cancel)
         following = asyncio.create_task(self._follow(buckets))
         if any(each.is_process for each in self._directory.now.declaration.servers.values()):
-            self._room.spawn(probe(self._settings))
+            self._room.spawn(probe(self._means.settings))
         try:
             yield
         finally:
@@ -115,10 +115,8 @@ class Fleet:
             await asyncio.gather(*leaving)
             for name, server in declared.items():
                 if name not in self._keepers:
-                    keeper = Keeper(name, server, self._room, buckets, self._pins, self._vault)
-                    keeper.settings = self._settings
+                    keeper = Keeper(name, server, self._room, buckets, self._pins, self._means)
                     keeper.fresh = name in met
-                    keeper.starts = self._starts
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
                     keeper.runner.selector = self._selector
@@ -161,13 +159,17 @@ def build(exchange: Exchange) -> Room:
     directory = Directory()
     pins = Pins(room.facts)
     steering = Steering()
+    ways = Ways(settings.egress, Named(), settings.egress_ca, os.environ)
+    room.watches(CONFIG)(ways.named.hear)
     room.watches(CONFIG)(directory.hear)
     room.watches(CONFIG)(steering.hear)
     room.watches(PINS)(pins.hear)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        fleet = Fleet(room, directory, pins, steering, settings)
+        vault = Vault(lambda: Objects.opened(room.bus, RESULTS))
+        means = Means(ways, vault, settings, asyncio.Semaphore(MOST_STARTS))
+        fleet = Fleet(room, directory, pins, steering, means)
         directory.on_declared.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}
 

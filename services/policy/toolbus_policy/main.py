@@ -221,7 +221,11 @@ async def _administer(
 ) -> None:
     """Let holders of admin keys, as far as their roles go, change what is declared."""
     config = await room.bucket(CONFIG)
-    reach = Reach(tuple(settings.admin_commands.split()), tuple(settings.admin_variables.split()))
+    reach = Reach(
+        tuple(settings.admin_commands.split()),
+        tuple(settings.admin_variables.split()),
+        settings.egress,
+    )
 
     def desk_of(who: str) -> Desk:
         return Desk(room.bus, config, room.facts, who)

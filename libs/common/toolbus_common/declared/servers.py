@@ -10,9 +10,13 @@ from toolbus_common.declared.isolation import Files, Limits, Network
 from toolbus_common.declared.results import Results, ToolCache
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_PROXY = re.compile(r"http://[^/@\s]+/?|\$\{env:[A-Za-z_][A-Za-z0-9_]*\}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
-DESTINATION = ("url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python")
+FILES = ("ca", "certificate", "key")  # of the executor's machine
+DESTINATION = (
+    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python", "proxy", *FILES,
+)  # fmt: skip
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
@@ -89,6 +93,8 @@ class Server(Declared):
     programs (true), or shows them as they are even to callers in code mode (false).
     A process (`command`, `python`) is ended after `idle` seconds without work, and started again
     by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound it.
+    `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
+    `certificate` and `key` what it is shown; the three are files in PEM form.
     """
 
     url: str = ""
@@ -109,6 +115,10 @@ class Server(Declared):
     files: Files | None = None
     network: Network = "any"
     namespaces: bool = True
+    proxy: str = ""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
     tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
     expose: Patterns = ("*",)
     definitions: Literal["trust", "first", "each"] = "first"
@@ -141,6 +151,15 @@ class Server(Declared):
         if len({each.url for each in replicas}) < len(replicas):
             raise ValueError("names a URL twice; give it a greater weight instead")
         return replicas
+
+    @field_validator("proxy")
+    @classmethod
+    def _keeps_its_password(cls, proxy: str) -> str:
+        if proxy not in ("", "none") and not _PROXY.fullmatch(proxy):
+            raise ValueError(
+                "must be none, or http://host:port; with a password, a whole ${env:NAME}"
+            )
+        return proxy
 
     @field_validator("openapi")
     @classmethod
@@ -189,6 +208,10 @@ class Server(Declared):
             raise ValueError("headers belong to a url, sse or openapi, env to a command or python")
         if self.network != "any" and not self.namespaces:
             raise ValueError("network needs namespaces; leave one of them out")
+        if self.is_process and any(getattr(self, field) for field in ("proxy", *FILES)):
+            raise ValueError("proxy, ca, certificate and key belong to a url, sse or openapi")
+        if self.key and not self.certificate:
+            raise ValueError("key belongs to a certificate; name both")
         if not self.openapi:
             self._refuse_alien(_OF_OPENAPI, "openapi")
         if not self.is_process:

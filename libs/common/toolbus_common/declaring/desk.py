@@ -16,6 +16,7 @@ from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCrea
 from toolbus_common.declared import Admin, Declaration, Key
 from toolbus_common.declaring.difference import ADDED, REMOVED, Change, changes
 from toolbus_common.declaring.showing import restored, told_in_a_fact
+from toolbus_common.declaring.vouching import forget_the_rest, vouch
 from toolbus_common.errors import (
     BusDownError,
     ConflictError,
@@ -83,11 +84,14 @@ class _Draft:
 
 
 class Desk:
-    """Somebody (`by`) at one bus."""
+    """Somebody (`by`) at one bus. An `operator` vouches for the addresses he applies."""
 
-    def __init__(self, bus: Bus, bucket: Bucket, facts: FactWriter, by: str) -> None:
+    def __init__(
+        self, bus: Bus, bucket: Bucket, facts: FactWriter, by: str, *, operator: bool = False
+    ) -> None:
         self.bus = bus
         self.by = by
+        self._operator = operator
         self._bucket = bucket
         self._facts = facts
 
@@ -134,12 +138,24 @@ class Desk:
         old = now.declaration
         return await asyncio.to_thread(lambda: changes(old, restored(new, old))), now.revision
 
-    async def apply(self, new: Declaration, source: str, at: int | None = None) -> Applied:
+    async def apply(
+        self,
+        new: Declaration,
+        source: str,
+        at: int | None = None,
+        named: Declaration | None = None,
+    ) -> Applied:
         """Make a declaration take effect as a whole; nothing happens when nothing differs.
 
-        A key declared without a secret keeps the one it had, or gets one.
+        A key declared without a secret keeps the one it had, or gets one. `named` is the part of
+        it that an operator wrote himself; else all is.
         """
-        return await self.change(lambda _old: new, source, at)
+        if not self._operator:
+            return await self.change(lambda _old: new, source, at)
+        await vouch(self._bucket, named or new)
+        applied = await self.change(lambda _old: new, source, at)
+        await forget_the_rest(self._bucket, new)
+        return applied
 
     async def change(self, make: Make, source: str, at: int | None = None) -> Applied:
         """Replace what is declared by what `make` makes of it; with `at`, only that revision.

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_executor.http_transport import Transport
 from toolbus_executor.openapi.sending import bytes_of
+from toolbus_executor.way import Way
 
 FETCH_SECONDS = 15.0
 LARGEST_FILE = 16 * 1024 * 1024
@@ -32,9 +33,9 @@ def read_file(path: str) -> bytes:
     return text
 
 
-async def fetch(url: str, headers: dict[str, str]) -> bytes:
+async def fetch(url: str, headers: dict[str, str], way: Way) -> bytes:
     """The text at a URL; redirections are told and not followed. Raises `ToolbusError`s."""
-    transport = Transport(url, headers)
+    transport = Transport(url, headers, way)
     target = urlsplit(url)
     path = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
     told = (("Accept", "application/json, application/yaml, */*;q=0.5"),)

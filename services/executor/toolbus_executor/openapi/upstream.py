@@ -25,6 +25,7 @@ from toolbus_executor.openapi.securing import Credentials
 from toolbus_executor.openapi.sending import bytes_of, followed
 from toolbus_executor.subscribing import refuse_unless_following, refuse_unless_subscribable
 from toolbus_executor.upstream import Described, News
+from toolbus_executor.way import Way
 
 INVALID_PARAMS = -32602
 MOST_REDIRECTIONS = 3
@@ -42,6 +43,7 @@ class OpenApiUpstream:
         headers: dict[str, str],
         credentials: dict[str, str],
         news: News,
+        way: Way,
         spills: Spills | None = None,
     ) -> None:
         self._spills = spills
@@ -50,6 +52,7 @@ class OpenApiUpstream:
         self._headers = headers
         self._values = credentials
         self._news = news
+        self._way = way
         self._api: Api | None = None
         self._fresh = False  # read, and not listed yet
         self._listed: dict[str, str] = {}  # the binding of each tool as it was listed
@@ -127,7 +130,7 @@ class OpenApiUpstream:
         if self._api is None or self._api.base != api.base:
             if self._transport is not None:
                 self._transport.close()
-            self._transport = Transport(f"{api.base}/", self._headers)
+            self._transport = Transport(f"{api.base}/", self._headers, self._way)
         self._api = api
         self._credentials = Credentials(self._values, api.schemes, self._headers)
         self.left_out = api.left_out | self._credentials.unknown
@@ -137,7 +140,7 @@ class OpenApiUpstream:
         """The document's text. Headers meant for the API are told to no other origin."""
         source, base = self._declared.openapi, self._declared.base_url
         same = not base or origin(base) == origin(source)
-        return await fetch(source, self._headers if same else {})
+        return await fetch(source, self._headers if same else {}, self._way)
 
     def _translated(self, source: str, text: bytes | None) -> Api:
         declared = self._declared

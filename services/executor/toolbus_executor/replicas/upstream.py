@@ -40,6 +40,7 @@ from toolbus_executor.replicas.ejecting import Place, may_go
 from toolbus_executor.replicas.replica import Replica
 from toolbus_executor.task_forms import RESULT
 from toolbus_executor.upstream import Described, News, Upstream
+from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Replicated:
         declared: Server,
         news: News,
         facts: FactWriter,
+        ways: Ways,
         spills: Spills | None = None,
     ) -> None:
         self.name = name
@@ -74,7 +76,8 @@ class Replicated:
         self._replicas: list[Replica] = []
         for label, each in zip(labels(declared), declared.replicas, strict=True):
             alone = declared.model_copy(update={"url": each.url, "replicas": ()})
-            reach = partial(reached, alone, spills=spills)
+            own = ways.to_replicas_of(declared)
+            reach = partial(reached, alone, ways=own, spills=spills)
             REPLICA_EJECTED.labels(name, label).set(0)
             self._replicas.append(Replica(label, each.weight, reach, self, declared.probe))
 

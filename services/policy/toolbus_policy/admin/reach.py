@@ -1,9 +1,12 @@
-"""What may not be declared from afar: programs to run here, and this machine's environment. Pure.
+"""What may not be declared from afar: programs to run here, this machine's environment. Pure.
 
 An operator's own file may name any command and any variable of the environment of executor, or of
 audit, which signs what it posts to webhooks. Over HTTP only those that the settings of policy
 allow: an admin key that leaks must neither start programs nor send credentials elsewhere. What a
 process is given as its environment counts too: NODE_OPTIONS or LD_PRELOAD make any program of it.
+
+Addresses are checked as they are written, so that whoever writes one is told at once. What a name
+stands for is checked by whoever connects, and that is the check that binds.
 """
 
 import re
@@ -12,15 +15,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from pydantic import BaseModel
+
 from toolbus_common.declared import Declaration, Server
-from toolbus_common.declared.servers import BOUNDS, CREDENTIALS, DESTINATION
+from toolbus_common.declared.servers import BOUNDS, CREDENTIALS, DESTINATION, FILES
+from toolbus_common.egress import Egress, EgressError, target_of
+from toolbus_common.egress.checking import STRICT
 
 _REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
+_URL = re.compile(r"https?://", re.IGNORECASE)
 _REFUSED = (
     "'{}' may not be declared over HTTP; declare it with 'toolbus apply', or have "
     "TOOLBUS_ADMIN_{} of policy name it"
 )
-_FILE = "is a file, which may not be declared over HTTP; name a URL, or use 'toolbus apply'"
+_FILE = "is a file, which may not be declared over HTTP; {}use 'toolbus apply'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,7 @@ class Reach:
 
     commands: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    egress: Egress = STRICT
 
     def faults(self, old: Declaration, new: Declaration) -> list[dict[str, Any]]:
         """What is out of reach in the new declaration and was not there already."""
@@ -41,14 +50,18 @@ class Reach:
             before = old.webhooks.get(name)
             if before is None or (before.url, before.secret) != (hook.url, hook.secret):
                 found += self._referred(f"webhooks.{name}.secret", hook.secret)
+            if before is None or before.url != hook.url:
+                found += self._led(f"webhooks.{name}.url", hook.url)
         return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
 
     def _of(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
         if server.is_process and not _kept(server, old):
             yield from self._programs(server)
         if server.openapi and "://" not in server.openapi and not _unmoved(server, old):
-            yield "openapi", _FILE
+            yield "openapi", _FILE.format("name a URL, or ")
         same = old is not None and _unmoved(server, old)
+        if not same and not server.is_process:
+            yield from self._moved(server)
         for field in CREDENTIALS:
             before = set(getattr(old, field).items()) if same else set()
             for name, value in getattr(server, field).items():
@@ -64,6 +77,22 @@ class Reach:
                 yield place, _REFUSED.format(program, "COMMANDS")
                 return
 
+    def _moved(self, server: Server) -> Iterator[tuple[str, str]]:
+        """What is wrong with where a server leads that led elsewhere, or was not there."""
+        for field in FILES:
+            if getattr(server, field):
+                yield field, _FILE.format("")
+        yield from self._referred("proxy", server.proxy)
+        for field in DESTINATION:
+            for url in _urls(getattr(server, field)):
+                yield from self._led(field, url)
+
+    def _led(self, place: str, url: str) -> Iterator[tuple[str, str]]:
+        try:
+            self.egress.check_written(target_of(url))
+        except EgressError as error:
+            yield place, str(error)
+
     def _referred(self, place: str, value: str) -> Iterator[tuple[str, str]]:
         yield from self._variables(place, _REFERENCE.findall(value))
 
@@ -71,6 +100,19 @@ class Reach:
         for name in names:
             if not any(fnmatchcase(name, pattern) for pattern in self.variables):
                 yield place, _REFUSED.format(name, "VARIABLES")
+
+
+def _urls(value: Any) -> Iterator[str]:
+    """The URLs in a field, however it holds them."""
+    if isinstance(value, str) and _URL.match(value):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _urls(each)
+    elif isinstance(value, dict):
+        yield from _urls([*value, *value.values()])
+    elif isinstance(value, BaseModel):
+        yield from _urls(value.model_dump())
 
 
 def _unmoved(server: Server, old: Server | None) -> bool:

@@ -1,0 +1,72 @@
+"""The list of spellings at every place that takes a URL: who was called, and how many were not."""
+
+import asyncio
+import json
+import logging
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.entrances import CALLED, LED_TO, Count, Entrance, Listener, Tried, counted, lists
+from harness.probes import spellings
+
+console = Console()
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """Try everything, print it, keep it; 1 if anybody arrived where nothing may be called."""
+    logging.disable()  # each refusal is logged
+    rows = asyncio.run(_tried())
+    hits = sum(row["hits"] for row in rows)
+    _show(rows, hits)
+    met = not hits and all(row["control"] for row in rows)
+    path = RESULTS / f"egress-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps({"hits": hits, "met": met, "rows": rows}, indent=1) + "\n")
+    console.print(f"kept in {path.name}")
+    return 0 if met else 1
+
+
+async def _tried() -> list[dict[str, Any]]:
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        for kind, entrances in (("called", CALLED), ("led to", LED_TO)):
+            for name, entrance in entrances.items():
+                rows.append({"entrance": name, "is": kind} | await _row(entrance, Path(directory)))
+    return rows
+
+
+async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
+    """The list, and a control: that a listed server is met at this entrance at all."""
+    async with Listener().listening() as seen, Listener().listening() as leader:
+        tried = Tried(lists(f"127.0.0.1:{leader.port}"), leader, directory)
+        count: Count = await counted(entrance, spellings(seen.port), tried, seen)
+        control = leader.hits
+        if not control:
+            listed = Tried(lists("127.0.0.0/8"), leader, directory)
+            control = (await counted(entrance, [seen.url], listed, seen)).hits
+    return {
+        "probes": count.probes,
+        "refused": count.refused,
+        "hits": count.hits,
+        "through": count.through,
+        "control": control,
+    }
+
+
+def _show(rows: list[dict[str, Any]], hits: int) -> None:
+    table = Table("entrance", "is", "probes", "refused", "hits", "hits of the control")
+    for row in rows:
+        told = (row[each] for each in ("entrance", "is", "probes", "refused", "hits", "control"))
+        table.add_row(*map(str, told))
+    console.print(table)
+    console.print(f"S9: {hits} hits at loopback of {sum(row['probes'] for row in rows)} probes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

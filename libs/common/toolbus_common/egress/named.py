@@ -1,0 +1,73 @@
+"""What the operator named himself: destinations of the file he applied, by their digests.
+
+They are an entry of the bucket tb_config which only the operator's user may write, so whoever
+changes the declaration by other ways cannot say that it was he.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+from toolbus_common.bus import Change
+from toolbus_common.declared import Declaration, Server, Webhook
+from toolbus_common.declared.servers import BOUNDS
+
+log = logging.getLogger(__name__)
+
+NAMED = "named"  # the entry's key
+
+# What may change without leading elsewhere. A field that is not here counts: one that is new and
+# forgotten costs an operator another 'toolbus apply', and gives nobody an address.
+_HARMLESS = frozenset(
+    {
+        "headers", "env", "credentials", "operations", "refresh", "tools", "expose", "definitions",
+        "code_mode", "timeout", "concurrency", "probe", "results", "idle", *BOUNDS,
+    }
+)  # fmt: skip
+
+
+def digest_of(entry: Server | Webhook) -> str:
+    """What stands for where a server or a webhook leads."""
+    told: Any = entry.url
+    if isinstance(entry, Server):
+        told = entry.model_dump(mode="json", exclude_defaults=True, exclude=set(_HARMLESS))
+    text = json.dumps([type(entry).__name__, told], sort_keys=True)
+    return sha256(text.encode()).hexdigest()
+
+
+def digests_of(declaration: Declaration) -> Iterator[str]:
+    """Of everything that leads somewhere."""
+    yield from map(digest_of, declaration.servers.values())
+    yield from map(digest_of, declaration.webhooks.values())
+
+
+def encoded(digests: set[str]) -> bytes:
+    """The entry's value."""
+    return json.dumps({"digests": sorted(digests)}).encode()
+
+
+def decoded(value: bytes | None) -> frozenset[str]:
+    """The digests in an entry; none in one that cannot be read."""
+    try:
+        return frozenset(json.loads(value)["digests"]) if value else frozenset()
+    except (ValueError, KeyError, TypeError):
+        log.error("egress.named_unreadable")  # noqa: TRY400 - what it holds is of no use
+        return frozenset()
+
+
+class Named:
+    """The operator's word as a room knows it now; fed with the changes of tb_config."""
+
+    def __init__(self) -> None:
+        self._digests: frozenset[str] = frozenset()
+
+    def hear(self, change: Change | None) -> None:
+        """Take one change of the bucket."""
+        if change is not None and change.key == NAMED:
+            self._digests = decoded(change.value)
+
+    def has(self, entry: Server | Webhook) -> bool:
+        """Whether the operator named where this leads."""
+        return digest_of(entry) in self._digests

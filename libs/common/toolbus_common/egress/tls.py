@@ -1,0 +1,56 @@
+"""TLS towards who is called: whom to trust beside the system's authorities, and who we are."""
+
+import ssl
+from dataclasses import dataclass
+from functools import cached_property
+
+from toolbus_common.egress.targets import EgressError
+
+
+@dataclass(frozen=True)
+class Tls:
+    """`extra` are the authorities every server may have, `ca` those of this one, instead.
+
+    `certificate` and `key` are shown to who asks for them. All are files in PEM form.
+    """
+
+    extra: str = ""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """Made once. Raises `EgressError`; the clause names a setting and no path."""
+        context = self._trusting()
+        if self.certificate:
+            try:
+                context.load_cert_chain(self.certificate, self.key or None, password=_unasked)
+            except (OSError, ValueError) as error:
+                raise EgressError(
+                    "its certificate and key cannot be read together, without a password; name "
+                    "PEM files the executor can read"
+                ) from error
+        return context
+
+    def _trusting(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self.ca or None)
+        except OSError as error:
+            raise EgressError(
+                "its ca cannot be read; name a PEM file the executor can read"
+            ) from error
+        if self.extra and not self.ca:
+            try:
+                context.load_verify_locations(self.extra)
+            except OSError as error:
+                raise EgressError("TOOLBUS_EGRESS_CA names no PEM file that can be read") from error
+        return context
+
+
+SYSTEMS = Tls()  # the system's authorities, and nothing of ours
+
+
+def _unasked() -> str:
+    """An encrypted key is refused: nobody is there to be asked for its password."""
+    raise ValueError("encrypted")

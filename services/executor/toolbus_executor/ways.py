@@ -1,0 +1,44 @@
+"""The ways to all servers of this executor: what its settings say, and what the operator named."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from toolbus_common.declared import Server
+from toolbus_common.declared.servers import FILES
+from toolbus_common.egress import Egress
+from toolbus_common.egress.checking import STRICT
+from toolbus_common.egress.named import Named
+from toolbus_common.egress.tls import Tls
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.way import Way
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """`ca` is a file of authorities for every server, `environ` may name proxies."""
+
+    egress: Egress = STRICT
+    named: Named = field(default_factory=Named)
+    ca: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    whole: Server | None = None  # whose replicas these ways lead to: the word is on all of it
+
+    def to_replicas_of(self, whole: Server) -> "Ways":
+        """The ways to each of a server's replicas."""
+        return replace(self, whole=whole)
+
+    def to(self, declared: Server, proxy: str) -> Way:
+        """The way to a server; `proxy` is its declared one, its references filled in.
+
+        Raises:
+            UpstreamDeadError: it names files of this machine, and it was not the operator who did.
+
+        """
+        whole = self.whole or declared
+        if any(getattr(declared, name) for name in FILES) and not self.named.has(whole):
+            raise UpstreamDeadError(
+                "Its ca, certificate and key are files, which only the operator may name; apply "
+                "its declaration with 'toolbus apply'."
+            )
+        tls = Tls(self.ca, declared.ca, declared.certificate, declared.key)
+        return Way(self.egress, lambda: self.named.has(whole), proxy, tls, self.environ)

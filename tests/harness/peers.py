@@ -1,0 +1,50 @@
+"""Servers inside a test: when one is left, everybody it met has been seen off."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+Meet = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+TURNS = 20  # of the loop; from being let in to being met it takes four
+GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+
+
+@asynccontextmanager
+async def served(
+    meet: Meet, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Listen while this is entered, and tell the port."""
+    meetings: set[asyncio.Task[None]] = set()
+
+    def begun(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        meetings.add(asyncio.get_running_loop().create_task(_met(meet, reader, writer)))
+
+    server = await asyncio.start_server(begun, host, port, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for _ in range(TURNS):  # who was let in by now is met, and seen off
+            await asyncio.sleep(0)
+        for meeting in meetings:
+            meeting.cancel()
+        await asyncio.gather(*meetings, return_exceptions=True)
+        await server.wait_closed()
+
+
+async def _met(meet: Meet, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async with closed_after(writer):
+        with suppress(*GONE):
+            await meet(reader, writer)
+
+
+@asynccontextmanager
+async def closed_after(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close a connection to its end, whatever happens."""
+    try:
+        yield
+    finally:
+        writer.close()
+        with suppress(*GONE):
+            await writer.wait_closed()

@@ -1,0 +1,279 @@
+"""Which addresses may be called: decided on the address itself, however it was written."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from harness.probes import spellings
+from toolbus_common.declared import Declaration, Server, Webhook
+from toolbus_common.egress import Allowed, Egress, EgressError, Target, target_of
+from toolbus_common.egress.addresses import (
+    LINK_LOCAL,
+    LOOPBACK,
+    METADATA,
+    MULTICAST,
+    PRIVATE,
+    RESERVED,
+    SHARED,
+    UNSPECIFIED,
+    kind_of,
+)
+from toolbus_common.egress.checking import STRICT
+from toolbus_common.egress.named import digest_of, digests_of
+from toolbus_common.egress.proxies import Proxy, proxy_for
+from toolbus_common.settings import Settings
+
+PUBLIC = "93.184.216.34"
+NAME = target_of("http://docs.example:8080/mcp")
+V4 = st.integers(0, 2**32 - 1).map(IPv4Address)
+V6 = st.integers(0, 2**128 - 1).map(IPv6Address)
+INNER = st.sampled_from(
+    [ip_address(each) for each in ("127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1")]
+)
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("127.0.0.1", LOOPBACK), ("127.255.255.255", LOOPBACK), ("::1", LOOPBACK),
+        ("10.0.0.1", PRIVATE), ("172.31.0.1", PRIVATE), ("192.168.1.1", PRIVATE),
+        ("fd12::1", PRIVATE), ("fec0::1", PRIVATE), ("100.64.0.1", SHARED),
+        ("100.127.255.255", SHARED), ("169.254.1.1", LINK_LOCAL), ("fe80::1", LINK_LOCAL),
+        ("169.254.169.254", METADATA), ("fd00:ec2::254", METADATA), ("100.100.100.200", METADATA),
+        ("::ffff:169.254.169.254", METADATA), ("224.0.0.1", MULTICAST), ("ff02::1", MULTICAST),
+        ("0.0.0.0", UNSPECIFIED), ("0.1.2.3", UNSPECIFIED), ("::", UNSPECIFIED),
+        ("240.0.0.1", RESERVED), ("255.255.255.255", RESERVED), ("192.0.2.1", RESERVED),
+        ("2001:db8::1", RESERVED), ("64:ff9b:1::1", RESERVED), ("100::1", RESERVED),
+        ("::ffff:127.0.0.1", LOOPBACK), ("64:ff9b::7f00:1", LOOPBACK),
+        ("2002:7f00:1::", LOOPBACK), ("2606:4700::5efe:10.0.0.1", PRIVATE),
+        (PUBLIC, ""), ("172.32.0.1", ""), ("100.128.0.1", ""), ("11.0.0.1", ""),
+        ("2606:4700::1111", ""), ("::ffff:8.8.8.8", ""), ("64:ff9b::808:808", ""),
+    ],
+)  # fmt: skip
+def test_an_address_is_of_its_kind(address: str, kind: str) -> None:
+    assert kind_of(ip_address(address)) == kind
+
+
+@given(V4)
+def test_what_python_calls_global_no_more_is_refused(address: IPv4Address) -> None:
+    if not address.is_global:
+        assert kind_of(address)
+
+
+@given(V6)
+def test_only_global_unicast_is_public(address: IPv6Address) -> None:
+    wrapped = [ip_network("::ffff:0:0/96"), ip_network("64:ff9b::/96")]
+    if not any(address in each for each in (ip_network("2000::/3"), *wrapped)):
+        assert kind_of(address)
+
+
+@given(INNER, st.integers(0, 2**64 - 1))
+def test_no_wrapping_hides_an_address(inner: IPv4Address, rest: int) -> None:
+    number = int(inner)
+    for wrapped in (
+        (0xFFFF << 32) + number,
+        number,
+        (0x64FF9B << 96) + number,
+        (0x2002 << 112) + (number << 80) + rest,
+        (0x20010000 << 96) + (number << 64) + rest,
+        (0x20010000 << 96) + (rest << 32 & (2**96 - 2**32)) + (number ^ 0xFFFFFFFF),
+        (0x2606 << 112) + (0x5EFE << 32) + number,
+    ):
+        assert kind_of(IPv6Address(wrapped)), IPv6Address(wrapped)
+
+
+@given(V4, st.integers(1, 65535))
+def test_a_plain_address_is_read_as_what_it_is(address: IPv4Address, port: int) -> None:
+    assert target_of(f"https://{address}:{port}/x?y") == ("https", str(address), port, address)
+
+
+@given(V6)
+def test_an_ipv6_address_is_read_as_what_it_is(address: IPv6Address) -> None:
+    for written in (str(address), address.exploded):
+        assert target_of(f"http://[{written}]/").address == address
+
+
+def test_no_spelling_passes_for_a_public_address() -> None:
+    read = []
+    for url in spellings(80):
+        try:
+            read.append(target_of(url))
+        except EgressError:
+            continue
+    assert all(target.address is None or kind_of(target.address) for target in read)
+    names = {target.host for target in read if target.address is None and not target.is_local}
+    assert all(name.endswith(".example") for name in names), names
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_target_or_refused(text: str) -> None:
+    try:
+        target = target_of(f"http://{text}/")
+    except EgressError:
+        return
+    assert target.host.isascii()
+    assert not target.host.rpartition(".")[2].isdigit() or target.address is not None
+
+
+@pytest.mark.parametrize("found", [["127.0.0.1"], [PUBLIC, "10.0.0.1"], ["fe80::1%eth0"], []])
+def test_one_bad_address_refuses_all_that_a_name_stands_for(found: list[str]) -> None:
+    with pytest.raises(EgressError):
+        STRICT.judged(NAME, found)
+
+
+def test_a_refusal_says_what_to_do_and_not_where_the_name_led() -> None:
+    with pytest.raises(EgressError) as caught:
+        STRICT.judged(NAME, ["10.9.8.7"])
+    assert "TOOLBUS_EGRESS_ALLOW" in str(caught.value)
+    assert "10.9.8.7" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("listed", "address", "passes"),
+    [
+        ("10.0.0.0/8", "10.9.9.9", True),
+        ("10.0.0.0/8", "11.0.0.1", True),
+        ("10.0.0.0/8", "172.16.0.1", False),
+        ("10.0.0.0/8", "::ffff:10.1.1.1", True),
+        ("10.0.0.1:8080", "10.0.0.1", True),
+        ("10.0.0.1:8081", "10.0.0.1", False),
+        ("[fd00::1]:8080", "fd00::1", True),
+        ("docs.example", "127.0.0.1", True),
+        ("docs.example:80", "127.0.0.1", False),
+        ("*.example", "10.0.0.1", True),
+        ("*.docs.example", "10.0.0.1", False),
+        ("docs.example 0.0.0.0/0", "169.254.169.254", False),
+        ("169.254.0.0/16", "169.254.169.254", False),
+        ("169.254.169.254", "169.254.169.254", True),
+        ("127.0.0.1,::1", "::1", True),
+    ],
+)
+def test_what_the_operator_lists_passes(listed: str, address: str, *, passes: bool) -> None:
+    egress = Egress(Allowed.of(listed))
+    if passes:
+        assert egress.judged(NAME, [address]) == [address]
+        return
+    with pytest.raises(EgressError):
+        egress.judged(NAME, [address])
+
+
+@pytest.mark.parametrize("listed", ["10.0.0.0/99", "127.1", "0x7f.1", "http://a", "a b c_?", "*"])
+def test_a_listing_nobody_can_read_is_refused_at_the_start(listed: str) -> None:
+    with pytest.raises(ValidationError, match="is no range, address or name"):
+        Settings(egress_allow=listed)
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "passes"),
+    [
+        ("http://127.0.0.1:8080", "127.0.0.1", True),
+        ("http://localhost:8080", "127.0.0.1", True),
+        ("http://169.254.169.254", "169.254.169.254", True),
+        ("http://docs", "10.0.0.7", True),
+        ("http://docs", "fd12::7", True),
+        ("http://docs.example", "127.0.0.1", False),
+        ("http://docs.example", "169.254.169.254", False),
+        ("http://docs.example", "0.0.0.0", False),
+        ("http://localhost", "10.0.0.1", True),
+        ("http://localhost", "169.254.169.254", False),
+    ],
+)
+def test_what_the_operator_named_may_be_what_he_meant(
+    url: str, address: str, *, passes: bool
+) -> None:
+    target = target_of(url)
+    with pytest.raises(EgressError):
+        STRICT.judged(target, [address])
+    if passes:
+        assert STRICT.judged(target, [address], named=True) == [address]
+        return
+    with pytest.raises(EgressError):
+        STRICT.judged(target, [address], named=True)
+
+
+# -- the operator's word -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"headers": {"X": "y"}}, True),
+        ({"timeout": 5.0}, True),
+        ({"definitions": "each"}, True),
+        ({"url": "http://127.0.0.1/other"}, False),
+        ({"proxy": "http://proxy.example:3128"}, False),
+        ({"ca": "other.pem"}, False),
+    ],
+)
+def test_the_operators_word_is_on_where_a_server_leads(
+    change: dict[str, Any], *, same: bool
+) -> None:
+    server = Server(url="http://127.0.0.1/mcp")
+    assert (digest_of(Server(**{"url": server.url, **change})) == digest_of(server)) is same
+
+
+def test_a_word_on_a_webhook_is_no_word_on_a_server() -> None:
+    url = "http://127.0.0.1/"
+    hook = Webhook(url=url, secret="x")
+    assert digest_of(hook) != digest_of(Server(url=url))
+    declared = Declaration(servers={"a": Server(url=url)}, webhooks={"b": hook})
+    assert set(digests_of(declared)) == {digest_of(hook), digest_of(Server(url=url))}
+
+
+# -- proxies -------------------------------------------------------------------------------------
+
+ENVIRONMENT = {
+    "HTTPS_PROXY": "http://user:word%20@proxy.example:3128",
+    "http_proxy": "plain.example:8080",
+    "NO_PROXY": ".internal, docs.example:8443 10.0.0.0/8,2001:db8::/32",
+}
+
+
+def by(url: str, declared: str = "") -> Proxy | None:
+    return proxy_for(target_of(url), declared, ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://docs.example/", "proxy.example"),
+        ("http://docs.example/", "plain.example"),
+        ("https://docs.example:8443/", ""),
+        ("https://a.internal/", ""),
+        ("https://internal/", ""),
+        ("https://notinternal/", "proxy.example"),
+        ("https://10.2.3.4/", ""),
+        ("https://[2001:db8::1]/", ""),
+        ("https://11.2.3.4/", "proxy.example"),
+        ("http://localhost/", ""),
+        ("http://127.0.0.1/", ""),
+    ],
+)
+def test_the_environment_names_a_proxy_and_who_needs_none(url: str, host: str) -> None:
+    found = by(url)
+    assert (found.target.host if found else "") == host
+
+
+def test_a_declared_proxy_counts_instead_and_none_is_none() -> None:
+    assert by("https://docs.example/", "none") is None
+    found = by("https://a.internal/", "http://own.example")
+    assert found is not None
+    assert found.target == Target("http", "own.example", 80, None)
+    assert not found.by_environment
+
+
+def test_a_proxys_password_is_shown_to_it_and_to_nobody_else() -> None:
+    found = by("https://docs.example/")
+    assert found is not None
+    assert found.authorization == b"Proxy-Authorization: Basic dXNlcjp3b3JkIA==\r\n"
+    assert "dXNl" not in repr(found)
+
+
+@pytest.mark.parametrize("proxy", ["https://p.example", "http://u:p@p.example", "p", "${env:A}b"])
+def test_a_declared_proxy_holds_no_password(proxy: str) -> None:
+    with pytest.raises(ValidationError, match=r"\$\{env:NAME\}"):
+        Server(url="https://a.example", proxy=proxy)
