@@ -253,6 +253,8 @@ class Keeper:
         try:
             known = await self.entry.now()
             if known is not None and renewed(known):
+                held = (each for each in known.held if each.kind == "tools")
+                await self.runner.checks.learn((*known.tools, *held))
                 self._take_note(upstream, known)
                 self.entry.adopt(known)
                 return
@@ -275,6 +277,7 @@ class Keeper:
         listing = with_left_out(
             await listed(self.name, self.described, upstream.list_page), upstream.left_out
         )
+        await self.runner.checks.learn(listing.tools)
         self._take_note(upstream, listing)
         return await self.entry.take(listing, self._pins)
 

@@ -10,6 +10,7 @@ from typing import Any
 from toolbus_common.contracts import (
     FOLLOW,
     TOOLS_CALL,
+    Answered,
     Asked,
     Begun,
     CallAdmitted,
@@ -21,6 +22,7 @@ from toolbus_common.contracts import (
 from toolbus_common.declared import Server
 from toolbus_common.errors import (
     CallCancelledError,
+    InvalidArgumentsError,
     OutcomeUnknownError,
     OverloadedError,
     ToolbusError,
@@ -51,6 +53,7 @@ from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
 from toolbus_executor.task_questions import keeper_of
 from toolbus_executor.upstream import Upstream
+from toolbus_executor.validation import Checks
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class Runner:
         self.name = name
         self.guard = Guard(name, facts)
         self.bulkhead = Bulkhead(name, declared.concurrency)
+        self.checks = Checks(name, declared.validation)
         self.rounds = Rounds(facts.producer)
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
@@ -108,6 +112,8 @@ class Runner:
         try:
             raw = await self._revocable(call, reply)
             ending, is_error = ending_of(raw, call)
+            if isinstance(ending, Answered) and not is_error:
+                self.checks.hold_to_word(call, raw)
         except ToolbusError as error:
             await self._fail(call, reply, error, began)
             return
@@ -157,6 +163,7 @@ class Runner:
             "probe": self.health.latest,
             "drained": self.drained,
             **told_of(self.upstream),
+            "unchecked": self.checks.unchecked,
         }
 
     def close(self) -> None:
@@ -205,6 +212,7 @@ class Runner:
         """Wait for a turn and ask the server."""
         if self.drained:
             refuse_new(call)
+        self._refuse_misfit(call)
         left = min(self._timeout, call.deadline - time())
         if left <= 0:
             raise self._too_late()
@@ -231,6 +239,14 @@ class Runner:
             return raw
         finally:
             self.bulkhead.leave()
+
+    def _refuse_misfit(self, call: CallAdmitted) -> None:
+        """Refuse arguments that do not fit; of what is held back nobody is told what would."""
+        try:
+            self.checks.refuse_misfit(call)
+        except InvalidArgumentsError:
+            self.refuse_held(call)
+            raise
 
     def _once_more(
         self, call: CallAdmitted, reply: Reply, seconds: float

@@ -19,7 +19,7 @@ from toolbus_common.declared.levels import (
 from toolbus_common.declared.money import Budget, Loop, Period, Price, Rate
 from toolbus_common.declared.programs import Programs
 from toolbus_common.declared.rules import POSTED, Rule, Webhook
-from toolbus_common.declared.servers import Operations, Server, ToolView
+from toolbus_common.declared.servers import Operations, Server, ToolView, Validation
 
 __all__ = [
     "MICRO",
@@ -49,6 +49,7 @@ __all__ = [
     "Team",
     "ToolView",
     "User",
+    "Validation",
     "Webhook",
 ]
 

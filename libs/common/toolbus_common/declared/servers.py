@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from toolbus_common.declared.basics import Declared, Patterns
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+Validation = Literal["arguments", "results", "both", "none"]
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
 DESTINATION = ("url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python")
@@ -80,7 +81,8 @@ class Server(Declared):
     anybody may use of it, by its own names. `definitions` says what happens to a tool that is new
     or has changed: `trust` shows it; `first` pins what is seen first and holds back later changes;
     `each` holds back everything until somebody approves it. `code_mode` keeps its tools for
-    programs (true), or shows them as they are even to callers in code mode (false).
+    programs (true), or shows them as they are even to callers in code mode (false). `validation`
+    is what is held against the schemas that the server declares.
     """
 
     url: str = ""
@@ -102,6 +104,7 @@ class Server(Declared):
     code_mode: bool | None = None
     probe: float = Field(default=15.0, ge=0, le=3600)
     timeout: float = Field(default=30.0, gt=0, le=3600)
+    validation: Validation = "arguments"
     concurrency: int = Field(default=64, ge=1, le=4096)
 
     @property
