@@ -18,6 +18,7 @@ from toolbus_executor.validation.words import faults_in
 
 log = logging.getLogger(__name__)
 
+STATE = '"requestState"'
 COMPILE_SECONDS = 2.0  # for all new definitions of one listing together
 _LARGEST_PATTERN = 1 << 20  # bytes of one compiled pattern
 # Linear in what they read: a pattern that would have to go back is not taken.
@@ -51,7 +52,7 @@ class Checked:
             if self.validator.is_valid(value):
                 return ""
             if not self.bounds.describable(raw):
-                return f"{whole} does not fit its schema"
+                return f"the schema does not allow {whole} as it is"
             return faults_in(self.validator.iter_errors(value), self.schema, whole)
         except BaseException as error:
             if not _given_up(error):
@@ -105,7 +106,7 @@ class Checks:
             InvalidArgumentsError: with what to change.
 
         """
-        if call.method != TOOLS_CALL:
+        if call.method != TOOLS_CALL or STATE in call.extra:  # a later round: they were checked
             return
         checked = self._arguments.get(call.tool)
         fault = checked.fault(call.arguments, "the arguments") if checked is not None else ""

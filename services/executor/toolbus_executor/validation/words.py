@@ -128,7 +128,8 @@ def _of_another_type(error: ValidationError, here: list[str | int]) -> bool:
 def _unexpected(names: list[str], schema: Any, place: str) -> str:
     known = schema.get("properties") if isinstance(schema, dict) else None
     there = f"; there are: {_listed(list(known))}" if isinstance(known, dict) and known else ""
-    return f"{place} has no {_listed(names, ' and ')}{there}"
+    none = f"{place} has no" if place.startswith("'") else "there is no argument"
+    return f"{none} {_listed(names, ' and ')}{there}"
 
 
 def _beside(error: ValidationError, schema: Any, name: str = "") -> Any:
