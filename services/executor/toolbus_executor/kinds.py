@@ -6,6 +6,7 @@ import re
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.functions import serving
+from toolbus_executor.graphql import GraphQLUpstream
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.stdio_upstream import StdioUpstream
@@ -17,7 +18,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE",
 
 def kind_of(declared: Server) -> str:
     """Its kind, as `toolbus status` shows it."""
-    for kind in ("openapi", "python"):
+    for kind in ("openapi", "graphql", "python"):
         if getattr(declared, kind):
             return kind
     if declared.command:
@@ -39,6 +40,8 @@ def reached(declared: Server, news: News) -> Upstream:
     headers = _all(declared.headers)
     if declared.openapi:
         return OpenApiUpstream(declared, headers, _all(declared.credentials), news)
+    if declared.graphql:
+        return GraphQLUpstream(declared, headers, news)
     return HttpUpstream(declared.url or declared.sse, headers, news, old=bool(declared.sse))
 
 

@@ -11,9 +11,12 @@ _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 Validation = Literal["arguments", "results", "both", "none"]
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
-DESTINATION = ("url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python")
+DESTINATION = (
+    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "python",
+)  # fmt: skip
 MOST_REPLICAS = 16
-_OF_OPENAPI = ("base_url", "credentials", "operations", "refresh")
+_OF_OPENAPI = ("base_url", "credentials")
+_OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
 
 
 class ToolView(Declared):
@@ -67,7 +70,7 @@ class Operations(Declared):
 
 
 class Server(Declared):
-    """An upstream: `url`, `command` or `sse` for MCP, `openapi` for an HTTP API, or `python`.
+    """An upstream: `url`, `command` or `sse` for MCP, `openapi`, `graphql` or `python` for others.
 
     `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
     URLs of one server, with weights. `probe` is after how many idle seconds it is asked whether it
@@ -75,6 +78,7 @@ class Server(Declared):
     `openapi` is the document's URL or file, `base_url` where its operations are called,
     `credentials` what its security schemes want, by their names (`user:password` for basic
     ones), `refresh` after how many seconds the document is read anew.
+    `graphql` is an API's address; `operations` and `refresh` are for its schema likewise.
     `python` names functions as `package.module:function`, found from `cwd`.
     `timeout` is seconds per call, `concurrency` the most calls at once. Values of `headers` and
     `env` may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what
@@ -97,6 +101,7 @@ class Server(Declared):
     credentials: dict[str, str] = Field(default_factory=dict)
     operations: Operations = Operations()
     refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
+    graphql: str = ""
     python: tuple[str, ...] = ()
     tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
     expose: Patterns = ("*",)
@@ -112,7 +117,7 @@ class Server(Declared):
         """Whether it is a process of the executor's own."""
         return bool(self.command or self.python)
 
-    @field_validator("url", "sse", "base_url")
+    @field_validator("url", "sse", "base_url", "graphql")
     @classmethod
     def _is_http(cls, url: str) -> str:
         return _http(url)
@@ -168,21 +173,28 @@ class Server(Declared):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        kinds = (self.url, self.replicas, self.command, self.sse, self.openapi, self.python)
+        remote = (self.url, self.replicas, self.sse, self.openapi, self.graphql)
+        kinds = (*remote, self.command, self.python)
         if [bool(each) for each in kinds].count(True) != 1:
             raise ValueError(
                 "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
-                "(stdio), sse (HTTP+SSE), openapi (a document) or python (functions)"
+                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API) or "
+                "python (functions)"
             )
         if self.is_process and self.headers:
-            raise ValueError("headers belong to a url, sse or openapi, env to a command or python")
+            raise ValueError(
+                "headers belong to a url, sse, openapi or graphql, env to a command or python"
+            )
         self._refuse_alien()
         return self
 
     def _refuse_alien(self) -> None:
         """Raises `ValueError` for a field that only servers of another kind have."""
-        for name in () if self.openapi else _OF_OPENAPI:
+        alien: tuple[str, ...] = () if self.openapi else _OF_OPENAPI
+        alien += () if self.openapi or self.graphql else _OF_DESCRIBED
+        for name in alien:
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True
             ):
-                raise ValueError(f"{name} belongs to openapi; leave it out")
+                owner = "openapi" if name in _OF_OPENAPI else "openapi or graphql"
+                raise ValueError(f"{name} belongs to {owner}; leave it out")
