@@ -148,8 +148,8 @@ def test_arguments_that_do_not_fit_are_refused_unsent_and_the_model_reads_why(
 
 def test_a_program_is_told_the_same_words(launched: Launched) -> None:
     coder = Client(f"{launched.client(KEY).endpoint}?mode=code", KEY)
-    told = coder.call("executeToolCode", {"code": "result = calc.add(a=1)"})
-    assert "'b' is missing: give an integer" in told.text
+    told = coder.call("executeToolCode", {"code": "result = calc.add(a=1, b=[2])"})
+    assert "'b' must be an integer; it is an array" in told.text
 
 
 def test_a_call_through_another_toolbus_is_one_trace_and_each_charges_its_own_key(

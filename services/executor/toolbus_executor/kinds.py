@@ -18,7 +18,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE",
 
 def kind_of(declared: Server) -> str:
     """Its kind, as `toolbus status` shows it."""
-    for kind in ("openapi", "graphql", "python"):
+    for kind in ("openapi", "graphql", "grpc", "python"):
         if getattr(declared, kind):
             return kind
     if declared.command:
@@ -42,7 +42,22 @@ def reached(declared: Server, news: News) -> Upstream:
         return OpenApiUpstream(declared, headers, _all(declared.credentials), news)
     if declared.graphql:
         return GraphQLUpstream(declared, headers, news)
+    if declared.grpc:
+        return _grpc(declared, headers, news)
     return HttpUpstream(declared.url or declared.sse, headers, news, old=bool(declared.sse))
+
+
+def _grpc(declared: Server, headers: dict[str, str], news: News) -> Upstream:
+    """The libraries are an extra: only who declares such a server needs them."""
+    try:
+        from toolbus_executor.grpc.upstream import GrpcUpstream  # noqa: PLC0415
+    except ImportError as error:
+        raise UpstreamDeadError(
+            f"{declared.grpc} needs what is not installed ({error.name}); where the executor runs: "
+            "pip install 'toolbus[grpc]'.",
+            sent=False,
+        ) from error
+    return GrpcUpstream(declared, headers, news)
 
 
 def _all(values: dict[str, str]) -> dict[str, str]:

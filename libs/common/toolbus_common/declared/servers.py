@@ -12,7 +12,7 @@ Validation = Literal["arguments", "results", "both", "none"]
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
 DESTINATION = (
-    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "python",
+    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc", "python",
 )  # fmt: skip
 MOST_REPLICAS = 16
 _OF_OPENAPI = ("base_url", "credentials")
@@ -70,7 +70,7 @@ class Operations(Declared):
 
 
 class Server(Declared):
-    """An upstream: `url`, `command` or `sse` for MCP, `openapi`, `graphql` or `python` for others.
+    """An upstream: `url`, `command` or `sse` for MCP, or of another kind.
 
     `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
     URLs of one server, with weights. `probe` is after how many idle seconds it is asked whether it
@@ -78,7 +78,8 @@ class Server(Declared):
     `openapi` is the document's URL or file, `base_url` where its operations are called,
     `credentials` what its security schemes want, by their names (`user:password` for basic
     ones), `refresh` after how many seconds the document is read anew.
-    `graphql` is an API's address; `operations` and `refresh` are for its schema likewise.
+    `graphql` is an API's address, `grpc` a server that reflects, as grpc://host:port or grpcs://
+    over TLS; `operations` and `refresh` are for them likewise.
     `python` names functions as `package.module:function`, found from `cwd`.
     `timeout` is seconds per call, `concurrency` the most calls at once. Values of `headers` and
     `env` may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what
@@ -102,6 +103,7 @@ class Server(Declared):
     operations: Operations = Operations()
     refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
     graphql: str = ""
+    grpc: str = ""
     python: tuple[str, ...] = ()
     tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
     expose: Patterns = ("*",)
@@ -143,6 +145,13 @@ class Server(Declared):
             raise ValueError("must be a file, or begin with http:// or https:// and name a host")
         return openapi
 
+    @field_validator("grpc")
+    @classmethod
+    def _is_grpc(cls, grpc: str) -> str:
+        if grpc and not re.fullmatch(r"grpcs?://[A-Za-z0-9.\[\]:_-]+:\d{1,5}", grpc):
+            raise ValueError("must be grpc://host:port, or grpcs://host:port over TLS")
+        return grpc
+
     @field_validator("python", mode="before")
     @classmethod
     def _is_list(cls, python: Any) -> Any:
@@ -173,28 +182,26 @@ class Server(Declared):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        remote = (self.url, self.replicas, self.sse, self.openapi, self.graphql)
+        remote = (self.url, self.replicas, self.sse, self.openapi, self.graphql, self.grpc)
         kinds = (*remote, self.command, self.python)
         if [bool(each) for each in kinds].count(True) != 1:
             raise ValueError(
                 "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
-                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API) or "
+                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (one that reflects) or "
                 "python (functions)"
             )
         if self.is_process and self.headers:
-            raise ValueError(
-                "headers belong to a url, sse, openapi or graphql, env to a command or python"
-            )
+            raise ValueError("headers belong to what has an address, env to a command or python")
         self._refuse_alien()
         return self
 
     def _refuse_alien(self) -> None:
         """Raises `ValueError` for a field that only servers of another kind have."""
         alien: tuple[str, ...] = () if self.openapi else _OF_OPENAPI
-        alien += () if self.openapi or self.graphql else _OF_DESCRIBED
+        alien += () if self.openapi or self.graphql or self.grpc else _OF_DESCRIBED
         for name in alien:
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True
             ):
-                owner = "openapi" if name in _OF_OPENAPI else "openapi or graphql"
+                owner = "openapi" if name in _OF_OPENAPI else "openapi, graphql or grpc"
                 raise ValueError(f"{name} belongs to {owner}; leave it out")
