@@ -1,4 +1,4 @@
-"""gRPC servers as upstreams, against one that reflects, in a process of its own."""
+"""Upstreams that speak gRPC, against one that reflects, in a process of its own."""
 
 import asyncio
 import sys

@@ -49,6 +49,8 @@ def reached(declared: Server, news: News) -> Upstream:
 
 def _grpc(declared: Server, headers: dict[str, str], news: News) -> Upstream:
     """The libraries are an extra: only who declares such a server needs them."""
+    # Processes are begun without a fork of this one's threads: nothing to say about each.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         from toolbus_executor.grpc.upstream import GrpcUpstream  # noqa: PLC0415
     except ImportError as error:
