@@ -310,3 +310,25 @@ async def test_a_credential_no_scheme_wants_is_told(rest: RestServer) -> None:
     await made.open(OpenApiUpstream(server, {}, {"tokn": "x"}, made.news))
     assert made.upstream.left_out["credentials.tokn"].endswith("it has: token, key")
     await made.close()
+
+
+@pytest.mark.parametrize(("validation", "fails"), [("both", True), ("arguments", False)])
+async def test_a_result_that_breaks_its_schema_fails_as_the_servers_fault_where_that_is_asked(
+    rest: RestServer, validation: str, *, fails: bool
+) -> None:
+    lying = document()
+    lying["components"]["schemas"]["Pet"]["properties"]["name"] = {"type": "integer"}
+    rest.describe(lying)
+    bench = Bench(validation=validation)
+    try:
+        await bench.open(upstream(bench, openapi=rest.document))
+        answers = await bench.call("getPet", {"petId": "Rex"})
+        if not fails:
+            assert answers.last["structuredContent"]["id"] == 1
+            return
+        assert isinstance(answers.error, UpstreamFaultError)
+        assert "breaks the outputSchema of getPet: 'name' must be" in answers.error.reason
+        assert (bench.outcome.charge, bench.outcome.sent) == (5, True)
+        assert bench.runner.told()["failures"][-1]["code"] == "upstream_fault"
+    finally:
+        await bench.close()
