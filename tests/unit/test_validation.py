@@ -139,7 +139,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(arguments=st.dictionaries(st.sampled_from([*SEARCH["properties"], "other"]), JSON))
 async def test_a_refusal_is_one_short_line_whatever_the_arguments_are(arguments: Any) -> None:
     reason = await refusal(SEARCH, arguments)
@@ -147,7 +147,7 @@ async def test_a_refusal_is_one_short_line_whatever_the_arguments_are(arguments:
     assert reason.isprintable()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(schema=st.dictionaries(st.sampled_from(["type", "$ref", "items", "not", "enum"]), JSON))
 async def test_no_schema_makes_a_check_fail_in_a_way_of_its_own(schema: Any) -> None:
     made = await checks(schema)
@@ -200,9 +200,8 @@ def nested(levels: int) -> Any:
 
 async def test_a_schema_that_refers_to_itself_is_checked_however_deep_its_value_is() -> None:
     assert "'left.value' must be an integer" in await refusal(TREE, nested(1))
-    assert "the arguments does not fit" not in await refusal(TREE, nested(1))
     # Deep down the answer is still no, but nobody looks for the words: that would repeat itself.
-    assert await refusal(TREE, nested(30)) != ""
+    assert "the schema does not allow" in await refusal(TREE, nested(30))
     assert await refusal(TREE, {"left": {"right": {"value": 1}}}) == ""
 
 
@@ -254,3 +253,10 @@ async def test_old_and_new_dialects_are_read_each_by_its_own_rules() -> None:
     new = {"properties": {"x": {"prefixItems": pair}}}
     for schema in (old, new):
         assert "'x[1]' must be a string" in await refusal(schema, {"x": [1, 2]})
+
+
+async def test_a_long_value_is_not_copied_into_thousands_of_faults() -> None:
+    schema = {"properties": {"x": {"anyOf": [{"type": "integer"}] * 2500}}}
+    assert "must be an integer" in await refusal(schema, {"x": "a"})
+    reason = await refusal(schema, {"x": "a" * 1_000_000})
+    assert "the schema does not allow the arguments" in reason

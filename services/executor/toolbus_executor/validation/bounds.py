@@ -9,6 +9,7 @@ MOST_PATTERNS = 64
 DEEPEST = 100
 MOST_VISITS = 500_000  # of one check: about 15 ms
 MOST_DESCRIBED = 20_000  # visits after which nobody looks for what is wrong
+MOST_COPIED = 8 * 1024 * 1024  # bytes: each fault that is found keeps a copy of its value
 BYTES_PER_VISIT = 16  # that a pattern reads
 _UNEVALUATED = ("unevaluatedProperties", "unevaluatedItems")
 _ALIEN = ("$dynamicRef", "$recursiveRef", "$vocabulary")
@@ -37,7 +38,7 @@ class Bounds:
         most = self.visits(raw)
         if self.returns > 1:
             most *= self.returns ** min(DEEPEST, raw.count(b"{") + raw.count(b"["))
-        return most <= MOST_DESCRIBED
+        return most <= MOST_DESCRIBED and self.weight * len(raw) <= MOST_COPIED
 
 
 def bounds_of(schema: dict[str, Any]) -> Bounds:

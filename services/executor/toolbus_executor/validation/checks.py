@@ -52,7 +52,7 @@ class Checked:
             if self.validator.is_valid(value):
                 return ""
             if not self.bounds.describable(raw):
-                return f"the schema does not allow {whole} as it is"
+                return f"the schema does not allow {whole}"
             return faults_in(self.validator.iter_errors(value), self.schema, whole)
         except BaseException as error:
             if not _given_up(error):
@@ -83,13 +83,19 @@ class Checks:
     _arguments: dict[str, Checked] = field(default_factory=dict)
     _results: dict[str, Checked] = field(default_factory=dict)
     _known: dict[str, _Compiled] = field(default_factory=dict)  # by the definition's digest
+    _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def learn(self, tools: Collection[Offered]) -> None:
         """Compile what is new, beside the calls, and forget what is gone."""
         if self.mode == "none":
             return
-        if any(each.digest not in self._known for each in tools):
-            self._known = await asyncio.to_thread(self._compiled, tools)
+        async with self._learning:  # what is listed later is learnt later
+            if any(each.digest not in self._known for each in tools):
+                self._known = await asyncio.to_thread(self._compiled, tools)
+            self._take(tools)
+
+    def _take(self, tools: Collection[Offered]) -> None:
+        """Use what was compiled for these tools, and say of which there is nothing."""
         found = {each.name: self._known[each.digest] for each in tools}
         self._arguments = {name: each.arguments for name, each in found.items() if each.arguments}
         self._results = {name: each.results for name, each in found.items() if each.results}

@@ -54,7 +54,7 @@ def faults_in(errors: Iterable[ValidationError], schema: Any, whole: str) -> str
     """The first few faults, each with its place; `whole` names the value itself."""
     told = [_fault(each, schema, whole) for each in islice(errors, MOST_FAULTS + 1)]
     more = "; there is more" if len(told) > MOST_FAULTS else ""
-    return _cut("; ".join(told[:MOST_FAULTS]), LONGEST) + more
+    return _cut("; ".join(dict.fromkeys(told[:MOST_FAULTS])), LONGEST) + more
 
 
 def _fault(error: ValidationError, schema: Any, whole: str) -> str:
