@@ -187,8 +187,8 @@ class Server(Declared):
         if [bool(each) for each in kinds].count(True) != 1:
             raise ValueError(
                 "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
-                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (one that reflects) or "
-                "python (functions)"
+                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (one "
+                "that reflects) or python (functions)"
             )
         if self.is_process and self.headers:
             raise ValueError("headers belong to what has an address, env to a command or python")
