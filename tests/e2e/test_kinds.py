@@ -1,4 +1,4 @@
-"""Servers that are not MCP, through the whole gateway: an HTTP API and Python functions."""
+"""Servers of other kinds, through the whole gateway: an HTTP API, functions, and a Toolbus."""
 
 import json
 from collections.abc import Iterator
@@ -9,8 +9,13 @@ from harness.client import Client
 from harness.launched import Launched
 from harness.rest import RestServer
 from harness.waiting import until_now
+from toolbus_executor.chaining import HOPS, MOST_HOPS
 
 KEY = "tbk_bot_e2e-secret-for-kinds"
+FAR_KEY = "tbk_far_e2e-secret-of-who-calls-through"
+BETWEEN_KEY = "tbk_between_e2e-secret-between-gateways"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+FURTHEST = "self__" * MOST_HOPS + "calc__add"
 TOKEN = "api-token-of-the-e2e-tests"
 PETS = {"pets__listPets", "pets__getPet", "pets__fail", "pets__createPet"}
 
@@ -32,6 +37,7 @@ def launched(rest: RestServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     cluster = Launched(tmp_path_factory.mktemp("kinds"), PETS_TOKEN=TOKEN)
     (cluster.directory / "shop.py").write_text(
         'def add(a: int, b: int) -> int:\n    """Add."""\n    return a + b\n'
+        'def buy() -> str:\n    """Buy."""\n    return "bought"\n'
     )
     pets = {
         "openapi": rest.document,
@@ -43,15 +49,30 @@ def launched(rest: RestServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
             {
                 "servers": {
                     "pets": pets,
-                    "calc": {"python": "shop:add", "cwd": str(cluster.directory)},
+                    "calc": {"python": ["shop:add", "shop:buy"], "cwd": str(cluster.directory)},
+                    "self": {
+                        "url": f"http://127.0.0.1:{cluster.port}/mcp",
+                        "headers": {"Authorization": f"Bearer {BETWEEN_KEY}"},
+                        "definitions": "trust",
+                    },
                 },
-                "keys": {"bot": {"secret": KEY, "tools": [*sorted(PETS), "calc__*"]}},
-                "prices": {"pets__*": 0.01},
+                "keys": {
+                    "bot": {"secret": KEY, "tools": [*sorted(PETS), "calc__add"]},
+                    "far": {"secret": FAR_KEY, "tools": ["self__*"]},
+                    "between": {
+                        "secret": BETWEEN_KEY,
+                        "tools": ["calc__*", "self__*"],
+                        "budget": {"usd": 0.05, "per": "day"},
+                    },
+                },
+                "prices": {"pets__*": 0.01, "calc__add": 0.001, "calc__buy": 0.04},
             }
         )
         cluster.start()
         wanted = PETS | {"calc__add"}
         until_now(lambda: set(cluster.client(KEY).tools()) == wanted, "the tools", 60)
+        far = cluster.client(FAR_KEY)
+        until_now(lambda: FURTHEST in far.tools(), "what comes from furthest away", 120)
         yield cluster
     finally:
         cluster.stop()
@@ -111,3 +132,51 @@ def test_a_program_calls_both_kinds(launched: Launched) -> None:
         "a program's answer",
     )
     assert '["Rex","2"]' in answer.text.replace(" ", "")
+
+
+def test_arguments_that_do_not_fit_are_refused_unsent_and_the_model_reads_why(
+    launched: Launched,
+) -> None:
+    result = launched.client(KEY).call("calc__add", {"a": 2}).json["result"]
+    assert result["isError"] is True
+    assert "'b' is missing: give an integer" in result["content"][0]["text"]
+    failed = result["_meta"]["dev.toolbus/failed"]
+    assert failed["code"] == "invalid_arguments"
+    fact = launched.eventual_facts(f"call_id = '{failed['callId']}'", "call.failed")["call.failed"]
+    assert (fact["code"], fact["sent"], fact["charge"]) == ("invalid_arguments", False, 0)
+
+
+def test_a_program_is_told_the_same_words(launched: Launched) -> None:
+    coder = Client(f"{launched.client(KEY).endpoint}?mode=code", KEY)
+    told = coder.call("executeToolCode", {"code": "result = calc.add(a=1, b=[2])"})
+    assert "'b' must be an integer; it is an array" in told.text
+
+
+def test_a_call_through_another_toolbus_is_one_trace_and_each_charges_its_own_key(
+    launched: Launched,
+) -> None:
+    told = {"name": "self__calc__add", "arguments": {"a": 2, "b": 3}}
+    told["_meta"] = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    assert launched.client(FAR_KEY).ask("tools/call", told).text == "5"
+    rows = launched.eventual_rows(
+        "SELECT key, charge FROM facts "
+        f"WHERE trace_id = '{TRACE}' AND fact = 'call.completed' ORDER BY key",
+        lambda rows: len(rows) == 2,
+    )
+    assert rows == [{"key": "between", "charge": 1000}, {"key": "far", "charge": 0}]
+
+
+def test_the_refusal_of_another_toolbus_is_told_as_it_is(launched: Launched) -> None:
+    client = launched.client(FAR_KEY)
+    assert client.call("self__calc__buy").text == "bought"
+    error = client.call("self__calc__buy").error
+    assert (error["code"], error["data"]["code"]) == (-31003, "budget_exceeded")
+
+
+def test_a_gateway_that_is_its_own_upstream_ends_after_a_few_steps(launched: Launched) -> None:
+    client = launched.client(FAR_KEY)
+    assert max(name.count("self__") for name in client.tools()) == MOST_HOPS
+    arguments = {"a": 1, "b": 1}
+    assert client.call(FURTHEST, arguments).text == "2"
+    told = {"name": FURTHEST, "arguments": arguments, "_meta": {HOPS: 1}}
+    assert client.ask("tools/call", told).error["data"]["code"] == "loop_detected"

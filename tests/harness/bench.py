@@ -124,6 +124,7 @@ class Bench:
 
     async def _relist(self) -> None:
         self.listing = await listed("s", self.described, self.upstream.list_page)
+        await self.runner.checks.learn(self.listing.tools)
         self.upstream.learn(self.listing.tools)
         if self.runner.cache is not None:
             self.runner.cache.learn(self.listing.tools)

@@ -190,9 +190,9 @@ async def test_an_api_that_is_not_there_opens_the_breaker(bench: Bench) -> None:
     assert isinstance((await bench.call("getPet", {"petId": "1"})).error, BreakerOpenError)
 
 
-async def test_arguments_that_cannot_be_sent_are_told_and_cost_nothing(
-    rest: RestServer, bench: Bench
-) -> None:
+async def test_arguments_that_cannot_be_sent_are_told_and_cost_nothing(rest: RestServer) -> None:
+    bench = Bench(validation="none")
+    await bench.open(upstream(bench, openapi=rest.document))
     for tool, arguments, words in (
         ("getPet", {}, "'petId' is missing"),
         ("getPet", {"petId": "1", "pet": 2}, "no argument 'pet'; there are: petId"),
@@ -205,6 +205,7 @@ async def test_arguments_that_cannot_be_sent_are_told_and_cost_nothing(
         assert words in refused(await bench.call(tool, arguments))
         assert (bench.outcome.charge, bench.outcome.sent) == (0, False)
     assert rest.seen() == []
+    await bench.close()
 
 
 async def test_a_redirection_is_followed_on_its_origin_and_credentials_never_leave_it(
@@ -295,7 +296,7 @@ async def test_only_the_operations_that_are_wanted_become_tools(rest: RestServer
 
 
 async def test_a_declared_header_is_sent_and_no_caller_can_say_another(rest: RestServer) -> None:
-    made = Bench()
+    made = Bench(validation="none")
     await made.open(upstream(made, {"X-Trace": "ours"}, openapi=rest.document))
     assert "no argument 'X-Trace'" in refused(await made.call("listPets", {"X-Trace": "mine"}))
     request = await arrived(rest, made, "listPets", {})
@@ -309,3 +310,25 @@ async def test_a_credential_no_scheme_wants_is_told(rest: RestServer) -> None:
     await made.open(OpenApiUpstream(server, {}, {"tokn": "x"}, made.news, AT_LOOPBACK))
     assert made.upstream.left_out["credentials.tokn"].endswith("it has: token, key")
     await made.close()
+
+
+@pytest.mark.parametrize(("validation", "fails"), [("both", True), ("arguments", False)])
+async def test_a_result_that_breaks_its_schema_fails_as_the_servers_fault_where_that_is_asked(
+    rest: RestServer, validation: str, *, fails: bool
+) -> None:
+    lying = document()
+    lying["components"]["schemas"]["Pet"]["properties"]["name"] = {"type": "integer"}
+    rest.describe(lying)
+    bench = Bench(validation=validation)
+    try:
+        await bench.open(upstream(bench, openapi=rest.document))
+        answers = await bench.call("getPet", {"petId": "Rex"})
+        if not fails:
+            assert answers.last["structuredContent"]["id"] == 1
+            return
+        assert isinstance(answers.error, UpstreamFaultError)
+        assert "breaks the outputSchema of getPet: 'name' must be" in answers.error.reason
+        assert (bench.outcome.charge, bench.outcome.sent) == (5, True)
+        assert bench.runner.told()["failures"][-1]["code"] == "upstream_fault"
+    finally:
+        await bench.close()

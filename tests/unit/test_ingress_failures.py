@@ -8,6 +8,7 @@ import pytest
 from toolbus_common.contracts import Era
 from toolbus_common.errors import (
     BudgetExceededError,
+    InvalidArgumentsError,
     OverloadedError,
     PolicyDownError,
     ToolbusError,
@@ -128,3 +129,21 @@ def test_who_is_refused_for_want_of_room_is_told_when_to_come_back(
     answer = told(OverloadedError("Full.", **data), Request(b"1", "tools/call", {}, era), "c1")
     assert answer.status == 503
     assert (b"retry-after", seconds) in answer.headers
+
+
+@pytest.mark.parametrize("era", Era)
+def test_arguments_that_do_not_fit_are_a_result_a_model_reads(era: Era) -> None:
+    error = InvalidArgumentsError("Invalid arguments: 'a' is missing.")
+    body = json.loads(told(error, Request(b"1", "tools/call", {}, era), "c1").body)
+    result = body["result"]
+    assert result.pop("resultType", None) == ("complete" if era is Era.MODERN else None)
+    assert result["content"] == [{"type": "text", "text": "Invalid arguments: 'a' is missing."}]
+    assert result["isError"] is True
+    failed = {"code": "invalid_arguments", "retryable": False, "callId": "c1"}
+    assert result["_meta"] == {"dev.toolbus/failed": failed}
+
+
+def test_of_a_task_they_are_an_error_for_no_task_was_begun() -> None:
+    error = InvalidArgumentsError("Invalid arguments: 'a' is missing.")
+    request = Request(b"1", "tools/call", {"task": {}}, Era.LEGACY)
+    assert json.loads(told(error, request, "c1").body)["error"]["code"] == -32602

@@ -37,6 +37,7 @@
     - CallCancelledError     the caller no longer wanted the answer
   + OutcomeUnknownError      the call was handed over and no answer came back
   + InvalidError             the request or the configuration is wrong
+    - InvalidArgumentsError  a tool's arguments do not fit its schema; nothing was sent
     - FaultyError            it is well formed, but what it declares does not hold together
 """
 
@@ -303,6 +304,12 @@ class InvalidError(ToolbusError):
     """The request or the configuration is wrong, and says how."""
 
     code = "invalid"
+
+
+class InvalidArgumentsError(InvalidError):
+    """The arguments do not fit the tool's schema, and what to change; nothing was sent."""
+
+    code = "invalid_arguments"
 
 
 class FaultyError(InvalidError):

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted, Offered
-from toolbus_executor import wire
+from toolbus_executor import chaining, wire
 from toolbus_executor.caller import Caller
 from toolbus_executor.http_legacy import LegacyHttp
 from toolbus_executor.http_modern import ModernHttp
@@ -72,6 +72,7 @@ class HttpUpstream:
         self._face: Face = ModernHttp(self._transport, news)
         self._tasking = Tasking()
         self.left_out: dict[str, str] = {}
+        self._is_toolbus = False
 
     @property
     def asks(self) -> bool:
@@ -80,6 +81,11 @@ class HttpUpstream:
 
     async def open(self) -> Described:
         """Probe with server/discover, else shake hands, else look for an old stream."""
+        described = await self._open()
+        self._is_toolbus = described.name == chaining.NAME
+        return described
+
+    async def _open(self) -> Described:
         if self._old:
             return await self._open_old()
         modern = ModernHttp(self._transport, self._news)
@@ -99,7 +105,12 @@ class HttpUpstream:
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
         """One page of a list."""
-        return await self._face.list_page(method, cursor)
+        page = await self._face.list_page(method, cursor)
+        if not self._is_toolbus:
+            return page
+        page, far = chaining.near(method, page)
+        self.left_out = far if method == "tools/list" and cursor is None else self.left_out | far
+        return page
 
     def learn(self, tools: Collection[Offered]) -> None:
         """Take note of the tools as listed."""
@@ -108,6 +119,8 @@ class HttpUpstream:
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Ask the server; what concerns tasks has ways of its own."""
+        if self._is_toolbus:
+            call = chaining.onward(call)
         modern = not self.asks
         return await self._tasking.ask(call, seconds, caller, self._once, modern=modern)
 

@@ -15,7 +15,6 @@ from toolbus_common.contracts import (
     ServerConnected,
     ServerFaulted,
     ServerLost,
-    ServerSaid,
     ServerState,
 )
 from toolbus_common.declared import Server
@@ -23,6 +22,7 @@ from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
 from toolbus_executor.about_server import about_server
+from toolbus_executor.announcing import Announcements
 from toolbus_executor.catalogue import listed, with_left_out
 from toolbus_executor.idling import described_in, digest_of, still_true
 from toolbus_executor.isolation.telling import Held
@@ -97,7 +97,7 @@ class Keeper:
         self.entry.on_refused = self._refuse
         self._changed = asyncio.Event()
         self._pause: float | None = None  # until its lists are old by its own word
-        self._said_changed: dict[str, ServerSaid] = {}
+        self._said = Announcements(name, room)
         self._task = asyncio.create_task(self._keep())
 
     async def told(self) -> dict[str, Any]:
@@ -190,6 +190,7 @@ class Keeper:
         if known is None or not still_true(known, self.declared):
             return
         self.state, self.described = known.state, described_in(known)
+        await self.runner.checks.learn(known.tools)
         self.entry.adopt(known)
         self.entry.weigh_anew()
         self.runner.idling.fall_asleep()
@@ -200,7 +201,7 @@ class Keeper:
         probing: asyncio.Task[None] | None = None
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
-                news = News(self._changed.set, self._hear, self._relist)
+                news = News(self._changed.set, self._said.hear, self._relist)
                 upstream = self._reached(news)
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
@@ -232,24 +233,6 @@ class Keeper:
                 self.name, self.declared, news, self._room.facts, self._means.ways, self._spills
             )
         return reached(self.declared, news, self._means.ways, self._spills, self._means.settings)
-
-    def _hear(self, method: str, params: bytes) -> None:
-        """Pass on what belongs to no call; of a changed list not before it is listed anew."""
-        said = ServerSaid(server=self.name, method=method, params=params)
-        if method.endswith("/list_changed"):
-            self._said_changed[method] = said
-        else:
-            self._room.spawn(self._say(said))
-
-    async def _say(self, said: ServerSaid) -> None:
-        with suppress(ToolbusError):  # the bus is away, and so is whoever wanted to hear
-            await self._room.bus.publish(said.subject, said.encode())
-
-    async def _say_changed(self) -> None:
-        """Tell that a list changed even where it reads as before: its server said so."""
-        said, self._said_changed = self._said_changed, {}
-        for each in said.values():
-            await self._say(each)
 
     async def _relist(self, call: CallAdmitted) -> None:
         """List anew at once, for a call whose tool was listed otherwise."""
@@ -298,7 +281,7 @@ class Keeper:
         await asyncio.sleep(SETTLE_SECONDS)
         async with asyncio.timeout(CONNECT_SECONDS):
             await self._list(upstream)
-        await self._say_changed()
+        await self._said.say_changed()
 
     async def _renew(self, upstream: Upstream) -> None:
         """List anew, or take what another replica has listed meanwhile.
@@ -308,12 +291,15 @@ class Keeper:
         try:
             known = await self.entry.now()
             if known is not None and renewed(known):
+                held = (each for each in known.held if each.kind == "tools")
+                await self.runner.checks.learn((*known.tools, *held))
+                await self.runner.checks.learn(known.tools)
                 self._take_note(upstream, known)
                 self.entry.adopt(known)
                 return
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._list(upstream)
-            await self._say_changed()
+            await self._said.say_changed()
         except (ToolbusError, TimeoutError) as error:
             reason = str(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
             log.warning("server.not_renewed", extra={"server": self.name, "reason": reason})
@@ -330,6 +316,7 @@ class Keeper:
         listing = with_left_out(
             await listed(self.name, self.described, upstream.list_page), upstream.left_out
         ).model_copy(update={"declared": digest_of(self.declared)})
+        await self.runner.checks.learn(listing.tools)
         self._take_note(upstream, listing)
         return await self.entry.take(listing, self._pins)
 

@@ -6,6 +6,7 @@ import re
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.functions import serving
+from toolbus_executor.graphql import GraphQLUpstream
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.isolation.plan import isolation_of
 from toolbus_executor.offload.spills import Spills
@@ -13,6 +14,7 @@ from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.settings import Settings
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News, Upstream
+from toolbus_executor.way import Way
 from toolbus_executor.ways import Ways
 
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -21,7 +23,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE",
 
 def kind_of(declared: Server) -> str:
     """Its kind, as `toolbus status` shows it."""
-    for kind in ("openapi", "python"):
+    for kind in ("openapi", "graphql", "grpc", "python"):
         if getattr(declared, kind):
             return kind
     if declared.command:
@@ -54,8 +56,27 @@ def reached(
     headers, way = _all(declared.headers), ways.to(declared, resolved(declared.proxy))
     if declared.openapi:
         return OpenApiUpstream(declared, headers, _all(declared.credentials), news, way, spills)
+    if declared.graphql:
+        return GraphQLUpstream(declared, headers, news, way)
+    if declared.grpc:
+        return _grpc(declared, headers, news, way)
     url, old = declared.url or declared.sse, bool(declared.sse)
     return HttpUpstream(url, headers, news, way, old=old, spills=spills)
+
+
+def _grpc(declared: Server, headers: dict[str, str], news: News, way: Way) -> Upstream:
+    """The libraries are an extra: only who declares such a server needs them."""
+    # Processes are begun without a fork of this one's threads: nothing to say about each.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    try:
+        from toolbus_executor.grpc.upstream import GrpcUpstream  # noqa: PLC0415
+    except ImportError as error:
+        raise UpstreamDeadError(
+            f"{declared.grpc} needs what is not installed ({error.name}); where the executor runs: "
+            "pip install 'toolbus[grpc]'.",
+            sent=False,
+        ) from error
+    return GrpcUpstream(declared, headers, news, way)
 
 
 def _all(values: dict[str, str]) -> dict[str, str]:

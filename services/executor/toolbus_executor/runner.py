@@ -10,6 +10,7 @@ from typing import Any
 from toolbus_common.contracts import (
     FOLLOW,
     TOOLS_CALL,
+    Answered,
     Begun,
     CallAdmitted,
     Failed,
@@ -17,6 +18,7 @@ from toolbus_common.contracts import (
 from toolbus_common.declared import Server
 from toolbus_common.errors import (
     CallCancelledError,
+    InvalidArgumentsError,
     OutcomeUnknownError,
     ToolbusError,
     UnknownToolError,
@@ -52,6 +54,7 @@ from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
 from toolbus_executor.task_questions import keeper_of
 from toolbus_executor.upstream import Upstream
+from toolbus_executor.validation import Checks
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class Runner:
         self.name = name
         self.guard = Guard(name, facts)
         self.bulkhead = Bulkhead(name, declared.concurrency)
+        self.checks = Checks(name, declared.validation)
         self.rounds = Rounds(facts.producer)
         self.idling = Idling(declared, self.bulkhead, self.rounds.park, (watched, followed))
         self.upstream: Upstream | None = None
@@ -161,6 +165,7 @@ class Runner:
             "drained": self.drained,
             "asleep": self.idling.asleep,
             **told_of(self.upstream),
+            "unchecked": self.checks.unchecked,
         }
 
     def close(self) -> None:
@@ -198,29 +203,43 @@ class Runner:
         return True
 
     async def _revocable(self, call: CallAdmitted, reply: Reply) -> Ended:
-        """Ask, in a way that `cancel` finds, unless the answer is known."""
+        """Have it answered, in a way that `cancel` finds."""
         self._running[call.call_id] = asyncio.current_task()
         try:
-            key = self._known_as(call, self.cache) if self.cache is not None else None
-            if self.cache is not None and key is not None:
-                known = self.cache.find(key)
-                if known is not None:
-                    return Ended(*ending_of(known, call), cached=True)
-            select = selection_of(call) if call.extra else ""
-            if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
-                part = self.selector.select if self.selector is not None else None
-                return Ended(*ending_of(await self.spills.read(call, part), call))
-            raw, kept = await self._attempt(call, reply), 0
-            if select and self.selector is not None:
-                raw = await selected(self.selector, select, raw)
-            if self.spills is not None and self.spills.concern(raw, call):
-                raw, kept = await self.spills.settle(raw, call)
-            ended = Ended(*ending_of(raw, call), kept)
-            if self.cache is not None and key is not None:
-                self.cache.keep(key, raw, ended)
-            return ended
+            if self.cache is None:
+                return (await self._answered(call, reply))[1]
+            return await self._told_again(call, reply, self.cache)
         finally:
             del self._running[call.call_id]
+
+    async def _told_again(self, call: CallAdmitted, reply: Reply, cache: ResponseCache) -> Ended:
+        """Give the answer that is known, or keep the one that comes."""
+        key = self._known_as(call, cache)
+        known = cache.find(key) if key is not None else None
+        if known is not None:
+            return Ended(*ending_of(known, call), cached=True)
+        raw, ended = await self._answered(call, reply)
+        if key is not None:
+            cache.keep(key, raw, ended)
+        return ended
+
+    async def _answered(self, call: CallAdmitted, reply: Reply) -> tuple[bytes, Ended]:
+        """Ask the server, and make of its answer, which comes along, what the caller is told."""
+        if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
+            part = self.selector.select if self.selector is not None else None
+            raw = await self.spills.read(call, part)
+            return raw, Ended(*ending_of(raw, call))
+        select = selection_of(call) if call.extra else ""
+        raw, kept = await self._attempt(call, reply), 0
+        whole = raw
+        if select and self.selector is not None:
+            raw = await selected(self.selector, select, raw)
+        if self.spills is not None and self.spills.concern(raw, call):
+            raw, kept = await self.spills.settle(raw, call)
+        ended = Ended(*ending_of(raw, call), kept)
+        if not kept and not ended.is_error and isinstance(ended.ending, Answered):
+            self.checks.hold_to_word(call, whole)
+        return whole, ended
 
     def _known_as(self, call: CallAdmitted, cache: ResponseCache) -> Key | None:
         """What an answer is known as, if it may be; what is held back is not."""
@@ -233,6 +252,7 @@ class Runner:
         """Wait for a turn and ask the server."""
         if self.drained:
             refuse_new(call)
+        self._refuse_misfit(call)
         left = min(self._timeout, call.deadline - time())
         if left <= 0:
             raise self._too_late()
@@ -277,6 +297,14 @@ class Runner:
                 sent=False,
             ) from error
         return seconds - (monotonic() - began)
+
+    def _refuse_misfit(self, call: CallAdmitted) -> None:
+        """Refuse arguments that do not fit; of what is held back nobody is told what would."""
+        try:
+            self.checks.refuse_misfit(call)
+        except InvalidArgumentsError:
+            self.refuse_held(call)
+            raise
 
     def _once_more(
         self, call: CallAdmitted, reply: Reply, seconds: float

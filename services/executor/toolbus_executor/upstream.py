@@ -21,6 +21,7 @@ class Described:
     version: str
     instructions: str = ""
     capabilities: dict[str, Any] = field(default_factory=dict)
+    name: str = ""  # that it gives itself
 
     def has(self, capability: str) -> bool:
         """Whether it declares a capability."""

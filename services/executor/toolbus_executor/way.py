@@ -66,6 +66,11 @@ class Way:
         await tunnelled(opened, target, proxy)
         return Connected(opened, context, name)
 
+    async def addresses(self, url: str) -> list[str]:
+        """Where it may be called by who connects alone. Raises `EgressError` or `OSError`."""
+        target = target_of(url)
+        return self._check(target, await self._found(target))
+
     async def _dialled(self, target: Target, *, checked: bool = True) -> socket.socket:
         found = await self._found(target)
         if checked:

@@ -7,7 +7,7 @@ import msgspec
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor.failures import GarbageError
 from toolbus_executor.levels import LEVELS
-from toolbus_executor.requests import LEGACY, MODERN
+from toolbus_executor.requests import LEGACY, META, MODERN
 from toolbus_executor.results import in_one_line
 from toolbus_executor.upstream import Described
 
@@ -113,7 +113,18 @@ def described(told: dict[str, Any], era: str, version: str) -> Described:
         version,
         instructions[:LONGEST_INSTRUCTIONS] if isinstance(instructions, str) else "",
         capabilities if isinstance(capabilities, dict) else {},
+        _name_of(told),
     )
+
+
+def _name_of(told: dict[str, Any]) -> str:
+    """What a server calls itself, wherever its era says it."""
+    meta = told.get("_meta")
+    found = told.get("serverInfo") or (
+        meta.get(f"{META}serverInfo") if isinstance(meta, dict) else None
+    )
+    name = found.get("name") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def discovered(message: Incoming) -> Described | None:

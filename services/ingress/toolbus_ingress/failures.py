@@ -3,8 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from toolbus_common.contracts import Era
-from toolbus_common.errors import ToolbusError, UnknownToolError, UpstreamRefusedError
+from toolbus_common.errors import (
+    InvalidArgumentsError,
+    ToolbusError,
+    UnknownToolError,
+    UpstreamRefusedError,
+)
 from toolbus_ingress.eras import Request
 from toolbus_ingress.jsonrpc import (
     BAD_REQUEST,
@@ -16,8 +23,11 @@ from toolbus_ingress.jsonrpc import (
     Response,
     error,
     failure,
+    result,
+    told_within,
 )
 
+FAILED = "dev.toolbus/failed"  # of a result's `_meta`: why Toolbus did not ask the tool
 URL_REQUIRED = -32042  # of 2025-11-25; the stateless era has no such code
 _MOST_PAGES, _LONGEST_PAGE = 8, 2048
 _STATUS = {MISSING_CAPABILITY: BAD_REQUEST, METHOD_NOT_FOUND: 404}
@@ -27,6 +37,8 @@ def told(failed: ToolbusError, request: Request, call_id: str) -> Response:
     """The failure of a request: a server's own error as it is, but for what the era renames."""
     code = failed.data.get("upstream_code") if isinstance(failed, UpstreamRefusedError) else None
     modern = request.era is Era.MODERN
+    if isinstance(failed, InvalidArgumentsError) and "task" not in request.params:
+        return _misfit(failed, request, call_id)
     if isinstance(failed, UnknownToolError) and request.method.startswith("resources/"):
         code = NO_RESOURCE
     if not isinstance(code, int):
@@ -42,6 +54,22 @@ def told(failed: ToolbusError, request: Request, call_id: str) -> Response:
     if isinstance(failed, UnknownToolError):
         data = {"uri": request.params.get("uri")}
     return error(status, code, failed.reason, request_id=request.id, data=data)
+
+
+def _misfit(failed: ToolbusError, request: Request, call_id: str) -> Response:
+    """Arguments that do not fit, as a tool's own error: that is what models get to read.
+
+    MCP wants it so since 2025-11-25; every revision before knows such results too.
+    """
+    told = {**told_within(failed)["data"], "callId": call_id}
+    body: dict[str, Any] = {
+        "content": [{"type": "text", "text": failed.reason}],
+        "isError": True,
+        "_meta": {FAILED: told},
+    }
+    if request.era is Era.MODERN:
+        body["resultType"] = "complete"
+    return result(request.id, msgspec.json.encode(body))
 
 
 def _page_required(failed: ToolbusError, request: Request) -> Response:

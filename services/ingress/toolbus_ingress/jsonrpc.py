@@ -29,6 +29,7 @@ _CODES: dict[str, tuple[int, int]] = {
     "unauthorized": (-31001, 401),
     "unknown_tool": (INVALID_PARAMS, OK),
     "invalid": (INVALID_PARAMS, OK),
+    "invalid_arguments": (INVALID_PARAMS, OK),  # of a task; else a result that reports it
     "refused": (-31002, OK),
     "budget_exceeded": (-31003, OK),
     "run_budget_exceeded": (-31041, OK),

@@ -20,7 +20,7 @@ from toolbus_common.declared.money import Budget, Loop, Period, Price, Rate
 from toolbus_common.declared.programs import Programs
 from toolbus_common.declared.results import Results, ToolCache
 from toolbus_common.declared.rules import POSTED, Rule, Webhook
-from toolbus_common.declared.servers import Operations, Server, ToolView
+from toolbus_common.declared.servers import Operations, Server, ToolView, Validation
 
 __all__ = [
     "MICRO",
@@ -52,6 +52,7 @@ __all__ = [
     "ToolCache",
     "ToolView",
     "User",
+    "Validation",
     "Webhook",
 ]
 

@@ -10,18 +10,21 @@ from toolbus_common.declared.isolation import Files, Limits, Network
 from toolbus_common.declared.results import Results, ToolCache
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+Validation = Literal["arguments", "results", "both", "none"]
 _PROXY = re.compile(r"http://[^/@\s]+/?|\$\{env:[A-Za-z_][A-Za-z0-9_]*\}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
 FILES = ("ca", "certificate", "key")  # of the executor's machine
 DESTINATION = (
-    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "python", "proxy", *FILES,
+    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc",
+    "python", "proxy", *FILES,
 )  # fmt: skip
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
 _OF_PROCESS = ("idle", *BOUNDS)
-_OF_OPENAPI = ("base_url", "credentials", "operations", "refresh")
+_OF_OPENAPI = ("base_url", "credentials")
+_OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
 
 
 class ToolView(Declared):
@@ -76,7 +79,7 @@ class Operations(Declared):
 
 
 class Server(Declared):
-    """An upstream: `url`, `command` or `sse` for MCP, `openapi` for an HTTP API, or `python`.
+    """An upstream: `url`, `command` or `sse` for MCP, or of another kind.
 
     `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
     URLs of one server, with weights. `probe` is after how many idle seconds it is asked whether it
@@ -84,13 +87,16 @@ class Server(Declared):
     `openapi` is the document's URL or file, `base_url` where its operations are called,
     `credentials` what its security schemes want, by their names (`user:password` for basic
     ones), `refresh` after how many seconds the document is read anew.
+    `graphql` is an API's address, `grpc` a server that reflects, as grpc://host:port or grpcs://
+    over TLS; `operations` and `refresh` are for them likewise.
     `python` names functions as `package.module:function`, found from `cwd`.
     `timeout` is seconds per call, `concurrency` the most calls at once. Values of `headers` and
     `env` may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what
     anybody may use of it, by its own names. `definitions` says what happens to a tool that is new
     or has changed: `trust` shows it; `first` pins what is seen first and holds back later changes;
     `each` holds back everything until somebody approves it. `code_mode` keeps its tools for
-    programs (true), or shows them as they are even to callers in code mode (false).
+    programs (true), or shows them as they are even to callers in code mode (false). `validation`
+    is what is held against the schemas that the server declares.
     A process (`command`, `python`) is ended after `idle` seconds without work, and started again
     by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound it.
     `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
@@ -109,6 +115,8 @@ class Server(Declared):
     credentials: dict[str, str] = Field(default_factory=dict)
     operations: Operations = Operations()
     refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
+    graphql: str = ""
+    grpc: str = ""
     python: tuple[str, ...] = ()
     idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
     limits: Limits = Limits()
@@ -126,6 +134,7 @@ class Server(Declared):
     probe: float = Field(default=15.0, ge=0, le=3600)
     timeout: float = Field(default=30.0, gt=0, le=3600)
     results: Results = Results()
+    validation: Validation = "arguments"
     concurrency: int = Field(default=64, ge=1, le=4096)
 
     @property
@@ -133,7 +142,7 @@ class Server(Declared):
         """Whether it is a process of the executor's own."""
         return bool(self.command or self.python)
 
-    @field_validator("url", "sse", "base_url")
+    @field_validator("url", "sse", "base_url", "graphql")
     @classmethod
     def _is_http(cls, url: str) -> str:
         return _http(url)
@@ -168,6 +177,13 @@ class Server(Declared):
             raise ValueError("must be a file, or begin with http:// or https:// and name a host")
         return openapi
 
+    @field_validator("grpc")
+    @classmethod
+    def _is_grpc(cls, grpc: str) -> str:
+        if grpc and not re.fullmatch(r"grpcs?://[A-Za-z0-9.\[\]:_-]+:\d{1,5}", grpc):
+            raise ValueError("must be grpc://host:port, or grpcs://host:port over TLS")
+        return grpc
+
     @field_validator("python", mode="before")
     @classmethod
     def _is_list(cls, python: Any) -> Any:
@@ -198,24 +214,36 @@ class Server(Declared):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        kinds = (self.url, self.replicas, self.command, self.sse, self.openapi, self.python)
+        remote = (self.url, self.replicas, self.sse, self.openapi, self.graphql, self.grpc)
+        kinds = (*remote, self.command, self.python)
         if [bool(each) for each in kinds].count(True) != 1:
             raise ValueError(
                 "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
-                "(stdio), sse (HTTP+SSE), openapi (a document) or python (functions)"
+                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (one "
+                "that reflects) or python (functions)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
         if self.is_process and self.headers:
-            raise ValueError("headers belong to a url, sse or openapi, env to a command or python")
-        if self.network != "any" and not self.namespaces:
-            raise ValueError("network needs namespaces; leave one of them out")
-        if self.is_process and any(getattr(self, field) for field in ("proxy", *FILES)):
-            raise ValueError("proxy, ca, certificate and key belong to a url, sse or openapi")
-        if self.key and not self.certificate:
-            raise ValueError("key belongs to a certificate; name both")
+            raise ValueError("headers belong to what has an address, env to a command or python")
         if not self.openapi:
             self._refuse_alien(_OF_OPENAPI, "openapi")
+        if not (self.openapi or self.graphql or self.grpc):
+            self._refuse_alien(_OF_DESCRIBED, "openapi, graphql and grpc")
         if not self.is_process:
             self._refuse_alien(_OF_PROCESS, "command and python")
+        if self.is_process or self.grpc:
+            self._refuse_alien(("proxy", *FILES), "what has an address over HTTP")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_itself(self) -> Self:
+        if self.network != "any" and not self.namespaces:
+            raise ValueError("network needs namespaces; leave one of them out")
+        if self.key and not self.certificate:
+            raise ValueError("key belongs to a certificate; name both")
         return self
 
     def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:

@@ -23,7 +23,8 @@ NAMED = "named"  # the entry's key
 _HARMLESS = frozenset(
     {
         "headers", "env", "credentials", "operations", "refresh", "tools", "expose", "definitions",
-        "code_mode", "timeout", "concurrency", "probe", "results", "idle", *BOUNDS,
+        "code_mode", "timeout", "concurrency", "probe", "results", "validation",
+        "idle", *BOUNDS,
     }
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_common.openapi import BINDING, Api, DocumentError, Operation, read, translated
 from toolbus_common.openapi.servers import origin
-from toolbus_executor.caller import METHOD_NOT_FOUND, Caller
+from toolbus_executor.caller import Caller
 from toolbus_executor.http1 import Head
 from toolbus_executor.http_transport import Transport
 from toolbus_executor.offload.spills import Spills
@@ -23,7 +23,7 @@ from toolbus_executor.openapi.fetching import fetch, is_remote, read_file
 from toolbus_executor.openapi.large import LargeBody
 from toolbus_executor.openapi.securing import Credentials
 from toolbus_executor.openapi.sending import bytes_of, followed
-from toolbus_executor.subscribing import refuse_unless_following, refuse_unless_subscribable
+from toolbus_executor.toolsonly import ToolsOnly, changed_since, no_such_method
 from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
@@ -32,10 +32,8 @@ MOST_REDIRECTIONS = 3
 _DEAD = (502, 503, 504)  # what stands before an API that is not there answers with
 
 
-class OpenApiUpstream:
+class OpenApiUpstream(ToolsOnly):
     """One API. What it needs of secrets comes resolved, and goes to its base address only."""
-
-    asks = False  # no API asks back in the middle of a call
 
     def __init__(
         self,
@@ -46,8 +44,8 @@ class OpenApiUpstream:
         way: Way,
         spills: Spills | None = None,
     ) -> None:
+        super().__init__()
         self._spills = spills
-        self.left_out: dict[str, str] = {}
         self._declared = declared
         self._headers = headers
         self._values = credentials
@@ -58,7 +56,6 @@ class OpenApiUpstream:
         self._listed: dict[str, str] = {}  # the binding of each tool as it was listed
         self._credentials = Credentials({}, {}, {})
         self._transport: Transport | None = None
-        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._relisting = asyncio.Lock()
 
     async def open(self) -> Described:
@@ -70,7 +67,7 @@ class OpenApiUpstream:
     async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
         """Every tool; the document is read anew, and stays as it was where that fails."""
         if method != "tools/list":
-            raise _no_such_method()
+            raise no_such_method()
         if not self._fresh:
             await self._read()
         self._fresh = False
@@ -87,7 +84,7 @@ class OpenApiUpstream:
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
         """Make the request of an operation; its answer as a tool's result."""
         if call.method != TOOLS_CALL:
-            raise _no_such_method()
+            raise no_such_method()
         async with asyncio.timeout(seconds):
             operation = await self._operation(call)
             try:
@@ -100,24 +97,9 @@ class OpenApiUpstream:
                 ) from error
             return await self._asked(operation, request)
 
-    async def watch(self, uris: frozenset[str]) -> None:
-        """An API has no resources."""
-        if uris:
-            refuse_unless_subscribable(Described("", ""))
-
-    async def follow(self, tasks: frozenset[str]) -> None:
-        """An API has no tasks."""
-        if tasks:
-            refuse_unless_following(Described("", ""))
-
-    async def wait_lost(self) -> str:
-        """Wait for the end; an API has none."""
-        return await asyncio.shield(self._lost)
-
     async def close(self) -> None:
         """Leave."""
-        if not self._lost.done():
-            self._lost.set_result("closed")
+        self.lose("closed")
         if self._transport is not None:
             self._transport.close()
 
@@ -170,11 +152,7 @@ class OpenApiUpstream:
                     await self._news.relist(call)
             operation = self._as_listed(call.tool)
         if operation is None:
-            raise UpstreamRefusedError(
-                "The tool has changed; list the tools again.",
-                upstream_code=INVALID_PARAMS,
-                sent=False,
-            )
+            raise changed_since()
         return operation
 
     def _as_listed(self, tool: str) -> Operation | None:
@@ -226,12 +204,6 @@ class OpenApiUpstream:
         writes = request.method in ("POST", "PUT", "PATCH") or request.media
         body = request.body if writes else None
         return bytes_of(request.method, target, self._transport.common, headers, body)
-
-
-def _no_such_method() -> UpstreamRefusedError:
-    return UpstreamRefusedError(
-        "The server offers tools and nothing else.", upstream_code=METHOD_NOT_FOUND, sent=False
-    )
 
 
 def _binding(definition: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from toolbus_common.egress import Egress, EgressError, target_of
 from toolbus_common.egress.checking import STRICT
 
 _REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
-_URL = re.compile(r"https?://", re.IGNORECASE)
+_URL = re.compile(r"(?:http|grpc)s?://", re.IGNORECASE)
 _REFUSED = (
     "'{}' may not be declared over HTTP; declare it with 'toolbus apply', or have "
     "TOOLBUS_ADMIN_{} of policy name it"
@@ -89,7 +89,7 @@ class Reach:
 
     def _led(self, place: str, url: str) -> Iterator[tuple[str, str]]:
         try:
-            self.egress.check_written(target_of(url))
+            self.egress.check_written(target_of(re.sub("^grpc", "http", url, flags=re.IGNORECASE)))
         except EgressError as error:
             yield place, str(error)
 

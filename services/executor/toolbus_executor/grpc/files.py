@@ -1,0 +1,132 @@
+"""What a server reflects, as descriptors: fetched file by file, and bounded.
+
+The messages of reflection are the same in v1 and v1alpha. They are few, so they are written here.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError
+
+MOST_SERVICES, MOST_FILES, LARGEST_FILES = 200, 500, 8 * 1024 * 1024
+DEEPEST_IMPORT = 50
+SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+_OWN = "grpc.reflection."
+_STRING, _BYTES, _MESSAGE, _INT32 = 9, 12, 11, 5
+_ONE, _MANY = 1, 3
+
+Ask = Callable[[Any], Awaitable[Any]]  # one request of reflection and its answer
+
+
+class ReflectionError(Exception):
+    """What a server reflects cannot be used; the text says why."""
+
+
+def _message(name: str, *fields: tuple[str, int, int, int, str]) -> Any:
+    made = descriptor_pb2.DescriptorProto(name=name)
+    for field, number, kind, label, of in fields:
+        made.field.add(name=field, number=number, type=kind, label=label, type_name=of or None)
+    return made
+
+
+def _described() -> descriptor_pb2.FileDescriptorProto:
+    made = descriptor_pb2.FileDescriptorProto(name="reflection", package="r", syntax="proto3")
+    made.message_type.extend(
+        [
+            _message(
+                "Request",
+                ("file_by_filename", 3, _STRING, _ONE, ""),
+                ("file_containing_symbol", 4, _STRING, _ONE, ""),
+                ("list_services", 7, _STRING, _ONE, ""),
+            ),
+            _message("Files", ("file_descriptor_proto", 1, _BYTES, _MANY, "")),
+            _message("Service", ("name", 1, _STRING, _ONE, "")),
+            _message("Services", ("service", 1, _MESSAGE, _MANY, ".r.Service")),
+            _message("Failure", ("error_message", 2, _STRING, _ONE, "")),
+            _message(
+                "Response",
+                ("files", 4, _MESSAGE, _ONE, ".r.Files"),
+                ("services", 6, _MESSAGE, _ONE, ".r.Services"),
+                ("failure", 7, _MESSAGE, _ONE, ".r.Failure"),
+            ),
+        ]
+    )
+    # Of a oneof's members the chosen one is written even when it is empty, as `list_services` is.
+    asked = made.message_type[0]
+    asked.oneof_decl.add(name="asked")
+    for field in asked.field:
+        field.oneof_index = 0
+    return made
+
+
+_pool = descriptor_pool.DescriptorPool()
+_pool.Add(_described())
+Request: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName("r.Request"))
+Response: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName("r.Response"))
+
+
+class Reflected:
+    """The services of one server, with everything they are made of in a pool of their own."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.pool = descriptor_pool.DescriptorPool()
+        self.services: list[ServiceDescriptor] = []
+        self.left_out: dict[str, str] = {}
+        self._ask = ask
+        self._files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+        self._added: set[str] = set()
+        self._size = 0
+
+    async def read(self) -> None:
+        """Ask for all of it. Raises `ReflectionError`."""
+        told = await self._asked(Request(list_services=""))
+        names = [each.name for each in told.services.service if not each.name.startswith(_OWN)]
+        for name in names[MOST_SERVICES:]:
+            self.left_out[name] = f"there are more than {MOST_SERVICES} services"
+        for name in sorted(names[:MOST_SERVICES]):
+            try:
+                await self._take(await self._asked(Request(file_containing_symbol=name)))
+                self.services.append(self.pool.FindServiceByName(name))
+            except (ReflectionError, KeyError, TypeError, DecodeError, UnicodeError) as error:
+                told_why = str(error) if isinstance(error, ReflectionError) else "it is malformed"
+                self.left_out[name] = f"what it is cannot be learnt: {told_why}"
+
+    async def _take(self, told: Any) -> None:
+        names = [self._keep(raw) for raw in told.files.file_descriptor_proto]
+        for name in names:
+            await self._add(name, 0)
+
+    def _keep(self, raw: bytes) -> str:
+        self._size += len(raw)
+        file = descriptor_pb2.FileDescriptorProto.FromString(raw)
+        if file.name not in self._files:
+            self._files[file.name] = file
+        if self._size > LARGEST_FILES or len(self._files) > MOST_FILES:
+            raise ReflectionError("its descriptors are too large")
+        return str(file.name)
+
+    async def _add(self, name: str, depth: int) -> None:
+        """Put a file into the pool, behind all that it imports."""
+        if name in self._added:
+            return
+        if depth > DEEPEST_IMPORT:
+            raise ReflectionError("its files import each other too deeply")
+        if name not in self._files:
+            told = await self._asked(Request(file_by_filename=name))
+            for raw in told.files.file_descriptor_proto:
+                self._keep(raw)
+        if name not in self._files:
+            raise ReflectionError("a file it imports is not told")
+        for needed in self._files[name].dependency:
+            await self._add(needed, depth + 1)
+        if name not in self._added:
+            self.pool.Add(self._files[name])
+            self._added.add(name)
+
+    async def _asked(self, request: Any) -> Any:
+        told = await self._ask(request)
+        if told.HasField("failure"):
+            raise ReflectionError(told.failure.error_message[:200] or "the server refused")
+        return told

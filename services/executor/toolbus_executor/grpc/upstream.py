@@ -1,0 +1,254 @@
+"""A gRPC server as an upstream: read by reflection, called with messages made of JSON."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import grpc
+import msgspec
+
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.declared import Server
+from toolbus_common.egress import EgressError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.openapi import BINDING
+from toolbus_common.trace import child_of
+from toolbus_executor.caller import Caller
+from toolbus_executor.grpc.files import SERVICES, Reflected, ReflectionError, Request, Response
+from toolbus_executor.grpc.methods import Method, methods_in
+from toolbus_executor.openapi.securing import Credentials
+from toolbus_executor.toolsonly import ToolsOnly, changed_since, no_such_method
+from toolbus_executor.upstream import Described, News
+from toolbus_executor.way import Way
+
+ASK_SECONDS = 10.0
+MOST_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # of a stream that are told
+LARGEST_RESULT = 6 * 1024 * 1024
+LONGEST_ERROR = 1_000
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 7 * 1024 * 1024),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_encode = msgspec.json.Encoder().encode
+
+
+class GrpcUpstream(ToolsOnly):
+    """One server; it is asked anew what it is every `refresh` seconds."""
+
+    def __init__(self, declared: Server, headers: dict[str, str], news: News, way: Way) -> None:
+        super().__init__()
+        self._declared = declared
+        self._news = news
+        self._metadata = tuple((name.lower(), value) for name, value in headers.items())
+        self._credentials = Credentials({}, {}, headers)
+        self._way = way
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Method] = {}
+        self._listed: dict[str, str] = {}  # the binding of each tool as it was listed
+        self._fresh = False
+        self._relisting = asyncio.Lock()
+
+    async def open(self) -> Described:
+        """Learn what the server is, at addresses it may be called at, and no others later."""
+        self._channel = await self._connected()
+        await self._read()
+        self._fresh = True
+        return Described("grpc", "", "", {"tools": {}})
+
+    async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
+        """Every tool, as the server reflects them now."""
+        if method != "tools/list":
+            raise no_such_method()
+        if not self._fresh:
+            await self._read()
+        self._fresh = False
+        tools = [each.definition for each in self._methods.values()]
+        return {"tools": tools, "ttlMs": int(self._declared.refresh * 1000)}
+
+    def learn(self, tools: Collection[Offered]) -> None:
+        """Take note of what the tools stood for when they were listed, here or elsewhere."""
+        metas = {each.name: each.definition.get("_meta") or {} for each in tools}
+        self._listed = {name: str(meta.get(BINDING, "")) for name, meta in metas.items()}
+
+    async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
+        """Make the request of a method; its answer as a tool's result."""
+        if call.method != TOOLS_CALL:
+            raise no_such_method()
+        async with asyncio.timeout(seconds):
+            method = await self._method(call)
+            request = method.request(msgspec.json.decode(call.arguments))
+            metadata = (*self._metadata, ("traceparent", child_of(call.traceparent)))
+            try:
+                made = (
+                    await self._collected(method, request, metadata, seconds)
+                    if method.streams
+                    else method.told(await self._unary(method.path, request, metadata, seconds))
+                )
+            except grpc.aio.AioRpcError as error:
+                return self._failed(error)
+        raw = _encode({"content": [_text(_encode(made).decode())], "structuredContent": made})
+        return raw if len(raw) <= LARGEST_RESULT else _refused("The answer is too large.")
+
+    async def close(self) -> None:
+        """Leave."""
+        self.lose("closed")
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _connected(self) -> grpc.aio.Channel:
+        target = urlsplit(self._declared.grpc)
+        try:
+            found = await self._way.addresses(f"http{target.scheme[4:]}://{target.netloc}")
+        except (EgressError, OSError) as error:
+            reason = f"The upstream cannot be reached: {error}."
+            raise UpstreamDeadError(reason, sent=False) from error
+        place = _place(found, target.port)
+        # TLS is verified for the name all the same.
+        named: tuple[tuple[str, Any], ...] = (("grpc.default_authority", target.netloc),)
+        if target.scheme == "grpc":
+            return grpc.aio.insecure_channel(place, (*_OPTIONS, *named))
+        named += (("grpc.ssl_target_name_override", target.hostname),)
+        return grpc.aio.secure_channel(place, grpc.ssl_channel_credentials(), (*_OPTIONS, *named))
+
+    @property
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            raise UpstreamDeadError("The upstream is not connected.", sent=False)
+        return self._channel
+
+    async def _unary(self, path: str, request: bytes, metadata: Any, seconds: float) -> bytes:
+        answer: bytes = await self._open.unary_unary(path)(
+            request, timeout=seconds, metadata=metadata
+        )
+        return answer
+
+    async def _collected(
+        self, method: Method, request: bytes, metadata: Any, seconds: float
+    ) -> dict[str, Any]:
+        """The first messages of a stream, and whether there was more."""
+        stream = self._open.unary_stream(method.path)(request, timeout=seconds, metadata=metadata)
+        found: list[dict[str, Any]] = []
+        size, more = 0, False
+        try:
+            async for raw in stream:
+                size += len(raw)
+                more = len(found) >= MOST_MESSAGES or size > LARGEST_STREAM
+                if more:
+                    break
+                found.append(method.told(raw))
+        finally:
+            stream.cancel()
+        return {"messages": found, "more": more}
+
+    def _failed(self, error: grpc.aio.AioRpcError) -> bytes:
+        """The result for an error of the method's own. Raises what is no word of the method."""
+        code = error.code()
+        told = (error.details() or "no details")[:LONGEST_ERROR].encode("utf-8", "replace")
+        words = self._credentials.struck(told).decode("utf-8", "replace")
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise TimeoutError from error
+        if code is grpc.StatusCode.UNAVAILABLE:
+            raise UpstreamDeadError(f"The upstream cannot be reached: {words}.") from error
+        return _refused(f"{code.name}: {words}")
+
+    async def _read(self) -> None:
+        """Ask the server what it is, and take that over as a whole, or keep what was before."""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                reflected = await self._reflected()
+            found = await asyncio.to_thread(
+                methods_in, reflected, self._declared.operations, self._declared.grpc
+            )
+        except TimeoutError as error:
+            raise UpstreamDeadError(
+                f"The upstream did not reflect within {ASK_SECONDS:g} s.", sent=False
+            ) from error
+        except (ReflectionError, RecursionError) as error:
+            raise UpstreamFaultError(
+                f"What the upstream reflects is of no use: {error}."
+            ) from error
+        self._methods, self.left_out = found
+
+    async def _reflected(self) -> Reflected:
+        """By the newest revision of reflection the server has."""
+        for service in SERVICES:
+            try:
+                async with _Conversation(self._open, service, self._metadata) as talk:
+                    reflected = Reflected(talk.ask)
+                    await reflected.read()
+                    return reflected
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                    self._failed(error)
+                    raise _unanswered(error) from error
+        raise UpstreamFaultError(
+            "The upstream does not reflect what it is; switch server reflection on there."
+        )
+
+    async def _method(self, call: CallAdmitted) -> Method:
+        """What a tool stands for; asked anew where that is not what was listed."""
+        if self._as_listed(call.tool) is None:
+            async with self._relisting:
+                if self._as_listed(call.tool) is None:
+                    await self._news.relist(call)
+        method = self._as_listed(call.tool)
+        if method is None:
+            raise changed_since()
+        return method
+
+    def _as_listed(self, tool: str) -> Method | None:
+        found = self._methods.get(tool)
+        if found is None or self._listed.get(tool, found.binding) != found.binding:
+            return None
+        return found
+
+
+def _place(addresses: list[str], port: int | None) -> str:
+    """The addresses of the first one's family, as the library wants them."""
+    if ":" in addresses[0]:
+        return "ipv6:" + ",".join(f"[{each}]:{port}" for each in addresses if ":" in each)
+    return "ipv4:" + ",".join(f"{each}:{port}" for each in addresses if ":" not in each)
+
+
+class _Conversation:
+    """One stream of questions to a server's reflection."""
+
+    def __init__(self, channel: Any, service: str, metadata: Any) -> None:
+        self._open = channel.stream_stream(
+            f"/{service}/ServerReflectionInfo",
+            request_serializer=Request.SerializeToString,
+            response_deserializer=Response.FromString,
+        )
+        self._metadata = metadata
+        self._stream: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._stream = self._open(metadata=self._metadata, timeout=ASK_SECONDS)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(asyncio.InvalidStateError):
+            self._stream.cancel()
+
+    async def ask(self, request: Any) -> Any:
+        """One question and its answer."""
+        await self._stream.write(request)
+        told = await self._stream.read()
+        if told is grpc.aio.EOF:
+            raise ReflectionError("the server ended the conversation")
+        return told
+
+
+def _unanswered(error: grpc.aio.AioRpcError) -> ToolbusError:
+    return UpstreamFaultError(f"The upstream's reflection answered {error.code().name}.")
+
+
+def _refused(sentence: str) -> bytes:
+    return _encode({"content": [_text(sentence)], "isError": True})
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}

@@ -1,0 +1,205 @@
+"""What is wrong with a value and what would be right, for a model to read: bounded, no values."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+from jsonschema_rs import ValidationError, ValidationErrorKind
+
+MOST_FAULTS = 3
+LONGEST = 600  # characters of all of it
+_LONGEST_NAME, _LONGEST_PATTERN, _MOST_NAMES = 64, 120, 12
+_DEEPEST_CHOICE = 3
+
+_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "a boolean"),
+    (str, "a string"),
+    (int, "an integer"),
+    (float, "a number"),
+    (dict, "an object"),
+    (list, "an array"),
+)
+_NAMES = {
+    "boolean": "a boolean",
+    "string": "a string",
+    "integer": "an integer",
+    "number": "a number",
+    "object": "an object",
+    "array": "an array",
+    "null": "null",
+}
+_LIMITS = {
+    "minimum": "must be at least {}",
+    "maximum": "must be at most {}",
+    "exclusiveMinimum": "must be more than {}",
+    "exclusiveMaximum": "must be less than {}",
+    "minLength": "must have at least {} characters",
+    "maxLength": "must have at most {} characters",
+    "minItems": "must have at least {} items",
+    "maxItems": "must have at most {} items",
+    "minProperties": "must have at least {} members",
+    "maxProperties": "must have at most {} members",
+    "multipleOf": "must be a multiple of {}",
+}
+_FIXED = {
+    "uniqueItems": "must not hold the same item twice",
+    "contains": "holds no item of the kind it must",
+    "not": "has a form that its schema excludes",
+    "falseSchema": "may not be there",
+    "propertyNames": "has a member whose name is not allowed",
+}
+
+
+def faults_in(errors: Iterable[ValidationError], schema: Any, whole: str) -> str:
+    """The first few faults, each with its place; `whole` names the value itself."""
+    told = [_fault(each, schema, whole) for each in islice(errors, MOST_FAULTS + 1)]
+    more = "; there is more" if len(told) > MOST_FAULTS else ""
+    return _cut("; ".join(dict.fromkeys(told[:MOST_FAULTS])), LONGEST) + more
+
+
+def _fault(error: ValidationError, schema: Any, whole: str) -> str:
+    path = error.instance_path
+    kind, place = error.kind, _place(path, whole)
+    if isinstance(kind, ValidationErrorKind.Required):
+        name = _place([*path, kind.property], whole)
+        return f"{name} is missing{_wanted(_beside(error, schema, kind.property))}"
+    if isinstance(kind, ValidationErrorKind.AdditionalProperties):
+        return _unexpected(kind.unexpected, _beside(error, schema), place)
+    if isinstance(kind, ValidationErrorKind.UnevaluatedProperties):
+        return _unexpected(kind.unexpected, None, place)
+    return f"{place} {_wrong(error)}"
+
+
+def _wrong(error: ValidationError, depth: int = 0) -> str:
+    """What is wrong with a value, to follow its place."""
+    kind = error.kind
+    if isinstance(kind, ValidationErrorKind.AnyOf | ValidationErrorKind.OneOfNotValid):
+        return _no_choice(error, kind.context, depth)
+    if isinstance(kind, ValidationErrorKind.Type):
+        return f"must be {_types(kind.types)}; it is {_type_of(error.instance)}"
+    limit = _LIMITS.get(kind.name)
+    if limit is not None:
+        return limit.format(_cut(str(kind.value), _LONGEST_NAME))
+    return _one_of(kind)
+
+
+def _one_of(kind: ValidationErrorKind) -> str:
+    match kind:
+        case ValidationErrorKind.Enum():
+            return f"must be one of {_listed(kind.options)}"
+        case ValidationErrorKind.Constant():
+            return f"must be {_shown(kind.expected_value)}"
+        case ValidationErrorKind.Pattern():
+            return f"must match the pattern {_cut(kind.pattern, _LONGEST_PATTERN)!r}"
+        case ValidationErrorKind.OneOfMultipleValid():
+            return "fits several of the forms its schema has, and must fit exactly one"
+    return _FIXED.get(kind.name, f"does not fit {_cut(kind.name, _LONGEST_NAME)!r} of its schema")
+
+
+def _no_choice(error: ValidationError, forms: list[list[ValidationError]], depth: int) -> str:
+    """A value that has none of several forms: which there are, or what the nearest one wants."""
+    here = error.instance_path
+    types = [
+        name
+        for form in forms
+        for each in form[:1]
+        if isinstance(each.kind, ValidationErrorKind.Type) and each.instance_path == here
+        for name in each.kind.types
+    ]
+    if len(types) >= len(forms):
+        return f"must be {_types(types)}; it is {_type_of(error.instance)}"
+    near = [form for form in forms if form and not _of_another_type(form[0], here)]
+    if not near or depth >= _DEEPEST_CHOICE:
+        return f"has none of the {len(forms)} forms its schema allows"
+    closest = min(near, key=len)[0]
+    inner = closest.instance_path[len(here) :]
+    at = f"{_steps(inner)} " if inner else "it "
+    if isinstance(closest.kind, ValidationErrorKind.Required):
+        wrong = f"{_quoted(closest.kind.property)} is missing"
+    else:
+        wrong = at + _wrong(closest, depth + 1)
+    return f"has none of the {len(forms)} forms its schema allows; for the nearest, {wrong}"
+
+
+def _of_another_type(error: ValidationError, here: list[str | int]) -> bool:
+    return isinstance(error.kind, ValidationErrorKind.Type) and error.instance_path == here
+
+
+def _unexpected(names: list[str], schema: Any, place: str) -> str:
+    known = schema.get("properties") if isinstance(schema, dict) else None
+    there = f"; there are: {_listed(list(known))}" if isinstance(known, dict) and known else ""
+    none = f"{place} has no" if place.startswith("'") else "there is no argument"
+    return f"{none} {_listed(names, ' and ')}{there}"
+
+
+def _beside(error: ValidationError, schema: Any, name: str = "") -> Any:
+    """The schema that holds the keyword of an error, or what it says of a member."""
+    found = schema
+    for step in error.schema_path[:-1]:
+        if isinstance(found, dict):
+            found = found.get(str(step))
+        elif isinstance(found, list) and isinstance(step, int) and step < len(found):
+            found = found[step]
+        else:
+            return None
+    if not name:
+        return found
+    known = found.get("properties") if isinstance(found, dict) else None
+    return known.get(name) if isinstance(known, dict) else None
+
+
+def _wanted(schema: Any) -> str:
+    """What a missing value should be."""
+    if not isinstance(schema, dict):
+        return ""
+    options, told = schema.get("enum"), schema.get("type")
+    if isinstance(options, list) and options:
+        return f": give one of {_listed(options)}"
+    names = [told] if isinstance(told, str) else told
+    if isinstance(names, list) and names and all(isinstance(each, str) for each in names):
+        return f": give {_types(names)}"
+    return ""
+
+
+def _place(path: Sequence[str | int], whole: str) -> str:
+    return _steps(path) if path else whole
+
+
+def _steps(path: Sequence[str | int]) -> str:
+    """A path as a model would write it, in the form `filter.tags[2]`."""
+    shown = ""
+    for step in path[-8:]:
+        shown += f"[{step}]" if isinstance(step, int) else f".{_cut(step, _LONGEST_NAME)}"
+    return _quoted(("…" if len(path) > 8 else "") + shown.removeprefix("."))  # noqa: PLR2004
+
+
+def _types(names: Sequence[str]) -> str:
+    return " or ".join(dict.fromkeys(_NAMES.get(each, "of another type") for each in names))
+
+
+def _type_of(value: Any) -> str:
+    for known, name in _TYPES:
+        if isinstance(value, known):
+            return name
+    return "null"
+
+
+def _listed(values: Sequence[Any], between: str = ", ") -> str:
+    shown = between.join(_shown(each) for each in values[:_MOST_NAMES])
+    more = len(values) - _MOST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _shown(value: Any) -> str:
+    """A value of the schema, never one of the caller's but for the names of members."""
+    if isinstance(value, dict | list):
+        return _type_of(value)
+    return _quoted(value) if isinstance(value, str) else _cut(str(value), _LONGEST_NAME)
+
+
+def _quoted(text: str) -> str:
+    return repr(_cut(text, 4 * _LONGEST_NAME))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -1,0 +1,142 @@
+"""Upstreams that speak gRPC, against one that reflects, in a process of its own."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.bench import AT_LOOPBACK, Bench
+from harness.engines import Engine
+from harness.rest import TESTS
+from toolbus_common.declared import Operations, Server
+from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError
+from toolbus_executor.grpc.upstream import MOST_MESSAGES, GrpcUpstream
+from toolbus_executor.kinds import reached
+from toolbus_executor.ways import Ways
+
+TOKEN = "Bearer grpc-token-that-is-secret"
+
+
+class GrpcServer(Engine):
+    """A process of `harness.grpc_server`."""
+
+    def command(self) -> list[str]:
+        python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
+        return [*python, "-m", "harness.grpc_server", str(self.port)]
+
+    @property
+    def address(self) -> str:
+        return f"grpc://127.0.0.1:{self.port}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
+    made = GrpcServer(tmp_path_factory.mktemp("grpc"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
+
+
+async def opened(server: GrpcServer, **declared: Any) -> Bench:
+    made = Bench()
+    told = Server(grpc=server.address, **declared)
+    await made.open(GrpcUpstream(told, {"Authorization": TOKEN}, made.news, AT_LOOPBACK))
+    return made
+
+
+@pytest.fixture
+async def bench(server: GrpcServer) -> AsyncIterator[Bench]:
+    made = await opened(server)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def test_every_method_is_a_tool_unless_its_request_is_a_stream(bench: Bench) -> None:
+    tools = {each.name: each.definition for each in bench.listing.tools}
+    assert set(tools) == {"Shop_Echo", "Shop_Fail", "Shop_Count"}
+    assert list(bench.upstream.left_out) == ["shop.Shop/Gather"]
+    schema = tools["Shop_Echo"]["inputSchema"]
+    told = schema["properties"]
+    assert told["pages"] == {"type": ["string", "integer"]}
+    assert told["genre"] == {"enum": ["UNKNOWN", "NOVEL", "ESSAY"]}
+    assert told["sequel"] == {"$ref": "#/$defs/shop.Book"}
+    assert told["printedAt"]["format"] == "date-time"
+    assert told["stock"]["additionalProperties"] == {"type": ["string", "integer"]}
+    assert schema["$defs"]["shop.Book"]["properties"]["tags"]["type"] == "array"
+
+
+async def test_json_becomes_a_message_and_the_answer_json_again(bench: Bench) -> None:
+    book = {
+        "title": "Tehanu",
+        "pages": "9007199254740993",
+        "genre": "NOVEL",
+        "tags": ["a", "b"],
+        "sequel": {"title": "Tales"},
+        "printedAt": "1990-02-01T00:00:00Z",
+        "extra": {"any": [1, None]},
+        "cover": "AAE=",
+        "rating": 4.5,
+        "stock": {"Oslo": "3"},
+    }
+    assert (await bench.call("Shop_Echo", book)).last["structuredContent"] == book
+
+
+async def test_the_first_messages_of_a_stream_are_told_and_that_there_was_more(
+    bench: Bench,
+) -> None:
+    few = (await bench.call("Shop_Count", {"pages": 2})).last["structuredContent"]
+    assert few == {"messages": [{"title": "0"}, {"title": "1"}], "more": False}
+    many = (await bench.call("Shop_Count", {"pages": 10_000_000})).last["structuredContent"]
+    assert (len(many["messages"]), many["more"]) == (MOST_MESSAGES, True)
+
+
+async def test_an_error_is_the_tools_own_and_repeats_no_secret(bench: Bench) -> None:
+    failed = await bench.call("Shop_Fail", {"title": "x"})
+    assert failed.last["isError"] is True
+    assert failed.text == "NOT_FOUND: no x for (secret)"
+
+
+async def test_what_is_no_such_message_is_told_without_its_values(bench: Bench) -> None:
+    await bench.runner.checks.learn([])  # as where nobody validates before
+    for wrong in ({"pages": "hunter2"}, {"nothing": "hunter2"}, {"printedAt": "hunter2"}):
+        error = (await bench.call("Shop_Echo", wrong)).error
+        assert isinstance(error, InvalidArgumentsError)
+        assert "hunter2" not in error.reason
+        assert (bench.outcome.charge, bench.outcome.sent) == (0, False)
+
+
+async def test_operations_say_which_methods_become_tools(server: GrpcServer) -> None:
+    made = await opened(server, operations=Operations(include=("shop.Shop/E*",)))
+    try:
+        assert [each.name for each in made.listing.tools] == ["Shop_Echo"]
+    finally:
+        await made.close()
+
+
+async def test_a_server_that_is_gone_is_dead(tmp_path: Path) -> None:
+    server = GrpcServer(tmp_path)
+    server.start()
+    try:
+        made = await opened(server)
+        try:
+            await asyncio.to_thread(server.kill)
+            assert isinstance((await made.call("Shop_Echo")).error, UpstreamDeadError)
+        finally:
+            await made.close()
+    finally:
+        server.kill()
+
+
+async def test_without_its_libraries_the_server_says_what_to_install(
+    server: GrpcServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "toolbus_executor.grpc.upstream", None)
+    with pytest.raises(UpstreamDeadError, match=r"pip install 'toolbus\[grpc\]'"):
+        reached(Server(grpc=server.address), Bench().news, Ways())
