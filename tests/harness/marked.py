@@ -1,5 +1,6 @@
 """Processes that bear a mark among their words, seen from outside of whatever they are in."""
 
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,6 +24,9 @@ def words_of(pid: int) -> list[bytes]:
 
 
 def children() -> set[int]:
-    """Children of this process, zombies too."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    """Children of this process, zombies too; its threads may end meanwhile."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.update(map(int, (task / "children").read_text().split()))
+    return found

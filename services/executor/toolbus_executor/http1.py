@@ -264,6 +264,8 @@ class Pool:
         self._url = url
         self._way = way
         self._idle: deque[Connection] = deque()
+        self._ending: set[Connection] = set()
+        self._closed = False
 
     async def ask(
         self,
@@ -293,13 +295,15 @@ class Pool:
         return answer
 
     def close(self) -> None:
-        """Close what is idle; connections in use close with their request."""
-        while self._idle:
-            self._idle.pop().close()
+        """Close what is idle or ending; connections in use close with their request."""
+        self._closed = True
+        for connection in (*self._idle, *self._ending):
+            connection.close()
+        self._idle.clear()
 
     def _put_back(self, connection: Connection) -> None:
         connection.on_whole = None
-        if not connection.reusable or len(self._idle) >= MOST_IDLE:
+        if self._closed or not connection.reusable or len(self._idle) >= MOST_IDLE:
             connection.close()
             return
         connection.idle_since = monotonic()
@@ -307,12 +311,21 @@ class Pool:
 
     def _await_end(self, connection: Connection) -> None:
         """Keep a connection whose answer is known but whose stream has yet to end, for a moment."""
-        timer = asyncio.get_running_loop().call_later(END_SECONDS, connection.close)
+        if self._closed:
+            connection.close()
+            return
+
+        def late() -> None:
+            self._ending.discard(connection)
+            connection.close()
 
         def whole() -> None:
             timer.cancel()
+            self._ending.discard(connection)
             self._put_back(connection)
 
+        timer = asyncio.get_running_loop().call_later(END_SECONDS, late)
+        self._ending.add(connection)
         connection.on_whole = whole
 
     def _take(self) -> Connection | None:
