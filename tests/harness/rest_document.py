@@ -108,6 +108,13 @@ def document() -> dict[str, Any]:
                 "get": operation("away", parameters=[query("to", STRING)], security=[{"token": []}])
             },
             "/large": {"get": operation("large", parameters=[query("size", {"type": "integer"})])},
+            "/indiscreet": {
+                "get": operation(
+                    "indiscreet",
+                    parameters=[query("size", {"type": "integer"})],
+                    security=[{"token": []}],
+                )
+            },
             "/slow": {"get": operation("slow")},
             "/broken": {
                 "post": operation(

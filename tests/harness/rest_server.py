@@ -7,13 +7,20 @@ a document put to /openapi.json is served from then on.
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 
 from harness.rest_document import document
@@ -91,11 +98,22 @@ async def answer(request: Request, note: dict[str, Any]) -> Response:
         return RedirectResponse(request.query_params["to"], 302)
     if path == "/large":
         return PlainTextResponse("x" * int(request.query_params["size"]))
+    if path == "/indiscreet":
+        return StreamingResponse(indiscreet(request), media_type="text/plain")
     if path == "/slow":
         await asyncio.sleep(60)
     if path == "/die":
         os._exit(1)
     return of_pets(request, path, note)
+
+
+async def indiscreet(request: Request) -> AsyncIterator[str]:
+    """A long text in which the token it was shown stands again and again, cut in two."""
+    token = request.headers["authorization"]
+    for _ in range(int(request.query_params["size"]) // 65_536):
+        yield "x" * 65_530 + token[:9]
+        await asyncio.sleep(0)
+        yield token[9:]
 
 
 def of_pets(request: Request, path: str, note: dict[str, Any]) -> Response:

@@ -10,11 +10,12 @@ import pytest
 
 from harness.bench import AT_LOOPBACK, Bench
 from harness.engines import NatsAt
+from harness.rest import RestServer
 from harness.vast import LINE, Vast
 from harness.waiting import PATIENCE, until
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import CallCompleted, Era
-from toolbus_common.declared import Results
+from toolbus_common.declared import Results, Server
 from toolbus_common.errors import UnknownToolError, UpstreamFaultError
 from toolbus_common.objects import Objects
 from toolbus_common.provision import RESULTS
@@ -22,6 +23,7 @@ from toolbus_common.settings import Settings
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.offload.vault import Vault
+from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.selecting.selector import Selector
 from toolbus_executor.stdio_upstream import StdioUpstream
 
@@ -188,3 +190,49 @@ async def test_a_handle_is_over_with_its_time(bench: Bench) -> None:
     uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
     gone = await bench.call(uri, {"uri": uri}, method="resources/read")
     assert isinstance(gone.error, UnknownToolError)
+
+
+@pytest.fixture
+async def api(tmp_path: Path, vault: Vault) -> AsyncIterator[Bench]:
+    """A runner over an HTTP API."""
+    rest = RestServer(tmp_path)
+    try:
+        rest.start()
+        made = Bench()
+        spills = made.runner.spills = Spills(vault, Results(largest=16 << 20))
+        await made.open(
+            OpenApiUpstream(
+                Server(openapi=rest.document),
+                {},
+                {"token": "token-that-is-secret"},
+                made.news,
+                AT_LOOPBACK,
+                spills,
+            )
+        )
+        yield made
+        await made.close()
+        await spills.close(PATIENCE)
+    finally:
+        rest.kill()
+
+
+async def test_a_long_answer_of_an_api_is_kept_and_read_piece_by_piece(api: Bench) -> None:
+    preview, link = (await api.call("large", {"size": SIZE})).last["content"]
+    assert "xxx" in preview["text"]
+    assert (link["size"], link["mimeType"]) == (SIZE, "text/plain")
+    assert await whole(api, link["uri"]) == "x" * SIZE
+
+
+async def test_what_is_kept_of_an_apis_answer_has_no_credentials_in_it(api: Bench) -> None:
+    (_, link) = (await api.call("indiscreet", {"size": SIZE})).last["content"]
+    text = await whole(api, link["uri"])
+    assert text.count("x" * 65_530) == SIZE // 65_536
+    assert "token-that" not in text
+    assert "is-secret" not in text
+
+
+async def test_an_answer_of_an_api_over_the_operators_bound_fails_alone(api: Bench) -> None:
+    answers = await api.call("large", {"size": (16 << 20) + 1})
+    assert isinstance(answers.error, UpstreamFaultError)
+    assert (await api.call("large", {"size": 3})).text == "xxx"
