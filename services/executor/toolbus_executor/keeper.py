@@ -232,7 +232,8 @@ class Keeper:
             return Replicated(
                 self.name, self.declared, news, self._room.facts, self._means.ways, self._spills
             )
-        return reached(self.declared, news, self._means.ways, self._spills, self._means.settings)
+        means = self._means
+        return reached(self.declared, news, means.ways, self._spills, means.settings, self.name)
 
     async def _relist(self, call: CallAdmitted) -> None:
         """List anew at once, for a call whose tool was listed otherwise."""

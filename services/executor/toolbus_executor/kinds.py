@@ -2,12 +2,14 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.functions import serving
 from toolbus_executor.graphql import GraphQLUpstream
 from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.isolation.container import OF_ENGINES, contained
 from toolbus_executor.isolation.plan import isolation_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.openapi.upstream import OpenApiUpstream
@@ -23,7 +25,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE",
 
 def kind_of(declared: Server) -> str:
     """Its kind, as `toolbus status` shows it."""
-    for kind in ("openapi", "graphql", "grpc", "python"):
+    for kind in ("openapi", "graphql", "grpc", "python", "container"):
         if getattr(declared, kind):
             return kind
     if declared.command:
@@ -37,10 +39,11 @@ def reached(
     ways: Ways,
     spills: Spills | None = None,
     settings: Settings | None = None,
+    name: str = "",
 ) -> Upstream:
     """The way to a declared server, not opened yet.
 
-    `spills` takes what is too large to tell, `settings` are for processes.
+    `spills` takes what is too large to tell; `settings` and its `name` are for processes.
 
     Raises:
         UpstreamDeadError: a variable its declaration refers to is not set, or it names files of
@@ -48,11 +51,7 @@ def reached(
 
     """
     if declared.is_process:
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        command = declared.command or serving(declared.python)
-        held = isolation_of(declared, settings or Settings())
-        environment |= _all(declared.env)
-        return StdioUpstream(command, environment, declared.cwd, news, held, spills)
+        return _process(name, declared, news, spills, settings or Settings())
     headers, way = _all(declared.headers), ways.to(declared, resolved(declared.proxy))
     if declared.openapi:
         return OpenApiUpstream(declared, headers, _all(declared.credentials), news, way, spills)
@@ -62,6 +61,22 @@ def reached(
         return _grpc(declared, headers, news, way)
     url, old = declared.url or declared.sse, bool(declared.sse)
     return HttpUpstream(url, headers, news, way, old=old, spills=spills)
+
+
+def _process(
+    name: str, declared: Server, news: News, spills: Spills | None, settings: Settings
+) -> Upstream:
+    passed: tuple[str, ...] = _PASSED_ON
+    command: Sequence[str] = declared.command
+    if declared.container:
+        passed += OF_ENGINES
+        command = contained(name, declared, settings)
+    elif declared.python:
+        command = serving(declared.python)
+    environment = {each: os.environ[each] for each in passed if each in os.environ}
+    environment |= _all(declared.env)
+    held = isolation_of(declared, settings)
+    return StdioUpstream(command, environment, declared.cwd, news, held, spills)
 
 
 def _grpc(declared: Server, headers: dict[str, str], news: News, way: Way) -> Upstream:

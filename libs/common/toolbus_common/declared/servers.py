@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.declared.basics import Declared, Patterns
-from toolbus_common.declared.isolation import Files, Limits, Network
+from toolbus_common.declared.isolation import Container, Files, Limits, Network
 from toolbus_common.declared.results import Results, ToolCache
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -17,7 +17,7 @@ CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be se
 FILES = ("ca", "certificate", "key")  # of the executor's machine
 DESTINATION = (
     "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc",
-    "python", "proxy", *FILES,
+    "python", "container", "proxy", *FILES,
 )  # fmt: skip
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
@@ -89,7 +89,8 @@ class Server(Declared):
     ones), `refresh` after how many seconds the document is read anew.
     `graphql` is an API's address, `grpc` a server that reflects, as grpc://host:port or grpcs://
     over TLS; `operations` and `refresh` are for them likewise.
-    `python` names functions as `package.module:function`, found from `cwd`.
+    `python` names functions as `package.module:function`, found from `cwd`. `container` is an
+    image with its digest, whose program speaks MCP on stdio.
     `timeout` is seconds per call, `concurrency` the most calls at once. Values of `headers` and
     `env` may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what
     anybody may use of it, by its own names. `definitions` says what happens to a tool that is new
@@ -97,8 +98,9 @@ class Server(Declared):
     `each` holds back everything until somebody approves it. `code_mode` keeps its tools for
     programs (true), or shows them as they are even to callers in code mode (false). `validation`
     is what is held against the schemas that the server declares.
-    A process (`command`, `python`) is ended after `idle` seconds without work, and started again
-    by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound it.
+    A process (`command`, `python`, `container`) is ended after `idle` seconds without work, and
+    started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound
+    it.
     `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
     `certificate` and `key` what it is shown; the three are files in PEM form.
     """
@@ -118,6 +120,7 @@ class Server(Declared):
     graphql: str = ""
     grpc: str = ""
     python: tuple[str, ...] = ()
+    container: Container | None = None
     idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
     limits: Limits = Limits()
     files: Files | None = None
@@ -140,7 +143,7 @@ class Server(Declared):
     @property
     def is_process(self) -> bool:
         """Whether it is a process of the executor's own."""
-        return bool(self.command or self.python)
+        return bool(self.command or self.python or self.container)
 
     @field_validator("url", "sse", "base_url", "graphql")
     @classmethod
@@ -215,25 +218,27 @@ class Server(Declared):
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
         remote = (self.url, self.replicas, self.sse, self.openapi, self.graphql, self.grpc)
-        kinds = (*remote, self.command, self.python)
+        kinds = (*remote, self.command, self.python, self.container)
         if [bool(each) for each in kinds].count(True) != 1:
             raise ValueError(
                 "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
                 "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (one "
-                "that reflects) or python (functions)"
+                "that reflects), python (functions) or container (an image)"
             )
         return self
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         if self.is_process and self.headers:
-            raise ValueError("headers belong to what has an address, env to a command or python")
+            raise ValueError(
+                "headers belong to what has an address, env to a command, python or container"
+            )
         if not self.openapi:
             self._refuse_alien(_OF_OPENAPI, "openapi")
         if not (self.openapi or self.graphql or self.grpc):
             self._refuse_alien(_OF_DESCRIBED, "openapi, graphql and grpc")
         if not self.is_process:
-            self._refuse_alien(_OF_PROCESS, "command and python")
+            self._refuse_alien(_OF_PROCESS, "command, python and container")
         if self.is_process or self.grpc:
             self._refuse_alien(("proxy", *FILES), "what has an address over HTTP")
         return self

@@ -59,7 +59,9 @@ class Isolation:
 
 
 def isolation_of(declared: Server, settings: Settings) -> Isolation:
-    """What a declared server is held to on this machine."""
+    """What a declared server is held to on this machine; the engine's command to little itself."""
+    if declared.container:
+        return Isolation(namespaces=False)
     files = declared.files
     if files is not None:
         files = Files(

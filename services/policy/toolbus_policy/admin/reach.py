@@ -132,6 +132,9 @@ def _started(server: Server) -> Iterator[tuple[str, str]]:
     """What says which program runs; its directory too, where the program is found from there."""
     program = server.command[0] if server.command else ""
     yield from (("python", each) for each in server.python)
+    if server.container:
+        yield "container", server.container.image
+        return
     if program:
         yield "command", program
     if server.cwd and not program.startswith("/") and ("/" in program or not program):

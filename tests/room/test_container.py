@@ -1,0 +1,85 @@
+"""Servers in containers, with a program in an engine's place that keeps what it is told."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.upstream import TESTS
+from harness.bench import Bench
+from toolbus_common.declared import Server
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.kinds import reached
+from toolbus_executor.settings import Settings
+from toolbus_executor.ways import Ways
+
+IMAGE = "registry.example/mcp/fixture@sha256:" + "0a" * 32
+ENGINE = f"""#!{sys.executable}
+import json, os, sys
+with open(os.path.join(os.path.dirname(__file__), "told"), "a") as told:
+    told.write(json.dumps([sys.argv[1:], os.environ.get("TOKEN")]) + "\\n")
+if sys.argv[1] == "run":
+    os.environ["PYTHONPATH"] = {str(TESTS)!r}
+    os.execv({sys.executable!r}, [{sys.executable!r}, "-m", "fixture_server", "--stdio"])
+"""
+COSIGN = """#!/bin/sh
+[ "$4" = "$(cat "$(dirname "$0")/signed")" ]
+"""
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of programs that comes first, with an engine and a verifier in it."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("docker", ENGINE), ("cosign", COSIGN)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return programs
+
+
+async def opened(tmp_path: Path, **settings: Any) -> Bench:
+    made = Bench()
+    declared = Server(container={"image": IMAGE}, env={"TOKEN": "hush"})
+    own = Settings(state_dir=tmp_path, **settings)
+    upstream = reached(declared, made.news, Ways(), settings=own, name="fixture")
+    try:
+        await made.open(upstream)
+    except BaseException:
+        await upstream.close()
+        raise
+    return made
+
+
+async def test_a_server_in_a_container_is_called_and_what_was_left_of_it_is_removed_first(
+    engine: Path, tmp_path: Path
+) -> None:
+    bench = await opened(tmp_path)
+    try:
+        assert (await bench.call("test_simple_text")).text
+    finally:
+        await bench.close()
+    removed, run = [json.loads(line) for line in (engine / "told").read_text().splitlines()]
+    assert removed[0][:2] == ["rm", "--force"]
+    assert run[0][0] == "run"
+    assert removed[0][2] == run[0][run[0].index("--name") + 1]
+    assert run[1] == "hush"
+
+
+async def test_an_image_whose_signature_is_verified_runs(engine: Path, tmp_path: Path) -> None:
+    (engine / "signed").write_text(IMAGE)
+    await (await opened(tmp_path, cosign_key="cosign.pub")).close()
+
+
+async def test_an_image_that_is_not_signed_does_not_run(engine: Path, tmp_path: Path) -> None:
+    (engine / "signed").write_text("another")
+    with pytest.raises(UpstreamDeadError, match="signature of its image could not be verified"):
+        await opened(tmp_path, cosign_key="cosign.pub")
+    assert "run" not in [
+        json.loads(line)[0][0] for line in (engine / "told").read_text().split("\n") if line
+    ]

@@ -1,0 +1,71 @@
+"""What an engine is told about a server in a container."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from toolbus_common.declared import Server
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.isolation.container import contained
+from toolbus_executor.settings import Settings
+
+IMAGE = "registry.example/mcp/notes@sha256:" + "0a" * 32
+
+
+def server(**told: Any) -> Server:
+    return Server(container={"image": IMAGE, "args": ["--verbose"]}, **told)
+
+
+def words(declared: Server, **settings: Any) -> list[str]:
+    own = Settings(state_dir=Path("/srv/toolbus"), **settings)
+    return contained("notes", declared, own, which=lambda name: f"/usr/bin/{name}")
+
+
+def test_a_container_has_no_rights_and_no_more_than_its_limits() -> None:
+    told = words(server(limits={"memory": 256, "processes": 32, "files": 128, "cpu": 0.5}))
+    run = told[told.index("run") :]
+    assert {
+        "--rm", "--interactive", "--init", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+        "--read-only", "--memory=256m", "--memory-swap=256m", "--pids-limit=32",
+        "--ulimit=nofile=128", "--cpus=0.5",
+    } <= set(run)  # fmt: skip
+    assert run[-2:] == [IMAGE, "--verbose"]
+    assert not any(word.startswith(("--volume", "--network", "--privileged")) for word in run)
+
+
+@pytest.mark.parametrize("network", ["none", "loopback"])
+def test_without_a_network_it_has_none(network: str) -> None:
+    assert "--network=none" in words(server(network=network))
+
+
+def test_it_sees_the_files_that_are_declared_and_not_the_machine() -> None:
+    files = {"read": ["/", "/srv/notes"], "write": ["/srv/cache"]}
+    volumes = [each for each in words(server(files=files)) if each.startswith("--volume")]
+    assert volumes == ["--volume=/srv/notes:/srv/notes:ro", "--volume=/srv/cache:/srv/cache"]
+
+
+def test_what_it_is_given_is_named_and_not_told_among_its_words() -> None:
+    told = words(server(env={"TOKEN": "hush"}))
+    assert told[told.index("--env") + 1] == "TOKEN"
+    assert not any("hush" in word for word in told)
+
+
+def test_an_image_without_its_digest_is_refused() -> None:
+    for image in ("notes", "notes:1.2", "notes@sha256:abc", "--privileged@sha256:" + "0" * 64):
+        with pytest.raises(ValidationError, match="must end in its digest"):
+            Server(container={"image": image})
+
+
+def test_without_an_engine_the_server_says_what_to_install() -> None:
+    with pytest.raises(UpstreamDeadError, match="neither docker nor podman"):
+        contained("notes", server(), Settings(), which=lambda _name: None)
+
+
+def test_without_cosign_nothing_runs_that_should_be_verified() -> None:
+    def which(name: str) -> str | None:
+        return None if name == "cosign" else f"/usr/bin/{name}"
+
+    with pytest.raises(UpstreamDeadError, match="there is no cosign"):
+        contained("notes", server(), Settings(cosign_key="/etc/cosign.pub"), which=which)
