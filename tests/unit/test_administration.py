@@ -322,3 +322,9 @@ def test_a_path_leads_to_its_operation_alone() -> None:
         found = asking.matched(operation.path.replace("{name}", "a"), operation.method)
         assert isinstance(found, asking.Matched)
         assert found.operation is operation
+
+
+@pytest.mark.parametrize("told", [["shop.tools:search"], "shop.tools:search"])
+def test_functions_are_taken_as_a_list_and_as_one(told: Any) -> None:
+    found = reading.written("servers", json.dumps({"python": told}).encode())
+    assert found == {"python": ["shop.tools:search"]}

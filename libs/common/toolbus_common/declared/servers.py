@@ -190,7 +190,10 @@ class Server(Declared):
     @field_validator("python", mode="before")
     @classmethod
     def _is_list(cls, python: Any) -> Any:
-        return (python,) if isinstance(python, str) else python
+        if isinstance(python, str):
+            return (python,)
+        # What a validator has seen is Python, where strict reading takes no list for a tuple.
+        return tuple(python) if isinstance(python, list) else python
 
     @field_validator("python")
     @classmethod
