@@ -83,6 +83,7 @@ def _settle_memory() -> None:
     """Take what start-up left out of the collector's rounds: calls make little that cycles."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 50)
 
 
