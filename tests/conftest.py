@@ -33,11 +33,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What shares a gateway goes to one worker; the groups are read before any list is sorted."""
+    item.add_marker(pytest.mark.xdist_group(company(item)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long ones first, and what shares a gateway to one worker."""
+    """Long ones first: all would wait for one that began last."""
     items.sort(key=standing)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(company(item)))
 
 
 @pytest.fixture(scope="session")
