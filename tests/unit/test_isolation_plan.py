@@ -83,8 +83,11 @@ def test_a_control_group_is_told_its_limits_and_is_out_of_sight() -> None:
         ({**COMMAND, "network": "some"}, "network"),
         ({**COMMAND, "network": "none", "namespaces": False}, "network needs namespaces"),
         ({**COMMAND, "limits": {"memory": 1}}, "memory"),
-        ({"url": "https://a.example", "files": {}}, "files belongs to command and python"),
-        ({"url": "https://a.example", "idle": 5}, "idle belongs to command and python"),
+        (
+            {"url": "https://a.example", "files": {}},
+            "files belongs to command, python and container",
+        ),
+        ({"url": "https://a.example", "idle": 5}, "idle belongs to command, python and container"),
         ({"url": "https://a.example", "network": "none"}, "network belongs to"),
     ],
 )
