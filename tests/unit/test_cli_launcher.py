@@ -21,7 +21,8 @@ from toolbus_cli.launcher.child import Child, Program
 from toolbus_cli.state import State, read_json, write_private
 
 STEADY = "import time\nprint('began', flush=True)\nwhile True: time.sleep(60)"
-STUBBORN = "import signal\nsignal.signal(15, lambda *_: print('no', flush=True))\n" + STEADY
+# Not by print: a signal that comes in the middle of another print would be its end.
+STUBBORN = "import os, signal\nsignal.signal(15, lambda *_: os.write(1, b'no\\n'))\n" + STEADY
 
 
 @pytest.fixture
