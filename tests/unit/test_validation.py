@@ -119,6 +119,13 @@ async def test_arguments_that_fit_are_left_alone() -> None:
     assert await refusal(SEARCH, {"query": "q", "limit": 5.0, "unknown": 1}) == ""
 
 
+async def test_null_is_as_good_as_nothing_where_nothing_will_do() -> None:
+    made = await checks(SEARCH)
+    assert told(made, {"query": "x", "limit": None, "order": None}) == ""
+    assert "query" in told(made, {"query": None})
+    assert "limit" in told(made, {"query": "x", "limit": 0, "order": None})
+
+
 async def test_three_faults_are_told_at_once_and_that_there_are_more() -> None:
     wrong = {"query": 1, "limit": 0, "order": 1, "since": 1, "tags": 1}
     reason = await refusal(SEARCH, wrong)

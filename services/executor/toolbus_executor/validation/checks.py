@@ -43,14 +43,21 @@ class Checked:
     bounds: Bounds
     validator: jsonschema_rs.Validator
 
-    def fault(self, raw: bytes, whole: str) -> str:
-        """What is wrong with this JSON; empty if nothing is, or if it is too much to be checked."""
+    def fault(self, raw: bytes, whole: str, *, nulls: bool = False) -> str:
+        """What is wrong with this JSON; empty if nothing is, or if it is too much to be checked.
+
+        With `nulls`, a member that is null may as well have been left out, as many models write it.
+        """
         if self.bounds.visits(raw) > MOST_VISITS:
             return ""
         try:
             value = _decode(raw)
             if self.validator.is_valid(value):
                 return ""
+            if nulls and isinstance(value, dict) and None in value.values():
+                value = {name: each for name, each in value.items() if each is not None}
+                if self.validator.is_valid(value):
+                    return ""
             if not self.bounds.describable(raw):
                 return f"the schema does not allow {whole}"
             return faults_in(self.validator.iter_errors(value), self.schema, whole)
@@ -115,7 +122,11 @@ class Checks:
         if call.method != TOOLS_CALL or STATE in call.extra:  # a later round: they were checked
             return
         checked = self._arguments.get(call.tool)
-        fault = checked.fault(call.arguments, "the arguments") if checked is not None else ""
+        fault = (
+            checked.fault(call.arguments, "the arguments", nulls=True)
+            if checked is not None
+            else ""
+        )
         if fault:
             raise InvalidArgumentsError(
                 f"Invalid arguments: {fault}. Nothing was sent; correct them and call again.",
