@@ -75,8 +75,10 @@ async def laid_down(nats_server: NatsAt) -> None:
     """Streams and buckets, new and empty."""
     tester = Bus(TESTER, nats_server.url, nats_server.seed(TESTER))
     await tester.open()
-    await begin_afresh(tester)
-    await tester.close()
+    try:
+        await begin_afresh(tester)
+    finally:
+        await tester.close()
 
 
 @pytest.fixture
