@@ -1,16 +1,14 @@
 """A GraphQL API as an upstream: read by introspection, called with POST on one address."""
 
 import asyncio
-from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.declared import Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
-from toolbus_common.openapi import BINDING
 from toolbus_executor.caller import Caller
 from toolbus_executor.graphql.answering import refused, result_of
 from toolbus_executor.graphql.operations import Operation, operations_in
@@ -20,7 +18,7 @@ from toolbus_executor.http1 import DEFAULT_SECONDS, Head
 from toolbus_executor.http_transport import Transport
 from toolbus_executor.openapi.securing import Credentials
 from toolbus_executor.openapi.sending import bytes_of
-from toolbus_executor.toolsonly import ToolsOnly, changed_since, no_such_method
+from toolbus_executor.toolsonly import ToolsOnly, no_such_method
 from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
@@ -32,41 +30,22 @@ _HEADERS = (
 )
 
 
-class GraphQLUpstream(ToolsOnly):
+class GraphQLUpstream(ToolsOnly[Operation]):
     """One API. Its schema is read anew every `refresh` seconds."""
 
     def __init__(self, declared: Server, headers: dict[str, str], news: News, way: Way) -> None:
-        super().__init__()
+        super().__init__(news, declared.refresh)
         self._declared = declared
-        self._news = news
         target = urlsplit(declared.graphql)
         self._path = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
         self._transport = Transport(declared.graphql, headers, way)
         self._credentials = Credentials({}, {}, headers)
-        self._operations: dict[str, Operation] = {}
-        self._listed: dict[str, str] = {}  # the binding of each tool as it was listed
-        self._fresh = False  # read, and not listed yet
-        self._relisting = asyncio.Lock()
 
     async def open(self) -> Described:
         """Read the schema."""
         await self._read()
         self._fresh = True
         return Described("graphql", "", "", {"tools": {}})
-
-    async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """Every tool, of the schema as it is now."""
-        if method != "tools/list":
-            raise no_such_method()
-        if not self._fresh:
-            await self._read()
-        self._fresh = False
-        tools = [each.definition for each in self._operations.values()]
-        return {"tools": tools, "ttlMs": int(self._declared.refresh * 1000)}
-
-    def learn(self, tools: Collection[Offered]) -> None:
-        """Take note of what the tools stood for when they were listed, here or elsewhere."""
-        self._listed = {each.name: str(_meta(each).get(BINDING, "")) for each in tools}
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
         """Make the request of an operation; its answer as a tool's result."""
@@ -106,23 +85,6 @@ class GraphQLUpstream(ToolsOnly):
             ) from error
         self._operations, self.left_out = found
 
-    async def _operation(self, call: CallAdmitted) -> Operation:
-        """What a tool stands for; read anew where that is not what was listed."""
-        if self._as_listed(call.tool) is None:
-            async with self._relisting:
-                if self._as_listed(call.tool) is None:
-                    await self._news.relist(call)
-        operation = self._as_listed(call.tool)
-        if operation is None:
-            raise changed_since()
-        return operation
-
-    def _as_listed(self, tool: str) -> Operation | None:
-        found = self._operations.get(tool)
-        if found is None or self._listed.get(tool, found.binding) != found.binding:
-            return None
-        return found
-
     async def _ask(self, body: dict[str, Any], seconds: float | None) -> tuple[Head, bytes]:
         request = bytes_of(
             "POST", self._path, self._transport.common, _HEADERS, msgspec.json.encode(body)
@@ -131,8 +93,3 @@ class GraphQLUpstream(ToolsOnly):
         if head.status in _DEAD:
             raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
         return head, told
-
-
-def _meta(tool: Offered) -> dict[str, Any]:
-    meta = tool.definition.get("_meta")
-    return meta if isinstance(meta, dict) else {}

@@ -1,7 +1,6 @@
 """A gRPC server as an upstream: read by reflection, called with messages made of JSON."""
 
 import asyncio
-from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -9,17 +8,16 @@ from urllib.parse import urlsplit
 import grpc
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.declared import Server
 from toolbus_common.egress import EgressError
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
-from toolbus_common.openapi import BINDING
 from toolbus_common.trace import child_of
 from toolbus_executor.caller import Caller
 from toolbus_executor.grpc.files import SERVICES, Reflected, ReflectionError, Request, Response
 from toolbus_executor.grpc.methods import Method, methods_in
 from toolbus_executor.openapi.securing import Credentials
-from toolbus_executor.toolsonly import ToolsOnly, changed_since, no_such_method
+from toolbus_executor.toolsonly import ToolsOnly, no_such_method
 from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
@@ -37,21 +35,16 @@ _NOT_SPOKEN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
 _encode = msgspec.json.Encoder().encode
 
 
-class GrpcUpstream(ToolsOnly):
+class GrpcUpstream(ToolsOnly[Method]):
     """One server; it is asked anew what it is every `refresh` seconds."""
 
     def __init__(self, declared: Server, headers: dict[str, str], news: News, way: Way) -> None:
-        super().__init__()
+        super().__init__(news, declared.refresh)
         self._declared = declared
-        self._news = news
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         self._credentials = Credentials({}, {}, headers)
         self._way = way
         self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, Method] = {}
-        self._listed: dict[str, str] = {}  # the binding of each tool as it was listed
-        self._fresh = False
-        self._relisting = asyncio.Lock()
 
     async def open(self) -> Described:
         """Learn what the server is, at addresses it may be called at, and no others later."""
@@ -60,27 +53,12 @@ class GrpcUpstream(ToolsOnly):
         self._fresh = True
         return Described("grpc", "", "", {"tools": {}})
 
-    async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """Every tool, as the server reflects them now."""
-        if method != "tools/list":
-            raise no_such_method()
-        if not self._fresh:
-            await self._read()
-        self._fresh = False
-        tools = [each.definition for each in self._methods.values()]
-        return {"tools": tools, "ttlMs": int(self._declared.refresh * 1000)}
-
-    def learn(self, tools: Collection[Offered]) -> None:
-        """Take note of what the tools stood for when they were listed, here or elsewhere."""
-        metas = {each.name: each.definition.get("_meta") or {} for each in tools}
-        self._listed = {name: str(meta.get(BINDING, "")) for name, meta in metas.items()}
-
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
         """Make the request of a method; its answer as a tool's result."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
-            method = await self._method(call)
+            method = await self._operation(call)
             request = method.request(msgspec.json.decode(call.arguments))
             metadata = (*self._metadata, ("traceparent", child_of(call.traceparent)))
             try:
@@ -172,7 +150,7 @@ class GrpcUpstream(ToolsOnly):
             raise UpstreamFaultError(
                 f"What the upstream reflects is of no use: {error}."
             ) from error
-        self._methods, self.left_out = found
+        self._operations, self.left_out = found
 
     async def _reflected(self) -> Reflected:
         """By the newest revision of reflection the server has."""
@@ -189,23 +167,6 @@ class GrpcUpstream(ToolsOnly):
         raise UpstreamFaultError(
             "The upstream does not reflect what it is; switch server reflection on there."
         )
-
-    async def _method(self, call: CallAdmitted) -> Method:
-        """What a tool stands for; asked anew where that is not what was listed."""
-        if self._as_listed(call.tool) is None:
-            async with self._relisting:
-                if self._as_listed(call.tool) is None:
-                    await self._news.relist(call)
-        method = self._as_listed(call.tool)
-        if method is None:
-            raise changed_since()
-        return method
-
-    def _as_listed(self, tool: str) -> Method | None:
-        found = self._methods.get(tool)
-        if found is None or self._listed.get(tool, found.binding) != found.binding:
-            return None
-        return found
 
 
 def _place(addresses: list[str], port: int | None) -> str:

@@ -1,16 +1,14 @@
 """An HTTP API as an upstream: its document is its list of tools, each call one request."""
 
 import asyncio
-from collections.abc import Collection
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError, UpstreamRefusedError
-from toolbus_common.openapi import BINDING, Api, DocumentError, Operation, read, translated
+from toolbus_common.openapi import Api, DocumentError, Operation, read, translated
 from toolbus_common.openapi.servers import origin
 from toolbus_executor.caller import Caller
 from toolbus_executor.http1 import Head
@@ -23,7 +21,7 @@ from toolbus_executor.openapi.fetching import fetch, is_remote, read_file
 from toolbus_executor.openapi.large import LargeBody
 from toolbus_executor.openapi.securing import Credentials
 from toolbus_executor.openapi.sending import bytes_of, followed
-from toolbus_executor.toolsonly import ToolsOnly, changed_since, no_such_method
+from toolbus_executor.toolsonly import ToolsOnly, no_such_method
 from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
@@ -32,7 +30,7 @@ MOST_REDIRECTIONS = 3
 _DEAD = (502, 503, 504)  # what stands before an API that is not there answers with
 
 
-class OpenApiUpstream(ToolsOnly):
+class OpenApiUpstream(ToolsOnly[Operation]):
     """One API. What it needs of secrets comes resolved, and goes to its base address only."""
 
     def __init__(
@@ -44,42 +42,22 @@ class OpenApiUpstream(ToolsOnly):
         way: Way,
         spills: Spills | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(news, declared.refresh)
         self._spills = spills
         self._declared = declared
         self._headers = headers
         self._values = credentials
-        self._news = news
         self._way = way
         self._api: Api | None = None
-        self._fresh = False  # read, and not listed yet
-        self._listed: dict[str, str] = {}  # the binding of each tool as it was listed
         self._credentials = Credentials({}, {}, {})
         self._transport: Transport | None = None
-        self._relisting = asyncio.Lock()
 
     async def open(self) -> Described:
         """Read the document."""
-        api = await self._read()
+        await self._read()
+        assert self._api is not None  # noqa: S101 - it was read
         self._fresh = True
-        return Described("openapi", api.version, api.instructions, {"tools": {}})
-
-    async def list_page(self, method: str, _cursor: str | None) -> dict[str, Any]:
-        """Every tool; the document is read anew, and stays as it was where that fails."""
-        if method != "tools/list":
-            raise no_such_method()
-        if not self._fresh:
-            await self._read()
-        self._fresh = False
-        assert self._api is not None  # noqa: S101 - whoever lists has opened
-        return {
-            "tools": [each.definition for each in self._api.operations.values()],
-            "ttlMs": int(self._declared.refresh * 1000),
-        }
-
-    def learn(self, tools: Collection[Offered]) -> None:
-        """Take note of what the tools stood for when they were listed, here or elsewhere."""
-        self._listed = {each.name: _binding(each.definition) for each in tools}
+        return Described("openapi", self._api.version, self._api.instructions, {"tools": {}})
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
         """Make the request of an operation; its answer as a tool's result."""
@@ -103,7 +81,7 @@ class OpenApiUpstream(ToolsOnly):
         if self._transport is not None:
             self._transport.close()
 
-    async def _read(self) -> Api:
+    async def _read(self) -> None:
         """Read the document and take it over as a whole, or keep what was before."""
         source = self._declared.openapi
         text = await self._fetched() if is_remote(source) else None
@@ -113,10 +91,9 @@ class OpenApiUpstream(ToolsOnly):
             if self._transport is not None:
                 self._transport.close()
             self._transport = Transport(f"{api.base}/", self._headers, self._way)
-        self._api = api
+        self._api, self._operations = api, api.operations
         self._credentials = Credentials(self._values, api.schemes, self._headers)
         self.left_out = api.left_out | self._credentials.unknown
-        return api
 
     async def _fetched(self) -> bytes:
         """The document's text. Headers meant for the API are told to no other origin."""
@@ -137,29 +114,6 @@ class OpenApiUpstream(ToolsOnly):
             )
         except DocumentError as error:
             raise UpstreamFaultError(f"Its document cannot be used. {error}") from error
-
-    async def _operation(self, call: CallAdmitted) -> Operation:
-        """What a tool stands for; read anew where that is not what was listed, here or elsewhere.
-
-        Raises:
-            UpstreamRefusedError: it stands for nothing any more.
-
-        """
-        operation = self._as_listed(call.tool)
-        if operation is None:
-            async with self._relisting:
-                if self._as_listed(call.tool) is None:
-                    await self._news.relist(call)
-            operation = self._as_listed(call.tool)
-        if operation is None:
-            raise changed_since()
-        return operation
-
-    def _as_listed(self, tool: str) -> Operation | None:
-        found = self._api.operations.get(tool) if self._api is not None else None
-        if found is None or self._listed.get(tool, found.binding) != found.binding:
-            return None
-        return found
 
     async def _asked(self, operation: Operation, request: Request) -> bytes:
         assert self._api is not None  # noqa: S101
@@ -204,11 +158,6 @@ class OpenApiUpstream(ToolsOnly):
         writes = request.method in ("POST", "PUT", "PATCH") or request.media
         body = request.body if writes else None
         return bytes_of(request.method, target, self._transport.common, headers, body)
-
-
-def _binding(definition: dict[str, Any]) -> str:
-    meta = definition.get("_meta")
-    return str(meta.get(BINDING, "")) if isinstance(meta, dict) else ""
 
 
 def _refuse_dead(head: Head) -> None:
