@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-results bench-isolation bench-egress starlark
+.PHONY: install up test check browser metrics bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens
 
 install: $(INSTALLED)
 
@@ -29,7 +29,17 @@ WORKERS ?= 3
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/browser --ignore=tests/metrics $(ARGS)
+
+# The pages people see, in the system's Chromium; what it shows is kept in build/screenshots.
+browser: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m harness.debian chromium
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+# A real Prometheus scrapes every room, and answers what the dashboard for it asks.
+metrics: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m harness.debian prometheus
+	$(BIN)/python -m pytest tests/metrics $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -82,6 +92,18 @@ bench-resilience: $(INSTALLED)
 bench-evidence: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence.py $(ARGS)
 
+# Every question of the dashboards over ten million facts.
+bench-analytics: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/analytics.py $(ARGS)
+
+# Every part of a gateway killed twenty times under 200 calls a second: about a quarter of an hour.
+bench-durability: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/durability.py $(ARGS)
+
+# Facts from a call to a row: how many a second, how soon, what they cost, ClickHouse away.
+bench-evidence-flow: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/evidence_flow.py $(ARGS)
+
 # What a result of 200 MB costs the executor's memory, over HTTP and stdio.
 bench-results: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/results.py $(ARGS)
@@ -93,6 +115,18 @@ bench-isolation: $(INSTALLED)
 # Hundreds of spellings of this machine's own address at every place that takes a URL.
 bench-egress: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/egress.py
+
+# What tracing costs a call that is not recorded, and what a span costs that is.
+bench-traces: $(INSTALLED)
+	PYTHONPATH=bench $(BIN)/python bench/traces.py $(ARGS)
+
+# Who holds an access token, looked up at the edge: microseconds of each request.
+bench-identity: $(INSTALLED)
+	$(BIN)/python bench/identity.py $(ARGS)
+
+# What a token for a server costs each call; a thousand that end together.
+bench-upstream-tokens: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/upstream_tokens.py $(ARGS)
 
 # Hostile programs, forbidden system calls, forged messages; and what a run costs.
 bench-sandbox: $(INSTALLED)

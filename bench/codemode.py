@@ -13,17 +13,16 @@ tells the format.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from figures import keep
 from scripted.comparing import AGENTS, compared, table
 from scripted.comparing import SHOWS as SHOWS_OTHERS
 from scripted.context import TOKENS
@@ -54,7 +53,6 @@ def main() -> int:
     if options.tools or options.tasks:
         return others(options)
     report: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(),
         "shows": SHOWS,
         "counted_by": TOKENS.counted_by,
         "tasks": len(tasks()),
@@ -65,7 +63,7 @@ def main() -> int:
         report["sizes"] = {size: measured(running, size, tasks()) for size in options.sizes}
         report["overhead"] = overhead(running, options.sizes[-1])
     show(report)
-    kept(report)
+    keep("codemode", report)
     return 0 if met(report) else 1
 
 
@@ -77,9 +75,9 @@ def others(options: argparse.Namespace) -> int:
         return 2
     pairs = list(zip(tools, asked, strict=True))
     told = compared(pairs, fused=not options.apart, search_model=options.search_model)
-    report = {"at": datetime.now(UTC).isoformat(), "counted_by": TOKENS.counted_by, **told}
+    report = {"counted_by": TOKENS.counted_by, **told}
     console.print(table(report), SHOWS_OTHERS)
-    kept(report, "codemode-published")
+    keep("codemode-published", report)
     return int(any(size[mode]["wrong"] for size in told["sizes"].values() for mode in AGENTS))
 
 
@@ -147,14 +145,6 @@ def show(report: dict[str, Any]) -> None:
     for name, value in report["overhead"].items():
         costs.add_row(name, f"{value:.2f}", f"{MOST_OVER[name]:g}" if name in MOST_OVER else "")
     console.print(costs, report["shows"])
-
-
-def kept(report: dict[str, Any], name: str = "codemode") -> None:
-    """The report as JSON."""
-    path = HERE / "results" / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    console.print(f"saved {path.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":

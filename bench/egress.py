@@ -1,22 +1,17 @@
 """The list of spellings at every place that takes a URL: who was called, and how many were not."""
 
 import asyncio
-import json
 import logging
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from figures import console, keep
 from harness.entrances import CALLED, LED_TO, Count, Entrance, Listener, Tried, counted, lists
 from harness.probes import spellings
-
-console = Console()
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
@@ -26,9 +21,7 @@ def main() -> int:
     hits = sum(row["hits"] for row in rows)
     _show(rows, hits)
     met = not hits and all(row["control"] for row in rows)
-    path = RESULTS / f"egress-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps({"hits": hits, "met": met, "rows": rows}, indent=1) + "\n")
-    console.print(f"kept in {path.name}")
+    keep("egress", {"hits": hits, "met": met, "rows": rows})
     return 0 if met else 1
 
 

@@ -8,14 +8,12 @@ with the machine's load: on one that is busy with other things they say little.
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -23,10 +21,9 @@ from time import monotonic, perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
+from figures import keep, load, met, row, show
 from harness.cluster import Cluster
 from harness.engines import Engine
 from harness.operating import key
@@ -49,7 +46,6 @@ DEMANDS = {
     "policy_rss_mb": 300.0,
     "policy_start_seconds": 3.0,
 }
-console = Console()
 
 
 class Echo(Engine):
@@ -127,15 +123,13 @@ def main() -> int:
     asked.add_argument("--revocations", type=int, default=100)
     asked.add_argument("--keys", type=int, default=10_000)
     options = asked.parse_args()
-    busy = {"load_at_begin": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
+    before = load()
     figures = revocations(options.revocations) | many_keys(options.keys)
-    figures |= busy | {"load_at_end": os.getloadavg()[0]}
-    _show(figures)
-    told = {"at": datetime.now(UTC).isoformat(), "asked": vars(options), "figures": figures}
-    path = HERE / "results" / f"governance-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps(told, indent=2) + "\n")
-    console.print(f"saved {path.relative_to(HERE.parent)}")
-    return 0 if all(figures[name] <= most for name, most in DEMANDS.items()) else 1
+    rows = [row(name, figures[name], "<=", most) for name, most in DEMANDS.items()]
+    show(rows)
+    asked_for = {"asked": vars(options), "before": before, "after": load()}
+    keep("governance", {**asked_for, "figures": figures})
+    return 0 if met(rows) else 1
 
 
 # -- revocation ------------------------------------------------------------------------------
@@ -265,14 +259,6 @@ def _cluster(replicas: int) -> Iterator[Cluster]:
         finally:
             cluster.stop()
             echo.kill()
-
-
-def _show(figures: dict[str, float]) -> None:
-    table = Table("figure", "measured", "at most")
-    for name, value in figures.items():
-        most = DEMANDS.get(name)
-        table.add_row(name, f"{value:,.2f}", "" if most is None else f"{most:,.0f}")
-    console.print(table)
 
 
 if __name__ == "__main__":

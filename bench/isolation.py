@@ -6,7 +6,6 @@ demands and kept as JSON, with the machine's load.
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -19,14 +18,10 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from figures import Row, keep, load, met, row, show
 from harness.client import Client
 from harness.cluster import Cluster
 from harness.marked import marked, words_of
@@ -45,8 +40,6 @@ MOST_RECOVERY, MOST_ADDED_MS = 2.0, 25.0
 STARTS = 60
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MARK = f"bench-{uuid.uuid4().hex}"
-console = Console()
-Row = dict[str, Any]
 
 
 def main() -> int:
@@ -55,15 +48,12 @@ def main() -> int:
     asked.add_argument("--kills", type=int, default=200)
     asked.add_argument("--restarts", type=int, default=5, help="of the executor, by kill -9")
     options = asked.parse_args()
-    busy = {"load_at_begin": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
+    before = load()
     rows = [starting(), *fleet(options.restarts), *killing(options.kills)]
-    _show(rows)
-    busy["load_at_end"] = os.getloadavg()[0]
-    told = {"at": datetime.now(UTC).isoformat(), "asked": vars(options), "rows": rows} | busy
-    path = HERE / "results" / f"isolation-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps(told, indent=2) + "\n")
-    console.print(f"saved {path.relative_to(HERE.parent)}; load {busy}")
-    return 0 if all(row["met"] for row in rows) else 1
+    show(rows)
+    asked_for = {"asked": vars(options), "before": before, "after": load()}
+    keep("isolation", {**asked_for, "rows": rows})
+    return 0 if met(rows) else 1
 
 
 def starting() -> Row:
@@ -79,7 +69,7 @@ def starting() -> Row:
             took[name].append(1000 * (time.perf_counter() - began))
     p50 = {f"{name}_ms": statistics.median(each) for name, each in took.items()}
     added = p50["isolated_ms"] - p50["tethered_ms"]
-    return _row("start of a process: ms isolation adds, p50", added, MOST_ADDED_MS, **p50)
+    return row("start of a process: ms isolation adds, p50", added, "<=", MOST_ADDED_MS, **p50)
 
 
 # -- idle servers ----------------------------------------------------------------------------
@@ -97,9 +87,9 @@ def fleet(restarts: int) -> Iterator[Row]:
         idle, busy = _idle_processes(used), marked(MARK)
         more = {"processes_of_used": len(busy), "rss_of_used_mb": sum(map(_rss, busy)) / 2**20}
         alive = {mark for pid in busy for mark in _marks(pid)}
-        yield _row("idle servers: MB of RSS", sum(map(_rss, idle)) / 2**20, 0, **more)
-        yield _row("servers that run, beyond those used", len(alive - used), 0)
-        yield _row("used servers that do not run", len(used - alive), 0)
+        yield row("idle servers: MB of RSS", sum(map(_rss, idle)) / 2**20, "<=", 0, **more)
+        yield row("servers that run, beyond those used", len(alive - used), "<=", 0)
+        yield row("used servers that do not run", len(used - alive), "<=", 0)
         left, started = 0, 0
         for _ in range(restarts):
             before = _alive_with_start(marked(MARK))
@@ -110,8 +100,8 @@ def fleet(restarts: int) -> Iterator[Row]:
                 until_now(partial(_called, client, name), "an answer", 60)
             left += len(_still(before))
             started += len({mark for pid in marked(MARK) for mark in _marks(pid)} - used)
-        yield _row("executor killed: processes left behind", left, 0, restarts=restarts)
-        yield _row("executor begun: idle servers started", started, 0, restarts=restarts)
+        yield row("executor killed: processes left behind", left, "<=", 0, restarts=restarts)
+        yield row("executor begun: idle servers started", started, "<=", 0, restarts=restarts)
 
 
 def _idle_processes(used: set[str]) -> list[int]:
@@ -147,9 +137,9 @@ def killing(kills: int) -> Iterator[Row]:
             orphans += _left(before, began)
             zombies += len(_zombies(cluster.processes["executor"][0].pid))
     more = {"kills": kills, "p50_s": statistics.median(recoveries)}
-    yield _row("killed servers: orphans", orphans, 0, **more)
-    yield _row("killed servers: zombies", zombies, 0, **more)
-    yield _row("killed servers: longest recovery, s", max(recoveries), MOST_RECOVERY, **more)
+    yield row("killed servers: orphans", orphans, "<=", 0, **more)
+    yield row("killed servers: zombies", zombies, "<=", 0, **more)
+    yield row("killed servers: longest recovery, s", max(recoveries), "<=", MOST_RECOVERY, **more)
 
 
 def _vital(pids: Iterable[int]) -> list[int]:
@@ -237,19 +227,6 @@ def _called(client: Client, name: str) -> bool:
     with suppress(OSError, KeyError, ValueError):
         return client.post(asked, mcp_protocol_version="2025-06-18").text == "here"
     return False
-
-
-def _row(what: str, value: float, most: float, **more: Any) -> Row:
-    return {"what": what, "value": value, "demand": f"<= {most:g}", "met": value <= most, **more}
-
-
-def _show(rows: list[Row]) -> None:
-    table = Table("figure", "value", "demand", "")
-    for row in rows:
-        table.add_row(
-            row["what"], f"{row['value']:.3f}", row["demand"], "" if row["met"] else "MISSED"
-        )
-    console.print(table)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,22 @@ on the result. Overshoot, drift between ledger and facts, and holds left by the 
 
 import argparse
 import asyncio
-import json
 import os
 import platform
 import statistics
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any
 
+from figures import console, keep
 from harness.ledger import RememberedEpochs, admitted, claim
 from harness.racing import LauncherValkey, Race
 from toolbus_common.declared import Budget, Level, Period
 from toolbus_policy.ledger import Ending, Ledger
 from toolbus_policy.rules import Admission
 
-HERE = Path(__file__).parent
 ROUNDS = 5
 CALLS = 2000
 BUDGET = Budget(usd=1_000_000, per=Period.MONTH)
@@ -37,7 +35,7 @@ def main() -> int:
     asked.add_argument("--every", type=float, nargs=2, default=(2.0, 5.0), help="seconds of peace")
     asked.add_argument("--latency-only", action="store_true")
     options = asked.parse_args()
-    report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": _machine()}
+    report: dict[str, Any] = {"machine": _machine()}
     clean = True
     with tempfile.TemporaryDirectory(prefix="toolbus-ledger-") as directory:
         report["reservation_us"] = asyncio.run(_latency(Path(directory) / "alone"))
@@ -45,10 +43,8 @@ def main() -> int:
             race = Race(Path(directory) / "race", options.reservations, options.clients)
             figures = race.run(every=tuple(options.every))
             report["race"], clean = figures.told(), figures.clean
-    told = json.dumps(report, indent=2) + "\n"
-    path = HERE / "results" / f"ledger-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.write_text(told)
-    sys.stdout.write(f"{told}saved {path.relative_to(HERE.parent)}\n")
+    console.print_json(data=report)
+    keep("ledger", report)
     return 0 if clean else 1
 
 

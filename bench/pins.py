@@ -28,7 +28,8 @@ from harness.eras import stateless
 from harness.mutants import mutant
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.bus import Bucket, Bus
+from toolbus_common.bucket import Bucket
+from toolbus_common.bus import Bus
 from toolbus_common.canonical import digest_of
 from toolbus_common.contracts import Listing, Pin
 from toolbus_common.declared import Declaration, Server

@@ -11,11 +11,7 @@ def family(root: int) -> list[int]:
     """A process and everything below it."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
             children.setdefault(int(fields[1]), []).append(int(entry.name))
     found, waiting = [], [root]
     while waiting:
@@ -26,16 +22,16 @@ def family(root: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """User and system time of a process, all threads; 0 of one that has ended."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / TICK if fields else 0.0
 
 
 def resident_mb(pids: Iterable[int]) -> float:
     """The sum of resident memory, pages shared between processes counted in each."""
     total = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in _told(pid, "status").splitlines():
             if line.startswith("VmRSS:"):
                 total += int(line.split()[1])
     return total / 1024
@@ -43,10 +39,23 @@ def resident_mb(pids: Iterable[int]) -> float:
 
 def name_of(pid: int) -> str:
     """What a process is: the rooms it runs, or its program."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    words = _told(pid, "cmdline").split("\0")
     if "run" in words:
         return "+".join(word for word in words[words.index("run") + 1 :] if word)
     if "up" in words:
         return "launcher"
     telling = next((word for word in words if "server" in word or "toolbus_" in word), words[0])
     return Path(telling).name
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of a process behind its name, none of one that has ended."""
+    return _told(pid, "stat").rpartition(")")[2].split()
+
+
+def _told(pid: int, what: str) -> str:
+    """What the kernel tells of a process, nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/{what}").read_text(errors="replace")
+    except OSError:
+        return ""

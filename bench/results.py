@@ -6,19 +6,16 @@ the executor held meanwhile, and the end of the result read by its handle.
 """
 
 import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from figures import console, keep, load, met
 from harness.client import Client
 from harness.cluster import Cluster
 from harness.engines import die_with_parent, own_port
@@ -33,7 +30,6 @@ MOST_GROWTH = 32.0  # MiB
 SECONDS = 300.0  # of one call, on the slowest of machines
 WAYS = {"http": ("http", "text"), "event": ("http", "streamed"), "stdio": ("stdio", "text")}
 MIB = 1 << 20
-console = Console()
 
 
 def main() -> int:
@@ -51,11 +47,8 @@ def main() -> int:
             "" if row["met"] else "MISSED",
         )  # fmt: skip
     console.print(table)
-    told = {"at": datetime.now(UTC).isoformat(), "load": os.getloadavg()[0], "rows": rows}
-    path = HERE / "results" / f"results-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps(told, indent=2) + "\n")
-    console.print(f"saved {path.relative_to(HERE.parent)}")
-    return 0 if all(row["met"] for row in rows) else 1
+    keep("results", {"after": load(), "rows": rows})
+    return 0 if met(rows) else 1
 
 
 def _measured(way: str, mib: int) -> dict[str, Any]:

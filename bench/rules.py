@@ -8,20 +8,18 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 from typing import Any
 
 from cedarpy import PolicySet, is_authorized
 
+from figures import keep, met, row, show
 from toolbus_common.cedar import Asker, Case, Rulebook
 from toolbus_common.cedar.case import entities_of
 from toolbus_common.cedar.rulebook import moment
 from toolbus_common.declared import Rule
 
-RESULTS = Path(__file__).parent / "results"
 COMPILATIONS = 9
 NOW = 1_800_000_000.0
 CASE = Case(
@@ -66,12 +64,10 @@ def main() -> int:
     asked.add_argument("--calls", type=int, default=20_000)
     options = asked.parse_args()
     figures = _measured(options.rules, options.calls)
-    report = {"at": datetime.now(UTC).isoformat(), "rules": options.rules, **figures}
-    text = json.dumps(report, indent=2)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"rules-{datetime.now(UTC):%Y%m%d-%H%M%S}.json").write_text(text + "\n")
-    print(text)
-    return 0 if all(figures[name] <= most for name, most in DEMANDS.items()) else 1
+    rows = [row(name, figures[name], "<=", most) for name, most in DEMANDS.items()]
+    show(rows)
+    keep("rules", {"rules": options.rules, **figures})
+    return 0 if met(rows) else 1
 
 
 def _measured(count: int, calls: int) -> dict[str, float]:

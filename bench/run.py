@@ -18,14 +18,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from figures import console, keep
 from load import Plan
 from processes import cpu_seconds, family, name_of, resident_mb
 from rules import rules
@@ -46,7 +45,6 @@ DEMANDS = {
     "idle_rss_mb": (900.0, 900.0, True),
     "sessions_per_second": (800.0, 800.0, False),
 }
-console = Console()
 
 
 def main() -> int:
@@ -58,22 +56,13 @@ def main() -> int:
     asked.add_argument("--mode", choices=("fused", "apart", "both"), default="both")
     options = asked.parse_args()
     modes = ("fused", "apart") if options.mode == "both" else (options.mode,)
-    report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": machine()}
+    report: dict[str, Any] = {"machine": machine()}
     report["rules"] = options.rules
     for mode in modes:
         report[mode] = _measure(mode, options)
         _show(mode, report[mode])
-    save("spine", report)
+    keep("spine", report)
     return 0 if all(_met(mode, report[mode]) for mode in modes) else 1
-
-
-def save(name: str, report: dict[str, Any]) -> None:
-    """Keep a report among the results, and say where."""
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    path = results / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    console.print(f"saved {path.relative_to(HERE.parent)}")
 
 
 def _measure(mode: str, options: argparse.Namespace) -> dict[str, Any]:

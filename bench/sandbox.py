@@ -16,14 +16,11 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from figures import console, keep, met, row, show
 from sandbox_programs import CANARY, Hostile, corpus
 from toolbus_codemode.sandbox.conversation import BrokenError, Conversation
 from toolbus_codemode.sandbox.program import (
@@ -65,7 +62,6 @@ TOOLS = (
     Namespace("fs", "files", (Function("list", "list", ("path",)),)),
 )
 GRANTED = {(space.server, each.tool) for space in TOOLS for each in space.functions}
-console = Console()
 
 
 class Tools:
@@ -249,17 +245,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=500)
     logging.disable(logging.ERROR)  # the tools fail on purpose
     figures = asyncio.run(measured(parser.parse_args().runs))
-    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    path = HERE / "results" / f"sandbox-{now}.json"
-    path.write_text(json.dumps(figures, indent=2) + "\n")
-    table = Table("figure", "measured", "demanded")
-    for name, most in DEMANDS.items():
-        table.add_row(name, f"{figures[name]:.4g}", f"at most {most:g}")
-    console.print(table)
+    rows = [row(name, figures[name], "<=", most) for name, most in DEMANDS.items()]
+    show(rows)
+    keep("sandbox", figures)
     console.print(
         {name: figures[name] for name in ("programs", "syscalls_tried", "forged", "ends")}
     )
-    sys.exit(any(figures[name] > most for name, most in DEMANDS.items()))
+    sys.exit(not met(rows))
 
 
 if __name__ == "__main__":

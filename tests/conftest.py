@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 import redis
 
-from harness import containers
+from harness import cluster, containers
 from harness.engines import TESTER, NatsAt, NatsServer, ValkeyServer
 from harness.fresh import begin_afresh
 from harness.workers import company, standing
@@ -31,6 +31,7 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("steady")
+cluster.Process.forks = True
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

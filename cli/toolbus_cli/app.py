@@ -1,44 +1,53 @@
-"""The command line: every command in its place, and every failure as one sentence."""
+"""The command line: every command in its place, with examples.
 
-import os
-import sys
+Commands are loaded with the group they are in: together they take as long as most of them work.
+"""
+
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import typer
 import typer.core
-
-from toolbus_cli.commands import (
-    admins,
-    approving,
-    auditing,
-    calling,
-    connect,
-    declaring,
-    evidence,
-    importing,
-    inspecting,
-    keys,
-    ledger,
-    pins,
-    rules,
-    running,
-    servers,
-)
-from toolbus_cli.errors import CommandError
-from toolbus_common import logs
-from toolbus_common.errors import ToolbusError
 
 HELP = """The governed gateway between AI agents and the tools they use.
 
 Begin with 'toolbus up': it starts everything on this machine, with a demo where there is no
 toolbus.yaml, and prints an endpoint, a key and what to paste into a client.
 """
-INTERRUPTED = 130
 
-app = typer.Typer(
-    help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+Part = Callable[[typer.Typer], None]
+_PARTS: dict[str, Part] = {}  # what adds a command or a group, by its name
+
+
+def built(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line, as much of it as the first of these words needs; else the whole."""
+    app = typer.Typer(
+        help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
+    app.callback()(_nothing)  # a group, also of one command
+    needed = _PARTS.get(words[0]) if words else None
+    for add in [needed] if needed else dict.fromkeys(_PARTS.values()):
+        add(app)
+    return app
+
+
+def _nothing() -> None:
+    pass
+
+
+def _needed_for(*names: str) -> Callable[[Part], Part]:
+    def noted(part: Part) -> Part:
+        _PARTS.update(dict.fromkeys(names, part))
+        return part
+
+    return noted
+
+
+def _commands(name: str) -> ModuleType:
+    """A module of commands."""
+    return import_module(f"toolbus_cli.commands.{name}")
 
 
 def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: str = "") -> None:
@@ -48,25 +57,27 @@ def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: 
     group.command(called, epilog=f"Examples:\n\n\b\n{shown}" if shown else None)(command)
 
 
-def _add_running() -> None:
+@_needed_for("up", "run", "provision", "nats-config")
+def _add_running(app: typer.Typer) -> None:
+    running = _commands("running")
     _add(app, running.up, "toolbus up", "toolbus up -c toolbus.yaml --port 9000 --apart")
     _add(app, running.run, "toolbus run policy", "toolbus run ingress policy executor")
     _add(app, running.provision, "toolbus provision", "toolbus provision --replicas 3")
     _add(app, running.nats_config, "toolbus nats-config ./nats --listen 0.0.0.0 --store-dir /data")
+
+
+@_needed_for("status", "doctor")
+def _add_inspecting(app: typer.Typer) -> None:
+    inspecting = _commands("inspecting")
     _add(app, inspecting.status, "toolbus status", "toolbus status --json | jq .rooms")
     _add(app, inspecting.doctor, "toolbus doctor", "toolbus doctor -c toolbus.yaml")
 
 
-def _add_using() -> None:
+@_needed_for("apply", "get")
+def _add_declaring(app: typer.Typer) -> None:
+    declaring = _commands("declaring")
     _add(app, declaring.apply, "toolbus apply -f toolbus.yaml", "toolbus apply -f t.yaml --dry-run")
     _add(app, declaring.get, "toolbus get > toolbus.yaml", "toolbus get keys bot --json")
-    _add_importing()
-    _add(app, calling.tools, "toolbus tools", "toolbus tools --as bot", "toolbus tools --all")
-    _add(
-        app, calling.call,
-        "TOOLBUS_KEY=tbk_… toolbus call clock__now",
-        "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
-    )  # fmt: skip
 
 
 class _Importing(typer.core.TyperGroup):
@@ -80,7 +91,9 @@ class _Importing(typer.core.TyperGroup):
         return parsed
 
 
-def _add_importing() -> None:
+@_needed_for("import")
+def _add_importing(app: typer.Typer) -> None:
+    declaring, importing = (_commands("declaring"), _commands("importing"))
     shown = (
         "Take over servers: of a client (mcpServers), or an HTTP API.\n\n"
         "'toolbus import FILE' is short for 'toolbus import clients FILE'."
@@ -107,13 +120,28 @@ def _add_importing() -> None:
     app.add_typer(about, name="import")
 
 
-def _add_approving() -> None:
+@_needed_for("tools", "call")
+def _add_calling(app: typer.Typer) -> None:
+    calling = _commands("calling")
+    _add(app, calling.tools, "toolbus tools", "toolbus tools --as bot", "toolbus tools --all")
+    _add(
+        app, calling.call,
+        "TOOLBUS_KEY=tbk_… toolbus call clock__now",
+        "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
+    )  # fmt: skip
+
+
+@_needed_for("approvals", "approve", "reject")
+def _add_approving(app: typer.Typer) -> None:
+    approving = _commands("approving")
     _add(app, approving.approvals, "toolbus approvals", "toolbus approvals --json")
     _add(app, approving.approve, "toolbus approve 5f1c…", "toolbus approve 5f1c… --note 'Agreed.'")
     _add(app, approving.reject, "toolbus reject 5f1c… --reason 'Use the archive instead.'")
 
 
-def _add_connect() -> None:
+@_needed_for("connect")
+def _add_connect(app: typer.Typer) -> None:
+    connect = _commands("connect")
     _add(
         app, connect.connect,
         "TOOLBUS_KEY=tbk_… toolbus connect --url http://127.0.0.1:8080/mcp",
@@ -128,48 +156,114 @@ def _add_connect() -> None:
     )  # fmt: skip
 
 
-def _add_groups() -> None:
-    about_keys = typer.Typer(help="Keys of agents; a secret is shown once.", no_args_is_help=True)
+@_needed_for("keys")
+def _add_keys(app: typer.Typer) -> None:
+    keys = _commands("keys")
+    about = typer.Typer(help="Keys of agents; a secret is shown once.", no_args_is_help=True)
     _add(
-        about_keys, keys.create,
+        about, keys.create,
         "toolbus keys create bot --tools 'docs__*' --budget 20/day --rate 600/minute",
         "toolbus keys create ci --group readers --deny '*__delete_*' --budget 500calls/hour",
     )  # fmt: skip
-    _add(about_keys, keys.list_keys, "toolbus keys list", name="list")
-    _add(about_keys, keys.revoke, "toolbus keys revoke bot")
-    _add(about_keys, keys.rotate, "toolbus keys rotate bot")
-    about_audit = typer.Typer(help="What happened, as rows.", no_args_is_help=True)
+    _add(about, keys.list_keys, "toolbus keys list", name="list")
+    _add(about, keys.revoke, "toolbus keys revoke bot")
+    _add(about, keys.rotate, "toolbus keys rotate bot")
+    app.add_typer(about, name="keys")
+
+
+@_needed_for("rules")
+def _add_rules(app: typer.Typer) -> None:
+    rules = _commands("rules")
+    about = typer.Typer(help="Rules on calls, in Cedar.", no_args_is_help=True)
+    _add(about, rules.list_rules, "toolbus rules list", name="list")
+    _add(about, rules.check, "toolbus rules check toolbus.yaml", "toolbus rules check r.cedar")
+    _add(
+        about, rules.replay,
+        "toolbus rules replay toolbus.yaml --since 7d",
+        "toolbus rules replay --rule no-deletes --json",
+    )  # fmt: skip
+    app.add_typer(about, name="rules")
+
+
+@_needed_for("audit")
+def _add_audit(app: typer.Typer) -> None:
+    about = typer.Typer(
+        help="What happened: ask, export, prove, forget, keep.", no_args_is_help=True
+    )
+    _add_asking(about)
+    _add_evidence(about)
+    _add_erasing(about)
+    _add_refilling(about)
+    app.add_typer(about, name="audit")
+
+
+def _add_asking(about_audit: typer.Typer) -> None:
+    auditing, analysing = (_commands("auditing"), _commands("analysing"))
     _add(
         about_audit, auditing.query,
         "toolbus audit query 'SELECT fact, count() FROM facts GROUP BY fact'",
+        "toolbus audit query --saved who-called --param at=2026-11-17T02:47",
     )  # fmt: skip
-    _add(about_audit, auditing.tail, "toolbus audit tail", "toolbus audit tail -n 50 --no-follow")
+    _add(about_audit, analysing.queries, "toolbus audit queries", "toolbus audit queries denials")
+    _add(
+        about_audit, analysing.report,
+        "toolbus audit report --since 7d --by team",
+        "toolbus audit report --since 2026-11-01 --until 2026-12-01 --html november.html",
+    )  # fmt: skip
+    _add(
+        about_audit, auditing.tail,
+        "toolbus audit tail", "toolbus audit tail -n 50 --no-follow --fact 'call.*' --key bot",
+    )  # fmt: skip
+
+
+def _add_evidence(about_audit: typer.Typer) -> None:
+    evidence = _commands("evidence")
     _add(
         about_audit, evidence.export,
         "toolbus audit export evidence.zip",
         "toolbus audit export november.zip --scope acme --since 2026-11-01",
+        "toolbus audit export calls.parquet --format parquet --since 7d --fact 'call.*'",
     )  # fmt: skip
     _add(about_audit, evidence.key, "toolbus audit key")
     _add(
         about_audit, evidence.check,
         "toolbus audit verify evidence.zip --key toolbus+5f1c…", name="verify",
     )  # fmt: skip
-    about_rules = typer.Typer(help="Rules on calls, in Cedar.", no_args_is_help=True)
-    _add(about_rules, rules.list_rules, "toolbus rules list", name="list")
+
+
+def _add_erasing(about_audit: typer.Typer) -> None:
+    erasing = _commands("erasing")
     _add(
-        about_rules, rules.check, "toolbus rules check toolbus.yaml", "toolbus rules check r.cedar"
-    )
-    _add(
-        about_rules, rules.replay,
-        "toolbus rules replay toolbus.yaml --since 7d",
-        "toolbus rules replay --rule no-deletes --json",
+        about_audit, erasing.forget,
+        "toolbus audit forget ann --reason 'her request of 2026-11-20'",
+        "toolbus audit forget operator:bo --yes",
     )  # fmt: skip
-    app.add_typer(about_keys, name="keys")
-    app.add_typer(about_rules, name="rules")
-    app.add_typer(about_audit, name="audit")
+    about = typer.Typer(
+        help="Legal holds: customers of whom nothing is deleted.", no_args_is_help=True
+    )
+    _add(about, erasing.hold, "toolbus audit hold add acme --why 'case 17/2026'", name="add")
+    _add(about, erasing.lift, "toolbus audit hold remove acme", name="remove")
+    _add(about, erasing.list_holds, "toolbus audit hold list", name="list")
+    about_audit.add_typer(about, name="hold")
 
 
-def _add_admins() -> None:
+def _add_refilling(about_audit: typer.Typer) -> None:
+    refilling = _commands("refilling")
+    _add(
+        about_audit, refilling.backfill,
+        "toolbus audit backfill", "toolbus audit backfill --since 2026-11-01",
+        "toolbus audit backfill november.jsonl.gz",
+    )  # fmt: skip
+    letters = typer.Typer(help="Facts that audit could not read.", no_args_is_help=True)
+    _add(letters, refilling.list_letters, "toolbus audit dead-letters list", name="list")
+    _add(letters, refilling.show, "toolbus audit dead-letters show 1042.0")
+    _add(letters, refilling.retry, "toolbus audit dead-letters retry")
+    about_audit.add_typer(letters, name="dead-letters")
+
+
+@_needed_for("admins")
+def _add_admins(app: typer.Typer) -> None:
+    admins, login = (_commands("admins"), _commands("login"))
     about = typer.Typer(help="Admin keys, for the API at /api.", no_args_is_help=True)
     _add(
         about, admins.create,
@@ -178,10 +272,60 @@ def _add_admins() -> None:
     )  # fmt: skip
     _add(about, admins.list_admins, "toolbus admins list", name="list")
     _add(about, admins.revoke, "toolbus admins revoke ci")
+    _add(
+        about, login.login,
+        "ADMIN=$(toolbus admins login --url https://toolbus.example)",
+        "toolbus admins login --read-only",
+    )  # fmt: skip
     app.add_typer(about, name="admins")
 
 
-def _add_ledger() -> None:
+@_needed_for("accounts", "clients", "grants", "connections")
+def _add_people(app: typer.Typer) -> None:
+    people, connections = (_commands("people"), _commands("connections"))
+    accounts = typer.Typer(help="Accounts of people who sign in here.", no_args_is_help=True)
+    _add(
+        accounts, people.add_account,
+        "toolbus accounts add ann --group engineering",
+        "toolbus accounts add bob --totp --password-stdin < password", name="add",
+    )  # fmt: skip
+    _add(accounts, people.list_accounts, "toolbus accounts list", name="list")
+    _add(
+        accounts, people.change_account,
+        "toolbus accounts change ann --disable", "toolbus accounts change ann --password",
+        name="change",
+    )  # fmt: skip
+    _add(accounts, people.remove_account, "toolbus accounts remove ann", name="remove")
+    clients = typer.Typer(help="Clients that ask for tokens.", no_args_is_help=True)
+    _add(
+        clients, people.add_client,
+        "toolbus clients add nightly",
+        "toolbus clients add Desk --redirect https://desk.example/callback",
+        "toolbus clients add 'The toolbus command' --id toolbus --public", name="add",
+    )  # fmt: skip
+    _add(clients, people.list_clients, "toolbus clients list", name="list")
+    _add(clients, people.remove_client, "toolbus clients remove 5f1c…", name="remove")
+    grants = typer.Typer(
+        help="What people allowed clients: see it, and end it.", no_args_is_help=True
+    )
+    _add(grants, people.list_grants, "toolbus grants list --json", name="list")
+    _add(grants, people.revoke_grant, "toolbus grants revoke 5f1c…", name="revoke")
+    about = typer.Typer(help="Tokens for servers that want OAuth.", no_args_is_help=True)
+    _add(about, connections.list_connections, "toolbus connections list", name="list")
+    _add(about, connections.connect, "toolbus connections connect docs", name="connect")
+    _add(
+        about, connections.revoke_connection,
+        "toolbus connections revoke docs --user ann", name="revoke",
+    )  # fmt: skip
+    app.add_typer(accounts, name="accounts")
+    app.add_typer(clients, name="clients")
+    app.add_typer(grants, name="grants")
+    app.add_typer(about, name="connections")
+
+
+@_needed_for("ledger")
+def _add_ledger(app: typer.Typer) -> None:
+    ledger = _commands("ledger")
     about = typer.Typer(help="Budgets: what is spent and held.", no_args_is_help=True)
     _add(about, ledger.show, "toolbus ledger show", "toolbus ledger show acme --json")
     _add(about, ledger.rebuild, "toolbus ledger rebuild acme")
@@ -189,7 +333,9 @@ def _add_ledger() -> None:
     app.add_typer(about, name="ledger")
 
 
-def _add_pins() -> None:
+@_needed_for("pins")
+def _add_pins(app: typer.Typer) -> None:
+    pins = _commands("pins")
     about = typer.Typer(
         help="Definitions of tools and prompts: what is held back, and what is approved.",
         no_args_is_help=True,
@@ -206,54 +352,11 @@ def _add_pins() -> None:
     app.add_typer(about, name="pins")
 
 
-def _add_servers() -> None:
+@_needed_for("servers")
+def _add_servers(app: typer.Typer) -> None:
+    servers = _commands("servers")
     about = typer.Typer(help="Single servers: no new calls, or met anew.", no_args_is_help=True)
     _add(about, servers.drain, "toolbus servers drain github")
     _add(about, servers.undrain, "toolbus servers undrain github")
     _add(about, servers.reset, "toolbus servers reset github")
     app.add_typer(about, name="servers")
-
-
-_add_running()
-_add_using()
-_add_approving()
-_add_connect()
-_add_groups()
-_add_admins()
-_add_ledger()
-_add_pins()
-_add_servers()
-
-
-def main(words: Sequence[str]) -> int:
-    """Run one command; the exit code. Whatever fails is told in a sentence."""
-    # What a connection logs while it waits is told as the command's own sentence.
-    logs.configure("toolbus", "critical", "text")
-    try:
-        app(args=list(words), prog_name="toolbus")
-    except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:  # noqa: BLE001 - no stack trace for users
-        return _failed(error)
-    return 1
-
-
-def _failed(error: Exception) -> int:
-    if isinstance(error, CommandError):
-        return _told(error.sentence, error.code)
-    if isinstance(error, ToolbusError):
-        return _told(error.reason, 1)
-    if "TOOLBUS_DEBUG" in os.environ:
-        raise error
-    said = f"Something unexpected failed ({type(error).__name__}: {error})"
-    return _told(f"{said}; set TOOLBUS_DEBUG=1 to see where.", 1)
-
-
-def _told(sentence: str, code: int) -> int:
-    sys.stderr.write(sentence.rstrip() + "\n")
-    return code

@@ -8,7 +8,8 @@ from toolbus_cli.state import State
 from toolbus_common.bus import Bus
 from toolbus_common.declaring.desk import Desk
 from toolbus_common.factlane import FactWriter
-from toolbus_common.provision import CONFIG
+from toolbus_common.people.book import People
+from toolbus_common.provision import CONFIG, PEOPLE
 from toolbus_common.settings import Settings
 from toolbus_common.spool import Spool
 
@@ -20,11 +21,19 @@ async def opened(bus: Bus, state: State) -> AsyncIterator[Desk]:
     """A desk on an open bus; its facts are delivered, or spooled, when it is left."""
     limit = Settings().spool_bytes
     facts = FactWriter(bus.store, Spool(state.root / "spool" / "operator.facts", limit))
+    facts.people = await people_of(bus, state)
     facts.restore()
     try:
         yield Desk(bus, await bus.bucket(CONFIG), facts, me(), operator=True)
     finally:
         await facts.close(FACT_SECONDS)
+
+
+async def people_of(bus: Bus, state: State) -> People:
+    """Whom facts name, as they are looked up one by one."""
+    people = People(Settings(state_dir=state.root).people_key_file)
+    people.open(await bus.bucket(PEOPLE))
+    return people
 
 
 def me() -> str:

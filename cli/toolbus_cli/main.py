@@ -11,10 +11,8 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["run"] and not {"-h", "--help"}.intersection(words):
         return _run(words[1:])
-    app = import_module("toolbus_cli.app")
-    gc.freeze()
-    gc.enable()
-    code: int = app.main(words)
+    commanding = import_module("toolbus_cli.commanding")
+    code: int = commanding.main(words)
     return code
 
 

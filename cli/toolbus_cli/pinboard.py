@@ -8,7 +8,7 @@ from typing import Any
 
 from toolbus_cli.desk import me
 from toolbus_cli.errors import CommandError
-from toolbus_common.bus import Bucket
+from toolbus_common.bucket import Bucket
 from toolbus_common.canonical import digest_of
 from toolbus_common.contracts import (
     DefinitionApproved,

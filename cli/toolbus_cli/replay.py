@@ -9,11 +9,13 @@ from toolbus_common.cedar import Asker, Case, Rulebook, Slice, Verdict, labels_o
 from toolbus_common.declared import Declaration, Rule
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import DEFAULT_SCOPE
+from toolbus_common.people.book import ERASED
+from toolbus_common.recording import CUT
+from toolbus_common.redacting import STRUCK
 
 Outcome = Literal["same", "refused", "asked", "allowed", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("same", "refused", "asked", "allowed", "unknown")
 MOST_EXAMPLES = 5
-CUT = "…"  # how arguments too long to be recorded whole end
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,5 +111,12 @@ def recorded(row: Mapping[str, Any], declared: Declaration) -> Recorded:
         case=Case(asker, str(row["method"]), server, tool, labels, cost, era),
         rule=str(row["rule"]),
         asked=row["code"] == "approval_required" or row["fact"] == "approval.asked",
-        arguments=arguments.encode() if arguments and not arguments.endswith(CUT) else None,
+        arguments=arguments.encode() if _whole(arguments) else None,
+    )
+
+
+def _whole(arguments: str) -> bool:
+    """Whether these are a call's arguments as they were: not cut, not struck, not erased."""
+    return bool(arguments) and not (
+        arguments.endswith(CUT) or STRUCK in arguments or arguments == ERASED
     )

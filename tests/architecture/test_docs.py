@@ -8,14 +8,19 @@ import yaml
 
 from toolbus_common.cedar.schema import METHODS
 from toolbus_common.declared import (
+    Access,
     Customer,
     Declared,
+    Export,
     Group,
+    Issuer,
     Key,
     Level,
     Period,
+    Reader,
     Rule,
     Server,
+    Sink,
     Team,
     User,
     Webhook,
@@ -28,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
 ERRORS = (ROOT / "docs" / "errors.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+EXPORT = (ROOT / "docs" / "export.md").read_text()
 RULES = (ROOT / "docs" / "rules.md").read_text()
 README = (ROOT / "README.md").read_text()
 UNTOLD = {"internal", "refused", "unavailable", "upstream_failed"}  # roots of the tree
@@ -61,6 +67,11 @@ def test_an_error_is_told_with_the_codes_it_has(cls: type[ToolbusError]) -> None
         ("groups", Group),
         ("rules", Rule),
         ("webhooks", Webhook),
+        ("exports", Export),
+        ("sinks", Sink),
+        ("readers", Reader),
+        ("issuers", Issuer),
+        ("access", Access),
     ],
 )
 def test_every_field_of_the_configuration_is_told(section: str, model: type[Declared]) -> None:
@@ -105,3 +116,12 @@ def test_the_guide_of_rules_names_every_method() -> None:
 def test_no_guide_points_at_a_file_that_is_not_there(guide: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", guide.read_text())
     assert [link for link in links if not (guide.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "example", re.findall(r"```yaml\n(.*?)```", EXPORT, re.DOTALL), ids=lambda text: text[:7]
+)
+def test_the_exports_and_sinks_in_their_guide_are_sound(example: str) -> None:
+    loaded = load(example, {"S3_SECRET": "x", "HEC_TOKEN": "x", "ELASTIC_KEY": "x"})
+    assert [str(each) for each in (*loaded.faults, *loaded.warnings)] == []
+    assert loaded.declaration.exports or loaded.declaration.sinks

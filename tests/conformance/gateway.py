@@ -23,12 +23,12 @@ def configuration(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def gateway(directory: Path, url: str) -> Iterator[Launched]:
-    """A running gateway that knows its upstream's tools."""
+def gateway(directory: Path, url: str, **more: str) -> Iterator[Launched]:
+    """A running gateway that knows its upstream's tools, with more settings."""
     directory.mkdir(parents=True, exist_ok=True)
-    launched = Launched(
-        directory, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS), TOOLBUS_POLL_AFTER=str(POLL_SECONDS)
-    )
+    settings = {"CALL_TIMEOUT": str(CALL_SECONDS), "POLL_AFTER": str(POLL_SECONDS), **more}
+    told = {f"TOOLBUS_{name}": value for name, value in settings.items()}
+    launched = Launched(directory, **told)
     launched.configure(configuration(url))
     try:
         launched.start()

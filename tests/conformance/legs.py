@@ -4,19 +4,30 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from conformance import suite
+from conformance.authorization import AuthorizationLeg
+from conformance.authorized import errands
+from conformance.errand import PORT
 from conformance.gateway import KEY, UPSTREAM, gateway, shim
 from conformance.judge import Verdict, direct_run, expected
 from conformance.suite import REVISIONS, Result
 from conformance.upstream import FixtureServer
 from conformance.vacuity import unseen
+from harness.launched import Launched
 
 OUTPUT = suite.WORKSHOP / "out"
 MODERN, LEGACY = REVISIONS
+# The suite knows its clients by a document that nobody serves, and listens on this machine.
+ALLOWED = {
+    "EGRESS_ALLOW": "127.0.0.0/8 ::1",
+    "OAUTH_CLIENT_DOCUMENT": "https://conformance-test.local/client-metadata.json",
+}
 AGENT = Path(__file__).with_name("agent_through_gateway.py")
+ERRAND = Path(__file__).with_name("errand.py")
 
 
 @dataclass(frozen=True)
@@ -79,21 +90,19 @@ class ClientLeg:
 
     name: str
     tells: str
+    oauth: bool = False  # the scenarios that want it, and no others
 
     def run(self, scenario: str = "") -> Iterator[Verdict]:
         """A verdict for each revision."""
         directory = OUTPUT / self.name
         shutil.rmtree(directory, ignore_errors=True)
-        command = shlex.join([sys.executable, str(AGENT)])
-        with gateway(directory / "gateway", "") as launched:
-            environment = {
-                "TOOLBUS_CONFORMANCE_ENDPOINT": launched.ready["endpoint"],
-                "TOOLBUS_CONFORMANCE_KEY": KEY,
-                "TOOLBUS_CONFORMANCE_DIRECTORY": str(launched.directory),
-            }
+        with (
+            gateway(directory / "gateway", "", **(ALLOWED if self.oauth else {})) as launched,
+            self._client(launched) as (command, environment),
+        ):
             for revision in REVISIONS:
-                required = _without_authorization(suite.requirements(revision).client)
-                extra = _without_authorization(suite.requirements(revision).extra_client)
+                required = self._concerned(suite.requirements(revision).client)
+                extra = self._concerned(suite.requirements(revision).extra_client)
                 found: list[Result] = []
                 for name in [*required, *extra]:
                     if scenario in ("", name):
@@ -102,10 +111,22 @@ class ClientLeg:
                 if found:
                     yield _verdict(self.name, revision, found, required)
 
+    def _concerned(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in names if name.startswith("auth/") == self.oauth)
 
-def _without_authorization(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that need no OAuth client."""
-    return tuple(name for name in names if not name.startswith("auth/"))
+    @contextmanager
+    def _client(self, launched: Launched) -> Iterator[tuple[str, dict[str, str]]]:
+        """The command that the suite runs as its client, and what it finds in its environment."""
+        if self.oauth:
+            with errands(launched) as port:
+                yield shlex.join([sys.executable, "-I", "-S", str(ERRAND)]), {PORT: str(port)}
+            return
+        environment = {
+            "TOOLBUS_CONFORMANCE_ENDPOINT": launched.ready["endpoint"],
+            "TOOLBUS_CONFORMANCE_KEY": KEY,
+            "TOOLBUS_CONFORMANCE_DIRECTORY": str(launched.directory),
+        }
+        yield shlex.join([sys.executable, str(AGENT)]), environment
 
 
 def _verdict(leg: str, revision: str, found: list[Result], required: tuple[str, ...]) -> Verdict:
@@ -113,7 +134,7 @@ def _verdict(leg: str, revision: str, found: list[Result], required: tuple[str, 
     return Verdict(title, found, frozenset(required), expected(leg, revision))
 
 
-Leg = ServerLeg | ClientLeg
+Leg = ServerLeg | ClientLeg | AuthorizationLeg
 _THROUGH = f"/mcp/{UPSTREAM}"
 
 LEGS: dict[str, Leg] = {
@@ -161,5 +182,7 @@ LEGS: dict[str, Leg] = {
             extras=False,
         ),
         ClientLeg("client", "the gateway as a client of the suite's servers"),
+        ClientLeg("client-oauth", "the gateway as an OAuth client", oauth=True),
+        AuthorizationLeg("authorization", "the gateway as an authorization server"),
     )
 }

@@ -20,11 +20,12 @@ def main() -> int:
         parser.error(f"no such leg: {', '.join(sorted(unknown))}; there are {', '.join(LEGS)}")
     suite.install()
     verdicts: list[Verdict] = []
-    for name in names:
-        print(f"\n== {name}: {LEGS[name].tells}", flush=True)
-        for verdict in LEGS[name].run(given.scenario):
-            verdict.print(quiet=given.quiet)
-            verdicts.append(verdict)
+    with suite.alone():
+        for name in names:
+            print(f"\n== {name}: {LEGS[name].tells}", flush=True)
+            for verdict in LEGS[name].run(given.scenario):
+                verdict.print(quiet=given.quiet)
+                verdicts.append(verdict)
     return _close(verdicts)
 
 

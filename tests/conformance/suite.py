@@ -1,18 +1,20 @@
 """`@modelcontextprotocol/conformance`, pinned: installing it, running it, reading what it found."""
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from harness.everything import NODE, NPM
+from harness.npm import NODE, NPM
 
 VERSION = "0.2.0-alpha.12"
 PACKAGE = "@modelcontextprotocol/conformance"
@@ -21,7 +23,7 @@ SCENARIO_MS = 15_000
 SUITE_SECONDS = 600
 FAILED = "agent failed: "
 REVISIONS = ("2026-07-28", "2025-11-25")
-_HOME = WORKSHOP / "suite" / "node_modules" / PACKAGE
+HOME = WORKSHOP / "suite" / "node_modules" / PACKAGE
 _STAMP = re.compile(r"^(?:server-)?(?P<name>.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
 
 
@@ -52,7 +54,7 @@ class Requirements:
 
 def install() -> None:
     """Install the suite unless it is there."""
-    found = _HOME / "package.json"
+    found = HOME / "package.json"
     if found.exists() and json.loads(found.read_text())["version"] == VERSION:
         return
     shutil.rmtree(WORKSHOP / "suite", ignore_errors=True)
@@ -67,9 +69,23 @@ def install() -> None:
     )
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """See that no other run is under way here: they would use each other's gateways.
+
+    Raises `SystemExit` where one is.
+    """
+    with (WORKSHOP / "lock").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SystemExit(f"Another run is under way in {WORKSHOP}; wait for it.") from error
+        yield
+
+
 def requirements(revision: str) -> Requirements:
     """What a revision requires, from the suite's own file."""
-    document = yaml.safe_load((_HOME / "requirements" / f"{revision}.yaml").read_text())
+    document = yaml.safe_load((HOME / "requirements" / f"{revision}.yaml").read_text())
     extras: dict[str, list[str]] = {"server": [], "client": []}
     for entry in document.get("not_scored", []):
         extras.setdefault(entry["leg"], []).append(entry["scenario"])
@@ -89,7 +105,7 @@ def run_server(url: str, revision: str, output: Path, scenario: str = "") -> lis
         else ["--requirements", revision]
     )
     _run(["server", "--url", url, *chosen], output, {})
-    return _results(output)
+    return results(output)
 
 
 def run_client(
@@ -99,7 +115,7 @@ def run_client(
     chosen = ["--scenario", scenario, "--spec-version", revision, "--force"]
     words = ["client", "--command", command, *chosen, "--timeout", str(4 * SCENARIO_MS)]
     code = _run(words, output, environment)
-    found = _results(output) or [Result(scenario, 0, (("no-result", "The suite said nothing."),))]
+    found = results(output) or [Result(scenario, 0, (("no-result", "The suite said nothing."),))]
     if code == 0 or any(result.failures for result in found):
         return found
     # The suite counts a client that failed, which no check of it tells.
@@ -115,7 +131,7 @@ def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> 
     timeout = [] if "--timeout" in words else ["--timeout", str(SCENARIO_MS)]
     with (output / "log").open("wb") as log:
         done = subprocess.run(
-            [str(NODE), str(_HOME / "dist" / "index.js"), *words, *timeout, "-o", str(output)],
+            [str(NODE), str(HOME / "dist" / "index.js"), *words, *timeout, "-o", str(output)],
             env={**os.environ, **environment},
             stdout=log,
             stderr=log,
@@ -125,7 +141,8 @@ def _run(words: Iterable[str], output: Path, environment: Mapping[str, str]) -> 
     return done.returncode
 
 
-def _results(output: Path) -> list[Result]:
+def results(output: Path) -> list[Result]:
+    """What a run found, in its order."""
     found = []
     for file in sorted(output.rglob("checks.json"), key=lambda file: file.stat().st_mtime_ns):
         match = _STAMP.match(str(file.parent.relative_to(output)))

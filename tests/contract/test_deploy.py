@@ -23,14 +23,23 @@ from toolbus_common.contracts import (
     CallAdmitted,
     CallRequested,
     Fact,
+    FactsAsked,
+    IdentityAsked,
+    IdentityKeyAsked,
     LedgerAsked,
+    LinesAsked,
     OpenCallsAsked,
+    PageAsked,
     Question,
     RebuildAsked,
+    RefillAsked,
     RejectAsked,
     ServersAsked,
     SpendingAsked,
     StatusAsked,
+    TokenShown,
+    UnendedAsked,
+    UpstreamTokenAsked,
 )
 from toolbus_common.permissions import (
     OPERATOR,
@@ -40,17 +49,31 @@ from toolbus_common.permissions import (
     server_configuration,
 )
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import APPROVALS, BUCKETS, DURABLES, FACTS, TASKS
+from toolbus_common.provision import (
+    APPROVALS,
+    BUCKETS,
+    DURABLES,
+    FACTS,
+    OAUTH,
+    OAUTH_BRIEF,
+    OAUTH_CLIENTS,
+    PEOPLE,
+    TASKS,
+    TOKENS,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 QUESTIONS: tuple[type[Question], ...] = (
-    ApprovalsAsked, ApproveAsked, AuditQueried, LedgerAsked, OpenCallsAsked, RebuildAsked,
-    RejectAsked, ServersAsked, SpendingAsked, StatusAsked,
+    ApprovalsAsked, ApproveAsked, AuditQueried, FactsAsked, IdentityAsked, LedgerAsked, LinesAsked,
+    OpenCallsAsked, RebuildAsked, RefillAsked, RejectAsked, ServersAsked, SpendingAsked,
+    StatusAsked, UnendedAsked,
 )  # fmt: skip
+OF_EXECUTOR: tuple[type[Question], ...] = (UpstreamTokenAsked, IdentityKeyAsked)
 POLICY_ASKS: set[type[Question]] = {
     OpenCallsAsked,
     SpendingAsked,
+    UnendedAsked,
 }
 
 
@@ -108,22 +131,27 @@ def test_every_room_has_a_service_that_runs_it_alone(compose: dict[str, Any], ro
 @pytest.mark.parametrize("user", [*ROOMS, "operator", "provision"])
 def test_a_service_holds_its_own_seed_and_no_other(compose: dict[str, Any], user: str) -> None:
     owner = OPERATOR if user == "provision" else user
-    (secret,) = compose["services"][user]["secrets"]
+    secret, *others = compose["services"][user]["secrets"]
     assert secret["source"] == f"{owner}_seed"
     assert secret["target"] == f"/var/lib/toolbus/nkeys/{owner}.seed"
     given = compose["secrets"][secret["source"]]["file"]
     assert given == f"./nats/generated/nkeys/{owner}.seed"
+    # Who says what is personal, or reads it, seals it under one key; nobody else has that.
+    knows = user != "provision" and said_by(rights()[owner], f"$KV.{PEOPLE}.x")
+    assert bool(others) is (knows or user == "audit")
+    assert all(each["target"] == "/var/lib/toolbus/people.key" for each in others)
 
 
 def test_a_seed_is_declared_for_every_user_of_the_bus(compose: dict[str, Any]) -> None:
-    assert set(compose["secrets"]) == {f"{user}_seed" for user in rights()}
+    assert set(compose["secrets"]) == {"people_key", *(f"{user}_seed" for user in rights())}
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_is_told_only_settings_it_knows(compose: dict[str, Any], room: str) -> None:
     known = importlib.import_module(f"toolbus_{room}.settings").Settings.model_fields
     told = compose["services"][room]["environment"]
-    assert {name.removeprefix("TOOLBUS_").lower() for name in told} <= set(known)
+    own = {name.removeprefix("TOOLBUS_").lower() for name in told if not name.startswith("OTEL_")}
+    assert own <= set(known)
 
 
 @pytest.mark.parametrize(
@@ -245,13 +273,37 @@ def test_every_question_there_is_was_looked_at() -> None:
         for _, kind in inspect.getmembers(contracts, inspect.isclass)
         if issubclass(kind, Question) and kind is not Question
     }
-    assert found == {*QUESTIONS, ApproverAsked, AdminAsked}
+    assert found == {
+        *QUESTIONS,
+        *(ApproverAsked, AdminAsked, PageAsked, TokenShown, *OF_EXECUTOR),
+    }
+
+
+@pytest.mark.parametrize("question", OF_EXECUTOR, ids=lambda question: question.__name__)
+def test_what_servers_are_shown_is_the_executors_to_ask_for_and_not_even_the_operators(
+    question: type[Question],
+) -> None:
+    assert may_say(question.SUBJECT) == {"executor"}
+    assert may_hear(question.SUBJECT) == {"oauth"}
 
 
 def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
     for question in (ApproverAsked, AdminAsked):
         assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
         assert may_hear(question.SUBJECT) == {"policy"}
+
+
+def test_the_edge_shows_pages_and_tokens_to_oauth_alone() -> None:
+    for question in (PageAsked, TokenShown):
+        assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
+        assert may_hear(question.SUBJECT) == {"oauth"}
+
+
+def test_who_holds_a_token_is_oauths_alone_to_write() -> None:
+    for bucket in (OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS):
+        assert may_say(f"$KV.{bucket}.entry") == {"oauth"}
+    for bucket in (OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF):
+        assert may_say(f"$JS.API.DIRECT.GET.KV_{bucket}.entry") == {"oauth", OPERATOR}
 
 
 def test_an_approval_is_policys_alone_to_write() -> None:

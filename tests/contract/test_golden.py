@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from toolbus_common import contracts
 from toolbus_common.contracts import FACTS, Fact, Message, Question
+from toolbus_common.contracts.message import trusted
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
@@ -21,7 +22,11 @@ SAMPLES[int | None] = 7
 ABSTRACT = {
     Message, Fact, Question, contracts.CallFact, contracts.ApprovalFact, contracts.DefinitionFact,
     contracts.RunFact, contracts.RunEnded, contracts.ServerSteered,
+    contracts.HoldFact,
 }  # fmt: skip
+TRUSTED = (
+    contracts.CallRequested, contracts.CallAdmitted, contracts.CallAllowed, contracts.CallCompleted,
+)  # fmt: skip
 MESSAGES = sorted(
     (
         cls
@@ -57,6 +62,7 @@ def filled(cls: type[BaseModel]) -> BaseModel:
 
 
 SAMPLES[contracts.OutcomeClaim | None] = filled(contracts.OutcomeClaim)
+SAMPLES[contracts.Identified | None] = filled(contracts.Identified)
 
 
 def subject_of(cls: type[Message]) -> str:
@@ -110,6 +116,27 @@ def test_fields_with_defaults_may_be_missing(cls: type[Message]) -> None:
     }
     least = cls(**needed)
     assert cls.decode(least.encode()) == least
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+def test_a_message_is_written_as_its_model_says(cls: type[Message]) -> None:
+    sent = filled(cls)
+    assert isinstance(sent, Message)
+    head = sent.encode().partition(b"\n")[0]
+    assert head == cls.__pydantic_serializer__.to_json(sent)
+
+
+@pytest.mark.parametrize("cls", TRUSTED, ids=lambda cls: cls.__name__)
+def test_a_trusted_message_is_the_same_as_one_that_was_looked_at(cls: type[Message]) -> None:
+    told = {name: sample(field.annotation) for name, field in cls.model_fields.items()}
+    needed = {name: told[name] for name, field in cls.model_fields.items() if field.is_required()}
+    for fields in (told, dict(reversed(told.items())), needed):
+        made, seen = trusted(cls)(**fields), cls(**fields)
+        assert made == seen
+        assert made.encode() == seen.encode()
+        assert made.model_copy(update={"call_id": "other"}) == seen.model_copy(
+            update={"call_id": "other"}
+        )
 
 
 def test_every_fact_is_registered_under_its_name() -> None:

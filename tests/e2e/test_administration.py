@@ -55,9 +55,9 @@ def admin(place: Launched) -> Administrator:
 def changed(place: Launched, kind: str, name: str, enough: int = 1) -> list[dict[str, Any]]:
     """The facts of changes of one entry, the oldest first."""
     rows = place.eventual_rows(
-        "SELECT detail FROM facts WHERE fact = 'config.changed' AND "
-        f"JSONExtractString(detail, 'kind') = '{kind}' AND "
-        f"JSONExtractString(detail, 'name') = '{name}' ORDER BY stream_seq, line",
+        "SELECT detail, JSONExtractString(detail, 'name') AS name FROM facts "
+        f"WHERE fact = 'config.changed' AND JSONExtractString(detail, 'kind') = '{kind}' "
+        f"AND name IN ('{name}', person('{name}')) ORDER BY stream_seq, line",
         lambda rows: len(rows) >= enough,
     )
     return [json.loads(row["detail"]) for row in rows]
@@ -287,6 +287,48 @@ def test_a_change_by_the_command_is_a_fact_with_its_operator(place: Launched) ->
     assert not fact["by"].startswith("admin:")
     assert secret not in str(fact)
     assert json.loads(fact["after"])["tools"] == ["echo__*"]
+
+
+def test_who_administers_is_forgotten_by_the_command_unless_their_customer_is_held(
+    place: Launched,
+) -> None:
+    assert place.toolbus("keys", "create", "last", "--tools", "echo__*").returncode == 0
+    (fact,) = changed(place, "keys", "last")
+    name = fact["by"]
+    assert name.startswith("operator:")
+    assert place.toolbus("audit", "hold", "add", "default", "--why", "case 17").returncode == 0
+    held = json.loads(place.toolbus("audit", "hold", "list", "--json").stdout)
+    assert [(each["customer"], each["by"], each["why"]) for each in held] == [
+        ("default", name, "case 17")
+    ]
+    refused = place.toolbus("audit", "forget", name, "--yes")
+    assert (refused.returncode, "under a legal hold" in refused.stderr) == (1, True)
+    assert place.toolbus("audit", "hold", "remove", "default").returncode == 0
+    done = place.toolbus("audit", "forget", name, "--yes", "--reason", "they left")
+    assert (done.returncode, "is forgotten" in done.stdout) == (0, True), done.stderr
+    (fact,) = changed(place, "keys", "last")
+    assert fact["by"].startswith("~")
+
+
+def test_who_may_sign_in_is_declared_one_by_one(place: Launched, admin: Administrator) -> None:
+    issuer, rule = {"url": "https://login.example", "client_id": "c"}, {"issuer": "corp"}
+    lost = admin.ask("PUT", named("access", "zed"), rule)
+    assert (lost.status, why(lost)) == (422, "faulty")
+    secret = {**issuer, "secret": "${env:HOME}"}
+    assert admin.ask("PUT", named("issuers", "corp"), secret).status == 403
+    inside = {**issuer, "url": "http://127.0.0.1:9"}
+    assert admin.ask("PUT", named("issuers", "corp"), inside).status == 403
+    assert admin.ask("PUT", named("issuers", "corp"), issuer).status == 201
+    for name in ("zed", "alf"):
+        made = admin.ask("PUT", named("access", name), {**rule, "role": "viewer"})
+        assert (made.status, made.json["value"]["role"]) == (201, "viewer"), made.body
+    assert list(admin.declared()[0]["access"]) == ["zed", "alf"], "a new rule is the last"
+    assert at(place, SECRETS["operator"]).ask("DELETE", named("access", "alf")).status == 403
+    assert admin.ask("DELETE", named("issuers", "corp")).status == 422, "rules name it"
+    for kind, name in (("access", "zed"), ("access", "alf"), ("issuers", "corp")):
+        assert admin.ask("DELETE", named(kind, name)).status == 204
+    first, last = changed(place, "access", "zed", 2)
+    assert (first["by"], last["after"]) == ("admin:admin", "")
 
 
 def test_every_kind_of_the_file_is_in_the_api() -> None:

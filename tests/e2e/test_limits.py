@@ -14,7 +14,11 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import PATIENCE, until_now
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import BudgetTold, LedgerAsked, LedgerTold
 from toolbus_common.declared import Budget, Declaration, Loop, Period, Price, Server
+from toolbus_common.permissions import OPERATOR
 
 SECRET = "tbk_bot_a-secret-of-limit-tests"
 TRACE = "00-{:032x}-00000000000000aa-01"
@@ -26,13 +30,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     upstream = Upstream(tmp_path_factory.mktemp("upstream"))
     upstream.start()
     made = Cluster(tmp_path_factory.mktemp("cluster"))
-    budgets = (
+    limits = (
         Budget(usd=5, per=Period.DAY, timezone="Europe/Oslo"),
         Budget(calls=2, per=Period.WEEK, rolling=True, tools=("echo__count",)),
     )
     declaration = Declaration(
         servers={"echo": Server(url=upstream.url)},
-        keys={"bot": key(SECRET, budgets=budgets, loop=Loop(calls=2, seconds=600))},
+        keys={"bot": key(SECRET, budgets=limits, loop=Loop(calls=2, seconds=600))},
         prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
     )
     try:
@@ -70,14 +74,14 @@ def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_facts(cluster:
     client = cluster.client(SECRET)
     assert say(client, "the first", run=3).code == ""
     until_now(lambda: settled(cluster), "what was called before is settled")
-    before = show(cluster)[0]["spent"]
+    before = budgets(cluster)[0].spent
     assert say(client, "x" * 5000, run=5).code == ""
     where = f"trace_id = '{5:032x}'"
     row = cluster.eventual_facts(where, "call.completed")["call.completed"]
     size = json.loads(row["detail"])["result_bytes"]
     assert size > 5000
     assert row["charge"] == 1000 + size * 10
-    until_now(lambda: show(cluster)[0]["spent"] - before == row["charge"], "it is settled")
+    until_now(lambda: budgets(cluster)[0].spent - before == row["charge"], "it is settled")
 
 
 def test_a_budget_of_calls_for_some_tools_leaves_the_others_alone(cluster: Cluster) -> None:
@@ -88,7 +92,7 @@ def test_a_budget_of_calls_for_some_tools_leaves_the_others_alone(cluster: Clust
 
 
 def test_the_budgets_are_shown_with_what_is_spent_and_when_they_reset(cluster: Cluster) -> None:
-    money, counted = show(cluster)
+    money, counted = json.loads(toolbus(cluster, "ledger", "show", "--json").stdout)["budgets"]
     assert (money["kind"], money["limit"], money["timezone"]) == ("usd", 5_000_000, "Europe/Oslo")
     assert (counted["kind"], counted["rolling"], counted["tools"]) == (
         "calls",
@@ -104,9 +108,9 @@ def test_the_budgets_are_shown_with_what_is_spent_and_when_they_reset(cluster: C
 def test_a_ledger_rebuilt_by_command_stands_as_it_stood(cluster: Cluster) -> None:
     assert say(cluster.client(SECRET), "before", run=5).code == ""
     until_now(lambda: settled(cluster), "all is settled")
-    before = [budget["spent"] for budget in show(cluster)]
+    before = [budget.spent for budget in budgets(cluster)]
     assert rebuilt(cluster)["calls"] == 0
-    assert [budget["spent"] for budget in show(cluster)] == before
+    assert [budget.spent for budget in budgets(cluster)] == before
     assert say(cluster.client(SECRET), "after", run=5).code == ""
 
 
@@ -116,17 +120,19 @@ def test_nobody_can_rebuild_for_a_customer_that_is_not_there(cluster: Cluster) -
     assert "Nobody has spent anything for 'nobody'" in done.stderr
 
 
-def show(cluster: Cluster) -> list[dict[str, Any]]:
-    """The budgets, as the command tells programs."""
-    told = json.loads(toolbus(cluster, "ledger", "show", "--json").stdout)
-    budgets: list[dict[str, Any]] = told["budgets"]
-    return budgets
+def budgets(cluster: Cluster) -> tuple[BudgetTold, ...]:
+    """How they stand; asked often, so without a command's process each time."""
+
+    async def ask(bus: Bus) -> LedgerTold:
+        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold)
+
+    return tuple(cluster.on_the_bus(ask).budgets)
 
 
 def settled(cluster: Cluster) -> bool:
     """Whether somebody has spent, and nothing is held for calls under way."""
-    budgets = show(cluster)
-    return bool(budgets) and all(budget["held"] == 0 for budget in budgets)
+    found = budgets(cluster)
+    return bool(found) and all(budget.held == 0 for budget in found)
 
 
 def rebuilt(cluster: Cluster) -> dict[str, Any]:

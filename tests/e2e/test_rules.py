@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from hashlib import sha256
 from secrets import token_hex
 from typing import Any
 
@@ -14,7 +15,11 @@ from harness.eras import ask
 from harness.launched import Launched
 from harness.waiting import until_now
 
-FULL, DIGEST = ("tbk_full_e2e-secret-of-rules", "tbk_digest_e2e-secret-of-rules")
+FULL, DIGEST, REDACTED = (
+    "tbk_full_e2e-secret-of-rules",
+    "tbk_digest_e2e-secret-of-rules",
+    "tbk_redacted_e2e-secret-of-rules",
+)
 SAYS = (
     'forbid(principal, action == Action::"tools/call", resource == Tool::"echo__say") when {{'
     ' context.arguments has text && context.arguments.text like "{}" }};'
@@ -32,7 +37,7 @@ DEAR = {
 def launched(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Launched, Upstream]]:
-    """A gateway with three rules and two keys: one whose arguments are recorded."""
+    """A gateway with three rules and three keys: two whose content is recorded."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     options = ["--apart"] if request.param == "apart" else []
     made = Launched(tmp_path_factory.mktemp("rules"), *options)
@@ -53,7 +58,15 @@ def document(echo: Upstream, **rules: dict[str, Any]) -> dict[str, Any]:
         "keys": {
             "full": {"secret": FULL, "tools": ["*"], "content": "full", "environment": "prod"},
             "digest": {"secret": DIGEST, "tools": ["*"]},
+            "redacted": {
+                "secret": REDACTED,
+                "tools": ["*"],
+                "user": "ann",
+                "content": "redacted",
+                "result_content": "full",
+            },
         },
+        "users": {"ann": {}},
         "prices": {"echo__count": 2},
         "rules": {"etc": ETC, "home": HOME, "dear": DEAR, **rules},
     }
@@ -117,13 +130,38 @@ def test_arguments_are_recorded_only_where_they_may_be(
         made.client(secret).call("echo__say", {"text": "mark-of-content"}, run)
         made.client(secret).call("echo__say", {"text": "/etc/mark-of-content"}, run)
         made.eventual_facts(f"trace_id = '{run}'", "call.allowed", "call.denied")
-    found = made.rows("SELECT fact, key, detail FROM facts WHERE detail LIKE '%mark-of-content%'")
+    found = made.rows("SELECT fact, key, detail FROM facts WHERE key IN ('full', 'digest')")
+    found = [row for row in found if "mark-of-content" in row["detail"]]
     assert {(row["fact"], row["key"]) for row in found} == {
         ("call.allowed", "full"),
         ("call.denied", "full"),
     }
-    recorded = {json.loads(row["detail"])["arguments"] for row in found}
-    assert recorded == {'{"text":"mark-of-content"}', '{"text":"/etc/mark-of-content"}'}
+    assert {json.loads(row["detail"])["arguments"] for row in found} == {
+        '{"text":"mark-of-content"}',
+        '{"text":"/etc/mark-of-content"}',
+    }
+    # What is read in the plain is sealed where it is kept.
+    assert made.rows("SELECT count() AS n FROM facts WHERE detail LIKE '%mark-of%'") == [{"n": 0}]
+
+
+def test_what_is_recorded_of_a_call_is_struck_sealed_and_told_as_the_users(
+    launched: tuple[Launched, Upstream],
+) -> None:
+    made, _ = launched
+    run = token_hex(16)
+    made.client(REDACTED).call("echo__say", {"text": "mail ann@example.org"}, run)
+    facts = made.eventual_facts(
+        f"trace_id = '{run}' AND user = person('ann')", "call.allowed", "call.completed"
+    )
+    allowed, completed = (json.loads(row["detail"]) for row in facts.values())
+    if allowed["fact"] != "call.allowed":
+        allowed, completed = completed, allowed
+    assert (allowed["user"], completed["user"]) == ("ann", "ann")
+    assert json.loads(allowed["arguments"]) == {"text": "mail [redacted]"}
+    assert "mail ann@example.org" in completed["result"]
+    assert sha256(completed["result"].encode()).hexdigest() == completed["result_digest"]
+    stored = "countIf(position(detail, '\"ann\"') > 0 OR position(detail, 'example.org') > 0)"
+    assert made.rows(f"SELECT {stored} AS n FROM facts WHERE trace_id = '{run}'") == [{"n": 0}]
 
 
 def test_a_proposed_rule_is_replayed_against_what_was_recorded(
@@ -159,8 +197,10 @@ def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
     params = {"name": "echo__count", "arguments": {"id": "paged"}}
     asked = ask(made.client(FULL), "tools/call", params, elicitation={"url": {}})
     assert asked.json["result"]["resultType"] == "input_required"
-    waited = "fact = 'approval.asked' AND detail LIKE '%paged%'"
-    made.eventual_rows(f"SELECT 1 FROM facts WHERE {waited}")
+    made.eventual_rows(
+        "SELECT detail FROM facts WHERE fact = 'approval.asked'",
+        lambda rows: any("paged" in row["detail"] for row in rows),
+    )
     proposed = made.directory / "dear.cedar"
     proposed.write_text(
         'forbid(principal, action, resource == Tool::"echo__count") when {'

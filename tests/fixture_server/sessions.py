@@ -24,7 +24,7 @@ from .wire import (
 
 ASK_SECONDS = 60.0
 _KEPT_STREAMS = 50
-_SHOWN = ("mcp-", "authorization", "traceparent")
+_SHOWN = ("mcp-", "authorization", "traceparent", "tracestate", "baggage", "toolbus-")
 _EVERYTHING: Json = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
 
 

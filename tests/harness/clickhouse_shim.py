@@ -85,7 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._load(handle, match[1], match[2]), ""
         found = FORMAT.search(sql)
         form = found[1].decode() if found else given.get("default_format", "TabSeparated")
-        result = handle.query(sql.decode(), form)
+        parameters = {name[6:]: text for name, text in given.items() if name[:6] == "param_"}
+        result = handle.query(sql.decode(), form, params=parameters)
         return bytes(result.bytes() or b""), form
 
     def _load(self, handle: Any, statement: bytes, data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import shutil
 import signal
 import socket
@@ -97,9 +98,10 @@ class Engine:
         self._process = None
 
     def freeze(self) -> None:
-        """Alive but silent."""
+        """Alive but silent, once all of its threads have stopped."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Go on."""
@@ -117,6 +119,12 @@ class NatsServer(Engine):
             directory, host="127.0.0.1", port=self.port, store_dir=str(directory / "store")
         )
         self._configuration = directory / "nats.conf"
+        self._configuration.write_text(json.dumps(configuration))
+
+    def sync(self, interval: str) -> None:
+        """How often it syncs what it keeps to the disk, from its next start on."""
+        configuration = json.loads(self._configuration.read_text())
+        configuration["jetstream"]["sync_interval"] = interval
         self._configuration.write_text(json.dumps(configuration))
 
     @property

@@ -2,30 +2,47 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from harness.bench import Bench, admitted
-from harness.peers import served
+from harness.peers import closed_after, served
 from harness.probes import LISTED, Resolver
+from toolbus_audit.exporting.places import PlaceError, target_for
 from toolbus_audit.posting import Poster, PostError
-from toolbus_common.declared import Server, Webhook
+from toolbus_audit.sinks.http import HttpOutlet
+from toolbus_audit.sinks.outlet import SinkError
+from toolbus_audit.sinks.records import Record
+from toolbus_audit.sinks.syslog import StreamOutlet
+from toolbus_common.declared import Export, Server, Sink, Webhook
 from toolbus_common.egress import Allowed, Egress, Target
 from toolbus_common.egress.resolving import resolved_here
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_common.secrets import Secrets, stores_of
 from toolbus_executor.caller import Caller
+from toolbus_executor.graphql import GraphQLUpstream
+from toolbus_executor.grpc.upstream import GrpcUpstream
 from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.isolation.gate import Gate
+from toolbus_executor.isolation.hatch import hand_over
 from toolbus_executor.openapi.fetching import fetch
 from toolbus_executor.openapi.upstream import OpenApiUpstream
+from toolbus_executor.upstream import Upstream
 from toolbus_executor.way import Way
 
 PROBE_SECONDS = 10.0
 JSON = b"application/json"
+THREADS = ThreadPoolExecutor(2, "entrances")
+NO_SECRETS = Secrets(stores_of({}))
+FACT = Record(1, "i", "call.denied", 1.0, b"{}")
 NOBODY = cast("Caller", None)  # an API asks its caller nothing
 
 
@@ -140,6 +157,30 @@ class Tried:
         """Where facts are posted."""
         await self._posted(url)
 
+    async def sink(self, url: str) -> None:
+        """A SIEM that is posted to."""
+        outlet = HttpOutlet(
+            Sink(url=url), self._poster(), THREADS, NO_SECRETS, named=lambda: False, host="tests"
+        )
+        await outlet.send([FACT])
+
+    async def syslog(self, url: str) -> None:
+        """A SIEM over syslog."""
+        place = urlsplit(url)
+        port = f":{place.port or 514}" if not place.netloc.endswith(f":{place.port}") else ""
+        sink = Sink(url=f"syslog+tcp://{place.netloc}{port}")
+        outlet = StreamOutlet(sink, self._poster(), THREADS, named=lambda: False, host="tests")
+        try:
+            await outlet.send([FACT])
+        finally:
+            await outlet.close()
+
+    async def store(self, url: str) -> None:
+        """A store that files are put into."""
+        keys = {"access_key": "a", "secret_key": "b"}
+        export = Export(to="s3://facts", endpoint=url.rstrip("/"), credentials=keys)
+        await target_for(export, self._poster(), NO_SECRETS, lambda: False).put("file", b"x")
+
     async def endpoint_event(self, url: str) -> None:
         """Where an HTTP+SSE server says that it is posted to."""
         self.leader.leads_to = url
@@ -175,14 +216,29 @@ class Tried:
         self.leader.leads_to = url
         await self._posted(f"{self.leader.url}/moved")
 
+    async def graphql(self, url: str) -> None:
+        """A GraphQL API."""
+        await _opened(GraphQLUpstream(Server(graphql=url), {}, Bench().news, self.way))
+
+    async def grpc(self, url: str) -> None:
+        """A gRPC server, whose library connects by itself."""
+        place = urlsplit(url)
+        server = Server(grpc=f"grpc://{place.netloc}")
+        await _opened(GrpcUpstream(server, {}, Bench().news, self.way))
+
+    async def tunnel(self, url: str) -> None:
+        """Where a process asks its gate for a tunnel to."""
+        authority = url.partition("://")[2].partition("/")[0]
+        await self._asked_at_gate(url, f"CONNECT {authority} HTTP/1.1\r\n\r\n")
+
+    async def forward(self, url: str) -> None:
+        """Where a process asks its gate to pass a request on to."""
+        await self._asked_at_gate(url, f"GET {url} HTTP/1.1\r\n\r\n")
+
     # -- how ---------------------------------------------------------------------------------
 
     async def _met(self, url: str, *, old: bool) -> None:
-        upstream = HttpUpstream(url, {}, Bench().news, self.way, old=old)
-        try:
-            await upstream.open()
-        finally:
-            await upstream.close()
+        await _opened(HttpUpstream(url, {}, Bench().news, self.way, old=old))
 
     async def _called(self, server: Server) -> None:
         upstream = OpenApiUpstream(server, {}, {}, Bench().news, self.way)
@@ -194,15 +250,34 @@ class Tried:
         finally:
             await upstream.close()
 
+    async def _asked_at_gate(self, url: str, asked: str) -> None:
+        """Ask a gate that lists every address, and the name that is asked for."""
+        gate = Gate("s", Allowed.of(f"0.0.0.0/0 ::/0 {_name_in(url)}"), self.way)
+        with gate.hatch() as hatch:
+            place = urlsplit(hand_over(os.dup(hatch)))
+        try:
+            reader, writer = await asyncio.open_connection(place.hostname, place.port)
+            async with closed_after(writer):
+                writer.write(asked.encode())
+                status = await reader.readline()
+                if status.split(b" ")[1:2] != [b"200"] and b" 307 " not in status:
+                    raise UpstreamDeadError(status.decode())
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                await reader.read()
+        finally:
+            await gate.close()
+
     async def _posted(self, url: str) -> None:
+        hook = Webhook(url=url, secret="x")
+        await asyncio.to_thread(self._poster().post, hook, b"{}", {})
+
+    def _poster(self) -> Poster:
         names = Resolver()
 
         def told(target: Target) -> list[str]:
             return names.meaning(target.host) or resolved_here(target)
 
-        poster = Poster(self.egress, lambda _: False, resolve=told)
-        hook = Webhook(url=url, secret="x")
-        await asyncio.to_thread(poster.post, hook, b"{}", {})
+        return Poster(self.egress, lambda _: False, resolve=told)
 
     def _file(self, text: bytes) -> str:
         path = self.directory / "openapi.json"
@@ -210,12 +285,31 @@ class Tried:
         return str(path)
 
 
+async def _opened(upstream: Upstream) -> None:
+    """Meet it, and leave."""
+    try:
+        await upstream.open()
+    finally:
+        await upstream.close()
+
+
+def _name_in(url: str) -> str:
+    """The host of a URL, where it is a name that can be listed."""
+    try:
+        host = str(urlsplit(url).hostname)
+        Allowed.of(host)
+    except ValueError:
+        return ""
+    return host
+
+
 Entrance = Callable[[Tried, str], Awaitable[None]]
 CALLED: dict[str, Entrance] = {
     each.__name__: each
     for each in (
         Tried.mcp, Tried.sse, Tried.document, Tried.base_url, Tried.servers, Tried.proxy,
-        Tried.webhook,
+        Tried.webhook, Tried.graphql, Tried.grpc, Tried.tunnel, Tried.forward, Tried.sink,
+        Tried.syslog, Tried.store,
     )
 }  # fmt: skip
 LED_TO: dict[str, Entrance] = {
@@ -246,7 +340,7 @@ async def counted(entrance: Entrance, urls: Iterable[str], tried: Tried, seen: L
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await entrance(tried, url)
-        except (ToolbusError, PostError, ValidationError, ValueError):
+        except (ToolbusError, PostError, SinkError, PlaceError, ValidationError, ValueError):
             count.refused += 1
         if seen.hits != before:
             count.through.append(url)

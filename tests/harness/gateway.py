@@ -17,6 +17,7 @@ HASTY_KEY = "tbk_hasty_e2e-secret-with-a-rate"
 TEAM_KEY = "tbk_member_e2e-secret-of-a-team"
 OLD_KEY = "tbk_old_e2e-secret-that-expired"
 CALL_SECONDS = 5.0
+AWAKE = 0  # however long the tests take, nobody sleeps meanwhile
 
 
 class EverythingOverHttp(Engine):
@@ -49,15 +50,16 @@ def configuration(
 ) -> dict[str, Any]:
     """toolbus.yaml: seven servers, and a key for every refusal."""
     dollar = {"usd": 1, "per": "day"}
+    time = [installed("mcp-server-time"), "--local-timezone", "UTC"]
     git = [installed("mcp-server-git"), "--repository", str(repository)]
     return {
         "servers": {
             "echo": {"url": echo.url},
             "short": {"url": echo.url, "timeout": 0.3},
             "dead": {"url": "http://127.0.0.1:9/mcp"},
-            "time": {"command": [installed("mcp-server-time"), "--local-timezone", "UTC"]},
-            "git": {"command": git},
-            "every": {"command": [*program, "stdio"]},
+            "time": {"command": time, "idle": AWAKE},
+            "git": {"command": git, "idle": AWAKE},
+            "every": {"command": [*program, "stdio"], "idle": AWAKE},
             "web": {"url": f"http://127.0.0.1:{over_http.port}/mcp"},
         },
         "customers": {"acme": {"budget": {"usd": 0.05, "per": "month"}}},

@@ -66,11 +66,17 @@ class Shop:
         del request
         return JSONResponse(self.asked)
 
+    async def traced(self, request: Request) -> Response:
+        """The trace of the latest request."""
+        del request
+        return JSONResponse(self.trace)
+
     async def answer(self, request: Request) -> Response:
         """One operation."""
         body = await request.json()
         if "__schema" not in body["query"]:
             self.asked.append(body)
+        self.trace = request.headers.get("traceparent", "")
         self.authorization = request.headers.get("authorization", "")
         found = await graphql(
             SCHEMA, body["query"], root_value=self, variable_values=body.get("variables")
@@ -80,5 +86,9 @@ class Shop:
 
 if __name__ == "__main__":
     shop = Shop()
-    routes = [Route("/graphql", shop.answer, methods=["POST"]), Route("/asked", shop.told)]
+    routes = [
+        Route("/graphql", shop.answer, methods=["POST"]),
+        Route("/asked", shop.told),
+        Route("/trace", shop.traced),
+    ]
     uvicorn.run(Starlette(routes=routes), port=int(sys.argv[1]), log_level="warning")

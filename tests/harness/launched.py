@@ -81,7 +81,7 @@ class Launched(Operating):
         """Everything it and its rooms wrote."""
         return self.output.read_text() if self.output.exists() else ""
 
-    def toolbus(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def toolbus(self, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:
         """Run another command of `toolbus` on this installation."""
         return subprocess.run(
             [installed("toolbus"), *words, "--state-dir", str(self.state_dir)],
@@ -90,6 +90,7 @@ class Launched(Operating):
             capture_output=True,
             text=True,
             timeout=180,
+            input=said,
             check=False,
         )
 

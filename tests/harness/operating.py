@@ -20,6 +20,7 @@ from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
 
 R = TypeVar("R")
+Row = dict[str, Any]
 
 
 def key(secret: str, *tools: str, **fields: Any) -> Key:
@@ -57,33 +58,30 @@ class Operating:
 
         self.on_the_bus(put)
 
-    def rows(self, sql: str) -> list[dict[str, Any]]:
+    def rows(self, sql: str) -> list[Row]:
         """What audit answers."""
+        return self.on_the_bus(lambda bus: _rows(AskLane(OPERATOR, bus), sql))
 
-        async def ask(bus: Bus) -> RowsFound:
-            return await AskLane(OPERATOR, bus).ask(AuditQueried(sql=sql), RowsFound)
-
-        found = self.on_the_bus(ask)
-        return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-
-    def eventual_rows(
-        self, sql: str, there: Callable[[list[dict[str, Any]]], Any] = bool
-    ) -> list[dict[str, Any]]:
+    def eventual_rows(self, sql: str, there: Callable[[list[Row]], Any] = bool) -> list[Row]:
         """What audit answers once all of it is there: any row, unless `there` says what."""
         give_up = time.monotonic() + PATIENCE
+
+        async def look(bus: Bus) -> list[Row]:
+            lane = AskLane(OPERATOR, bus)
+            while not there(rows := await _rows(lane, sql)):
+                assert time.monotonic() < give_up, f"{sql}: {rows!r}"
+                await asyncio.sleep(0.1)
+            return rows
+
         while True:
             try:
-                rows = self.rows(sql)
-            except ToolbusError as error:
-                rows, last = [], str(error)
-            else:
-                last = repr(rows)
-                if there(rows):
-                    return rows
-            assert time.monotonic() < give_up, f"{sql}: {last}"
-            time.sleep(0.1)
+                return self.on_the_bus(look)
+            except ToolbusError:  # audit, or the bus, is not there
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(0.1)
 
-    def eventual_facts(self, where: str, *facts: str) -> dict[str, dict[str, Any]]:
+    def eventual_facts(self, where: str, *facts: str) -> dict[str, Row]:
         """The rows that audit has of `where`, by their fact, once each of `facts` is among them."""
         rows = self.eventual_rows(
             f"SELECT * FROM facts WHERE {where}",
@@ -133,3 +131,9 @@ async def _newest(bus: Bus, bucket: str) -> int:
     """The newest revision of a bucket."""
     info = await bus.client.jetstream().stream_info(f"KV_{bucket}")
     return int(info.state.last_seq)
+
+
+async def _rows(lane: AskLane, sql: str) -> list[Row]:
+    """What audit answers. Raises `ToolbusError`."""
+    found = await lane.ask(AuditQueried(sql=sql), RowsFound)
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

@@ -11,7 +11,7 @@ import pytest
 
 from harness.facts import bus_of
 from harness.operating import key
-from harness.waiting import until_told
+from harness.waiting import until, until_told
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
@@ -31,7 +31,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.frames import Frame
 from toolbus_common.declared import Declaration, Server
-from toolbus_common.errors import ApprovalRequiredError
+from toolbus_common.errors import ApprovalRequiredError, ToolbusError
 from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.permissions import OPERATOR
 from toolbus_common.provision import CATALOGUE, CONFIG
@@ -74,6 +74,7 @@ class Policing:
         self.reached: list[CallAdmitted] = []
         self.ends: Callable[[CallAdmitted, Reply], Awaitable[None]] = _answer
         self.asks = AskLane(OPERATOR, operator)
+        self.policies: list[Room] = []
         self._operator = operator
         self._executor = executor
 
@@ -92,9 +93,10 @@ class Policing:
             await self.ends(call, reply)
 
     async def declare(self, declaration: Declaration) -> None:
-        """Put a configuration in force."""
+        """Put a configuration in force, at every replica."""
         bucket = await self._operator.bucket(CONFIG)
-        await bucket.put(DECLARATION, declaration.model_dump_json().encode())
+        told = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
+        await self._heard(CONFIG, told)
 
     async def offer(self, description: str = "", *tools: str) -> None:
         """Let the server offer its tools, each described so."""
@@ -108,7 +110,14 @@ class Policing:
             ),
         )
         bucket = await self._executor.bucket(CATALOGUE)
-        await bucket.put("docs", listing.encode())
+        await self._heard(CATALOGUE, await bucket.put("docs", listing.encode()))
+
+    async def _heard(self, bucket: str, revision: int) -> None:
+        """Return once every replica knows: which one is asked next is for the bus to say."""
+        await until(
+            lambda: all(each.status().heard.get(bucket, 0) >= revision for each in self.policies),
+            "every policy has heard it",
+        )
 
     def call(self, tool: str = "burn", **given: Any) -> CallRequested:
         """A call to be asked."""
@@ -132,6 +141,14 @@ class Policing:
     async def ask(self, tool: str = "burn", **given: Any) -> Ending:
         """Make a call."""
         return await self.ingress.calls.ask(self.call(tool, **given))
+
+    async def refuses(self, why: type[ToolbusError], tool: str = "burn", **given: Any) -> bool:
+        """Whether a call is refused for this reason."""
+        try:
+            await self.ask(tool, **given)
+        except ToolbusError as error:
+            return isinstance(error, why)
+        return False
 
     async def waiting(self) -> tuple[ApprovalTold, ...]:
         """What waits, as an operator sees it."""
@@ -167,6 +184,7 @@ async def policing(
         policies = [build(Exchange()) for _ in range(replicas)]
         for room in (made.executor, *policies, made.ingress):
             await stack.enter_async_context(room.running())
+        made.policies = policies
         yield made
 
 

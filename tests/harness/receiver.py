@@ -2,28 +2,17 @@
 
 import base64
 import hmac
-import json
-import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Self
 
 from harness.engines import own_port
+from harness.jsonserver import Request, Response, answering
 
 
-@dataclass(frozen=True)
-class Received:
-    """One request."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """What it told."""
-        return json.loads(self.body)
+class Received(Request):
+    """One request, which may be signed."""
 
     def signed_with(self, secret: bytes) -> bool:
         """Whether the signature is right, worked out here from the specification's words."""
@@ -41,7 +30,7 @@ class Receiver:
         self.received: list[Received] = []
         self.status = 204
         self.location = ""
-        self._server: ThreadingHTTPServer | None = None
+        self.answer: Callable[[Received], tuple[int, bytes]] | None = None  # instead of `status`
 
     @property
     def url(self) -> str:
@@ -49,27 +38,15 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook"
 
     def __enter__(self) -> Self:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.received.append(Received(self.path, headers, body))
-                self.send_response(receiver.status)
-                if receiver.location:
-                    self.send_header("location", receiver.location)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._served = ExitStack()
+        self._served.enter_context(answering(self._told, self.port))
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
+        self._served.close()
+
+    def _told(self, request: Request) -> Response:
+        received = Received(request.method, request.path, request.headers, request.body)
+        self.received.append(received)
+        status, body = self.answer(received) if self.answer else (self.status, b"")
+        return Response(status, body, {"location": self.location} if self.location else {})

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.facts import allowed, completed
+from harness.peopled import Kept, people
 from toolbus_audit.sealing.note import Checkpoint, Signer, signer
 from toolbus_audit.sealing.tree import EMPTY, Tree
 from toolbus_cli.evidence import bundle, verify
 from toolbus_common.factlane import FactWriter
+from toolbus_common.people.book import People
 from toolbus_common.spool import Envelope, Spool
 
 BEGAN = 1_800_000_000
@@ -27,9 +29,11 @@ class World:
     lines: list[bytes]
     sealed: list[bundle.Sealed] = field(default_factory=list)
     begins: bundle.Sealed | None = None
+    people: People | None = None
+    stream: str = STREAM
 
-    async def written(self) -> Path:
-        """Write it as a bundle; where."""
+    async def written(self, *, reveal: bool = False) -> Path:
+        """Write it as a bundle; where. It tells what is sealed of people if it is to."""
         path = self.directory / "bundle.zip"
 
         async def facts() -> AsyncIterator[str]:
@@ -39,16 +43,18 @@ class World:
         await bundle.write(
             path,
             scope="acme",
-            stream=STREAM,
+            stream=self.stream,
             begins=self.begins,
             checkpoints=self.sealed,
             facts=facts(),
+            opened=self.people.opened if reveal and self.people is not None else None,
         )
         return path
 
-    def verified(self, seen: str = "") -> verify.Report:
+    def verified(self, seen: str = "", *, reveal: bool = False) -> verify.Report:
         """What the verifier says of it."""
-        return verify.verify(str(asyncio.run(self.written())), self.signer.verifier, seen)
+        path = asyncio.run(self.written(reveal=reveal))
+        return verify.verify(str(path), self.signer.verifier, seen)
 
     def kinds(self, seen: str = "") -> set[str]:
         """The kinds of what is wrong with it."""
@@ -56,18 +62,19 @@ class World:
 
     def resealed(self, sizes: Collection[int], by: Signer | None = None) -> "World":
         """The same lines under new checkpoints, at these sizes."""
-        return replace(self, sealed=sealed(self.lines, sizes, by or self.signer))
+        return replace(self, sealed=sealed(self.lines, sizes, by or self.signer, self.stream))
 
 
-def world(directory: Path, calls: int = 12) -> World:
-    """Two producers' facts of so many calls, sealed every six of them."""
-    lines = asyncio.run(_lines(directory, calls))
+def world(directory: Path, calls: int = 12, user: str = "") -> World:
+    """Two producers' facts of so many calls, perhaps a user's, sealed every six of them."""
+    known = people(directory, Kept()) if user else None
+    lines = asyncio.run(_lines(directory, calls, user, known))
     key = signer("toolbus", directory / "key.pem")
     sizes = {*range(6, len(lines), 6), len(lines)}
-    return World(directory, key, lines, sealed(lines, sizes, key))
+    return World(directory, key, lines, sealed(lines, sizes, key), people=known)
 
 
-async def _lines(directory: Path, calls: int) -> list[bytes]:
+async def _lines(directory: Path, calls: int, user: str, known: People | None) -> list[bytes]:
     """Intents by one room and outcomes by another, in the order in which they were said."""
     said: list[bytes] = []
 
@@ -78,21 +85,25 @@ async def _lines(directory: Path, calls: int) -> list[bytes]:
         FactWriter(publish, Spool(directory / f"{name}.facts", 1 << 20))
         for name in ("policy", "executor")
     )
+    policy.people = known
     for number in range(calls):
         call, at = f"c{number}", BEGAN + float(number)
-        await policy.record(allowed(call_id=call, at=at, deadline=at + 30))
+        told = {"user": user, "arguments": '{"q": 1}'} if user else {}
+        await policy.record(allowed(call_id=call, at=at, deadline=at + 30, **told))
         await executor.record(completed(call_id=call, at=at + 0.5))
     return said
 
 
-def sealed(lines: Sequence[bytes], sizes: Collection[int], by: Signer) -> list[bundle.Sealed]:
+def sealed(
+    lines: Sequence[bytes], sizes: Collection[int], by: Signer, stream: str = STREAM
+) -> list[bundle.Sealed]:
     """Checkpoints over the first so many lines each."""
     tree, found, before = Tree(), [], (0, EMPTY)
     for number, line in enumerate(lines, 1):
         tree.append(line)
         if number in sizes:
             at = BEGAN + 10_000 + number
-            checkpoint = Checkpoint(f"toolbus/acme/{STREAM}", number, tree.root, at, *before)
+            checkpoint = Checkpoint(f"toolbus/acme/{stream}", number, tree.root, at, *before)
             edge = tuple(map(_base64, tree.edge))
             found.append(bundle.Sealed(number, number, edge, by.sign(checkpoint)))
             before = number, tree.root

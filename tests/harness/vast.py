@@ -117,7 +117,9 @@ class Vast:
                     await self._one(reader, writer)
         finally:
             self._tasks.discard(task)
-            writer.close()
+            writer.transport.abort()  # what is left of an answer keeps nobody
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()

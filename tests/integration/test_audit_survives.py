@@ -3,32 +3,29 @@
 import asyncio
 import os
 import secrets
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from harness.auditprocess import AUDIT, audit_process
 from harness.clickhouse import ClickHouseServer
-from harness.engines import die_with_parent
 from harness.facts import PATIENCE, allowed, consumed, facts_of, returns_soon, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQueried, FactsAsked, FactsTold, RowsFound
 from toolbus_common.errors import InvalidError, UnavailableError
 from toolbus_common.exchange import Exchange
 from toolbus_common.factlane import FactWriter
 from toolbus_common.room import Room
 from toolbus_common.settings import Settings
 
-AUDIT = "from toolbus_common.process import run; raise SystemExit(run(['audit']))"
-# The same, but the process dies of SIGKILL after its first insert and before it acknowledges.
+# It dies of SIGKILL after its first insert and before it acknowledges.
 AUDIT_DIES = (
     """
 import os, signal
@@ -72,31 +69,6 @@ def at_server(settings: Settings, url: str, database: str = "toolbus") -> AuditS
         clickhouse_url=SecretStr(url),
         clickhouse_database=database,
     )
-
-
-@contextmanager
-def audit_process(
-    settings: Settings, log: Path, program: str = AUDIT
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Audit as a process of its own; gone by SIGKILL when the block ends."""
-    environment = os.environ | {
-        "TOOLBUS_STATE_DIR": str(settings.state_dir),
-        "TOOLBUS_NATS_URL": settings.nats_url,
-        "TOOLBUS_CLICKHOUSE_URL": "",
-    }
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=environment,
-            stdout=output,
-            stderr=output,
-            preexec_fn=die_with_parent,  # noqa: PLW1509
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def ready(room: Room) -> bool:
@@ -269,3 +241,26 @@ async def test_a_server_is_asked_read_only_too(
             with pytest.raises(InvalidError):
                 pytest.fail(f"{sql!r} gave {await ask(operator, sql)!r}")
         assert not (tmp_path / "out").exists()
+
+
+async def test_facts_are_taken_out_of_a_server_too(
+    settings: Settings, operator: Bus, served: AuditSettings, tmp_path: Path
+) -> None:
+    async with (
+        build(Exchange(), served).running() as room,
+        facts_of("policy", settings, tmp_path) as policy,
+    ):
+        await until(lambda: ready(room), "audit is ready")
+        await policy.record(allowed(call_id="c1", scope="it's"))
+        await policy.record(allowed(call_id="c2"))
+        await until(lambda: consumed(operator), "both are stored")
+        asks = AskLane("operator", operator)
+        asked = FactsAsked(customers=("it's",), facts=("call.*",))
+        lines = await asks.ask(asked, FactsTold, 20.0)
+        assert (lines.rows, lines.data.count(b"c1.allowed"), b"c2.allowed" in lines.data) == (
+            1,
+            1,
+            False,
+        )
+        file = await asks.ask(asked.model_copy(update={"format": "parquet"}), FactsTold, 20.0)
+        assert (file.rows, file.data[:4]) == (1, b"PAR1")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from harness.engines import installed, own_port
+from harness.written import files_in
 from toolbus_common.process import ROOMS
 
 PATIENCE = 120.0
@@ -135,6 +136,27 @@ def test_a_newcomer_sees_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
     denied = "SELECT key FROM facts WHERE fact = 'call.denied' AND tool = 'clear'"
     rows = wait_for(lambda: demo.json("audit", "query", denied), "the row of the denial")
     assert rows == [{"key": "demo"}]
+    taken = demo.toolbus("audit", "export", "out", "--format", "jsonl", "--fact", "call.den*")
+    assert taken.stdout == "out: 1 fact.\n"
+    assert json.loads((demo.directory / "out").read_text())["tool"] == "clear"
+    assert "whole log" in demo.refused("audit", "export", "out.zip", "--until", "2026-01-01")
+
+
+def test_analysts_ask_what_is_saved_and_take_a_report_away(demo: Up) -> None:
+    demo.until_called("clock__now", demo.ready["key"])
+    asked = ("audit", "query", "--saved", "who-called")
+    rows = wait_for(lambda: demo.json(*asked), "the call is among who called")
+    assert {"key": "demo", "tool": "now"}.items() <= rows[0].items()
+    page = demo.directory / "report.html"
+    assert "calls from" in demo.toolbus("audit", "report", "--html", str(page)).stdout
+    assert "clock__now" in page.read_text()
+    tail = ("audit", "tail", "--no-follow", "--json", "--fact", "call.c*", "--key", "demo")
+
+    def told() -> list[str]:
+        return demo.toolbus(*tail).stdout.splitlines()
+
+    said = wait_for(told, "its outcome")
+    assert {json.loads(line)["fact"] for line in said} == {"call.completed"}
 
 
 def test_what_is_private_is_readable_by_its_owner_only(demo: Up) -> None:
@@ -146,9 +168,9 @@ def test_what_is_private_is_readable_by_its_owner_only(demo: Up) -> None:
 
 def test_no_secret_of_a_key_lies_in_the_state_directory(demo: Up) -> None:
     key = demo.ready["key"].encode()
-    files = [path for path in Path(demo.ready["state_dir"]).rglob("*") if path.is_file()]
+    files = dict(files_in(Path(demo.ready["state_dir"])))
     assert files
-    assert [path for path in files if key in path.read_bytes()] == []
+    assert [path for path, content in files.items() if key in content] == []
 
 
 def test_status_and_doctor_find_everything_well(demo: Up) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from harness.marked import marked
 from harness.policing import Policing, declared, policing
+from harness.protected import Resource
+from harness.signing_in import STAFF, Server, serving
 from toolbus_common.bus import Bus
 from toolbus_common.settings import Settings
 
@@ -32,6 +34,24 @@ def mark() -> Iterator[str]:
     for pid in marked(made):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def docs() -> Iterator[Resource]:
+    """What a server that wants OAuth says of itself."""
+    with Resource().serving() as made:
+        yield made
+
+
+@pytest.fixture
+async def server(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Server]:
+    """Oauth at work, with the rule `staff` and an account of ann's."""
+    async with serving(settings, operator, monkeypatch) as made:
+        await made.declare(**STAFF)
+        await made.account()
+        yield made
 
 
 @pytest.fixture

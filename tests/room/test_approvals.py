@@ -115,7 +115,7 @@ async def test_a_policy_that_changed_since_asks_again_and_a_budget_does_not(begi
     async with begin(replicas=1) as made:
         approval = await required(made)
         await made.declare(declared(budget={"usd": 5, "per": "day"}, deny=["docs__read"]))
-        await until_told(lambda: _refused(made), "the new configuration")
+        await until_told(lambda: made.refuses(UnknownToolError, "read"), "the new configuration")
         assert await required(made) != approval
         kept = await required(made)
         await made.declare(declared(budget={"usd": 6, "per": "day"}))
@@ -127,14 +127,6 @@ async def _asks_anew(made: Policing, before: str) -> bool:
     with pytest.raises(ApprovalRequiredError) as caught:
         await made.ask(arguments={"page": 7}, capabilities="{}", secret=SECRET)
     return bool(caught.value.data["approval"] != before)
-
-
-async def _refused(made: Policing) -> bool:
-    try:
-        await made.ask("read")
-    except UnknownToolError:
-        return True
-    return False
 
 
 async def test_a_refusal_is_told_with_its_reason_and_not_asked_again(at_work: Policing) -> None:
@@ -232,12 +224,7 @@ async def test_arguments_are_kept_only_while_an_approval_is_open(
     bucket = await operator.bucket(APPROVALS)
 
     async def held() -> list[bytes]:
-        found = list[bytes]()
-        async for change in bucket.watch():
-            if change is None:
-                return found
-            found.append(change.value or b"")
-        return found
+        return [each.value or b"" for each in await bucket.present()]
 
     await at_work.approve(await required(at_work, arguments=secret))
     assert b"canary-argument" in b"".join(await held())
@@ -255,7 +242,8 @@ async def test_a_key_has_only_so_many_waiting(begin: Any) -> None:
         assert 3 <= 20 - len(refused) <= 6, "at most so many for each replica that asks at once"
 
         async def heard() -> bool:
-            return len(await made.waiting()) == 20 - len(refused)
+            asked = await asyncio.gather(*(made.waiting() for _ in range(12)))
+            return {len(each) for each in asked} == {20 - len(refused)}
 
         await until_told(heard, "all that waits, at whichever replica is asked")
         with pytest.raises(OverloadedError):

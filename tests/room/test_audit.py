@@ -1,24 +1,32 @@
 """Audit on a real bus and a real ClickHouse engine: every fact once, whatever happens."""
 
 import asyncio
+import http.client
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.engines import own_port
 from harness.facts import allowed, bus_of, completed, consumed, facts_of, until
 from toolbus_audit.main import build
+from toolbus_audit.migrate import migrations
 from toolbus_audit.rows import read, token
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_audit.store import ClickHouse
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.declared import Declaration, Reader
+from toolbus_common.declaring.desk import hashed
 from toolbus_common.errors import InvalidError
 from toolbus_common.exchange import Exchange
+from toolbus_common.provision import CONFIG
 from toolbus_common.room import Room
 from toolbus_common.settings import Settings
+from toolbus_common.snapshot import DECLARATION
 from toolbus_common.spool import Envelope
 
 
@@ -37,6 +45,10 @@ async def audit(settings: Settings) -> AsyncIterator[Room]:
 
 async def ready(room: Room) -> bool:
     return room.status().ready
+
+
+async def counted(room: Room, what: str, wanted: int) -> bool:
+    return bool(room.status().details[what] == wanted)
 
 
 async def rows(operator: Bus, sql: str, limit: int = 1000) -> tuple[tuple[Any, ...], ...]:
@@ -76,7 +88,7 @@ async def test_a_fact_becomes_a_row_with_typed_columns(
             *(2000, False, fact.id),
         ),
     )
-    assert audit.status().details["rows"] == 1
+    await until(lambda: counted(audit, "rows", 1), "its count, after the table has it")
 
 
 async def test_many_facts_of_one_message_each_become_a_row(
@@ -115,12 +127,13 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
 
     writer = Writer(store)
     await writer.open()
-    async for messages in bus.consume("FACTS", "audit", 500, 1.0):
-        if messages:
-            await writer._write(messages, asyncio.get_running_loop().time() + 10)
-            for message in messages:
-                await message.again(0)
-            return
+    async with aclosing(bus.consume("FACTS", "audit", 500, 1.0)) as taken:  # type: ignore[type-var]
+        async for messages in taken:
+            if messages:
+                await writer._write(messages, asyncio.get_running_loop().time() + 10)
+                for message in messages:
+                    await message.again(0)
+                return
 
 
 async def test_the_same_insert_sent_again_is_stored_once_without_a_look(settings: Settings) -> None:
@@ -153,7 +166,7 @@ async def test_a_line_nobody_can_read_becomes_a_dead_letter_and_the_rest_is_stor
         (1, line, "tb.fact.call.allowed.a", raw)
         for line, raw in ((1, "{not json"), (2, '{"fact":"x"}'), (3, "\ufffd"), (4, ""))
     )
-    assert audit.status().details["dead"] == 4
+    await until(lambda: counted(audit, "dead", 4), "their count, after the table has them")
 
 
 async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
@@ -211,6 +224,40 @@ async def test_an_answer_is_cut_at_its_limit_and_says_so(audit: Room, operator: 
     assert told.columns == ("n",)
     assert told.rows == tuple((n,) for n in range(7))
     assert told.more
+
+
+async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_are_not(
+    operator: Bus, settings: Settings
+) -> None:
+    port, secret = own_port(), "a-secret-of-a-reader-0123"
+    told = audit_settings(settings).model_copy(update={"audit_http_port": port})
+    bucket = await operator.bucket(CONFIG)
+
+    def ask() -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            keys = {"X-ClickHouse-User": "ann", "X-ClickHouse-Key": secret}
+            connection.request("POST", "/", "SELECT count() FROM facts", keys)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    async def refused() -> bool:
+        return (await asyncio.to_thread(ask))[0] == 403
+
+    async def answered() -> bool:
+        return await asyncio.to_thread(ask) == (200, b"0\n")
+
+    async with build(Exchange(), told).running() as room:
+        await until(lambda: ready(room), "audit is ready")
+        assert await refused()
+        ann = Reader(customers=("acme",), secret_hash=hashed(secret))
+        declared = Declaration(readers={"ann": ann})
+        await bucket.put(DECLARATION, declared.model_dump_json().encode())
+        await until(answered, "ann is answered")
+        await bucket.put(DECLARATION, Declaration().model_dump_json().encode())
+        await until(refused, "ann is refused")
 
 
 REFUSED = (
@@ -276,15 +323,5 @@ async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> N
         await store.open()
         assert await store._writing(
             store._rows, "SELECT version, name FROM migrations ORDER BY version"
-        ) == [
-            (1, "facts"),
-            (2, "methods"),
-            (3, "rules"),
-            (4, "approvals"),
-            (5, "definitions"),
-            (6, "context"),
-            (7, "config"),
-            (8, "runs"),
-            (9, "seals"),
-        ]
+        ) == [(each.version, each.name) for each in migrations()]
         await store.close()

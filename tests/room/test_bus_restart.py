@@ -11,8 +11,10 @@ import pytest
 from harness.chain import running
 from harness.engines import TESTER, NatsServer
 from harness.fresh import provisioned
+from harness.peers import closed_after, served
 from harness.waiting import until, until_told
-from toolbus_common.bus import Bus, Change, StoredMessage
+from toolbus_common.bucket import Change
+from toolbus_common.bus import Bus, StoredMessage
 from toolbus_common.contracts import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
 from toolbus_common.provision import BUCKETS, CATALOGUE, CONFIG, DURABLES, FACTS, LEASES
@@ -64,31 +66,34 @@ class Confused:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Its URL."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        try:
-            yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            server.close()
-            self.break_off()
-            await server.wait_closed()
+        async with served(self._meet) as port:
+            yield f"nats://127.0.0.1:{port}"
 
     def break_off(self) -> None:
         """End what goes through it."""
         while self._writers:
             self._writers.pop().close()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         if self.confused:
-            self.taken += 1
-            self.open += 1
-            writer.write(b"NONSENSE\r\n")
-            await reader.read()
-            self.open -= 1
+            await self._talk_nonsense(reader, writer)
             return
         there, here = await asyncio.open_connection("127.0.0.1", self._port)
         self._writers.append(here)
-        await asyncio.gather(_copied(reader, here), _copied(there, writer))
+        async with closed_after(here):
+            await asyncio.gather(_copied(reader, here), _copied(there, writer))
+
+    async def _talk_nonsense(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.taken += 1
+        self.open += 1
+        writer.write(b"NONSENSE\r\n")
+        try:
+            await reader.read()
+        finally:
+            self.open -= 1
 
 
 async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -108,7 +113,7 @@ async def test_connections_on_which_no_server_of_ours_answers_are_closed_again(
         try:
             way.confused = True
             way.break_off()
-            await until(lambda: way.taken == 3, "it tried again and again")
+            await until(lambda: way.taken >= 3, "it tried again and again")
             way.confused = False
             await until(lambda: bus.connected, "it found its server again")
             await until(lambda: way.open == 0, "it left the others")

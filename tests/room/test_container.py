@@ -47,7 +47,7 @@ async def opened(tmp_path: Path, **settings: Any) -> Bench:
     made = Bench()
     declared = Server(container={"image": IMAGE}, env={"TOKEN": "hush"})
     own = Settings(state_dir=tmp_path, **settings)
-    upstream = reached(declared, made.news, Ways(), settings=own, name="fixture")
+    upstream = reached(declared, made.news, Ways(), {}, settings=own, name="fixture")
     try:
         await made.open(upstream)
     except BaseException:

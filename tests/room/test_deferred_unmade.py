@@ -7,6 +7,7 @@ from time import time
 from typing import Any
 
 import pytest
+from nats.js.errors import NotFoundError
 
 from harness.deferring import (
     BOTH,
@@ -45,7 +46,7 @@ from toolbus_common.errors import (
     UpstreamRefusedError,
 )
 from toolbus_common.exchange import Reply
-from toolbus_common.provision import APPROVALS, TASKS
+from toolbus_common.provision import APPROVALS, FACTS, TASKS
 from toolbus_common.room import Room
 from toolbus_common.settings import Settings
 from toolbus_common.snapshot import Snapshot
@@ -93,7 +94,7 @@ async def test_an_approval_does_not_outlive_its_key(begin: Any, operator: Bus) -
     async with begin(replicas=1) as made:
         task = await begun(made, **MODERN)
         await made.declare(declared(revoked=True))
-        await until_told(partial(_unauthorized, made), "the revocation")
+        await until_told(partial(made.refuses, UnauthorizedError, "read"), "the revocation")
         await made.approve(approval_of(task))
         bucket = await operator.bucket(TASKS)
 
@@ -107,14 +108,6 @@ async def test_an_approval_does_not_outlive_its_key(begin: Any, operator: Bus) -
         found = await told(made, task)
         assert (found["status"], found["error"]["code"]) == ("failed", "unauthorized")
         assert [call for call in made.reached if call.tool == "burn"] == []
-
-
-async def _unauthorized(made: Policing) -> bool:
-    try:
-        await made.ask("read")
-    except UnauthorizedError:
-        return True
-    return False
 
 
 async def test_a_tool_that_changed_since_is_not_called(begin: Any) -> None:
@@ -185,11 +178,17 @@ async def test_to_cancel_the_task_takes_the_approval_back(
         await at_work.approve(approval_of(task))
     assert await begun(at_work, **form) != task
     assert (await told(at_work, task, **form))["status"] == "cancelled"
-    said = await operator.client.jetstream().get_last_msg(
-        "FACTS", "tb.fact.approval.withdrawn.acme"
-    )
-    assert json.loads(said.data or b"{}")["approval"] == approval_of(task)
+    said = await until_told(partial(_last, operator, "approval.withdrawn"), "the fact")
+    assert json.loads(said)["approval"] == approval_of(task)
     assert at_work.reached == []
+
+
+async def _last(operator: Bus, fact: str) -> bytes:
+    try:
+        subject = f"tb.fact.{fact}.acme"
+        return (await operator.client.jetstream().get_last_msg(FACTS, subject)).data or b""
+    except NotFoundError:
+        return b""
 
 
 async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: Policing) -> None:

@@ -20,7 +20,7 @@ from toolbus_common.declaring.loading import Loaded
 from toolbus_common.errors import InvalidError
 from toolbus_common.provision import CONFIG, FACTS
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import DECLARATION, Directory
+from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory
 
 
 @pytest.fixture
@@ -73,14 +73,13 @@ async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_aga
 ) -> None:
     secret = (await desk.apply(BOT, "file")).secrets["bot"]
     key = (await desk.declared()).declaration.keys["bot"]
-    await desk.put_key("bot", key.model_copy(update={"revoked": True}))
+    assert await desk.put_own(KEY_PREFIX, "bot", key.model_copy(update={"revoked": True}), 0)
     await desk.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
     directory = Directory()
     bucket = await operator.bucket("tb_config")
-    async for change in bucket.watch():
-        directory.hear(change)
-        if change is None:
-            break
+    for each in await bucket.present():
+        directory.hear(each)
+    directory.hear(None)
     assert directory.now.keys["bot"].revoked
     assert secret
 
@@ -117,8 +116,8 @@ async def test_a_secret_of_the_file_is_not_counted_as_made_here(desk: Desk) -> N
 
 async def test_own_keys_are_those_made_one_by_one(desk: Desk) -> None:
     key = Key(tools=("*",), secret_hash=hashed("x"))
-    await desk.put_key("made", key)
-    await desk.put_key("gone", key)
+    assert await desk.put_own(KEY_PREFIX, "made", key, 0)
+    assert await desk.put_own(KEY_PREFIX, "gone", key, 0)
     await desk.drop_own_key("gone")
     assert await desk.own_keys() == {"made": key}
     assert await desk.own_key("made") == key
@@ -181,7 +180,9 @@ async def test_a_declaration_larger_than_an_entry_is_refused_whole(
     assert operator.connected
 
 
-async def test_what_was_changed_is_a_fact_with_who_changed_it(desk: Desk, operator: Bus) -> None:
+async def test_what_was_changed_is_a_fact_with_who_changed_it(
+    desk: Desk, operator: Bus, settings: Settings
+) -> None:
     stream = operator.client.jetstream()
     await desk.apply(BOT, "file")
     await desk.apply(Declaration(), "file")
@@ -196,7 +197,10 @@ async def test_what_was_changed_is_a_fact_with_who_changed_it(desk: Desk, operat
     assert said.count(b'"config.applied"') == 2
     assert b'"key.created"' in said
     assert b'"key.revoked"' in said
-    assert desks.me().encode() in said
+    people = await desks.people_of(operator, State(settings.state_dir))
+    await people.read_all()
+    assert desks.me().encode() not in said
+    assert f'"by":"operator:{desks.me()}"' in people.reveal(said.decode())
 
 
 async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(

@@ -86,16 +86,23 @@ async def facts(operator: Bus, name: str) -> list[dict[str, Any]]:
         found += [json.loads(line) for line in (message.data or b"").splitlines()]
 
 
+async def held(operator: Bus) -> dict[str, Any] | None:
+    """Its row once it has told what holds it, which it does beside its answers."""
+    told = await row(operator)
+    return told if told and "no new privileges" in told["isolation"] else None
+
+
 async def test_what_a_server_lists_badly_is_told_and_is_a_fact(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with keeping((sys.executable, "-c", FLAWED), settings, operator, monkeypatch):
-        told: dict[str, Any] = await until_told(lambda: row(operator), "its row")
+        told: dict[str, Any] = await until_told(lambda: held(operator), "its row")
         said = await until_told(lambda: facts(operator, "server.faulted"), "the fact")
     assert (told["state"], told["version"], told["tools"]) == ("ready", "2025-06-18", 1)
     assert told["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
     assert told["failed_lists"] == {"prompts/list": "The shelf is locked"}
     assert told["lost_at"] == 0
+    assert told["refused_hosts"] == {}
     assert told["isolation"]["no new privileges"], "it is a process, and told what holds it"
     assert not_held([told, {"isolation": {"own user": False}}, {}]).count("own user") == 1
     assert not_held([{"isolation": {"own user": True}}]) == ""
@@ -147,11 +154,13 @@ def test_a_replica_that_takes_no_calls_is_told_with_the_reason() -> None:
             {"replica": "b:1/mcp", **well, "state": "ejected", "reason": "It broke off."},
             {"replica": "c:1/mcp", **well, "differs": ["add"]},
         ],
+        "refused_hosts": {"a.example:443": 1, "b.example:443": 3},
     }
     assert list(faults_of(row)) == [
         "Asked 0 s ago whether it is there, it gave no answer: It hangs.",
         "Its replica b:1/mcp is ejected: It broke off.",
         "Its replica c:1/mcp gets no calls of add: it lists them otherwise than most.",
+        "It wanted hosts it may not reach: b.example:443, a.example:443",
     ]
 
 

@@ -32,19 +32,21 @@ async def test_a_room_on_a_busy_machine_is_found_ready(
     ).encode()
     answering: set[asyncio.Task[None]] = set()
 
-    async with bus_of("oauth", settings) as bus:
+    try:
+        async with bus_of("oauth", settings) as bus:
 
-        async def answer(reply: str) -> None:
-            await asyncio.sleep(SLOWLY)
-            await bus.publish(reply, told)
+            async def answer(reply: str) -> None:
+                await asyncio.sleep(SLOWLY)
+                await bus.publish(reply, told)
 
-        await bus.subscribe(
-            StatusAsked.SUBJECT,
-            lambda _data, _subject, reply: answering.add(asyncio.create_task(answer(reply))),
-        )
-        await bus.settled()
-        await fleet.wait_ready(operator, ["oauth"])
-        await asyncio.gather(*answering)
-    await fleet.stop()
-    os.close(held)
-    os.close(other)
+            await bus.subscribe(
+                StatusAsked.SUBJECT,
+                lambda _data, _subject, reply: answering.add(asyncio.create_task(answer(reply))),
+            )
+            await bus.settled()
+            await fleet.wait_ready(operator, ["oauth"])
+            await asyncio.gather(*answering)
+    finally:
+        await fleet.stop()
+        os.close(held)
+        os.close(other)

@@ -32,9 +32,16 @@ class GraphQLServer(Engine):
 
     def asked(self) -> list[dict[str, Any]]:
         """The operations that reached it."""
-        with urllib.request.urlopen(self.url.replace("graphql", "asked")) as answer:
-            found: list[dict[str, Any]] = json.load(answer)
-            return found
+        found: list[dict[str, Any]] = self._told("asked")
+        return found
+
+    def traced(self) -> str:
+        """The trace of the latest request."""
+        return str(self._told("trace"))
+
+    def _told(self, what: str) -> Any:
+        with urllib.request.urlopen(self.url.replace("graphql", what)) as answer:
+            return json.load(answer)
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +188,9 @@ async def test_an_api_that_is_gone_is_dead(tmp_path: Any) -> None:
             await made.close()
     finally:
         server.kill()
+
+
+async def test_the_api_is_told_of_the_calls_trace(server: GraphQLServer, bench: Bench) -> None:
+    trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
+    await bench.call("count", {}, traceparent=trace)
+    assert server.traced() == trace

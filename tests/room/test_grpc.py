@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from harness.bench import AT_LOOPBACK, Bench
-from harness.engines import Engine
-from harness.rest import TESTS
+from harness.grpc import GrpcServer
 from toolbus_common.declared import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError
 from toolbus_executor.grpc.upstream import MOST_MESSAGES, GrpcUpstream
@@ -18,18 +17,6 @@ from toolbus_executor.kinds import reached
 from toolbus_executor.ways import Ways
 
 TOKEN = "Bearer grpc-token-that-is-secret"
-
-
-class GrpcServer(Engine):
-    """A process of `harness.grpc_server`."""
-
-    def command(self) -> list[str]:
-        python = ["/usr/bin/env", f"PYTHONPATH={TESTS}", sys.executable]
-        return [*python, "-m", "harness.grpc_server", str(self.port)]
-
-    @property
-    def address(self) -> str:
-        return f"grpc://127.0.0.1:{self.port}"
 
 
 @pytest.fixture(scope="module")
@@ -139,4 +126,4 @@ async def test_without_its_libraries_the_server_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "toolbus_executor.grpc.upstream", None)
     with pytest.raises(UpstreamDeadError, match=r"pip install 'toolbus\[grpc\]'"):
-        reached(Server(grpc=server.address), Bench().news, Ways())
+        reached(Server(grpc=server.address), Bench().news, Ways(), {})

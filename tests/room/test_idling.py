@@ -19,6 +19,7 @@ from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
     STEERED_PREFIX,
     Answered,
+    Failed,
     Listing,
     ServersAsked,
     ServersTold,
@@ -171,6 +172,19 @@ async def test_a_server_without_work_is_ended_and_back_in_one_call(
             assert (listing.state, len(listing.tools)) == ("ready", 2)
             assert isinstance(await installation.call(number), Answered)
         assert installation.seen.count("+") == 3, "once to be listed, and once for each call"
+
+
+async def test_a_call_that_cannot_wait_for_a_server_to_wake_may_be_made_again(
+    installation: Installation, mark: str
+) -> None:
+    slow = installation.server(mark, pause=1.0, idle=0.2, timeout=0.3)
+    async with installation.executor({"s": slow}):
+        await until_told(installation.asleep, "its sleep")
+        told = await installation.call("1")
+        assert isinstance(told, Failed)
+        assert told.error.code == "upstream_timeout"
+        assert "was asleep" in told.error.reason
+        assert told.error.data["retryable"] is True, "nothing was sent"
 
 
 async def test_an_executor_that_begins_starts_no_server_it_knows(

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -262,24 +263,80 @@ print(json.dumps([
     assert ran(script, Isolation())[0] == [False, False]
 
 
-def test_a_control_group_holds_a_server_and_is_gone_with_it(tmp_path: Path) -> None:
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Path]:
+    """A control group, where this machine lets us make one; else a directory."""
+    mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    tree = next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), tmp_path)
+    made = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
+    made.mkdir()
+    yield made
+    until_now(lambda: list(filter(Path.is_dir, made.iterdir())) == [], "the groups' ends")
+    made.rmdir()
+
+
+def test_a_control_group_holds_a_server_and_is_gone_with_it(group: Path, tmp_path: Path) -> None:
     script = """
 import json, subprocess
 subprocess.Popen(["sleep", "600"], start_new_session=True)
 print(json.dumps(open("/proc/self/cgroup").read().split()))
 """
-    mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
-    tree = next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), tmp_path)
-    group = (tree if os.access(tree, os.W_OK) else tmp_path) / f"toolbus-{uuid.uuid4().hex}"
-    group.mkdir()
+    told, held = ran(script, Isolation(cgroup=str(group)))
+    entered = any(group.name in each for each in told)
+    assert entered is (group.parent != tmp_path)
+    assert held["memory of all together"] in (False, entered)
+
+
+@pytest.mark.parametrize(("namespaces", "heeds"), [(True, "SIG_IGN"), (False, "SIG_DFL")])
+async def test_a_server_that_computes_for_too_long_is_ended_and_the_limit_named(
+    *, namespaces: bool, heeds: str
+) -> None:
+    script = f"import signal\nsignal.signal(signal.SIGXCPU, signal.{heeds})\nwhile True: pass"
+    child = Child(lambda _line: None)
+    held = Isolation(namespaces=namespaces, limits=Limits(cpu_seconds=1))
+    await child.start([sys.executable, "-c", script], dict(os.environ), None, held)
     try:
-        told, held = ran(script, Isolation(cgroup=str(group)))
-        entered = any(group.name in each for each in told)
-        assert entered is (group.parent != tmp_path)
-        assert held["memory of all together"] in (False, entered)
-        until_now(lambda: list(filter(Path.is_dir, group.iterdir())) == [], "the group's end")
+        assert await child.ended == (
+            "it went beyond limits.cpu_seconds and was ended; raise that if it needs more"
+        )
     finally:
-        group.rmdir()
+        await child.close()
+
+
+async def test_who_is_killed_by_somebody_else_went_beyond_no_limit() -> None:
+    child = Child(lambda _line: None)
+    held = Isolation(limits=Limits(cpu_seconds=60))
+    await child.start(["sh", "-c", "kill -9 $$"], dict(os.environ), None, held)
+    try:
+        assert await child.ended == "it exited with -9"
+    finally:
+        await child.close()
+
+
+async def test_memory_of_all_together_is_held_to_where_there_is_a_control_group(
+    group: Path,
+) -> None:
+    script = """
+import os
+for _ in range(4):
+    if os.fork() == 0:
+        held = bytearray(40 << 20)
+        os.write(1, b"held\\n")
+        os.read(0, 1)
+        os._exit(0)
+while True:
+    os.wait()
+"""
+    lines: list[bytes] = []
+    child = Child(lines.append)
+    held = Isolation(limits=Limits(memory=64), cgroup=str(group))
+    await child.start([sys.executable, "-c", script], dict(os.environ), None, held)
+    try:
+        await until(lambda: len(lines) == 4 or child.ended.done(), "memory to be taken")
+        ended = child.ended.done() and "limits.memory" in child.ended.result()
+        assert ended is child.held["memory of all together"]
+    finally:
+        await child.close()
 
 
 async def test_what_the_machine_enforces_is_said_when_an_executor_begins(

@@ -21,7 +21,7 @@ from toolbus_policy.ledger import Ending, Ledger
 
 @pytest.fixture
 async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
-    opened = Ledger(valkey_url, RememberedEpochs())
+    opened = Ledger(valkey_url, RememberedEpochs(), seconds=30.0)
     yield opened
     await opened.close()
 
@@ -149,3 +149,19 @@ async def test_a_killed_redis_refuses_and_a_restarted_one_remembers(
     await ledger.reserve(claim("r3", admission(100)))
     assert (await counters(own_valkey.url))["held"] == 200
     await ledger.close()
+
+
+async def test_an_answer_that_came_too_late_is_no_answer_to_the_next(
+    own_valkey: ValkeyServer,
+) -> None:
+    ledger = Ledger(own_valkey.url, RememberedEpochs(), seconds=0.3)
+    try:
+        await ledger.reserve(claim("r1", admission(100)))
+        async with redis.Redis.from_url(own_valkey.url) as client:
+            await client.client_pause(2000)
+            with pytest.raises(LedgerDownError, match="cannot be reached"):
+                await ledger.reserve(claim("r2", admission(10**9, usd=0.001)))
+            await client.client_unpause()
+        await ledger.reserve(claim("r3", admission(100)))
+    finally:
+        await ledger.close()

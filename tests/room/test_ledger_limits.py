@@ -23,7 +23,7 @@ MINUTE = 60  # a part of a rolling hour
 
 @pytest.fixture
 async def ledger(valkey_url: str) -> AsyncIterator[Ledger]:
-    opened = Ledger(valkey_url, RememberedEpochs())
+    opened = Ledger(valkey_url, RememberedEpochs(), seconds=30.0)
     yield opened
     await opened.close()
 

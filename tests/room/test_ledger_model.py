@@ -52,7 +52,7 @@ class Reservations(RuleBasedStateMachine):
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
         self.loop = asyncio.new_event_loop()
-        self.ledger = Ledger(self.url, RememberedEpochs())
+        self.ledger = Ledger(self.url, RememberedEpochs(), seconds=30.0)
         self.state: dict[str, str] = {}  # held, dispatched, unknown, ended
         self.held: dict[str, int] = {}
         self.charged: dict[str, int] = {}
@@ -154,7 +154,7 @@ def test_no_sequence_overshoots_or_leaks(valkey_url: str) -> None:
 
 @pytest.mark.parametrize("how", ["settle", "refund"])
 async def test_a_drained_ledger_holds_nothing(valkey_url: str, how: Any) -> None:
-    ledger = Ledger(valkey_url, RememberedEpochs())
+    ledger = Ledger(valkey_url, RememberedEpochs(), seconds=30.0)
     await asyncio.gather(
         *(ledger.reserve(claim(f"r{n}", admitted(50, *LEVELS))) for n in range(10))
     )

@@ -1,5 +1,6 @@
 """Results too large to tell, from real servers into a real store and back, in pieces."""
 
+import gc
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from toolbus_common.errors import UnknownToolError, UpstreamFaultError
 from toolbus_common.objects import Objects
 from toolbus_common.provision import RESULTS
 from toolbus_common.settings import Settings
+from toolbus_executor.http_transport import AnswerStream
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.offload.vault import Vault
@@ -104,6 +106,21 @@ async def test_the_outcome_counts_what_was_kept(bench: Bench) -> None:
     assert isinstance(outcome, CallCompleted)
     assert outcome.result_bytes > size
     assert outcome.charge > size // 1024 * 1000
+
+
+@http_only
+async def test_an_answered_call_leaves_nothing_for_the_collector(bench: Bench) -> None:
+    before = streams()  # tests of other modules may have left some in this process
+    gc.disable()
+    try:
+        await bench.call("text", {"bytes": 10})
+        assert not [one for one in streams() if one not in before]
+    finally:
+        gc.enable()
+
+
+def streams() -> list[AnswerStream]:
+    return [one for one in gc.get_objects() if isinstance(one, AnswerStream)]
 
 
 @http_only

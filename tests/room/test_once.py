@@ -117,11 +117,7 @@ async def _unless_under_way(made: Policing) -> Ending | None:
 
 
 async def _refused(made: Policing, why: type[ToolbusError], **given: Any) -> bool:
-    try:
-        await made.ask(**{**ONCE, **given})
-    except why:
-        return True
-    return False
+    return await made.refuses(why, **{**ONCE, **given})
 
 
 @pytest.mark.usefixtures("ending")

@@ -332,3 +332,14 @@ async def test_a_result_that_breaks_its_schema_fails_as_the_servers_fault_where_
         assert bench.runner.told()["failures"][-1]["code"] == "upstream_fault"
     finally:
         await bench.close()
+
+
+async def test_the_api_is_told_of_the_calls_trace_and_what_came_with_it(
+    rest: RestServer, bench: Bench
+) -> None:
+    rest.forget()
+    trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
+    await bench.call("listPets", {}, traceparent=trace, tracestate="a=b", baggage="c=d")
+    (request,) = rest.seen()
+    told = {name: request["headers"][name] for name in ("traceparent", "tracestate", "baggage")}
+    assert told == {"traceparent": trace, "tracestate": "a=b", "baggage": "c=d"}

@@ -20,21 +20,28 @@ from toolbus_common.provision import (
     BUCKETS,
     CATALOGUE,
     CONFIG,
+    CONNECTIONS,
+    EXPORTS,
     FACTS,
     LEASES,
     LEDGER,
+    OAUTH,
+    OAUTH_BRIEF,
+    OAUTH_CLIENTS,
     OBJECTS,
     OUTCOMES,
+    PEOPLE,
     PINS,
     RESULTS,
     SEALS,
     TASKS,
+    TOKENS,
 )
 
 SAYS = {
     "ingress": {"tb.call.x"},
     "policy": {"tb.run.x", "tb.reply.r.o.c"},
-    "executor": {"tb.reply.r.o.c"},
+    "executor": {"tb.reply.r.o.c", "tb.ask.oauth.upstream"},
     "codemode": {"tb.call.x", "tb.reply.r.o.c"},
     "audit": set[str](),
     "oauth": set[str](),
@@ -51,6 +58,9 @@ FACTS_SAID = {
         "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
         "config.changed",
     },
+    "oauth": {
+        "grant.given", "grant.ended", "signin.refused", "connection.made", "connection.ended",
+    },
     "executor": {
         "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
         "breaker.opened", "breaker.closed", "definition.pinned", "definition.changed",
@@ -58,15 +68,18 @@ FACTS_SAID = {
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
         "definition.approved", "definition.rejected",
-        "server.drained", "server.undrained", "server.reset",
+        "server.drained", "server.undrained", "server.reset", "person.forgotten", "hold.placed",
+        "hold.lifted",
     },
+    "audit": {"facts.expired"},
 }  # fmt: skip
 WRITES = {
-    "policy": {LEDGER, APPROVALS, TASKS, CONFIG, OUTCOMES},
-    "executor": {CATALOGUE, LEASES, PINS, OUTCOMES},
-    "codemode": {OUTCOMES},
-    "audit": {SEALS},
-    OPERATOR: {CONFIG, PINS},
+    "policy": {LEDGER, APPROVALS, TASKS, CONFIG, OUTCOMES, PEOPLE},
+    "executor": {CATALOGUE, LEASES, PINS, OUTCOMES, PEOPLE},
+    "codemode": {OUTCOMES, PEOPLE},
+    "audit": {SEALS, EXPORTS},
+    "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},
+    OPERATOR: {CONFIG, PEOPLE, PINS},
 }
 HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
 

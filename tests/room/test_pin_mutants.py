@@ -9,7 +9,7 @@ import pytest
 
 from fixture_server import methods
 from harness.mutants import mutant, reordered, same
-from toolbus_common.bus import Change
+from toolbus_common.bucket import Change
 from toolbus_common.contracts import TOOLS_CALL, Era, Listing
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import UnknownToolError

@@ -15,7 +15,8 @@ from toolbus_cli import desk as desks
 from toolbus_cli.errors import CommandError
 from toolbus_cli.pinboard import Case, Pinboard, at_pins
 from toolbus_cli.state import State
-from toolbus_common.bus import Bucket, Bus
+from toolbus_common.bucket import Bucket
+from toolbus_common.bus import Bus
 from toolbus_common.canonical import digest_of
 from toolbus_common.contracts import (
     DefinitionChanged,

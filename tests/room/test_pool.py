@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Self
 
 import pytest
 
 from harness.bench import AT_LOOPBACK
+from harness.peers import served
 from toolbus_executor import http1
 from toolbus_executor.http1 import Pool
 
@@ -25,43 +25,37 @@ class Slow:
         self.asked = asyncio.Event()
         self.told = asyncio.Event()
         self.left = asyncio.Event()
-        self.url = ""
+        self.port = 0
         self._answer = answer
-        self._server: asyncio.Server
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
-        return self
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}/"
 
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        await self._server.wait_closed()
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         self.asked.set()
         await self.told.wait()
         writer.write(self._answer)
         try:
             await reader.read()
-        except ConnectionError:
-            pass
         finally:
-            writer.close()
-        self.left.set()
+            self.left.set()
 
 
 @pytest.fixture
 async def streaming() -> AsyncIterator[Slow]:
-    async with Slow(STREAM) as server:
-        yield server
+    made = Slow(STREAM)
+    async with served(made.meet) as made.port:
+        yield made
 
 
 @pytest.fixture
 async def answering() -> AsyncIterator[Slow]:
-    async with Slow(WHOLE) as server:
-        yield server
+    made = Slow(WHOLE)
+    async with served(made.meet) as made.port:
+        yield made
 
 
 async def test_a_stream_that_has_yet_to_end_is_closed_with_its_pool(

@@ -55,7 +55,7 @@ class Several(Bench):
 
     async def start(self) -> None:
         """Connect to all of them."""
-        await self.open(Replicated("s", self.server, self.news, self.facts, WAYS))
+        await self.open(Replicated("s", self.server, self.news, self.facts, WAYS, {}))
         self._keeping = asyncio.create_task(self._keep())
         await until(self._settled, "all of them in place")
 
@@ -269,7 +269,7 @@ async def test_a_replica_of_another_era_is_left_out() -> None:
             await server.start()
             stack.push_async_callback(server.close)
         bench = Several(servers, [1, 1])
-        await bench.open(Replicated("s", bench.server, bench.news, bench.facts, WAYS))
+        await bench.open(Replicated("s", bench.server, bench.news, bench.facts, WAYS, {}))
         stack.push_async_callback(bench.close)
         await until(lambda: any("era" in each["reason"] for each in bench.rows()), "the refusal")
         assert ends(await bench.calls(4)) == {""}
@@ -320,7 +320,7 @@ async def test_a_server_none_of_whose_replicas_is_there_says_so() -> None:
     await gone.start()
     await gone.close()
     bench = Several([gone], [1])
-    upstream = Replicated("s", bench.server, bench.news, bench.facts, WAYS)
+    upstream = Replicated("s", bench.server, bench.news, bench.facts, WAYS, {})
     try:
         with pytest.raises(UpstreamDeadError, match="no replica that can be called"):
             await upstream.open()

@@ -18,6 +18,8 @@ from toolbus_common.errors import (
     UpstreamFaultError,
     UpstreamTimeoutError,
 )
+from toolbus_common.trace import as_asked, span_id
+from toolbus_common.tracing import Span, recording
 from toolbus_executor.breaker import Breaker
 from toolbus_executor.http_upstream import HttpUpstream
 
@@ -175,3 +177,42 @@ async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_en
     for each in calls:
         each.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_each_attempt_is_a_span_of_its_own_and_the_call_counts_them(
+    bench: Bench, server: Troubled
+) -> None:
+    kept: list[Span] = []
+
+    class Sink:
+        def take(self, span: Span) -> None:
+            kept.append(span)
+
+    server.trouble, server.only = "reset", 1
+    with recording.to(Sink(), as_asked):
+        assert (await bench.call("twice")).text == "done"
+    first, second, whole = kept
+    assert [span.name for span in kept] == ["tools/call twice"] * 2 + ["toolbus.execute"]
+    assert [span.attributes["toolbus.attempt"] for span in (first, second)] == [1, 2]
+    assert (first.error, second.error, whole.error) == ("upstream_dead", "", "")
+    assert whole.attributes["toolbus.attempts"] == 2
+    assert {span.parent_id for span in (first, second)} == {span_id(whole.traceparent)}
+
+
+async def test_a_call_that_waits_for_its_turn_has_a_span_for_that(
+    bench: Bench, server: Troubled
+) -> None:
+    kept: list[Span] = []
+
+    class Sink:
+        def take(self, span: Span) -> None:
+            kept.append(span)
+
+    server.trouble = "hung"
+    with recording.to(Sink(), as_asked):
+        calls = [asyncio.create_task(bench.call("plain")) for _ in range(5)]
+        await until(lambda: bench.runner.bulkhead.waiting == 1)
+        server.trouble = ""
+        server.released.set()
+        await asyncio.gather(*calls)
+    assert [span.name for span in kept].count("toolbus.queue") == 1

@@ -8,7 +8,7 @@ import pytest
 
 from harness.bench import AT_LOOPBACK, Bench, admitted
 from harness.vast import Vast
-from toolbus_common.contracts import Answered, Asked, OutcomeClaim
+from toolbus_common.contracts import Answered, Asked, Identified, OutcomeClaim
 from toolbus_common.errors import ServerDrainedError, UnknownToolError
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.response_cache import MOST_BYTES, MOST_ENTRIES, ResponseCache
@@ -48,6 +48,15 @@ async def test_a_repeated_call_is_answered_without_its_server_and_says_so(
     assert server.asked == 1
     assert bench.outcome.cached
     assert (bench.outcome.charge, bench.outcome.call_id) == (5, "c2")
+
+
+async def test_who_acts_for_somebody_is_not_told_what_was_answered_to_them_alone(
+    bench: Bench, server: Vast
+) -> None:
+    for actors in ((), ("helper",), ("helper", "desk"), ()):
+        identity = Identified(team="support", actors=actors)
+        await bench.call("text", {"bytes": 1}, user="ann", identity=identity)
+    assert server.asked == 3
 
 
 async def test_no_two_of_fifty_tenants_share_a_private_answer(bench: Bench, server: Vast) -> None:

@@ -16,7 +16,7 @@ from toolbus_common.settings import Settings
     ("name", "details"),
     [
         ("codemode", {"engines": ["starlark", "python"], "search": "words"}),
-        ("oauth", {"gives_tokens": False}),
+        ("oauth", {"issuer": "", "gives_tokens": False}),
     ],
 )
 async def test_a_room_is_ready_and_tells_what_it_can(

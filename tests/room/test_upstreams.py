@@ -343,3 +343,22 @@ async def test_sessions_of_callers_that_can_do_the_same_are_one(bench: Bench, se
     declared = [t["params"]["capabilities"] for t in seen()["last"] if t["method"] == "initialize"]
     assert {} in declared
     assert {"roots": {}} in declared
+
+
+@pytest.mark.parametrize(
+    ("bench", "in_head"),
+    [(kind, kind in ("http modern", "http legacy")) for kind in KINDS],
+    indirect=["bench"],
+)
+async def test_a_server_is_told_of_the_calls_trace_by_every_way_there_is(
+    bench: Bench,
+    seen: Any,
+    in_head: bool,  # noqa: FBT001
+) -> None:
+    trace = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
+    await bench.call("greet", {"name": "x"}, traceparent=trace, tracestate="a=b", baggage="c=d")
+    told = {"traceparent": trace, "tracestate": "a=b", "baggage": "c=d"}
+    (call,) = [each for each in seen()["last"] if each["method"] == "tools/call"]
+    assert {name: call["params"]["_meta"][name] for name in told} == told
+    in_heads = {name: value for name, value in call["headers"].items() if name in told}
+    assert in_heads == (told if in_head else {})

@@ -1,12 +1,14 @@
 """Who may administer what, what may come from afar, what may be shown: decided without a bus."""
 
 import json
+import re
 from threading import current_thread, main_thread
 from typing import Any, cast, get_args
 
 import pytest
 import yaml
 
+from toolbus_common.administration.holders import Administrator, of_key
 from toolbus_common.administration.operations import OPERATIONS
 from toolbus_common.administration.roles import RIGHTS, ROLES, Right, may
 from toolbus_common.contracts import AdminAsked
@@ -88,6 +90,30 @@ def test_programs_and_variables_are_out_of_reach_unless_named(server: dict[str, 
     assert len(Reach().faults(Declaration(), new)) == 1
     assert Reach(("sh", "sh:*"), ("DOCS_*",)).faults(Declaration(), new) == []
     assert Reach(("other",), ("OTHER_*",)).faults(Declaration(), new) != []
+
+
+@pytest.mark.parametrize("kept", ["file:/etc/shadow", "vault:kv/docs#token", "aws:docs"])
+def test_a_secret_of_a_store_is_out_of_reach_unless_its_store_is_named(kept: str) -> None:
+    new = declared(servers={"far": {"url": URL, "headers": {"Authorization": f"${{{kept}}}"}}})
+    (fault,) = Reach((), ("*", "other:*")).faults(Declaration(), new)
+    assert kept in fault["reason"]
+    assert Reach((), (kept,)).faults(Declaration(), new) == []
+
+
+@pytest.mark.parametrize("field", ["secret", "key", "assertion"])
+def test_a_secret_of_an_oauth_client_is_out_of_reach_likewise(field: str) -> None:
+    client = {"id": "x", field: "${file:/state/oauth-signing.json}"}
+    oauth = {
+        "grant": "client_credentials",
+        "tokens": "shared",
+        "clients": {"https://a.test": client},
+    }
+    new = declared(servers={"far": {"url": URL, "oauth": oauth}})
+    (fault,) = Reach().faults(Declaration(), new)
+    assert fault["place"] == f"servers.far.oauth.clients.https://a.test.{field}"
+    moved = declared(servers={"far": {"url": "https://b.example/mcp", "oauth": oauth}})
+    assert Reach().faults(new, moved) != []
+    assert Reach().faults(new, new) == []
 
 
 def test_a_file_of_the_executors_machine_is_out_of_reach() -> None:
@@ -206,8 +232,12 @@ class Papers:
 
 def office(role: Role, papers: Papers) -> Office:
     consulted: Any = None  # approvers and the ledger: nothing here asks them
+
+    async def ann(_proof: str) -> Administrator:
+        return of_key("ann", Admin(role=role))
+
     return Office(
-        lambda _proof, _now: ("ann", Admin(role=role)),
+        ann,
         lambda _by: cast("Desk", papers),
         consulted,
         consulted,
@@ -265,6 +295,13 @@ def test_a_number_is_not_taken_from_a_text() -> None:
         reading.written("teams", b'{"budget": {"per": "day"}}')
 
 
+def test_a_price_that_lacks_something_has_the_form_of_a_price() -> None:
+    with pytest.raises(FaultyError, match=r"prices\.a: needs most"):
+        reading.shaped(Declaration, b'{"prices": {"a": {"call": 1, "kilobyte": 2}}}')
+    with pytest.raises(InvalidError, match=r"prices\.a"):
+        reading.shaped(Declaration, b'{"prices": {"a": "x"}}')
+
+
 def test_a_whole_number_may_be_written_as_a_fraction() -> None:
     assert reading.written("teams", b'{"loop": {"calls": 9.0}}') == {"loop": {"calls": 9}}
     with pytest.raises(InvalidError, match=r"loop\.calls"):
@@ -315,6 +352,12 @@ def test_every_operation_is_described_for_the_roles_that_may() -> None:
             allowed = operation.right is None or may(role, operation.right)
             named = described[operation.id].removeprefix("For the roles ").rstrip(".").split(", ")
             assert (role in named) == allowed
+
+
+def test_what_bounds_a_number_is_told_in_the_words_of_json_schema() -> None:
+    told = openapi.document().decode()
+    assert not re.findall(r'"(?:ge|gt|le|lt|min_length|max_length)":', told)
+    assert '"minimum": 183' in told
 
 
 def test_a_path_leads_to_its_operation_alone() -> None:

@@ -29,6 +29,12 @@ def test_a_message_gives_a_row_for_every_line_in_order() -> None:
     assert dead == []
 
 
+def test_a_line_nested_too_deeply_is_a_dead_letter_and_stops_no_other() -> None:
+    deep = b'{"x":' * 200_000 + b"1" + b"}" * 200_000
+    rows, dead = read(SUBJECT, 7, b"\n".join((line(allowed()), deep, line(allowed(), 2))))
+    assert ([row.line for row in rows], [row.line for row in dead]) == ([0, 2], [1])
+
+
 def test_a_failure_keeps_its_code_its_reason_and_whether_it_was_sent() -> None:
     failed = CallFailed(
         **completed().model_dump(), code="upstream_timeout", reason="Slow.", sent=True

@@ -43,6 +43,9 @@ class Store:
         self._fail()
         return max((position[0] for position in self.positions), default=0)
 
+    async def dead_letters(self) -> int:
+        return 0
+
     def _fail(self) -> None:
         if self.down:
             self.down -= 1
@@ -86,8 +89,69 @@ async def test_a_full_pull_waits_for_more_until_the_batch_is_full() -> None:
     await writer.hear([said.message(n + 1, lines) for n in range(MESSAGES)])
     assert store.inserts == []
     await writer.hear([said.message(MESSAGES + n + 1, lines) for n in range(MESSAGES)])
+    await writer.flush()
     assert [rows for _, rows, _ in store.inserts] == [FULL]
     assert len(said.acknowledged) == 2 * MESSAGES
+
+
+class Slow(Store):
+    """A store whose inserts end when they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = 0
+        self.go_on = asyncio.Event()
+
+    async def insert(self, table: str, what: Rows, token: str) -> None:
+        self.begun += 1
+        await self.go_on.wait()
+        await super().insert(table, what, token)
+
+
+def full(said: Said, first: int) -> list[StoredMessage]:
+    """A pull that fills a batch."""
+    return [said.message(first + n, FULL // MESSAGES) for n in range(MESSAGES)]
+
+
+async def test_a_batch_gathers_while_one_is_written_and_no_third() -> None:
+    store, said = Slow(), Said()
+    writer = Writer(store)
+    await writer.open()
+    await writer.hear(full(said, 1))
+    await writer.hear([said.message(MESSAGES + n + 1) for n in range(MESSAGES)])
+    third = asyncio.create_task(writer.hear(full(said, 2 * MESSAGES + 1)))
+    await asyncio.sleep(0.01)
+    assert (store.begun, store.inserts, said.acknowledged) == (1, [], [])
+    store.go_on.set()
+    await third
+    await writer.flush()
+    assert [rows for _, rows, _ in store.inserts] == [FULL, MESSAGES + FULL]
+    assert said.acknowledged == list(range(1, 3 * MESSAGES + 1))
+
+
+async def test_what_waited_too_long_for_a_slow_write_comes_again_and_is_not_written() -> None:
+    store, said = Slow(), Said()
+    writer = Writer(store, hold_seconds=0.0)
+    await writer.open()
+    await writer.hear(full(said, 1))
+    waiting = asyncio.create_task(writer.hear([said.message(MESSAGES + 1)]))
+    await asyncio.sleep(0.01)
+    store.go_on.set()
+    await waiting
+    assert [rows for _, rows, _ in store.inserts] == [FULL]
+    assert said.returned == [MESSAGES + 1]
+
+
+async def test_a_write_that_fails_inside_gives_its_messages_back() -> None:
+    class Broken(Store):
+        async def insert(self, table: str, what: Rows, token: str) -> None:
+            raise ValueError(table, what, token)
+
+    said = Said()
+    writer = Writer(Broken())
+    await writer.open()
+    await writer.hear([said.message(1), said.message(2)])
+    assert (said.acknowledged, said.returned) == ([], [1, 2])
 
 
 async def test_the_rest_is_written_when_the_pulls_run_dry() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.batching import Batcher
+from toolbus_common.tracing import bind, bound
 
 
 class Recorder:
@@ -104,3 +105,17 @@ async def test_too_few_results_fail_each_item_rather_than_hang() -> None:
     batcher: Batcher[int, int] = Batcher(forgetful)
     errors = await asyncio.gather(batcher.add(1), batcher.add(2), return_exceptions=True)
     assert [type(error) for error in errors] == [ValueError, ValueError]
+
+
+async def test_a_batch_is_not_made_on_behalf_of_whoever_put_the_first_item_in() -> None:
+    seen: list[str] = []
+
+    async def flush(items: list[int]) -> list[int]:
+        seen.append(bound())
+        return items
+
+    for linger in (0.0, 0.001):
+        batcher: Batcher[int, int] = Batcher(flush, linger=linger)
+        bind("00-trace")
+        await batcher.add(1)
+    assert seen == ["", ""]

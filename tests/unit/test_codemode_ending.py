@@ -9,8 +9,8 @@ import pytest
 
 from toolbus_codemode.catalogue import Catalogue
 from toolbus_codemode.service import Service
+from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN, LIST
-from toolbus_common.bus import Change
 from toolbus_common.contracts import Answered, CallAdmitted, Era, OutcomeClaim
 from toolbus_common.contracts.frames import Frame
 from toolbus_common.declared import Declaration

@@ -58,6 +58,12 @@ def test_a_reference_of_a_server_is_left_for_the_executor() -> None:
     assert declared.servers["docs"].headers == {"Authorization": "${env:DOCS_TOKEN}"}
 
 
+def test_a_reader_without_a_secret_is_warned_of() -> None:
+    text = f'readers: {{a: {{customers: [acme]}}, b: {{customers: [x], secret: "{SECRET}"}}}}'
+    (warning,) = clean(text).warnings
+    assert str(warning).startswith("readers.a: has no secret")
+
+
 def test_a_secret_is_nowhere_in_what_is_declared() -> None:
     loaded = clean(f'keys: {{bot: {{secret: "{SECRET}"}}}}')
     assert SECRET not in loaded.declaration.model_dump_json()

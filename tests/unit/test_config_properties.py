@@ -99,7 +99,11 @@ def test_what_is_exported_and_applied_again_changes_nothing(
     for key in data.get("keys", {}).values():
         key["secret_hash"] = secret_hash
     hook = {"url": "https://hook.example", "secret": "canary-of-a-hook"}
-    sections = {"webhooks": {"hook": hook}, "admins": {"ann": {"role": "viewer"}}}
+    sections = {
+        "webhooks": {"hook": hook},
+        "admins": {"ann": {"role": "viewer"}},
+        "readers": {"ben": {"customers": ["acme"], "secret_hash": HASH}},
+    }
     old = Declaration.model_validate({**data, **sections})
     text = yaml.safe_dump(exported(old), sort_keys=False, allow_unicode=True)
     assert HASH not in text

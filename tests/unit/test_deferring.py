@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from harness.waiting import until
-from toolbus_common.bus import Change
+from toolbus_common.bucket import Change
 from toolbus_common.contracts import Era
 from toolbus_policy import deferring
 from toolbus_policy.deferred import Deferred, Step

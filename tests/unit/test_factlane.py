@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.waiting import PATIENCE
+from harness.waiting import PATIENCE, until
 from toolbus_common import factlane
 from toolbus_common.contracts import CallAllowed, CallDenied
 from toolbus_common.errors import BusDownError
 from toolbus_common.factlane import FactWriter
-from toolbus_common.spool import Envelope, Spool
+from toolbus_common.spool import SPANS, Envelope, Spool
+from toolbus_common.tracing import INTERNAL, Span
 
 
 class Stream:
@@ -116,6 +117,19 @@ async def test_an_unacknowledged_fact_says_so_and_arrives_later_under_the_same_i
     assert [line["id"] for line in stream.lines()] == ["c1.allowed"]
 
 
+async def test_what_must_be_told_once_is_waited_for_until_the_stream_has_it(tmp_path: Path) -> None:
+    stream = Stream()
+    stream.up = False
+    facts = writer(stream, tmp_path)
+    insisting = asyncio.create_task(facts.insist(allowed("c1")))
+    await until(lambda: len(stream.tries) > 1, "it was tried again")
+    assert not insisting.done()
+    stream.up = True
+    async with asyncio.timeout(PATIENCE):
+        await insisting
+    assert [line["id"] for line in stream.lines()] == ["c1.allowed"]
+
+
 async def test_a_lost_acknowledgement_leaves_one_copy(tmp_path: Path) -> None:
     stream = Stream()
     facts = writer(stream, tmp_path)
@@ -166,3 +180,25 @@ async def test_saying_does_not_wait_and_its_failure_is_nobodys_error(tmp_path: P
     facts.say(allowed("c1"))
     await facts.close(0.01)
     assert len(list(Spool(tmp_path / "facts", 1 << 20).replay())) == 1
+
+
+async def test_a_message_tells_of_the_recorded_spans_its_facts_were_said_in(
+    tmp_path: Path,
+) -> None:
+    class Nowhere:
+        def take(self, _span: Span) -> None:
+            """Nobody looks at them here."""
+
+    stream = Stream()
+    facts = writer(stream, tmp_path)
+    parents = [f"00-{number:032x}-00f067aa0ba902b7-01" for number in (1, 2)]
+    spans = [Span(Nowhere(), "policy", "toolbus.decide", INTERNAL, parent) for parent in parents]
+    waiting = [facts.record(allowed("unrecorded"))]
+    for span in spans:
+        with span:
+            waiting.append(facts.record(allowed("recorded")))
+    await asyncio.gather(*waiting)
+    (envelope,) = stream.stored.values()
+    assert envelope.headers[SPANS].split(",") == [span.traceparent for span in spans]
+    await facts.record(allowed("another"))
+    assert set(list(stream.stored.values())[-1].headers) == {"Nats-Msg-Id"}

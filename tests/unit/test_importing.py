@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from toolbus_cli.app import app
+from toolbus_cli.app import built
 from toolbus_cli.config.load import load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import curl, postman
@@ -40,7 +40,7 @@ keys: {default: {tools: ["*"]}}
 
 
 def run(*words: str) -> Any:
-    return CliRunner().invoke(app, ["import", *words])
+    return CliRunner().invoke(built(), ["import", *words])
 
 
 def made(sample: Sample) -> tuple[Api, dict[str, str]]:

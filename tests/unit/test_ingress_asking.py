@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from toolbus_common.errors import InvalidError
+from toolbus_common.keyfile import KEY_BYTES
 from toolbus_ingress.asking import Questions, answer_of, question
-from toolbus_ingress.seal import KEY_BYTES, Seal
+from toolbus_ingress.seal import Seal
 from toolbus_ingress.sessions import Session, Sessions
 
 FORM = {"mode": "form", "message": "Who?", "requestedSchema": {"type": "object"}}

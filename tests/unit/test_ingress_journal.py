@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.waiting import PATIENCE
+from toolbus_common.keyfile import KEY_BYTES
 from toolbus_ingress import shelf as rules
 from toolbus_ingress.journal import LARGEST, Journal
-from toolbus_ingress.seal import KEY_BYTES, Seal
+from toolbus_ingress.seal import Seal
 from toolbus_ingress.sessions import Session, Sessions
 from toolbus_ingress.shelf import ANSWER, STANDING, Place, Shelf, place_of
 

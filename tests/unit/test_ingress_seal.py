@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.keyfile import KEY_BYTES, load_key
 from toolbus_ingress.seal import (
-    KEY_BYTES,
     LONGEST,
     Claims,
     DoneClaims,
@@ -20,7 +20,6 @@ from toolbus_ingress.seal import (
     SessionClaims,
     StateClaims,
     TaskClaims,
-    load_key,
 )
 
 SEAL = Seal(b"k" * KEY_BYTES)

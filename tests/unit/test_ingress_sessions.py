@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from toolbus_common.contracts import SessionSaid
+from toolbus_common.keyfile import KEY_BYTES
 from toolbus_ingress import sessions as rules
-from toolbus_ingress.seal import KEY_BYTES, Seal, SessionClaims
+from toolbus_ingress.seal import Seal, SessionClaims
 from toolbus_ingress.sessions import Session, Sessions, capabilities_of
 
 PROOF, OTHER = "a" * 64, "b" * 64
@@ -215,6 +216,14 @@ def test_a_cancellation_reaches_the_replica_that_works_on_it() -> None:
     found(there, session)
     here.tell(session, "cancelled", '"7"')
     assert cancelled == [(session.sid, b'"7"')]
+
+
+def test_a_cancellation_is_acted_upon_once_where_it_is_told_too() -> None:
+    (here, _) = Replicas().all
+    cancelled: list[bytes] = []
+    here.on_cancelled = lambda _session, about: cancelled.append(about)
+    here.tell(begun(here), "cancelled", "7")
+    assert cancelled == [b"7"], "twice, it could meet a later request of that id"
 
 
 def test_a_cancellation_is_not_kept_for_a_request_to_come() -> None:

@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 
 from harness.waiting import PATIENCE, until
-from toolbus_common.bus import Change
+from toolbus_common.bucket import Change
 from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
 from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.keyfile import KEY_BYTES
 from toolbus_common.lineage import Bounds
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
 from toolbus_ingress import hub
@@ -21,7 +22,7 @@ from toolbus_ingress.eventstream import GONE, LEFT, Presence
 from toolbus_ingress.hub import Hub
 from toolbus_ingress.listing import TTL_MS, Catalogue
 from toolbus_ingress.relay import Relay
-from toolbus_ingress.seal import KEY_BYTES, Seal
+from toolbus_ingress.seal import Seal
 from toolbus_ingress.sessions import Sessions
 from toolbus_ingress.shelf import Shelf
 

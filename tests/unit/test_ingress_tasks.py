@@ -2,22 +2,23 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from time import time
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from toolbus_common.bus import Change
+from toolbus_common.bucket import Change
 from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.errors import InvalidError
+from toolbus_common.keyfile import KEY_BYTES
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
 from toolbus_ingress import tasks
 from toolbus_ingress.caller import Caller
 from toolbus_ingress.eras import Request
 from toolbus_ingress.listing import Catalogue
-from toolbus_ingress.seal import KEY_BYTES, Seal
+from toolbus_ingress.seal import Seal
 from toolbus_ingress.tasks import DONE_SECONDS, LARGEST_DONE, Tasks, wants_task
 
 PROOF = "a" * 64

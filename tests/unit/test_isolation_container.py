@@ -24,12 +24,14 @@ def words(declared: Server, **settings: Any) -> list[str]:
 
 
 def test_a_container_has_no_rights_and_no_more_than_its_limits() -> None:
-    told = words(server(limits={"memory": 256, "processes": 32, "files": 128, "cpu": 0.5}))
+    told = words(
+        server(limits={"memory": 256, "processes": 32, "files": 128, "cpu": 0.5, "cpu_seconds": 9})
+    )
     run = told[told.index("run") :]
     assert {
         "--rm", "--interactive", "--init", "--cap-drop=ALL", "--security-opt=no-new-privileges",
         "--read-only", "--memory=256m", "--memory-swap=256m", "--pids-limit=32",
-        "--ulimit=nofile=128", "--cpus=0.5",
+        "--ulimit=nofile=128", "--cpus=0.5", "--ulimit=cpu=9",
     } <= set(run)  # fmt: skip
     assert run[-2:] == [IMAGE, "--verbose"]
     assert not any(word.startswith(("--volume", "--network", "--privileged")) for word in run)

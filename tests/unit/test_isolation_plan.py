@@ -14,6 +14,8 @@ from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.settings import Settings
 
 COMMAND = {"command": ["cat"]}
+HOSTS: dict[str, Any] = {"network": {"hosts": ["a.example", "*.b.example:443"]}}
+IMAGE = "registry.example/notes@sha256:" + "0a" * 32
 
 
 def held(settings: Settings | None = None, **declared: Any) -> Isolation:
@@ -56,6 +58,27 @@ def test_the_secrets_of_toolbus_are_hidden(tmp_path: Path) -> None:
     assert held(settings, command=["sh", f"{state}/it.sh"]).hidden == (f"{state}/nkeys", seed)
 
 
+def test_where_hosts_are_listed_the_network_is_its_own_and_the_machines_sockets_are_hidden() -> (
+    None
+):
+    isolation = held(**HOSTS)
+    assert isolation.network == "hosts"
+    assert {"/run/nscd", "/run/docker.sock"} <= set(isolation.hidden)
+    assert "/run/nscd" not in held().hidden
+    listed = Server.model_validate({**COMMAND, **HOSTS})
+    assert Server.model_validate_json(listed.model_dump_json()) == listed
+
+
+def test_memory_that_ran_out_is_read_of_the_group(tmp_path: Path) -> None:
+    group = Path(cgroup.place(str(tmp_path)))
+    assert not cgroup.ran_out(str(tmp_path))
+    group.mkdir()
+    events = group / "memory.events"
+    for told, ran_out in (("oom 3\noom_kill 0\n", False), ("oom_kill 2\n", True), ("?", False)):
+        events.write_text(told)
+        assert cgroup.ran_out(str(tmp_path)) is ran_out
+
+
 def test_what_is_told_to_the_launcher_is_what_is_held() -> None:
     *_, told, program, word = held(network="none", limits={"memory": 64}).around(["cat", "-u"])
     plan = marshal.loads(bytes.fromhex(told))
@@ -80,7 +103,20 @@ def test_a_control_group_is_told_its_limits_and_is_out_of_sight() -> None:
     ("declared", "place"),
     [
         ({**COMMAND, "files": {"read": ["docs"]}}, "must begin with /"),
-        ({**COMMAND, "network": "some"}, "network"),
+        ({**COMMAND, "network": "some"}, r"must be any, loopback, none, or a list: \{hosts:"),
+        ({**COMMAND, "network": {"host": ["a.example"]}}, "must be any, loopback, none"),
+        ({**COMMAND, "network": {"hosts": []}}, "at least 1 item"),
+        ({**COMMAND, "network": {"hosts": ["127.1"]}}, "is no range, address or name"),
+        ({**COMMAND, "network": {"hosts": ["https://a.example"]}}, "is no range, address or name"),
+        ({**COMMAND, "network": {"hosts": ["a.example b.example"]}}, "must be one host"),
+        ({**COMMAND, **HOSTS, "namespaces": False}, "network needs namespaces"),
+        ({"container": {"image": IMAGE}, **HOSTS}, "any, loopback or none, not a list of hosts"),
+        ({**COMMAND, "limits": {"cpu_seconds": 0}}, "cpu_seconds"),
+        ({"grpc": "grpc://a.example:1", "ca": "/ca.pem"}, "belongs to what is called over TLS"),
+        ({"grpc": "grpcs://a.example:1", "proxy": "none"}, "proxy belongs to"),
+        ({"url": "https://a.example", "probe_path": "/well"}, "probe_path belongs to openapi"),
+        ({"openapi": "/a.json", "probe_path": "well"}, "must begin with /"),
+        ({"openapi": "/a.json", "probe_path": "/a b"}, "must begin with /"),
         ({**COMMAND, "network": "none", "namespaces": False}, "network needs namespaces"),
         ({**COMMAND, "limits": {"memory": 1}}, "memory"),
         (

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+from contextvars import copy_context
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from toolbus_common.logs import JsonFormatter, TextFormatter, redacted
 from toolbus_common.permissions import new_seed
+from toolbus_common.settings import Settings
+from toolbus_common.tracing import bind
 
 CANARIES = [
     "tbk_bot_Zm9vYmFyYmF6cXV4",
@@ -69,3 +72,22 @@ def test_a_json_line_stays_json_after_redaction(canary: str, text: str) -> None:
 def test_ordinary_words_stay() -> None:
     sentence = "The bearer of news came; git__git_log took 3 ms at http://127.0.0.1:8080/mcp"
     assert redacted(sentence) == sentence
+
+
+def test_a_line_of_a_call_names_its_trace_and_any_other_none() -> None:
+    formatter = JsonFormatter("policy")
+    assert "trace_id" not in json.loads(formatter.format(record("room.ready")))
+
+    def in_a_call() -> str:
+        bind("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
+        return formatter.format(record("call.failed_inside"))
+
+    told = json.loads(copy_context().run(in_a_call))
+    assert told["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert told["span_id"] == "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("name", ["TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM"])
+def test_the_form_is_chosen_by_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "text")
+    assert Settings().log_form == "text"

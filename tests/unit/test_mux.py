@@ -1,12 +1,20 @@
 """Each waiting call gets its own frames, exactly one ending, and never a hang."""
 
 import asyncio
+import gc
 import time
+import weakref
+from contextlib import suppress
 
 import pytest
 
 from toolbus_common.contracts import Answered, Failed, Paused, Progressed, Told, decode_frame
-from toolbus_common.errors import BusDownError, OutcomeUnknownError, UpstreamDeadError
+from toolbus_common.errors import (
+    BusDownError,
+    OutcomeUnknownError,
+    ToolbusError,
+    UpstreamDeadError,
+)
 from toolbus_common.mux import ReplyMux, Slot
 
 
@@ -76,3 +84,26 @@ async def test_what_is_told_on_the_way_comes_back_as_it_was_sent_and_ends_nothin
     slot = Slot(asyncio.get_running_loop().create_future(), heard.append)
     slot.deliver(frame)
     assert (heard, slot.ending.done()) == ([frame], False)
+
+
+async def test_a_call_that_failed_leaves_nothing_for_the_collector() -> None:
+    mux = ReplyMux()
+
+    async def ask() -> None:
+        slot = mux.open("a")
+        try:
+            mux.fail("a", failed.pop())
+            await mux.wait(slot, time.time() + 5)
+        finally:
+            mux.close("a")
+
+    failed: list[ToolbusError] = [UpstreamDeadError("gone")]
+    alive = weakref.ref(failed[0])
+    gc.disable()
+    try:
+        with suppress(UpstreamDeadError):
+            await ask()
+        await asyncio.sleep(0)
+        assert alive() is None
+    finally:
+        gc.enable()

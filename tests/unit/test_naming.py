@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from toolbus_common.confusables import confusable_with, skeleton
+from toolbus_common.confusables import skeleton
 from toolbus_common.contracts import Listing, Offered, ServerState
 from toolbus_common.declared import Server, ToolView
 from toolbus_common.naming import LONGEST, Names
@@ -128,7 +128,10 @@ def test_the_order_of_listings_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("O0", "oO"), ("burn", "bum"), ("get-it", "get_it"), ("Il1", "lll"), ("ﬁle", "file")],
+    [
+        *(("O0", "oO"), ("log", "LOG"), ("log", "l0g"), ("burn", "bum"), ("get-it", "get_it")),
+        *(("Il1", "lll"), ("ﬁle", "file")),
+    ],
 )
 def test_names_that_look_alike_have_one_skeleton(one: str, other: str) -> None:
     assert skeleton(one) == skeleton(other)
@@ -136,11 +139,7 @@ def test_names_that_look_alike_have_one_skeleton(one: str, other: str) -> None:
 
 def test_names_that_differ_to_the_eye_have_two() -> None:
     names = ["read_file", "read_files", "write_file", "page2", "page3"]
-    assert confusable_with(names) == {}
-
-
-def test_the_first_in_order_is_the_one_others_are_told_to_look_like() -> None:
-    assert confusable_with(["log", "l0g", "LOG", "diff"]) == {"l0g": "LOG", "log": "LOG"}
+    assert len({*map(skeleton, names)}) == len(names)
 
 
 @pytest.mark.parametrize("alias", ["a.b", "a b", "a__b", "x" * 65, "é"])

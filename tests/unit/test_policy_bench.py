@@ -4,7 +4,7 @@ from time import time
 
 import pytest
 
-from toolbus_common.bus import Change
+from toolbus_common.bucket import Change
 from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
 from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.errors import UnauthorizedError, UnknownToolError

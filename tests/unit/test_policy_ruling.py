@@ -10,7 +10,7 @@ from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.declared import Declaration
 from toolbus_common.snapshot import Snapshot
 from toolbus_policy import ruling
-from toolbus_policy.ruling import CUT, MOST_RECORDED, Ruling, Rulings, recorded
+from toolbus_policy.ruling import Ruling, Rulings
 
 NOON = 12 * 3600.0
 WHO = (
@@ -155,10 +155,3 @@ def test_more_cases_than_are_remembered_are_still_judged(monkeypatch: pytest.Mon
     for server in ("a", "b", "c", "d", "a"):
         assert ruled(of, "bot", call(server, path="/etc/x")) == "etc"
         assert ruled(of, "bot", call(server, path="/tmp")) == ""
-
-
-def test_arguments_are_recorded_as_they_are_or_cut_and_marked() -> None:
-    assert recorded(b'{"a": "\xc3\xa9"}') == '{"a": "é"}'
-    long = recorded(b'{"a": "' + "é".encode() * MOST_RECORDED + b'"}')
-    assert long.endswith(CUT)
-    assert len(long.encode()) <= MOST_RECORDED + len(CUT.encode())

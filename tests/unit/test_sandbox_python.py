@@ -1,12 +1,15 @@
 """Programs in Python, in the sandbox the room uses: real workers, real filters."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from harness.programs import AMPLE, TOOLS, Tools
+from toolbus_codemode.sandbox import launcher
 from toolbus_codemode.sandbox.program import (
     Ended,
     Limits,
@@ -116,3 +119,20 @@ async def test_programs_run_on_after_their_host_died(sandbox: Sandbox) -> None:
     for _ in range(2):
         end = await ended(sandbox, "1 + 1")
     assert end.value == 2
+
+
+async def test_a_host_that_is_killed_leaves_no_file_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "KEPT_ENVIRONMENT", (*launcher.KEPT_ENVIRONMENT, "TMPDIR"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    sandbox = Sandbox(SandboxSettings(engines=("python",), spares=0, usual=AMPLE))
+    try:
+        assert (await ended(sandbox, "1 + 1")).value == 2
+        process = sandbox.launchers["python"].process
+        assert process
+        process.kill()
+        await asyncio.get_running_loop().run_in_executor(None, process.wait)
+        assert os.listdir(tmp_path) == []  # noqa: PTH208
+    finally:
+        await sandbox.close()

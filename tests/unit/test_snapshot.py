@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.bus import Change
+from toolbus_common.bucket import Change
 from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.keyring import Keyring
 from toolbus_common.lineage import lineage_of

@@ -1,5 +1,6 @@
 """Evidence that was tampered with: whatever was done to it, the verifier names it."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.sealed import World, seen, world
+from harness.tampering import TAMPERED, named
 from toolbus_audit.sealing.note import signer
 from toolbus_cli.evidence import verify
 
@@ -29,6 +31,7 @@ def test_a_log_as_it_was_sealed_is_sound(log: World) -> None:
     told = log.verified().told()
     assert told == {
         "sound": True, "facts": 24, "checkpoints": 4, "calls": 12,
+        "before": 0, "personal": 0, "erased": 0,
         "sealed_until": "2027-01-15 10:47:04 UTC", "findings": [],
     }  # fmt: skip
 
@@ -140,3 +143,26 @@ def test_the_verifier_in_the_bundle_runs_alone(log: World, tmp_path: Path) -> No
         check=True,
     )
     assert done.stdout.startswith("sound: 24 facts, 4 checkpoints, 12 calls")
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_each_of_the_twelve_ways_to_tamper_is_named(tmp_path: Path, what: str) -> None:
+    assert len(TAMPERED) == 12
+    assert named(tmp_path, what)
+
+
+def test_what_is_told_of_a_person_is_held_against_what_was_sealed(tmp_path: Path) -> None:
+    log = world(tmp_path, user="ann")
+    path = asyncio.run(log.written(reveal=True))
+    forged = tmp_path / "forged.zip"
+    with zipfile.ZipFile(path) as bundle, zipfile.ZipFile(forged, "w") as other:
+        for name in bundle.namelist():
+            other.writestr(name, bundle.read(name).replace(b"user:ann", b"user:bob"))
+    report = verify.verify(str(forged), log.signer.verifier)
+    assert {kind for kind, _ in report.found} == {"revealed"}
+    assert "is not what was sealed" in report.found[0][1]
+
+
+def test_a_bundle_without_what_is_sealed_of_people_is_as_sound(tmp_path: Path) -> None:
+    report = world(tmp_path, user="ann").verified()
+    assert (report.found, report.sealed, report.opened) == ([], 24, 0)

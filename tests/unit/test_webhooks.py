@@ -3,23 +3,28 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 import pytest
 from pydantic import ValidationError
 
+from harness.peopled import Kept, people
 from harness.receiver import Receiver
 from harness.waiting import until
 from toolbus_audit.posting import Poster, PostError
-from toolbus_audit.signing import NoSecretError, headers_of, resolved
+from toolbus_audit.signing import NoSecretError, headers_of, key_of
 from toolbus_audit.webhooks import Webhooks
 from toolbus_common.bus import StoredMessage
 from toolbus_common.declared import Webhook
 from toolbus_common.egress import Allowed, Egress, Target
+from toolbus_common.ending import end
+from toolbus_common.secrets import Secrets, stores_of
 
 SECRET = "a secret of the receiver's"
+SECRETS = Secrets(stores_of({"HOOK": SECRET}))
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8"))
 POSTER = Poster(AT_LOOPBACK, lambda _: False)
 
@@ -57,17 +62,17 @@ def fact(number: int, kind: str = "approval.asked", **more: Any) -> dict[str, An
 class Telling:
     """Webhooks at work on a stream."""
 
-    def __init__(self, hooks: dict[str, Webhook]) -> None:
+    def __init__(self, hooks: dict[str, Webhook], reveal: Callable[[str], str] = str) -> None:
         self.stream = Stream()
         self.hooks = hooks
-        self.webhooks = Webhooks(lambda: self.hooks, POSTER.post, {"HOOK": SECRET}, 0.05)
+        self.webhooks = Webhooks(lambda: self.hooks, POSTER.post, SECRETS, 0.05, reveal)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.webhooks.run(self.stream.batches()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
+        await end(self._task)
         await self.webhooks.close()
 
 
@@ -96,6 +101,28 @@ async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> Non
             telling.stream.say(2, fact(2, "key.revoked"))
             await until(lambda: telling.stream.acknowledged == [1, 2], "both")
         assert [told.json["type"] for told in receiver.received] == ["key.revoked"]
+
+
+async def test_a_webhook_for_some_customers_is_told_of_no_other() -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver, customers=["acme"])}) as telling:
+            telling.stream.say(1, fact(1, scope="bolt"), fact(2, scope="acme"))
+            telling.stream.say(2, fact(3, scope="bolt"))
+            await until(lambda: sorted(telling.stream.acknowledged) == [1, 2], "both")
+        assert [told.json["data"]["id"] for told in receiver.received] == ["a2.asked"]
+
+
+async def test_a_webhook_is_told_in_the_plain_what_is_sealed_of_people(tmp_path: Path) -> None:
+    book = people(tmp_path, Kept())
+    await book.learn(["user:ann"])
+    sealed = fact(1, user=book.pseudonym("user:ann"), arguments=book.seal("user:ann", '{"q": "a"}'))
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver)}, book.reveal) as telling:
+            telling.stream.say(1, sealed)
+            await until(lambda: telling.stream.acknowledged == [1], "the acknowledgement")
+        (told,) = receiver.received
+    assert (told.json["data"]["user"], told.json["data"]["arguments"]) == ("ann", '{"q": "a"}')
+    assert told.signed_with(SECRET.encode())
 
 
 async def test_a_receiver_that_was_down_is_told_once_it_is_up() -> None:
@@ -218,17 +245,28 @@ def test_the_address_that_was_checked_is_the_one_that_is_posted_to() -> None:
 
 
 def test_the_signature_is_the_one_the_specification_gives() -> None:
-    key = resolved("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", {})
+    key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     body = b'{"test": 2432232314}'
     told = headers_of(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
     assert told["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-@pytest.mark.parametrize("secret", ["${env:NOT_THERE}", "whsec_no base64!"])
-def test_a_secret_that_cannot_be_had_signs_nothing(secret: str) -> None:
+@pytest.mark.parametrize("secret", ["", "whsec_no base64!"])
+def test_what_is_no_secret_signs_nothing(secret: str) -> None:
     with pytest.raises(NoSecretError) as caught:
-        resolved(secret, {})
+        key_of(secret)
     assert "no base64" not in str(caught.value)
+
+
+async def test_nothing_is_posted_unsigned_where_the_secret_cannot_be_had(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Receiver() as receiver:
+        async with Telling({"ops": hook(receiver, secret="${env:NOT_THERE}")}) as telling:
+            telling.stream.say(1, fact(1))
+            await until(lambda: "webhook.failed" in caplog.messages, "the word of it")
+        assert receiver.received == []
+        assert telling.stream.acknowledged == []
 
 
 def test_calls_are_too_many_to_post() -> None:

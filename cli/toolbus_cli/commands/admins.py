@@ -4,9 +4,8 @@ from time import time
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from toolbus_cli.commands.keys import checked_name, show_secret
+from toolbus_cli.commands.keys import checked_name, made_of, show_secret
 from toolbus_cli.commands.shared import (
     DEFAULT_STATE,
     AsJson,
@@ -16,7 +15,6 @@ from toolbus_cli.commands.shared import (
     show_json,
     show_rows,
 )
-from toolbus_cli.errors import CommandError
 from toolbus_common.administration.roles import ROLES
 from toolbus_common.declared import Admin
 from toolbus_common.declaring import keys as keyring
@@ -32,11 +30,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make an admin key for the API at /api. Its secret is shown once."""
-    try:
-        admin = Admin.model_validate({"role": role, "expires": expires or None})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise CommandError(f"--{first['loc'][0]}: {first['msg']}.") from error
+    admin = made_of(Admin, role=role, expires=expires or None)
     secret = at_work(state_dir, lambda desk: keyring.create_admin(desk, checked_name(name), admin))
     show_secret(name, secret, as_json=as_json)
 

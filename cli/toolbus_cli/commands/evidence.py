@@ -1,6 +1,7 @@
 """Commands for auditors: facts taken out with what seals them, the key they trust, the check."""
 
 import asyncio
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,40 +10,111 @@ from rich.console import Console
 from rich.progress import Progress
 
 from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json
+from toolbus_cli.desk import people_of
+from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import verify
 from toolbus_cli.evidence.gathering import gathered
+from toolbus_cli.evidence.taking import LATEST, Wanted, moment, take
 from toolbus_cli.local import find, joined
 from toolbus_common.asklane import AskLane
 from toolbus_common.errors import InvalidError
 from toolbus_common.permissions import OPERATOR
 
 
-def export(
-    out: Annotated[Path, typer.Argument(help="The bundle to write, a zip file.")],
+class Form(StrEnum):
+    """What is taken out as what."""
+
+    BUNDLE = "bundle"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    OCSF = "ocsf"
+
+
+def export(  # noqa: PLR0913
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     *,
-    scope: Annotated[str, typer.Option(help="Whose log; `default` without customers.")] = "default",
-    since: Annotated[
-        str, typer.Option(help="Begin with the last checkpoint before this day or time (UTC).")
+    form: Annotated[
+        Form, typer.Option("--format", help="A sealed bundle (zip), or facts as they are.")
+    ] = Form.BUNDLE,
+    scope: Annotated[
+        str,
+        typer.Option(help="Whose facts. Of bundles the log `default`, else all customers'."),
     ] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            help="From this day or time (UTC), or 7d; a bundle from the last checkpoint before it."
+        ),
+    ] = "",
+    reveal: Annotated[
+        bool, typer.Option(help="Tell in a bundle what is sealed of people, with the proof.")
+    ] = False,
+    until: Annotated[str, typer.Option(help="Before this day or time; not of bundles.")] = "",
+    fact: Annotated[
+        list[str] | None, typer.Option(help="Facts of this name, such as 'call.*'; repeatable.")
+    ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Take a customer's sealed facts out, with all an auditor needs to check them alone."""
-    told = asyncio.run(_export(state_dir, out, scope, since))
-    if as_json:
-        show_json(told)
+    """Take facts out: sealed, with all an auditor needs to check them alone, or as plain rows.
+
+    A bundle is a customer's whole log. jsonl is a fact a line as its producer wrote it, ocsf an
+    event of the Open Cybersecurity Schema Framework a line, parquet the table's columns; all
+    three by time. However much it is, little of it is in memory.
+    """
+    if form is Form.BUNDLE:
+        if until or fact:
+            raise CommandError(
+                "A bundle is a whole log: leave --until and --fact out, or name a --format."
+            )
+        told = asyncio.run(_export(state_dir, out, scope or "default", since, reveal=reveal))
+        show_json(told) if as_json else _say_bundle(out, told)
         return
+    if reveal:
+        raise CommandError("What is sealed of people is told in bundles only; leave --reveal out.")
+    times, scopes = (moment(since, 0.0), moment(until, LATEST)), (scope,) if scope else ()
+    wanted = Wanted(form.value, *times, tuple(fact or ()), scopes)
+    rows = asyncio.run(_taken(state_dir, out, wanted))
+    show_json({"file": str(out), "facts": rows}) if as_json else _say_rows(out, rows)
+
+
+def _say_bundle(out: Path, told: dict[str, Any]) -> None:
     say(f"{out}: {told['facts']} facts under {told['checkpoints']} checkpoints.")
     say(f"Check it with: toolbus audit verify {out} --key KEY  (or python3 verify.py, inside)")
 
 
-async def _export(state_dir: Path, out: Path, scope: str, since: str) -> dict[str, Any]:
-    async with joined(find(state_dir)) as bus:
+def _say_rows(out: Path, rows: int) -> None:
+    say(f"{out}: {rows} {'fact' if rows == 1 else 'facts'}.")
+
+
+async def _export(
+    state_dir: Path, out: Path, scope: str, since: str, *, reveal: bool
+) -> dict[str, Any]:
+    place = find(state_dir)
+    async with joined(place) as bus:
+        opened = None
+        if reveal:
+            people = await people_of(bus, place.state)
+            await people.read_all()
+            if people.fault:
+                raise CommandError(people.fault)
+            opened = people.opened
         found = await gathered(AskLane(OPERATOR, bus), scope, since)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Facts", total=found.size)
-            facts = await found.write(out, lambda: progress.advance(task))
+            facts = await found.write(out, lambda: progress.advance(task), opened)
     return {"bundle": str(out), "facts": facts, "checkpoints": len(found.statements)}
+
+
+async def _taken(state_dir: Path, out: Path, wanted: Wanted) -> int:
+    async with joined(find(state_dir)) as bus:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("Facts", total=None)
+
+            def advance(rows: int, total: int) -> None:
+                progress.update(task, advance=rows, total=total)
+
+            return await take(AskLane(OPERATOR, bus), wanted, out, advance)
 
 
 def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:

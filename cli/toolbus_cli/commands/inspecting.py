@@ -129,6 +129,9 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
         yield f"Asked {ago} ago whether it is there, it gave no answer: {probe['reason']}"
     for replica in server.get("replicas", ()):
         yield from _faults_of_replica(replica)
+    if refused := server.get("refused_hosts"):
+        most = sorted(refused, key=refused.__getitem__, reverse=True)[:5]
+        yield f"It wanted hosts it may not reach: {', '.join(most)}"
     for method, why in server.get("failed_lists", {}).items():
         yield f"Its {method} fails: {why}"
     dropped = server.get("dropped", {})

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 from time import time
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from toolbus_cli.commands.shared import (
     DEFAULT_STATE,
@@ -20,6 +20,8 @@ from toolbus_cli.errors import CommandError
 from toolbus_common.declared import Budget, Key, KeyTerms, Name, Rate
 from toolbus_common.declaring import keys as keyring
 from toolbus_common.declaring.desk import Desk
+
+M = TypeVar("M", bound=BaseModel)
 
 NAMES: TypeAdapter[str] = TypeAdapter(Name)
 ONCE = "shown once, only its hash is stored"
@@ -60,14 +62,14 @@ def create(  # noqa: PLR0913
       toolbus keys create ci --group readers --deny '*__delete_*' --team platform
 
     """
-    terms = _made(
-        {
-            "tools": tools or (), "groups": group or (), "deny": deny or (),
-            "team": team, "user": user, "rights": right or (), "expires": expires or None,
-            "budgets": [_budget(each) for each in budget or ()],
-            "rates": [_rate(each) for each in rate or ()],
-        }
+    terms = made_of(
+        KeyTerms,
+        tools=tools or (), groups=group or (), deny=deny or (), team=team, user=user,
+        rights=right or (), expires=expires or None,
+        budgets=[_budget(each) for each in budget or ()],
+        rates=[_rate(each) for each in rate or ()],
     )  # fmt: skip
+    _check_lasts(terms)
     secret = at_work(state_dir, lambda desk: keyring.create_key(desk, checked_name(name), terms))
     show_secret(name, secret, as_json=as_json)
 
@@ -144,16 +146,19 @@ def checked_name(name: str) -> str:
         ) from error
 
 
-def _made(fields: dict[str, Any]) -> KeyTerms:
+def made_of(model: type[M], **options: Any) -> M:
+    """What options say, as it is declared. Raises `CommandError`."""
     try:
-        key = KeyTerms.model_validate(fields)
+        return model.model_validate(options)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise CommandError(f"--{place}: {first['msg']}.") from error
+
+
+def _check_lasts(key: KeyTerms) -> None:
     if key.expires is not None and key.expires < datetime.now(UTC).date():
         raise CommandError("--expires is in the past; name the key's last day.")
-    return key
 
 
 def _budget(text: str) -> Budget:

@@ -13,6 +13,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.local import find, joined
 from toolbus_common.bus import Bus
 from toolbus_common.errors import BusDownError
+from toolbus_common.keyfile import load_key
 from toolbus_common.permissions import lay_down_seeds, server_configuration
 from toolbus_common.process import ROOMS
 from toolbus_common.provision import BUCKETS, FACTS
@@ -33,7 +34,7 @@ def up(  # noqa: PLR0913
         Path | None, typer.Option(help="Written (mode 0600) once everything answers.")
     ] = None,
     log_form: Annotated[
-        str, typer.Option(envvar="TOOLBUS_LOG_FORM", help="text or json.")
+        str, typer.Option(envvar=["TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM"], help="text or json.")
     ] = "text",
     log_level: Annotated[str, typer.Option(envvar="TOOLBUS_LOG_LEVEL")] = "info",
 ) -> None:
@@ -114,10 +115,11 @@ def nats_config(
     """Write a NATS configuration: a user and permissions per room, a seed file each.
 
     Seeds that exist are kept, so an upgrade only rewrites nats.conf. Give each room its own
-    seed and no other.
+    seed and no other; and all but ingress, with operators, the one people.key.
     """
     try:
         keys = lay_down_seeds(directory / "nkeys")
+        load_key(directory / "people.key")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
         path = directory / "nats.conf"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -2,15 +2,23 @@
 
 import json
 import zipfile
-from collections.abc import AsyncIterator, Iterable
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryFile
 from typing import Any
+
+from toolbus_common.people.person import TOKEN, Opened
+
+Opening = Callable[[str], Opened | None]
 
 READ_ME = """What is here
 
 facts.jsonl        every fact of the log {origin}, as its producer wrote it, one on a line
 checkpoints.jsonl  what was signed of the log while it grew (C2SP tlog-checkpoint)
+opened.jsonl       what is sealed of people in the facts, if it was asked for
 manifest.json      which log this is, and where in it the bundle begins
 verify.py          checks the rest: python3 verify.py {name} --key KEY
 
@@ -37,8 +45,12 @@ async def write(
     begins: Sealed | None,
     checkpoints: Iterable[Sealed],
     facts: AsyncIterator[str],
+    opened: Opening | None = None,
 ) -> int:
-    """Write the bundle; how many facts it has. What was there is replaced when all is written."""
+    """Write the bundle; how many facts it has. What was there is replaced when all is written.
+
+    With `opened` it tells what is sealed of people in the facts, and the proof of each.
+    """
     notes = [each.note for each in checkpoints]
     origin = notes[-1].split("\n", 1)[0]
     manifest = {"form": 1, "origin": origin, "scope": scope, "stream": stream, "begins": None}
@@ -51,15 +63,39 @@ async def write(
             bundle.writestr("checkpoints.jsonl", _lines({"note": note} for note in notes))
             bundle.writestr("verify.py", Path(__file__).with_name("verify.py").read_text("utf-8"))
             bundle.writestr("README.txt", READ_ME.format(origin=origin, name=path.name))
-            count = 0
-            with bundle.open("facts.jsonl", "w", force_zip64=True) as file:
-                async for line in facts:
-                    file.write(line.encode() + b"\n")
-                    count += 1
+            count = await _pour(facts, bundle, opened, path.parent)
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
     return count
+
+
+async def _pour(
+    facts: AsyncIterator[str], bundle: zipfile.ZipFile, opened: Opening | None, beside: Path
+) -> int:
+    """The facts, and after them what is sealed in them; how many facts there are."""
+    count = 0
+    with TemporaryFile(dir=beside) as told:
+        with bundle.open("facts.jsonl", "w", force_zip64=True) as file:
+            async for line in facts:
+                file.write(line.encode() + b"\n")
+                count += 1
+                if opened is not None:
+                    told.writelines(_opened(line, opened))
+        if opened is not None:
+            told.seek(0)
+            with bundle.open("opened.jsonl", "w", force_zip64=True) as file:
+                copyfileobj(told, file)
+    return count
+
+
+def _opened(line: str, opened: Opening) -> Iterator[bytes]:
+    """What is behind a line's tokens, one each; of those forgotten nothing is known."""
+    for token in sorted({found[0] for found in TOKEN.finditer(line)}):
+        if behind := opened(token):
+            salt = b64encode(behind.salt).decode()
+            told = {"token": token, "salt": salt, "text": behind.text}
+            yield json.dumps(told).encode() + b"\n"
 
 
 def _lines(rows: Iterable[Any]) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from toolbus_cli.evidence import bundle
-from toolbus_cli.evidence.bundle import Sealed
+from toolbus_cli.evidence.bundle import Opening, Sealed
 from toolbus_common.asklane import AskLane
 from toolbus_common.contracts import AuditQueried, RowsFound
 from toolbus_common.errors import InvalidError
+from toolbus_common.sqltext import quoted
 
 SECONDS = 20.0  # longer than audit lets a question run
 PAGE = 500
@@ -27,13 +28,19 @@ class Evidence:
     stream: str
     begins: Sealed | None
     statements: tuple[Sealed, ...]
+    cut: int = 0  # facts from its beginning that are past their time, and deleted
 
     @property
     def size(self) -> int:
         """How many facts it holds."""
         return self.statements[-1].size - (self.begins.size if self.begins else 0)
 
-    async def write(self, path: Path, advance: Callable[[], None] = lambda: None) -> int:
+    async def write(
+        self,
+        path: Path,
+        advance: Callable[[], None] = lambda: None,
+        opened: Opening | None = None,
+    ) -> int:
         """Write the bundle; how many facts it has. `advance` is told of each."""
         await self.settled()
 
@@ -49,6 +56,7 @@ class Evidence:
             begins=self.begins,
             checkpoints=self.statements,
             facts=told(),
+            opened=opened,
         )
 
     async def settled(self) -> None:
@@ -59,7 +67,7 @@ class Evidence:
         counted = f"SELECT count() FROM ({self._where(0, _AFTER_ALL_LINES, 'stream_seq')})"  # noqa: S608
         for _ in range(_LOOKS):
             ((count,),) = await _asked(self.lane, counted)
-            if int(count) >= self.statements[-1].size:
+            if int(count) >= self.statements[-1].size - self.cut:
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -77,11 +85,11 @@ class Evidence:
 
     def _where(self, message: int, line: int, columns: str) -> str:
         """A statement for what lies behind a place, up to what was sealed last."""
-        scope, until = _quoted(self.scope), self.statements[-1].to
+        scope, until = quoted(self.scope), self.statements[-1].to
         within = f"(stream_seq, line) > ({message}, {line}) AND stream_seq <= {until}"
         return (
             f"SELECT * FROM (SELECT {columns} FROM facts WHERE scope = {scope}"  # noqa: S608
-            f" AND stream = {_quoted(self.stream)} AND {within} UNION ALL"
+            f" AND stream = {quoted(self.stream)} AND {within} UNION ALL"
             f" SELECT {columns.replace('detail', 'raw')} FROM dead_letters WHERE {within}"
             f" AND endsWith(subject, concat('.', {scope})))"
         )
@@ -94,7 +102,7 @@ async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
         InvalidError: nothing of it is sealed, or audit cannot read the time.
 
     """
-    named = _quoted(scope)
+    named = quoted(scope)
     newest = await _asked(
         lane,
         f"SELECT stream FROM checkpoints WHERE scope = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
@@ -107,11 +115,13 @@ async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
     stream = str(newest[0][0])
     statements = await _statements(lane, named, stream)
     begun = await _begun(lane, named, stream, since) if since else 0
+    cut = await _cut(lane, named, stream)
+    begun = max(begun, cut)
     before = [each for each in statements if each.size <= begun]
     after = tuple(each for each in statements if each.size > begun)
     if not after:
         raise InvalidError(f"Nothing of '{scope}' was sealed after {since}; ask for more.")
-    return Evidence(lane, scope, stream, before[-1] if before else None, after)
+    return Evidence(lane, scope, stream, before[-1] if before else None, after, cut)
 
 
 async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
@@ -120,7 +130,7 @@ async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
         rows = await _asked(
             lane,
             f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE scope = {named}"  # noqa: S608
-            f" AND stream = {_quoted(stream)}"
+            f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, note LIMIT {PAGE} OFFSET {len(found)}",
         )
         found += [Sealed(int(row[0]), int(row[1]), tuple(row[2]), str(row[3])) for row in rows]
@@ -133,16 +143,22 @@ async def _begun(lane: AskLane, named: str, stream: str, since: str) -> int:
     (row,) = await _asked(
         lane,
         f"SELECT max(size) FROM checkpoints WHERE scope = {named}"  # noqa: S608
-        f" AND stream = {_quoted(stream)}"
-        f" AND at <= parseDateTimeBestEffort({_quoted(since)}, 'UTC')",
+        f" AND stream = {quoted(stream)}"
+        f" AND at <= parseDateTimeBestEffort({quoted(since)}, 'UTC')",
+    )
+    return int(row[0] or 0)
+
+
+async def _cut(lane: AskLane, named: str, stream: str) -> int:
+    """How many facts are past their time; of statements at that size, the log goes on from each."""
+    (row,) = await _asked(
+        lane,
+        f"SELECT max(size) FROM cuts WHERE scope = {named} AND stream = {quoted(stream)}",  # noqa: S608
     )
     return int(row[0] or 0)
 
 
 async def _asked(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await lane.ask(AuditQueried(sql=sql, limit=PAGE), RowsFound, SECONDS)).rows
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return (
+        await lane.ask(AuditQueried(sql=sql, limit=PAGE, as_stored=True), RowsFound, SECONDS)
+    ).rows

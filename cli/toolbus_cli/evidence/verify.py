@@ -5,6 +5,10 @@ the hash tree (RFC 6962, section 2.1) from the facts' own bytes and compares it 
 checkpoint (C2SP tlog-checkpoint, Ed25519 by RFC 8032); follows the chain in which each producer
 numbers its facts; and pairs each call's intent with its outcome. What is wrong is named.
 
+What facts say of people is sealed, and the proof holds with or without it: where the bundle tells
+what was sealed (opened.jsonl), that is held against the facts, and where a person was forgotten, it
+is counted as erased.
+
 It cannot know whether newer facts were kept from it: give it checkpoints you were told earlier
 with --seen, and it says if the bundle does not go on from them.
 """
@@ -12,7 +16,9 @@ with --seen, and it says if the bundle does not go on from them.
 import argparse
 import base64
 import hashlib
+import hmac
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -29,6 +35,7 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 CURVE = -121665 * pow(121666, -1, PRIME) % PRIME
 ROOT_OF_MINUS_ONE = pow(2, (PRIME - 1) // 4, PRIME)
 Point = tuple[int, int, int, int]
+TOKEN = re.compile(rb"(~[A-Za-z0-9_-]{22})(?:\.[A-Za-z0-9_-]+)?")  # a name, or content
 
 
 def sha256(*parts: bytes) -> bytes:
@@ -246,6 +253,41 @@ class Calls:
                 self._report.add("unpaired", f"call {call} was let through, and never ended")
 
 
+class People:
+    """What is sealed of people, by whom facts call them; and who of them was forgotten."""
+
+    def __init__(self, report: "Report") -> None:
+        self._report = report
+        self._sealed: dict[str, int] = {}
+        self._forgotten: set[str] = set()
+
+    def take(self, fact: dict[str, object], line: bytes) -> None:
+        """Take the next fact of the log."""
+        if fact.get("fact") == "person.forgotten":
+            self._forgotten.add(str(fact.get("pseudonym")))
+        elif b"~" in line:
+            for found in TOKEN.findall(line):
+                name = found.decode()
+                self._sealed[name] = self._sealed.get(name, 0) + 1
+
+    def end(self) -> None:
+        """Count what nobody can read any more."""
+        self._report.sealed = sum(self._sealed.values())
+        self._report.erased = sum(self._sealed.get(name, 0) for name in self._forgotten)
+
+
+def _check_opened(lines: Iterator[bytes], report: "Report") -> None:
+    """Hold what the bundle says was sealed against the commitments that the facts have."""
+    for line in lines:
+        told = json.loads(line)
+        report.opened += 1
+        name, _, sealed = told["token"].partition(".")
+        raw = base64.urlsafe_b64decode(f"{sealed}{'=' * (-len(sealed) % 4)}" or f"{name[1:]}==")
+        committed = hmac.digest(base64.b64decode(told["salt"]), told["text"].encode(), "sha256")
+        if not hmac.compare_digest(raw[:32], committed[: len(raw[:32])]):
+            report.add("revealed", f"what is told of {name} is not what was sealed")
+
+
 # -- the bundle ------------------------------------------------------------------------------
 
 
@@ -254,7 +296,9 @@ class Report:
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
-        self.facts = self.checkpoints = self.calls = 0
+        self.facts = self.checkpoints = self.calls = self.before = self.sealed = self.opened = (
+            self.erased
+        ) = 0
         self.until = 0.0
 
     def add(self, kind: str, sentence: str) -> None:
@@ -266,12 +310,19 @@ class Report:
         """As JSON."""
         findings = [{"kind": kind, "what": what} for kind, what in self.found]
         counts = {"facts": self.facts, "checkpoints": self.checkpoints, "calls": self.calls}
+        people = {"before": self.before, "personal": self.sealed, "erased": self.erased}
         until = _moment(self.until)
-        return {"sound": not findings, **counts, "sealed_until": until, "findings": findings}
+        return {
+            "sound": not findings, **counts, **people, "sealed_until": until, "findings": findings,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         lines = [f"{kind:10} {what}" for kind, what in self.found]
         counts = f"{self.facts} facts, {self.checkpoints} checkpoints, {self.calls} calls"
+        if self.before:
+            counts += f" (behind {self.before} that are not here)"
+        if self.sealed:
+            counts += f", {self.sealed} personal fields ({self.erased} erased)"
         verdict = "NOT SOUND" if self.found else "sound"
         return "\n".join([*lines, f"{verdict}: {counts}, sealed until {_moment(self.until)}\n"])
 
@@ -298,7 +349,11 @@ def _check(bundle: zipfile.ZipFile, key: Key, seen: str, report: Report) -> None
         if (checkpoints[0].size, checkpoints[0].root) != (tree.size, tree.root()):
             report.add("forked", "what the bundle begins with is not what was signed")
     known = [Checkpoint(note, key) for note in _notes(seen)]
-    _check_statements(checkpoints, report)
+    _check_statements(checkpoints, known, report)
+    report.before = tree.size
+    if "opened.jsonl" in bundle.namelist():
+        with bundle.open("opened.jsonl") as opened:
+            _check_opened(iter(opened), report)
     with bundle.open("facts.jsonl") as facts:
         _check_facts(facts, checkpoints, known, tree, report)
 
@@ -310,7 +365,9 @@ def _notes(text: str) -> Iterator[str]:
             yield json.loads(line)["note"]
 
 
-def _check_statements(checkpoints: list[Checkpoint], report: Report) -> None:
+def _check_statements(
+    checkpoints: list[Checkpoint], known: list[Checkpoint], report: Report
+) -> None:
     report.checkpoints = len(checkpoints)
     if not checkpoints:
         report.add("unsealed", "there is no checkpoint, so nothing is proven")
@@ -319,8 +376,13 @@ def _check_statements(checkpoints: list[Checkpoint], report: Report) -> None:
     for each in checkpoints:
         if not each.genuine:
             report.add("signature", f"{each} is not signed with this key")
+    for each in (*checkpoints, *known):
         if each.origin != checkpoints[0].origin:
             report.add("forked", f"{each} is of another log, {each.origin}")
+    _check_order(checkpoints, report)
+
+
+def _check_order(checkpoints: list[Checkpoint], report: Report) -> None:
     for earlier, later in pairwise(checkpoints):
         if later.size < earlier.size or later.at < earlier.at:
             report.add("replayed", f"{later} comes after {earlier}")
@@ -337,6 +399,7 @@ def _check_facts(
 ) -> None:
     whole = tree.size == 0
     chains, calls = Chains(report, whole=whole), Calls(report, whole=whole)
+    people = People(report)
     due = sorted([*checkpoints, *known], key=lambda each: each.size)
     place = _passed(due, 0, tree, report, tree.size)
     last_sound = tree.size
@@ -351,6 +414,7 @@ def _check_facts(
         if isinstance(fact, dict) and "producer" in fact:
             chains.take(fact, line, tree.size)
             calls.take(fact, tree.size)
+            people.take(fact, line)
         if place < len(due) and due[place].size <= tree.size:
             place = _passed(due, place, tree, report, last_sound)
             last_sound = tree.size
@@ -361,6 +425,7 @@ def _check_facts(
         report.add("unsealed", "the newest facts are sealed by no checkpoint")
     chains.end()
     calls.end(report.until)
+    people.end()
     report.calls = calls.begun
 
 

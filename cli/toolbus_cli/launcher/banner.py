@@ -16,6 +16,7 @@ class Welcome:
     key_declared: bool = False  # its secret stands in the configuration
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
+    command: str = "toolbus"  # as the person's shell finds it
 
 
 def banner(welcome: Welcome) -> str:
@@ -53,7 +54,7 @@ def _keys(welcome: Welcome) -> str:
     if welcome.key:
         return (
             f"Key: {welcome.key}, its secret was shown before; "
-            f"'toolbus keys rotate {welcome.key}' makes another."
+            f"'{welcome.command} keys rotate {welcome.key}' makes another."
         )
     return "Keys: none yet; 'toolbus keys create NAME --tools \"*\"' makes one."
 
@@ -77,16 +78,17 @@ def _clients(welcome: Welcome) -> str:
 
 
 def _next(welcome: Welcome) -> str:
+    own = welcome.command
     where = "" if welcome.state_dir == ".toolbus" else f" --state-dir {welcome.state_dir}"
     if not welcome.demo:
-        return f"Next: toolbus status{where}; toolbus tools{where}; toolbus audit tail{where}"
+        return f"Next: {own} status{where}; {own} tools{where}; {own} audit tail{where}"
     secret = welcome.secrets.get(welcome.key) or "<the key's secret>"
     return "\n".join(
         [
             "Try, in another terminal:",
             f"  export TOOLBUS_KEY={secret}",
-            f'  toolbus call notes__add \'{{"text": "hello"}}\'{where}   # allowed, costs $0.01',
-            f"  toolbus call notes__clear{where}                    # not granted: unknown tool",
-            f"  toolbus audit tail{where}                           # both, as rows",
+            f'  {own} call notes__add \'{{"text": "hello"}}\'{where}   # allowed, costs $0.01',
+            f"  {own} call notes__clear{where}                    # not granted: unknown tool",
+            f"  {own} audit tail{where}                           # both, as rows",
         ]
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -196,20 +197,20 @@ def _start_rooms(launch: Launch) -> None:
     shared = {
         "TOOLBUS_STATE_DIR": str(launch.state.root),
         "TOOLBUS_NATS_URL": launch.nats.url,
-        "TOOLBUS_LOG_FORM": "json",
+        "TOOLBUS_LOG_FORMAT": "json",
         "TOOLBUS_LOG_LEVEL": launch.options.log_level,
         "TOOLBUS_HEALTH_PORT": "0",
         **foreign(SECRETS),
     }
+    public = os.environ.get(PUBLIC_URL) or launch.endpoint.removesuffix("/mcp")
     own = {
         "ingress": {
+            PUBLIC_URL: public,
             "TOOLBUS_HTTP_HOST": launch.options.host,
             "TOOLBUS_HTTP_PORT": str(launch.port),
         },
-        "policy": {
-            REDIS_URL: launch.valkey.url,
-            PUBLIC_URL: os.environ.get(PUBLIC_URL) or launch.endpoint.removesuffix("/mcp"),
-        },
+        "policy": {REDIS_URL: launch.valkey.url, PUBLIC_URL: public},
+        "oauth": {PUBLIC_URL: public},
         "audit": {CLICKHOUSE_URL: os.environ.get(CLICKHOUSE_URL, "")},
     }
     for rooms in APART if launch.options.apart else FUSED:
@@ -237,6 +238,7 @@ async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
         key_declared=name in launch.loaded.secrets,
         secrets=applied.secrets,
         seconds=time.monotonic() - launch.began,
+        command=_command(),
     )
     sys.stdout.write(banner(welcome))
     sys.stdout.flush()
@@ -292,3 +294,8 @@ def _relative(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _command() -> str:
+    """What starts this command where the person is: its path, unless the shell finds it alone."""
+    return "toolbus" if shutil.which("toolbus") else os.path.relpath(sys.argv[0])

@@ -13,6 +13,7 @@ from nats.micro.service import Service, ServiceConfig
 from toolbus_common.bus import Bus
 from toolbus_common.contracts.message import Message
 from toolbus_common.contracts.questions import Question, RoomStatus, StatusAsked
+from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 VERSION = "0.1.0"
 A = TypeVar("A", bound=Message)
 Answer = Callable[[Any], Awaitable[Message]]
+Respond = Callable[[Request], Awaitable[None]]
 
 
 class AskLane:
@@ -29,6 +31,7 @@ class AskLane:
         self._room = room
         self._bus = bus
         self._service: Service | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def open(self, status: Callable[[], RoomStatus]) -> None:
         """Every replica tells its own status from now on."""
@@ -50,7 +53,7 @@ class AskLane:
             await self._service.add_endpoint(
                 name=question.SUBJECT.rpartition(".")[2],
                 subject=question.SUBJECT,
-                handler=_respond(question, handler),
+                handler=self._begun(question, _respond(question, handler)),
             )
 
     async def ask(self, question: Question, answer: type[A], seconds: float = 5.0) -> A:
@@ -75,9 +78,31 @@ class AskLane:
         """Answer no more."""
         if self._service is not None and self._bus.connected:
             await self._service.stop()
+        await end(*self._under_way)
+
+    def _begun(self, question: type[Question], respond: Respond) -> Respond:
+        """The client waits for each answer before it takes the next question: some cannot wait."""
+        if question.AT_ONCE == 1:
+            return respond
+        places = asyncio.Semaphore(question.AT_ONCE)
+
+        async def in_its_place(request: Request) -> None:
+            try:
+                await respond(request)
+            finally:
+                places.release()
+
+        async def begin(request: Request) -> None:
+            await places.acquire()
+            task = asyncio.create_task(in_its_place(request))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(_logged)
+
+        return begin
 
 
-def _respond(question: type[Question], handler: Answer) -> Callable[[Request], Awaitable[None]]:
+def _respond(question: type[Question], handler: Answer) -> Respond:
     async def respond(request: Request) -> None:
         try:
             data = (await handler(question.decode(request.data))).encode()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class Batcher(Generic[T, R]):
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._apart = Context()  # a batch belongs to no single one of those who put items in
 
     def add(self, item: T) -> asyncio.Future[R]:
         """Put an item into the next batch; the future holds its own result or the batch's error."""
@@ -43,9 +45,9 @@ class Batcher(Generic[T, R]):
         if not self._scheduled and self._free:
             self._scheduled = True
             if self._linger:
-                loop.call_later(self._linger, self._start)
+                loop.call_later(self._linger, self._start, context=self._apart)
             else:
-                loop.call_soon(self._start)
+                loop.call_soon(self._start, context=self._apart)
         return future
 
     async def drain(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -15,11 +15,12 @@ from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
-from nats.js.errors import InvalidKeyError, KeyNotFoundError, KeyWrongLastSequenceError
-from nats.js.kv import KeyValue
 
+from toolbus_common.bucket import Bucket
 from toolbus_common.errors import BusDownError
-from toolbus_common.spool import Envelope
+from toolbus_common.pulling import Pulls, place
+from toolbus_common.settling import settled
+from toolbus_common.spool import SPANS, Envelope
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +29,6 @@ NO_RESPONDERS = "503"
 LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; the server is configured with the same
 
 Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; must not block
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One entry of a bucket, now. `value` is None when it was deleted."""
-
-    key: str
-    value: bytes | None
-    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +41,7 @@ class StoredMessage:
     delivered: int  # 1 the first time
     pending: int  # messages behind this one
     source: Msg
+    spans: str = ""  # as in an `Envelope`
 
     async def done(self, *, wait: bool = False) -> None:
         """It need not come again; with `wait` only once the server has noted that."""
@@ -57,68 +50,6 @@ class StoredMessage:
     async def again(self, seconds: float) -> None:
         """Send it again after a while."""
         await self.source.nak(delay=seconds)
-
-
-class Bucket:
-    """A KV bucket: read, written with compare-and-set, and watched."""
-
-    def __init__(self, store: KeyValue, on_back: "list[Callable[[], None]]") -> None:
-        self._store = store
-        self._on_back = on_back
-
-    async def get(self, key: str) -> Change | None:
-        """The entry, or None. Raises `BusDownError`."""
-        try:
-            entry = await self._store.get(key)
-        except (KeyNotFoundError, InvalidKeyError):
-            return None
-        except (NatsError, JetStreamError, TimeoutError) as error:
-            raise _not_reached(key, error) from error
-        return Change(key, entry.value, entry.revision or 0)
-
-    async def put(self, key: str, value: bytes) -> int:
-        """Write, whatever is there; the new revision."""
-        return await self._store.put(key, value)
-
-    async def swap(self, key: str, value: bytes, last: int) -> int | None:
-        """Write only over revision `last` (0: only if absent); None when someone was faster.
-
-        Raises `BusDownError`; the entry may have been written then.
-        """
-        try:
-            if last == 0:
-                return await self._store.create(key, value)
-            return await self._store.update(key, value, last=last)
-        except KeyWrongLastSequenceError:
-            return None
-        except (NatsError, JetStreamError, TimeoutError) as error:
-            raise _not_reached(key, error) from error
-
-    async def delete(self, key: str) -> None:
-        """Remove an entry; watchers hear of it."""
-        await self._store.delete(key)
-
-    async def watch(self, pattern: str = ">") -> AsyncGenerator[Change | None, None]:
-        """Every present entry, then None, then every change as it happens.
-
-        When the connection comes back all of this begins anew: a server that restarted has
-        forgotten its watchers, and a change may have been made meanwhile.
-        """
-        while True:
-            watcher = await self._store.watch(pattern)
-            tasks: set[asyncio.Task[None]] = set()
-
-            def again(watcher: Any = watcher, tasks: set[asyncio.Task[None]] = tasks) -> None:
-                tasks.add(asyncio.ensure_future(watcher.stop()))
-
-            self._on_back.append(again)
-            try:
-                async for entry in watcher:
-                    yield _change(entry)
-            finally:
-                self._on_back.remove(again)
-                if not tasks:
-                    await watcher.stop()  # type: ignore[no-untyped-call]
 
 
 class Bus:
@@ -218,11 +149,8 @@ class Bus:
         return Subscription(found.unsubscribe)
 
     async def settled(self) -> None:
-        """Return once the server knows every subscription made so far, if it is there at all."""
-        try:
-            await self._nats.flush(timeout=2)
-        except (NatsError, TimeoutError):
-            log.info("bus.not_settled")  # it is told again when the connection is back
+        """Return once the server knows every subscription made so far."""
+        await settled(self._nats, self.on_lost)
 
     async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
         """Ask once. Raises `BusDownError`, `TimeoutError` or `LookupError` (nobody there)."""
@@ -260,7 +188,7 @@ class Bus:
                 envelope.subject,
                 envelope.payload,
                 f"{self._ack_prefix}.{token}",
-                headers={"Nats-Msg-Id": envelope.message_id},
+                headers=envelope.headers,
             )
             async with asyncio.timeout(ACK_SECONDS):
                 answer = msgspec.json.decode(await acknowledged)
@@ -282,17 +210,21 @@ class Bus:
         self, stream: str, durable: str, most: int, seconds: float
     ) -> AsyncIterator[list[StoredMessage]]:
         """Batches of a declared durable consumer, without end; an empty batch when it is quiet."""
-        subscription = await self._js.pull_subscribe_bind(consumer=durable, stream=stream)
-        while True:
-            try:
-                messages = await subscription.fetch(most, timeout=seconds)
-            except TimeoutError:
-                messages = []
-            except (NatsError, JetStreamError) as error:
-                log.warning("bus.fetch_failed", extra={"durable": durable, "reason": str(error)})
-                await asyncio.sleep(0.2)
-                messages = []
-            yield [_stored(message) for message in messages]
+        pulls = Pulls(self._nats, stream, durable)
+        await pulls.open()
+        try:
+            while True:
+                try:
+                    messages = await pulls.next(most, seconds)
+                except (NatsError, BusDownError) as error:
+                    log.warning(
+                        "bus.fetch_failed", extra={"durable": durable, "reason": str(error)}
+                    )
+                    await asyncio.sleep(0.2)
+                    messages = []
+                yield [_stored(message) for message in messages]
+        finally:
+            await pulls.close()
 
     async def newest(self, stream: str) -> int:
         """The number of a stream's newest message. Raises `BusDownError`."""
@@ -372,24 +304,9 @@ def bus_down() -> BusDownError:
     return BusDownError("The bus is down, so the call cannot be recorded; nothing was sent. Retry.")
 
 
-def _not_reached(key: str, error: Exception) -> BusDownError:
-    return BusDownError(f"The entry {key} cannot be reached on the bus ({error}). Retry.")
-
-
-def _change(entry: KeyValue.Entry | None) -> Change | None:
-    if entry is None:
-        return None
-    gone = entry.operation in ("DEL", "PURGE")
-    return Change(entry.key, None if gone else entry.value, entry.revision or 0)
-
-
 def _stored(message: Msg) -> StoredMessage:
-    meta = message.metadata
+    sequence, delivered, pending = place(message.reply)
+    spans = (message.headers or {}).get(SPANS, "")
     return StoredMessage(
-        subject=message.subject,
-        data=message.data,
-        sequence=meta.sequence.stream,
-        delivered=meta.num_delivered or 1,
-        pending=meta.num_pending or 0,
-        source=message,
+        message.subject, message.data, sequence, delivered, pending, message, spans
     )

@@ -13,6 +13,7 @@ from toolbus_common.contracts.frames import Ending, Failed, Frame, Told, decode_
 from toolbus_common.errors import OutcomeUnknownError, PolicyDownError, ToolbusError
 from toolbus_common.exchange import CallHandler, Exchange, LocalReply, Reply
 from toolbus_common.mux import ReplyMux
+from toolbus_common.tracing.context import bind
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,7 @@ class CallLane:
 
 async def _run(handler: CallHandler, call: Call, reply: Reply) -> None:
     """Serve a call; a handler that fails unexpectedly is answered for, at once."""
+    bind(call.traceparent)
     try:
         await handler(call, reply)
     except Exception:

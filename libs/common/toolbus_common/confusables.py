@@ -1,7 +1,6 @@
 """Names that look alike to a person or a model: pure, with a short table of our own."""
 
 import unicodedata
-from collections.abc import Iterable
 from functools import lru_cache
 
 _ALIKE = str.maketrans({"0": "o", "1": "l", "i": "l", "|": "l", "-": "_", ".": "_", " ": "_"})
@@ -18,14 +17,3 @@ def skeleton(name: str) -> str:
     for pair, letter in _PAIRS:
         bare = bare.replace(pair, letter)
     return bare
-
-
-def confusable_with(names: Iterable[str]) -> dict[str, str]:
-    """The names to refuse, each with the one in sorted order before it that it looks like."""
-    first: dict[str, str] = {}
-    refused = {}
-    for name in sorted(set(names)):
-        before = first.setdefault(skeleton(name), name)
-        if before != name:
-            refused[name] = before
-    return refused

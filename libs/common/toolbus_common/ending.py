@@ -1,9 +1,11 @@
-"""Ending tasks: cancelled until they have ended."""
+"""Ending tasks: cancelled until they have ended; and the first of several to end by itself."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 AGAIN_SECONDS = 0.5
+Result = TypeVar("Result")
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
@@ -16,3 +18,13 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=AGAIN_SECONDS)
+
+
+async def first_of(*waits: Coroutine[Any, Any, Result]) -> Result:
+    """What the first of them to end gives or raises; the others are ended."""
+    tasks = [asyncio.ensure_future(each) for each in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        await end(*tasks)

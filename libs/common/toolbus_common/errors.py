@@ -12,6 +12,7 @@
     - ApprovalRequiredError  the call waits for a person
     - ApprovalRejectedError  a person said no
     - ForbiddenError         the key has no right to do this
+    - InsufficientScopeError its holder may, but not with this access token
     - UnknownApprovalError   nothing waits under this id, or no longer
     - UnknownEntryError      nothing of this name is declared
     - ConflictError          the name is taken, or others write all the time
@@ -146,6 +147,15 @@ class ForbiddenError(RefusedError):
     """The key is live, but has no right to do this."""
 
     code = "forbidden"
+
+
+class InsufficientScopeError(RefusedError):
+    """The holder of the access token may, but did not let the client do this.
+
+    `scope` in the data is what a token needs that is good for this.
+    """
+
+    code = "insufficient_scope"
 
 
 class UnknownApprovalError(RefusedError):

@@ -11,13 +11,18 @@ from toolbus_common.batching import Batcher
 from toolbus_common.contracts.fact import Fact
 from toolbus_common.errors import BusDownError
 from toolbus_common.metrics import FACTS_UNACKNOWLEDGED
+from toolbus_common.people.book import People
+from toolbus_common.people.sealing import named, sealed, struck
 from toolbus_common.spool import Envelope, Spool, SpoolFullError
+from toolbus_common.tracing.context import MOST_LINKS, current
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
 LINGER_SECONDS = 0.01  # nobody waits for an outcome; a hundred together cost what one does
 Publish = Callable[[Envelope], Awaitable[None]]  # raises BusDownError unless acknowledged
+Line = tuple[str, bytes, str]  # subject, line, and the span it tells of if one is recorded
+Lines = Batcher[Line, None]
 
 
 class FactWriter:
@@ -31,15 +36,16 @@ class FactWriter:
     acknowledgement is then paid once for all of them.
     """
 
+    people: People | None = None  # under whose keys facts are sealed; none seals nothing
+
     def __init__(self, publish: Publish, spool: Spool) -> None:
         self.producer = secrets.token_hex(8)
         self._chains: dict[str, tuple[int, str]] = {}
         self._publish = publish
         self._spool = spool
-        self._awaited: Batcher[tuple[str, bytes], None] = Batcher(self._flush, lanes=2)
-        self._said: Batcher[tuple[str, bytes], None] = Batcher(
-            self._flush, lanes=1, linger=LINGER_SECONDS
-        )
+        self._awaited: Lines = Batcher(self._flush, lanes=2)
+        self._said: Lines = Batcher(self._flush, lanes=1, linger=LINGER_SECONDS)
+        self._learning: set[asyncio.Task[None]] = set()
         self._kept: list[Envelope] = []
         self._retrying: asyncio.Task[None] | None = None
         self._spooling = asyncio.Lock()
@@ -51,14 +57,26 @@ class FactWriter:
         After an error the fact may still reach the stream later, under the same id: say what
         became of it with another fact.
         """
-        return self._awaited.add((fact.subject, self._line(fact)))
+        return self._add(self._awaited, fact)
+
+    async def insist(self, fact: Fact) -> None:
+        """Write a fact that must be told once; return when it is durable, however long that takes.
+
+        Who heard of the `BusDownError` of `record` could only say it again, and both would arrive.
+        """
+        try:
+            await self.record(fact)
+        except BusDownError:
+            while self._retrying is not None and not self._retrying.done():
+                await asyncio.wait([self._retrying])
 
     def say(self, fact: Fact) -> None:
         """Write a fact without waiting. It is kept, in memory and on disk, until acknowledged."""
-        self._said.add((fact.subject, self._line(fact))).add_done_callback(_seen)
+        self._add(self._said, fact).add_done_callback(_seen)
 
     async def delivered(self) -> None:
         """Return once the stream has everything said so far, or it is kept for later."""
+        await self._learned()
         await self._said.drain()
 
     def restore(self) -> None:
@@ -72,6 +90,7 @@ class FactWriter:
         """Deliver what is left; what the bus does not take stays spooled for the next start."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
+                await self._learned()
                 await self._awaited.drain()
                 await self._said.drain()
                 if self._retrying is not None:
@@ -80,6 +99,35 @@ class FactWriter:
             self._retrying.cancel()
         async with self._spooling:
             self._spool.close()
+
+    def _add(self, batcher: Lines, fact: Fact) -> asyncio.Future[None]:
+        """Seal what is personal; only of somebody who is new here is asked first."""
+        if self.people is None or not (whose := named(fact)):
+            return batcher.add(self._traced(fact))
+        if all(map(self.people.known, whose)):
+            return batcher.add(self._traced(sealed(fact, self.people)))
+        learning = asyncio.get_running_loop().create_task(self._learn(batcher, fact, whose))
+        self._learning.add(learning)
+        learning.add_done_callback(self._learning.discard)
+        return learning
+
+    async def _learn(self, batcher: Lines, fact: Fact, whose: frozenset[str]) -> None:
+        """Somebody new is made known first. Where that fails, nothing personal is told."""
+        assert self.people is not None  # noqa: S101
+        try:
+            await self.people.learn(whose)
+            told = sealed(fact, self.people)
+        except (BusDownError, KeyError) as error:
+            log.warning("facts.struck", extra={"fact_id": fact.id, "reason": str(error)})
+            told = struck(fact)
+        await batcher.add(self._traced(told))
+
+    async def _learned(self) -> None:
+        if self._learning:
+            await asyncio.wait(self._learning)
+
+    def _traced(self, fact: Fact) -> Line:
+        return fact.subject, self._line(fact), current().traceparent
 
     def _line(self, fact: Fact) -> bytes:
         last, prev = self._chains.get(fact.scope, (0, ""))
@@ -93,12 +141,20 @@ class FactWriter:
         self._chains[fact.scope] = last + 1, sha256(line).hexdigest()
         return line
 
-    async def _flush(self, lines: list[tuple[str, bytes]]) -> Sequence[None]:
+    async def _flush(self, lines: list[Line]) -> Sequence[None]:
         by_subject: dict[str, list[bytes]] = {}
-        for subject, line in lines:
+        spans: dict[str, list[str]] = {}
+        for subject, line, span in lines:
             by_subject.setdefault(subject, []).append(line)
+            if span:
+                spans.setdefault(subject, []).append(span)
         envelopes = [
-            Envelope(subject, f"{self.producer}.{secrets.token_hex(6)}", b"\n".join(group))
+            Envelope(
+                subject,
+                f"{self.producer}.{secrets.token_hex(6)}",
+                b"\n".join(group),
+                ",".join(spans[subject][:MOST_LINKS]) if subject in spans else "",
+            )
             for subject, group in by_subject.items()
         ]
         if len(envelopes) == 1:

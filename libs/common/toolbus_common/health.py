@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable
 
-from toolbus_common.metrics import exposition
+from toolbus_common.metrics import ROOM_READY, exposition
 from toolbus_common.room import Room
 
 LONGEST_HEAD = 8192
@@ -25,6 +25,8 @@ def answer(path: str, rooms: Iterable[Room]) -> Answer:
         ready = all(status.ready for status in told)
         return (200 if ready else 503), "application/json", body.encode()
     if path == "/metrics":
+        for room in rooms:
+            ROOM_READY.labels(room.name).set(room.status().ready)
         return 200, "text/plain; version=0.0.4; charset=utf-8", exposition()
     return 404, "application/json", b'{"error":"try /healthz, /readyz or /metrics"}'
 

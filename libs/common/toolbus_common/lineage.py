@@ -1,16 +1,45 @@
 """A key with everything above it: what it may use, until when, and who pays. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 
-from toolbus_common.declared import Content, Declaration, Group, Key, Level, Patterns
+from toolbus_common.declared import (
+    Access,
+    Content,
+    Declaration,
+    Environment,
+    Group,
+    Key,
+    KeyTerms,
+    Level,
+    Patterns,
+    Server,
+    User,
+)
 from toolbus_common.grants import SEPARATOR, granted
+from toolbus_common.recording import strictest
+from toolbus_common.scopes import covered
 
 DEFAULT_SCOPE = "default"  # who pays when no customer is declared
 NEVER = float("inf")
 NOTHING: Patterns = ()
 _UNKNOWN = Group(tools=NOTHING)
+_NOTHING_DECLARED = Declaration()
+MOST_PEOPLE = 100_000  # remembered at once
+
+
+class Person(Key):
+    """Somebody who signed in: what a rule of `access` grants, under the name of the user.
+
+    One who is not declared is a user with nothing of its own.
+    """
+
+
+def person_of(access: Access, user: str) -> Person:
+    """The person as a key."""
+    terms = {field: getattr(access, field) for field in KeyTerms.model_fields}
+    return Person(**{**terms, "user": user})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +67,8 @@ class Lineage:
     """One key's levels, from the key up, each with its name as users see it (`team:support`).
 
     `own` is the key itself, under the name `key`. `scope` is who pays; `ends` is the second since
-    the epoch from which the key opens nothing.
+    the epoch from which the key opens nothing. `whole` is there where an access token is for less
+    than its holder may: it is what the holder may, and `token_scope` what the token is for.
     """
 
     key: str
@@ -47,6 +77,14 @@ class Lineage:
     bounds: Bounds
     scope: str
     ends: float
+    declared: Declaration = field(default=_NOTHING_DECLARED, compare=False, repr=False)
+    whole: "Lineage | None" = field(default=None, compare=False, repr=False)
+    token_scope: str = ""
+
+    @property
+    def seen(self) -> Bounds:
+        """What is listed: also what another access token of the same person is needed for."""
+        return (self.whole or self).bounds
 
     @property
     def environment(self) -> str:
@@ -55,9 +93,24 @@ class Lineage:
 
     @property
     def content(self) -> Content:
-        """How much of a call is recorded: no more than the strictest level allows."""
-        said = {level.content for _, level in self.levels}
-        return "full" if "full" in said and "digest" not in said else "digest"
+        """How much of a program's text is recorded."""
+        return self.recording("")[0]
+
+    def recording(self, server: str) -> tuple[Content, Content]:
+        """How much is recorded of the arguments and of the results of calls to a server."""
+        bounds: list[Level | Environment | Server] = [level for _, level in self.levels]
+        bounds += [
+            each
+            for each in (
+                self.declared.environments.get(self.environment),
+                self.declared.servers.get(server),
+            )
+            if each is not None
+        ]
+        return (
+            strictest(each.content for each in bounds),
+            strictest(each.result_content for each in bounds),
+        )
 
     @property
     def code_mode(self) -> bool | None:
@@ -81,6 +134,19 @@ class Lineages:
         self._declared = declared
         self._exposed = exposed(declared)
         self._kept: dict[str, Lineage] = {}
+        self._people: dict[str, Person] = {}
+        self._scoped: dict[tuple[str, str], Lineage] = {}
+
+    def person(self, name: str, user: str) -> Lineage:
+        """Of somebody who signed in, `<access>:…`. Raises `KeyError` for an unknown rule."""
+        found = self._people.get(name)
+        if found is None:
+            if len(self._people) >= MOST_PEOPLE:
+                self.forget(self._people)
+                self._people.clear()
+            access = self._declared.access[name.partition(":")[0]]
+            found = self._people[name] = person_of(access, user)
+        return self.of(name, found)
 
     def of(self, name: str, key: Key) -> Lineage:
         """A key's lineage."""
@@ -88,6 +154,15 @@ class Lineages:
         if found is None or found.own is not key:
             found = lineage_of(name, key, self._declared, self._exposed)
             self._kept[name] = found
+        return found
+
+    def scoped(self, whole: Lineage, scope: str) -> Lineage:
+        """What is left of a lineage for an access token of this scope."""
+        found = self._scoped.get((whole.key, scope))
+        if found is None or found.whole is not whole:
+            if len(self._scoped) >= MOST_PEOPLE:
+                self._scoped.clear()
+            found = self._scoped[whole.key, scope] = scoped(whole, scope)
         return found
 
     def forget(self, names: Iterable[str]) -> None:
@@ -104,6 +179,8 @@ def lineage_of(
     What the key names but nobody declared opens nothing.
     """
     team, user = declared.teams.get(key.team), declared.users.get(key.user)
+    if user is None and isinstance(key, Person):
+        user = User()
     levels: list[tuple[str, Level]] = [(f"key:{name}", key)]
     whole = (team is not None or not key.team) and (user is not None or not key.user)
     if user is not None:
@@ -123,7 +200,16 @@ def lineage_of(
         bounds=_bounds(levels, declared).narrowed(outer) if whole else Bounds((NOTHING,)),
         scope=min(payers) if payers else DEFAULT_SCOPE,
         ends=min(_end(level) for _, level in levels),
+        declared=declared,
     )
+
+
+def scoped(whole: Lineage, scope: str) -> Lineage:
+    """The lineage within what a scope covers."""
+    patterns = covered(whole.declared, scope)
+    if patterns is None:
+        return whole
+    return replace(whole, bounds=whole.bounds.narrowed((patterns,)), whole=whole, token_scope=scope)
 
 
 def exposed(declared: Declaration) -> tuple[Patterns, ...]:

@@ -7,6 +7,9 @@ import sys
 import time
 from typing import Any
 
+from toolbus_common.trace import span_id, trace_id
+from toolbus_common.tracing.context import bound
+
 _SECRETS = re.compile(
     r"tb[ka]_[A-Za-z0-9_-]{6,}"  # our own keys, and admin keys
     r"|(?i:bearer)\s+[A-Za-z0-9._~+/=-]{8,}"
@@ -38,6 +41,9 @@ class JsonFormatter(logging.Formatter):
             "room": self._room,
             "event": record.getMessage(),
         }
+        trace = bound()
+        if trace:
+            line |= {"trace_id": trace_id(trace), "span_id": span_id(trace)}
         line |= {name: value for name, value in vars(record).items() if name not in _OWN}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

@@ -33,10 +33,30 @@ FACTS_UNACKNOWLEDGED = Gauge("toolbus_facts_unacknowledged", "Facts waiting for 
 AUDIT_ROWS = Counter("toolbus_audit_rows", "Facts written to ClickHouse")
 AUDIT_BEHIND = Gauge("toolbus_audit_behind", "Messages in FACTS audit has not yet written")
 AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Facts audit could not read")
+# Those that lie in the table now: what could be read after all is taken out.
+AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_kept", "Dead letters in the table")
 
 # Facts taken into the hash trees, and when all there was had last been signed.
 SEALED_FACTS = Counter("toolbus_sealed_facts", "Facts sealed")
 SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When everything was last sealed")
+
+# Spans that ended, by what became of them: exported, dropped (too many waited), failed.
+SPANS = Counter("toolbus_spans", "Spans of traces, by what became of them", ["outcome"])
+# Programs of code mode. outcome: ok, or the error's name.
+RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
+RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_SECONDS)
+# 1 while a room of this process can do its work; set whenever somebody looks.
+ROOM_READY = Gauge("toolbus_room_ready", "Whether a room can do its work", ["room"])
+# Facts told to sinks and refused by them for good, messages they are behind, attempts that failed.
+SINK_FACTS = Counter("toolbus_sink_facts", "Facts told to a sink", ["sink"])
+SINK_DEAD = Counter("toolbus_sink_dead_letters", "Facts a sink refuses for good", ["sink"])
+SINK_LOST = Counter("toolbus_sink_lost", "Messages gone before a sink was told", ["sink"])
+SINK_FAILURES = Counter("toolbus_sink_failures", "Attempts to tell a sink that failed", ["sink"])
+SINK_BEHIND = Gauge("toolbus_sink_behind", "Messages a sink has not been told", ["sink"])
+# Facts written by declared exports, and the moment everything up to then had been.
+EXPORT_FACTS = Counter("toolbus_export_facts", "Facts written to files", ["export"])
+EXPORT_FAILURES = Counter("toolbus_export_failures", "Exports that failed", ["export"])
+EXPORT_UNTIL = Gauge("toolbus_export_until_seconds", "When an export was last done", ["export"])
 
 
 def exposition() -> bytes:

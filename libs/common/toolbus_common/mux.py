@@ -52,7 +52,11 @@ class ReplyMux:
 
     def close(self, call_id: str) -> None:
         """Forget a call; frames that still come for it are dropped."""
-        self._slots.pop(call_id, None)
+        slot = self._slots.pop(call_id, None)
+        if slot is not None:
+            # An error knows the frames it passed, one of them the slot, and the slot the error:
+            # the collector would have to find that circle, in a pause that every call waits for.
+            del slot.ending
 
     def deliver(self, call_id: str, frame: Frame) -> None:
         """Hand a frame to whoever waits for it."""
@@ -78,13 +82,17 @@ class ReplyMux:
         """
         if not slot.ending.done():
             timer = slot.ending.get_loop().call_later(
-                max(0.0, deadline - time()) + GRACE, slot.deliver, Failed(_nobody_answered())
+                max(0.0, deadline - time()) + GRACE, _give_up, slot
             )
             try:
                 return await slot.ending
             finally:
                 timer.cancel()
         return slot.ending.result()
+
+
+def _give_up(slot: Slot) -> None:
+    slot.deliver(Failed(_nobody_answered()))
 
 
 def _nobody_answered() -> OutcomeUnknownError:

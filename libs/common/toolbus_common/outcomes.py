@@ -1,15 +1,25 @@
 """What every fact about a call says of it, whichever room says it."""
 
+from hashlib import sha256
 from time import time
 from typing import Any
 
 from toolbus_common.contracts import CallAdmitted, CallRequested
+from toolbus_common.recording import recorded
 from toolbus_common.trace import trace_id
 
 
 def about(call: CallAdmitted) -> dict[str, Any]:
     """The fields a `CallCompleted` or `CallFailed` takes from its call, as of now."""
     return {**about_call(call, call.scope, call.key), "reserved": call.reserved}
+
+
+def told_of_result(call: CallAdmitted, body: bytes) -> dict[str, Any]:
+    """What a `CallCompleted` tells of its result: the digest, and as much as may be recorded."""
+    told = {"result_digest": sha256(body).hexdigest()}
+    if result := recorded(body, call.result_content):
+        told |= {"result": result, "user": call.user}
+    return told
 
 
 def about_call(call: CallAdmitted | CallRequested, scope: str, key: str) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from toolbus_common.contracts import (
     CallReplayed,
     ConfigApplied,
     ConfigChanged,
+    ConnectionEnded,
+    ConnectionMade,
     ContextMeasured,
     ContextSpent,
     DefinitionApproved,
@@ -34,10 +36,18 @@ from toolbus_common.contracts import (
     DefinitionPinned,
     DefinitionRejected,
     Fact,
+    FactsExpired,
+    GrantEnded,
+    GrantGiven,
+    HoldLifted,
+    HoldPlaced,
+    IdentityKeyAsked,
     KeyCreated,
     KeyRevoked,
     LedgerOpened,
     OpenCallsAsked,
+    PageAsked,
+    PersonForgotten,
     Question,
     RunCompleted,
     RunFailed,
@@ -48,28 +58,40 @@ from toolbus_common.contracts import (
     ServerLost,
     ServerReset,
     ServerUndrained,
+    SignInRefused,
     SpendingAsked,
+    TokenShown,
+    UnendedAsked,
+    UpstreamTokenAsked,
 )
 from toolbus_common.egress.named import NAMED
+from toolbus_common.keyfile import lay_down
 from toolbus_common.provision import (
     APPROVALS,
     CATALOGUE,
     CONFIG,
+    CONNECTIONS,
     DURABLES,
+    EXPORTS,
     FACTS,
     LEASES,
     LEDGER,
+    OAUTH,
+    OAUTH_BRIEF,
+    OAUTH_CLIENTS,
     OUTCOMES,
+    PEOPLE,
     PINS,
     RESULTS,
     SEALS,
     TASKS,
+    TOKENS,
 )
 
 OPERATOR = "operator"
 _SAID_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
-    ServerDrained, ServerUndrained, ServerReset,
+    ServerDrained, ServerUndrained, ServerReset, PersonForgotten, HoldPlaced, HoldLifted,
 )  # fmt: skip
 
 
@@ -147,8 +169,8 @@ _ROOMS = (
         "ingress",
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
         subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
-        reads=(CONFIG, CATALOGUE),
-        asks=(ApproverAsked, AdminAsked),
+        reads=(CONFIG, CATALOGUE, TOKENS),
+        asks=(ApproverAsked, AdminAsked, PageAsked, TokenShown),
     ),
     _Room(
         "policy",
@@ -165,11 +187,11 @@ _ROOMS = (
             f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES),
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),
         # What is declared, for who administers over HTTP.
-        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, CONFIG),
+        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, CONFIG, PEOPLE),
         never_says=(f"$KV.{CONFIG}.{NAMED}",),  # an operator's word is nobody else's
-        asks=(SpendingAsked, OpenCallsAsked),
+        asks=(SpendingAsked, OpenCallsAsked, UnendedAsked),
     ),
     _Room(
         "executor",
@@ -180,8 +202,9 @@ _ROOMS = (
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
         subscribes=("tb.run.*", "tb.cancel.*", "tb.park.*"),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
-        reads=(CONFIG, CATALOGUE, LEASES, PINS),
-        writes=(CATALOGUE, LEASES, PINS),
+        reads=(CONFIG, CATALOGUE, LEASES, PINS, PEOPLE),
+        writes=(CATALOGUE, LEASES, PINS, PEOPLE),
+        asks=(UpstreamTokenAsked, IdentityKeyAsked),
         ends=True,
     ),
     _Room(
@@ -195,17 +218,28 @@ _ROOMS = (
             *_objects(RESULTS),
         ),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE),
+        reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS),
+        writes=(PEOPLE,),
         ends=True,
     ),
     _Room(
         "audit",
-        # The stream as it is, for the seal.
-        publishes=(f"$JS.API.STREAM.INFO.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}"),
-        reads=(CONFIG, SEALS),
-        writes=(SEALS,),
+        says=(FactsExpired,),
+        # The stream as it is, for the seal, for sinks and for what tables lack; how far the writer
+        # is, for exports.
+        publishes=(
+            f"$JS.API.STREAM.INFO.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}",
+            f"$JS.API.CONSUMER.INFO.{FACTS}.audit",
+        ),
+        reads=(CONFIG, SEALS, EXPORTS, PEOPLE),
+        writes=(SEALS, EXPORTS),
     ),
-    _Room("oauth"),
+    _Room(
+        "oauth",
+        says=(GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded),
+        reads=(CONFIG, OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
+        writes=(OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
+    ),
 )  # fmt: skip
 
 
@@ -215,10 +249,15 @@ def rights() -> dict[str, Rights]:
     users[OPERATOR] = Rights(
         publish=(
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
-            "tb.ask.>", "$SRV.>", *(f"tb.fact.{fact.NAME}.*" for fact in _SAID_BY_OPERATORS),
+            f"$KV.{PEOPLE}.>", "tb.ask.>", "$SRV.>",
+            *(f"tb.fact.{fact.NAME}.*" for fact in _SAID_BY_OPERATORS),
         ),
         subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", "$SYS.>"),
-        deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),
+        # A server's token is nobody's but the executor's, and so is the key that says who calls.
+        deny_publish=(
+            "$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", UpstreamTokenAsked.SUBJECT,
+            IdentityKeyAsked.SUBJECT,
+        ),
     )  # fmt: skip
     return users
 
@@ -241,10 +280,7 @@ def lay_down_seeds(directory: Path) -> dict[str, str]:
     keys: dict[str, str] = {}
     for user in rights():
         path = directory / f"{user}.seed"
-        if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(new_seed())
+        lay_down(path, lambda: new_seed().encode())
         keys[user] = public_key(path.read_text().strip())
     return keys
 

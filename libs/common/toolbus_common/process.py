@@ -5,8 +5,8 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from importlib import import_module
 
 import uvloop
@@ -14,7 +14,11 @@ import uvloop
 from toolbus_common import health, logs
 from toolbus_common.exchange import Exchange
 from toolbus_common.room import Room
+from toolbus_common.secrets.references import SecretError
 from toolbus_common.settings import Settings
+from toolbus_common.tracing import recording
+from toolbus_common.tracing.environment import TracingError, exporting
+from toolbus_common.tracing.exporter import Exporter
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +40,32 @@ def run(names: Sequence[str]) -> int:
     settings = Settings()
     logs.configure("+".join(names), settings.log_level, settings.log_form)
     try:
-        uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
+        with traced(os.environ):
+            uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
+    except (TracingError, SecretError) as error:
+        log.error("process.not_begun", extra={"reason": str(error)})  # noqa: TRY400
+        return 1
     except Exception:
         log.exception("process.failed")
         return 1
     return 0
+
+
+@contextmanager
+def traced(environ: Mapping[str, str]) -> Iterator[None]:
+    """Send traces off as the environment says. Raises `TracingError` where it says nonsense."""
+    told = exporting(environ)
+    if told is None:
+        yield
+        return
+    exporter = Exporter(told)
+    exporter.start()
+    log.info("traces.exported", extra={"endpoint": told.endpoint})
+    try:
+        with recording.to(exporter, told.sampler):
+            yield
+    finally:
+        exporter.close()
 
 
 async def _run(names: Sequence[str], settings: Settings) -> None:
@@ -80,11 +105,14 @@ async def _end_the_rest() -> None:
 
 
 def _settle_memory() -> None:
-    """Take what start-up left out of the collector's rounds: calls make little that cycles."""
+    """Take what start-up left out of the collector's rounds: calls make little that cycles.
+
+    Every call waits while a round goes on, so it is about few objects.
+    """
     gc.collect()
     gc.freeze()
     gc.enable()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -26,10 +27,21 @@ LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written b
 APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
 TASKS = "tb_tasks"  # those of them that became tasks, and their results: written by policy
 OUTCOMES = "tb_outcomes"  # of calls with an idempotency key: by policy, then by who ends them
+TOKENS = "tb_tokens"  # who holds which access token: written by oauth
+OAUTH = "tb_oauth"  # accounts, clients and grants, sealed: written by oauth
+OAUTH_CLIENTS = "tb_oauth_clients"  # those that registered themselves: written by oauth
+OAUTH_BRIEF = "tb_oauth_brief"  # what may be used once, and devices that wait: by oauth
+CONNECTIONS = "tb_connections"  # tokens for servers, sealed: written by oauth
 SEALS = "tb_seals"  # how far each customer's log is sealed: written by audit
+EXPORTS = "tb_exports"  # how far each export and each sink has come: written by audit
+PEOPLE = "tb_people"  # keys of those whom facts name: by who says facts, shredded by operators
 RESULTS = "tb_results"  # an object store: results too large to tell, by codemode and executor
 
 LEASE_SECONDS = 2.0
+BRIEF_SECONDS = 1800.0
+MOST_BRIEF_BYTES = 256 << 20
+CLIENT_SECONDS = 60 * 86_400.0  # since it was last used
+MOST_CLIENT_BYTES = 128 << 20
 DAY = 86_400.0
 WEBHOOKS = "webhooks"  # the consumer of what is posted to webhooks
 MOST_APPROVAL_BYTES = 256 << 20
@@ -66,7 +78,27 @@ BUCKETS = (
     KeyValueConfig(bucket=PINS, history=5, storage=StorageType.FILE),
     # On file too: a bucket in memory is gone, not merely empty, when a lone server restarts.
     KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
+    KeyValueConfig(bucket=TOKENS, history=1, storage=StorageType.FILE, ttl=DAY),
+    KeyValueConfig(bucket=OAUTH, history=1, storage=StorageType.FILE),
+    KeyValueConfig(
+        bucket=OAUTH_CLIENTS,
+        history=1,
+        storage=StorageType.FILE,
+        ttl=CLIENT_SECONDS,
+        max_bytes=MOST_CLIENT_BYTES,
+    ),
+    KeyValueConfig(
+        bucket=OAUTH_BRIEF,
+        history=1,
+        storage=StorageType.FILE,
+        ttl=BRIEF_SECONDS,
+        max_bytes=MOST_BRIEF_BYTES,
+    ),
+    KeyValueConfig(bucket=CONNECTIONS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=SEALS, history=1, storage=StorageType.FILE),
+    KeyValueConfig(bucket=EXPORTS, history=1, storage=StorageType.FILE),
+    # One value each: what is shredded must not be there a second time.
+    KeyValueConfig(bucket=PEOPLE, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=LEDGER, history=5, storage=StorageType.FILE),
     # What policy did not clear away, the server forgets after a day.
     KeyValueConfig(
@@ -95,44 +127,78 @@ OBJECTS = {
 async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) -> None:
     """Lay down whatever is missing and bring the rest up to date. Safe to run at any time."""
     stream = bus.client.jetstream()
-    facts = StreamConfig(
+    await _lay_stream(stream, _facts(replicas, facts_bytes))
+    for durable in DURABLES:
+        await stream.add_consumer(FACTS, _consumer(durable))
+    for bucket in BUCKETS:
+        bucket.replicas = replicas
+        await _lay_bucket(stream, bucket)
+    for name, objects in OBJECTS.items():
+        try:
+            await stream.object_store(name)
+        except BucketNotFoundError:
+            await stream.create_object_store(name, objects.evolve(replicas=replicas))
+
+
+def _facts(replicas: int, most_bytes: int) -> StreamConfig:
+    return StreamConfig(
         name=FACTS,
         subjects=[EVERY_FACT],
         storage=StorageType.FILE,
         num_replicas=replicas,
         # A full stream refuses new facts, and so new calls: it never forgets old ones to make room.
         discard=DiscardPolicy.NEW,
-        max_bytes=facts_bytes,
+        max_bytes=most_bytes,
         max_age=14 * DAY,
         duplicate_window=120.0,
         deny_delete=True,
         deny_purge=True,
         allow_direct=True,  # the sealer reads it in its order, and needs no consumer for that
     )
+
+
+def _consumer(durable: Durable) -> ConsumerConfig:
+    return ConsumerConfig(
+        durable_name=durable.known_as,
+        filter_subjects=list(durable.subjects),
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=durable.wait_seconds,
+        max_ack_pending=durable.most_unacknowledged,
+    )
+
+
+async def _lay_stream(stream: JetStreamContext, config: StreamConfig) -> None:
     try:
         await stream.stream_info(FACTS)
-        await stream.update_stream(facts)
+        await stream.update_stream(config)
     except NotFoundError:
-        await stream.add_stream(facts)
-    for durable in DURABLES:
-        await stream.add_consumer(
-            FACTS,
-            ConsumerConfig(
-                durable_name=durable.known_as,
-                filter_subjects=list(durable.subjects),
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=durable.wait_seconds,
-                max_ack_pending=durable.most_unacknowledged,
-            ),
-        )
-    for bucket in BUCKETS:
-        bucket.replicas = replicas
-        try:
-            await stream.key_value(bucket.bucket)
-        except BucketNotFoundError:
+        await stream.add_stream(config)
+
+
+async def _lay_bucket(stream: JetStreamContext, bucket: KeyValueConfig) -> None:
+    try:
+        await stream.key_value(bucket.bucket)
+    except BucketNotFoundError:
+        if bucket.bucket == PEOPLE:
+            await _make_shreddable(stream, bucket)
+        else:
             await stream.create_key_value(bucket)
-    for name, objects in OBJECTS.items():
-        try:
-            await stream.object_store(name)
-        except BucketNotFoundError:
-            await stream.create_object_store(name, objects.evolve(replicas=replicas))
+
+
+async def _make_shreddable(stream: JetStreamContext, bucket: KeyValueConfig) -> None:
+    """A bucket whose entries may be deleted by their number, so that they are written over.
+
+    The client makes buckets that refuse this, for ever.
+    """
+    await stream.add_stream(
+        StreamConfig(
+            name=f"KV_{bucket.bucket}",
+            subjects=[f"$KV.{bucket.bucket}.>"],
+            storage=bucket.storage,
+            num_replicas=bucket.replicas,
+            max_msgs_per_subject=bucket.history,
+            discard=DiscardPolicy.NEW,
+            allow_rollup_hdrs=True,
+            allow_direct=True,
+        )
+    )

@@ -9,7 +9,8 @@ from time import time
 from typing import Any, TypeVar
 
 from toolbus_common.asklane import Answer, AskLane
-from toolbus_common.bus import Bucket, Bus, Change, StoredMessage
+from toolbus_common.bucket import Bucket, Change
+from toolbus_common.bus import Bus, StoredMessage
 from toolbus_common.calllane import Call, CallLane
 from toolbus_common.contracts.questions import Question, RoomStatus
 from toolbus_common.ending import end
@@ -58,7 +59,7 @@ class Room:
         self._taking_part = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._caught_up: list[asyncio.Event] = []
-        self._heard: dict[str, int] = {}
+        self._heard: dict[str, dict[Watcher, int]] = {}  # of each bucket, by who hears it
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
@@ -160,13 +161,16 @@ class Room:
             since=self._since,
             reason=reason if self.bus.connected else "the bus is down",
             details=self.details(),
-            heard=dict(self._heard),
+            heard={
+                name: min(each.values()) for name, each in self._heard.items() if any(each.values())
+            },
         )
 
     async def _watch_all(self) -> None:
         for name, watcher in self._watches:
             event = asyncio.Event()
             self._caught_up.append(event)
+            self._heard.setdefault(name, {})[watcher] = 0
             self.spawn(self._watch(name, await self.bus.bucket(name), watcher, event))
         async with asyncio.timeout(30):
             for event in self._caught_up:
@@ -182,7 +186,7 @@ class Room:
                     if change is None:
                         caught_up.set()
                     else:
-                        self._heard[name] = change.revision
+                        self._heard[name][watcher] = change.revision
             except Exception:
                 log.exception("room.watch_failed")
             await asyncio.sleep(0.2)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from toolbus_common.egress import Allowed, Egress
@@ -14,7 +14,8 @@ class Settings(BaseSettings):
     `nkey_seed_file` names the file with this room's NATS seed; when it is empty,
     `<state_dir>/nkeys/<room>.seed` is used if it exists, else the bus is joined without one.
     `egress_allow` lists what may be called beside the open Internet (docs/egress.md), `egress_ca`
-    is a file of authorities trusted beside the system's.
+    is a file of authorities trusted beside the system's. `people_key` is the file with the key
+    under which people's keys are kept, the same for every room: `<state_dir>/people.key`.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
@@ -24,11 +25,15 @@ class Settings(BaseSettings):
     nkey_seed_file: str = ""
     health_port: int = Field(default=0, ge=0, le=65535)  # 0: no health endpoint of its own
     log_level: str = "info"
-    log_form: str = "json"  # or "text"
+    log_form: str = Field(  # json or text
+        default="json", validation_alias=AliasChoices("TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM")
+    )
     drain_seconds: float = 25.0
     spool_bytes: int = 64 * 1024 * 1024
     egress_allow: str = ""
     egress_ca: str = ""
+    secret_seconds: float = Field(default=300.0, gt=0)  # what was read is believed so long
+    people_key: Path | None = None
 
     @field_validator("egress_allow")
     @classmethod
@@ -40,6 +45,11 @@ class Settings(BaseSettings):
     def egress(self) -> Egress:
         """What this room may call."""
         return Egress(Allowed.of(self.egress_allow))
+
+    @property
+    def people_key_file(self) -> Path:
+        """Where the key is under which people's keys are kept."""
+        return self.people_key or self.state_dir / "people.key"
 
     def seed(self, room: str) -> SecretStr | None:
         """Read the room's NATS seed; None where none is laid down."""

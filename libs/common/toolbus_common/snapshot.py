@@ -8,11 +8,15 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from toolbus_common.administration.holders import Administrator, of_key, of_person
+from toolbus_common.bearers import Bearers, is_person
+from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN
-from toolbus_common.bus import Change
+from toolbus_common.contracts.identity import Bearer
 from toolbus_common.declared import Admin, Declaration, Key
 from toolbus_common.keyring import Keyring
 from toolbus_common.lineage import Lineage, Lineages
+from toolbus_common.scopes import TOOLS, administers
 
 log = logging.getLogger(__name__)
 
@@ -33,54 +37,92 @@ def hash_of(proof: str) -> str:
 
 
 class Snapshot:
-    """One consistent view, which never changes. `version` grows with every change."""
+    """One consistent view, which never changes. `version` grows with every change.
 
-    __slots__ = ("_by_proof", "_lineages", "declaration", "keys", "version")
+    Access tokens come and go beside it: `bearers` knows who holds them now.
+    """
+
+    __slots__ = ("_by_proof", "_lineages", "bearers", "declaration", "keys", "version")
 
     def __init__(
-        self, version: int, declaration: Declaration, keys: Keyring, lineages: Lineages
+        self,
+        version: int,
+        declaration: Declaration,
+        keys: Keyring,
+        lineages: Lineages,
+        bearers: Bearers,
     ) -> None:
         self.version = version
         self.declaration = declaration
         self.keys = keys
+        self.bearers = bearers
         self._lineages = lineages
         self._by_proof: dict[str, Lineage] = {}
 
     @classmethod
     def of(
-        cls, declaration: Declaration, own: Mapping[str, Key] = NO_KEYS, version: int = 1
+        cls,
+        declaration: Declaration,
+        own: Mapping[str, Key] = NO_KEYS,
+        version: int = 1,
+        bearers: Bearers | None = None,
     ) -> Self:
         """The view of a declaration and keys made one by one, which win over declared ones."""
         keys = Keyring().changed({**declaration.keys, **own})
-        return cls(version, declaration, keys, Lineages(declaration))
+        return cls(version, declaration, keys, Lineages(declaration), bearers or Bearers())
 
     def after(self, version: int, keys: Mapping[str, Key | None]) -> "Snapshot":
         """The view once these keys have changed; what is known of the others is kept."""
         self._lineages.forget(keys)
-        return Snapshot(version, self.declaration, self.keys.changed(keys), self._lineages)
+        changed = self.keys.changed(keys)
+        return Snapshot(version, self.declaration, changed, self._lineages, self.bearers)
 
     def serves(self, server: str) -> bool:
         """Whether there is a server of that name: a declared one, or Toolbus itself."""
         return server in self.declaration.servers or server == BUILT_IN
 
     def lineage(self, name: str) -> Lineage:
-        """A known key with everything above it."""
-        return self._lineages.of(name, self.keys[name])
+        """A known key, or somebody who signed in, with everything above it."""
+        key = self.keys.get(name)
+        if key is not None:
+            return self._lineages.of(name, key)
+        return self._lineages.person(name, self.bearers.user_of(name))
 
     def lineage_for(self, proof: str, now: float) -> Lineage | None:
         """The live key a proof belongs to: not revoked, and nothing above it has expired."""
         found = self._by_proof.get(proof)
         if found is None:
-            name = self.keys.owner(hash_of(proof))
+            secret_hash = hash_of(proof)
+            name = self.keys.owner(secret_hash)
             if name is None:
-                return None
+                return self._lineage_held(secret_hash, now)
             # Only proofs that fit are kept: no more entries than there are keys.
             found = self._by_proof[proof] = self.lineage(name)
         return _live(found, now)
 
+    def actors(self, name: str, proof: str) -> tuple[str, ...]:
+        """Who acts in its holder's name with an exchanged token; whoever has a key acts alone."""
+        if not is_person(name):
+            return ()
+        bearer = self.bearers.known(hash_of(proof))
+        return bearer.actors if bearer is not None else ()
+
     def lineage_of(self, name: str, now: float) -> Lineage | None:
         """The live key of a name; None also where there is none."""
-        return _live(self.lineage(name), now) if name in self.keys else None
+        try:
+            return _live(self.lineage(name), now)
+        except KeyError:
+            return None
+
+    def _lineage_held(self, token_hash: str, now: float) -> Lineage | None:
+        """Of who holds an access token for tools, as far as the token goes."""
+        bearer = self.bearers.find(token_hash, now)
+        if bearer is None or administers(bearer.scope):
+            return None
+        whole = self.lineage_of(bearer.name, now)
+        if whole is None or bearer.scope == TOOLS:
+            return whole
+        return self._lineages.scoped(whole, bearer.scope)
 
 
 def _live(lineage: Lineage, now: float) -> Lineage | None:
@@ -95,7 +137,8 @@ class Directory:
     """
 
     def __init__(self) -> None:
-        self._now = Snapshot.of(Declaration(), version=0)
+        self.bearers = Bearers()
+        self._now = Snapshot.of(Declaration(), version=0, bearers=self.bearers)
         self._declaration = self._now.declaration
         self._own_keys: dict[str, Key] = {}
         self._own_admins: dict[str, Admin] = {}
@@ -113,13 +156,21 @@ class Directory:
             self._renew()
         return self._now
 
-    def admin_for(self, proof: str, now: float) -> tuple[str, Admin] | None:
-        """The live admin key a proof belongs to. There are few of them."""
+    def administrator(self, proof: str, now: float) -> Administrator | None:
+        """Who holds the live admin key a proof belongs to (there are few), or such a token."""
         wanted = hash_of(proof)
         for name, admin in {**self._declaration.admins, **self._own_admins}.items():
             if admin.secret_hash == wanted and admin.live(now):
-                return name, admin
-        return None
+                return of_key(name, admin)
+        bearer = self.bearers.find(wanted, now)
+        return self._appointed(bearer, now) if bearer is not None else None
+
+    def _appointed(self, bearer: Bearer, now: float) -> Administrator | None:
+        """Somebody who signed in, if their rule gives them a role and nothing of theirs ended."""
+        snapshot = self.now
+        access = snapshot.declaration.access.get(bearer.access)
+        stands = administers(bearer.scope) and snapshot.lineage_of(bearer.name, now) is not None
+        return of_person(bearer, access.role) if stands and access and access.role else None
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the bucket; None means the first picture is complete."""
@@ -170,7 +221,8 @@ class Directory:
 
     def _renew(self) -> None:
         if self._declaration is not self._now.declaration:
-            self._now = Snapshot.of(self._declaration, self._own_keys, self._version)
+            known = (self._own_keys, self._version, self.bearers)
+            self._now = Snapshot.of(self._declaration, *known)
         else:
             own, declared = self._own_keys, self._declaration.keys
             changed = {name: own.get(name, declared.get(name)) for name in self._changed}

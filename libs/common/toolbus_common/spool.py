@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+SPANS = "Toolbus-Spans"  # the header with an envelope's `spans`
 _HEAD = struct.Struct(">HHI")  # lengths of subject, message id and payload
 
 
@@ -17,11 +18,21 @@ class SpoolFullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message for the stream. The id makes a second copy harmless."""
+    """One message for the stream. The id makes a second copy harmless.
+
+    `spans` are the traceparents of recorded spans it tells of, apart by commas; they are not kept.
+    """
 
     subject: str
     message_id: str
     payload: bytes
+    spans: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What it says beside its payload."""
+        told = {"Nats-Msg-Id": self.message_id}
+        return told | {SPANS: self.spans} if self.spans else told
 
     def encode(self) -> bytes:
         """The record on disk."""

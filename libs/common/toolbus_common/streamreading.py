@@ -3,6 +3,8 @@
 NATS 2.11 calls it a batched direct get (ADR-31).
 """
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +19,7 @@ from toolbus_common.errors import BusDownError
 MOST = 1000  # messages the server gives at once
 _ANSWER_SECONDS = 5.0
 _END, _NOTHING = "204", "404"
+_SEQUENCE = "Nats-Sequence"  # only what the stream keeps has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +46,56 @@ async def begun(client: Client, stream: str) -> str:
 
 
 async def read_from(
-    client: Client, stream: str, first: int, subjects: str, most: int = MOST
+    client: Client, stream: str, first: int | datetime, subjects: str, most: int = MOST
 ) -> list[Kept]:
-    """At most so many messages of these subjects, from number `first` on; none if there are none.
+    """At most so many messages of these subjects, from a number or a time on, or none.
 
     Raises:
         BusDownError: the server did not answer to the end.
 
     """
-    inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox)
-    question = {"seq": first, "batch": most, "next_by_subj": subjects}
-    found: list[Kept] = []
+    reading, inbox = _Reading(), client.new_inbox()
     try:
-        await client.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(question), inbox)
-        while (message := await subscription.next_msg(timeout=_ANSWER_SECONDS)).data:
-            found.append(_kept(message))
+        subscription = await client.subscribe(inbox, cb=reading.hear)
+        try:
+            begin = {"start_time" if isinstance(first, datetime) else "seq": first}
+            question = {**begin, "batch": most, "next_by_subj": subjects}
+            asked = f"$JS.API.DIRECT.GET.{stream}"
+            await client.publish(asked, msgspec.json.encode(question), inbox)
+            status = await reading.ended()
+        finally:
+            await subscription.unsubscribe()
     except (NatsError, TimeoutError) as error:
         raise BusDownError(f"The stream {stream} cannot be read: {error}") from error
-    finally:
-        await subscription.unsubscribe()
-    status = (message.headers or {}).get("Status", "")
     if status not in (_END, _NOTHING):
         raise BusDownError(f"The stream {stream} cannot be read: the server answered {status}.")
-    return found
+    return reading.found
 
 
-def _kept(message: Msg) -> Kept:
-    headers = message.headers or {}
-    return Kept(int(headers["Nats-Sequence"]), headers["Nats-Subject"], message.data)
+class _Reading:
+    """Messages as they come in, without a task for each, until the server says that it was all."""
+
+    def __init__(self) -> None:
+        self.found: list[Kept] = []
+        self._status = ""
+        self._over = asyncio.Event()
+
+    async def hear(self, message: Msg) -> None:
+        """One message, or the end."""
+        headers = message.headers or {}
+        if _SEQUENCE in headers:
+            self.found.append(Kept(int(headers[_SEQUENCE]), headers["Nats-Subject"], message.data))
+        else:
+            self._status = headers.get("Status", "")
+            self._over.set()
+
+    async def ended(self) -> str:
+        """The last word, once it came. Raises `TimeoutError` when nothing more does."""
+        while not self._over.is_set():
+            before = len(self.found)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await self._over.wait()
+            if not self._over.is_set() and len(self.found) == before:
+                raise TimeoutError("no answer")
+        return self._status

@@ -1,58 +1,139 @@
 """The audit room: every fact becomes a row, rows answer questions, and webhooks are told.
 
-hears   every fact, from the stream FACTS; the bucket tb_config
-says    nothing on the bus; facts to webhooks
-answers AuditQueried, SpendingAsked, OpenCallsAsked
-owns    the tables in ClickHouse, the bucket tb_seals, the sealing key
+hears   every fact, from the stream FACTS; the buckets tb_config and tb_people
+says    FactsExpired; facts and checkpoints to webhooks, facts to SIEMs and into files
+answers AuditQueried, FactsAsked, SpendingAsked, OpenCallsAsked, UnendedAsked, RefillAsked,
+        LinesAsked; readers, over HTTP
+owns    the tables in ClickHouse, the buckets tb_seals and tb_exports, the sealing key
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
 
-from toolbus_audit import query, spending
+from toolbus_audit import query, spending, unended
+from toolbus_audit.exporting import paging
+from toolbus_audit.exporting.schedule import Exports
 from toolbus_audit.posting import Poster
+from toolbus_audit.reading.answering import Answering
+from toolbus_audit.reading.listener import listening
+from toolbus_audit.refilling import Refilling
+from toolbus_audit.retention import Retention
+from toolbus_audit.sealing.announcing import Announcing
 from toolbus_audit.sealing.note import signer
 from toolbus_audit.sealing.publishing import Publishing
-from toolbus_audit.sealing.sealer import Sealer
+from toolbus_audit.sealing.sealer import Log, Sealer
 from toolbus_audit.settings import Settings
+from toolbus_audit.sinks.declared import Pace, Sinks
+from toolbus_audit.sinks.telling import Stream
 from toolbus_audit.store import ClickHouse
-from toolbus_audit.webhooks import Webhooks
+from toolbus_audit.summing import keep_adding_up
+from toolbus_audit.webhooks import Post, Webhooks
 from toolbus_audit.writer import MESSAGES, Writer
+from toolbus_common.bucket import Bucket
 from toolbus_common.bus import StoredMessage
 from toolbus_common.contracts import (
     AuditQueried,
+    FactsAsked,
+    FactsTold,
+    LinesAsked,
     OpenCallsAsked,
     OpenCallsTold,
+    RefillAsked,
+    RefillTold,
     RowsFound,
     SpendingAsked,
     SpendingTold,
+    UnendedAsked,
+    UnendedTold,
 )
 from toolbus_common.contracts.fact import EVERY_FACT
+from toolbus_common.declared import Webhook
 from toolbus_common.egress.named import Named
 from toolbus_common.egress.tls import Tls
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CONFIG, FACTS, SEALS, WEBHOOKS
+from toolbus_common.holds import Holds
+from toolbus_common.people.book import People
+from toolbus_common.people.keeping import know_people
+from toolbus_common.provision import CONFIG, EXPORTS, FACTS, SEALS, WEBHOOKS
 from toolbus_common.room import Room
+from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.snapshot import Directory
 from toolbus_common.streamreading import Kept, begun, read_from
+from toolbus_common.tracing import Tracer
+
+log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
 MOST_POSTED = 100  # messages of one pull
 POLL_SECONDS = 5.0
+_tracer = Tracer("audit")
 
 
 def build(exchange: Exchange, settings: Settings | None = None) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = settings or Settings()
     room = Room("audit", settings, exchange)
+    people = know_people(room)
     store = ClickHouse(settings)
     writer = Writer(store)
     room.stands_by(writer.open)
     room.bus.on_lost.append(writer.doubt)
     room.why_not = lambda: writer.reason
-    room.details = lambda: {"store": store.place, "rows": writer.rows, "dead": writer.dead}
+    room.details = lambda: {
+        "store": store.place,
+        "rows": writer.rows,
+        "dead": writer.dead,
+        **({"people": people.fault} if people.fault else {}),
+    }
+
+    _keep(room, writer, store)
+    directory, post = _declared(room, settings)
+    secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
+    hooks = _webhooks(directory)
+    _refill(room, writer, store)
+    _tell_webhooks(room, Webhooks(hooks, post, secrets, reveal=people.reveal))
+    _seal(room, settings, writer, store, partial(Announcing, hooks, post, secrets))
+    _expire(room, store, directory)
+    _export(room, settings, store)
+    _serve_analysts(room, settings, store, directory)
+
+    @room.hears(most=MESSAGES, seconds=1.0, pause=0.5)
+    async def write(messages: list[StoredMessage]) -> None:
+        with _tracer.linked("toolbus.insert", (each.spans for each in messages)):
+            await writer.hear(messages)
+
+    _answer(room, store, people)
+    return room
+
+
+def _answer(room: Room, store: ClickHouse, people: People) -> None:
+    """Answer what is asked of the rows."""
+
+    @room.answers(AuditQueried)
+    async def answer(question: AuditQueried) -> RowsFound:
+        return await query.answer(store, people, question)
+
+    @room.answers(SpendingAsked)
+    async def spent(question: SpendingAsked) -> SpendingTold:
+        return await spending.spending(store, people, question)
+
+    @room.answers(OpenCallsAsked)
+    async def still_open(question: OpenCallsAsked) -> OpenCallsTold:
+        return await spending.open_calls(store, people, question)
+
+    @room.answers(UnendedAsked)
+    async def never_ended(question: UnendedAsked) -> UnendedTold:
+        return await unended.unended(store, question)
+
+
+def _keep(room: Room, writer: Writer, store: ClickHouse) -> None:
+    """Write what was heard before the store is closed."""
 
     @room.needs
     @asynccontextmanager
@@ -63,29 +144,26 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
         finally:
             await store.close()
 
-    _tell_webhooks(room, settings)
-    _seal(room, settings, writer, store)
 
-    @room.hears(most=MESSAGES, seconds=1.0, pause=0.5)
-    async def write(messages: list[StoredMessage]) -> None:
-        await writer.hear(messages)
-
-    @room.answers(AuditQueried)
-    async def answer(question: AuditQueried) -> RowsFound:
-        return await query.answer(store, question)
-
-    @room.answers(SpendingAsked)
-    async def spent(question: SpendingAsked) -> SpendingTold:
-        return await spending.spending(store, question)
-
-    @room.answers(OpenCallsAsked)
-    async def still_open(question: OpenCallsAsked) -> OpenCallsTold:
-        return await spending.open_calls(store, question)
-
-    return room
+def _declared(room: Room, settings: Settings) -> tuple[Directory, Post]:
+    """What is declared, and what posts to the webhooks among it."""
+    directory, named = Directory(), Named()
+    room.watches(CONFIG)(named.hear)
+    room.watches(CONFIG)(directory.hear)
+    return directory, Poster(settings.egress, named.has, Tls(settings.egress_ca)).post
 
 
-def _seal(room: Room, settings: Settings, writer: Writer, store: ClickHouse) -> None:
+def _webhooks(directory: Directory) -> Callable[[], Mapping[str, Webhook]]:
+    return lambda: directory.now.declaration.webhooks
+
+
+def _seal(
+    room: Room,
+    settings: Settings,
+    writer: Writer,
+    store: ClickHouse,
+    announced: Callable[[Bucket], Announcing],
+) -> None:
     """Sign what the stream keeps, whether or not the store is there."""
     sealing = signer(settings.seal_name, settings.sealing_key)
     details = room.details
@@ -102,24 +180,115 @@ def _seal(room: Room, settings: Settings, writer: Writer, store: ClickHouse) -> 
     @asynccontextmanager
     async def sealed() -> AsyncIterator[None]:
         await stream()
+        bucket = await room.bucket(SEALS)
         publishing = Publishing(store, settings.sealing_key.parent)
-        sealer = Sealer(
-            await room.bucket(SEALS), sealing, read, publishing.tell, settings.seal_seconds
-        )
+        announcing = announced(bucket)
+
+        async def tell(signed: list[tuple[str, Log]]) -> None:
+            announcing.tell(signed)
+            await publishing.tell(signed)
+
+        sealer = Sealer(bucket, sealing, read, tell, settings.seal_seconds)
         running = asyncio.create_task(sealer.run(stream))
+        try:
+            yield
+        finally:
+            await end(running)
+            await announcing.close()
+
+
+def _expire(room: Room, store: ClickHouse, directory: Directory) -> None:
+    """Delete what is past its time, unless it is held."""
+    holds = Holds()
+    room.watches(CONFIG)(holds.hear)
+    retention = Retention(
+        store, lambda: directory.now.declaration, lambda: holds.customers, room.facts.record
+    )
+
+    @room.needs
+    @asynccontextmanager
+    async def expiring() -> AsyncIterator[None]:
+        # What changed while the bus was away is not known here: nothing is deleted then.
+        running = asyncio.create_task(retention.run(lambda: room.status().ready))
         try:
             yield
         finally:
             await end(running)
 
 
-def _tell_webhooks(room: Room, settings: Settings) -> None:
+def _serve_analysts(
+    room: Room, settings: Settings, store: ClickHouse, directory: Directory
+) -> None:
+    """Keep what they ask most added up, and answer those who are declared."""
+    _add_up(room, store)
+    if settings.audit_http_port:
+        _answer_readers(room, settings, store, directory)
+
+
+def _add_up(room: Room, store: ClickHouse) -> None:
+    """Add up hours and days that are over, beside everything else."""
+
+    @room.needs
+    @asynccontextmanager
+    async def added_up() -> AsyncIterator[None]:
+        adding = asyncio.create_task(keep_adding_up(store.beside))
+        try:
+            yield
+        finally:
+            await end(adding)
+
+
+def _answer_readers(
+    room: Room, settings: Settings, store: ClickHouse, directory: Directory
+) -> None:
+    """Answer declared readers in SQL over HTTP."""
+    if not store.embedded:
+        log.warning(
+            "audit.no_readers",
+            extra={"reason": "with TOOLBUS_CLICKHOUSE_URL readers ask that server itself"},
+        )
+        return
+
+    @room.needs
+    @asynccontextmanager
+    async def read() -> AsyncIterator[None]:
+        answering = Answering(
+            store, lambda: directory.now.declaration.readers, settings.audit_query_seconds
+        )
+        try:
+            async with listening(
+                answering.answer, settings.audit_http_host, settings.audit_http_port
+            ):
+                yield
+        finally:
+            await asyncio.to_thread(answering.close)
+
+
+def _refill(room: Room, writer: Writer, store: ClickHouse) -> None:
+    """Write what the tables lack, when an operator asks for it."""
+
+    async def read(first: int | datetime, most: int) -> list[Kept]:
+        return await read_from(room.bus.client, FACTS, first, EVERY_FACT, most)
+
+    async def settled() -> int:
+        newest = await room.bus.newest(FACTS)  # first: more may come while we ask
+        return int(min(newest, await room.bus.finished(FACTS, room.name)))
+
+    refilling = Refilling(store, read, settled, lambda: writer.stream)
+
+    @room.answers(RefillAsked)
+    async def refill(question: RefillAsked) -> RefillTold:
+        told = await refilling.answer(question)
+        await writer.count_dead()
+        return told
+
+    @room.answers(LinesAsked)
+    async def take(question: LinesAsked) -> RefillTold:
+        return await refilling.take(question.lines)
+
+
+def _tell_webhooks(room: Room, webhooks: Webhooks) -> None:
     """Tell them beside everything else, whether or not the store is there."""
-    directory, named = Directory(), Named()
-    room.watches(CONFIG)(named.hear)
-    room.watches(CONFIG)(directory.hear)
-    poster = Poster(settings.egress, named.has, Tls(settings.egress_ca))
-    webhooks = Webhooks(lambda: directory.now.declaration.webhooks, poster.post)
 
     @room.needs
     @asynccontextmanager
@@ -131,3 +300,49 @@ def _tell_webhooks(room: Room, settings: Settings) -> None:
         finally:
             await end(telling)
             await webhooks.close()
+
+
+def _export(room: Room, settings: Settings, store: ClickHouse) -> None:
+    """Answer who takes facts out, write declared exports, and tell declared sinks."""
+    directory, named = Directory(), Named()
+    room.watches(CONFIG)(named.hear)
+    room.watches(CONFIG)(directory.hear)
+    poster = Poster(settings.egress, named.has, Tls(settings.egress_ca))
+    secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
+    given, lease = (poster, named.has, secrets, room.facts.producer), settings.lease_seconds
+    exports = Exports(lambda: directory.now.declaration.exports, *given, lease)
+    sinks = Sinks(lambda: directory.now.declaration.sinks, *given, Pace(lease))
+    details = room.details
+    room.details = lambda: details() | _stated(exports=exports.states(), sinks=sinks.states())
+
+    async def stream() -> str:
+        return await begun(room.bus.client, FACTS)
+
+    async def newest() -> int:
+        return await room.bus.newest(FACTS)
+
+    async def read(first: int, most: int) -> list[Kept]:
+        return await read_from(room.bus.client, FACTS, first, EVERY_FACT, most)
+
+    @room.answers(FactsAsked)
+    async def page(question: FactsAsked) -> FactsTold:
+        return await paging.page(store, question)
+
+    async def closed() -> tuple[str, int]:
+        known = await newest()  # before: what comes meanwhile is not closed
+        return await stream(), int(min(known, await room.bus.finished(FACTS, room.name)))
+
+    @room.needs
+    @asynccontextmanager
+    async def exported() -> AsyncIterator[None]:
+        bucket = await room.bucket(EXPORTS)
+        async with (
+            exports.exporting(bucket, store, closed),
+            sinks.telling(bucket, Stream(stream, newest, read)),
+        ):
+            yield
+
+
+def _stated(**told: dict[str, str]) -> dict[str, dict[str, str]]:
+    """What is declared at all."""
+    return {name: states for name, states in told.items() if states}

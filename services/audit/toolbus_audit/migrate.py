@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 
+from toolbus_audit.cluster import ClusterError, clustered, tables
+
 _NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 _COMMENT = re.compile(r"^--.*$", re.MULTILINE)
 
@@ -65,17 +67,37 @@ def pending(applied: dict[int, str], known: Iterable[Migration]) -> list[Migrati
 
 
 def migrate(
-    execute: Callable[[str], object], rows: Callable[[str], Iterable[tuple[int, str]]]
+    execute: Callable[[str], object],
+    rows: Callable[[str], Iterable[tuple[int, str]]],
+    cluster: str = "",
 ) -> list[int]:
     """Bring the tables up to date; the versions applied now. Two may do so at once."""
-    execute(RECORD)
+    for statement in spelled([RECORD.strip()], cluster):
+        execute(statement)
     applied = dict(rows("SELECT version, digest FROM migrations"))
     todo = pending(applied, migrations())
     for migration in todo:
-        for statement in migration.statements():
+        for statement in spelled(migration.statements(), cluster):
             execute(statement)
         execute(  # the values are our own files' names and digests
             "INSERT INTO migrations (version, name, digest) VALUES "  # noqa: S608
             f"({migration.version}, '{migration.name}', '{migration.digest}')"
         )
     return [migration.version for migration in todo]
+
+
+def spelled(statements: Iterable[str], cluster: str) -> list[str]:
+    """These statements as they are run on one server, or on a cluster.
+
+    Raises:
+        MigrationError: one of them cannot be run on a cluster.
+
+    """
+    if not cluster:
+        return list(statements)
+    every = (each for migration in migrations() for each in migration.statements())
+    known = tables([RECORD.strip(), *every])
+    try:
+        return [made for each in statements for made in clustered(each, cluster, known)]
+    except ClusterError as error:
+        raise MigrationError(str(error)) from error

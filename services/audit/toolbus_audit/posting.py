@@ -1,15 +1,14 @@
-"""One POST to a webhook: no proxy, no redirect, and without TLS only to private addresses."""
+"""One request to a declared URL: no proxy, no redirect, without TLS only to private addresses."""
 
 import http.client
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from toolbus_common.declared import Webhook
 from toolbus_common.egress import Egress, EgressError, Target, target_of
 from toolbus_common.egress.addresses import PUBLIC, kind_of
+from toolbus_common.egress.exchanging import exchange, path_of
 from toolbus_common.egress.resolving import resolved_here
 from toolbus_common.egress.tls import SYSTEMS, Tls
 
@@ -19,7 +18,31 @@ _GOOD = range(200, 300)
 
 
 class PostError(Exception):
-    """The webhook did not take it; the sentence says why."""
+    """It was not taken; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What was answered; `retry_after` is that header, where there is one."""
+
+    status: int
+    body: bytes
+    retry_after: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether it was taken."""
+        return self.status in _GOOD
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent where."""
+
+    method: str
+    url: str
+    body: bytes
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,58 +56,33 @@ class Poster:
 
     def post(self, hook: Webhook, body: bytes, headers: Mapping[str, str]) -> None:
         """Send, and return once it was taken. Raises `PostError`."""
+        answered = self.ask(Request("POST", hook.url, body, headers), named=self.named(hook))
+        if not answered.good:
+            raise PostError(f"it answered {answered.status}")
+
+    def ask(self, request: "Request", *, named: bool, largest: int = LARGEST_ANSWER) -> Answered:
+        """Send, and take so many bytes of the answer, whatever it is. Raises `PostError`."""
         try:
-            target = target_of(hook.url)
-            addresses = self._addresses(target, named=self.named(hook))
-            connection = self._connected(target, addresses)
-            try:
-                connection.request("POST", _path(hook.url), body, headers)
+            target = target_of(request.url)
+            addresses = self.addresses(target, named=named)
+            with exchange(target, addresses, self.tls, POST_SECONDS) as connection:
+                path = path_of(request.url)
+                connection.request(request.method, path, request.body, request.headers)
                 answer = connection.getresponse()
-                answer.read(LARGEST_ANSWER)
-            finally:
-                connection.close()
+                told = answer.read(largest)
+                return Answered(answer.status, told, answer.headers.get("retry-after", ""))
         except EgressError as error:
             raise PostError(str(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise PostError(f"it cannot be reached ({type(error).__name__})") from error
-        if answer.status not in _GOOD:
-            raise PostError(f"it answered {answer.status}")
 
-    def _addresses(self, target: Target, *, named: bool) -> list[str]:
+    def addresses(self, target: Target, *, named: bool) -> list[str]:
+        """Where to connect to, checked. Raises `EgressError`, `PostError` or `OSError`."""
         self.egress.check_written(target, named=named)
         found = self.egress.judged(target, self.resolve(target), named=named)
         if target.scheme == "http" and not all(map(_is_private, found)):
-            raise PostError("it is not private: use https")
+            raise PostError("it is not private: use https, or syslog+tls")
         return found
-
-    def _connected(self, target: Target, addresses: list[str]) -> http.client.HTTPConnection:
-        """A connection that is open already: the client looks nothing up any more."""
-        connection = http.client.HTTPConnection(target.host, target.port, timeout=POST_SECONDS)
-        opened = _opened(addresses, target.port)
-        if target.scheme == "https":
-            connection.default_port = http.client.HTTPS_PORT
-            try:
-                opened = self.tls.context.wrap_socket(opened, server_hostname=target.host)
-            except BaseException:
-                opened.close()
-                raise
-        connection.sock, connection.auto_open = opened, 0
-        return connection
-
-
-def _opened(addresses: list[str], port: int) -> socket.socket:
-    failure = OSError("no address")
-    for address in addresses:
-        try:
-            return socket.create_connection((address, port), POST_SECONDS)
-        except OSError as error:
-            failure = error
-    raise failure
-
-
-def _path(url: str) -> str:
-    parts = urlsplit(url)
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def _is_private(address: str) -> bool:

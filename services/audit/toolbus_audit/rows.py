@@ -108,7 +108,7 @@ def read(
         try:
             row = _decode(line)
             row.detail = line.decode()
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             dead.append(_dead(subject, stream_seq, number, line, str(error)))
             continue
         row.stream, row.stream_seq, row.line = stream, stream_seq, number

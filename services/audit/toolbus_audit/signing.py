@@ -1,7 +1,6 @@
 """What a webhook is sent, signed as Standard Webhooks (version 1) says. Pure."""
 
 import hmac
-import re
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from typing import Any
 import msgspec
 
 _PREFIX = "whsec_"
-_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class NoSecretError(Exception):
@@ -25,21 +23,19 @@ def body_of(fact: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode({"type": fact["fact"], "timestamp": at, "data": fact})
 
 
-def resolved(secret: str, environ: Mapping[str, str]) -> bytes:
-    """The key behind a declared secret: `${env:NAME}`, `whsec_` and Base64, or the text itself.
+def key_of(secret: str) -> bytes:
+    """The key behind a secret: what follows `whsec_` as Base64, or the text itself.
 
     Raises:
-        NoSecretError: the environment does not have it, or it is no Base64.
+        NoSecretError: it is empty, or no Base64.
 
     """
-    match = _REFERENCE.fullmatch(secret)
-    text = environ.get(match[1], "") if match is not None else secret
-    if not text:
-        raise NoSecretError("the environment of audit does not have its secret")
-    if not text.startswith(_PREFIX):
-        return text.encode()
+    if not secret:
+        raise NoSecretError("its secret is empty")
+    if not secret.startswith(_PREFIX):
+        return secret.encode()
     try:
-        return b64decode(text.removeprefix(_PREFIX), validate=True)
+        return b64decode(secret.removeprefix(_PREFIX), validate=True)
     except NotBase64 as error:
         raise NoSecretError("its secret is no Base64 after whsec_") from error
 

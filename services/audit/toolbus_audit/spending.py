@@ -14,6 +14,7 @@ from toolbus_common.contracts import (
     SpendingTold,
 )
 from toolbus_common.errors import InvalidError
+from toolbus_common.people.book import People
 
 MOST_ROWS = 10_000
 CORRECTABLE = 86_400  # seconds an outcome may still correct what was charged as unknown
@@ -74,25 +75,26 @@ class _Told(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Told).decode
 
 
-async def spending(store: Answers, question: SpendingAsked) -> SpendingTold:
+async def spending(store: Answers, people: People, question: SpendingAsked) -> SpendingTold:
     """What was charged, by who and what. Raises `InvalidError`."""
     step = f"intDiv(toInt64(at_), {question.step:d})" if question.step else "0"
     sql = _SPENDING.format(calls=_calls(question), step=step)
     rows = await _rows(store, sql)
     oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM facts")
     return SpendingTold(
-        rows=tuple(map(tuple, rows[:MOST_ROWS])),
+        rows=tuple(map(tuple, people.revealed(rows[:MOST_ROWS]))),
         since=oldest[0][0] if oldest and oldest[0][1] else float("1e18"),
         more=len(rows) > MOST_ROWS,
     )
 
 
-async def open_calls(store: Answers, question: OpenCallsAsked) -> OpenCallsTold:
+async def open_calls(store: Answers, people: People, question: OpenCallsAsked) -> OpenCallsTold:
     """The calls no outcome has ended. Raises `InvalidError`."""
     sql = _OPEN.format(calls=_calls(question), late=f"{question.late:.6f}")
     rows = await _rows(store, sql)
     names = tuple(OpenCall.model_fields)
-    told = [OpenCall(**dict(zip(names, row, strict=True))) for row in rows[:MOST_ROWS]]
+    plain = people.revealed(rows[:MOST_ROWS])
+    told = [OpenCall(**dict(zip(names, row, strict=True))) for row in plain]
     return OpenCallsTold(calls=tuple(told), more=len(rows) > MOST_ROWS)
 
 

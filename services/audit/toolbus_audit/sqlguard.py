@@ -30,7 +30,7 @@ _REFUSED = {
 
 def refusal(canonical: str) -> str:
     """Why this statement may not run, or nothing. The form is `formatQuerySingleLine`'s."""
-    words = _QUOTED.sub(_unquoted, canonical)
+    words = named(canonical)
     for pattern, reason in _REFUSED.items():
         if re.search(pattern, words):
             return reason
@@ -38,6 +38,11 @@ def refusal(canonical: str) -> str:
         if FORBIDDEN.fullmatch(name.lower()):
             return f"{name}() reaches beyond the audit tables and is not allowed."
     return ""
+
+
+def named(canonical: str) -> str:
+    """The statement with what is quoted left out, but for names that could be a function's."""
+    return _QUOTED.sub(_unquoted, canonical)
 
 
 def _unquoted(match: re.Match[str]) -> str:

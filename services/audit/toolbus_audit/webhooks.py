@@ -6,7 +6,6 @@ is given up; until then the bus keeps it, so a crash loses nothing.
 
 import asyncio
 import logging
-import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,10 @@ from typing import Any
 import msgspec
 
 from toolbus_audit.posting import PostError
-from toolbus_audit.signing import NoSecretError, body_of, headers_of, resolved
+from toolbus_audit.signing import NoSecretError, body_of, headers_of, key_of
 from toolbus_common.bus import StoredMessage
 from toolbus_common.declared import Webhook
+from toolbus_common.secrets import SecretError, Secrets, filled
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +58,21 @@ class Line:
 
 
 class Webhooks:
-    """`declared` gives the webhooks as they are now, by name."""
+    """`declared` gives the webhooks as they are now, by name; `secrets` what they sign with."""
 
     def __init__(
         self,
         declared: Callable[[], Mapping[str, Webhook]],
         send: Post,
-        environ: Mapping[str, str] = os.environ,
+        secrets: Secrets,
         first_retry: float = FIRST_RETRY,
+        reveal: Callable[[str], str] = str,
     ) -> None:
         self._declared = declared
-        self._environ = environ
+        self._secrets = secrets
         self._send = send
         self._first_retry = first_retry
+        self._reveal = reveal  # what is sealed of people is told to webhooks in the plain
         self._threads = ThreadPoolExecutor(MOST_THREADS, "webhook")
         self._lines: dict[str, Line] = {}
         self._parcels: dict[int, Parcel] = {}  # by their place in the stream
@@ -99,7 +101,7 @@ class Webhooks:
             (name, Delivery(parcel, fact))
             for fact in _facts(message.data)
             for name, hook in self._declared().items()
-            if hook.wants(fact["fact"])
+            if hook.wants(fact["fact"], str(fact.get("scope", "")))
         ]
         if not wanted:
             await _acknowledge(message.done)
@@ -129,9 +131,10 @@ class Webhooks:
         delay = self._first_retry
         while (hook := self._declared().get(name)) is not None:
             try:
+                key = key_of(filled(hook.secret, await self._secrets.read([hook.secret])))
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._threads, self._post, hook, fact)
-            except (PostError, NoSecretError) as error:
+                await loop.run_in_executor(self._threads, self._post, hook, key, fact)
+            except (PostError, NoSecretError, SecretError) as error:
                 reason = str(error)
             else:
                 return
@@ -142,9 +145,8 @@ class Webhooks:
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
             delay = min(delay * 2, SLOWEST_RETRY)
 
-    def _post(self, hook: Webhook, fact: Fact) -> None:
-        body = body_of(fact)
-        key = resolved(hook.secret, self._environ)
+    def _post(self, hook: Webhook, key: bytes, fact: Fact) -> None:
+        body = self._reveal(body_of(fact).decode()).encode()
         self._send(hook, body, headers_of(key, fact["id"], int(time()), body))
 
     async def _ended(self, delivery: Delivery) -> None:

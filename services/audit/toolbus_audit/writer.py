@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from toolbus_audit.faults import StoreDownError, UnreadableError
 from toolbus_audit.rows import DeadRow, FactRow, Rows, read, refused, token
 from toolbus_common.bus import StoredMessage
-from toolbus_common.metrics import AUDIT_BEHIND, AUDIT_DEAD, AUDIT_ROWS
+from toolbus_common.metrics import AUDIT_BEHIND, AUDIT_DEAD, AUDIT_DEAD_KEPT, AUDIT_ROWS
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ class Store(Protocol):
     async def last_sequence(self) -> int:
         """The newest message of which anything is stored."""
 
+    async def dead_letters(self) -> int:
+        """How many lines lie in the table of those nobody could read."""
+
 
 class Writer:
     """The consumer's side of audit.
@@ -53,13 +57,14 @@ class Writer:
         self._hold = hold_seconds
         self._waiting: list[StoredMessage] = []
         self._facts = 0
+        self._since = 0.0  # when the first of those that wait was heard
         self._newest = 0
         self.stream = ""  # which stream the messages are of
         self._in_doubt = True
         self._writing: asyncio.Task[None] | None = None
         self.reason = "opening the store"
         self.rows = 0
-        self.dead = 0
+        self.dead = 0  # in the table, whenever they came there
 
     async def open(self) -> None:
         """Return once the store is open, however long that takes; `reason` says why meanwhile."""
@@ -67,6 +72,7 @@ class Writer:
             try:
                 await self._store.open()
                 await self._look_again()
+                await self.count_dead()
             except StoreDownError as error:
                 self._say(str(error))
                 await asyncio.sleep(SLOWEST_RETRY / 2)
@@ -74,26 +80,50 @@ class Writer:
                 self.reason = ""
                 return
 
+    async def count_dead(self) -> None:
+        """Look how many dead letters there are. Raises `StoreDownError`."""
+        self.dead = await self._store.dead_letters()
+        AUDIT_DEAD_KEPT.set(self.dead)
+
     def doubt(self) -> None:
         """The bus was lost: it may have forgotten which messages were delivered before."""
         self._in_doubt = True
 
     async def hear(self, messages: list[StoredMessage]) -> None:
-        """Take a pull's messages, and write when a batch is full or its second is over."""
+        """Take a pull's messages, and write when a batch is full or its second is over.
+
+        While a full batch is written the next one gathers: the engine has a core of its own.
+        """
+        if not self._waiting:
+            self._since = asyncio.get_running_loop().time()
         self._waiting += messages
         self._facts += sum(message.data.count(b"\n") + 1 for message in messages)
         AUDIT_BEHIND.set(messages[-1].pending if messages else 0)
-        if len(messages) < MESSAGES or self._facts >= FULL:
+        if len(messages) < MESSAGES:
             await self.flush()
+        elif self._facts >= FULL:
+            await self._begin()
 
     async def flush(self) -> None:
         """Write and acknowledge everything heard. A write once begun is not cut short."""
+        await self._begin()
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def _begin(self) -> None:
+        """Begin to write what waits, after what is being written."""
         if self._writing is not None and not self._writing.done():
             await asyncio.wait([self._writing])
+            if asyncio.get_running_loop().time() > self._since + self._hold:
+                await self._give_back()
         messages, self._waiting, self._facts = self._waiting, [], 0
         if messages:
             self._writing = asyncio.get_running_loop().create_task(self._keep(messages))
-            await asyncio.shield(self._writing)
+
+    async def _give_back(self) -> None:
+        """What waited for too long comes again: others may have it by now, and are asked then."""
+        messages, self._waiting, self._facts = self._waiting, [], 0
+        await _again(messages)
 
     async def close(self, seconds: float) -> None:
         """Write what is left; what the store does not take in time stays in the stream."""
@@ -108,14 +138,15 @@ class Writer:
     async def _keep(self, messages: list[StoredMessage]) -> None:
         try:
             await self._write(messages, asyncio.get_running_loop().time() + self._hold)
+            for message in messages[:-1]:
+                await message.done()
+            await messages[-1].done(wait=True)
         except StoreDownError:
-            for message in messages:
-                await message.again(AGAIN_SECONDS)
+            await _again(messages)
             await self.open()
-            return
-        for message in messages[:-1]:
-            await message.done()
-        await messages[-1].done(wait=True)
+        except Exception:
+            log.exception("audit.batch_failed", extra={"messages": len(messages)})
+            await _again(messages)
 
     async def _write(self, messages: list[StoredMessage], until: float) -> None:
         facts: list[FactRow] = []
@@ -191,6 +222,7 @@ class Writer:
         AUDIT_ROWS.inc(facts)
         if dead:
             AUDIT_DEAD.inc(len(dead))
+            AUDIT_DEAD_KEPT.set(self.dead)
             log.warning(
                 "audit.dead_letters", extra={"lines": len(dead), "stream_seq": dead[0].stream_seq}
             )
@@ -199,3 +231,9 @@ class Writer:
         if reason != self.reason:
             self.reason = reason
             log.warning("audit.waiting", extra={"reason": reason})
+
+
+async def _again(messages: list[StoredMessage]) -> None:
+    for message in messages:
+        with suppress(Exception):  # the bus may be gone: it sends them again by itself then
+            await message.again(AGAIN_SECONDS)

@@ -5,8 +5,8 @@ from typing import Any
 from toolbus_codemode.finding import Index, Library
 from toolbus_codemode.meaning import Meaning
 from toolbus_codemode.shelf import Shelf
+from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN
-from toolbus_common.bus import Change
 from toolbus_common.contracts import Listing
 from toolbus_common.lineage import Bounds
 from toolbus_common.naming import Names

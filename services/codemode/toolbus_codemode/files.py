@@ -8,7 +8,6 @@ from toolbus_common.errors import InvalidError
 
 SUFFIX = ".pyi"
 MOST_LINES = 400
-MOST_TOOLS_SHOWN = 40
 
 
 def tree(shelf: Shelf, server: str = "") -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -13,6 +14,7 @@ from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
 from toolbus_codemode.values import outcome_of
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import (
+    TOOLS_CALL,
     Answered,
     Asked,
     CallAdmitted,
@@ -29,6 +31,9 @@ from toolbus_common.pricing import Cost, charged, cost_of
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_common.trace import child_of
+from toolbus_common.tracing import CLIENT, Tracer
+
+_tracer = Tracer("codemode")
 
 
 @dataclass(slots=True)
@@ -49,6 +54,7 @@ class Inner:
     results: Results
     outer: CallAdmitted
     purse: Purse
+    trace: str = ""  # the span its calls are below
     tally: Tally = field(default_factory=Tally)
     _priced: Declaration | None = None
     _costs: dict[str, Cost] = field(default_factory=dict)
@@ -89,8 +95,19 @@ class Inner:
     async def _asked(self, wanted: ToolCall, most: int | None) -> Ending:
         arguments = {**wanted.arguments}
         key = checked_key(arguments.pop(IDEMPOTENCY, None))
+        name = full_name(wanted.server, wanted.tool)
+        with _tracer.span(f"{TOOLS_CALL} {name}", self.trace, CLIENT) as span:
+            span.note("mcp.method.name", TOOLS_CALL)
+            span.note("gen_ai.operation.name", "execute_tool")
+            span.note("gen_ai.tool.name", name)
+            trace = span.traceparent or child_of(self.trace or self.outer.traceparent)
+            return await self._answered(self._call(wanted, arguments, key, most, trace))
+
+    def _call(
+        self, wanted: ToolCall, arguments: dict[str, Any], key: str, most: int | None, trace: str
+    ) -> CallRequested:
         call_id = self.room.calls.new_call_id()
-        call = CallRequested(
+        return CallRequested(
             call_id=call_id,
             reply_to=self.room.calls.address(call_id),
             server=wanted.server,
@@ -98,17 +115,21 @@ class Inner:
             proof=self.outer.proof,
             era=Era.MODERN,
             deadline=self.outer.deadline,
-            traceparent=child_of(self.outer.traceparent),
+            traceparent=trace,
+            tracestate=self.outer.tracestate,
+            baggage=self.outer.baggage,
             parent_id=self.outer.call_id,
             narrower=self.outer.narrower,
             most=most,
             idempotency_key=key,
             arguments=msgspec.json.encode(arguments),
         )
+
+    async def _answered(self, call: CallRequested) -> Ending:
         try:
             return await self.room.calls.ask(call)
         except asyncio.CancelledError:  # the program ended first: nobody waits any more
-            self.room.spawn(self._cancel(call_id))
+            self.room.spawn(self._cancel(call.call_id))
             raise
 
     async def _cancel(self, call_id: str) -> None:

@@ -1,7 +1,7 @@
 """The codemode room: tools that read the catalogue, and programs that call tools.
 
 hears   the calls of the built-in server `toolbus`, `tb.run.toolbus`, and `tb.cancel.*`;
-        the buckets `tb_config` and `tb_catalogue`
+        the buckets `tb_config`, `tb_catalogue` and `tb_tokens`
 says    `call.completed`, `call.failed` and `context.spent` for them; `context.measured`;
         `run.started`, `run.completed`, `run.failed`; `tb.call.<server>` for what programs call
 owns    the built-in server's entry in `tb_catalogue`, the outcomes it keeps in `tb_outcomes`; the
@@ -27,7 +27,8 @@ from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.exchange import Exchange
 from toolbus_common.kept import KeptOutcomes
 from toolbus_common.objects import Objects
-from toolbus_common.provision import CATALOGUE, CONFIG, OUTCOMES, RESULTS
+from toolbus_common.people.keeping import know_people
+from toolbus_common.provision import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 
@@ -42,10 +43,10 @@ def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("codemode", settings, exchange)
-    directory = Directory()
+    know_people(room)
+    directory = _directory(room)
     meaning = _meaning(settings.search_model)
     catalogue = Catalogue(directory, meaning)
-    room.watches(CONFIG)(directory.hear)
     room.watches(CATALOGUE)(catalogue.hear)
 
     @asynccontextmanager
@@ -60,7 +61,7 @@ def build(exchange: Exchange) -> Room:
         results = Results(lambda: Objects.opened(room.bus, RESULTS))
         programs = Programs(room, directory, sandbox, results, usual)
         spending = Spending(room.facts.say)
-        outcomes = KeptOutcomes(await room.bucket(OUTCOMES), room.spawn)
+        outcomes = await _opened(room, directory)
         service = Service(room, directory, catalogue, programs, spending, outcomes)
         await (await room.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await room.calls.serve(CallAdmitted, BUILT_IN, service.run, "codemode")
@@ -77,6 +78,19 @@ def build(exchange: Exchange) -> Room:
 
     room.needs(served)
     return room
+
+
+def _directory(room: Room) -> Directory:
+    directory = Directory()
+    room.watches(CONFIG)(directory.hear)
+    room.watches(TOKENS)(directory.bearers.hear)
+    return directory
+
+
+async def _opened(room: Room, directory: Directory) -> KeptOutcomes:
+    """Where outcomes are kept, and where tokens of a moment ago are looked up."""
+    directory.bearers.open(await room.bucket(TOKENS))
+    return KeptOutcomes(await room.bucket(OUTCOMES), room.spawn)
 
 
 def _meaning(where: str) -> Meaning | None:

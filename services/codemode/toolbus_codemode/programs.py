@@ -25,8 +25,10 @@ from toolbus_common.lineage import Lineage
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_common.terms import terms_of
+from toolbus_common.tracing import Tracer
 
 ENGINES = ("starlark", "python")
+_tracer = Tracer("codemode")
 MARGIN = 1.0  # seconds kept of the caller's time, to tell how a program ended
 _RECALL = Namespace(RESULTS, BUILT_IN, (Function("read", "read", ("handle",), 1),))
 _CAPPED = {"too_many_calls": "calls", "time": "seconds"}
@@ -55,7 +57,13 @@ class Programs:
         run = Run(call, lineage, program, inner.purse, inner.tally, self.room.facts.say)
         run.started()
         try:
-            ended = told_by(caps, await self.sandbox.run(program, inner.make))
+            with _tracer.below("toolbus.run") as span:
+                inner.trace = span.traceparent or call.traceparent
+                ended = told_by(caps, await self.sandbox.run(program, inner.make))
+                span.note("toolbus.engine", program.engine)
+                span.note("toolbus.calls", inner.tally.calls)
+                if ended.error is not None:
+                    span.fail(ended.error.name)
             answer = await Answers(self.results, call.proof, program.engine).answer(ended)
         except asyncio.CancelledError:
             run.broke_off("cancelled", "Its caller left, or the room stopped.")

@@ -11,6 +11,7 @@ from toolbus_codemode.purse import Purse
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
 from toolbus_common.contracts import CallAdmitted, Fact, RunCompleted, RunFailed, RunStarted
 from toolbus_common.lineage import Lineage
+from toolbus_common.metrics import RUN_SECONDS, RUNS
 from toolbus_common.outcomes import about_call
 
 LONGEST_REASON = 500
@@ -42,6 +43,8 @@ class Run:
 
     def ended(self, ended: Ended, output_bytes: int, kept: int) -> None:
         """It came to an end of its own, or of the sandbox's."""
+        RUNS.labels(ended.error.name if ended.error else "ok").inc()
+        RUN_SECONDS.observe(ended.seconds)
         used = self._used(ended.seconds) | {
             "cpu_us": int(ended.cpu * 1e6),
             "output_bytes": output_bytes,
@@ -55,6 +58,7 @@ class Run:
 
     def broke_off(self, code: str, reason: str) -> None:
         """It was ended from outside: its caller left, or the room stopped."""
+        RUNS.labels(code).inc()
         self._failed(code, reason, 0, self._used(time() - self._began))
 
     @property

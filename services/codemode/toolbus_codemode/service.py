@@ -24,11 +24,13 @@ from toolbus_common.errors import (
 from toolbus_common.exchange import Reply
 from toolbus_common.kept import KeptOutcomes
 from toolbus_common.lineage import Lineage
-from toolbus_common.outcomes import about
+from toolbus_common.outcomes import about, told_of_result
 from toolbus_common.pricing import charged
 from toolbus_common.room import Room
-from toolbus_common.snapshot import Directory
+from toolbus_common.snapshot import Directory, hash_of
 from toolbus_common.terms import terms_of
+from toolbus_common.tracing import Tracer
+from toolbus_common.tracing.executing import executing
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Service:
             self._revoked.add(call_id)
             task.cancel()
 
+    @executing(Tracer("codemode"))
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
         began = perf_counter()
@@ -98,7 +101,7 @@ class Service:
         arguments = msgspec.json.decode(call.arguments)
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
-        lineage = self._lineage(call)
+        lineage = await self._known(call)
         bounds = lineage.bounds.narrowed(call.narrower)
         try:
             if call.tool == EXECUTE:
@@ -110,6 +113,13 @@ class Service:
             return text(told), False
         except InvalidError as error:  # the model can mend this: it is an answer to it
             return text(error.reason), True
+
+    async def _known(self, call: CallAdmitted) -> Lineage:
+        """The same, where the caller's access token may be known since a moment only."""
+        with suppress(UnauthorizedError):
+            return self._lineage(call)
+        await self._directory.bearers.learn(hash_of(call.proof))
+        return self._lineage(call)
 
     def _lineage(self, call: CallAdmitted) -> Lineage:
         """The caller as it is now, whatever it was when the call was admitted."""
@@ -135,6 +145,7 @@ class Service:
                 latency_us=int((perf_counter() - began) * 1e6),
                 is_error=is_error,
                 result_bytes=len(body),
+                **told_of_result(call, body),
             )
         )
         if call.claim is not None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from toolbus_common.errors import OverloadedError
 from toolbus_common.metrics import UPSTREAM_PLACES
 from toolbus_executor.adaptive import Adaptive
+from toolbus_executor.spans import TRACER
 
 SOONEST, LATEST = 1.0, 30.0  # seconds after which a refused caller is asked to come back
 
@@ -47,8 +48,9 @@ class Bulkhead:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(seconds):
-                await turn  # whoever leaves hands over the place itself
+            with TRACER.below("toolbus.queue"):
+                async with asyncio.timeout(seconds):
+                    await turn  # whoever leaves hands over the place itself
         except (TimeoutError, asyncio.CancelledError):
             with suppress(ValueError):
                 self._waiting.remove(turn)

@@ -6,10 +6,11 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.logs import redacted
+from toolbus_executor.isolation.gate import Gate
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.lines import Lines, TooLongError
 from toolbus_executor.offload.spills import Spills
@@ -23,6 +24,7 @@ LAST_WORDS = 20  # lines of standard error kept for the reason
 _CHUNK = 64 * 1024
 _LONGEST_WORDS = 500
 _FIRST_WORDS = b"isolation: "  # its supervisor's; a program's own come later
+_ENDED_BY = {f"isolation: ended by {each}".encode(): each for each in ("cpu_seconds", "memory")}
 
 
 class Child:
@@ -38,6 +40,8 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         self._tasks: list[asyncio.Task[None]] = []
+        self._ended_by = ""  # the limit it went beyond
+        self._gate: Gate | None = None
 
     async def start(
         self,
@@ -47,15 +51,18 @@ class Child:
         isolation: Isolation,
     ) -> None:
         """Start it. Raises `UpstreamDeadError`."""
+        self._gate = isolation.gate
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *isolation.around(command),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=dict(environment),
-                cwd=cwd,
-            )
+            with self._gate.hatch() if self._gate else nullcontext(-1) as hatch:
+                self._process = await asyncio.create_subprocess_exec(
+                    *isolation.around(command, hatch),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=dict(environment),
+                    cwd=cwd,
+                    pass_fds=() if hatch < 0 else (hatch,),
+                )
         except OSError as error:
             raise UpstreamDeadError(
                 f"Its process cannot be started: {error.strerror}.", sent=False
@@ -83,9 +90,12 @@ class Child:
 
     async def close(self) -> None:
         """Close its input, give it a moment, then end it and all it started."""
-        process = self._process
-        if process is None:
-            return
+        if self._process is not None:
+            await self._finish(self._process)
+        if self._gate is not None:
+            await self._gate.close()
+
+    async def _finish(self, process: asyncio.subprocess.Process) -> None:
         if process.stdin is not None:
             process.stdin.close()
         await asyncio.wait((self._tasks[2],), timeout=LEAVE_SECONDS)
@@ -115,8 +125,15 @@ class Child:
                 await process.wait()
         self._kill(process)  # without output it is of no more use, and neither is what it started
         code = await process.wait()
+        await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its last words
+        self._end(reason or self._epitaph(code))
+
+    def _epitaph(self, code: int) -> str:
+        if self._ended_by:
+            limit = self._ended_by
+            return f"it went beyond limits.{limit} and was ended; raise that if it needs more"
         words = redacted(" / ".join(list(self._last_words)[-3:]))[:300]
-        self._end(reason or f"it exited with {code}" + (f": {words}" if words else ""))
+        return f"it exited with {code}" + (f": {words}" if words else "")
 
     async def _bury(self, process: asyncio.subprocess.Process) -> None:
         """When the process itself has ended, end what it started, which may hold its pipes."""
@@ -138,10 +155,17 @@ class Child:
             told = line.removeprefix(_FIRST_WORDS).decode().split(", ")
             self.held |= {each[1:]: each[0] == "+" for each in told}
             return
+        self._ended_by = _ENDED_BY.get(line, self._ended_by)
         words = line.decode("utf-8", "replace").strip()[:_LONGEST_WORDS]
         if words:
             self._last_words.append(words)
             log.debug("upstream.stderr", extra={"line": words})
+
+    def give_up(self, reason: str) -> None:
+        """It is of no more use."""
+        self._end(reason)
+        if self._process is not None:
+            self._kill(self._process)
 
     def _end(self, reason: str) -> None:
         if not self.ended.done():

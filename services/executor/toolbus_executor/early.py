@@ -2,6 +2,8 @@
 
 from time import monotonic
 
+from toolbus_common.errors import CallCancelledError
+
 SECONDS = 10.0  # policy may take a while to admit a call whose caller has left already
 MOST = 10_000
 
@@ -27,3 +29,8 @@ class EarlyCancellations:
         """Whether this call was taken back before it came."""
         at = self._heard.pop(call_id, None)
         return at is not None and monotonic() - at <= SECONDS
+
+
+def taken_back_early() -> CallCancelledError:
+    """What becomes of a call that nobody wanted any longer when it came."""
+    return CallCancelledError("The caller took the call back before it was made.", sent=False)

@@ -50,6 +50,8 @@ class Head:
         return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
 
 
+_NO_HEAD = Head(0, {})
+
 # Takes a piece of a stream, and an empty one when it begins; True when it has seen enough.
 OnStream = Callable[[bytes], bool]
 
@@ -64,6 +66,8 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[tuple[Head, bytes]] | None = None
         self._on_stream: OnStream | None = None
         self._headers: dict[bytes, bytes] = {}
+        self._head = _NO_HEAD
+        self._streams = False
         self._parts: list[bytes] = []
         self._size = 0
         self._large: Answering | None = None
@@ -119,14 +123,16 @@ class Connection(asyncio.Protocol):
         self._until_closed = not (
             b"content-length" in self._headers or b"transfer-encoding" in self._headers
         )
-        if self._bodiless and self._parser.get_status_code() >= FIRST_FINAL_STATUS:
+        self._head = head = Head(self._parser.get_status_code(), self._headers)
+        self._streams = self._on_stream is not None and head.is_stream
+        if self._bodiless and head.status >= FIRST_FINAL_STATUS:
             self._finish()
-        elif self._on_stream is not None and self._head().is_stream:
+        elif self._streams and self._on_stream is not None:
             self._on_stream(b"")  # it has begun, and may be silent for long
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        if self._on_stream is not None and self._head().is_stream:
+        if self._streams and self._on_stream is not None:
             if self._on_stream(body):
                 self._finish()
         elif self._spill is not None:
@@ -140,7 +146,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer is whole."""
         self._until_closed = False
-        if self._parser.get_status_code() < FIRST_FINAL_STATUS:
+        if self._head.status < FIRST_FINAL_STATUS:
             return
         self._keeps = self._parser.should_keep_alive()
         self._finish()
@@ -149,7 +155,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result((self._head(), b"".join(self._parts)))
+            self._waiting.set_result((self._head, b"".join(self._parts)))
 
     # -- one request -------------------------------------------------------------------------
 
@@ -208,9 +214,6 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         if self._transport is not None:
             self._transport.abort()
-
-    def _head(self) -> Head:
-        return Head(self._parser.get_status_code(), self._headers)
 
     def _grow(self, size: int, most: int) -> None:
         self._size += size

@@ -139,6 +139,7 @@ class ModernHttp:
         params = self._params.get(call.tool) if call.method == TOOLS_CALL else None
         if params:
             head += header_lines(params, call.arguments)
+        head += self._transport.lines_of(call)
         body = call_body(call, number, modern=True)
         self._board.callers[number] = caller
         answer = AnswerStream(number, partial(self._board.take, caller=caller))

@@ -144,7 +144,8 @@ class HttpSession:
         self._board.callers[number] = caller
         try:
             body = call_body(call, number, modern=False)
-            return await self._send(number, body, answer, seconds, caller.paused)
+            lines = self._transport.lines_of(call)
+            return await self._send(number, body, answer, seconds, caller.paused, lines)
         except (TimeoutError, asyncio.CancelledError):
             told = {"requestId": number}
             self._post_later(notification_body("notifications/cancelled", told))
@@ -159,10 +160,11 @@ class HttpSession:
         answer: AnswerStream,
         seconds: float,
         on_paused: Callable[[float], None] = lambda _seconds: None,
+        lines: bytes = b"",
     ) -> wire.Incoming | None:
         """One request and its message; None when the server does not know the session."""
         began = monotonic()
-        told, text = await self._begin(with_body(self._head, body), answer, seconds)
+        told, text = await self._begin(with_body(self._head + lines, body), answer, seconds)
         while answer.message is None and answer.events.last_id and (told is None or told.is_stream):
             pause = answer.events.retry or _COME_BACK_SECONDS
             if told is not None:  # it closed the stream in good order

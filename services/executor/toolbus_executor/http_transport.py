@@ -2,12 +2,21 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_common.contracts import CallAdmitted
+from toolbus_common.errors import (
+    ToolbusError,
+    UnavailableError,
+    UpstreamDeadError,
+    UpstreamFaultError,
+)
 from toolbus_executor import wire
+from toolbus_executor.authorizing.bearer import Bearer, authorized
+from toolbus_executor.authorizing.prover import Prover
 from toolbus_executor.events import EventReader
 from toolbus_executor.failures import GarbageError
 from toolbus_executor.http1 import (
@@ -18,11 +27,15 @@ from toolbus_executor.http1 import (
     Pool,
     TooLargeError,
 )
+from toolbus_executor.identifying.identity import Identity
 from toolbus_executor.offload.spills import Answering, Spills
-from toolbus_executor.requests import CLIENT
+from toolbus_executor.requests import CLIENT, trace_headers, trace_lines
 from toolbus_executor.way import Way
 
 _OK, _REDIRECTION, _SERVER_FAULT = 200, 300, 500
+Ask = Callable[
+    [bytes, OnStream | None, float | None, Answering | None], Awaitable[tuple[Head, bytes]]
+]
 
 
 class HttpStatusError(UpstreamFaultError):
@@ -81,10 +94,13 @@ class Transport:
     def __init__(self, url: str, headers: dict[str, str], way: Way) -> None:
         target = urlsplit(url)
         self.url = url
+        self._origin = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
         self.numbers = itertools.count(1)
         self.shaken = False  # the transport failed since the last answer
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.spills: Spills | None = None
+        self.bearer: Bearer | None = None  # where the server wants OAuth
+        self.identity = way.identity.at(url) if way.identity is not None else None
         self._pool = Pool(url, way)
         path = target.path or "/"
         self._path = (f"{path}?{target.query}" if target.query else path).encode()
@@ -108,6 +124,16 @@ class Transport:
             verb, self._path, self.common, headers,
         )  # fmt: skip
 
+    def lines_of(self, call: CallAdmitted) -> bytes:
+        """The lines of a request's head that are this call's own."""
+        lines = trace_lines(call)
+        return lines if self.identity is None else lines + self.identity.line(call)
+
+    def headers_of(self, call: CallAdmitted) -> list[tuple[str, str]]:
+        """The same as names and values."""
+        told = trace_headers(call)
+        return told if self.identity is None else [*told, self.identity.header(call)]
+
     async def ask(
         self,
         request: bytes,
@@ -116,6 +142,58 @@ class Transport:
         large: Answering | None = None,
     ) -> tuple[Head, bytes]:
         """Ask the pool; its failures as those of the upstream."""
+        if self.identity is not None:
+            request = _completed(self.identity, request)
+        if self.bearer is not None:
+            return await self._ask_authorized(self.bearer, request, on_stream, seconds, large)
+        return await self._ask(request, on_stream, seconds, large)
+
+    async def _ask_authorized(
+        self,
+        bearer: Bearer,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: Answering | None,
+    ) -> tuple[Head, bytes]:
+        """The same with a token; once more with another, where the server did nothing for want."""
+        line = bearer.now() or await bearer.line()
+        shown = authorized(request, line)
+        told = await self._asking(bearer.prover)(shown, on_stream, seconds, large)
+        refusal = bearer.refusal(told[0])
+        if refusal is None:
+            return told
+        shown = authorized(request, await bearer.another(line, refusal))
+        return await self._asking(bearer.prover)(shown, on_stream, seconds, large)
+
+    def _asking(self, prover: Prover | None) -> Ask:
+        """How a request is made; one without a bound token pays nothing for those with one."""
+        return self._ask if prover is None else partial(self._ask_proven, prover)
+
+    async def _ask_proven(
+        self,
+        prover: Prover,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: Answering | None,
+    ) -> tuple[Head, bytes]:
+        """The same with a proof; once more where the server did nothing but want a nonce in it."""
+        used = prover.nonce
+        shown = authorized(request, prover.line(request, self._origin))
+        told = await self._ask(shown, on_stream, seconds, large)
+        if not prover.wants_again(told[0], used):
+            return told
+        shown = authorized(request, prover.line(request, self._origin))
+        return await self._ask(shown, on_stream, seconds, large)
+
+    async def _ask(
+        self,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: Answering | None,
+    ) -> tuple[Head, bytes]:
         try:
             return await self._pool.ask(request, on_stream, seconds, large)
         except TooLargeError as error:
@@ -153,6 +231,8 @@ class Transport:
         except BaseException:
             answer.give_up()
             raise
+        finally:
+            answer.events.large = None  # or the two hold each other until the collector comes
         return told
 
     async def wait_lost(self) -> str:
@@ -168,6 +248,14 @@ class Transport:
         """Close what is idle."""
         self.lose("closed")
         self._pool.close()
+
+
+def _completed(identity: Identity, request: bytes) -> bytes:
+    """The request with a word on who makes it, be it ourselves. Raises `UpstreamDeadError`."""
+    try:
+        return identity.completed(request)
+    except UnavailableError as error:
+        raise UpstreamDeadError(error.reason, sent=False) from error
 
 
 def message_in(head: Head, body: bytes, number: int) -> wire.Incoming:

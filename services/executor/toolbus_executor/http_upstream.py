@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted, Offered
 from toolbus_executor import chaining, wire
+from toolbus_executor.authorizing.bearer import Bearer
 from toolbus_executor.caller import Caller
 from toolbus_executor.http_legacy import LegacyHttp
 from toolbus_executor.http_modern import ModernHttp
@@ -64,8 +65,10 @@ class HttpUpstream:
         *,
         old: bool = False,
         spills: Spills | None = None,
+        bearer: Bearer | None = None,
     ) -> None:
         self._transport = Transport(url, headers, way)
+        self._transport.bearer = bearer
         self._transport.spills = spills
         self._news = news
         self._old = old

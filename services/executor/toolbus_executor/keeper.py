@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from toolbus_common.bus import Bucket
+from toolbus_common.bucket import Bucket
 from toolbus_common.contracts import (
     CallAdmitted,
     Listing,
@@ -18,27 +18,25 @@ from toolbus_common.contracts import (
     ServerState,
 )
 from toolbus_common.declared import Server
-from toolbus_common.ending import end
+from toolbus_common.ending import end, first_of
 from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
+from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.announcing import Announcements
 from toolbus_executor.catalogue import listed, with_left_out
 from toolbus_executor.idling import described_in, digest_of, still_true
 from toolbus_executor.isolation.telling import Held
-from toolbus_executor.kinds import kind_of, reached
+from toolbus_executor.kinds import kind_of
 from toolbus_executor.lease import Lease
+from toolbus_executor.means import Means
 from toolbus_executor.offload.spills import Spills
-from toolbus_executor.offload.vault import Vault
 from toolbus_executor.pinning import Pins
 from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
-from toolbus_executor.replicas.upstream import Replicated
 from toolbus_executor.runner import Runner
-from toolbus_executor.settings import Settings
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, Upstream, leave
-from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +53,6 @@ class Buckets:
     catalogue: Bucket
     leases: Bucket
     pins: Bucket
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What an executor reaches servers with; `starts` bounds those of processes not known yet."""
-
-    ways: Ways
-    vault: Vault
-    settings: Settings
-    starts: asyncio.Semaphore
 
 
 class Keeper:
@@ -117,7 +105,7 @@ class Keeper:
             "lost_at": shown.lost_at,
             "owner": not elsewhere,
             **self.runner.told(),
-            "isolation": self.held.now,
+            **self.held.told(),
             "last_failure": self.runner.guard.failures.last
             or ("" if elsewhere else self.runner.why_not),
         }
@@ -202,7 +190,9 @@ class Keeper:
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
                 news = News(self._changed.set, self._said.hear, self._relist)
-                upstream = self._reached(news)
+                means, own = self._means, (self._room.facts, self._spills)
+                found = await means.found(self.declared)
+                upstream = means.reached(self.name, self.declared, news, found, *own)
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
                 await self._watch(upstream)
@@ -212,7 +202,7 @@ class Keeper:
                 await self._publish(listing)
             self._connected()
             probing = asyncio.create_task(self.runner.health.watch(upstream))
-            return await self._attend(upstream)
+            return await self._attend(upstream, found)
         except ToolbusError as error:
             return error.reason.replace("The upstream", "It", 1)
         except TimeoutError:
@@ -226,14 +216,6 @@ class Keeper:
                 await end(probing)
             if upstream is not None:
                 await leave(upstream)
-
-    def _reached(self, news: News) -> Upstream:
-        if self.declared.replicas:
-            return Replicated(
-                self.name, self.declared, news, self._room.facts, self._means.ways, self._spills
-            )
-        means = self._means
-        return reached(self.declared, news, means.ways, self._spills, means.settings, self.name)
 
     async def _relist(self, call: CallAdmitted) -> None:
         """List anew at once, for a call whose tool was listed otherwise."""
@@ -254,9 +236,10 @@ class Keeper:
         except (ToolbusError, TimeoutError) as error:
             log.info("server.not_watched", extra={"server": self.name, "reason": str(error)})
 
-    async def _attend(self, upstream: Upstream) -> str:
+    async def _attend(self, upstream: Upstream, found: Values) -> str:
         """Publish every change of its lists, and list anew what grew old, until it is lost."""
-        lost = asyncio.ensure_future(upstream.wait_lost())
+        changed_secret = self._means.secrets.until_changed(found)
+        lost = asyncio.ensure_future(first_of(upstream.wait_lost(), changed_secret))
         idle = asyncio.ensure_future(self.runner.idling.until_due())
         try:
             while not lost.done():
@@ -319,6 +302,7 @@ class Keeper:
         ).model_copy(update={"declared": digest_of(self.declared)})
         await self.runner.checks.learn(listing.tools)
         self._take_note(upstream, listing)
+        self.entry.ours = self.described.ours
         return await self.entry.take(listing, self._pins)
 
     def _say_faults(self, listing: Listing) -> None:

@@ -1,16 +1,22 @@
 """The kinds of upstream a declaration can ask for, and how each is made."""
 
 import os
-import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 
 from toolbus_common.declared import Server
+from toolbus_common.declared.isolation import Hosts
+from toolbus_common.declared.servers import CREDENTIALS
+from toolbus_common.egress import Allowed
 from toolbus_common.errors import UpstreamDeadError
+from toolbus_common.secrets import Values, filled
 from toolbus_executor.functions import serving
 from toolbus_executor.graphql import GraphQLUpstream
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.isolation.container import OF_ENGINES, contained
-from toolbus_executor.isolation.plan import isolation_of
+from toolbus_executor.isolation.gate import Gate
+from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.settings import Settings
@@ -19,7 +25,6 @@ from toolbus_executor.upstream import News, Upstream
 from toolbus_executor.way import Way
 from toolbus_executor.ways import Ways
 
-_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -37,24 +42,27 @@ def reached(
     declared: Server,
     news: News,
     ways: Ways,
+    found: Values,
     spills: Spills | None = None,
     settings: Settings | None = None,
     name: str = "",
 ) -> Upstream:
     """The way to a declared server, not opened yet.
 
-    `spills` takes what is too large to tell; `settings` and its `name` are for processes.
+    `found` is what its references stand for; `spills` takes what is too large to tell;
+    `settings` and its `name` are for processes.
 
     Raises:
-        UpstreamDeadError: a variable its declaration refers to is not set, or it names files of
-            this machine that are not its to name.
+        UpstreamDeadError: it names files of this machine that are not its to name.
 
     """
     if declared.is_process:
-        return _process(name, declared, news, spills, settings or Settings())
-    headers, way = _all(declared.headers), ways.to(declared, resolved(declared.proxy))
+        held = _held(name, declared, ways, settings or Settings())
+        return _process(name, declared, news, found, spills, settings or Settings(), held)
+    headers, way = _all(declared.headers, found), ways.to(declared, filled(declared.proxy, found))
     if declared.openapi:
-        return OpenApiUpstream(declared, headers, _all(declared.credentials), news, way, spills)
+        credentials = _all(declared.credentials, found)
+        return OpenApiUpstream(declared, headers, credentials, news, way, spills)
     if declared.graphql:
         return GraphQLUpstream(declared, headers, news, way)
     if declared.grpc:
@@ -63,8 +71,23 @@ def reached(
     return HttpUpstream(url, headers, news, way, old=old, spills=spills)
 
 
+def _held(name: str, declared: Server, ways: Ways, settings: Settings) -> Isolation:
+    """What its process is held to; where hosts are listed, with the gate that leads to them."""
+    held = isolation_of(declared, settings)
+    if not isinstance(declared.network, Hosts):
+        return held
+    hosts = Allowed.of(" ".join(declared.network.hosts))
+    return replace(held, gate=Gate(name, hosts, ways.to(declared, "")))
+
+
 def _process(
-    name: str, declared: Server, news: News, spills: Spills | None, settings: Settings
+    name: str,
+    declared: Server,
+    news: News,
+    found: Values,
+    spills: Spills | None,
+    settings: Settings,
+    held: Isolation,
 ) -> Upstream:
     passed: tuple[str, ...] = _PASSED_ON
     command: Sequence[str] = declared.command
@@ -74,8 +97,7 @@ def _process(
     elif declared.python:
         command = serving(declared.python)
     environment = {each: os.environ[each] for each in passed if each in os.environ}
-    environment |= _all(declared.env)
-    held = isolation_of(declared, settings)
+    environment |= _all(declared.env, found)
     return StdioUpstream(command, environment, declared.cwd, news, held, spills)
 
 
@@ -94,24 +116,11 @@ def _grpc(declared: Server, headers: dict[str, str], news: News, way: Way) -> Up
     return GrpcUpstream(declared, headers, news, way)
 
 
-def _all(values: dict[str, str]) -> dict[str, str]:
-    return {name: resolved(value) for name, value in values.items()}
+def texts_of(declared: Server) -> list[str]:
+    """The texts of a declaration that may hold references to secrets."""
+    values = (getattr(declared, each).values() for each in CREDENTIALS)
+    return [declared.proxy, *chain.from_iterable(values)]
 
 
-def resolved(value: str) -> str:
-    """A declared value with its references to the environment filled in.
-
-    Raises:
-        UpstreamDeadError: a variable is not set; the message names it and no value.
-
-    """
-
-    def fill(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if found is None:
-            raise UpstreamDeadError(
-                f"The variable {match[1]} is not set for the executor; set it where it is started."
-            )
-        return found
-
-    return _REFERENCE.sub(fill, value)
+def _all(values: dict[str, str], found: Values) -> dict[str, str]:
+    return {name: filled(value, found) for name, value in values.items()}

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from toolbus_common.bus import Bucket
+from toolbus_common.bucket import Bucket
 from toolbus_common.provision import LEASE_SECONDS
 
 log = logging.getLogger(__name__)

@@ -21,12 +21,13 @@ from toolbus_executor.switchboard import Switchboard
 from toolbus_executor.upstream import Described, News
 
 REQUEST_SECONDS = 20.0
+Write = Callable[[bytes], None]
 
 
 class Line:
     """The requests of one connection; `write` sends a body, at once or a little later."""
 
-    def __init__(self, news: News, write: Callable[[bytes], None], numbers: Iterator[int]) -> None:
+    def __init__(self, news: News, write: Write, numbers: Iterator[int]) -> None:
         self.board = Switchboard(news, write)
         self.modern = False
         self.described = Described("legacy", "")
@@ -52,14 +53,17 @@ class Line:
         body = request_body(number, method, params, modern=self.modern)
         return await self._send(number, body, seconds)
 
-    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> wire.Incoming:
-        """Ask; when nobody waits any more, the server is told."""
+    async def call(
+        self, call: CallAdmitted, seconds: float, caller: Caller, write: Write | None = None
+    ) -> wire.Incoming:
+        """Ask; when nobody waits any more, the server is told. `write` is for this call alone."""
         if call.log_level and not self.modern:
             await self._raise_level(call.log_level)
         number = next(self._numbers)
         self.board.callers[number] = caller
         try:
-            return await self._send(number, call_body(call, number, modern=self.modern), seconds)
+            body = call_body(call, number, modern=self.modern)
+            return await self._send(number, body, seconds, write)
         except (TimeoutError, asyncio.CancelledError):
             self.cancel(number)
             raise
@@ -87,12 +91,14 @@ class Line:
             self._level = rank
             await self.request("logging/setLevel", {"level": level})
 
-    async def _send(self, number: int, body: bytes, seconds: float) -> wire.Incoming:
+    async def _send(
+        self, number: int, body: bytes, seconds: float, write: Write | None = None
+    ) -> wire.Incoming:
         future: asyncio.Future[wire.Incoming] = asyncio.get_running_loop().create_future()
         self.board.waiting[number] = future
         try:
             async with asyncio.timeout(seconds):
-                self._write(body)
+                (write or self._write)(body)
                 return await future
         finally:
             del self.board.waiting[number]

@@ -14,22 +14,34 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+from toolbus_common.bucket import Bucket
 from toolbus_common.builtin import BUILT_IN
-from toolbus_common.bus import Bucket
-from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.contracts import (
+    IdentityKeyAsked,
+    IdentityKeyTold,
+    ServersAsked,
+    ServersTold,
+    UpstreamTokenAsked,
+    UpstreamTokenTold,
+)
 from toolbus_common.egress.named import Named
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
 from toolbus_common.kept import KeptOutcomes
 from toolbus_common.objects import Objects
+from toolbus_common.people.keeping import know_people
 from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, OUTCOMES, PINS, RESULTS
 from toolbus_common.room import Room
+from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.snapshot import Directory
 from toolbus_executor.early import EarlyCancellations
+from toolbus_executor.identifying.keys import IdentityKeys
 from toolbus_executor.isolation.probing import probe
-from toolbus_executor.keeper import Buckets, Keeper, Means
+from toolbus_executor.keeper import Buckets, Keeper
+from toolbus_executor.means import Means
 from toolbus_executor.offload.vault import Vault
 from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
@@ -41,6 +53,7 @@ from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
 
+TOKEN_SECONDS = 40.0  # longer than oauth waits for others
 MOST_STARTS = max(4, 2 * (os.cpu_count() or 1))  # processes started at once to be listed
 
 
@@ -120,7 +133,7 @@ class Fleet:
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
                     keeper.runner.selector = self._selector
-                    keeper.runner.outcomes = self._outcomes
+                    keeper.runner.reports.outcomes = self._outcomes
                     self._keepers[name] = keeper
                     self._resets[name] = self._steering.of(name).resets
                 self._keepers[name].runner.drained = self._steering.of(name).drained
@@ -152,14 +165,24 @@ class Fleet:
             log.exception("catalogue.not_tidied")
 
 
+async def _token(room: Room, asked: UpstreamTokenAsked) -> UpstreamTokenTold:
+    return await room.asks.ask(asked, UpstreamTokenTold, TOKEN_SECONDS)
+
+
+async def _identity_key(room: Room) -> IdentityKeyTold:
+    return await room.asks.ask(IdentityKeyAsked(), IdentityKeyTold)
+
+
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("executor", settings, exchange)
+    know_people(room)
     directory = Directory()
     pins = Pins(room.facts)
     steering = Steering()
-    ways = Ways(settings.egress, Named(), settings.egress_ca, os.environ)
+    keys = IdentityKeys(partial(_identity_key, room))
+    ways = Ways(settings.egress, Named(), settings.egress_ca, os.environ, keys)
     room.watches(CONFIG)(ways.named.hear)
     room.watches(CONFIG)(directory.hear)
     room.watches(CONFIG)(steering.hear)
@@ -167,8 +190,10 @@ def build(exchange: Exchange) -> Room:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
+        secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
         vault = Vault(lambda: Objects.opened(room.bus, RESULTS))
-        means = Means(ways, vault, settings, asyncio.Semaphore(MOST_STARTS))
+        starts = asyncio.Semaphore(MOST_STARTS)
+        means = Means(ways, vault, settings, starts, secrets, partial(_token, room))
         fleet = Fleet(room, directory, pins, steering, means)
         directory.on_declared.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}

@@ -1,16 +1,20 @@
 """The facts of how a call ended here."""
 
 from toolbus_common.contracts import Asked, Begun, CallAdmitted, CallCompleted, CallFailed, Ending
-from toolbus_common.errors import ToolbusError
-from toolbus_common.outcomes import about
+from toolbus_common.contracts.message import trusted
+from toolbus_common.errors import ToolbusError, UpstreamRefusedError
+from toolbus_common.outcomes import about, told_of_result
+from toolbus_common.recording import recorded_words
 from toolbus_executor.charging import charge_of, charge_of_failure
 from toolbus_executor.results import Ended
+
+_completed = trusted(CallCompleted)
 
 
 def completed(call: CallAdmitted, ended: Ended, seconds: float) -> CallCompleted:
     """The server answered."""
     ending, is_error, kept, cached = ended
-    return CallCompleted(
+    return _completed(
         id=f"{call.call_id}.completed",
         **about(call),
         ending=_kind(ending),
@@ -19,6 +23,7 @@ def completed(call: CallAdmitted, ended: Ended, seconds: float) -> CallCompleted
         is_error=is_error,
         result_bytes=len(ending.body) + kept,
         cached=cached,
+        **told_of_result(call, ending.body),
     )
 
 
@@ -30,9 +35,18 @@ def failed(call: CallAdmitted, error: ToolbusError, seconds: float, *, sent: boo
         charge=charge_of_failure(call, error) if sent else 0,
         latency_us=int(seconds * 1e6),
         code=error.code,
-        reason=error.reason,
+        reason=_recorded(call, error),
         sent=sent,
     )
+
+
+def _recorded(call: CallAdmitted, error: ToolbusError) -> str:
+    """Why, as a fact keeps it: a server's own words are content, as much as a result is."""
+    if not isinstance(error, UpstreamRefusedError):
+        return error.reason
+    kept = recorded_words(error.reason, call.result_content)
+    number = error.data.get("upstream_code", "none")
+    return kept or f"The server answered with an error of its own, code {number}."
 
 
 def _kind(ending: Ending) -> str:

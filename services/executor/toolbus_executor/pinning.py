@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from toolbus_common.bus import Bucket, Change
+from toolbus_common.bucket import Bucket, Change
 from toolbus_common.contracts import (
     DefinitionChanged,
     DefinitionFact,

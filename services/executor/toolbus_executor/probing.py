@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from time import time
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,12 +14,16 @@ PROBE_SECONDS = 5.0  # what an answer may take
 SOON = 2.0  # seconds until the next probe where one failed
 
 
+class UnaskedError(Exception):
+    """There is no question that this one would answer."""
+
+
 @runtime_checkable
 class Probed(Protocol):
     """An upstream whose protocol has a question that asks nothing else."""
 
     async def probe(self) -> None:
-        """Ask it. Raises `ToolbusError`, or `TimeoutError`."""
+        """Ask it. Raises `ToolbusError` or `TimeoutError`; `UnaskedError` where that is no use."""
         ...
 
 
@@ -55,6 +60,10 @@ class Health:
         """Probe for as long as this runs. Calls tell as much: who has some is not probed."""
         if not self._every or not isinstance(upstream, Probed):
             return
+        with suppress(UnaskedError):
+            await self._watch(upstream)
+
+    async def _watch(self, upstream: Probed) -> None:
         pause, before = self._every, -1
         while True:
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
-from toolbus_common.bus import Bucket
+from toolbus_common.bucket import Bucket
 from toolbus_common.contracts import Listing
 from toolbus_common.factlane import FactWriter
 from toolbus_executor.pinning import TRUST, Pins, changed, newly_held, refused
@@ -26,7 +26,8 @@ class Entry:
         self.name = name
         self.listed: Listing | None = None  # as this executor saw it last, weighed
         self.on_refused: Callable[[Refused], None] = lambda _names: None
-        self._mode = mode
+        self.ours = False  # what it lists now is Toolbus' own word, and the server is yet to be met
+        self._declared_mode = mode
         self._catalogue = catalogue
         self._pins = pins
         self._facts = facts
@@ -35,6 +36,10 @@ class Entry:
         self._told_at = monotonic()
         self._unweighed = False
         self._weighing: asyncio.Task[None] | None = None
+
+    @property
+    def _mode(self) -> str:
+        return TRUST if self.ours else self._declared_mode
 
     async def now(self) -> Listing | None:
         """The entry as it stands, ours or another replica's."""

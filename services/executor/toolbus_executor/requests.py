@@ -8,7 +8,6 @@ import msgspec
 from toolbus_common.asklane import VERSION as RELEASE
 from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted
 from toolbus_common.headers import encoded
-from toolbus_common.trace import child_of
 from toolbus_executor.capabilities import routed, with_tasks
 from toolbus_executor.selecting.expressions import SELECT
 
@@ -21,7 +20,7 @@ _WITH_ARGUMENTS = frozenset({"tools/call", "prompts/get"})
 _NAMED_BY_TOOL = frozenset({"tools/call", "prompts/get", "resources/read"})
 _OF_ERA = {True: ("inputResponses", "requestState"), False: ("task",)}
 _OWNED_META = frozenset(
-    {"traceparent", "progressToken", SELECT}
+    {"traceparent", "tracestate", "baggage", "progressToken", SELECT}
     | {f"{META}{name}" for name in ("protocolVersion", "clientInfo", "clientCapabilities")}
     | {f"{META}{name}" for name in ("logLevel", "subscriptionId")}
 )
@@ -53,7 +52,11 @@ _MODERN_META = b"{" + _PLAIN_META
 
 def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
     """The body of a call. What is raw in it is strict JSON already and goes on as it is."""
-    meta = b'{"traceparent":"%b"' % child_of(call.traceparent).encode()
+    meta = b'{"traceparent":"%b"' % call.traceparent.encode()
+    if call.tracestate:
+        meta += b',"tracestate":%b' % _encode(call.tracestate)
+    if call.baggage:
+        meta += b',"baggage":%b' % _encode(call.baggage)
     if call.progress:
         meta += b',"progressToken":%d' % number
     if call.method == TOOLS_CALL and not (call.extra or call.log_level):
@@ -148,6 +151,23 @@ def head_of(
     if session:
         head += b"Mcp-Session-Id: %b\r\n" % session
     return head
+
+
+def trace_headers(call: CallAdmitted) -> list[tuple[str, str]]:
+    """The trace of a call as headers; all of it is visible ASCII since it came in."""
+    told = [("traceparent", call.traceparent)]
+    if call.tracestate:
+        told.append(("tracestate", call.tracestate))
+    if call.baggage:
+        told.append(("baggage", call.baggage))
+    return told
+
+
+def trace_lines(call: CallAdmitted) -> bytes:
+    """The same as lines of a request's head."""
+    if not (call.tracestate or call.baggage):
+        return b"traceparent: %b\r\n" % call.traceparent.encode()
+    return "".join(f"{name}: {value}\r\n" for name, value in trace_headers(call)).encode()
 
 
 def with_body(head: bytes, body: bytes) -> bytes:

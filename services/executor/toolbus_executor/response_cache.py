@@ -29,7 +29,7 @@ class Key:
     definition: str
     arguments: str
     capabilities: str
-    who: tuple[str, str] | None
+    who: tuple[str, ...] | None
 
 
 class _Hints(msgspec.Struct):
@@ -77,7 +77,7 @@ class ResponseCache:
             arguments = digest_of(msgspec.json.decode(call.arguments))
         except (UncanonicalError, msgspec.DecodeError, RecursionError):
             return None
-        who = (call.scope, call.key) if cache.scope == "private" else None
+        who = _who(call) if cache.scope == "private" else None
         return Key(call.tool, digest, arguments, call.capabilities, who)
 
     def find(self, key: Key) -> bytes | None:
@@ -114,6 +114,14 @@ class ResponseCache:
 def cache_of(views: Mapping[str, ToolView]) -> ResponseCache | None:
     """The cache of a server; None where no tool of it is declared with one."""
     return ResponseCache(views) if any(view.cache for view in views.values()) else None
+
+
+def _who(call: CallAdmitted) -> tuple[str, ...]:
+    """Whose an answer is: where the server is told who calls, also who acts for them."""
+    told = call.identity
+    if told is None:
+        return call.scope, call.key
+    return call.scope, call.key, call.user, told.team, *told.actors
 
 
 def _is_plain(call: CallAdmitted) -> bool:

@@ -1,7 +1,7 @@
 """Asking a server that may ask back: one round ends with its result or with its questions."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +10,8 @@ import msgspec
 from toolbus_common.contracts import CallAdmitted, Era
 from toolbus_common.errors import UpstreamRefusedError
 from toolbus_common.exchange import Reply
+from toolbus_common.tracing import Span
+from toolbus_executor import spans
 from toolbus_executor.caller import MOST_QUESTIONS, Caller
 from toolbus_executor.capabilities import URL, kinds_of
 from toolbus_executor.park import PARK_SECONDS, Park, Parked, answer, binding_of, brought
@@ -33,10 +35,19 @@ class Rounds:
         self.park.close()
         self._of_tasks.close()
 
-    async def ask(
+    def ask(
+        self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
+    ) -> Awaitable[bytes]:
+        """The raw result of a round. Raises what `Upstream.call` raises, when awaited."""
+        attempt = spans.attempting(call)
+        if not isinstance(attempt, Span):
+            return self._asked(upstream, call, seconds, reply)
+        asked = self._asked(upstream, spans.carried(call, attempt), seconds, reply)
+        return attempt.around(spans.answered(attempt, asked))
+
+    async def _asked(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
     ) -> bytes:
-        """The raw result of a round. Raises what `Upstream.call` raises."""
         caller = Caller(call, reply)
         try:
             if not upstream.asks or call.method not in _ASKING:

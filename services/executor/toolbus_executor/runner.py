@@ -13,7 +13,6 @@ from toolbus_common.contracts import (
     Answered,
     Begun,
     CallAdmitted,
-    Failed,
 )
 from toolbus_common.declared import Server
 from toolbus_common.errors import (
@@ -23,24 +22,22 @@ from toolbus_common.errors import (
     ToolbusError,
     UnknownToolError,
     UpstreamDeadError,
-    UpstreamRefusedError,
     UpstreamTimeoutError,
 )
 from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.grants import full_name
 from toolbus_common.handles import SCHEME
-from toolbus_common.kept import KeptOutcomes
-from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
+from toolbus_common.tracing.executing import executing
 from toolbus_executor.bulkhead import Bulkhead
-from toolbus_executor.early import EarlyCancellations
+from toolbus_executor.early import EarlyCancellations, taken_back_early
 from toolbus_executor.guard import Guard
 from toolbus_executor.idling import Idling
 from toolbus_executor.offload.spills import Spills
-from toolbus_executor.outcome_facts import completed, failed
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.probing import Health
 from toolbus_executor.replicas.upstream import spares, told_of
+from toolbus_executor.reporting import Reports
 from toolbus_executor.requests import name_of
 from toolbus_executor.response_cache import Key, ResponseCache, cache_of
 from toolbus_executor.results import Ended, ending_of
@@ -49,6 +46,7 @@ from toolbus_executor.rounds import Rounds
 from toolbus_executor.selecting.applying import selected
 from toolbus_executor.selecting.expressions import selection_of
 from toolbus_executor.selecting.selector import Selector
+from toolbus_executor.spans import TRACER
 from toolbus_executor.steering import refuse_new
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
@@ -72,6 +70,7 @@ class Runner:
     ) -> None:
         self.name = name
         self.guard = Guard(name, facts)
+        self.reports = Reports(name, facts, self.guard.failures)
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.checks = Checks(name, declared.validation)
         self.rounds = Rounds(facts.producer)
@@ -83,7 +82,6 @@ class Runner:
         self.selector: Selector | None = None  # finds the parts of results that are asked for
         self.cache = cache_of(declared.tools)
         self.spills: Spills | None = None  # where results too large to tell are kept
-        self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
         self.health = Health(declared.probe, self.guard, lambda: not self.bulkhead.in_flight)
         self.drained = False  # by an operator's word
         self.refused: frozenset[tuple[str, str]] = frozenset()  # methods and names held back
@@ -91,18 +89,16 @@ class Runner:
         self._watched = watched
         self._followed = followed
         self._timeout = declared.timeout
-        self._facts = facts
+        self._producer = facts.producer
         self._running: dict[str, asyncio.Task[Any] | None] = {}
         self._revoked: set[str] = set()
-        self._ok = UPSTREAM_CALLS.labels(name, "ok")
-        self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
-        self._seconds = UPSTREAM_SECONDS.labels(name)
 
+    @executing(TRACER)
     async def run(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call, or pass it to the process that began it."""
         if (call.extra or call.method == UPDATE) and self.forward is not None:
             owner = owner_of(brought(call.extra)[0]) or keeper_of(call)
-            if owner not in ("", self._facts.producer):
+            if owner not in ("", self._producer):
                 await self._pass_on(call, reply, owner, self.forward)
                 return
         await self.run_here(call, reply)
@@ -111,12 +107,12 @@ class Runner:
         """Handle one admitted call."""
         began = perf_counter()
         if self.early and self.early.took(call.call_id):
-            await self._fail(call, reply, _taken_back_early(), began)
+            await self.reports.failed(call, reply, taken_back_early(), began)
             return
         try:
             ended = await self._revocable(call, reply)
         except ToolbusError as error:
-            await self._fail(call, reply, error, began)
+            await self.reports.failed(call, reply, error, began)
             return
         except asyncio.CancelledError:
             if await self._revoke(call, reply, began):
@@ -124,16 +120,17 @@ class Runner:
             stopped = OutcomeUnknownError(
                 "The executor stopped while the call was under way; it may have happened."
             )
-            await self._fail(call, reply, stopped, began)
+            await self.reports.failed(call, reply, stopped, began)
             raise
         except Exception:
             log.exception("call.failed_inside", extra={"call_id": call.call_id})
             inside = ToolbusError("Something failed inside; the log of executor says what.")
-            await self._fail(call, reply, inside, began)
+            await self.reports.failed(call, reply, inside, began)
             return
-        self._complete(call, ended, perf_counter() - began)
-        if call.claim is not None and self.outcomes is not None:
-            await self.outcomes.end(call, call.claim, ended.ending)
+        self._learn_habits(call, ended)
+        self.reports.completed(call, ended, perf_counter() - began)
+        if call.claim is not None:
+            await self.reports.keep(call, call.claim, ended.ending)
         await reply.send(ended.ending)
 
     def cancel(self, call_id: str) -> bool:
@@ -181,12 +178,12 @@ class Runner:
             if call.method == UPDATE:  # it answers nothing: what was asked there is asked anew
                 await self.run_here(call, reply)
             else:
-                await self._fail(call, reply, expired(), began)
+                await self.reports.failed(call, reply, expired(), began)
 
         try:
             await forward(call, owner, nobody)
         except ToolbusError as error:
-            await self._fail(call, reply, error, began)
+            await self.reports.failed(call, reply, error, began)
 
     async def _revoke(self, call: CallAdmitted, reply: Reply, began: float) -> bool:
         """Whether it was the caller that took the call back; then it has ended."""
@@ -199,7 +196,7 @@ class Runner:
         taken_back = CallCancelledError(
             "The caller took the call back; it may have happened.", sent=True
         )
-        await self._fail(call, reply, taken_back, began)
+        await self.reports.failed(call, reply, taken_back, began)
         return True
 
     async def _revocable(self, call: CallAdmitted, reply: Reply) -> Ended:
@@ -363,37 +360,11 @@ class Runner:
         self.guard.admit()
         return self.upstream
 
-    def _complete(self, call: CallAdmitted, ended: Ended, took: float) -> None:
-        self._seconds.observe(took)
-        (self._tool_error if ended.is_error else self._ok).inc()
+    def _learn_habits(self, call: CallAdmitted, ended: Ended) -> None:
         self.idling.answered = True
         if call.method != TOOLS_CALL or isinstance(ended.ending, Begun):
             self.idling.note(call, ended.ending)
-        self._facts.say(completed(call, ended, took))
-
-    async def _fail(
-        self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
-    ) -> None:
-        sent = bool(error.data.pop("sent", True))
-        # Below, nobody knows the name an operator gave the server; the caller must be told it.
-        if not isinstance(error, UpstreamRefusedError):  # that one speaks for itself
-            reason = error.reason.replace("The upstream", f"The upstream {self.name}", 1)
-            error = _renamed(error, reason)
-        self.guard.failures.note(error)
-        UPSTREAM_CALLS.labels(self.name, error.code).inc()
-        self._facts.say(failed(call, error, perf_counter() - began, sent=sent))
-        if call.claim is not None and self.outcomes is not None:
-            await self.outcomes.end(call, call.claim, Failed(error), sent=sent)
-        await reply.send(Failed(error))
-
-
-def _taken_back_early() -> CallCancelledError:
-    return CallCancelledError("The caller took the call back before it was made.", sent=False)
 
 
 def _still_at_work(seconds: float) -> str:
     return f"The task has not ended within {seconds:.3g} s; ask for its result again."
-
-
-def _renamed(error: ToolbusError, reason: str) -> ToolbusError:
-    return type(error)(reason, **error.data)

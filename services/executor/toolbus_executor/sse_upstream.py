@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -67,7 +68,11 @@ class OldHttp:
 
     async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> wire.Incoming:
         """Ask; the answer comes on the stream."""
-        return await self._line.call(call, seconds, caller)
+        identity = self._transport.identity
+        if identity is None:
+            return await self._line.call(call, seconds, caller)
+        write = partial(self._post_later, lines=identity.line(call))
+        return await self._line.call(call, seconds, caller, write)
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe to these and no others."""
@@ -117,14 +122,14 @@ class OldHttp:
             raise UpstreamFaultError("The upstream's stream names an endpoint of another server.")
         return (f"{found.path}?{found.query}" if found.query else found.path).encode()
 
-    def _post_later(self, body: bytes) -> None:
-        task = asyncio.ensure_future(self._post(body))
+    def _post_later(self, body: bytes, lines: bytes = b"") -> None:
+        task = asyncio.ensure_future(self._post(body, lines))
         self._posting.add(task)
         task.add_done_callback(self._posting.discard)
 
-    async def _post(self, body: bytes) -> None:
+    async def _post(self, body: bytes, lines: bytes) -> None:
         try:
-            request = with_body(self._head, body)
+            request = with_body(self._head + lines, body)
             head, _ = await self._transport.ask(request, None, _POST_SECONDS)
         except (UpstreamDeadError, UpstreamFaultError, TimeoutError) as error:
             self._transport.lose(f"It cannot be written to: {error}.")

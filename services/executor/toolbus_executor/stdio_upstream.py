@@ -21,6 +21,7 @@ from toolbus_executor.child import Child
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.line import Line
 from toolbus_executor.offload.spills import Spills
+from toolbus_executor.probing import UnaskedError
 from toolbus_executor.requests import listen_body
 from toolbus_executor.subscribing import (
     listen_params,
@@ -31,6 +32,8 @@ from toolbus_executor.tasking import Tasking
 from toolbus_executor.upstream import Described, News
 
 PROBE_SECONDS = 5.0
+ANSWER_SECONDS = 4.0  # what the answer to a later probe may take
+MOST_MISSED = 5  # probes in a row, as many as open a breaker
 
 
 class StdioUpstream:
@@ -57,6 +60,8 @@ class StdioUpstream:
         self._watched: frozenset[str] = frozenset()
         self._followed: frozenset[str] = frozenset()
         self._tasking = Tasking()
+        self._missed = 0
+        self._answers = False  # probes, as its protocol has it
         self.left_out: dict[str, str] = {}
 
     @property
@@ -68,6 +73,12 @@ class StdioUpstream:
     def held(self) -> dict[str, bool]:
         """What its process is held to on this machine, and what not."""
         return self._child.held
+
+    @property
+    def refused_hosts(self) -> dict[str, int]:
+        """Hosts it wanted to reach and may not, where only some are listed."""
+        gate = self._isolation.gate
+        return gate.refused if gate is not None else {}
 
     @property
     def asks(self) -> bool:
@@ -126,6 +137,23 @@ class StdioUpstream:
         if tasks != self._followed:
             self._followed = tasks
             self._listen_anew()
+
+    async def probe(self) -> None:
+        """Ask whether it is there; one that has answered, and does not any more, is ended.
+
+        Who never answered does not know the question: nothing is made of that.
+        """
+        question = "server/discover" if self._line.modern else "ping"
+        try:
+            await self._line.request(question, {}, ANSWER_SECONDS)
+        except TimeoutError:
+            if not self._answers and not self._line.modern:
+                raise UnaskedError from None
+            self._missed += 1
+            if self._missed >= MOST_MISSED:
+                self._child.give_up(f"it did not answer {MOST_MISSED} probes in a row")
+            raise
+        self._answers, self._missed = True, 0
 
     async def wait_lost(self) -> str:
         """Wait for the process's end."""

@@ -5,7 +5,7 @@ import logging
 from msgspec import DecodeError
 from pydantic import ValidationError
 
-from toolbus_common.bus import Change
+from toolbus_common.bucket import Change
 from toolbus_common.contracts import STEERED_PREFIX, CallAdmitted, Steered
 from toolbus_common.errors import ServerDrainedError
 from toolbus_executor.park import brought

@@ -15,13 +15,14 @@ LISTS = ("tools", "prompts", "resources")
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What an upstream says of itself."""
+    """What an upstream says of itself; `ours` where Toolbus speaks for one it cannot meet yet."""
 
     era: str
     version: str
     instructions: str = ""
     capabilities: dict[str, Any] = field(default_factory=dict)
     name: str = ""  # that it gives itself
+    ours: bool = False
 
     def has(self, capability: str) -> bool:
         """Whether it declares a capability."""
@@ -103,13 +104,17 @@ class Upstream(Protocol):
 
 
 async def leave(upstream: Upstream) -> None:
-    """Close it, to the end even if cancelled: a process must not outlive its place."""
+    """Close it, to the end however often this is cancelled: no process outlives its place."""
     closing = asyncio.ensure_future(upstream.close())
-    try:
-        await asyncio.shield(closing)
-    except asyncio.CancelledError:
-        await closing
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.wait((closing,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    closing.result()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from toolbus_common.egress.checking import STRICT, RefusedError
 from toolbus_common.egress.proxies import proxy_for
 from toolbus_common.egress.resolving import Resolve, resolved
 from toolbus_common.egress.tls import SYSTEMS, Tls
+from toolbus_executor.identifying.identity import Identity
 from toolbus_executor.tunnel import tunnelled
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class Connected:
 class Way:
     """How one server is reached. Without settings: directly, at public addresses only.
 
-    `named` tells whether the operator named where it leads, each time that matters.
+    `named` tells whether the operator named where it leads, each time that matters. `identity` is
+    there where the server is told who calls.
     """
 
     egress: Egress = STRICT
@@ -49,6 +51,7 @@ class Way:
     tls: Tls = SYSTEMS
     environ: Mapping[str, str] = field(default_factory=dict)
     resolve: Resolve = resolved
+    identity: Identity | None = None
 
     async def connected(self, url: str) -> Connected:
         """A new connection. Raises `EgressError` or `OSError`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from toolbus_common.declared import Server
 from toolbus_common.declared.servers import FILES
@@ -10,6 +11,8 @@ from toolbus_common.egress.checking import STRICT
 from toolbus_common.egress.named import Named
 from toolbus_common.egress.tls import Tls
 from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.identifying.identity import Identity
+from toolbus_executor.identifying.keys import IdentityKeys
 from toolbus_executor.way import Way
 
 
@@ -21,6 +24,7 @@ class Ways:
     named: Named = field(default_factory=Named)
     ca: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
+    keys: IdentityKeys = field(default_factory=IdentityKeys)
     whole: Server | None = None  # whose replicas these ways lead to: the word is on all of it
 
     def to_replicas_of(self, whole: Server) -> "Ways":
@@ -41,4 +45,7 @@ class Ways:
                 "its declaration with 'toolbus apply'."
             )
         tls = Tls(self.ca, declared.ca, declared.certificate, declared.key)
-        return Way(self.egress, lambda: self.named.has(whole), proxy, tls, self.environ)
+        told = declared.identity
+        identity = Identity(told.header, self.keys) if told is not None else None
+        named = partial(self.named.has, whole)
+        return Way(self.egress, named, proxy, tls, self.environ, identity=identity)

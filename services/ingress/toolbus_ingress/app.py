@@ -8,7 +8,7 @@ from typing import Any
 from toolbus_common import health
 from toolbus_common.errors import ToolbusError
 from toolbus_common.room import Room
-from toolbus_ingress import jsonrpc
+from toolbus_ingress import cors, jsonrpc
 from toolbus_ingress.admin.edge import Administration
 from toolbus_ingress.approvals import Approvals
 from toolbus_ingress.endpoint import Endpoint, Receive
@@ -16,6 +16,7 @@ from toolbus_ingress.eventstream import Send
 from toolbus_ingress.explicit import PATHS, Explicit
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.oldsse import OldTransport
+from toolbus_ingress.pages import Pages
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,17 @@ class App:
     """Routes on `scope["path"]`, the path the server parsed, never on a URL built from headers."""
 
     def __init__(
-        self, endpoint: Endpoint, approvals: Approvals, rooms: Callable[[], list[Room]]
+        self,
+        endpoint: Endpoint,
+        approvals: Approvals,
+        rooms: Callable[[], list[Room]],
+        scripts: frozenset[str] = frozenset(),
     ) -> None:
+        self._scripts = scripts  # origins of scripts in browsers that may read answers
         self._endpoint = endpoint
         self._approvals = approvals
         self._administration = Administration(endpoint)
+        self._pages = Pages(endpoint)
         self._old = OldTransport(endpoint)
         self._explicit = Explicit(endpoint)
         self._rooms = rooms
@@ -47,6 +54,11 @@ class App:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        if self._scripts and (origin := cors.origin_of(scope, self._scripts)):
+            send = cors.readable(send, origin)
+            if (response := cors.preflight(scope)) is not None:
+                await _send(response, send)
+                return
         try:
             response = await self._route(scope, receive, send)
         except Exception:
@@ -76,6 +88,8 @@ class App:
         return (
             await self._approvals.answer(scope, receive)
             or await self._administration.answer(scope, receive)
+            or self._endpoint.identity.told(scope)
+            or await self._pages.answer(scope, receive)
             or _NOT_FOUND
         )
 

@@ -15,12 +15,12 @@ import msgspec
 from toolbus_common.contracts import ApprovalsTold, ApproverAsked
 from toolbus_common.errors import InvalidError, ToolbusError, UnauthorizedError
 from toolbus_common.readable import visible
-from toolbus_common.snapshot import proof_of
 from toolbus_ingress import approvalpage as page
 from toolbus_ingress import jsonrpc
 from toolbus_ingress.endpoint import Endpoint, Receive
 from toolbus_ingress.guard import Headers, refused, too_large
 from toolbus_ingress.jsonrpc import Response
+from toolbus_ingress.possession import challenged
 from toolbus_ingress.seal import Claims, Seal
 
 TICKET_SECONDS = 600.0
@@ -66,14 +66,15 @@ class Approvals:
             raise refused("method", 405, "This page answers GET and POST.")
         form = await self._form(headers, receive)
         if form.get("wish", "show") == "show":
-            return await self._shown(proof_of(form.get("key", "").strip()), approval)
+            return await self._shown(form.get("key", "").strip(), approval)
         ticket = self.seal.open(form.get("ticket"), TicketClaims)
         if ticket is None or ticket.approval != approval or ticket.expires < time():
             return page.sign_in("This page is too old to decide on; show the call again.", 403)
         return await self._decided(ticket, form)
 
-    async def _shown(self, proof: str, approval: str, sentence: str = "") -> Response:
+    async def _shown(self, key: str, approval: str, sentence: str = "") -> Response:
         try:
+            proof = await self.endpoint.identity.typed(key)
             (told,) = (await self._ask(proof, "show", approval)).approvals
         except ToolbusError as error:
             return page.sign_in(error.reason, _status(error))
@@ -114,7 +115,8 @@ class Approvals:
             headers = self.endpoint.guard.headers(scope)
             if scope["method"] != ("GET" if wish == "show" else "POST"):
                 raise refused("method", 405, "Look with GET; approve and reject with POST.")
-            proof = self.endpoint.authenticate(headers, "").proof
+            await self.endpoint.introduce(headers)
+            proof = self.endpoint.authenticate(headers, scope, "").proof
             note = "" if wish == "show" else _note(await self._body(headers, receive))
             told = await self._ask(proof, wish, approval, note)
         except ToolbusError as error:
@@ -157,5 +159,5 @@ def _failed(error: ToolbusError) -> Response:
     told = {"code": error.code, "reason": error.reason, "retryable": error.retryable}
     headers: tuple[tuple[bytes, bytes], ...] = ((b"cache-control", b"no-store"),)
     if isinstance(error, UnauthorizedError):
-        headers += ((b"www-authenticate", b'Bearer realm="toolbus"'),)
+        headers += challenged(error, b"", b"")
     return Response(_status(error), msgspec.json.encode({"error": told}), headers)

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from toolbus_ingress import jsonrpc, strictjson
 from toolbus_ingress.caller import Visit

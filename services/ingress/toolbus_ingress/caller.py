@@ -1,8 +1,9 @@
 """Who asks, and what surrounds one HTTP request: the key, the session, the way back."""
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from toolbus_common.builtin import Mode
 from toolbus_common.declared import Patterns
@@ -13,12 +14,12 @@ from toolbus_ingress.guard import Headers
 from toolbus_ingress.sessions import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Whoever holds the key. `server` is set on an endpoint of one server.
 
     `bounds` are the key's within `narrower`, which is what the request itself asked for; `terms`
-    hold how it sees tools, and its caps on programs.
+    hold how it sees tools, and its caps on programs. `holder` is there for an access token: what
+    stays the same when the token is renewed.
     """
 
     proof: str
@@ -27,6 +28,12 @@ class Caller:
     server: str
     narrower: tuple[Patterns, ...] = ()
     terms: Terms = NO_TERMS
+    holder: str = ""
+
+    @property
+    def principal(self) -> str:
+        """Whose sessions, tasks and states are whose."""
+        return self.holder or self.proof
 
     @property
     def mode(self) -> Mode:
@@ -34,8 +41,7 @@ class Caller:
         return self.terms.mode
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Struct, frozen=True):
     """One HTTP request by a caller; `session` only in the eras with a handshake.
 
     With `tell` it is one message of several: what a call says goes there, and its answer is plain.

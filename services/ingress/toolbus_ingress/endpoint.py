@@ -3,15 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
+from toolbus_common.bearers import is_person
 from toolbus_common.bus import bus_down
 from toolbus_common.contracts import Era
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, proof_of
-from toolbus_ingress import batch, eras, jsonrpc, strictjson
+from toolbus_ingress import batch, eras, jsonrpc, strictjson, trail
 from toolbus_ingress.batch import Batch
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eras import Request, RuleBrokenError
@@ -25,10 +28,12 @@ from toolbus_ingress.guard import (
     too_large,
 )
 from toolbus_ingress.hub import Hub
+from toolbus_ingress.identity import Identity, token_of
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import SESSION, Local
 from toolbus_ingress.narrowing import asked_terms, narrower_of
+from toolbus_ingress.possession import BEARER, SCHEMES, challenged
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.resumption import LAST_EVENT, Resumption
 from toolbus_ingress.sessions import Session, Sessions
@@ -70,6 +75,7 @@ class Endpoint:
     hub: Hub
     resumption: Resumption
     shelf: Shelf
+    identity: Identity
     largest_body: int
     body_timeout: float
     most_in_flight: int
@@ -99,16 +105,18 @@ class Endpoint:
             return jsonrpc.failure(busy, request_id)
         self._in_flight += 1
         try:
-            return await work
+            answer = await work
         except (RefusedRequestError, RuleBrokenError) as refusal:
             return refusal.response
         except UnauthorizedError as error:
-            sent = any(name == b"authorization" for name, _ in scope["headers"])
-            return _unauthorized(error, sent=sent)
+            return _unauthorized(error, self.identity.challenge(scope.get("path", "")), scope)
         except ToolbusError as error:
-            return jsonrpc.failure(error, request_id)
+            answer = jsonrpc.failure(error, request_id)
         finally:
             self._in_flight -= 1
+        if answer is not None and answer.status == jsonrpc.FORBIDDEN:
+            return self.identity.pointed(answer, scope.get("path", ""))
+        return answer
 
     async def _answer(
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
@@ -117,19 +125,32 @@ class Endpoint:
         if scope["method"] != "POST":
             if SESSION not in headers or scope["method"] not in ("GET", "DELETE"):
                 return _NOT_ALLOWED
-            visit = Visit(
-                self.authenticate(headers, server, scope["query_string"]), headers, scope, send
-            )
-            return await self._session_itself(scope["method"], visit)
+            await self.introduce(headers, server)
+            caller = self.authenticate(headers, scope, server, scope["query_string"])
+            return await self._session_itself(scope["method"], Visit(caller, headers, scope, send))
         check_post(headers, self.largest_body)
-        caller = self.authenticate(headers, server, scope["query_string"])
+        if token_of(headers):
+            await self.introduce(headers, server)
+        caller = self.authenticate(headers, scope, server, scope["query_string"])
         body = await self.read(receive)
         return await self.dispatch(Visit(caller, headers, scope, send), body)
 
-    def authenticate(self, headers: Headers, server: str, query: bytes = b"") -> Caller:
+    async def introduce(self, headers: Headers, server: str = "") -> None:
+        """Get to know who holds the access token of a request, if it carries one.
+
+        Raises `UnauthorizedError`, also for a token that was made for another endpoint.
+        """
+        token = token_of(headers)
+        if token and self.room.bus.connected:
+            await self.identity.meet(token, self.identity.resource(server))
+
+    def authenticate(
+        self, headers: Headers, scope: dict[str, Any], server: str, query: bytes = b""
+    ) -> Caller:
         """Who holds the credential. Raises `UnauthorizedError`, `BusDownError` or a refusal."""
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not secret:
+        scheme = scheme.lower()
+        if scheme not in SCHEMES or not secret:
             raise UnauthorizedError(
                 "Send a key as 'Authorization: Bearer <key>'; 'toolbus keys create' makes one."
             )
@@ -138,12 +159,14 @@ class Endpoint:
         proof = proof_of(secret.strip().decode("latin-1"))
         narrower = narrower_of(headers)
         found = self.catalogue.holder(proof, narrower)
-        if found is None:
+        person = found is not None and is_person(found[0])
+        if found is None or (scheme != BEARER and not person):
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         if server and not self.catalogue.serves(server):
             raise refused("unknown_server", 404, "No such server.")
         terms = asked_terms(headers, self.catalogue.mode(found[0], query))
-        return Caller(proof, *found, server, narrower, terms)
+        holder = self.identity.held(proof, server, headers, scope) if person else ""
+        return Caller(proof, *found, server, narrower, terms, holder)
 
     async def read(self, receive: Receive) -> bytes:
         """The whole body, within its bounds of size and time. Raises `RefusedRequestError`."""
@@ -183,7 +206,7 @@ class Endpoint:
 
     def session(self, visit: Visit) -> Session:
         """The session the request names. Raises `RuleBrokenError` when it is not there."""
-        session = self.sessions.find(visit.headers[SESSION], visit.caller.proof)
+        session = self.sessions.find(visit.headers[SESSION], visit.caller.principal)
         if session is None:
             raise RuleBrokenError(_NO_SESSION)
         return session
@@ -241,7 +264,8 @@ class Endpoint:
                 raise OverloadedError("Too many streams are open; retry later.")
             await self.hub.follow_subscription(visit, request)
             return None
-        return await self.local.answer(visit, request)
+        with trail.local(visit, request):
+            return await self.local.answer(visit, request)
 
     def _take_response(self, visit: Visit, body: bytes) -> Response:
         """A client's answer to a question of ours, which another replica may have asked."""
@@ -270,9 +294,10 @@ def parsed(body: bytes) -> Any:
         ) from error
 
 
-def _unauthorized(error: UnauthorizedError, *, sent: bool) -> Response:
-    challenge = b'Bearer realm="toolbus"'
-    if sent:
-        challenge += b', error="invalid_token"'
+def _unauthorized(
+    error: UnauthorizedError, where: bytes, scope: MutableMapping[str, Any]
+) -> Response:
+    sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     answer = jsonrpc.failure(error)
-    return Response(answer.status, answer.body, ((b"www-authenticate", challenge),))
+    headers = challenged(error, where, sent.partition(b" ")[0])
+    return Response(answer.status, answer.body, headers)

@@ -1,7 +1,8 @@
 """Which protocol era a request belongs to, and whether it keeps that era's rules."""
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from toolbus_common.contracts import Era
 from toolbus_common.headers import NAMED, decoded
@@ -35,8 +36,7 @@ class RuleBrokenError(Exception):
         self.response = response
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One JSON-RPC request or notification. `id` is raw JSON, empty for a notification."""
 
     id: bytes

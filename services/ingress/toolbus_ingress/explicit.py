@@ -65,7 +65,8 @@ class Explicit:
 
     async def _list(self, scope: dict[str, Any]) -> Response:
         headers = self._endpoint.guard.headers(scope)
-        caller = self._endpoint.authenticate(headers, "", scope["query_string"])
+        await self._endpoint.introduce(headers)
+        caller = self._endpoint.authenticate(headers, scope, "", scope["query_string"])
         listed = self._endpoint.catalogue.listed(
             "tools/list", caller.bounds, "", Era.LEGACY, caller.mode
         )
@@ -79,13 +80,14 @@ class Explicit:
 
     def _automatic(self, caller: Caller, name: str) -> bool:
         server, inner = self._endpoint.catalogue.names.meant(name, "tools", "")
-        key = self._endpoint.directory.now.keys[caller.name]
+        key = self._endpoint.directory.now.lineage(caller.name).own
         return granted(key.auto_execute, full_name(server, inner))
 
     async def _execute(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response:
         headers = self._endpoint.guard.headers(scope)
         check_post(headers, self._endpoint.largest_body)
-        caller = self._endpoint.authenticate(headers, "")
+        await self._endpoint.introduce(headers)
+        caller = self._endpoint.authenticate(headers, scope, "")
         told = _object(await self._endpoint.read(receive))
         run = _Run(self._endpoint, Visit(caller, headers, scope, send))
         presence = Presence(scope, run.leave)

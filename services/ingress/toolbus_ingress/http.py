@@ -2,15 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from toolbus_common.errors import UnavailableError
 from toolbus_common.metrics import REFUSED_REQUESTS
+from toolbus_common.serving import NotServedError, serving
 from toolbus_ingress.eventstream import GONE, LEFT
 from toolbus_ingress.guard import LARGEST_HEAD
 
@@ -127,45 +127,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn inside our process: signals are the process's own business."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def listening(app: Any, host: str, port: int) -> AsyncIterator[None]:
     """Serve the application. Raises `UnavailableError` when the port is taken.
 
     On leaving, requests under way are answered before the connections close.
     """
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=BoundedProtocol,
-        loop="none",
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    if task.done():
-        raise UnavailableError(f"Cannot listen on {host}:{port}; is the port taken?")
     try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
+        async with serving(
+            app,
+            host,
+            port,
+            http=BoundedProtocol,
+            backlog=BACKLOG,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        ):
+            yield
+    except NotServedError as error:
+        reason = f"Cannot listen on {host}:{port}; is the port taken?"
+        raise UnavailableError(reason) from error

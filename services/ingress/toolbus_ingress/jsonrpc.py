@@ -1,12 +1,12 @@
 """JSON-RPC answers: the only place where a failure's code becomes what a client sees."""
 
-from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import InsufficientScopeError, ToolbusError
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -20,6 +20,7 @@ NO_RESOURCE = -32002  # until MCP 2025-11-25
 
 OK = 200
 BAD_REQUEST = 400
+FORBIDDEN = 403
 UNAVAILABLE = 503
 
 # Our own codes lie outside the ranges JSON-RPC and MCP reserve (-32768 to -32000).
@@ -32,11 +33,12 @@ _CODES: dict[str, tuple[int, int]] = {
     "invalid_arguments": (INVALID_PARAMS, OK),  # of a task; else a result that reports it
     "refused": (-31002, OK),
     "budget_exceeded": (-31003, OK),
-    "run_budget_exceeded": (-31041, OK),
+    "run_budget_exceeded": (-31044, OK),
     "rate_exceeded": (-31004, OK),
     "unknown_approval": (-31005, 404),
     "approval_rejected": (-31006, OK),
-    "forbidden": (-31007, 403),
+    "forbidden": (-31007, FORBIDDEN),
+    "insufficient_scope": (-31055, FORBIDDEN),
     "unknown_entry": (-31050, 404),
     "conflict": (-31051, 409),
     "stale": (-31052, 412),
@@ -67,8 +69,7 @@ _CODES: dict[str, tuple[int, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """One HTTP answer: status, JSON body, and headers beyond content type and length."""
 
     status: int
@@ -101,7 +102,22 @@ def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = ""
     answer = error(status, code, failed.reason, request_id=request_id, data=data)
     if status == UNAVAILABLE:
         return Response(status, answer.body, ((b"retry-after", _seconds(failed)),))
+    if isinstance(failed, InsufficientScopeError):
+        challenge = b'Bearer realm="toolbus"' + lacking(failed)
+        return Response(status, answer.body, ((b"www-authenticate", challenge),))
     return answer
+
+
+def lacking(failed: ToolbusError) -> bytes:
+    """What a challenge says of the scope that an access token lacks; nothing of other failures."""
+    if not isinstance(failed, InsufficientScopeError):
+        return b""
+    return f', error="{failed.code}", scope="{failed.data.get("scope", "")}"'.encode()
+
+
+def code_of(failed: ToolbusError) -> int:
+    """The number a client is told for a failure."""
+    return _CODES.get(failed.code, (INTERNAL_ERROR, 500))[0]
 
 
 def _seconds(failed: ToolbusError) -> bytes:

@@ -10,15 +10,15 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN, SHOWN, Mode
-from toolbus_common.bus import Change
 from toolbus_common.contracts import ROUTED_EXTENSIONS, Era, Listing, Offered
 from toolbus_common.declared import Patterns
 from toolbus_common.grants import full_name
 from toolbus_common.handles import Handle, piece_of
 from toolbus_common.lineage import Bounds
 from toolbus_common.naming import NAMED, Names
-from toolbus_common.snapshot import Directory
+from toolbus_common.snapshot import Directory, hash_of
 from toolbus_ingress.caller import Caller
 from toolbus_ingress.eras import TASKS
 from toolbus_ingress.uris import Shelves
@@ -106,11 +106,16 @@ class Catalogue:
         return kept
 
     def holder(self, proof: str, narrower: tuple[Patterns, ...]) -> tuple[str, Bounds] | None:
-        """The live key behind a proof, and what it may use now within what was asked for."""
+        """The live key behind a proof, and what it is shown now within what was asked for."""
         found = self._directory.now.lineage_for(proof, time())
         if found is None:
             return None
-        return found.key, found.bounds.narrowed(narrower) if narrower else found.bounds
+        return found.key, found.seen.narrowed(narrower) if narrower else found.seen
+
+    def holder_of_token(self, proof: str) -> str:
+        """Who holds an access token, whichever of theirs it is; empty for a key's proof."""
+        bearer = self._directory.bearers.known(hash_of(proof))
+        return bearer.holder if bearer is not None else ""
 
     def mode(self, key: str, query: bytes) -> Mode:
         """How a key sees tools: as it is declared to, or as its request asks by `mode=`."""
@@ -132,6 +137,11 @@ class Catalogue:
         listing = self._listings.get(server)
         found = (each.definition for each in listing.tools if each.name == tool) if listing else ()
         return next(iter(found), None)
+
+    def offers(self, kind: str, server: str, name: str) -> bool:
+        """Whether a server lists a thing of this kind (`tools`, `prompts`) by that name."""
+        listing = self._listings.get(server)
+        return listing is not None and any(each.name == name for each in getattr(listing, kind))
 
     def visible(self, bounds: Bounds, server: str) -> list[Listing]:
         """The listings of which anything is within bounds, in the order of their names."""

@@ -1,9 +1,9 @@
 """The ingress room: the edge, where HTTP becomes calls on the bus and back.
 
 hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
-        tb_config and tb_catalogue
+        tb_config, tb_catalogue and tb_tokens
 says    CallRequested, CallCancelled, SessionSaid
-asks    ApproverAsked and AdminAsked, of policy
+asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oauth
 owns    nothing but the streams open to it: any replica serves any request
 """
 
@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_common.contracts import ServerSaid, SessionSaid
+from toolbus_common.dpop.judging import Judge, Nonces
 from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CATALOGUE, CONFIG
+from toolbus_common.keyfile import load_key
+from toolbus_common.provision import CATALOGUE, CONFIG, TOKENS
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_ingress.app import App
@@ -22,11 +24,13 @@ from toolbus_ingress.endpoint import Endpoint
 from toolbus_ingress.guard import Guard
 from toolbus_ingress.http import listening
 from toolbus_ingress.hub import Hub
+from toolbus_ingress.identity import Identity, own_names
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import Local
+from toolbus_ingress.possession import Possession
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.resumption import Resumption
-from toolbus_ingress.seal import Seal, load_key
+from toolbus_ingress.seal import Seal
 from toolbus_ingress.sessions import Session, Sessions
 from toolbus_ingress.settings import Settings
 from toolbus_ingress.shelf import Shelf
@@ -36,52 +40,67 @@ def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
     room = Room("ingress", settings, exchange)
-    directory, catalogue = _watched(room)
     seal = Seal(load_key(settings.seal_key))
-    questions = Questions()
-    shelf = Shelf(settings.poll_after)
+    endpoint = _endpoint(room, settings, seal)
+    scripts = _names(settings.browser_origins)
+    app = App(endpoint, Approvals(endpoint, seal), lambda: [room], scripts)
+    room.needs(lambda: _open_to_clients(endpoint, app, settings))
+    return room
+
+
+def _endpoint(room: Room, settings: Settings, seal: Seal) -> Endpoint:
+    directory, catalogue = _watched(room)
+    questions, shelf = Questions(), Shelf(settings.poll_after)
     relay = Relay(room, catalogue, seal, questions, shelf, settings.call_timeout)
-    hub = Hub(catalogue, relay, shelf)
-    directory.on_key.append(hub.hear_key)
-    resumption = Resumption(room.bus, shelf)
-    sessions = _sessions(room, seal, questions, relay)
-    relay.on_begun = sessions.begun
-    sessions.on_message, sessions.on_ended = hub.bring, hub.leave
-    endpoint = Endpoint(
+    hub, sessions = Hub(catalogue, relay, shelf), _sessions(room, seal, questions, relay)
+    _introduce(directory, relay, hub, sessions)
+    return Endpoint(
         room=room,
-        guard=Guard(_names(settings.allowed_hosts), _names(settings.allowed_origins)),
+        guard=_guard(settings),
         directory=directory,
         catalogue=catalogue,
         sessions=sessions,
         relay=relay,
         local=Local(catalogue, sessions, relay),
         hub=hub,
-        resumption=resumption,
+        resumption=Resumption(room.bus, shelf),
         shelf=shelf,
+        identity=Identity(directory, room.asks, _possession(settings, seal)),
         largest_body=settings.largest_body,
         body_timeout=settings.body_timeout,
         most_in_flight=settings.most_in_flight,
     )
-    app = App(endpoint, Approvals(endpoint, seal), lambda: [room])
 
-    @asynccontextmanager
-    async def open_to_clients() -> AsyncIterator[None]:
-        await room.bus.subscribe(
-            f"{ServerSaid.SUBJECT}.*", lambda data, *_: hub.hear(ServerSaid.decode(data))
-        )
-        await room.bus.subscribe(
-            f"{SessionSaid.SUBJECT}.*", lambda data, *_: sessions.hear(SessionSaid.decode(data))
-        )
-        await resumption.open()
-        async with listening(app, settings.http_host, settings.http_port):
-            try:
-                yield
-            finally:
-                hub.close()  # a stream would else keep the server from ending
-                resumption.close()
 
-    room.needs(open_to_clients)
-    return room
+def _introduce(directory: Directory, relay: Relay, hub: Hub, sessions: Sessions) -> None:
+    """Have who knows of something tell whom it concerns."""
+    directory.on_key.append(hub.hear_key)
+    directory.bearers.on_gone = hub.hear_key
+    relay.on_begun = sessions.begun
+    sessions.on_message, sessions.on_ended = hub.bring, hub.leave
+
+
+@asynccontextmanager
+async def _open_to_clients(endpoint: Endpoint, app: App, settings: Settings) -> AsyncIterator[None]:
+    bus, hub, sessions = endpoint.room.bus, endpoint.hub, endpoint.sessions
+    await bus.subscribe(
+        f"{ServerSaid.SUBJECT}.*", lambda data, *_: hub.hear(ServerSaid.decode(data))
+    )
+    await bus.subscribe(
+        f"{SessionSaid.SUBJECT}.*", lambda data, *_: sessions.hear(SessionSaid.decode(data))
+    )
+    await endpoint.resumption.open()
+    async with listening(app, settings.http_host, settings.http_port):
+        try:
+            yield
+        finally:
+            hub.close()  # a stream would else keep the server from ending
+            endpoint.resumption.close()
+
+
+def _possession(settings: Settings, seal: Seal) -> Possession:
+    nonces = Nonces(seal) if settings.dpop_nonce else None
+    return Possession(settings.public_url.rstrip("/"), Judge(nonces))
 
 
 def _watched(room: Room) -> tuple[Directory, Catalogue]:
@@ -90,6 +109,7 @@ def _watched(room: Room) -> tuple[Directory, Catalogue]:
     catalogue = Catalogue(directory)
     room.watches(CONFIG)(directory.hear)
     room.watches(CATALOGUE)(catalogue.hear)
+    room.watches(TOKENS)(directory.bearers.hear)
     return directory, catalogue
 
 
@@ -107,6 +127,12 @@ def _sessions(room: Room, seal: Seal, questions: Questions, relay: Relay) -> Ses
     sessions.on_response = questions.heard
     sessions.on_cancelled = cancel
     return sessions
+
+
+def _guard(settings: Settings) -> Guard:
+    hosts, origins = own_names(settings.public_url)
+    origins |= _names(settings.allowed_origins) | _names(settings.browser_origins)
+    return Guard(_names(settings.allowed_hosts) | hosts, origins)
 
 
 def _names(listed: str) -> frozenset[str]:

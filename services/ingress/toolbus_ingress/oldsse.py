@@ -1,9 +1,11 @@
 """HTTP+SSE, the transport of 2024-11-05: one stream for every answer, requests posted beside it."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
+
+from msgspec.structs import replace
 
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_ingress import eras, jsonrpc
@@ -44,7 +46,8 @@ class OldTransport:
         headers = endpoint.guard.headers(scope)
         if scope["method"] == "POST":
             check_post(headers, endpoint.largest_body)
-        caller = endpoint.authenticate(headers, server)
+        await endpoint.introduce(headers, server)
+        caller = endpoint.authenticate(headers, scope, server)
         visit = Visit(caller, {**headers, b"accept": b"text/event-stream"}, scope, send)
         if scope["method"] == "GET":
             await self._stream(visit)
@@ -57,7 +60,7 @@ class OldTransport:
         if self.endpoint.hub.full:
             raise OverloadedError("Too many streams are open; retry later.")
         sessions = self.endpoint.sessions
-        session = sessions.begin(visit.caller.proof, _OLDEST, {})
+        session = sessions.begin(visit.caller.principal, _OLDEST, {})
         where = f"{visit.scope['path']}/messages?session={session.token}"
         try:
             await self.endpoint.hub.follow_session(replace(visit, session=session), where)

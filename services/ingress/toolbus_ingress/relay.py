@@ -1,6 +1,6 @@
 """Requests that a server answers: onto the bus, and back in the form of the caller's era."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from time import perf_counter, time
 from typing import Any
@@ -20,12 +20,13 @@ from toolbus_common.contracts import (
     Ending,
     Era,
 )
+from toolbus_common.contracts.message import trusted
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.idempotency import checked_key
 from toolbus_common.metrics import CALL_SECONDS, CALLS
 from toolbus_common.room import Room
-from toolbus_common.trace import continued, trace_id
-from toolbus_ingress import eras, jsonrpc, paramheaders, strictjson
+from toolbus_common.tracing import bind
+from toolbus_ingress import eras, jsonrpc, paramheaders, strictjson, trail
 from toolbus_ingress.asking import Questions
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.conversation import Conversation
@@ -48,6 +49,7 @@ from toolbus_ingress.tasks import (
     wants_task,
     with_codes,
 )
+from toolbus_ingress.trail import Trail, trail_of
 
 STATE_SECONDS = 900.0  # how long a caller may take to answer what a server asked
 LARGEST_CAPABILITIES = 8 * 1024
@@ -55,9 +57,10 @@ _OK = CALLS.labels("ok")
 _LOG_LEVEL = META + "logLevel"
 _OWN_META = frozenset(
     {eras.VERSION, eras.CAPABILITIES, META + "clientInfo", _LOG_LEVEL, "progressToken",
-     "traceparent", IDEMPOTENCY}
+     trail.TRACE, trail.STATE, trail.BAGGAGE, IDEMPOTENCY}
 )  # fmt: skip
 
+_requested = trusted(CallRequested)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -84,8 +87,13 @@ class Relay:
         self._wanted: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
         catalogue.on_change.append(self._wanted.clear)
 
-    async def answer(self, visit: Visit, request: Request) -> Response | None:
+    def answer(self, visit: Visit, request: Request) -> Awaitable[Response | None]:
         """Answer a request; None when the answer was streamed."""
+        way = trail_of(request.meta, visit.headers)
+        bind(way.traceparent)
+        return trail.entrance(way, request.method).around(self._answered(visit, request, way))
+
+    async def _answered(self, visit: Visit, request: Request, way: Trail) -> Response | None:
         began = perf_counter()
         call_id = self._room.calls.new_call_id()
         if request.method in TASKS and request.era is Era.MODERN:
@@ -97,22 +105,27 @@ class Relay:
             subject = subject_of(request, visit.caller, self._catalogue, self._seal)
             if request.method == TOOLS_CALL and request.era is Era.MODERN:
                 self._check_headers(visit, request, subject)
-            call = self._call(visit, request, subject, call_id)
+            call = self._call(visit, request, subject, call_id, way)
             answer = await self._converse(visit, request, call)
             _OK.inc()
         except ToolbusError as error:
             CALLS.labels(error.code).inc()
+            trail.failed(error)
             answer = told(error, request, call_id)
         CALL_SECONDS.observe(perf_counter() - began)
         return answer
 
     async def run(self, visit: Visit, request: Request, call_id: str) -> bytes:
         """The result of a call whose caller can be asked nothing. Raises `ToolbusError`."""
-        subject = subject_of(request, visit.caller, self._catalogue, self._seal)
-        ending = await self._room.calls.ask(self._call(visit, request, subject, call_id))
-        if isinstance(ending, Asked | Begun):
-            raise InvalidError("This tool asks its caller something; call it over MCP.")
-        return ending.body
+        way = trail_of(request.meta, visit.headers)
+        with trail.entrance(way, request.method):
+            subject = subject_of(request, visit.caller, self._catalogue, self._seal)
+            call = self._call(visit, request, subject, call_id, way)
+            ending = await self._room.calls.ask(call)
+            trail.ended(ending)
+            if isinstance(ending, Asked | Begun):
+                raise InvalidError("This tool asks its caller something; call it over MCP.")
+            return ending.body
 
     async def subscribe(self, visit: Visit, request: Request, uri: str) -> None:
         """Have the server watch a resource. Raises `ToolbusError`."""
@@ -137,15 +150,18 @@ class Relay:
     # -- there -------------------------------------------------------------------------------
 
     def _call(
-        self, visit: Visit, request: Request, subject: Subject, call_id: str
+        self,
+        visit: Visit,
+        request: Request,
+        subject: Subject,
+        call_id: str,
+        way: Trail | None = None,
     ) -> CallRequested:
         meta = request.meta
-        said = meta.get("traceparent")
-        parent = said or visit.headers.get(b"traceparent", b"").decode("latin-1")
-        traceparent = continued(parent if isinstance(parent, str) else "")
+        way = way or trail_of(meta, visit.headers)
         modern = request.era is Era.MODERN
         level = meta.get(_LOG_LEVEL) if modern else visit.session and visit.session.level
-        return CallRequested(
+        call = _requested(
             call_id=call_id,
             reply_to=self._room.calls.address(call_id),
             server=subject.server,
@@ -154,17 +170,21 @@ class Relay:
             proof=visit.caller.proof,
             era=request.era,
             deadline=time() + self._timeout,
-            traceparent=traceparent,
+            traceparent=way.traceparent,
+            tracestate=way.state,
+            baggage=way.baggage,
             progress=isinstance(meta.get("progressToken"), str | int) and visit.takes_events,
             capabilities=_declared(meta) if modern else capabilities_of(visit.session),
             log_level=level if level in LEVELS and visit.takes_events else "",
             extra=self._extra(visit, request, subject),
             narrower=visit.caller.narrower,
-            run=_run(said, traceparent, visit),
+            run=way.run or (visit.session.sid if visit.session is not None else ""),
             idempotency_key=_key_of(request.method, meta),
             terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",
             arguments=subject.arguments,
         )
+        trail.describe(visit, request, call, self._catalogue)
+        return call
 
     def _extra(self, visit: Visit, request: Request, subject: Subject) -> str:
         """What travels beside the arguments, as raw JSON; empty when nothing does."""
@@ -189,7 +209,7 @@ class Relay:
         claims = self._seal.open(sealed, StateClaims)
         if (
             claims is None
-            or claims.principal != visit.caller.proof
+            or claims.principal != visit.caller.principal
             or claims.request != _digest(request.method, subject)
             or claims.expires < time()
         ):
@@ -254,11 +274,13 @@ class Relay:
             if not conversation.begun:
                 raise
             CALLS.labels(error.code).inc()
+            trail.failed(error)
             answer = told(error, request, call.call_id)
         return await conversation.end(answer)
 
     def _body(self, visit: Visit, request: Request, call: CallRequested, ending: Ending) -> bytes:
         """The result as the caller may see it: what is the server's own is sealed."""
+        trail.ended(ending)
         if isinstance(ending, Asked):
             return self._sealed_state(visit, call, ending.body)
         if isinstance(ending, Begun):
@@ -284,7 +306,7 @@ class Relay:
             return body
         subject = Subject(call.server, call.tool, call.arguments)
         claims = StateClaims(
-            msgspec.json.decode(state), visit.caller.proof, _digest(call.method, subject),
+            msgspec.json.decode(state), visit.caller.principal, _digest(call.method, subject),
             time() + STATE_SECONDS,
         )  # fmt: skip
         members["requestState"] = msgspec.Raw(strictjson.dump(self._seal.close(claims)))
@@ -295,14 +317,6 @@ class Relay:
 
     def _leaving(self, call_id: str) -> Callable[[], None]:
         return lambda: self._give_up(call_id)
-
-
-def _run(said: Any, traceparent: str, visit: Visit) -> str:
-    """The agent run: the trace the client itself names in its message, else its session."""
-    trace = trace_id(traceparent)
-    if isinstance(said, str) and trace_id(said) == trace:
-        return trace
-    return visit.session.sid if visit.session is not None else ""
 
 
 def _key_of(method: str, meta: dict[str, Any]) -> str:

@@ -120,8 +120,9 @@ class Sessions:
         said = SessionSaid(session=session.sid, what=what, about=about, body=body)
         if what in _PASSED_ON and self._pass_on(said):
             return  # whoever waits for it is here
-        self._take(session, said)
-        self._say(said)
+        if what != "cancelled":
+            self._take(session, said)
+        self._say(said)  # and hear it: to be cancelled twice could meet a later call of that id
 
     def hear(self, said: SessionSaid) -> None:
         """Another replica, or this one, said something of a session."""

@@ -11,9 +11,12 @@ class Settings(CommonSettings):
     """The shared settings, and the edge's own.
 
     `allowed_hosts` and `allowed_origins` are comma-separated; an entry without a port covers
-    every port. Sizes are bytes, times seconds. `call_timeout` is every call's deadline;
-    `body_timeout` bounds how long a client may take to send a request. With `poll_after` a client
-    of 2025-11-25 whose answer takes longer is sent away, to come back for it; 0: it waits.
+    every port. Scripts of `browser_origins`, exactly so, may read answers (CORS). Sizes are bytes,
+    times seconds. `call_timeout` is every call's deadline; `body_timeout` bounds how long a client
+    may take to send a request. With `poll_after` a client of 2025-11-25 whose answer takes longer
+    is sent away, to come back for it; 0: it waits.
+    `public_url` is how browsers and agents reach this gateway: tokens are made for it. With
+    `dpop_nonce` proofs of keys must be made with a nonce that was asked for before.
     `seal_key_file` holds the 32 bytes that seal what clients carry (sessions, states, tasks);
     empty: `<state_dir>/seal.key`. Replicas on several machines need the same file.
     """
@@ -22,11 +25,14 @@ class Settings(CommonSettings):
     http_port: int = Field(default=8080, ge=1, le=65535)
     allowed_hosts: str = "localhost,127.0.0.1,[::1]"
     allowed_origins: str = "http://localhost,http://127.0.0.1,http://[::1]"
+    browser_origins: str = ""
     largest_body: int = Field(default=4 * 1024 * 1024, le=7 * 1024 * 1024)
     body_timeout: float = Field(default=10.0, gt=0)
     call_timeout: float = Field(default=60.0, gt=0)
     poll_after: float = Field(default=0.0, ge=0)
     seal_key_file: str = ""
+    public_url: str = ""
+    dpop_nonce: bool = False
     most_in_flight: int = Field(default=2048, ge=1)
 
     @property

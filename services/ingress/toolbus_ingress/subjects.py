@@ -1,7 +1,8 @@
 """What a request is about: which server, and what it is called there."""
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, UnknownToolError
@@ -21,8 +22,7 @@ _RELAYED = frozenset(
 )  # methods a server answers
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """A server, a name or URI there, and the raw JSON that goes with the method."""
 
     server: str
@@ -89,7 +89,7 @@ def _completed(params: dict[str, Any], caller: Caller, catalogue: Catalogue) -> 
 def _of_task(params: dict[str, Any], caller: Caller, seal: Seal) -> Subject:
     claims = seal.open(params.get("taskId"), TaskClaims)
     foreign = claims is not None and caller.server not in ("", claims.server)
-    if claims is None or foreign or claims.principal != caller.proof:
+    if claims is None or foreign or claims.principal != caller.principal:
         raise unknown()
     if not isinstance(params.get("inputResponses", {}), dict):
         raise InvalidError("inputResponses must be an object.")

@@ -48,7 +48,7 @@ class Tasks:
         told = msgspec.json.decode(body)
         task = told["task"] if isinstance(told.get("task"), dict) else told
         own = str(task.get("taskId"))
-        handle = self._seal.close(TaskClaims(own, call.server, call.tool, call.proof))
+        handle = self._seal.close(TaskClaims(own, call.server, call.tool, self._owner(call)))
         return renamed(body, handle), task_key(call.server, own), handle
 
     def done(self, result: bytes, call: CallRequested) -> bytes:
@@ -63,7 +63,7 @@ class Tasks:
                 f"The tool has run and answered at once with {len(result)} bytes, more than a "
                 f"task's handle can hold ({LARGEST_DONE}); call it without 'task'."
             )
-        claims = DoneClaims(result, call.server, call.tool, call.proof, time())
+        claims = DoneClaims(result, call.server, call.tool, self._owner(call), time())
         return msgspec.json.encode({"task": _task(claims, self._seal.close(claims))})
 
     def holds(self, handle: str, caller: Caller) -> bool:
@@ -90,9 +90,12 @@ class Tasks:
             raise InvalidError("The task has ended already; there is nothing to cancel.")
         return msgspec.json.encode(_task(claims, str(handle)))
 
+    def _owner(self, call: CallRequested) -> str:
+        return self._catalogue.holder_of_token(call.proof) or call.proof
+
     def _is_for(self, claims: DoneClaims | TaskClaims, caller: Caller) -> bool:
         return (
-            claims.principal == caller.proof
+            claims.principal == caller.principal
             and caller.server in ("", claims.server)
             and self._catalogue.serves(claims.server)
             and self._catalogue.sees(caller.bounds, claims.server, claims.tool)

@@ -1,17 +1,262 @@
-"""The oauth room: tokens for agents, people and upstreams will live here. It gives none yet.
+"""The oauth room: who somebody is, which client may act for them, and tokens that say so.
 
-hears   nothing
-says    nothing
-owns    nothing
+hears   the buckets tb_config, tb_tokens and tb_people
+says    the facts GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
+answers PageAsked and TokenShown, of ingress; UpstreamTokenAsked and IdentityKeyAsked, of executor;
+        IdentityAsked
+owns    the buckets tb_oauth, tb_oauth_clients, tb_oauth_brief, tb_tokens and tb_connections; the
+        key they are sealed with, those that tokens are signed with, and those Toolbus shows
 """
 
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from toolbus_common.bearers import Bearers
+from toolbus_common.bucket import Bucket, Change
+from toolbus_common.contracts import (
+    IdentityAsked,
+    IdentityKeyAsked,
+    PageAsked,
+    TokenShown,
+    UpstreamTokenAsked,
+)
+from toolbus_common.declared import Declaration
+from toolbus_common.dpop.judging import Judge, Nonces
+from toolbus_common.egress.named import Named
+from toolbus_common.egress.tls import Tls
 from toolbus_common.exchange import Exchange
+from toolbus_common.keyfile import load_key
+from toolbus_common.people.keeping import know_people
+from toolbus_common.provision import (
+    CONFIG,
+    CONNECTIONS,
+    OAUTH,
+    OAUTH_BRIEF,
+    OAUTH_CLIENTS,
+    TOKENS,
+)
 from toolbus_common.room import Room
+from toolbus_common.sealing import Seal
+from toolbus_common.secrets import Secrets, key_services_of, stores_of
+from toolbus_common.secrets.masters import Masters
+from toolbus_common.snapshot import Directory
+from toolbus_oauth import metadata
+from toolbus_oauth.accounts import Accounts
+from toolbus_oauth.asking import Asking
+from toolbus_oauth.assertions import Assertions
+from toolbus_oauth.browsing import Browsing
+from toolbus_oauth.clients import Clients
+from toolbus_oauth.devices import Devices
+from toolbus_oauth.documents import Documents
+from toolbus_oauth.exchanging import Exchanging
+from toolbus_oauth.fetching import Fetcher
+from toolbus_oauth.grants import Grants, Lifetimes
+from toolbus_oauth.holdings import Holdings
+from toolbus_oauth.identifying import Identifying
+from toolbus_oauth.office import Office
+from toolbus_oauth.providers import Providers
+from toolbus_oauth.proving import Proving
+from toolbus_oauth.redeeming import Redeeming
+from toolbus_oauth.resources import Resources
+from toolbus_oauth.routes import Routes
 from toolbus_oauth.settings import Settings
+from toolbus_oauth.showing import Showing
+from toolbus_oauth.signing import SigningKeys
+from toolbus_oauth.store import Store
+from toolbus_oauth.upstreams.envelope import Envelope, seal_anew
+from toolbus_oauth.upstreams.wiring import Upstreams, upstreams
+
+log = logging.getLogger(__name__)
+
+DAY = 86_400.0
+
+
+@dataclass(slots=True)
+class Known:
+    """What the room hears."""
+
+    directory: Directory = field(default_factory=Directory)
+    named: Named = field(default_factory=Named)
+    bearers: Bearers = field(default_factory=Bearers)
+
+    def hear(self, change: Change | None) -> None:
+        """Take one change of what is declared: a room that has heard it knows all of it."""
+        self.named.hear(change)
+        self.directory.hear(change)
+
+    def declared(self) -> Declaration:
+        """What is declared now."""
+        return self.directory.now.declaration
+
+
+class Fetchers(NamedTuple):
+    """Apart, so that slow documents of clients, and slow servers, keep nobody from signing in."""
+
+    providers: Fetcher
+    clients: Fetcher
+    servers: Fetcher
+
+
+class Kept(NamedTuple):
+    """What the room keeps: sealed, but for who holds which token."""
+
+    seal: Seal
+    store: Store
+    registered: Store
+    brief: Store
+    connections: Store
+    tokens: Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Makes what the room consists of."""
+
+    room: Room
+    settings: Settings
+    known: Known
+    fetchers: Fetchers
+    secrets: Secrets
+    kept: Kept
+
+    def grants(self) -> Grants:
+        """What people let clients do."""
+        settings, kept = self.settings, self.kept
+        lifetimes = Lifetimes(settings.access_seconds, settings.grant_days * DAY)
+        return Grants(
+            settings.issuer, kept.store, kept.tokens, self.known.bearers, kept.seal,
+            SigningKeys(settings.oauth_signing), lifetimes, Accounts(kept.store, kept.brief),
+            self.known.declared, self.room.facts.say,
+        )  # fmt: skip
+
+    def providers(self) -> Providers:
+        """Who else vouches for people."""
+        known, place = self.known, (self.settings.issuer, self.kept.brief, self.fetchers.providers)
+        return Providers(*place, known.declared, known.named.has, self.secrets)
+
+    def upstreams(self, providers: Providers) -> Upstreams:
+        """Toolbus as a client of others."""
+        settings, kept, known = self.settings, self.kept, self.known
+        return upstreams(
+            settings.issuer, settings.client_document, kept.connections, kept.brief,
+            self.fetchers.servers, SigningKeys(settings.client_keys), self.secrets, providers,
+            known.declared, known.named.has, self.room.facts.say,
+        )  # fmt: skip
+
+    def routes(self, providers: Providers, resources: Resources, holdings: Holdings) -> Routes:
+        """The authorization server."""
+        settings, grants, clients = self.settings, holdings.grants, self._clients()
+        devices = Devices(settings.issuer, self.kept.brief)
+        browsing = Browsing(
+            settings.issuer, self.kept.seal, self.kept.brief, Asking(clients, resources),
+            grants.accounts, devices, providers, self.known.declared, self.room.facts.say,
+            settings.session_seconds, holdings,
+        )  # fmt: skip
+        redeeming = Redeeming(
+            clients, grants, devices, self._assertions(providers, resources),
+            Exchanging(grants, resources.meant), self.kept.brief, self._proving(), resources,
+        )  # fmt: skip
+        registration = settings.oauth_registration
+
+        def described() -> dict[str, Any]:
+            scopes = resources.scopes()
+            return metadata.document(settings.issuer, scopes, registration=registration)
+
+        return Routes(browsing, redeeming, clients, grants.keys, described, registration)
+
+    def _clients(self) -> Clients:
+        settings, kept = self.settings, self.kept
+        documents = Documents(self.fetchers.clients, tuple(settings.oauth_clients.lower().split()))
+        audiences = (settings.issuer, settings.token_endpoint)
+        return Clients(kept.store, kept.registered, kept.brief, documents.client, audiences)
+
+    def _assertions(self, providers: Providers, resources: Resources) -> Assertions:
+        place = (self.settings.issuer, providers, self.kept.brief)
+        return Assertions(*place, self.known.declared, resources)
+
+    def _proving(self) -> Proving:
+        nonces = Nonces(self.kept.seal) if self.settings.dpop_nonce else None
+        return Proving(self.settings.token_endpoint, Judge(nonces))
 
 
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
-    room = Room("oauth", Settings(), exchange)
-    room.details = lambda: {"gives_tokens": False}
+    settings = Settings()
+    room, known = Room("oauth", settings, exchange), Known()
+    know_people(room)
+    room.watches(CONFIG)(known.hear)
+    room.watches(TOKENS)(known.bearers.hear)
+    room.details = lambda: {
+        "issuer": settings.issuer,
+        "gives_tokens": bool(known.declared().access),
+    }
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        fetchers = _fetchers(settings)
+        try:
+            await _serve(room, settings, known, fetchers)
+            yield
+        finally:
+            for fetcher in fetchers:
+                fetcher.close()
+
+    room.needs(opened)
     return room
+
+
+async def _serve(room: Room, settings: Settings, known: Known, fetchers: Fetchers) -> None:
+    secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
+    kept = await _kept(room, settings, secrets)
+    parts = Parts(room, settings, known, fetchers, secrets, kept)
+    grants, providers = parts.grants(), parts.providers()
+    resources = Resources(settings.issuer, known.directory)
+    others = parts.upstreams(providers)
+    holdings = Holdings(grants, others.connections, known.declared)
+    routes = parts.routes(providers, resources, holdings)
+    identifying = Identifying(settings.issuer, SigningKeys(settings.identity_keys))
+    routes.more = {**others.paths(routes.browsing), **identifying.paths}
+    showing = Showing(grants, providers, kept.tokens, known.declared, resources)
+    office = Office(kept.store, kept.registered, grants, others.counter)
+    room.answers(UpstreamTokenAsked)(others.telling.answer)
+    room.answers(IdentityKeyAsked)(identifying.tell)
+    room.answers(PageAsked)(routes.answer)
+    room.answers(TokenShown)(showing.show)
+    room.answers(IdentityAsked)(office.answer)
+
+
+def _fetchers(settings: Settings) -> Fetchers:
+    egress, tls = settings.egress, Tls(settings.egress_ca)
+    at_once = UpstreamTokenAsked.AT_ONCE
+    return Fetchers(Fetcher(egress, tls), Fetcher(egress, tls), Fetcher(egress, tls, at_once))
+
+
+async def _kept(room: Room, settings: Settings, secrets: Secrets) -> Kept:
+    seal = Seal(load_key(settings.oauth_key))
+    return Kept(
+        seal,
+        store=Store(await room.bucket(OAUTH), seal),
+        registered=Store(await room.bucket(OAUTH_CLIENTS), seal),
+        brief=Store(await room.bucket(OAUTH_BRIEF), seal),
+        connections=await _connections(room, settings, secrets),
+        tokens=await room.bucket(TOKENS),
+    )
+
+
+async def _connections(room: Room, settings: Settings, secrets: Secrets) -> Store:
+    """Tokens for servers; what an earlier master key sealed is sealed anew."""
+    bucket = await room.bucket(CONNECTIONS)
+    masters = Masters(secrets, key_services_of(os.environ), bucket)
+    if settings.oauth_vault_key:
+        newest = await masters.newest(settings.oauth_vault_key)
+    else:
+        newest = load_key(settings.vault_file)
+    earlier = [await masters.earlier(each) for each in settings.earlier_vaults]
+    envelope = Envelope(newest, earlier)
+    if earlier:
+        log.info("vault.sealed_anew", extra={"records": await seal_anew(bucket, envelope)})
+    return Store(bucket, envelope)

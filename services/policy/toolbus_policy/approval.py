@@ -20,8 +20,8 @@ from toolbus_common.contracts import (
     CallRequested,
 )
 from toolbus_common.lineage import Lineage
+from toolbus_common.recording import recorded
 from toolbus_common.trace import trace_id
-from toolbus_policy.ruling import recorded
 
 RULE = "rule:"  # what the name of a rule is told with, as levels are with theirs
 LARGEST_ARGUMENTS = 64 * 1024  # bytes; an approver must be able to see all of them
@@ -184,7 +184,7 @@ def read_by_rules(call: CallRequested, lineage: Lineage, charge: int) -> dict[st
         "environment": lineage.environment,
         "era": call.era.value,
         "charge": charge,
-        "arguments": recorded(call.arguments) if lineage.content == "full" else "",
+        "arguments": recorded(call.arguments, lineage.recording(call.server)[0]),
     }
 
 

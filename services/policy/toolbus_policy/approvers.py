@@ -16,7 +16,8 @@ from toolbus_common.errors import (
 )
 from toolbus_common.factlane import FactWriter
 from toolbus_common.lineage import DEFAULT_SCOPE
-from toolbus_common.snapshot import Snapshot
+from toolbus_common.scopes import TOOLS
+from toolbus_common.snapshot import Snapshot, hash_of
 from toolbus_policy import approval as approvals
 from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, State, fact_of
 from toolbus_policy.docket import Docket, Kept
@@ -62,6 +63,12 @@ def holder(snapshot: Snapshot, proof: str, now: float) -> Approver:
     if "approve" not in found.own.rights:
         raise ForbiddenError(
             "This key may not decide approvals; an operator can give it 'rights: [approve]'."
+        )
+    bearer = snapshot.bearers.known(hash_of(proof))
+    if bearer is not None and (bearer.actors or bearer.scope != TOOLS):
+        raise ForbiddenError(
+            "Nobody decides in another's name, nor with a token for less than all tools: come with "
+            f"one of your own, for the scope {TOOLS}."
         )
     scope = "" if found.scope == DEFAULT_SCOPE else found.scope
     return Approver(f"key:{found.key}", found.key, _user(found.own), scope)

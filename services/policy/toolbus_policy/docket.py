@@ -13,7 +13,7 @@ from time import time
 import msgspec
 from msgspec.structs import replace
 
-from toolbus_common.bus import Bucket, Change
+from toolbus_common.bucket import Bucket, Change
 from toolbus_policy.approval import OPEN, Approval, State
 
 _decode = msgspec.json.Decoder(Approval).decode

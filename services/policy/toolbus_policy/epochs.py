@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from toolbus_common.bus import Bucket, Change
+from toolbus_common.bucket import Bucket, Change
 from toolbus_common.contracts import LedgerOpened
 from toolbus_common.factlane import FactWriter
 

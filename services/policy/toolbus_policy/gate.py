@@ -1,9 +1,11 @@
 """The gate every call passes: decide, hold the money, write the intent, hand over."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from time import time
+
+from msgspec.structs import replace
 
 from toolbus_common.cedar import SILENT, Verdict
 from toolbus_common.contracts import (
@@ -29,7 +31,9 @@ from toolbus_common.exchange import Reply
 from toolbus_common.lineage import Lineage
 from toolbus_common.metrics import DECISIONS
 from toolbus_common.room import Room
+from toolbus_common.snapshot import hash_of
 from toolbus_common.trace import trace_id
+from toolbus_common.tracing import Tracer, current
 from toolbus_policy.approval import RULE, Cause
 from toolbus_policy.approving import Approving, Permit
 from toolbus_policy.asking import STATE
@@ -48,6 +52,7 @@ log = logging.getLogger(__name__)
 
 ALLOWED = DECISIONS.labels("allowed")
 REPLAYED = DECISIONS.labels("replayed")
+_tracer = Tracer("policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,20 @@ class Gate:
     once: Once
     reap_grace: float
 
-    async def pass_through(self, call: CallRequested, reply: Reply) -> None:
+    def pass_through(self, call: CallRequested, reply: Reply) -> Awaitable[None]:
         """Admit the call and hand it to executor, or answer why not."""
+        span = _tracer.span("toolbus.decide", call.traceparent)
+        return span.around(self._pass(call, reply))
+
+    async def _pass(self, call: CallRequested, reply: Reply) -> None:
         judge, admission = self.judge(), None
         try:
-            admission = self._decide(judge, call)
+            try:
+                admission = self._decide(judge, call)
+            except UnauthorizedError:
+                if not await self._knows_by_now(judge, call):
+                    raise
+                admission = self._decide(judge, call)
             verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
         except ToolbusError as error:
             await self._deny(call, error, reply, admission)
@@ -116,7 +130,8 @@ class Gate:
                 verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
                 yes = Yes(judge, admission, verdict, claim)
                 lineage, cause = admission.principal.lineage, _cause(call, admission, verdict)
-                turn = await self.approving.turn(call, lineage, cause)
+                with _tracer.below("toolbus.approval"):
+                    turn = await self.approving.turn(call, lineage, cause)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, claim)
             return
@@ -132,6 +147,12 @@ class Gate:
 
         While it waited nothing was claimed for its idempotency key: that is done here.
         """
+        with _tracer.span("toolbus.decide", call.traceparent):
+            await self._pass_approved(call, reply, key, approval)
+
+    async def _pass_approved(
+        self, call: CallRequested, reply: Reply, key: str, approval: str
+    ) -> None:
         judge, who, admission, claim = self.judge(), None, None, None
         try:
             now = time()
@@ -194,6 +215,10 @@ class Gate:
             raise over_run_budget(admission.charge, call.most)
         return admission
 
+    async def _knows_by_now(self, judge: Judge, call: CallRequested) -> bool:
+        """Whether the proof is that of an access token which was found good a moment ago."""
+        return await judge.snapshot.bearers.learn(hash_of(call.proof)) is not None
+
     def _check(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
             raise InvalidError("The call's deadline had passed before it was decided.")
@@ -203,15 +228,14 @@ class Gate:
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
         if not admission.limited:
             return False
-        await self.ledger.reserve(
-            Claim(
-                call.call_id,
-                admission,
-                _about(call, admission),
-                call.deadline + self.reap_grace,
-                _repeated(call, admission) if admission.loops else "",
-            )
+        claim = Claim(
+            call.call_id,
+            admission,
+            _about(call, admission),
+            call.deadline + self.reap_grace,
+            _repeated(call, admission) if admission.loops else "",
         )
+        await _tracer.below("toolbus.reserve").around(self.ledger.reserve(claim))
         return bool(admission.budgets)
 
     async def _record_intent(
@@ -219,7 +243,8 @@ class Gate:
     ) -> bool:
         """No durable intent, no call: what was held comes back with the fact that says so."""
         try:
-            await self.room.facts.record(intent)
+            with _tracer.below("toolbus.record_intent"):
+                await self.room.facts.record(intent)
         except BusDownError as error:
             self._say_not_sent(call, admission, error, reserved=intent.reserved)
             return False
@@ -232,6 +257,7 @@ class Gate:
         admitted = admitted_of(yes, call, reply.address, reserved=reserved)
         if reserved:
             self.ledger.dispatch(admitted.scope, call.call_id)
+        _decided("allowed")
 
         def nobody() -> None:
             error = ExecutorDownError(f"No executor serves {call.server} now; retry shortly.")
@@ -254,9 +280,11 @@ class Gate:
         who: Principal | None = None,
     ) -> None:
         DECISIONS.labels(error.code).inc()
+        _decided(error.code)
         if who is None:
             who = admission.principal if admission is not None else self._who(call)
-        self.room.facts.say(denial_of(call, error, admission, who))
+        actors = self.judge().snapshot.actors(who.key, call.proof) if who is not None else ()
+        self.room.facts.say(denial_of(call, error, admission, who, actors))
         await self._answer(Failed(error), call, reply, claim)
 
     async def _answer(
@@ -278,6 +306,14 @@ class Gate:
     ) -> None:
         """The outcome of a call that reached nobody; settlement refunds it from this fact."""
         self.room.facts.say(unsent(call, admission, error, reserved=reserved))
+
+
+def _decided(decision: str) -> None:
+    """The decision's span ends here; in one process the call itself goes on below."""
+    span = current()
+    if span.recorded:
+        span.note("toolbus.decision", decision)
+        span.end()
 
 
 def _may_need_person(yes: Yes, call: CallRequested) -> bool:

@@ -116,6 +116,15 @@ class Ledger:
         pairs = zip(raw[::2], raw[1::2], strict=True)
         return [_overdue(scope, rid.decode(), record.decode()) for rid, record in pairs]
 
+    async def known_of(self, scope: str, rids: Sequence[str]) -> set[str]:
+        """Those of these calls the counters still know of. Raises `LedgerDownError`."""
+        known = await self.epochs.known(scope)
+        if known is None:
+            return set()
+        if await self.is_lost(scope, known):
+            raise LedgerDownError(f"The ledger of {scope} is being rebuilt.")
+        return await self.store.recorded(scope, known.epoch.id, rids)
+
     async def mark(self) -> None:
         """Tell the bus how far the counters have come since it was last told."""
         for scope, book in list(self._books.items()):

@@ -3,7 +3,7 @@
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
 says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed,
         CallReplayed, LedgerOpened, those of approvals, and of what is declared over HTTP
-asks    audit what was spent, when counters were lost
+asks    audit what was spent, when counters were lost, and which calls never ended
 answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked;
         AdminAsked
 owns    the ledger in Redis, its epochs in the bucket tb_ledger; the buckets tb_approvals and
@@ -14,9 +14,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from time import time
 from typing import Any
 
-from toolbus_common.bus import Change
+from toolbus_common.administration.holders import Administrator
+from toolbus_common.bucket import Change
 from toolbus_common.contracts import (
     AdminAsked,
     AdminTold,
@@ -31,16 +33,24 @@ from toolbus_common.contracts import (
     RebuildAsked,
     RejectAsked,
 )
-from toolbus_common.declared import Admin
 from toolbus_common.declaring.desk import Desk
 from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
-from toolbus_common.exchange import Exchange, Reply
+from toolbus_common.exchange import Exchange
 from toolbus_common.lineage import Lineage
-from toolbus_common.provision import APPROVALS, CATALOGUE, CONFIG, LEDGER, OUTCOMES, TASKS
+from toolbus_common.people.keeping import know_people
+from toolbus_common.provision import (
+    APPROVALS,
+    CATALOGUE,
+    CONFIG,
+    LEDGER,
+    OUTCOMES,
+    TASKS,
+    TOKENS,
+)
 from toolbus_common.room import Room
 from toolbus_common.sizes import follow_sizes
-from toolbus_common.snapshot import Directory, Snapshot
+from toolbus_common.snapshot import Directory, Snapshot, hash_of
 from toolbus_policy.admin.office import Office
 from toolbus_policy.admin.reach import Reach
 from toolbus_policy.allowance import Allowance
@@ -61,6 +71,7 @@ from toolbus_policy.ruling import Rulings
 from toolbus_policy.settings import Settings
 from toolbus_policy.settlement import Settlement
 from toolbus_policy.taskbook import TaskBook
+from toolbus_policy.unended import Unended
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +109,12 @@ class Bench:
         """The configuration now."""
         return self._directory.now
 
-    def admin_for(self, proof: str, now: float) -> tuple[str, Admin] | None:
-        """The live admin key a proof belongs to."""
-        return self._directory.admin_for(proof, now)
+    async def administrator(self, proof: str) -> Administrator | None:
+        """Who administers with this proof; an access token may have been found good just now."""
+        found = self._directory.administrator(proof, time())
+        if found is None and await self._directory.bearers.learn(hash_of(proof)) is not None:
+            found = self._directory.administrator(proof, time())
+        return found
 
     @property
     def judge(self) -> Judge:
@@ -140,18 +154,14 @@ def build(exchange: Exchange) -> Room:
     async def opened() -> AsyncIterator[None]:
         epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
-        docket.open(await room.bucket(APPROVALS))
+        await _open(room, bench, docket)
         deferring.book.open(await room.bucket(TASKS))
         rebuilder, clerk = _keep_books(room, ledger, bench, marks, settings)
         await _administer(room, bench, approvers, clerk, settings)
         once = await _once(room, settings)
         gate = Gate(room, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
         deferring.pass_on = gate.pass_deferred
-
-        @room.serves(CallRequested)
-        async def judge(call: CallRequested, reply: Reply) -> None:
-            await gate.pass_through(call, reply)
-
+        room.serves(CallRequested)(gate.pass_through)
         await room.bus.subscribe(
             f"{CallCancelled.SUBJECT}.*",
             lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
@@ -161,7 +171,7 @@ def build(exchange: Exchange) -> Room:
         work = (
             settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),
             _expire(approving), follow_sizes(room.bus, OUTCOMES, once.allowance.hear),
-            deferring.work(),
+            deferring.work(), Unended(room, ledger, settings.reap_grace).work(),
         )  # fmt: skip
         try:
             async with _beside(*work):
@@ -171,6 +181,11 @@ def build(exchange: Exchange) -> Room:
 
     room.needs(opened)
     return room
+
+
+async def _open(room: Room, bench: Bench, docket: Docket) -> None:
+    bench.snapshot.bearers.open(await room.bucket(TOKENS))
+    docket.open(await room.bucket(APPROVALS))
 
 
 @asynccontextmanager
@@ -184,9 +199,11 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def _seated(room: Room) -> Bench:
+    know_people(room)
     bench = Bench()
     room.watches(CONFIG)(bench.hear_config)
     room.watches(CATALOGUE)(bench.hear_catalogue)
+    room.watches(TOKENS)(bench.snapshot.bearers.hear)
     return bench
 
 
@@ -230,7 +247,7 @@ async def _administer(
     def desk_of(who: str) -> Desk:
         return Desk(room.bus, config, room.facts, who)
 
-    office = Office(bench.admin_for, desk_of, approvers, clerk.tell, reach)
+    office = Office(bench.administrator, desk_of, approvers, clerk.tell, reach)
 
     @room.answers(AdminAsked)
     async def administer(asked: AdminAsked) -> AdminTold:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from toolbus_common.bus import Bucket
+from toolbus_common.bucket import Bucket
 from toolbus_common.contracts import CallRequested, KeptOutcome, OutcomeClaim, Stage
 from toolbus_common.errors import BusDownError
 from toolbus_common.kept import KeptOutcomes

@@ -1,10 +1,10 @@
 """What the reservation script is told, and what its answers mean to callers. Pure."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from toolbus_common.declared import MICRO
 from toolbus_common.errors import (
@@ -25,8 +25,7 @@ SECOND = 1_000_000  # microseconds
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """A reservation asked for. `due` is when a missing outcome is looked into, epoch seconds.
 
     `repeated` names the call for limits on repetition; empty where there are none.

@@ -4,12 +4,18 @@ from dataclasses import dataclass
 
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
-from toolbus_common.declared import Patterns
-from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.declared import Content, Patterns
+from toolbus_common.errors import (
+    InsufficientScopeError,
+    ToolbusError,
+    UnauthorizedError,
+    UnknownToolError,
+)
 from toolbus_common.grants import full_name, granted
 from toolbus_common.handles import governing
 from toolbus_common.lineage import Lineage
 from toolbus_common.pricing import FREE, Cost, cost_of
+from toolbus_common.scopes import needed
 from toolbus_common.snapshot import Snapshot
 from toolbus_policy.limits import (
     BudgetLimit,
@@ -46,7 +52,6 @@ class Principal:
     rates: tuple[RateLimit, ...]
     loops: tuple[LoopLimit, ...] = ()
     environment: str = ""
-    records_arguments: bool = False
 
     @property
     def key(self) -> str:
@@ -65,7 +70,7 @@ class Admission:
 
     A free call fits every budget in money, and only calls of tools count against budgets. `cause`
     is the level that wants a person asked first; empty when none does. `definition` is the digest
-    of the tool or prompt as it is shown.
+    of the tool or prompt as it is shown; `content` and `result_content` are how much is recorded.
     """
 
     principal: Principal
@@ -74,6 +79,8 @@ class Admission:
     loops: tuple[LoopLimit, ...] = ()
     cause: str = ""
     definition: str = ""
+    content: Content = "digest"
+    result_content: Content = "digest"
 
     @property
     def charge(self) -> int:
@@ -147,6 +154,7 @@ class Judge:
         Raises:
             UnauthorizedError: the key is unknown, revoked or expired.
             UnknownToolError: no such tool, or it is not granted: the two are told alike.
+            InsufficientScopeError: it is granted, but this access token is for less.
 
         """
         return self.decide_for(self._live(proof, now), server, method, tool, narrower)
@@ -159,7 +167,7 @@ class Judge:
         tool: str,
         narrower: tuple[Patterns, ...] = (),
     ) -> Admission:
-        """The same for a key that is known to be live. Raises `UnknownToolError`."""
+        """The same for a key that is known to be live. Raises all but `UnauthorizedError`."""
         if method == _READ:
             tool = governing(tool)
         about = (lineage.key, server, method, tool)
@@ -169,9 +177,10 @@ class Judge:
             admission = self._admit(self._principal(lineage), server, method, tool)
             self.standing.admissions.keep(about, lineage, admission)
         narrows = narrower and server != BUILT_IN
-        if admission is None or (narrows and not _within(narrower, full_name(server, tool))):
-            named = tool if method.startswith("resources/") else full_name(server, tool)
-            raise UnknownToolError.named(named, method)
+        if narrows and not _within(narrower, full_name(server, tool)):
+            raise _unknown(server, method, tool)
+        if admission is None:
+            raise self._refusal(lineage, server, method, tool)
         return admission
 
     def asker(self, proof: str, now: float) -> Principal:
@@ -191,6 +200,18 @@ class Judge:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found
 
+    def _refusal(self, lineage: Lineage, server: str, method: str, tool: str) -> ToolbusError:
+        """Why not: only who may use it with another token is told that it is there."""
+        whole = lineage.whole
+        if whole is None or self._admit(principal_of(whole), server, method, tool) is None:
+            return _unknown(server, method, tool)
+        name = full_name(server, tool)
+        scope = needed(self.snapshot.declaration, lineage.token_scope, name)
+        return InsufficientScopeError(
+            f"This access token is not for {name}; sign in again for the scope '{scope}'.",
+            scope=scope,
+        )
+
     def _admit(self, principal: Principal, server: str, method: str, tool: str) -> Admission | None:
         declared, name = self.snapshot.declaration, full_name(server, tool)
         if method not in METHODS or not self.snapshot.serves(server):
@@ -206,12 +227,16 @@ class Judge:
         if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):
             return None
         cause = principal.lineage.covering(name) if method in _APPROVABLE else ""
-        definition = known[name] if known is not None else ""
+        told = (
+            cause,
+            known[name] if known is not None else "",
+            *principal.lineage.recording(server),
+        )
         if method != TOOLS_CALL:
-            return Admission(principal, cause=cause, definition=definition)
+            return Admission(principal, FREE, (), (), *told)
         cost = cost_of(name, declared.prices)
         counting = tuple(each for each in principal.budgets if each.counts(name, cost.held))
-        return Admission(principal, cost, counting, principal.loops, cause, definition)
+        return Admission(principal, cost, counting, principal.loops, *told)
 
     def _principal(self, lineage: Lineage) -> Principal:
         try:
@@ -224,6 +249,11 @@ def _may_program(principal: Principal, name: str) -> bool:
     """Our own tools need no grant, for they reach no further than the key: only no denial."""
     lineage = principal.lineage
     return lineage.code_mode is not False and not lineage.bounds.deny(name)
+
+
+def _unknown(server: str, method: str, tool: str) -> UnknownToolError:
+    named = tool if method.startswith("resources/") else full_name(server, tool)
+    return UnknownToolError.named(named, method)
 
 
 def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
@@ -244,7 +274,6 @@ def principal_of(lineage: Lineage) -> Principal:
         team=lineage.own.team,
         user=lineage.own.user,
         environment=lineage.environment,
-        records_arguments=lineage.content == "full",
         budgets=budgets_of(levels),
         rates=rates_of(levels),
         loops=loops_of(levels),

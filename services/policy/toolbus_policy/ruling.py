@@ -9,8 +9,6 @@ from toolbus_common.snapshot import Snapshot
 from toolbus_policy.memory import Memory
 
 MOST_REMEMBERED = 50_000
-MOST_RECORDED = 64 * 1024  # bytes of a call's arguments
-CUT = "…"
 
 
 class Ruling:
@@ -71,13 +69,6 @@ class Rulings:
         elif self._newest is None or self._newest.declared is not snapshot.declaration:
             self._newest = Ruling(self._book, snapshot.declaration)
         return self._newest
-
-
-def recorded(arguments: bytes) -> str:
-    """A call's arguments as a fact keeps them: cut, and marked so, when they are long."""
-    if len(arguments) <= MOST_RECORDED:
-        return arguments.decode("utf-8", "replace")
-    return arguments[:MOST_RECORDED].decode("utf-8", "ignore") + CUT
 
 
 def _customer(lineage: Lineage) -> str:

@@ -1,8 +1,9 @@
 """What the gate says of a call: its intent, its admission, its denial, its failure to be sent."""
 
-from dataclasses import dataclass
 from hashlib import sha256
 from time import time
+
+from msgspec import Struct
 
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.cedar import Verdict
@@ -14,16 +15,19 @@ from toolbus_common.contracts import (
     CallRequested,
     OutcomeClaim,
 )
+from toolbus_common.contracts.message import trusted
 from toolbus_common.errors import ToolbusError
 from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.outcomes import about_call
+from toolbus_common.recording import recorded
 from toolbus_common.trace import trace_id
+from toolbus_policy.identifying import identified
 from toolbus_policy.rules import Admission, Judge, Principal
-from toolbus_policy.ruling import recorded
+
+_allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
 
 
-@dataclass(frozen=True, slots=True)
-class Yes:
+class Yes(Struct, frozen=True):
     """What was decided about a call that may go on, and by whom.
 
     `claim` is there when it has an idempotency key: free again unless the call is handed over.
@@ -38,7 +42,7 @@ class Yes:
 def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) -> CallAdmitted:
     """The call as executor gets it."""
     admission, principal = yes.admission, yes.admission.principal
-    admitted = CallAdmitted(
+    admitted = _admitted(
         call_id=call.call_id,
         reply_to=address,
         server=call.server,
@@ -48,6 +52,8 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         era=call.era,
         deadline=call.deadline,
         traceparent=call.traceparent,
+        tracestate=call.tracestate,
+        baggage=call.baggage,
         progress=call.progress,
         parent_id=call.parent_id,
         method=call.method,
@@ -58,6 +64,9 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         reserved=reserved,
         price=admission.cost.parts,
         claim=yes.claim,
+        result_content=admission.result_content,
+        user=principal.user,
+        identity=identified(yes.judge.snapshot, call, principal),
         arguments=call.arguments,
     )
     if call.server != BUILT_IN:
@@ -70,7 +79,7 @@ def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -
     """The fact that must be kept before the call is handed over."""
     judge, admission, verdict = yes.judge, yes.admission, yes.verdict
     principal = admission.principal
-    return CallAllowed(
+    return _allowed(
         id=f"{call.call_id}.allowed",
         at=time(),
         scope=principal.scope,
@@ -88,18 +97,23 @@ def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -
         charge=admission.charge,
         reserved=reserved,
         shadow=verdict.shadow,
-        arguments=recorded(call.arguments) if principal.records_arguments else "",
+        arguments=recorded(call.arguments, admission.content),
         arguments_digest=sha256(call.arguments).hexdigest(),
         arguments_bytes=len(call.arguments),
         deadline=call.deadline,
         policy_version=judge.version,
         approval=approval,
         definition_digest=admission.definition,
+        actors=judge.snapshot.actors(principal.key, call.proof),
     )
 
 
 def denial_of(
-    call: CallRequested, error: ToolbusError, admission: Admission | None, who: Principal | None
+    call: CallRequested,
+    error: ToolbusError,
+    admission: Admission | None,
+    who: Principal | None,
+    actors: tuple[str, ...] = (),
 ) -> CallDenied:
     """The fact of a call that was refused; who asked is told if that is known."""
     fact = CallDenied(
@@ -114,8 +128,8 @@ def denial_of(
     if who is None:
         return fact
     asker = {name: getattr(who, name) for name in ("team", "user", "environment")}
-    arguments = recorded(call.arguments) if who.records_arguments else ""
-    return fact.model_copy(update={**asker, "arguments": arguments})
+    arguments = recorded(call.arguments, who.lineage.recording(call.server)[0])
+    return fact.model_copy(update={**asker, "arguments": arguments, "actors": actors})
 
 
 def unsent(

@@ -38,6 +38,9 @@ class Outcome(msgspec.Struct):
         return not self.sent or self.ending == "input_required"
 
 
+_outcome = msgspec.json.Decoder(Outcome).decode
+
+
 @dataclass(slots=True)
 class Settlement:
     """Hears outcomes, and looks after reservations whose outcome never came."""
@@ -88,7 +91,7 @@ class Settlement:
     async def _reap(self, overdue: list[Overdue]) -> None:
         for late in overdue:
             if late.dispatched:
-                await self.room.facts.record(unknown_outcome(late))
+                await self.room.facts.insist(unknown_outcome(late))
         if overdue:
             endings = [
                 Ending(late.rid, late.scope, "unknown" if late.dispatched else "refund")
@@ -103,7 +106,7 @@ def endings_of(lines: bytes) -> list[Ending]:
     endings = []
     for line in lines.split(b"\n"):
         try:
-            outcome = msgspec.json.decode(line, type=Outcome)
+            outcome = _outcome(line)
         except msgspec.DecodeError:
             log.error("settlement.unreadable_fact")  # noqa: TRY400 - the line itself is not logged
             continue

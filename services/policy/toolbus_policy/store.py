@@ -1,20 +1,17 @@
-"""Redis or Valkey: the only module that knows its client. All keys of a scope share one slot."""
+"""Redis or Valkey: with `scripts` all that knows its client. All keys of a scope share one slot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from toolbus_common.errors import LedgerDownError
+from toolbus_policy.scripts import Scripts
 
-SCRIPTS = ("reserve", "dispatch", "settle", "due", "open")
-ALONE = ("dispatch", "open")  # the scripts that need nothing of the shared part
 FAULTS = (TimeoutError, RedisError, OSError)
 AT_ONCE = 500
 
@@ -49,17 +46,11 @@ class Store:
             retry=Retry(NoBackoff(), 1),
             max_connections=16,
         )
-        self._scripts = {name: self._script(name) for name in SCRIPTS}
-
-    def _script(self, name: str) -> AsyncScript:
-        folder = files("toolbus_policy") / "lua"
-        source = (folder / f"{name}.lua").read_text()
-        if name not in ALONE:
-            source = (folder / "shared.lua").read_text() + source
-        return self._redis.register_script(source)
+        self._scripts = Scripts(url, seconds)
 
     async def close(self) -> None:
         """Leave."""
+        await self._scripts.close()
         await self._redis.aclose()
 
     async def reachable(self) -> bool:
@@ -71,7 +62,7 @@ class Store:
 
     async def run(self, script: str, keys: list[str], arguments: Sequence[Any]) -> Any:
         """One script."""
-        return await self._done(self._scripts[script](keys=keys, args=arguments))
+        return await self._done(self._scripts.run(script, keys, arguments))
 
     async def begin(self, scope: str, epoch: str) -> str:
         """The scope's epoch; this one if there was none. Redis decides who came first."""
@@ -97,6 +88,14 @@ class Store:
         key = slot(scope, "lock")
         if await self._done(self._redis.get(key)) == token.encode():
             await self._done(self._redis.delete(key))
+
+    async def remember(self, scope: str, name: str, value: float) -> None:
+        """Keep a number that is no counter."""
+        await self._done(self._redis.set(slot(scope, name), repr(value)))
+
+    async def recall(self, scope: str, name: str) -> float:
+        """That number, 0 if there is none."""
+        return float(await self._done(self._redis.get(slot(scope, name))) or 0)
 
     async def open(self, scope: str, token: str, epoch: str) -> bool:
         """Let an epoch's counters count, if it is still us who rebuild."""
@@ -127,6 +126,11 @@ class Store:
         for counter in counters:
             pipeline.hgetall(inside(scope, epoch, counter))
         return [_numbers(raw) for raw in await self._done(pipeline.execute())]
+
+    async def recorded(self, scope: str, epoch: str, rids: Sequence[str]) -> set[str]:
+        """Those of these calls that have a record."""
+        found = await self._done(self._redis.hmget(inside(scope, epoch, "calls"), list(rids)))
+        return {rid for rid, record in zip(rids, found, strict=True) if record}
 
     async def forget(self, scope: str, epoch: str) -> None:
         """Remove what is left of every other epoch."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from toolbus_common.bus import Bucket, Change
+from toolbus_common.bucket import Bucket, Change
 from toolbus_policy.deferred import Deferred, Stage
 
 _decode = msgspec.json.Decoder(Deferred).decode

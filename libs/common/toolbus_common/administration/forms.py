@@ -5,18 +5,23 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, create_model
 
 from toolbus_common.declared import (
+    Access,
     Admin,
     Customer,
     Declaration,
     Declared,
+    Export,
     Group,
+    Issuer,
     Key,
     KeyTerms,
     Name,
     Price,
+    Reader,
     Role,
     Rule,
     Server,
+    Sink,
     Team,
     User,
     Webhook,
@@ -38,6 +43,10 @@ KINDS: dict[str, Any] = {
     "labels": Labels,
     "rules": Rule,
     "webhooks": Webhook,
+    "exports": Export,
+    "sinks": Sink,
+    "issuers": Issuer,
+    "access": Access,
 }
 BY_PATTERN = ("prices", "labels")  # named by patterns over tools
 
@@ -56,12 +65,20 @@ class AdminWritten(Admin):
     secret_hash: SecretHash = Field(default="", repr=False)
 
 
+class ReaderWritten(Reader):
+    """A reader in a whole configuration, with a secret or its hash."""
+
+    secret: Secret | None = Field(default=None, repr=False)
+    secret_hash: SecretHash = Field(default="", repr=False)
+
+
 Written: Any = create_model(
     "Written",
     __base__=Declaration,
     __doc__="A whole configuration, as toolbus.yaml has it.",
     keys=(dict[Name, KeyWritten], Field(default_factory=dict)),
     admins=(dict[Name, AdminWritten], Field(default_factory=dict)),
+    readers=(dict[Name, ReaderWritten], Field(default_factory=dict)),
 )
 
 
@@ -207,8 +224,13 @@ class Welcome(Told):
     documentation: str
 
 
+def noun_of(kind: str) -> str:
+    """What one of a kind is called."""
+    return kind if kind.endswith("ss") else kind.removesuffix("s")
+
+
 def _entry(kind: str, value: Any) -> tuple[type[Told], type[Told]]:
-    noun = kind.removesuffix("s").capitalize()
+    noun = noun_of(kind).capitalize()
     entry = create_model(
         f"{noun}Entry",
         __base__=Told,

@@ -69,7 +69,7 @@ def _whole() -> Iterator[Operation]:
 
 
 def _entries(kind: str) -> Iterator[Operation]:
-    noun = kind.removesuffix("s")
+    noun = forms.noun_of(kind)
     entry, page = forms.ENTRIES[kind]
     by_pattern = kind in forms.BY_PATTERN
     path, named = f"{BASE}/{kind}/{{name}}", PATTERN if by_pattern else NAME

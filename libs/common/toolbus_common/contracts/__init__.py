@@ -1,6 +1,15 @@
 """Everything rooms say to each other: typed messages, each with its one subject."""
 
 from toolbus_common.contracts.administration import AdminAsked, AdminTold
+from toolbus_common.contracts.approvalfacts import (
+    ApprovalAsked,
+    ApprovalExpired,
+    ApprovalFact,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalUsed,
+    ApprovalWithdrawn,
+)
 from toolbus_common.contracts.approvals import (
     ApprovalsAsked,
     ApprovalsTold,
@@ -21,27 +30,33 @@ from toolbus_common.contracts.calls import (
     CallCancelled,
     CallRequested,
     Era,
+    Identified,
     OutcomeClaim,
 )
 from toolbus_common.contracts.catalogue import HeldBack, Listing, Offered, ServerState
+from toolbus_common.contracts.configfacts import (
+    ConfigApplied,
+    ConfigChanged,
+    KeyCreated,
+    KeyRevoked,
+)
 from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
+from toolbus_common.contracts.evidencefacts import (
+    FactsExpired,
+    HoldFact,
+    HoldLifted,
+    HoldPlaced,
+    PersonForgotten,
+)
+from toolbus_common.contracts.exporting import FactsAsked, FactsTold
 from toolbus_common.contracts.fact import CallFact, Fact
 from toolbus_common.contracts.facts import (
     FACTS,
-    ApprovalAsked,
-    ApprovalExpired,
-    ApprovalFact,
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalUsed,
-    ApprovalWithdrawn,
     CallAllowed,
     CallCompleted,
     CallDenied,
     CallFailed,
     CallReplayed,
-    ConfigApplied,
-    ConfigChanged,
     ContextMeasured,
     ContextSpent,
     DefinitionApproved,
@@ -49,8 +64,6 @@ from toolbus_common.contracts.facts import (
     DefinitionFact,
     DefinitionPinned,
     DefinitionRejected,
-    KeyCreated,
-    KeyRevoked,
     LedgerOpened,
 )
 from toolbus_common.contracts.frames import (
@@ -66,6 +79,15 @@ from toolbus_common.contracts.frames import (
     Told,
     decode_frame,
 )
+from toolbus_common.contracts.identity import (
+    Bearer,
+    IdentityAsked,
+    IdentityTold,
+    PageAsked,
+    PageTold,
+    TokenShown,
+)
+from toolbus_common.contracts.identityfacts import GrantEnded, GrantGiven, SignInRefused
 from toolbus_common.contracts.message import Message
 from toolbus_common.contracts.outcomes import KeptOutcome, Stage
 from toolbus_common.contracts.pins import FirstListing, Pin
@@ -88,6 +110,7 @@ from toolbus_common.contracts.questions import (
     SpendingTold,
     StatusAsked,
 )
+from toolbus_common.contracts.refilling import LinesAsked, RefillAsked, RefillTold
 from toolbus_common.contracts.runs import RunCompleted, RunEnded, RunFact, RunFailed, RunStarted
 from toolbus_common.contracts.serverfacts import (
     BreakerClosed,
@@ -101,6 +124,15 @@ from toolbus_common.contracts.serverfacts import (
     ServerUndrained,
 )
 from toolbus_common.contracts.steering import STEERED_PREFIX, Steered
+from toolbus_common.contracts.unended import UnendedAsked, UnendedCall, UnendedTold
+from toolbus_common.contracts.upstreamtokens import (
+    ConnectionEnded,
+    ConnectionMade,
+    IdentityKeyAsked,
+    IdentityKeyTold,
+    UpstreamTokenAsked,
+    UpstreamTokenTold,
+)
 
 __all__ = [
     "DEFERRED",
@@ -129,6 +161,7 @@ __all__ = [
     "ApproverAsked",
     "Asked",
     "AuditQueried",
+    "Bearer",
     "Begun",
     "BreakerClosed",
     "BreakerOpened",
@@ -144,6 +177,8 @@ __all__ = [
     "CallRequested",
     "ConfigApplied",
     "ConfigChanged",
+    "ConnectionEnded",
+    "ConnectionMade",
     "ContextMeasured",
     "ContextSpent",
     "DefinitionApproved",
@@ -154,16 +189,30 @@ __all__ = [
     "Ending",
     "Era",
     "Fact",
+    "FactsAsked",
+    "FactsExpired",
+    "FactsTold",
     "Failed",
     "FirstListing",
     "Frame",
+    "GrantEnded",
+    "GrantGiven",
     "HeldBack",
+    "HoldFact",
+    "HoldLifted",
+    "HoldPlaced",
+    "Identified",
+    "IdentityAsked",
+    "IdentityKeyAsked",
+    "IdentityKeyTold",
+    "IdentityTold",
     "KeptOutcome",
     "KeyCreated",
     "KeyRevoked",
     "LedgerAsked",
     "LedgerOpened",
     "LedgerTold",
+    "LinesAsked",
     "Listing",
     "Message",
     "Notified",
@@ -172,12 +221,17 @@ __all__ = [
     "OpenCallsAsked",
     "OpenCallsTold",
     "OutcomeClaim",
+    "PageAsked",
+    "PageTold",
     "Paused",
+    "PersonForgotten",
     "Pin",
     "Progressed",
     "Question",
     "RebuildAsked",
     "RebuildTold",
+    "RefillAsked",
+    "RefillTold",
     "RejectAsked",
     "RoomStatus",
     "RowsFound",
@@ -198,6 +252,7 @@ __all__ = [
     "ServersAsked",
     "ServersTold",
     "SessionSaid",
+    "SignInRefused",
     "SpendingAsked",
     "SpendingTold",
     "Stage",
@@ -205,6 +260,12 @@ __all__ = [
     "Steered",
     "StreamSought",
     "StreamTold",
+    "TokenShown",
     "Told",
+    "UnendedAsked",
+    "UnendedCall",
+    "UnendedTold",
+    "UpstreamTokenAsked",
+    "UpstreamTokenTold",
     "decode_frame",
 ]

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from toolbus_common.contracts.message import Message
+from toolbus_common.contracts.message import Message, Plain
 
 TOOLS_CALL = "tools/call"
 FOLLOW = "tasks/follow"  # of ours, not MCP's: to hear how a task goes on
@@ -24,7 +24,7 @@ class Era(StrEnum):
     MODERN = "modern"
 
 
-class OutcomeClaim(Message):
+class OutcomeClaim(Plain):
     """A call's entry in the bucket tb_outcomes, and what was written there when it was admitted.
 
     Whoever ends the call writes its outcome over that `revision`. `digest` is that of its
@@ -36,7 +36,17 @@ class OutcomeClaim(Message):
     digest: str
 
 
-class CallRequested(Message):
+class Identified(Plain):
+    """What a server is told of who calls, beside key, user and customer, if it is declared so.
+
+    `actors` are those who act in the user's name, the nearest first.
+    """
+
+    team: str = ""
+    actors: tuple[str, ...] = ()
+
+
+class CallRequested(Plain):
     """An agent asks a server for something. Said by ingress and codemode, heard by policy.
 
     `method` is MCP's, and `tool` what it is about: a tool's or prompt's name, or a URI, as the
@@ -48,7 +58,8 @@ class CallRequested(Message):
     its trace, else its session; empty when it says neither. `idempotency_key` is the caller's
     name for this very call, so that it is made once however often it is asked for; or empty.
     `most` is what the call may be charged at most, in micro-dollars, whatever its levels allow.
-    `terms` is raw JSON, and only for Toolbus' own server (`toolbus_common.terms`).
+    `terms` is raw JSON, and only for Toolbus' own server (`toolbus_common.terms`). `tracestate` and
+    `baggage` are what the caller said beside its traceparent.
 
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -77,6 +88,8 @@ class CallRequested(Message):
     idempotency_key: str = Field(default="", repr=False)
     most: int | None = None
     terms: str = ""
+    tracestate: str = ""
+    baggage: str = Field(default="", repr=False)
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
@@ -85,15 +98,17 @@ class CallRequested(Message):
         return f"{self.SUBJECT}.{self.server}"
 
 
-class CallAdmitted(Message):
+class CallAdmitted(Plain):
     """The same request, allowed, paid for and recorded. Said by policy only, heard by executor.
 
     `charge` is the reserved price in micro-dollars; `reserved` says whether the ledger holds
     anything for this call, so that its outcome must be settled. `price` is there when the charge
     depends on the result: micro-dollars for the call, a kilobyte and a token; `charge` bounds it.
     `proof`, `narrower` and `terms` are those of the request, and only for Toolbus' own server,
-    whose programs call on in the same name. `claim` is there when the call has an idempotency
-    key: its outcome is kept before it is told.
+    whose programs call on in the same name. `result_content` says how much of the result is
+    recorded; `user` whose call it is: some servers are called with that person's token. `claim` is
+    there when the call has an idempotency key: its outcome is kept before it is told. `identity`
+    is there where the server is told who calls.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -121,6 +136,11 @@ class CallAdmitted(Message):
     narrower: tuple[tuple[str, ...], ...] = ()
     claim: OutcomeClaim | None = None
     terms: str = ""
+    tracestate: str = ""
+    baggage: str = Field(default="", repr=False)
+    result_content: str = ""
+    user: str = ""
+    identity: Identified | None = None
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

@@ -5,11 +5,32 @@ document a line. `producer` and `seq` are added by the writer: each process numb
 without gaps, so a loss anywhere later is a visible hole.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
+from toolbus_common.contracts.approvalfacts import (
+    ApprovalAsked,
+    ApprovalExpired,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalUsed,
+    ApprovalWithdrawn,
+)
+from toolbus_common.contracts.configfacts import (
+    ConfigApplied,
+    ConfigChanged,
+    KeyCreated,
+    KeyRevoked,
+)
+from toolbus_common.contracts.evidencefacts import (
+    FactsExpired,
+    HoldLifted,
+    HoldPlaced,
+    PersonForgotten,
+)
 from toolbus_common.contracts.fact import CallFact, Fact
+from toolbus_common.contracts.identityfacts import GrantEnded, GrantGiven, SignInRefused
 from toolbus_common.contracts.runs import RunCompleted, RunFailed, RunStarted
 from toolbus_common.contracts.serverfacts import (
     BreakerClosed,
@@ -22,14 +43,19 @@ from toolbus_common.contracts.serverfacts import (
     ServerReset,
     ServerUndrained,
 )
+from toolbus_common.contracts.upstreamtokens import ConnectionEnded, ConnectionMade
 
 
 class Decided(CallFact):
     """What policy decided about a call, and what rules could read of it.
 
-    `charge` is the price in micro-dollars. `arguments` are the call's as JSON, only where its key
-    is declared with `content: full`; too long, they are cut and end in `…`.
+    `actors` are the machines that act in the user's name (RFC 8693), the nearest first.
+    `charge` is the price in micro-dollars. `arguments` are the call's as JSON, only where
+    `content` is `full`, or struck where it is `redacted`; too long, they are cut and end in `…`.
     """
+
+    PERSON: ClassVar[str] = "user"
+    CONTENT: ClassVar[tuple[str, ...]] = ("arguments",)
 
     team: str = ""
     user: str = ""
@@ -37,6 +63,7 @@ class Decided(CallFact):
     era: str = ""
     charge: int = 0
     arguments: str = ""
+    actors: tuple[str, ...] = ()
 
 
 class CallAllowed(Decided):
@@ -68,6 +95,7 @@ class CallDenied(Decided):
     """
 
     NAME: ClassVar[str] = "call.denied"
+    MENTIONS: ClassVar[tuple[str, ...]] = ("reason",)
 
     rule: str = ""
     code: str
@@ -88,14 +116,21 @@ class CallCompleted(Outcome):
     `ending` is `complete`, `input_required` (the call goes on with the caller's answer, and costs
     nothing yet) or `task` (the server goes on by itself). `cached` says that it was not asked: an
     earlier answer was told again. `result_bytes` counts what was kept instead of told, too.
+    `result_digest` is SHA-256 in hex of the result as it was told. `result` is its text where
+    `result_content` says so, cut as arguments are, and `user` then whose call it was.
     """
 
     NAME: ClassVar[str] = "call.completed"
+    PERSON: ClassVar[str] = "user"
+    CONTENT: ClassVar[tuple[str, ...]] = ("result",)
 
     ending: str = "complete"
     is_error: bool = False
     result_bytes: int = 0
     cached: bool = False
+    result_digest: str = ""
+    user: str = ""
+    result: str = Field(default="", repr=False)
 
 
 class CallFailed(Outcome):
@@ -139,71 +174,6 @@ class ContextSpent(CallFact):
     counted_by: str = ""
 
 
-class ApprovalFact(CallFact):
-    """What every fact about an approval has. `binding` is what it holds for and nothing else.
-
-    `call_id` is the call that asked, and in `approval.used` the call that was let through.
-    """
-
-    approval: str
-    binding: str = ""
-    by: str = ""
-    reason: str = ""
-
-
-class ApprovalAsked(ApprovalFact):
-    """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
-
-    `rule` is the rule alone. `arguments` is raw JSON, and empty unless the key's calls are
-    recorded in full. With `charge` and the others it is what rules could read of the call.
-    """
-
-    NAME: ClassVar[str] = "approval.asked"
-
-    cause: str
-    expires: float
-    rule: str = ""
-    team: str = ""
-    user: str = ""
-    environment: str = ""
-    era: str = ""
-    charge: int = 0
-    arguments_digest: str = ""
-    arguments: str = Field(default="", repr=False)
-
-
-class ApprovalGranted(ApprovalFact):
-    """`by` approved: the call may be made once, until `expires`."""
-
-    NAME: ClassVar[str] = "approval.granted"
-
-    expires: float
-
-
-class ApprovalRejected(ApprovalFact):
-    """`by` rejected the call for the `reason` given."""
-
-    NAME: ClassVar[str] = "approval.rejected"
-
-
-class ApprovalExpired(ApprovalFact):
-    """Nobody decided, or nobody made the approved call, in time."""
-
-    NAME: ClassVar[str] = "approval.expired"
-
-
-class ApprovalUsed(ApprovalFact):
-    """The approved call goes on: this approval lets no other through."""
-
-    NAME: ClassVar[str] = "approval.used"
-
-
-class ApprovalWithdrawn(ApprovalFact):
-    """The caller took its call back before it was made."""
-
-    NAME: ClassVar[str] = "approval.withdrawn"
-
-
 class ContextMeasured(ServerFact):
     """The tokens of a server's definitions, by tool: said when first counted, and when changed."""
 
@@ -242,57 +212,16 @@ class DefinitionApproved(DefinitionFact):
     """Somebody approved it as it is."""
 
     NAME: ClassVar[str] = "definition.approved"
+    PERSON: ClassVar[str] = "by"
+    KIND: ClassVar[str] = "operator"
 
 
 class DefinitionRejected(DefinitionFact):
     """Somebody refused it as it is."""
 
     NAME: ClassVar[str] = "definition.rejected"
-
-
-class KeyCreated(Fact):
-    """A key exists; its secret is known to its holder alone."""
-
-    NAME: ClassVar[str] = "key.created"
-
-    key: str
-    by: str = ""
-
-
-class KeyRevoked(Fact):
-    """A key no longer opens anything."""
-
-    NAME: ClassVar[str] = "key.revoked"
-
-    key: str
-    by: str = ""
-
-
-class ConfigApplied(Fact):
-    """A declared configuration took effect; `revision` is its number in the bucket."""
-
-    NAME: ClassVar[str] = "config.applied"
-
-    revision: int
-    by: str = ""
-    changes: dict[str, Any] = Field(default_factory=dict)
-
-
-class ConfigChanged(Fact):
-    """One entry of what is declared became another: `before` and `after` are JSON, empty for none.
-
-    Credentials are struck out; of a key's hash there is the beginning of its digest. `revision` is
-    the declaration's, and 0 for what is kept beside it (keys made one by one).
-    """
-
-    NAME: ClassVar[str] = "config.changed"
-
-    kind: str
-    name: str
-    by: str = ""
-    revision: int = 0
-    before: str = ""
-    after: str = ""
+    PERSON: ClassVar[str] = "by"
+    KIND: ClassVar[str] = "operator"
 
 
 class LedgerOpened(Fact):
@@ -302,6 +231,8 @@ class LedgerOpened(Fact):
     """
 
     NAME: ClassVar[str] = "ledger.opened"
+    PERSON: ClassVar[str] = "by"
+    KIND: ClassVar[str] = "operator"
 
     epoch: str
     how: str
@@ -340,10 +271,19 @@ FACTS: dict[str, type[Fact]] = {
         DefinitionChanged,
         DefinitionApproved,
         DefinitionRejected,
+        GrantGiven,
+        GrantEnded,
+        SignInRefused,
+        ConnectionMade,
+        ConnectionEnded,
         KeyCreated,
         KeyRevoked,
         ConfigApplied,
         ConfigChanged,
         LedgerOpened,
+        PersonForgotten,
+        HoldPlaced,
+        HoldLifted,
+        FactsExpired,
     )
 }

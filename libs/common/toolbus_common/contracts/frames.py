@@ -1,14 +1,12 @@
 """The frames of one call's answer: any number of notifications, then one ending."""
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 from toolbus_common.errors import ToolbusError
 
 
-@dataclass(frozen=True, slots=True)
-class Progressed:
+class Progressed(Struct, frozen=True):
     """The upstream says how far it is; `body` is the raw JSON of the notification's params."""
 
     body: bytes
@@ -18,8 +16,7 @@ class Progressed:
         return b"p" + self.body
 
 
-@dataclass(frozen=True, slots=True)
-class Notified:
+class Notified(Struct, frozen=True):
     """The upstream says something else about this call; `body` is the notification's raw params."""
 
     method: str
@@ -30,8 +27,7 @@ class Notified:
         return b"n%b\n%b" % (self.method.encode(), self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(Struct, frozen=True):
     """The upstream closed its stream before the answer, to be asked again after `milliseconds`."""
 
     milliseconds: int
@@ -41,8 +37,7 @@ class Paused:
         return b"w%d" % self.milliseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """The result, as raw JSON already in the form the caller's era expects."""
 
     body: bytes
@@ -52,8 +47,7 @@ class Answered:
         return b"a" + self.body
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """The server needs something of the caller first.
 
     `body` is an `input_required` result (MCP 2026-07-28), whatever the eras on either side; the
@@ -67,8 +61,7 @@ class Asked:
         return b"q" + self.body
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """The server goes on by itself: a `task` result, or the older `{"task": …}`."""
 
     body: bytes
@@ -78,8 +71,7 @@ class Begun:
         return b"t" + self.body
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The call ended without a result. A failure on the bus is data, never a pickled class."""
 
     error: ToolbusError

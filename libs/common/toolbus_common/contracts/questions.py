@@ -8,9 +8,14 @@ from toolbus_common.contracts.message import Message
 
 
 class Question(Message):
-    """A question to one room, or with room `all` to every replica of every room."""
+    """A question to one room, or with room `all` to every replica of every room.
+
+    `AT_ONCE` is how many of them a replica works on at the same time: more than one where anybody
+    outside may ask, or an answer waits for others.
+    """
 
     SUBJECT: ClassVar[str]
+    AT_ONCE: ClassVar[int] = 1
 
 
 class StatusAsked(Question):
@@ -48,12 +53,19 @@ class ServersTold(Message):
 
 
 class AuditQueried(Question):
-    """One read-only SQL statement. Heard by audit, asked by operators only."""
+    """One read-only SQL statement. Heard by audit, asked by operators only.
+
+    `parameters` are the values of its `{name:Type}`, as text.
+    What is sealed of people is told in the plain while their keys exist, unless it is wanted
+    `as_stored`.
+    """
 
     SUBJECT: ClassVar[str] = "tb.ask.audit.query"
 
     sql: str
     limit: int = 1000
+    parameters: dict[str, str] = Field(default_factory=dict)
+    as_stored: bool = False
 
 
 class RowsFound(Message):

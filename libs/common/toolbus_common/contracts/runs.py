@@ -13,6 +13,8 @@ class RunFact(CallFact):
     `program_digest` is SHA-256 in hex of its text, of so many `lines`.
     """
 
+    PERSON: ClassVar[str] = "user"
+
     team: str = ""
     user: str = ""
     environment: str = ""
@@ -25,6 +27,7 @@ class RunStarted(RunFact):
     """A program begins. `program` is its text, only where its key has `content: full`."""
 
     NAME: ClassVar[str] = "run.started"
+    CONTENT: ClassVar[tuple[str, ...]] = ("program",)
 
     program: str = Field(default="", repr=False)
 
@@ -57,6 +60,7 @@ class RunFailed(RunEnded):
     """A program was ended, at `at_line` of it where that is known, by the error `code`."""
 
     NAME: ClassVar[str] = "run.failed"
+    CONTENT: ClassVar[tuple[str, ...]] = ("reason",)
 
     code: str
     reason: str = ""

@@ -41,6 +41,9 @@ class ServerFaulted(ServerFact):
 class ServerSteered(ServerFact):
     """What every fact about an operator's word on a server has: `by` is who gave it."""
 
+    PERSON: ClassVar[str] = "by"
+    KIND: ClassVar[str] = "operator"
+
     by: str = ""
 
 

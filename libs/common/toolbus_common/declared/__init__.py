@@ -5,10 +5,15 @@ from typing import Annotated
 from pydantic import Field
 
 from toolbus_common.declared.admins import Admin, Role
+from toolbus_common.declared.authorizing import OAuthClient, ServerOAuth
 from toolbus_common.declared.basics import MICRO, Declared, Name, Pattern, Patterns
+from toolbus_common.declared.evidence import Audit
+from toolbus_common.declared.exports import Export, Leaving, Sink
+from toolbus_common.declared.identity import LOCAL, MACHINES, OWN_ISSUERS, Access, Issuer
 from toolbus_common.declared.levels import (
     Content,
     Customer,
+    Environment,
     Group,
     Key,
     KeyTerms,
@@ -18,25 +23,36 @@ from toolbus_common.declared.levels import (
 )
 from toolbus_common.declared.money import Budget, Loop, Period, Price, Rate
 from toolbus_common.declared.programs import Programs
+from toolbus_common.declared.readers import Reader
 from toolbus_common.declared.results import Results, ToolCache
 from toolbus_common.declared.rules import POSTED, Rule, Webhook
 from toolbus_common.declared.servers import Operations, Server, ToolView, Validation
 
 __all__ = [
+    "LOCAL",
+    "MACHINES",
     "MICRO",
+    "OWN_ISSUERS",
     "POSTED",
+    "Access",
     "Admin",
+    "Audit",
     "Budget",
     "Content",
     "Customer",
     "Declaration",
     "Declared",
+    "Environment",
+    "Export",
     "Group",
+    "Issuer",
     "Key",
     "KeyTerms",
+    "Leaving",
     "Level",
     "Loop",
     "Name",
+    "OAuthClient",
     "Operations",
     "Pattern",
     "Patterns",
@@ -44,10 +60,13 @@ __all__ = [
     "Price",
     "Programs",
     "Rate",
+    "Reader",
     "Results",
     "Role",
     "Rule",
     "Server",
+    "ServerOAuth",
+    "Sink",
     "Team",
     "ToolCache",
     "ToolView",
@@ -78,3 +97,10 @@ class Declaration(Declared):
     rules: dict[Name, Rule] = Field(default_factory=dict)
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
     admins: dict[Name, Admin] = Field(default_factory=dict)
+    exports: dict[Name, Export] = Field(default_factory=dict)
+    sinks: dict[Name, Sink] = Field(default_factory=dict)
+    environments: dict[Name, Environment] = Field(default_factory=dict)
+    audit: Audit = Audit()
+    readers: dict[Name, Reader] = Field(default_factory=dict)
+    issuers: dict[Name, Issuer] = Field(default_factory=dict)
+    access: dict[Name, Access] = Field(default_factory=dict)

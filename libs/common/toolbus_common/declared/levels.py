@@ -1,25 +1,34 @@
 """Who pays and who may: customers, teams, users, keys, and named groups of patterns."""
 
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from toolbus_common.declared.basics import Declared, Name, Patterns
+from toolbus_common.declared.evidence import Retention
 from toolbus_common.declared.money import Budget, Loop, Rate
 from toolbus_common.declared.programs import Programs
 
-Content = Literal["full", "digest"]
+Content = Literal["full", "redacted", "digest"]
 
 
 class Group(Declared):
     """Patterns under a name, to be granted (`tools`) or denied (`deny`) wherever it is attached.
 
-    A group without `tools` only denies: it bounds nothing.
+    A group without `tools` only denies: it bounds nothing. With `scope` people can let a client
+    use these tools alone: it asks for them `first`, or comes back for them `later`.
     """
 
     tools: Patterns | None = None
     deny: Patterns = ()
+    scope: Literal["first", "later"] | None = None
+
+    @model_validator(mode="after")
+    def _is_plain_where_it_is_a_scope(self) -> Self:
+        if self.scope and (self.tools is None or self.deny):
+            raise ValueError("with a scope it needs tools, and no deny: scopes only add up")
+        return self
 
 
 class Level(Declared):
@@ -29,7 +38,8 @@ class Level(Declared):
     no bound. `deny` wins over every grant. Calls that `approve` covers wait for a person.
     `code_mode` shows tools through programs (true), or never (false); unset, a request may ask.
     It may hold caps on one program as well.
-    `content` says how much of a call's arguments is recorded: the strictest level's word counts.
+    `content` says how much of a call's arguments is recorded, `result_content` of its result: the
+    strictest word of all levels, the environment and the server counts.
     """
 
     tools: Patterns | None = None
@@ -44,6 +54,7 @@ class Level(Declared):
     environment: str = Field(default="", max_length=64)
     expires: date | None = None
     content: Content | None = None
+    result_content: Content | None = None
     code_mode: bool | Programs | None = None
 
     @property
@@ -68,7 +79,16 @@ class Level(Declared):
 
 
 class Customer(Level):
-    """Who pays: the level above teams and users."""
+    """Who pays: the level above teams and users. `retention` is how long its facts are kept."""
+
+    retention: Retention | None = None
+
+
+class Environment(Declared):
+    """What holds wherever a level names this environment."""
+
+    content: Content | None = None
+    result_content: Content | None = None
 
 
 class Team(Level):

@@ -6,10 +6,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from toolbus_common.declared.basics import Declared
+from toolbus_common.declared.basics import Declared, Name
 
 # What webhooks can be told of. Calls are too many to post: they are for the audit.
-POSTED = ("approval", "breaker", "config", "definition", "key", "rule", "server")
+POSTED = (
+    "approval", "breaker", "config", "definition", "hold", "key", "person", "rule", "server",
+)  # fmt: skip
+CHECKPOINT = "checkpoint.signed"  # no fact: what audit signs of a customer's log
 
 
 class Rule(Declared):
@@ -28,12 +31,14 @@ class Rule(Declared):
 class Webhook(Declared):
     """Where facts of these kinds (`approval.asked`, `approval.*`) are posted, signed with `secret`.
 
-    `secret` may be `${env:NAME}`, resolved by the room that posts.
+    `secret` may be `${env:NAME}`, resolved by the room that posts. Of `checkpoint.signed` the
+    newest is posted. With `customers` only what concerns these is.
     """
 
     url: str
     secret: str = Field(min_length=1, repr=False)
     events: tuple[str, ...] = ("approval.asked",)
+    customers: tuple[Name, ...] = ()
 
     @field_validator("url")
     @classmethod
@@ -46,10 +51,12 @@ class Webhook(Declared):
     @classmethod
     def _are_posted(cls, events: tuple[str, ...]) -> tuple[str, ...]:
         for event in events:
-            if event.partition(".")[0] not in POSTED:
-                raise ValueError(f"'{event}' is not posted; kinds begin with {', '.join(POSTED)}")
+            if event.partition(".")[0] not in (*POSTED, "checkpoint"):
+                known = ", ".join((*POSTED, "checkpoint"))
+                raise ValueError(f"'{event}' is not posted; kinds begin with {known}")
         return events
 
-    def wants(self, fact: str) -> bool:
-        """Whether facts of this name are posted here."""
-        return any(fnmatchcase(fact, event) for event in self.events)
+    def wants(self, fact: str, scope: str) -> bool:
+        """Whether facts of this name, about this customer, are posted here."""
+        told = not self.customers or scope in self.customers
+        return told and any(fnmatchcase(fact, event) for event in self.events)

@@ -5,25 +5,37 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from toolbus_common.declared.authorizing import ServerOAuth
 from toolbus_common.declared.basics import Declared, Patterns
-from toolbus_common.declared.isolation import Container, Files, Limits, Network
+from toolbus_common.declared.callers import ServerIdentity
+from toolbus_common.declared.isolation import (
+    Container,
+    Files,
+    Hosts,
+    Limits,
+    Network,
+    network_of,
+)
+from toolbus_common.declared.levels import Content
 from toolbus_common.declared.results import Results, ToolCache
+from toolbus_common.secrets import REFERENCE
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 Validation = Literal["arguments", "results", "both", "none"]
-_PROXY = re.compile(r"http://[^/@\s]+/?|\$\{env:[A-Za-z_][A-Za-z0-9_]*\}")
+_PROXY = re.compile(rf"http://[^/@\s]+/?|{REFERENCE.pattern}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
 FILES = ("ca", "certificate", "key")  # of the executor's machine
 DESTINATION = (
     "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc",
-    "python", "container", "proxy", *FILES,
+    "python", "container", "proxy", "oauth", *FILES,
 )  # fmt: skip
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
 _OF_PROCESS = ("idle", *BOUNDS)
-_OF_OPENAPI = ("base_url", "credentials")
+_OF_OPENAPI = ("base_url", "credentials", "probe_path")
+_PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
 
 
@@ -86,23 +98,26 @@ class Server(Declared):
     is there; 0 is never.
     `openapi` is the document's URL or file, `base_url` where its operations are called,
     `credentials` what its security schemes want, by their names (`user:password` for basic
-    ones), `refresh` after how many seconds the document is read anew.
+    ones), `refresh` after how many seconds the document is read anew, `probe_path` what is read
+    there to see whether the API is well.
     `graphql` is an API's address, `grpc` a server that reflects, as grpc://host:port or grpcs://
     over TLS; `operations` and `refresh` are for them likewise.
     `python` names functions as `package.module:function`, found from `cwd`. `container` is an
     image with its digest, whose program speaks MCP on stdio.
-    `timeout` is seconds per call, `concurrency` the most calls at once. Values of `headers` and
-    `env` may be `${env:NAME}`, resolved by the executor and nowhere else. `expose` bounds what
-    anybody may use of it, by its own names. `definitions` says what happens to a tool that is new
-    or has changed: `trust` shows it; `first` pins what is seen first and holds back later changes;
-    `each` holds back everything until somebody approves it. `code_mode` keeps its tools for
-    programs (true), or shows them as they are even to callers in code mode (false). `validation`
-    is what is held against the schemas that the server declares.
+    `timeout` is seconds per call, `concurrency` the most calls at once. Values of `headers`,
+    `env`, `credentials` and `proxy` may hold references, `${env:NAME}`, which the executor reads
+    and nobody else. `expose` bounds what anybody may use of it, by its own names. `definitions`
+    says what happens to a tool that is new or has changed: `trust` shows it; `first` pins what is
+    seen first and holds back later changes; `each` holds back everything until somebody approves
+    it. `code_mode` keeps its tools for programs (true), or shows them as they are even to callers
+    in code mode (false). `validation` is what is held against the schemas that the server declares.
+    `content` and `result_content` bound what is recorded of its calls.
     A process (`command`, `python`, `container`) is ended after `idle` seconds without work, and
     started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound
     it.
     `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
-    `certificate` and `key` what it is shown; the three are files in PEM form.
+    `certificate` and `key` what it is shown; the three are files in PEM form. `oauth` says whose
+    tokens it is called with, where it wants them; `identity` that each request says who calls.
     """
 
     url: str = ""
@@ -115,6 +130,7 @@ class Server(Declared):
     openapi: str = ""
     base_url: str = ""
     credentials: dict[str, str] = Field(default_factory=dict)
+    probe_path: str = Field(default="", max_length=1024)
     operations: Operations = Operations()
     refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
     graphql: str = ""
@@ -126,6 +142,8 @@ class Server(Declared):
     files: Files | None = None
     network: Network = "any"
     namespaces: bool = True
+    oauth: ServerOAuth | None = None
+    identity: ServerIdentity | None = None
     proxy: str = ""
     ca: str = ""
     certificate: str = ""
@@ -138,6 +156,8 @@ class Server(Declared):
     timeout: float = Field(default=30.0, gt=0, le=3600)
     results: Results = Results()
     validation: Validation = "arguments"
+    content: Content | None = None
+    result_content: Content | None = None
     concurrency: int = Field(default=64, ge=1, le=4096)
 
     @property
@@ -169,7 +189,7 @@ class Server(Declared):
     def _keeps_its_password(cls, proxy: str) -> str:
         if proxy not in ("", "none") and not _PROXY.fullmatch(proxy):
             raise ValueError(
-                "must be none, or http://host:port; with a password, a whole ${env:NAME}"
+                "must be none, or http://host:port; with a password, a whole reference: ${env:NAME}"
             )
         return proxy
 
@@ -179,6 +199,18 @@ class Server(Declared):
         if "://" in openapi and not re.match(r"^https?://[^/\s]+", openapi):
             raise ValueError("must be a file, or begin with http:// or https:// and name a host")
         return openapi
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _is_network(cls, network: Any) -> Network:
+        return network_of(network)
+
+    @field_validator("probe_path")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        if path and not _PROBE_PATH.fullmatch(path):
+            raise ValueError("must begin with / and hold neither blanks nor letters beyond ASCII")
+        return path
 
     @field_validator("grpc")
     @classmethod
@@ -243,13 +275,48 @@ class Server(Declared):
         if not self.is_process:
             self._refuse_alien(_OF_PROCESS, "command, python and container")
         if self.is_process or self.grpc:
-            self._refuse_alien(("proxy", *FILES), "what has an address over HTTP")
+            self._refuse_alien(("proxy",), "what has an address over HTTP")
+        if self.is_process or self.grpc.startswith("grpc://"):
+            self._refuse_alien(FILES, "what is called over TLS")
         return self
+
+    @model_validator(mode="after")
+    def _is_authorized_once(self) -> Self:
+        if self.oauth is None:
+            return self
+        if not (self.url or self.sse):
+            raise ValueError("oauth belongs to url and sse; leave it out")
+        if any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("has oauth and a header Authorization; leave one of them out")
+        if self.oauth.tokens == "user" and self._has_public_cache:
+            raise ValueError("answers each user by their own token: no cache may be public")
+        return self
+
+    @model_validator(mode="after")
+    def _is_told_who_calls(self) -> Self:
+        if self.identity is None:
+            return self
+        if self.is_process:
+            raise ValueError("identity belongs to what has an address; leave it out")
+        if any(name.lower() == self.identity.header.lower() for name in self.headers):
+            raise ValueError(f"has identity and a header {self.identity.header}; leave one out")
+        if self._has_public_cache:
+            raise ValueError("is told who calls, with identity: no cache may be public")
+        if self.grpc and not self.identity.fits_grpc:
+            raise ValueError(f"{self.identity.header} is no name gRPC takes; name another")
+        return self
+
+    @property
+    def _has_public_cache(self) -> bool:
+        caches = (view.cache for view in self.tools.values())
+        return any(each is not None and each.scope == "public" for each in caches)
 
     @model_validator(mode="after")
     def _fits_itself(self) -> Self:
         if self.network != "any" and not self.namespaces:
             raise ValueError("network needs namespaces; leave one of them out")
+        if self.container and isinstance(self.network, Hosts):
+            raise ValueError("network of a container is any, loopback or none, not a list of hosts")
         if self.key and not self.certificate:
             raise ValueError("key belongs to a certificate; name both")
         return self

@@ -5,16 +5,16 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import time
 from typing import Any, TypeVar
 
-from toolbus_common.bus import Bucket, Bus
+from toolbus_common.bucket import Bucket
+from toolbus_common.bus import Bus
 from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCreated, KeyRevoked
 from toolbus_common.declared import Admin, Declaration, Key
-from toolbus_common.declaring.difference import ADDED, REMOVED, Change, changes
+from toolbus_common.declaring.difference import ADDED, REMOVED, Change, changes, told_of
 from toolbus_common.declaring.showing import restored, told_in_a_fact
 from toolbus_common.declaring.vouching import forget_the_rest, vouch
 from toolbus_common.errors import (
@@ -26,13 +26,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.factlane import FactWriter
 from toolbus_common.lineage import DEFAULT_SCOPE, lineage_of
-from toolbus_common.snapshot import (
-    ADMIN_PREFIX,
-    DECLARATION,
-    KEY_PREFIX,
-    hash_of,
-    proof_of,
-)
+from toolbus_common.snapshot import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, hash_of, proof_of
 
 log = logging.getLogger(__name__)
 
@@ -187,10 +181,6 @@ class Desk:
         """Keep a key of its own under this name; whether nobody was faster since `last`."""
         return await self._bucket.swap(f"{prefix}{name}", _encoded(entry), last) is not None
 
-    async def put_key(self, name: str, key: Key) -> None:
-        """Keep a key of its own under this name, whatever was there."""
-        await self._bucket.put(f"{KEY_PREFIX}{name}", _encoded(key))
-
     async def drop_own_key(self, name: str) -> None:
         """Let the declared key of this name count again."""
         await self._bucket.delete(f"{KEY_PREFIX}{name}")
@@ -224,14 +214,11 @@ class Desk:
         return await self._bucket.swap(DECLARATION, value, last)
 
     async def _own(self, prefix: str, model: type[E]) -> dict[str, E]:
-        found: dict[str, E] = {}
-        async with aclosing(self._bucket.watch(f"{prefix}>")) as entries:
-            async for change in entries:
-                if change is None:
-                    break
-                if change.value is not None:
-                    found[change.key.removeprefix(prefix)] = model.model_validate_json(change.value)
-        return found
+        return {
+            each.key.removeprefix(prefix): model.model_validate_json(each.value)
+            for each in await self._bucket.present(f"{prefix}>")
+            if each.value is not None
+        }
 
     # -- recording ---------------------------------------------------------------------------
 
@@ -253,14 +240,17 @@ class Desk:
         """Write a fact; one the stream does not take now is spooled for the next command."""
         self._facts.say(fact)
 
+    async def delivered(self) -> None:
+        """Return once the stream has what was recorded, or it is kept for the next command."""
+        await self._facts.delivered()
+
     async def _record_applied(
         self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
     ) -> None:
-        told = {f"{c.section}.{c.name}": c.sign for c in different}
         self.record(
             ConfigApplied(
                 id=_id("applied"), at=time(), scope=DEFAULT_SCOPE,
-                revision=revision, by=self.by, changes=told,
+                revision=revision, by=self.by, changes=told_of(different),
             )
         )  # fmt: skip
         for change in different:

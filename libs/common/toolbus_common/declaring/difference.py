@@ -1,8 +1,10 @@
 """What a new declaration changes, entry by entry; secrets are compared, never shown."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from toolbus_common.contracts.configfacts import PEOPLES
 from toolbus_common.declared import Declaration
 from toolbus_common.declared.servers import CREDENTIALS
 
@@ -37,6 +39,17 @@ def changes(old: Declaration, new: Declaration) -> list[Change]:
             if change is not None:
                 found.append(change)
     return found
+
+
+def told_of(different: Iterable[Change]) -> dict[str, Any]:
+    """Which entries changed; of people's entries only how many."""
+    told: dict[str, Any] = {}
+    for change in different:
+        if change.section in PEOPLES:
+            told[change.section] = told.get(change.section, 0) + 1
+        else:
+            told[f"{change.section}.{change.name}"] = change.sign
+    return told
 
 
 def _change(section: str, name: str, old: Any, new: Any) -> Change | None:

@@ -21,6 +21,7 @@ Environ = Mapping[str, str] | None
 NO_REFERENCE = "may be no reference here; give the secret itself, or none and one is made"
 NOT_SET = "the environment has no {}; set it before starting"
 _HASH = re.compile(r"[0-9a-f]{64}")
+_VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def check(document: Document, environ: Environ) -> Loaded:
         *references.warnings(document, environ or {}),
         *rules.warnings(document, declaration),
         *_expired(document, declaration),
+        *_let_in_by_nothing(document, declaration),
     ]
     return Loaded(declaration, faults, tuple(sorted(set(warnings))), secrets)
 
@@ -108,7 +110,7 @@ def _take_secrets(document: Document, environ: Environ, secrets: dict[str, str])
 
 
 def _with_secrets(data: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for section in ("keys", "admins"):
+    for section in ("keys", "admins", "readers"):
         entries = data.get(section)
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             if isinstance(entry, dict):
@@ -133,7 +135,7 @@ def _resolved(secret: Any, environ: Environ) -> tuple[str, str]:
     """The secret itself, or what is wrong. What is wrong never quotes it."""
     if not isinstance(secret, str):
         return "", "must be text; put it in quotes"
-    whole = references.REFERENCE.fullmatch(secret)
+    whole = _VARIABLE.fullmatch(secret)
     source = ""
     if whole is not None:
         source = f" (from {whole[1]})"
@@ -171,3 +173,13 @@ def _expired(document: Document, declaration: Declaration) -> Iterator[Fault]:
                 noun = section.removesuffix("s")
                 said = f"is in the past: the {noun} opens nothing"
                 yield document.fault((section, name, "expires"), said)
+
+
+def _let_in_by_nothing(document: Document, declaration: Declaration) -> Iterator[Fault]:
+    """Readers without a secret: unlike that of keys, theirs is never made for them."""
+    for name, reader in declaration.readers.items():
+        if not reader.secret_hash:
+            said = (
+                "has no secret: unless it had one before, nobody can ask as this reader; give one"
+            )
+            yield document.fault(("readers", name), said)

@@ -7,18 +7,26 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from toolbus_common.builtin import BUILT_IN
+from toolbus_common.declared import OWN_ISSUERS
+from toolbus_common.declared.servers import CREDENTIALS
 from toolbus_common.declaring.document import Document, Fault, Place
 from toolbus_common.grants import SEPARATOR
+from toolbus_common.secrets import REFERENCE, references_in
+from toolbus_common.secrets.references import ENVIRONMENT
 
-REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 # What each kind of level names, and the section that is declared in.
 _LINKS = {
     "keys": {"team": "teams", "user": "users"},
     "users": {"customer": "customers"},
     "teams": {"customer": "customers"},
     "customers": {},
+    "access": {"team": "teams"},
 }
 _ALMOST = re.compile(r"\$\{[^}]*\}?")
+_NO_REFERENCE = (
+    "holds a reference that is not of the form ${env:NAME} or ${store:path#field}; the stores are "
+    "file, vault, aws, gcp, azure"
+)
 
 
 def faults(document: Document) -> Iterator[Fault]:
@@ -27,14 +35,16 @@ def faults(document: Document) -> Iterator[Fault]:
     for section, links in _LINKS.items():
         for name, thing in _section(data, section):
             yield from _links_of(document, (section, name), thing, links)
-    if BUILT_IN in dict(_section(data, "servers")):
-        yield document.fault(("servers", BUILT_IN), "is Toolbus' own name; give it another")
+    for section, own in (("servers", (BUILT_IN,)), ("issuers", OWN_ISSUERS)):
+        for name in {*own} & {*dict(_section(data, section))}:
+            yield document.fault((section, name), "is Toolbus' own name; give it another")
     for name, key in _section(data, "keys"):
         yield from _two_payers(document, name, key)
-    for place, text in _server_values(data):
+    yield from _unknown_issuers(document)
+    for place, text in _credentials_of(data):
         rest = REFERENCE.sub("", text)
         if _ALMOST.search(rest):
-            yield document.fault(place, "holds a reference that is not of the form ${env:NAME}")
+            yield document.fault(place, _NO_REFERENCE)
 
 
 def warnings(document: Document, environ: Mapping[str, str]) -> Iterator[Fault]:
@@ -44,10 +54,10 @@ def warnings(document: Document, environ: Mapping[str, str]) -> Iterator[Fault]:
         said = _about(pattern, servers)
         if said:
             yield document.fault(place, said)
-    for place, text in _server_values(document.data):
-        for name in REFERENCE.findall(text):
-            if name not in environ:
-                yield document.fault(place, f"the environment has no {name}; set it")
+    for place, text in _credentials_of(document.data):
+        for each in sorted(references_in([text])):
+            if each.store == ENVIRONMENT and each.path not in environ:
+                yield document.fault(place, f"the environment has no {each.path}; set it")
 
 
 def _section(data: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
@@ -73,6 +83,17 @@ def _links_of(
     groups = thing.get("groups")
     for at, group in enumerate(groups if isinstance(groups, list) else ()):
         yield from _lost(document, (*place, "groups", at), group, "groups")
+
+
+def _unknown_issuers(document: Document) -> Iterator[Fault]:
+    """Rules for people nobody vouches for, and servers where nobody vouches for people."""
+    for name, rule in _section(document.data, "access"):
+        if rule.get("issuer") not in (None, *OWN_ISSUERS):
+            yield from _lost(document, ("access", name, "issuer"), rule["issuer"], "issuers")
+    for name, server in _section(document.data, "servers"):
+        oauth = server.get("oauth")
+        provider = oauth.get("provider") if isinstance(oauth, dict) else None
+        yield from _lost(document, ("servers", name, "oauth", "provider"), provider, "issuers")
 
 
 def _two_payers(document: Document, name: str, key: dict[str, Any]) -> Iterator[Fault]:
@@ -128,10 +149,11 @@ def _about(pattern: str, servers: list[str]) -> str:
     return f"'{pattern}' names the server '{server}', which is not declared{hint}"
 
 
-def _server_values(data: Any) -> Iterator[tuple[Place, str]]:
-    for name, server in _section(data, "servers"):
-        for field in ("headers", "env", "credentials"):
-            values = server.get(field)
-            for key, text in values.items() if isinstance(values, dict) else ():
-                if isinstance(text, str):
-                    yield ("servers", name, field, key), text
+def _credentials_of(data: Any) -> Iterator[tuple[Place, str]]:
+    for section in ("servers", "exports", "sinks"):
+        for name, entry in _section(data, section):
+            for field in CREDENTIALS:
+                values = entry.get(field)
+                for key, text in values.items() if isinstance(values, dict) else ():
+                    if isinstance(text, str):
+                        yield (section, name, field, key), text

@@ -4,15 +4,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.declared import Declaration, Declared, Issuer, Webhook
 from toolbus_common.declared.servers import CREDENTIALS, DESTINATION
 from toolbus_common.errors import FaultyError
+from toolbus_common.secrets import REFERENCE
 
+D = TypeVar("D", bound=Declared)
+S = TypeVar("S", Issuer, Webhook)
 HIDDEN = "(set)"  # stands for a credential that is kept
 LONGEST_TOLD = 131_072  # characters of an entry in a fact
-_REFERENCE = re.compile(r"(?:[A-Za-z]+ )?\$\{env:[A-Za-z_][A-Za-z0-9_]*\}")
+_REFERENCE = re.compile(rf"(?:[A-Za-z]+ )?{REFERENCE.pattern}")
 
 
 def shown(entry: Any) -> Any:
@@ -50,20 +53,29 @@ def restored(new: Declaration, old: Declaration) -> Declaration:
     """
     faults: list[dict[str, Any]] = []
     servers = {
-        name: _server(server, old.servers.get(name), f"servers.{name}", faults)
+        name: _entry(server, old.servers.get(name), DESTINATION, f"servers.{name}", faults)
         for name, server in new.servers.items()
     }
-    webhooks = {}
-    for name, hook in new.webhooks.items():
-        before = old.webhooks.get(name)
-        kept = {"": before.secret} if before and before.url == hook.url else {}
-        secret = _kept({"": hook.secret}, kept, f"webhooks.{name}.secret", faults)[""]
-        webhooks[name] = hook.model_copy(update={"secret": secret})
+    webhooks = {
+        name: _with_secret(hook, old.webhooks.get(name), f"webhooks.{name}", faults)
+        for name, hook in new.webhooks.items()
+    }
+    issuers = {
+        name: _with_secret(issuer, old.issuers.get(name), f"issuers.{name}", faults)
+        for name, issuer in new.issuers.items()
+    }
+    sections: dict[str, Any] = {"servers": servers, "webhooks": webhooks, "issuers": issuers}
+    for section, where in (("exports", ("to", "endpoint", "region")), ("sinks", ("url",))):
+        before_all = getattr(old, section)
+        sections[section] = {
+            name: _entry(entry, before_all.get(name), where, f"{section}.{name}", faults)
+            for name, entry in getattr(new, section).items()
+        }
     if faults:
         raise faulty(faults)
-    sections = {"servers": servers, "webhooks": webhooks}
     sections["keys"] = _with_hashes(new.keys, old.keys)
     sections["admins"] = _with_hashes(new.admins, old.admins)
+    sections["readers"] = _with_hashes(new.readers, old.readers)
     return new.model_copy(update=sections)
 
 
@@ -91,17 +103,26 @@ def _struck(value: Any) -> Any:
     return value if _REFERENCE.fullmatch(str(value)) else HIDDEN
 
 
-def _server(server: Server, old: Server | None, place: str, faults: list[dict[str, Any]]) -> Server:
-    same = old is not None and all(
-        getattr(server, field) == getattr(old, field) for field in DESTINATION
-    )
+def _entry(
+    entry: D, old: D | None, where: tuple[str, ...], place: str, faults: list[dict[str, Any]]
+) -> D:
+    """An entry with the credentials it says are kept, if it still leads where it led."""
+    same = old is not None and all(getattr(entry, field) == getattr(old, field) for field in where)
     update = {
         field: _kept(
-            getattr(server, field), getattr(old, field) if same else {}, f"{place}.{field}", faults
+            getattr(entry, field), getattr(old, field) if same else {}, f"{place}.{field}", faults
         )
         for field in CREDENTIALS
+        if field in type(entry).model_fields
     }
-    return server.model_copy(update=update)
+    return entry.model_copy(update=update)
+
+
+def _with_secret(new: S, old: S | None, place: str, faults: list[dict[str, Any]]) -> S:
+    """The entry with the secret it had, where it says so and leads where it led."""
+    kept = {"": old.secret} if old is not None and old.url == new.url else {}
+    secret = _kept({"": new.secret}, kept, f"{place}.secret", faults)[""]
+    return new.model_copy(update={"secret": secret})
 
 
 def _kept(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from toolbus_common.bus import Bucket
+from toolbus_common.bucket import Bucket
 from toolbus_common.declared import Declaration
 from toolbus_common.egress.named import NAMED, decoded, digests_of, encoded
 from toolbus_common.errors import ConflictError

@@ -2,6 +2,6 @@
 
 from toolbus_common.egress.allowed import Allowed
 from toolbus_common.egress.checking import Egress
-from toolbus_common.egress.targets import EgressError, Target, target_of
+from toolbus_common.egress.targets import EgressError, Target, as_http, target_of
 
-__all__ = ["Allowed", "Egress", "EgressError", "Target", "target_of"]
+__all__ = ["Allowed", "Egress", "EgressError", "Target", "as_http", "target_of"]

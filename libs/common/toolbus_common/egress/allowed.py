@@ -30,6 +30,13 @@ class _Item:
             each in self.network and (single or not is_metadata(each)) for each in within(address)
         )
 
+    def names(self, target: Target) -> bool:
+        """Whether it is about a target as that is written, whatever its name stands for."""
+        if target.address is not None:
+            return self.covers(target, target.address)
+        fits = self.port in (0, target.port)
+        return self.network is None and fits and fnmatchcase(target.host, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
@@ -45,6 +52,10 @@ class Allowed:
     def covers(self, target: Target, address: Address) -> bool:
         """Whether this address may be called for this target."""
         return any(item.covers(target, address) for item in self.items)
+
+    def names(self, target: Target) -> bool:
+        """Whether a target is listed as it is written: asked before its name is looked up."""
+        return any(item.names(target) for item in self.items)
 
     def __bool__(self) -> bool:
         return bool(self.items)

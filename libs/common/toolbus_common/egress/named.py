@@ -10,30 +10,36 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-from toolbus_common.bus import Change
-from toolbus_common.declared import Declaration, Server, Webhook
+from toolbus_common.bucket import Change
+from toolbus_common.declared import Declaration, Export, Issuer, Server, Sink, Webhook
 from toolbus_common.declared.servers import BOUNDS
 
 log = logging.getLogger(__name__)
 
 NAMED = "named"  # the entry's key
+Leads = Server | Webhook | Issuer | Export | Sink
 
 # What may change without leading elsewhere. A field that is not here counts: one that is new and
 # forgotten costs an operator another 'toolbus apply', and gives nobody an address.
 _HARMLESS = frozenset(
     {
         "headers", "env", "credentials", "operations", "refresh", "tools", "expose", "definitions",
-        "code_mode", "timeout", "concurrency", "probe", "results", "validation",
-        "idle", *BOUNDS,
+        "code_mode", "content", "result_content", "timeout", "concurrency", "probe", "results",
+        "validation", "identity",
+        "idle", *(each for each in BOUNDS if each != "network"), "probe_path",
     }
 )  # fmt: skip
 
 
-def digest_of(entry: Server | Webhook) -> str:
-    """What stands for where a server or a webhook leads."""
-    told: Any = entry.url
+def digest_of(entry: Leads) -> str:
+    """What stands for where something declared leads."""
+    told: Any
     if isinstance(entry, Server):
         told = entry.model_dump(mode="json", exclude_defaults=True, exclude=set(_HARMLESS))
+    elif isinstance(entry, Export):
+        told = [entry.to, entry.bucket_url]
+    else:
+        told = entry.url
     text = json.dumps([type(entry).__name__, told], sort_keys=True)
     return sha256(text.encode()).hexdigest()
 
@@ -42,6 +48,9 @@ def digests_of(declaration: Declaration) -> Iterator[str]:
     """Of everything that leads somewhere."""
     yield from map(digest_of, declaration.servers.values())
     yield from map(digest_of, declaration.webhooks.values())
+    yield from map(digest_of, declaration.exports.values())
+    yield from map(digest_of, declaration.sinks.values())
+    yield from map(digest_of, declaration.issuers.values())
 
 
 def encoded(digests: set[str]) -> bytes:
@@ -69,6 +78,6 @@ class Named:
         if change is not None and change.key == NAMED:
             self._digests = decoded(change.value)
 
-    def has(self, entry: Server | Webhook) -> bool:
+    def has(self, entry: Leads) -> bool:
         """Whether the operator named where this leads."""
         return digest_of(entry) in self._digests

@@ -16,6 +16,7 @@ MOST_PORT = 65535
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PLAIN = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
+_OTHERS = re.compile(r"^(?:grpc(?=s?://)|syslog\+(?:tls|tcp|udp)(?=://))", re.IGNORECASE)
 LONGEST_NAME = 253
 
 
@@ -58,6 +59,11 @@ def target_of(url: str) -> Target:
         raise EgressError("its URL names the port 0; name another")
     host, address = host_of(parts.netloc.removesuffix(f":{port}") if port else parts.netloc)
     return Target(parts.scheme, host, port or PORTS[parts.scheme], address)
+
+
+def as_http(url: str) -> str:
+    """The URL of the same host and port over HTTP: so are gRPC's and syslog's checked."""
+    return _OTHERS.sub("http", url)
 
 
 def host_of(written: str) -> tuple[str, Address | None]:

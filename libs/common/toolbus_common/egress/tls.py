@@ -1,9 +1,10 @@
 """TLS towards who is called: whom to trust beside the system's authorities, and who we are."""
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+from toolbus_common.egress.laying import laid_down
 from toolbus_common.egress.targets import EgressError
 
 
@@ -11,18 +12,22 @@ from toolbus_common.egress.targets import EgressError
 class Tls:
     """`extra` are the authorities every server may have, `ca` those of this one, instead.
 
-    `certificate` and `key` are shown to who asks for them. All are files in PEM form.
+    `certificate` and `key` are shown to who asks for them. All are files in PEM form. `shown` are
+    the two as one text instead, where they are kept as secrets are.
     """
 
     extra: str = ""
     ca: str = ""
     certificate: str = ""
     key: str = ""
+    shown: str = field(default="", repr=False)
 
     @cached_property
     def context(self) -> ssl.SSLContext:
         """Made once. Raises `EgressError`; the clause names a setting and no path."""
         context = self._trusting()
+        if self.shown:
+            _show(context, self.shown)
         if self.certificate:
             try:
                 context.load_cert_chain(self.certificate, self.key or None, password=_unasked)
@@ -32,6 +37,10 @@ class Tls:
                     "PEM files the executor can read"
                 ) from error
         return context
+
+    def check(self) -> None:
+        """Raises `EgressError` for files that are of no use."""
+        _ = self.context
 
     def _trusting(self) -> ssl.SSLContext:
         try:
@@ -49,6 +58,18 @@ class Tls:
 
 
 SYSTEMS = Tls()  # the system's authorities, and nothing of ours
+
+
+def _show(context: ssl.SSLContext, text: str) -> None:
+    """Have it show the certificate and key of a text, which lies in no directory."""
+    try:
+        with laid_down(text.encode()) as path:
+            context.load_cert_chain(path, password=_unasked)
+    except (OSError, ValueError) as error:
+        raise EgressError(
+            "its client's certificate and key cannot be used together; refer to a pair in PEM "
+            "form, the key without a password"
+        ) from error
 
 
 def _unasked() -> str:

@@ -1,6 +1,6 @@
 """A whole document as an API: its tools, where they are called, and what was left out and why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,11 +57,11 @@ def translated(
     base_url: str = "",
     include: tuple[str, ...] = ("*",),
     exclude: tuple[str, ...] = (),
-    headers: Mapping[str, str] | None = None,
+    headers: Iterable[str] = (),
 ) -> Api:
     """The API of a document read from `source`, with the operations that are wanted.
 
-    What goes into `headers` nobody else may set.
+    Headers of these names are nobody's to set but ours.
 
     Raises:
         DocumentError: it cannot be used as a whole.
@@ -71,7 +71,7 @@ def translated(
     base = base_of(root.get("servers"), source, base_url)
     schemes = schemes_of(document)
     own = frozenset({(each.place, each.name.lower()) for each in schemes.values()})
-    own |= {("header", name.lower()) for name in headers or {}}
+    own |= {("header", name.lower()) for name in headers}
     left_out: dict[str, str] = {}
     found = list(_found(document, left_out))
     names = tool_names([(each.operation_id, each.method.lower(), each.path) for each in found])

@@ -1,6 +1,5 @@
 """What the sealer states and signs: C2SP tlog-checkpoint in the form of signed-note."""
 
-import os
 from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
+from toolbus_common.keyfile import lay_down
 
 _ED25519 = b"\x01"  # the algorithm's number in signed-note
 
@@ -70,10 +71,8 @@ def signer(name: str, path: Path) -> Signer:
         ValueError: what is there is no Ed25519 key in PEM.
 
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        data = _new_key(path)
+    lay_down(path, _new_key)
+    data = path.read_bytes()
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):
         key = load_pem_private_key(data, None)
         if isinstance(key, Ed25519PrivateKey):
@@ -81,16 +80,10 @@ def signer(name: str, path: Path) -> Signer:
     raise ValueError(f"{path} is no Ed25519 key in PEM without a password; put the right one there")
 
 
-def _new_key(path: Path) -> bytes:
-    data = Ed25519PrivateKey.generate().private_bytes(
+def _new_key() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        os.fsync(descriptor)
-    return data
 
 
 def _base64(data: bytes) -> str:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from toolbus_audit.sealing.note import Checkpoint, Signer
 from toolbus_audit.sealing.tree import EMPTY, Tree
-from toolbus_common.bus import Bucket
+from toolbus_common.bucket import Bucket
 from toolbus_common.errors import BusDownError
 from toolbus_common.metrics import SEALED_FACTS, SEALED_UNTIL
 from toolbus_common.streamreading import Kept
@@ -114,7 +114,7 @@ class Sealer:
             if change.key == POSITION:
                 self._begin_at(msgspec.json.decode(change.value, type=_Position))
                 self._position_revision = change.revision
-            else:
+            elif change.key.startswith(LOGS):
                 found = msgspec.json.decode(change.value, type=Log)
                 # Facts of a stream begun anew are another log's, whose statements begin anew too.
                 known = found if found.stream == stream else Log(stream)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from toolbus_codemode.sandbox import seccomp
 from toolbus_common import landlock
+from toolbus_common.rlimits import cap
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 NEW_USER, NEW_NET, NEW_IPC, NEW_UTS = 0x10000000, 0x40000000, 0x08000000, 0x04000000
@@ -63,13 +64,6 @@ def limit(held: Confinement) -> None:
     cap(resource.RLIMIT_CORE, 0)
     cap(resource.RLIMIT_STACK, STACK)
     cap(resource.RLIMIT_CPU, held.cpu, 1)
-
-
-def cap(which: int, most: int, grace: int = 0) -> None:
-    """Lower one limit for good; what is lower already stays."""
-    _, hard = resource.getrlimit(which)
-    ceiling = most + grace if hard == resource.RLIM_INFINITY else min(most + grace, hard)
-    resource.setrlimit(which, (min(most, ceiling), ceiling))
 
 
 def drop_user() -> bool:

@@ -12,7 +12,6 @@ import shlex
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,25 @@ LARGEST_ORDER = 4096
 MOST_WORKERS = 512
 ADDRESS_SPACE = 1 << 30  # the engine counts its heap itself; this is what its process may map
 CPU = 30
+EXECUTABLE = 0x10  # MFD_EXEC of Linux 6.3: older ones refuse it, and need not be told
 
 
-def launcher(directory: Path, *, without_seccomp: bool) -> Path:
-    """A script that the client takes for the worker's binary."""
+def launcher(*, without_seccomp: bool) -> tuple[int, Path]:
+    """A script that the client takes for the worker's binary, and the descriptor it is kept by.
+
+    It has no name in any directory, so nothing is left of it however this process ends.
+    """
     seccomp = "without-seccomp" if without_seccomp else "seccomp"
     words = [
         sys.executable, "-I", "-S", worker_launch.__file__, str(Path(landlock.__file__).parents[1]),
         find_monty_binary(), str(ADDRESS_SPACE), str(CPU), seccomp,
     ]  # fmt: skip
-    script = directory / "worker"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    script.chmod(0o700)
-    return script
+    try:
+        script = os.memfd_create("worker", os.MFD_CLOEXEC | EXECUTABLE)
+    except OSError:
+        script = os.memfd_create("worker", os.MFD_CLOEXEC)
+    os.write(script, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'.encode())
+    return script, Path(f"/proc/{os.getpid()}/fd/{script}")
 
 
 def confined(pid: int) -> dict[str, bool]:
@@ -131,19 +136,18 @@ async def main() -> None:
     control = socket.socket(fileno=os.dup(0))
     control.settimeout(0)
     separate = hardening.unshare()
-    with tempfile.TemporaryDirectory(prefix="toolbus-python-") as directory:
-        script = launcher(Path(directory), without_seccomp="--without-seccomp" in sys.argv)
-        async with pydantic_monty.AsyncMonty(
-            binary_path=script,
-            min_processes=0,
-            max_processes=MOST_WORKERS,
-            max_checkouts_per_worker=1,
-        ) as pool:
-            host = Host(pool, control)
-            host.say({"ready": {"namespaces": separate, **await host.probed()}})
-            await host.serve()
-            for run in tuple(host.runs):
-                run.cancel()
+    _, script = launcher(without_seccomp="--without-seccomp" in sys.argv)
+    async with pydantic_monty.AsyncMonty(
+        binary_path=script,
+        min_processes=0,
+        max_processes=MOST_WORKERS,
+        max_checkouts_per_worker=1,
+    ) as pool:
+        host = Host(pool, control)
+        host.say({"ready": {"namespaces": separate, **await host.probed()}})
+        await host.serve()
+        for run in tuple(host.runs):
+            run.cancel()
     os._exit(0)
 
 

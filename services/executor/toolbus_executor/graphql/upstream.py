@@ -1,6 +1,7 @@
 """A GraphQL API as an upstream: read by introspection, called with POST on one address."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.declared import Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.caller import Caller
+from toolbus_executor.failures import GarbageError
 from toolbus_executor.graphql.answering import refused, result_of
 from toolbus_executor.graphql.operations import Operation, operations_in
 from toolbus_executor.graphql.selecting import SelectionError
@@ -23,6 +25,7 @@ from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
 _DEAD = (502, 503, 504)
+_OK, _SERVER_FAULT = 200, 500
 _REDIRECTIONS = range(300, 400)
 _HEADERS = (
     ("Content-Type", "application/json"),
@@ -57,10 +60,18 @@ class GraphQLUpstream(ToolsOnly[Operation]):
                 body = operation.request(msgspec.json.decode(call.arguments, type=dict))
             except SelectionError as error:
                 raise InvalidArgumentsError(f"Invalid arguments: {error}.", sent=False) from error
-            head, told = await self._ask(body, None)
+            head, told = await self._ask(body, None, self._transport.headers_of(call))
         if head.status in _REDIRECTIONS:
             return refused(f"The API answered HTTP {head.status}, which leads elsewhere.")
         return result_of(head.status, self._credentials.struck(told), operation.field.name)
+
+    async def probe(self) -> None:
+        """Ask for what every schema has, and costs nothing."""
+        head, body = await self._ask({"query": "{__typename}"}, DEFAULT_SECONDS)
+        if head.status >= _SERVER_FAULT:
+            raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
+        if head.status == _OK and not body.lstrip().startswith(b"{"):
+            raise GarbageError("The upstream answered a probe with what is no GraphQL.")
 
     async def close(self) -> None:
         """Leave."""
@@ -85,9 +96,12 @@ class GraphQLUpstream(ToolsOnly[Operation]):
             ) from error
         self._operations, self.left_out = found
 
-    async def _ask(self, body: dict[str, Any], seconds: float | None) -> tuple[Head, bytes]:
+    async def _ask(
+        self, body: dict[str, Any], seconds: float | None, more: Iterable[tuple[str, str]] = ()
+    ) -> tuple[Head, bytes]:
+        headers = (*_HEADERS, *more)
         request = bytes_of(
-            "POST", self._path, self._transport.common, _HEADERS, msgspec.json.encode(body)
+            "POST", self._path, self._transport.common, headers, msgspec.json.encode(body)
         )
         head, told = await self._transport.ask(request, None, seconds)
         if head.status in _DEAD:

@@ -10,18 +10,21 @@ import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.declared import Server
-from toolbus_common.egress import EgressError
+from toolbus_common.egress import EgressError, as_http
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
-from toolbus_common.trace import child_of
 from toolbus_executor.caller import Caller
 from toolbus_executor.grpc.files import SERVICES, Reflected, ReflectionError, Request, Response
 from toolbus_executor.grpc.methods import Method, methods_in
+from toolbus_executor.grpc.trusting import credentials
 from toolbus_executor.openapi.securing import Credentials
+from toolbus_executor.requests import trace_headers
 from toolbus_executor.toolsonly import ToolsOnly, no_such_method
 from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
-ASK_SECONDS = 10.0
+ASK_SECONDS, PROBE_SECONDS = 10.0, 4.0
+_HEALTH = "/grpc.health.v1.Health/Check"
+_NOT_SERVING = b"\x08\x02"  # its answer, whole
 MOST_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # of a stream that are told
 LARGEST_RESULT = 6 * 1024 * 1024
 LONGEST_ERROR = 1_000
@@ -44,6 +47,7 @@ class GrpcUpstream(ToolsOnly[Method]):
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         self._credentials = Credentials({}, {}, headers)
         self._way = way
+        self._identity = way.identity.at(declared.grpc) if way.identity is not None else None
         self._channel: grpc.aio.Channel | None = None
 
     async def open(self) -> Described:
@@ -60,7 +64,7 @@ class GrpcUpstream(ToolsOnly[Method]):
         async with asyncio.timeout(seconds):
             method = await self._operation(call)
             request = method.request(msgspec.json.decode(call.arguments))
-            metadata = (*self._metadata, ("traceparent", child_of(call.traceparent)))
+            metadata = (*self._own(call), *trace_headers(call))
             try:
                 made = (
                     await self._collected(method, request, metadata, seconds)
@@ -72,16 +76,34 @@ class GrpcUpstream(ToolsOnly[Method]):
         raw = _encode({"content": [_text(_encode(made).decode())], "structuredContent": made})
         return raw if len(raw) <= LARGEST_RESULT else _refused("The answer is too large.")
 
+    async def probe(self) -> None:
+        """Ask its health service; without one, any answer is as good."""
+        try:
+            told = await self._unary(_HEALTH, b"", self._own(), PROBE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            self._failed(error)
+            return
+        if told == _NOT_SERVING:
+            raise UpstreamDeadError("The upstream says that it does not serve now.")
+
     async def close(self) -> None:
         """Leave."""
         self.lose("closed")
         if self._channel is not None:
             await self._channel.close()
 
+    def _own(self, call: CallAdmitted | None = None) -> tuple[tuple[str, str], ...]:
+        """The metadata of a request that are not its trace: who calls is said in small letters."""
+        if self._identity is None:
+            return self._metadata
+        name, value = self._identity.header(call)
+        return (*self._metadata, (name.lower(), value))
+
     async def _connected(self) -> grpc.aio.Channel:
-        target = urlsplit(self._declared.grpc)
+        url = self._declared.grpc
+        target = urlsplit(url)
         try:
-            found = await self._way.addresses(f"http{target.scheme[4:]}://{target.netloc}")
+            found = await self._way.addresses(as_http(url))
         except (EgressError, OSError) as error:
             reason = f"The upstream cannot be reached: {error}."
             raise UpstreamDeadError(reason, sent=False) from error
@@ -91,7 +113,14 @@ class GrpcUpstream(ToolsOnly[Method]):
         if target.scheme == "grpc":
             return grpc.aio.insecure_channel(place, (*_OPTIONS, *named))
         named += (("grpc.ssl_target_name_override", target.hostname),)
-        return grpc.aio.secure_channel(place, grpc.ssl_channel_credentials(), (*_OPTIONS, *named))
+        return grpc.aio.secure_channel(place, self._trusting(), (*_OPTIONS, *named))
+
+    def _trusting(self) -> grpc.ChannelCredentials:
+        try:
+            return credentials(self._way.tls)
+        except EgressError as error:
+            reason = f"The upstream cannot be reached: {error}."
+            raise UpstreamDeadError(reason, sent=False) from error
 
     @property
     def _open(self) -> grpc.aio.Channel:
@@ -154,9 +183,10 @@ class GrpcUpstream(ToolsOnly[Method]):
 
     async def _reflected(self) -> Reflected:
         """By the newest revision of reflection the server has."""
+        failure: grpc.aio.AioRpcError | None = None
         for service in SERVICES:
             try:
-                async with _Conversation(self._open, service, self._metadata) as talk:
+                async with _Conversation(self._open, service, self._own()) as talk:
                     reflected = Reflected(talk.ask)
                     await reflected.read()
                     return reflected
@@ -164,6 +194,9 @@ class GrpcUpstream(ToolsOnly[Method]):
                 if error.code() not in _NOT_SPOKEN:
                     self._failed(error)
                     raise _unanswered(error) from error
+                failure = error
+        if failure is not None and failure.code() is grpc.StatusCode.INTERNAL:
+            raise _unanswered(failure) from failure
         raise UpstreamFaultError(
             "The upstream does not reflect what it is; switch server reflection on there."
         )

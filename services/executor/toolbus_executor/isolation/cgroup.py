@@ -45,6 +45,15 @@ def leave(parent: str) -> None:
     _remove(place(parent))
 
 
+def ran_out(parent: str) -> bool:
+    """Whether anything in the group was ended because there was no memory left."""
+    try:
+        with open(f"{place(parent)}/memory.events") as told:  # noqa: PTH123
+            return any(line.startswith("oom_kill ") and int(line[9:]) for line in told)
+    except (OSError, ValueError):
+        return False
+
+
 def sweep(parent: str) -> None:
     """Remove the groups of those who could not."""
     for name in os.listdir(parent) if os.path.isdir(parent) else ():  # noqa: PTH112, PTH208

@@ -6,6 +6,7 @@ import signal
 from types import SimpleNamespace
 
 from toolbus_common import landlock
+from toolbus_common.rlimits import cap
 from toolbus_executor.isolation import kernel
 
 MEBIBYTE = 1 << 20
@@ -55,13 +56,15 @@ def limit(limits: dict[str, int], *, own_user: bool) -> bool:
     Of processes the kernel counts all a user has, so only where the server is a user of its own;
     and it does not count root's.
     """
-    _cap(resource.RLIMIT_CORE, 0)
-    _cap(resource.RLIMIT_NOFILE, limits["files"])
+    cap(resource.RLIMIT_CORE, 0)
+    cap(resource.RLIMIT_NOFILE, limits["files"])
     # Not the address space: some runtimes reserve far more of that than they ever use.
-    _cap(resource.RLIMIT_DATA, limits["memory"] * MEBIBYTE)
+    cap(resource.RLIMIT_DATA, limits["memory"] * MEBIBYTE)
+    if limits["cpu_seconds"]:  # and a second more, for who heeds the first word
+        cap(resource.RLIMIT_CPU, limits["cpu_seconds"], 1)
     counted = own_user and os.geteuid() != 0
     if counted:
-        _cap(resource.RLIMIT_NPROC, limits["processes"])
+        cap(resource.RLIMIT_NPROC, limits["processes"])
     return counted
 
 
@@ -85,10 +88,3 @@ def restore_signals() -> None:
     """Python ignores some, and a program would inherit that."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _cap(which: int, most: int) -> None:
-    """Lower a limit for good; what is lower already stays."""
-    _, hard = resource.getrlimit(which)
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(which, (most, most))

@@ -70,6 +70,7 @@ def _run(container: str, declared: Server) -> list[str]:
     words += [f"--memory={limits.memory}m", f"--memory-swap={limits.memory}m"]
     words += [f"--pids-limit={limits.processes}", f"--ulimit=nofile={limits.files}"]
     words += [f"--cpus={limits.cpu:g}"] if limits.cpu is not None else []
+    words += [f"--ulimit=cpu={limits.cpu_seconds}"] if limits.cpu_seconds else []
     # Of its own, it has a loopback in either case.
     words += [] if declared.network == "any" else ["--network=none"]
     if declared.files is not None:

@@ -11,17 +11,27 @@ from pathlib import Path
 import toolbus_common
 import toolbus_executor
 from toolbus_common.declared import Server
-from toolbus_common.declared.isolation import Files, Limits
+from toolbus_common.declared.isolation import Files, Hosts, Limits
+from toolbus_executor.isolation.gate import Gate
 from toolbus_executor.settings import Settings
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
 _PACKAGES = [str(Path(each.__path__[0]).parent) for each in (toolbus_common, toolbus_executor)]
 _LIMITS = Limits()
+# Sockets that are files lead out of any network namespace: to who looks up names for others, or
+# runs things for them.
+_DOORS = (
+    "/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/dbus", "/run/avahi-daemon",
+    "/run/docker.sock", "/run/podman", "/run/containerd", "/run/crio",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What one process is held to. `files` are paths as they are here; None leaves it all files."""
+    """What one process is held to. `files` are paths as they are here; None leaves it all files.
+
+    `gate` judges where it leads, where its `network` is hosts.
+    """
 
     limits: Limits = _LIMITS
     files: Files | None = None
@@ -30,9 +40,10 @@ class Isolation:
     namespaces: bool = True
     hidden: tuple[str, ...] = ()
     cgroup: str = ""
+    gate: Gate | None = None
 
-    def around(self, command: Sequence[str]) -> list[str]:
-        """The command that starts this one, isolated."""
+    def around(self, command: Sequence[str], hatch: int = -1) -> list[str]:
+        """The command that starts this one, isolated; `hatch` leads to the gate."""
         files = self.files and {
             "read": self.files.read,
             "write": self.files.write,
@@ -46,6 +57,7 @@ class Isolation:
             "namespaces": self.namespaces,
             "hidden": self.hidden + ((self.cgroup,) if self.cgroup else ()),
             "cgroup": self.cgroup,
+            "hatch": hatch,
         }
         return [
             sys.executable,
@@ -71,13 +83,15 @@ def isolation_of(declared: Server, settings: Settings) -> Isolation:
                 *filter(None, (declared.cwd,)),
             ),
         )
+    network = "hosts" if isinstance(declared.network, Hosts) else declared.network
     return Isolation(
         limits=declared.limits,
         files=files,
         base=_base_of(declared),
-        network=declared.network,
+        network=network,
         namespaces=declared.namespaces,
-        hidden=hidden_from(declared.cwd, declared.command, settings),
+        hidden=hidden_from(declared.cwd, declared.command, settings)
+        + (() if network == "any" else _DOORS),
         cgroup=settings.cgroup,
     )
 

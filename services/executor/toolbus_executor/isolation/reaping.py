@@ -4,12 +4,18 @@ import os
 import signal
 
 
-def ends_of(program: int) -> int:
-    """Note the end of every child until the program has ended; its exit code."""
+def ends_of(program: int, seconds: int | None = None) -> int:
+    """Note the end of every child until the program has ended; its exit code.
+
+    One that computed for so many seconds and would not end at that was killed for it.
+    """
     while True:
-        ended, status = os.wait()
-        if ended == program:
-            return shown(status)
+        ended, status, used = os.wait3(0)
+        if ended != program:
+            continue
+        spent = used.ru_utime + used.ru_stime
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        return 128 + signal.SIGXCPU if killed and seconds and spent >= seconds else shown(status)
 
 
 def shown(status: int) -> int:

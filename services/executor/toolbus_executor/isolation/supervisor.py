@@ -12,11 +12,12 @@ import select
 import signal
 from types import SimpleNamespace
 
-from toolbus_executor.isolation import cgroup, kernel, reaping
+from toolbus_executor.isolation import cgroup, hatch, kernel, reaping
 from toolbus_executor.isolation.confinement import CannotBeHeldError, confine, restore_signals
 
 _SPACES = kernel.NEW_PIDS | kernel.NEW_MOUNTS | kernel.NEW_IPC
 _KILLED = 128 + signal.SIGKILL
+_TOO_LONG = 128 + signal.SIGXCPU
 _NOTHING = {"own processes": False, "own user": False, "own /proc": False}
 
 
@@ -39,11 +40,23 @@ def supervise(told: str, command: list[str]) -> None:
     grouped = cgroup.enter(plan.cgroup, child, plan.limits) if plan.cgroup else {}
     for descriptor in (0, 1, go[0]):
         os.close(descriptor)
+    if plan.hatch >= 0:
+        os.close(plan.hatch)
     kernel.die_with_parent(signal.SIGKILL if inside else signal.SIGTERM)
     if os.getppid() != plan.parent:
         end(_KILLED)
     os.write(go[1], marshal.dumps(grouped))
-    end(reaping.ends_of(child))
+    code = reaping.ends_of(child, 0 if inside else plan.limits["cpu_seconds"])
+    _tell_limit(plan, code)
+    end(code)
+
+
+def _tell_limit(plan: SimpleNamespace, code: int) -> None:
+    """Say which limit ended it, if one did."""
+    if plan.limits["cpu_seconds"] and code == _TOO_LONG:
+        os.write(2, b"isolation: ended by cpu_seconds\n")
+    elif plan.cgroup and cgroup.ran_out(plan.cgroup):
+        os.write(2, b"isolation: ended by memory\n")
 
 
 def _begun(plan: SimpleNamespace, command: list[str], go: tuple[int, int]) -> tuple[int, bool]:
@@ -74,14 +87,16 @@ def _be_first(plan: SimpleNamespace, command: list[str], *, own_user: bool) -> N
         "own /proc": kernel.own_mounts(),
         "hidden files": kernel.hide(plan.hidden),
     }
-    if plan.network == "loopback" and not kernel.raise_loopback():
-        _refuse("network is declared as loopback, which this machine cannot give it")
+    if plan.network in ("loopback", "hosts") and not kernel.raise_loopback():
+        _refuse(f"network is declared as {plan.network}, which this machine cannot give it")
+    if plan.network == "hosts":
+        hatch.name_as_proxy(hatch.hand_over(plan.hatch))
     program = os.fork()
     if program == 0:
         os.setsid()
         _become(plan, command, held)
     _let_go()
-    os._exit(reaping.ends_of(program))
+    os._exit(reaping.ends_of(program, plan.limits["cpu_seconds"]))
 
 
 def _be_alone(plan: SimpleNamespace, command: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What a server's process is held to on this machine, told at its start and in `toolbus status`."""
 
 import logging
+from typing import Any
 
 from toolbus_executor.upstream import Upstream
 
@@ -13,6 +14,11 @@ class Held:
     def __init__(self, server: str) -> None:
         self.now: dict[str, bool] = {}
         self._server = server
+        self._refused: dict[str, int] = {}
+
+    def told(self) -> dict[str, Any]:
+        """For `toolbus status`; hosts it was refused, with how often, as long as it runs."""
+        return {"isolation": self.now, "refused_hosts": dict(self._refused)}
 
     def tell(self, upstream: Upstream | None) -> None:
         """Say what this machine cannot hold it to, unless that was said."""
@@ -22,3 +28,4 @@ class Held:
             about = {"server": self._server, "lacking": lacking}
             log.log(logging.WARNING if lacking else logging.INFO, "server.isolated", extra=about)
         self.now = held
+        self._refused = getattr(upstream, "refused_hosts", {})

@@ -1,6 +1,7 @@
 """An HTTP API as an upstream: its document is its list of tools, each call one request."""
 
 import asyncio
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import msgspec
@@ -11,7 +12,7 @@ from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError, Upstrea
 from toolbus_common.openapi import Api, DocumentError, Operation, read, translated
 from toolbus_common.openapi.servers import origin
 from toolbus_executor.caller import Caller
-from toolbus_executor.http1 import Head
+from toolbus_executor.http1 import DEFAULT_SECONDS, Head
 from toolbus_executor.http_transport import Transport
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.openapi.answering import elsewhere, result_of
@@ -21,12 +22,15 @@ from toolbus_executor.openapi.fetching import fetch, is_remote, read_file
 from toolbus_executor.openapi.large import LargeBody
 from toolbus_executor.openapi.securing import Credentials
 from toolbus_executor.openapi.sending import bytes_of, followed
+from toolbus_executor.probing import UnaskedError
+from toolbus_executor.requests import trace_headers
 from toolbus_executor.toolsonly import ToolsOnly, no_such_method
 from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
 INVALID_PARAMS = -32602
 MOST_REDIRECTIONS = 3
+_SERVER_FAULT = 500
 _DEAD = (502, 503, 504)  # what stands before an API that is not there answers with
 
 
@@ -73,7 +77,18 @@ class OpenApiUpstream(ToolsOnly[Operation]):
                 raise UpstreamRefusedError(
                     f"Invalid arguments: {error}.", upstream_code=INVALID_PARAMS, sent=False
                 ) from error
-            return await self._asked(operation, request)
+            return await self._asked(operation, request, call)
+
+    async def probe(self) -> None:
+        """Read what was declared to tell whether the API is well; any answer but 5xx does."""
+        if not self._declared.probe_path:
+            raise UnaskedError
+        assert self._transport is not None  # noqa: S101 - it was opened
+        accepts = (("Accept", "*/*"),)
+        request = bytes_of("GET", self._declared.probe_path, self._transport.common, accepts)
+        head, _ = await self._transport.ask(request, None, DEFAULT_SECONDS)
+        if head.status >= _SERVER_FAULT:
+            raise UpstreamDeadError(f"The upstream answered a probe with HTTP {head.status}.")
 
     async def close(self) -> None:
         """Leave."""
@@ -96,10 +111,11 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         self.left_out = api.left_out | self._credentials.unknown
 
     async def _fetched(self) -> bytes:
-        """The document's text. Headers meant for the API are told to no other origin."""
+        """The document's text. What is meant for the API is told to no other origin."""
         source, base = self._declared.openapi, self._declared.base_url
-        same = not base or origin(base) == origin(source)
-        return await fetch(source, self._headers if same else {}, self._way)
+        if not base or origin(base) == origin(source):
+            return await fetch(source, self._headers, self._way)
+        return await fetch(source, {}, replace(self._way, identity=None))
 
     def _translated(self, source: str, text: bytes | None) -> Api:
         declared = self._declared
@@ -110,19 +126,25 @@ class OpenApiUpstream(ToolsOnly[Operation]):
                 base_url=declared.base_url,
                 include=declared.operations.include,
                 exclude=declared.operations.exclude,
-                headers=self._headers,
+                headers=self._reserved,
             )
         except DocumentError as error:
             raise UpstreamFaultError(f"Its document cannot be used. {error}") from error
 
-    async def _asked(self, operation: Operation, request: Request) -> bytes:
+    @property
+    def _reserved(self) -> tuple[str, ...]:
+        """The headers that no argument may set."""
+        identity = self._way.identity
+        return (*self._headers, *([identity.name] if identity is not None else []))
+
+    async def _asked(self, operation: Operation, request: Request, call: CallAdmitted) -> bytes:
         assert self._api is not None  # noqa: S101
         assert self._transport is not None  # noqa: S101 - the two are set together
         address, transport = self._api.base, self._transport
         credentials, target = self._credentials, _under(address, request.target)
         large = LargeBody(self._spills, credentials.struck) if self._spills is not None else None
         for _ in range(MOST_REDIRECTIONS):
-            head, body = await transport.ask(self._bytes(request, target), None, None, large)
+            head, body = await transport.ask(self._bytes(request, target, call), None, None, large)
             again = followed(head, request.method, _at(address, target))
             if again is None:
                 break
@@ -141,12 +163,14 @@ class OpenApiUpstream(ToolsOnly[Operation]):
             bounded=self._spills is None,
         )
 
-    def _bytes(self, request: Request, target: str) -> bytes:
+    def _bytes(self, request: Request, target: str, call: CallAdmitted) -> bytes:
         assert self._transport is not None  # noqa: S101
-        own = {name.lower() for name, _ in request.headers} | {
-            each.lower() for each in self._headers
-        }
-        headers = list(request.headers)
+        reserved = {each.lower() for each in self._reserved}
+        headers = [each for each in request.headers if each[0].lower() not in reserved]
+        own = reserved | {name.lower() for name, _ in headers}
+        headers += [each for each in trace_headers(call) if each[0] not in own]
+        if self._transport.identity is not None:
+            headers.append(self._transport.identity.header(call))
         if "accept" not in own:
             headers.append(("Accept", "application/json, */*;q=0.5"))
         if request.cookies:

@@ -27,6 +27,7 @@ from toolbus_common.errors import (
 from toolbus_common.factlane import FactWriter
 from toolbus_common.metrics import REPLICA_EJECTED
 from toolbus_common.pins import METHODS
+from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import takes_tasks
@@ -61,6 +62,7 @@ class Replicated:
         news: News,
         facts: FactWriter,
         ways: Ways,
+        found: Values,
         spills: Spills | None = None,
     ) -> None:
         self.name = name
@@ -77,7 +79,7 @@ class Replicated:
         for label, each in zip(labels(declared), declared.replicas, strict=True):
             alone = declared.model_copy(update={"url": each.url, "replicas": ()})
             own = ways.to_replicas_of(declared)
-            reach = partial(reached, alone, ways=own, spills=spills)
+            reach = partial(reached, alone, ways=own, found=found, spills=spills)
             REPLICA_EJECTED.labels(name, label).set(0)
             self._replicas.append(Replica(label, each.weight, reach, self, declared.probe))
 

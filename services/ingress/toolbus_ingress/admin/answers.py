@@ -5,7 +5,13 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import AdminTold
-from toolbus_common.errors import InvalidError, ToolbusError, UnauthorizedError
+from toolbus_common.errors import (
+    InsufficientScopeError,
+    InvalidError,
+    ToolbusError,
+    UnauthorizedError,
+)
+from toolbus_common.scopes import LOOK
 from toolbus_ingress import jsonrpc
 from toolbus_ingress.admin.asking import JSON, YAML, Matched, UnknownFormError
 from toolbus_ingress.guard import RefusedRequestError
@@ -13,8 +19,9 @@ from toolbus_ingress.jsonrpc import Response
 
 _NO_STORE = (b"cache-control", b"no-store")
 _MENDS = {
-    "unauthorized": "Send a live admin key as Authorization: Bearer; 'toolbus admins create' "
-    "makes one.",
+    "unauthorized": "Send a live admin key as Authorization: Bearer ('toolbus admins create' makes "
+    "one), or sign in ('toolbus admins login').",
+    "insufficient_scope": "Sign in again for the scope that the reason names.",
     "forbidden": "Ask somebody whose role goes so far, or change what is sent.",
     "unknown_entry": "List what there is, and take a name from there.",
     "unknown_approval": "List the approvals that wait.",
@@ -41,18 +48,25 @@ def succeeded(found: Matched, told: AdminTold) -> Response:
     return Response(201 if told.created else operation.status, told.body, headers)
 
 
-def failed(error: ToolbusError) -> Response:
-    """Why not, and what to do."""
+def failed(error: ToolbusError, where: bytes = b"") -> Response:
+    """Why not, and what to do; `where` is what a challenge says of where to sign in."""
     retryable = error.retryable
     mend = _MENDS.get(error.code, _RETRY if retryable else _AS_TOLD)
     told: dict[str, Any] = {"code": error.code, "reason": error.reason, "mend": mend}
     told |= {"retryable": retryable, "faults": error.data.get("faults", [])}
     headers: tuple[tuple[bytes, bytes], ...] = (_NO_STORE,)
-    if isinstance(error, UnauthorizedError):
-        headers += ((b"www-authenticate", b'Bearer realm="toolbus administration"'),)
+    if isinstance(error, UnauthorizedError | InsufficientScopeError):
+        headers += ((b"www-authenticate", _challenge(error, where)),)
     if status_of(error) == jsonrpc.UNAVAILABLE:
         headers += ((b"retry-after", b"1"),)
     return Response(status_of(error), msgspec.json.encode({"error": told}), headers)
+
+
+def _challenge(error: ToolbusError, where: bytes) -> bytes:
+    told = jsonrpc.lacking(error)
+    if where and not told:
+        told = f', scope="{LOOK}"'.encode()
+    return b'Bearer realm="toolbus administration"' + told + where
 
 
 def status_of(error: ToolbusError) -> int:

@@ -10,28 +10,25 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.administration.roles import RIGHTS, may
 from toolbus_common.bus import bus_down
 from toolbus_common.contracts import AdminAsked, AdminTold
-from toolbus_common.errors import (
-    ForbiddenError,
-    OverloadedError,
-    ToolbusError,
-    UnauthorizedError,
-)
-from toolbus_common.snapshot import proof_of
+from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
+from toolbus_common.snapshot import hash_of, proof_of
 from toolbus_ingress.admin import answers, asking, openapi
 from toolbus_ingress.admin.asking import Matched
 from toolbus_ingress.endpoint import Endpoint, Receive
 from toolbus_ingress.guard import Headers, RefusedRequestError, too_large
+from toolbus_ingress.identity import token_of
 from toolbus_ingress.jsonrpc import Response
+from toolbus_ingress.possession import BEARER, SCHEMES
 
 SECONDS = 20.0
 DOCUMENT = "/api/openapi.json"
 WELCOME = {
     "openapi": DOCUMENT,
     "documentation": "Send an admin key as Authorization: Bearer; 'toolbus admins create' makes "
-    "one. Every operation is described in the OpenAPI document.",
+    "one. People to whom access gives a role send their access token. Every operation is described "
+    "in the OpenAPI document.",
 }
 
 
@@ -58,19 +55,19 @@ class Administration:
             found = asking.matched(path, scope["method"])
             if isinstance(found, tuple):
                 return answers.not_allowed(found) if found else answers.nothing_here()
-            return await self._done(found, headers, scope["query_string"], receive)
+            return await self._done(found, headers, scope, receive)
         except RefusedRequestError as refusal:
             return answers.refused(refusal)
         except ToolbusError as error:
-            return answers.failed(error)
+            return answers.failed(error, self.endpoint.identity.where_to_administer)
 
     async def _done(
-        self, found: Matched, headers: Headers, query: bytes, receive: Receive
+        self, found: Matched, headers: Headers, scope: dict[str, Any], receive: Receive
     ) -> Response:
         operation = found.operation
-        proof = self._proof(found, headers)
+        proof = await self._proof(found, headers, scope)
         asking.check_name(found)
-        wanted = asking.query_of(query, operation)
+        wanted = asking.query_of(scope["query_string"], operation)
         match = asking.match_of(headers) if operation.match else ""
         form, body = str(wanted.format), b""
         if operation.wants is not None:
@@ -83,21 +80,26 @@ class Administration:
         told = await self.endpoint.room.asks.ask(asked, AdminTold, SECONDS)
         return answers.succeeded(found, told)
 
-    def _proof(self, found: Matched, headers: Headers) -> str:
-        """Whose key it is. Policy judges it; who may not anyway is not read further."""
+    async def _proof(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:
+        """Who asks. Policy judges it; who may not anyway is not read further."""
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not secret:
+        if scheme.lower() not in SCHEMES or not secret:
             raise UnauthorizedError("Send an admin key as 'Authorization: Bearer <key>'.")
         if not self.endpoint.room.bus.connected:
             raise bus_down()
+        token, identity = token_of(headers), self.endpoint.identity
+        if token and identity.administered:
+            await identity.meet(token, identity.administration)
         proof = proof_of(secret.strip().decode("latin-1"))
-        known = self.endpoint.directory.admin_for(proof, time())
+        known = self.endpoint.directory.administrator(proof, time())
         if known is None:
-            raise UnauthorizedError("This admin key opens nothing: unknown, revoked or expired.")
-        name, admin = known
-        right = found.operation.right
-        if right is not None and not may(admin.role, right):
-            raise ForbiddenError(f"'{name}' is {admin.role}, and may not {RIGHTS[right]}.")
+            raise UnauthorizedError("This opens nothing here: it is unknown, revoked or expired.")
+        bearer = self.endpoint.directory.bearers.known(hash_of(proof))
+        if bearer is not None:
+            identity.prove(bearer, headers, scope)
+        elif scheme.lower() != BEARER:
+            raise UnauthorizedError("An admin key is shown as Bearer.")
+        known.check(found.operation.right)
         return proof
 
     async def _body(self, found: Matched, headers: Headers, receive: Receive) -> tuple[str, bytes]:

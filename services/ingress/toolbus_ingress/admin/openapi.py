@@ -17,7 +17,7 @@ from toolbus_ingress.admin.asking import JSON, MATCH, YAML, schema_of
 _REF = "#/components/schemas/{model}"
 _REASONS = {
     400: "What is sent does not have the form described here.",
-    401: "No live admin key was sent.",
+    401: "No live admin key was sent, and no live token for this.",
     403: "The role does not go so far, or what is declared may not be declared over HTTP.",
     404: "Nothing has this name.",
     408: "The body took too long.",
@@ -46,8 +46,8 @@ def document() -> bytes:
         "info": {
             "title": "Toolbus administration",
             "version": asklane.VERSION,
-            "description": f"Every request carries an admin key; its role is one of "
-            f"{', '.join(ROLES)}.",
+            "description": f"Every request carries an admin key, or the access token of somebody "
+            f"to whom access gives a role; that is one of {', '.join(ROLES)}.",
         },
         "security": [{"admin": []}],
         "paths": {**_unguarded(named), **_paths(named)},

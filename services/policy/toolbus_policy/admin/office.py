@@ -10,8 +10,8 @@ import msgspec
 import yaml
 
 from toolbus_common.administration import forms
+from toolbus_common.administration.holders import Administrator
 from toolbus_common.administration.operations import OPERATIONS, Operation
-from toolbus_common.administration.roles import RIGHTS, may, who_may
 from toolbus_common.contracts import AdminAsked, AdminTold, LedgerAsked, LedgerTold
 from toolbus_common.declared import Admin, Declaration, Key, KeyTerms
 from toolbus_common.declaring import keys as keyring
@@ -34,23 +34,10 @@ ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
-    """Whoever holds a live admin key."""
-
-    name: str
-    admin: Admin
-
-    @property
-    def by(self) -> str:
-        """The name that is recorded."""
-        return f"admin:{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
 class Office:
     """Answers what is asked. Every method named in the table of operations is one of it."""
 
-    admin_for: Callable[[str, float], tuple[str, Admin] | None]
+    administrator: Callable[[str], Awaitable[Administrator | None]]
     desk_of: Callable[[str], Desk]
     approvers: Approvers
     ledger: Callable[[LedgerAsked], Awaitable[LedgerTold]]
@@ -61,19 +48,18 @@ class Office:
         operation = OPERATIONS.get(asked.operation)
         if operation is None or operation.kind != asked.kind:
             raise InvalidError("This version knows no such operation; restart what is older.")
-        visitor = judged(self.admin_for(asked.proof, time()), operation)
+        visitor = judged(await self.administrator(asked.proof), operation)
         doing: Callable[..., Awaitable[AdminTold]] = getattr(self, operation.does)
         return await doing(asked, visitor)
 
     # -- the whole -----------------------------------------------------------------------------
 
-    async def who(self, _asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def who(self, _asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Who asks."""
-        role = visitor.admin.role
-        rights = [right for right in RIGHTS if may(role, right)]
-        return _json({"name": visitor.name, "role": role, "rights": rights})
+        told = {"name": visitor.name, "role": visitor.role, "rights": visitor.rights}
+        return _json(told)
 
-    async def show_declaration(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def show_declaration(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Everything that is declared."""
         now = await self.desk_of(visitor.by).declared()
         shown = exported(now.declaration)
@@ -82,7 +68,7 @@ class Office:
             return AdminTold(revision=now.revision, form="yaml", body=body)
         return _json({"revision": now.revision, "declaration": shown}, now.revision)
 
-    async def apply(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def apply(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Replace everything, or tell what that would change."""
         found = await asyncio.to_thread(reading.loaded, asked.body, asked.form, forms.Written)
         reading.check_faults(list(found.faults))
@@ -108,19 +94,19 @@ class Office:
 
     # -- entries -------------------------------------------------------------------------------
 
-    async def list_entries(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def list_entries(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """One page of a kind."""
         now = await self.desk_of(visitor.by).declared()
         found = entries(now.declaration, asked.kind)
         told = page(found, lambda n: {"name": n, "value": found[n]}, asked.after, asked.limit)
         return _json({**told, "revision": now.revision}, now.revision)
 
-    async def show_entry(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def show_entry(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """One entry."""
         now = await self.desk_of(visitor.by).declared()
         return _entry(asked, now.declaration, now.revision)
 
-    async def put_entry(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def put_entry(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Make or replace an entry."""
         entry = reading.written(asked.kind, asked.body)
         created = False
@@ -137,7 +123,7 @@ class Office:
         now = await desk.declared()  # others may have gone on: the revision is that of what is told
         return _entry(asked, now.declaration, now.revision, created=created)
 
-    async def delete_entry(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def delete_entry(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Delete an entry."""
 
         def make(old: Declaration) -> Declaration:
@@ -156,11 +142,11 @@ class Office:
 
     # -- keys ----------------------------------------------------------------------------------
 
-    async def list_keys(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def list_keys(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """One page of keys."""
         return await self._list(asked, visitor, _key)
 
-    async def show_key(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def show_key(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """One key."""
         desk = self.desk_of(visitor.by)
         now, own = await desk.declared(), await desk.own_key(asked.name)
@@ -169,48 +155,48 @@ class Office:
             raise _unknown(asked)
         return _json(_key(asked.name, found, {asked.name} if own else ()), now.revision)
 
-    async def create_key(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def create_key(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Make a key."""
         named: forms.KeyNamed = reading.shaped(forms.KeyNamed, asked.body)
         secret = await keyring.create_key(self.desk_of(visitor.by), named.name, named)
         return _json({"name": named.name, "secret": secret})
 
-    async def replace_key(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def replace_key(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Give a key other terms."""
         terms: KeyTerms = reading.shaped(KeyTerms, asked.body)
         await keyring.replace_key(self.desk_of(visitor.by), asked.name, terms)
         return await self.show_key(asked, visitor)
 
-    async def rotate_key(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def rotate_key(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Give a key a new secret."""
         secret = await keyring.rotate_key(self.desk_of(visitor.by), asked.name)
         return _json({"name": asked.name, "secret": secret})
 
-    async def revoke_key(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def revoke_key(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """End a key."""
         await keyring.revoke_key(self.desk_of(visitor.by), asked.name)
         return _json({"name": asked.name, "state": "revoked"})
 
     # -- admin keys ----------------------------------------------------------------------------
 
-    async def list_admins(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def list_admins(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """One page of admin keys."""
         return await self._list(asked, visitor, _admin)
 
-    async def create_admin(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def create_admin(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Make an admin key."""
         named: forms.AdminNamed = reading.shaped(forms.AdminNamed, asked.body)
         admin = Admin(role=named.role, expires=reading.day(named.expires))
         secret = await keyring.create_admin(self.desk_of(visitor.by), named.name, admin)
         return _json({"name": named.name, "secret": secret})
 
-    async def revoke_admin(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def revoke_admin(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """End an admin key."""
         await keyring.revoke_admin(self.desk_of(visitor.by), asked.name)
         return _json({"name": asked.name, "state": "revoked"})
 
     async def _list(
-        self, asked: AdminAsked, visitor: Visitor, show: Callable[..., dict[str, Any]]
+        self, asked: AdminAsked, visitor: Administrator, show: Callable[..., dict[str, Any]]
     ) -> AdminTold:
         desk = self.desk_of(visitor.by)
         now = await desk.declared()
@@ -226,48 +212,45 @@ class Office:
 
     # -- money and approvals -------------------------------------------------------------------
 
-    async def budgets(self, asked: AdminAsked, _visitor: Visitor) -> AdminTold:
+    async def budgets(self, asked: AdminAsked, _visitor: Administrator) -> AdminTold:
         """How the budgets stand."""
         return _json((await self.ledger(LedgerAsked(scope=asked.customer))).model_dump())
 
-    async def list_approvals(self, _asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def list_approvals(self, _asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """What waits for a person."""
         return _json((await self.approvers.show(Approver(visitor.by))).model_dump())
 
-    async def show_approval(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def show_approval(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """One approval."""
         (told,) = (await self.approvers.show(Approver(visitor.by), asked.name)).approvals
         return _json(told.model_dump())
 
-    async def approve(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def approve(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Let a call through."""
         return await self._decide(asked, visitor, approve=True)
 
-    async def reject(self, asked: AdminAsked, visitor: Visitor) -> AdminTold:
+    async def reject(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Refuse a call."""
         return await self._decide(asked, visitor, approve=False)
 
-    async def _decide(self, asked: AdminAsked, visitor: Visitor, *, approve: bool) -> AdminTold:
+    async def _decide(
+        self, asked: AdminAsked, visitor: Administrator, *, approve: bool
+    ) -> AdminTold:
         note = reading.shaped(forms.Decision, asked.body or b"{}").note
-        who = Approver(visitor.by)
+        who = Approver(visitor.by, visitor.key, visitor.user)
         (told,) = (await self.approvers.decide(who, asked.name, note, approve=approve)).approvals
         return _json(told.model_dump())
 
 
-def judged(found: tuple[str, Admin] | None, operation: Operation) -> Visitor:
-    """Whoever holds the key, if their role goes so far.
+def judged(found: Administrator | None, operation: Operation) -> Administrator:
+    """Whoever asks, if they may.
 
-    Raises `UnauthorizedError` or `ForbiddenError`.
+    Raises `UnauthorizedError`, `ForbiddenError` or `InsufficientScopeError`.
     """
     if found is None:
-        raise UnauthorizedError("This admin key opens nothing: it is unknown, revoked or expired.")
-    name, admin = found
-    if operation.right is not None and not may(admin.role, operation.right):
-        raise ForbiddenError(
-            f"The role {admin.role} may not {RIGHTS[operation.right]}; ask somebody whose role is "
-            f"{' or '.join(who_may(operation.right))}."
-        )
-    return Visitor(name, admin)
+        raise UnauthorizedError("This opens no administration: it is unknown, revoked or expired.")
+    found.check(operation.right)
+    return found
 
 
 def _json(value: Any, revision: int = 0) -> AdminTold:

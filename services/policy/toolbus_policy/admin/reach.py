@@ -10,30 +10,34 @@ stands for is checked by whoever connects, and that is the check that binds.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import BaseModel
 
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.declared import Declaration, Export, Issuer, Server, Sink, Webhook
+from toolbus_common.declared.authorizing import REFERENCES
 from toolbus_common.declared.servers import BOUNDS, CREDENTIALS, DESTINATION, FILES
-from toolbus_common.egress import Egress, EgressError, target_of
+from toolbus_common.egress import Egress, EgressError, as_http, target_of
 from toolbus_common.egress.checking import STRICT
+from toolbus_common.egress.named import digest_of
+from toolbus_common.secrets import references_in
+from toolbus_common.secrets.references import ENVIRONMENT
 
-_REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
 _URL = re.compile(r"(?:http|grpc)s?://", re.IGNORECASE)
 _REFUSED = (
     "'{}' may not be declared over HTTP; declare it with 'toolbus apply', or have "
     "TOOLBUS_ADMIN_{} of policy name it"
 )
+_LEAVES = "facts would leave to there, which may not be declared over HTTP; use 'toolbus apply'"
 _FILE = "is a file, which may not be declared over HTTP; {}use 'toolbus apply'"
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Patterns of commands and of names of variables that may be declared over HTTP."""
+    """Patterns of what may be declared over HTTP: commands, variables, references to stores."""
 
     commands: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
@@ -47,12 +51,33 @@ class Reach:
             for place, reason in self._of(server, old.servers.get(name))
         ]
         for name, hook in new.webhooks.items():
-            before = old.webhooks.get(name)
-            if before is None or (before.url, before.secret) != (hook.url, hook.secret):
-                found += self._referred(f"webhooks.{name}.secret", hook.secret)
-            if before is None or before.url != hook.url:
-                found += self._led(f"webhooks.{name}.url", hook.url)
+            found += self._of_secret(f"webhooks.{name}", hook, old.webhooks.get(name))
+        for name, issuer in new.issuers.items():
+            found += self._of_secret(f"issuers.{name}", issuer, old.issuers.get(name))
+        for name, export in new.exports.items():
+            found += self._leaves(f"exports.{name}", export, old.exports.get(name))
+        for name, sink in new.sinks.items():
+            found += self._leaves(f"sinks.{name}", sink, old.sinks.get(name))
         return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
+
+    def _leaves(
+        self, place: str, entry: Export | Sink, old: Export | Sink | None
+    ) -> Iterator[tuple[str, str]]:
+        """Where facts leave to is for the operator's file; and which secrets are shown there."""
+        if old is None or digest_of(old) != digest_of(entry):
+            yield f"{place}.{'url' if isinstance(entry, Sink) else 'to'}", _LEAVES
+        elif _shown(old) != _shown(entry):
+            for name, value in _shown(entry).items():
+                yield from self._referred(f"{place}.{name}", value)
+
+    def _of_secret(
+        self, place: str, new: Webhook | Issuer, old: Webhook | Issuer | None
+    ) -> Iterator[tuple[str, str]]:
+        """What has a secret, which goes where its URL leads."""
+        if old is None or (old.url, old.secret) != (new.url, new.secret):
+            yield from self._referred(f"{place}.secret", new.secret)
+        if old is None or old.url != new.url:
+            yield from ((f"{place}.url", reason) for _, reason in self._led("url", new.url))
 
     def _of(self, server: Server, old: Server | None) -> Iterator[tuple[str, str]]:
         if server.is_process and not _kept(server, old):
@@ -83,23 +108,39 @@ class Reach:
             if getattr(server, field):
                 yield field, _FILE.format("")
         yield from self._referred("proxy", server.proxy)
+        for issuer, client in server.oauth.clients.items() if server.oauth else ():
+            for field in REFERENCES:
+                yield from self._referred(f"oauth.clients.{issuer}.{field}", getattr(client, field))
         for field in DESTINATION:
             for url in _urls(getattr(server, field)):
                 yield from self._led(field, url)
 
     def _led(self, place: str, url: str) -> Iterator[tuple[str, str]]:
         try:
-            self.egress.check_written(target_of(re.sub("^grpc", "http", url, flags=re.IGNORECASE)))
+            self.egress.check_written(target_of(as_http(url)))
         except EgressError as error:
             yield place, str(error)
 
     def _referred(self, place: str, value: str) -> Iterator[tuple[str, str]]:
-        yield from self._variables(place, _REFERENCE.findall(value))
+        for each in sorted(references_in([value])):
+            # A pattern for variables, however wide, opens no other store.
+            prefix = "" if each.store == ENVIRONMENT else f"{each.store}:"
+            patterns = [pattern for pattern in self.variables if pattern.startswith(prefix)]
+            yield from self._unless(patterns, place, each.named)
 
     def _variables(self, place: str, names: list[str]) -> Iterator[tuple[str, str]]:
         for name in names:
-            if not any(fnmatchcase(name, pattern) for pattern in self.variables):
-                yield place, _REFUSED.format(name, "VARIABLES")
+            yield from self._unless(self.variables, place, name)
+
+    def _unless(self, patterns: Iterable[str], place: str, name: str) -> Iterator[tuple[str, str]]:
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            yield place, _REFUSED.format(name, "VARIABLES")
+
+
+def _shown(entry: Export | Sink) -> dict[str, str]:
+    """What is shown to whoever takes the facts."""
+    field = "credentials" if isinstance(entry, Export) else "headers"
+    return {f"{field}.{name}": value for name, value in getattr(entry, field).items()}
 
 
 def _urls(value: Any) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What was sent, as what it means; what has not the form is refused, place by place. Pure."""
 
 import json
+import re
 from datetime import date
 from typing import Any
 
@@ -15,6 +16,7 @@ from toolbus_common.declaring.showing import faulty
 from toolbus_common.errors import InvalidError
 
 EXACT = 2**53  # beyond, not every whole number is a float
+_FORM = re.compile(r"constrained-\w+$|function-\w+\[")  # which of several, as pydantic says it
 MEANING = "value_error"  # it has the form, but its parts do not fit together
 
 
@@ -23,7 +25,8 @@ def shaped(wanted: Any, body: bytes) -> Any:
     try:
         return TypeAdapter(wanted).validate_json(json.dumps(_plain(body)), strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        every = error.errors(include_url=False)
+        found = [each for each in every if not _is_another_form(each, every)]
         faults = [_told(each) for each in found]
         if all(each["type"] == MEANING for each in found):
             raise faulty(faults) from error
@@ -33,6 +36,19 @@ def shaped(wanted: Any, body: bytes) -> Any:
             f"The body does not have the form wanted here: {where}{first['reason']}.",
             faults=faults[:100],
         ) from error
+
+
+def _is_another_form(error: Any, every: list[Any]) -> bool:
+    """Whether what has several forms has another one, in which only its meaning is wrong."""
+    place, told = error["loc"][:-1], error["input"]
+    return (
+        error["type"] != MEANING
+        and isinstance(told, dict)
+        and any(
+            each["type"] == MEANING and each["loc"][:-1] == place and each["input"] == told
+            for each in every
+        )
+    )
 
 
 def _plain(body: bytes) -> Any:
@@ -104,4 +120,5 @@ def _document(data: dict[str, Any]) -> Document:
 
 def _told(error: Any) -> dict[str, Any]:
     place, said = sentence(error, Declaration)
-    return {"place": ".".join(map(str, place)), "line": 0, "reason": said}
+    steps = [str(step) for step in place if not _FORM.match(str(step))]
+    return {"place": ".".join(steps), "line": 0, "reason": said}

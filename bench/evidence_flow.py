@@ -1,0 +1,61 @@
+"""`make bench-evidence-flow`: facts on their way from a call to a row, and what they cost the call.
+
+Parts, each of which --only can pick: `ingest` (facts a second into the embedded engine, on two
+cores), `cost` (what recording adds to a call), `watching` (how soon a call is a row, how old the
+last checkpoint is, at 200 calls a second), `embedded` and `server` (ClickHouse gone for minutes
+under that load, and back).
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from figures import Row, keep, load, met, show
+from flowing.away import away
+from flowing.cost import cost
+from flowing.ingest import ingest
+from flowing.watching import watching
+from harness.killing import Killing
+
+PARTS = ("ingest", "cost", "watching", "embedded", "server")
+
+
+def main() -> int:
+    """Run it; 0 when every demand is met."""
+    asked = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    asked.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, metavar="PART")
+    asked.add_argument("--facts", type=int, default=400_000, help="of `ingest`")
+    asked.add_argument("--calls", type=int, default=2000, help="of `cost`, through each gateway")
+    asked.add_argument("--rate", type=float, default=200.0, help="calls a second of the others")
+    asked.add_argument("--seconds", type=float, default=120.0, help="of `watching`")
+    asked.add_argument("--minutes", type=float, default=10.0, help="ClickHouse is away")
+    options = asked.parse_args()
+    before = load()
+    parts: dict[str, Callable[[], Iterable[Row]]] = {
+        "ingest": lambda: ingest(options.facts),
+        "cost": lambda: cost(options.calls),
+        "watching": lambda: _watched(options.rate, options.seconds),
+        "embedded": lambda: away("embedded", options.rate, options.minutes),
+        "server": lambda: away("server", options.rate, options.minutes),
+    }
+    rows = [each for part in options.only for each in parts[part]()]
+    show(rows)
+    asked_for = {"asked": vars(options), "before": before, "after": load()}
+    keep("evidence-flow", {**asked_for, "rows": rows})
+    return 0 if met(rows) else 1
+
+
+def _watched(rate: float, seconds: float) -> list[Row]:
+    with (
+        tempfile.TemporaryDirectory(prefix="toolbus-watching-") as name,
+        Killing(Path(name), rate).begun() as gateway,
+    ):
+        return list(watching(gateway, seconds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""ClickHouse gone for minutes while calls go on, and back: what is missing, how fast it catches up.
+
+Embedded, the engine is part of audit: audit is killed, and begun again. With a server it is the
+server that is killed; what stands for one here is our own HTTP shim over the same engine.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from figures import Row, console, row
+from harness.clickhouse import ClickHouseServer
+from harness.killing import Killing
+from harness.waiting import until_now
+from toolbus_common.bus import Bus
+from toolbus_common.provision import FACTS
+
+LEAST_RATIO = 5.0
+NEAR = 2.0  # seconds of live facts: who is no further behind has caught up
+LOOK = 0.1
+PATIENCE = 600.0
+
+
+def away(mode: str, rate: float, minutes: float) -> Iterator[Row]:
+    """The rows of one mode, `embedded` or `server`."""
+    with tempfile.TemporaryDirectory(prefix="toolbus-away-") as name:
+        server = ClickHouseServer(Path(name) / "clickhouse") if mode == "server" else None
+        told = {"TOOLBUS_CLICKHOUSE_URL": server.url} if server else {}
+        if server:
+            server.start()
+        try:
+            with Killing(Path(name), rate, TOOLBUS_REAP_GRACE="1", **told).begun() as killing:
+                yield from _away(killing, server, mode, minutes * 60)
+        finally:
+            if server:
+                server.kill()
+
+
+def _away(
+    killing: Killing, server: ClickHouseServer | None, mode: str, seconds: float
+) -> Iterator[Row]:
+    with killing.loaded() as load:
+        until_now(lambda: len(load.succeeded) > load.rate, "calls succeed")
+        before = _kept(killing)
+        if server:
+            server.kill()
+        else:
+            killing.cluster.processes["audit"].pop().kill()
+        began = time.monotonic()
+        time.sleep(seconds)
+        live = (_kept(killing) - before) / (time.monotonic() - began)
+        if server:
+            server.start()
+        else:
+            killing.cluster.run("audit").wait_ready()
+        caught_up = killing.cluster.on_the_bus(lambda bus: _caught_up(bus, live))
+    console.print(f"{mode}: live {live:,.0f} messages a second, back at {caught_up:,.0f}")
+    found = killing.looked(f"ClickHouse away, {mode}", load)
+    more = {"live": live, "caught_up": caught_up, "seconds": seconds, "facts": found.facts}
+    what = f"ClickHouse away, {mode}"
+    yield row(f"{what}: facts missing", found.missing + found.lost, "<=", 0, **more)
+    yield row(f"{what}: facts twice", found.doubled_rows, "<=", 0)
+    yield row(f"{what}: catching up ÷ live", caught_up / live, ">=", LEAST_RATIO, **more)
+
+
+def _kept(killing: Killing) -> int:
+    """Messages of the stream so far."""
+    return killing.cluster.on_the_bus(lambda bus: bus.newest(FACTS))
+
+
+async def _caught_up(bus: Bus, live: float) -> float:
+    """Messages a second, from the first that was written to the last that waited."""
+    give_up, first = time.monotonic() + PATIENCE, None
+    while time.monotonic() < give_up:
+        newest, done = await bus.newest(FACTS), await _done(bus)
+        now = time.monotonic()
+        first = first or (now, done)
+        if done > first[1] and newest - done < NEAR * live:
+            return (done - first[1]) / (now - first[0])
+        if done == first[1]:
+            first = (now, done)  # it has not begun
+        await asyncio.sleep(LOOK)
+    raise TimeoutError("audit never caught up")
+
+
+async def _done(bus: Bus) -> int:
+    """Up to where everything is written."""
+    return int(min(await bus.finished(FACTS, "audit"), await bus.newest(FACTS)))

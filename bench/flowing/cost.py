@@ -1,0 +1,93 @@
+"""What recording costs a call: three gateways side by side, called in turn.
+
+One records nothing, one waits for the intent as it always does, and one over a NATS server that
+syncs the intent to the disk before it says so (`sync_interval: always`). All share the machine
+and its moods.
+"""
+
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from figures import Row, row
+from harness.cluster import Cluster, Upstream
+from harness.evenload import Call, Load
+from harness.operating import key
+from toolbus_common.declared import Declaration, Server
+
+SECRET = "tbk_bot_a-secret-of-the-bench"
+MOST_MS = 2.0
+WARM = 50  # calls of each before it counts
+WAYS_SAID = {
+    "nothing": "nothing recorded",
+    "default": "as it is",
+    "always": "sync_interval: always",
+}
+WAYS = {"nothing": "1s", "default": "1s", "always": "always"}  # what is recorded, when it is synced
+
+
+def cost(calls: int) -> Iterator[Row]:
+    """What the default adds, which has a demand, and what `always` does, which has none."""
+    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="toolbus-cost-") as name:
+        upstream = Upstream(Path(name) / "upstream")
+        upstream.start()
+        stack.callback(upstream.kill)
+        clusters = {
+            way: stack.enter_context(_gateway(Path(name) / way, way, upstream)) for way in WAYS
+        }
+        taken = asyncio.run(_called(clusters, calls))
+    p50 = {way: statistics.median(each) for way, each in taken.items()}
+    p99 = {way: statistics.quantiles(each, n=100)[98] for way, each in taken.items()}
+    told = {"p50_ms": p50, "p99_ms": p99, "calls": calls}
+    adds = {way: p50[way] - p50["nothing"] for way in WAYS}
+    yield row("recording a call: ms it adds, p50", adds["default"], "<=", MOST_MS, **told)
+    yield _told("the same, sync_interval: always", adds["always"])
+    for way in WAYS:
+        yield _told(f"a call, {WAYS_SAID[way]}: ms, p50", p50[way])
+
+
+def _told(what: str, value: float) -> Row:
+    """A figure that nothing is demanded of."""
+    return {"what": what, "value": value, "demand": "", "met": True}
+
+
+@contextmanager
+def _gateway(directory: Path, way: str, upstream: Upstream) -> Iterator[Cluster]:
+    cluster = Cluster(directory)
+    cluster.nats.sync(WAYS[way])
+    cluster.program = "run_unrecorded.py" if way == "nothing" else "run.py"
+    try:
+        servers = {"echo": Server(url=upstream.url)}
+        cluster.start(Declaration(servers=servers, keys={"bot": key(SECRET)}), fused=True)
+        cluster.until_listed(cluster.client(SECRET), "echo__count")
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+async def _called(clusters: dict[str, Cluster], calls: int) -> dict[str, list[float]]:
+    """Milliseconds of each call, one gateway after the other, one call at a time."""
+    taken: dict[str, list[float]] = {way: [] for way in clusters}
+    loads = {way: _load(cluster) for way, cluster in clusters.items()}
+    for number in range(WARM + calls):
+        for way, load in loads.items():
+            call = Call(f"{way}.{number}", "count", f"{number + 1:032x}")
+            began = time.perf_counter()
+            told = await load.asked(call)
+            took = (time.perf_counter() - began) * 1000
+            if call.answer not in json.dumps(told):
+                raise SystemExit(f"{way}: a wrong answer: {told}")
+            if number >= WARM:
+                taken[way].append(took)
+    for load in loads.values():
+        await load.close()
+    return taken
+
+
+def _load(cluster: Cluster) -> Load:
+    return Load(lambda: cluster.client(SECRET).endpoint, SECRET, SECRET, 1.0)

@@ -1,0 +1,145 @@
+"""`make bench-upstream-tokens`: what a token costs each call, and a thousand that end together.
+
+An oauth room on a bus of its own renews at an authorization server of the MCP SDK, a process of its
+own. Every token is asked for by an executor's connection, all at once.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic, perf_counter_ns, time
+
+from figures import keep, met, row, show
+from harness.engines import NatsServer
+from harness.facts import bus_of
+from harness.fresh import provisioned
+from harness.protected import OAuthServer
+from harness.waiting import until
+from toolbus_common.asklane import AskLane
+from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
+from toolbus_common.declared import Declaration
+from toolbus_common.egress.named import NAMED, digests_of, encoded
+from toolbus_common.exchange import Exchange
+from toolbus_common.keyfile import load_key
+from toolbus_common.permissions import OPERATOR
+from toolbus_common.provision import CONFIG, CONNECTIONS
+from toolbus_common.settings import Settings
+from toolbus_common.snapshot import DECLARATION
+from toolbus_executor.authorizing.bearer import Bearer, authorized
+from toolbus_oauth.main import build
+from toolbus_oauth.store import Store
+from toolbus_oauth.upstreams.envelope import Envelope
+from toolbus_oauth.upstreams.records import Connection
+
+MOST_MICROSECONDS = 50.0
+URL = "https://docs.example/mcp"
+REQUEST = b"POST /mcp HTTP/1.1\r\nHost: docs.example\r\n\r\n" + b"x" * 1024
+
+
+def main() -> int:
+    """Run it; 0 when the demands are met."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--tokens", type=int, default=1000, help="how many end together")
+    asked.add_argument("--rounds", type=int, default=50_000, help="how many are looked up")
+    options = asked.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        rows = asyncio.run(_measured(Path(directory), options.tokens, options.rounds))
+    show(rows)
+    keep("upstream_tokens", {"tokens": options.tokens, "rounds": options.rounds, "rows": rows})
+    return 0 if met(rows) else 1
+
+
+async def _measured(directory: Path, tokens: int, rounds: int) -> list[dict[str, object]]:
+    far = OAuthServer(directory / "far")
+    far.start()
+    try:
+        async with _oauth(directory, far, tokens) as executor:
+
+            async def ask(question: UpstreamTokenAsked) -> UpstreamTokenTold:
+                return await executor.ask(question, UpstreamTokenTold, 120.0)
+
+            bearers = [Bearer("docs", f"u{number}", ask) for number in range(tokens)]
+            began = monotonic()
+            lines = await asyncio.gather(*(bearer.line() for bearer in bearers))
+            took = monotonic() - began
+            renewed = len(far.seen("refresh_token"))
+            spent = _looked_up(bearers, rounds)
+    finally:
+        far.kill()
+    p50, p99 = statistics.median(spent), statistics.quantiles(spent, n=100)[-1]
+    failed = sum(not line for line in lines)
+    return [
+        row("token of a call from cache: p50 µs", p50, "<=", MOST_MICROSECONDS),
+        row("token of a call from cache: p99 µs", p99, "<=", MOST_MICROSECONDS),
+        row("calls without a token", failed, "<=", 0),
+        row("renewals beside one for each token", abs(renewed - tokens), "<=", 0),
+        row("seconds until all were renewed", took, "<=", 60.0),
+    ]
+
+
+def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
+    """Microseconds from a request to the same with its token, each."""
+    spent = []
+    for number in range(rounds):
+        bearer = bearers[number % len(bearers)]
+        began = perf_counter_ns()
+        request = authorized(REQUEST, bearer.now())
+        spent.append((perf_counter_ns() - began) / 1000)
+        assert len(request) > len(REQUEST)
+    return spent
+
+
+@asynccontextmanager
+async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterator[AskLane]:
+    """The room over so many connections that are about to end; who asks it."""
+    nats = NatsServer(directory / "nats")
+    nats.start()
+    try:
+        nats.copy_seeds(directory / "state")
+        await provisioned(nats)
+        settings = Settings(state_dir=directory / "state", nats_url=nats.url)
+        told = {"STATE_DIR": str(settings.state_dir), "NATS_URL": nats.url}
+        told |= {"PUBLIC_URL": "http://gateway.test", "EGRESS_ALLOW": "127.0.0.0/8"}
+        os.environ.update({f"TOOLBUS_{name}": value for name, value in told.items()})
+        os.environ["FAR_SECRET"] = "s"
+        async with build(Exchange()).running() as room, bus_of("executor", settings) as bus:
+            revision = await _declared(settings, far)
+            await until(lambda: room.status().heard.get(CONFIG, 0) >= revision)
+            await _connected(settings, far, tokens)
+            yield AskLane("executor", bus)
+    finally:
+        nats.kill()
+
+
+async def _declared(settings: Settings, far: OAuthServer) -> int:
+    clients = {far.issuer: {"id": "gateway", "secret": "${env:FAR_SECRET}"}}
+    docs = {"url": URL, "oauth": {"tokens": "user", "clients": clients}}
+    declaration = Declaration.model_validate({"servers": {"docs": docs}})
+    async with bus_of(OPERATOR, settings) as bus:
+        bucket = await bus.bucket(CONFIG)
+        await bucket.put(NAMED, encoded(set(digests_of(declaration))))
+        return await bucket.put(DECLARATION, declaration.model_dump_json().encode())
+
+
+async def _connected(settings: Settings, far: OAuthServer, tokens: int) -> None:
+    refreshes = far.give(tokens, "gateway", "s")
+    async with bus_of("oauth", settings) as bus:
+        seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
+        store = Store(await bus.bucket(CONNECTIONS), seal)
+        for number, refresh in enumerate(refreshes):
+            user = f"u{number}"
+            kept = Connection(
+                "docs", user, URL, far.issuer, "", f"{far.issuer}/token", "", "gateway",
+                "client_secret_basic", "old", time() + 60, refresh, (), (), time() - 3600,
+            )  # fmt: skip
+            await store.put(f"docs {user}", kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

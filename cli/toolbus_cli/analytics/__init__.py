@@ -1,0 +1,1 @@
+"""Saved questions to the evidence, and the report made of some of them."""

@@ -1,0 +1,29 @@
+"""Moments as people say them: a day, a time, or so long ago."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from toolbus_common.errors import InvalidError
+
+_AGO = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def moment(said: str, now: datetime) -> datetime:
+    """The moment in UTC; without a zone it is said in UTC. Raises `InvalidError`."""
+    if said == "now":
+        return now
+    try:
+        if ago := _AGO.fullmatch(said):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        found = datetime.fromisoformat(said)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidError(
+            f"'{said[:40]}' is no moment; write now, 30m, 24h, 7d, 2026-11-01 or 2026-11-01T02:47."
+        ) from None
+
+
+def written(at: datetime) -> str:
+    """As a parameter of type DateTime takes it."""
+    return f"{at:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,7 @@
+-- Which programs ran, what they called, cost and used.
+-- since: DateTime = 24h | from when
+SELECT began, scope AS customer, key, engine, state, code, calls, refused, failed,
+    cost / 1e6 AS dollars, latency_us / 1e3 AS ms, run
+FROM runs
+WHERE began >= {since:DateTime}
+ORDER BY began DESC

@@ -1,0 +1,8 @@
+-- What was spent, by key: calls, failures, dollars.
+-- since: DateTime = 30d | from when
+SELECT key AS key, sum(calls) AS calls, sum(failed) AS failed, sum(denied) AS denied,
+    sum(charge) / 1e6 AS dollars
+FROM calls_by_hour
+WHERE hour >= {since:DateTime}
+GROUP BY key
+ORDER BY dollars DESC, calls DESC

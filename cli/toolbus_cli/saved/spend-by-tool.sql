@@ -1,0 +1,8 @@
+-- What was spent, by tool: calls, dollars, and dollars a call.
+-- since: DateTime = 30d | from when
+SELECT server, tool, sum(calls) AS calls, sum(charge) / 1e6 AS dollars,
+    dollars / nullIf(sum(completed + failed), 0) AS dollars_a_call
+FROM calls_by_hour
+WHERE hour >= {since:DateTime}
+GROUP BY server, tool
+ORDER BY dollars DESC, calls DESC

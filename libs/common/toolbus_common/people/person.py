@@ -1,0 +1,126 @@
+"""One person's key: what facts call them by, and how their content is sealed and opened. Pure.
+
+A pseudonym is `~` and 22 characters, the HMAC of the name under a salt that only the key gives.
+Sealed content is `~pseudonym.sealed`: a commitment to it, a nonce, and AES-256-GCM of a salt and
+the text. Who is shown salt and text can check them against the commitment, without the key; once
+the key is gone, neither pseudonym nor commitment says anything.
+"""
+
+import hmac
+import os
+import re
+from base64 import urlsafe_b64decode
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from toolbus_common.base64url import encoded
+
+KEY_BYTES = 32
+USER = "user:"
+TOKEN = re.compile(r"~[A-Za-z0-9_-]{22}(?:\.[A-Za-z0-9_-]+)?")
+_PSEUDONYM, _COMMITMENT, _NONCE, _SALT = 16, 32, 12, 16  # bytes
+
+
+class Entry(msgspec.Struct):
+    """A person's entry in the bucket, before it is sealed under the master key."""
+
+    name: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was behind a token, and the salt that proves it."""
+
+    salt: bytes
+    text: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """`name` is what facts were told, with its kind before it: `user:ann`, `operator:bo`."""
+
+    name: str
+    key: bytes
+
+    @classmethod
+    def new(cls, name: str) -> "Person":
+        """Somebody facts have not named before."""
+        return cls(name, os.urandom(KEY_BYTES))
+
+    @property
+    def shown(self) -> str:
+        """The name as readers see it: a user's without its kind, as it is declared."""
+        return self.name.removeprefix(USER)
+
+    @cached_property
+    def pseudonym(self) -> str:
+        """What stands in facts for the name."""
+        return "~" + encoded(_committed(self.salt, self.name)[:_PSEUDONYM])
+
+    @cached_property
+    def salt(self) -> bytes:
+        """What proves that the pseudonym is this name's."""
+        return _derived(self.key, b"name")
+
+    def seal(self, text: str) -> str:
+        """The token that stands in a fact for this text."""
+        salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
+        body = self._cipher.encrypt(nonce, salt + text.encode(), self.pseudonym.encode())
+        return f"{self.pseudonym}.{encoded(_committed(salt, text) + nonce + body)}"
+
+    def open(self, token: str) -> Opened | None:
+        """What is behind a token of this person's; None where it is damaged."""
+        pseudonym, _, sealed = token.partition(".")
+        if not sealed:
+            return Opened(self.salt, self.name)
+        try:
+            raw = urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))[_COMMITMENT:]
+            body = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], pseudonym.encode())
+            return Opened(body[:_SALT], body[_SALT:].decode())
+        except (ValueError, InvalidTag):
+            return None
+
+    @cached_property
+    def _cipher(self) -> AESGCM:
+        return AESGCM(_derived(self.key, b"content"))
+
+
+class Master:
+    """The key of the file, under which people's own keys are kept."""
+
+    def __init__(self, key: bytes) -> None:
+        self._names = _derived(key, b"names")
+        self._cipher = AESGCM(_derived(key, b"entries"))
+
+    def entry_of(self, name: str) -> str:
+        """Where a person's entry is: a name nobody reads without this key."""
+        return _committed(self._names, name)[:_PSEUDONYM].hex()
+
+    def seal(self, person: Person) -> bytes:
+        """A person as the bucket keeps them."""
+        nonce = os.urandom(_NONCE)
+        plain = msgspec.msgpack.encode(Entry(person.name, person.key))
+        return nonce + self._cipher.encrypt(nonce, plain, self.entry_of(person.name).encode())
+
+    def open(self, entry: str, value: bytes) -> Person | None:
+        """The person of an entry; None when it was sealed under another master key."""
+        try:
+            plain = self._cipher.decrypt(value[:_NONCE], value[_NONCE:], entry.encode())
+            found = msgspec.msgpack.decode(plain, type=Entry)
+        except (ValueError, InvalidTag, msgspec.MsgspecError):
+            return None
+        return Person(found.name, found.key)
+
+
+def _derived(key: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(key, purpose, sha256)
+
+
+def _committed(salt: bytes, text: str) -> bytes:
+    return hmac.digest(salt, text.encode(), sha256)

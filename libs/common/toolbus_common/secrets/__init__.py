@@ -1,0 +1,24 @@
+"""Secrets kept elsewhere: declared by reference, read by who needs them, never kept beside."""
+
+from toolbus_common.secrets.reading import Secrets
+from toolbus_common.secrets.references import (
+    REFERENCE,
+    Reference,
+    SecretError,
+    Values,
+    filled,
+    references_in,
+)
+from toolbus_common.secrets.stores import key_services_of, stores_of
+
+__all__ = [
+    "REFERENCE",
+    "Reference",
+    "SecretError",
+    "Secrets",
+    "Values",
+    "filled",
+    "key_services_of",
+    "references_in",
+    "stores_of",
+]  # fmt: skip

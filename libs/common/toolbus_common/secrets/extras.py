@@ -1,0 +1,17 @@
+"""Libraries of stores that only who uses one has to install."""
+
+from importlib import import_module
+from typing import Any
+
+from toolbus_common.secrets.references import SecretError
+
+
+def library(name: str, extra: str) -> Any:
+    """A library by its name. Raises `SecretError` with what to install."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise SecretError(
+            f"Secrets of this store need {error.name}: pip install 'toolbus[{extra}]' where this "
+            "room runs."
+        ) from error

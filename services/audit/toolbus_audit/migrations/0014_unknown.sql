@@ -1,0 +1,98 @@
+-- As before (migration 11), but how calls charged as unknown ended is looked for no further back than
+-- a day before the first hour whose sums do not hold: once calls were lost, every question read all.
+CREATE OR REPLACE VIEW sums_anew AS
+SELECT
+    said.hour AS hour,
+    said.scope AS scope,
+    if(said.team != '', said.team, teams.team) AS team,
+    said.key AS key,
+    said.server AS server,
+    said.tool AS tool,
+    said.fact AS fact,
+    said.code AS code,
+    said.facts AS facts,
+    said.charge AS charge,
+    said.corrected AS corrected,
+    said.errors AS errors,
+    said.spent_tokens AS spent_tokens,
+    said.classic_tokens AS classic_tokens,
+    said.latency AS latency
+FROM
+(
+    SELECT
+        toStartOfHour(at) AS hour,
+        facts.scope AS scope,
+        toString(facts.team) AS team,
+        facts.key AS key,
+        facts.server AS server,
+        facts.tool AS tool,
+        facts.fact AS fact,
+        facts.code AS code,
+        count() AS facts,
+        sum(facts.charge) AS charge,
+        toUInt64(0) AS corrected,
+        countIf(facts.is_error) AS errors,
+        sum(facts.spent_tokens) AS spent_tokens,
+        sum(facts.classic_tokens) AS classic_tokens,
+        quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(facts.latency_us) AS latency
+    FROM facts
+    WHERE (toStartOfHour(at), facts.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
+    GROUP BY hour, scope, team, key, server, tool, fact, code
+    UNION ALL
+    SELECT
+        toStartOfHour(ended.at) AS hour,
+        ended.scope AS scope,
+        '' AS team,
+        ended.key AS key,
+        ended.server AS server,
+        ended.tool AS tool,
+        'call.corrected' AS fact,
+        '' AS code,
+        toUInt64(0) AS facts,
+        -sum(unknown.charge) AS charge,
+        count() AS corrected,
+        toUInt64(0) AS errors,
+        toInt64(0) AS spent_tokens,
+        toInt64(0) AS classic_tokens,
+        arrayReduce('quantilesTDigestState(0.5, 0.9, 0.95, 0.99)', emptyArrayInt64()) AS latency
+    FROM
+    (
+        SELECT call_id, min(at) AS at, any(scope) AS scope, any(key) AS key,
+            any(server) AS server, any(tool) AS tool
+        FROM facts
+        WHERE fact IN ('call.completed', 'call.failed') AND is_unknown = false
+            AND call_id IN (SELECT call_id FROM facts WHERE is_unknown = true)
+            AND toStartOfHour(facts.at) >= (
+                SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
+            )
+        GROUP BY call_id
+    ) AS ended
+    INNER JOIN
+    (
+        SELECT call_id, any(charge) AS charge FROM facts WHERE is_unknown = true GROUP BY call_id
+    ) AS unknown
+    ON ended.call_id = unknown.call_id
+    WHERE (toStartOfHour(ended.at), ended.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
+    GROUP BY hour, scope, team, key, server, tool, fact, code
+) AS said
+LEFT JOIN
+(
+    SELECT
+        known.hour + toIntervalHour(later) AS hour,
+        known.scope AS scope,
+        known.key AS key,
+        argMin(known.team, (later, -toInt64(known.facts))) AS team
+    FROM
+    (
+        SELECT toStartOfHour(at) AS hour, facts.scope AS scope, facts.key AS key,
+            facts.team AS team, count() AS facts
+        FROM facts
+        WHERE facts.team != '' AND toStartOfHour(at) >= (
+            SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
+        )
+        GROUP BY hour, scope, key, team
+    ) AS known
+    ARRAY JOIN range(25) AS later
+    GROUP BY hour, scope, key
+) AS teams
+ON said.scope = teams.scope AND said.key = teams.key AND said.hour = teams.hour;

@@ -1,0 +1,161 @@
+"""Deletes what is past its time, so that what is left stays provable.
+
+A customer's log is cut at a statement: what was sealed by then is deleted, and the log goes on from
+that statement, which has all the proof of the rest needs. What is not sealed is not deleted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from time import time
+from typing import Any, Protocol
+
+from toolbus_audit.faults import StoreDownError
+from toolbus_common.contracts import Fact, FactsExpired
+from toolbus_common.declared import Declaration
+from toolbus_common.errors import BusDownError
+from toolbus_common.sqltext import quoted
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 3600.0
+DAY = 86_400
+
+
+class Store(Protocol):
+    """What keeps the rows."""
+
+    async def select(self, sql: str) -> Sequence[tuple[Any, ...]]:
+        """The answer to our own statement. Raises `StoreDownError`."""
+
+    async def command(self, sql: str) -> None:
+        """Do what our own statement says, to its end. Raises `StoreDownError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a log is to begin: behind its first `size` facts."""
+
+    scope: str
+    stream: str
+    size: int
+    to: int
+    days: int
+
+    @property
+    def log(self) -> str:
+        """The rows of this log, as a condition."""
+        return f"scope = {quoted(self.scope)} AND stream = {quoted(self.stream)}"
+
+    @property
+    def rows(self) -> str:
+        """Those of them that lie before it."""
+        return f"{self.log} AND stream_seq <= {self.to}"
+
+
+class Retention:
+    """`declared` says how long, `holds` of whom nothing is deleted, `say` records a fact."""
+
+    def __init__(
+        self,
+        store: Store,
+        declared: Callable[[], Declaration],
+        holds: Callable[[], frozenset[str]],
+        say: Callable[[Fact], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._declared = declared
+        self._holds = holds
+        self._say = say
+
+    async def run(self, ready: Callable[[], bool]) -> None:
+        """Look every hour, while `ready` says that all that is declared and held is known."""
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            try:
+                if ready():
+                    await self.apply(time())
+            except (StoreDownError, BusDownError) as error:
+                log.warning("retention.waiting", extra={"reason": str(error)})
+            except Exception:
+                log.exception("retention.failed_inside")
+
+    async def apply(self, now: float) -> list[Cut]:
+        """Delete what is past its time now; where logs begin since. What is held is left."""
+        found = []
+        for scope, stream in await self._logs():
+            cut = await self._due(scope, stream, now)
+            if cut is not None and scope not in self._holds():
+                await self._cut(cut)
+                found.append(cut)
+        await self._clear_unsealed(now)
+        return found
+
+    async def _logs(self) -> Sequence[tuple[Any, ...]]:
+        return await self._store.select("SELECT DISTINCT scope, stream FROM checkpoints")
+
+    async def _due(self, scope: str, stream: str, now: float) -> Cut | None:
+        """The last statement that is itself past the time: all it covers is older still."""
+        days = days_of(self._declared(), scope)
+        found = await self._store.select(
+            f"SELECT size, to FROM checkpoints WHERE scope = {quoted(scope)}"  # noqa: S608
+            f" AND stream = {quoted(stream)} AND at <= toDateTime({_before(now, days)}, 'UTC')"
+            " ORDER BY size DESC, to DESC LIMIT 1"
+        )
+        return Cut(scope, stream, int(found[0][0]), int(found[0][1]), days) if found else None
+
+    async def _cut(self, cut: Cut) -> None:
+        """Said first, then noted, then done: whatever was interrupted is done the next time."""
+        known = await self._store.select(f"SELECT max(size) FROM cuts WHERE {cut.log}")  # noqa: S608
+        if int(known[0][0] or 0) < cut.size:
+            await self._say(_fact_of(cut))
+            await self._store.command(
+                "INSERT INTO cuts (scope, stream, size, to, at) VALUES "  # noqa: S608
+                f"({quoted(cut.scope)}, {quoted(cut.stream)}, {cut.size}, {cut.to}, now())"
+            )
+        await self._delete("facts", cut.rows)
+        # Lines that could be no row are of this log where their subject ends in its customer.
+        ended = f"endsWith(subject, {quoted('.' + cut.scope)})"
+        sealed = f"stream_seq <= {cut.to} AND at <= toDateTime({_before(time(), cut.days)}, 'UTC')"
+        await self._delete("dead_letters", f"{ended} AND {sealed}")
+
+    async def _clear_unsealed(self, now: float) -> None:
+        """Facts from before there was a seal belong to no log: they go by their own time."""
+        unsealed = await self._store.select("SELECT DISTINCT scope FROM facts WHERE stream = ''")
+        for (scope,) in unsealed:
+            if scope not in self._holds():
+                days = days_of(self._declared(), scope)
+                old = f"at <= toDateTime({_before(now, days)}, 'UTC')"
+                await self._delete("facts", f"stream = '' AND scope = {quoted(scope)} AND {old}")
+
+    async def _delete(self, table: str, condition: str) -> None:
+        ((count,),) = await self._store.select(f"SELECT count() FROM {table} WHERE {condition}")  # noqa: S608
+        if int(count):
+            await self._store.command(
+                f"ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2"
+            )
+            log.info("retention.deleted", extra={"table": table, "rows": int(count)})
+
+
+def days_of(declared: Declaration, scope: str) -> int:
+    """How many days a customer's facts are kept."""
+    customer = declared.customers.get(scope)
+    own = customer.retention if customer is not None else None
+    return own or declared.audit.retention
+
+
+def _before(now: float, days: int) -> int:
+    return max(int(now) - days * DAY, 0)
+
+
+def _fact_of(cut: Cut) -> FactsExpired:
+    return FactsExpired(
+        id=f"{cut.scope}.{cut.stream}.{cut.size}.expired",
+        at=time(),
+        scope=cut.scope,
+        stream=cut.stream,
+        size=cut.size,
+        to=cut.to,
+        days=cut.days,
+    )

@@ -1,0 +1,1 @@
+"""Servers that want OAuth: whose token a call carries, and what its caller is told without one."""

@@ -1,0 +1,76 @@
+"""What an executor reaches servers with: ways, secrets, settings, and room for large results."""
+
+import asyncio
+from dataclasses import dataclass
+
+from toolbus_common.declared import Server
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_common.factlane import FactWriter
+from toolbus_common.secrets import SecretError, Secrets, Values, filled
+from toolbus_executor.authorizing.bearer import Ask, Bearer
+from toolbus_executor.authorizing.upstream import Authorized
+from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.kinds import reached, texts_of
+from toolbus_executor.offload.spills import Spills
+from toolbus_executor.offload.vault import Vault
+from toolbus_executor.replicas.upstream import Replicated
+from toolbus_executor.settings import Settings
+from toolbus_executor.upstream import News, Upstream
+from toolbus_executor.ways import Ways
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """`starts` bounds how many processes begin at once that are not known yet."""
+
+    ways: Ways
+    vault: Vault
+    settings: Settings
+    starts: asyncio.Semaphore
+    secrets: Secrets
+    token: Ask
+
+    async def found(self, declared: Server) -> Values:
+        """What a declaration refers to, where it is kept.
+
+        Where it is to be told who calls, the key for that is at hand afterwards.
+
+        Raises:
+            UpstreamDeadError: one of them cannot be had; the message names it and no value.
+            UnavailableError: there is no such key.
+
+        """
+        if declared.identity is not None:
+            await self.ways.keys.ready()
+        try:
+            return await self.secrets.read(texts_of(declared))
+        except SecretError as error:
+            raise UpstreamDeadError(str(error), sent=False) from error
+
+    def reached(
+        self,
+        name: str,
+        declared: Server,
+        news: News,
+        found: Values,
+        facts: FactWriter,
+        spills: Spills,
+    ) -> Upstream:
+        """The way to a declared server, or to all its replicas, not opened yet."""
+        if declared.replicas:
+            return Replicated(name, declared, news, facts, self.ways, found, spills)
+        if declared.oauth is not None:
+            return self._authorized(name, declared, news, found, spills)
+        return reached(declared, news, self.ways, found, spills, self.settings, name)
+
+    def _authorized(
+        self, name: str, declared: Server, news: News, found: Values, spills: Spills
+    ) -> Upstream:
+        way = self.ways.to(declared, filled(declared.proxy, found))
+        headers = {key: filled(value, found) for key, value in declared.headers.items()}
+        url, old = declared.url or declared.sse, bool(declared.sse)
+
+        def make(bearer: Bearer, heard: News) -> HttpUpstream:
+            return HttpUpstream(url, headers, heard, way, old=old, spills=spills, bearer=bearer)
+
+        return Authorized(name, declared, self.token, make, news)

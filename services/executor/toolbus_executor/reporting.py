@@ -1,0 +1,57 @@
+"""How one server's calls ended: counted, recorded, kept where they have a key, and answered."""
+
+from time import perf_counter
+
+from toolbus_common.contracts import CallAdmitted, Failed, OutcomeClaim
+from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTimeoutError
+from toolbus_common.exchange import Reply
+from toolbus_common.factlane import FactWriter
+from toolbus_common.kept import KeptOutcomes, Told
+from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
+from toolbus_executor.failures import Failures
+from toolbus_executor.outcome_facts import completed, failed
+from toolbus_executor.results import Ended
+
+
+class Reports:
+    """Tells it to everybody whom it concerns."""
+
+    def __init__(self, name: str, facts: FactWriter, failures: Failures) -> None:
+        self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
+        self._name = name
+        self._facts = facts
+        self._failures = failures
+        self._ok = UPSTREAM_CALLS.labels(name, "ok")
+        self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
+        self._seconds = UPSTREAM_SECONDS.labels(name)
+
+    def completed(self, call: CallAdmitted, ended: Ended, took: float) -> None:
+        """Count and record an answer."""
+        self._seconds.observe(took)
+        (self._tool_error if ended.is_error else self._ok).inc()
+        self._facts.say(completed(call, ended, took))
+
+    async def failed(
+        self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
+    ) -> None:
+        """Tell that no answer came of it."""
+        sent = bool(error.data.pop("sent", True))
+        # Below, nobody knows the name an operator gave the server; the caller must be told it.
+        if not isinstance(error, UpstreamRefusedError):  # that one speaks for itself
+            reason = error.reason.replace("The upstream", f"The upstream {self._name}", 1)
+            error = type(error)(reason, **error.data)
+        if not sent and isinstance(error, UpstreamTimeoutError):
+            error.data["retryable"] = True  # unlike one that may have happened
+        self._failures.note(error)
+        UPSTREAM_CALLS.labels(self._name, error.code).inc()
+        self._facts.say(failed(call, error, perf_counter() - began, sent=sent))
+        if call.claim is not None:
+            await self.keep(call, call.claim, Failed(error), sent=sent)
+        await reply.send(Failed(error))
+
+    async def keep(
+        self, call: CallAdmitted, claim: OutcomeClaim, told: Told, *, sent: bool = True
+    ) -> None:
+        """Keep what its caller is told for whoever repeats it with its key."""
+        if self.outcomes is not None:
+            await self.outcomes.end(call, claim, told, sent=sent)

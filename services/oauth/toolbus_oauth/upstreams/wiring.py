@@ -1,0 +1,81 @@
+"""The parts of this package, put together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from toolbus_common.contracts import Fact, PageTold
+from toolbus_common.declared import Declaration, Server
+from toolbus_common.secrets import Secrets
+from toolbus_oauth.browsing import Browsing
+from toolbus_oauth.fetching import Fetcher
+from toolbus_oauth.providers import Providers
+from toolbus_oauth.request import Request, kept
+from toolbus_oauth.routes import Handler
+from toolbus_oauth.signing import SigningKeys
+from toolbus_oauth.store import Store
+from toolbus_oauth.upstreams.asking import Tokens
+from toolbus_oauth.upstreams.clienthood import RETURN, Clienthood
+from toolbus_oauth.upstreams.connecting import PREFIX, Connecting
+from toolbus_oauth.upstreams.connections import Connections
+from toolbus_oauth.upstreams.counter import Counter
+from toolbus_oauth.upstreams.discovery import Discovery
+from toolbus_oauth.upstreams.telling import Telling
+from toolbus_oauth.upstreams.turns import Turns
+from toolbus_oauth.upstreams.vouching import Vouching
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """What the room answers with: `telling` to executor, `counter` to operators."""
+
+    telling: Telling
+    counter: Counter
+    clients: Clienthood
+    connections: Connections
+    keys: SigningKeys
+    declared: Callable[[], Declaration]
+
+    def paths(self, browsing: Browsing) -> Mapping[tuple[str, str], Handler]:
+        """What is answered over HTTP."""
+        parts = (self.connections, self.telling, self.clients, self.declared)
+        pages = Connecting(browsing, self.telling.brief, *parts)
+
+        async def document(request: Request) -> PageTold:  # noqa: ARG001
+            return kept(self.clients.metadata)
+
+        async def keys(request: Request) -> PageTold:  # noqa: ARG001
+            return kept(self.keys.public())
+
+        return {
+            ("GET", "/oauth/client.json"): document,
+            ("GET", "/oauth/client-keys"): keys,
+            ("GET", PREFIX): pages.begin,
+            ("POST", "/oauth/connect"): pages.answered,
+            ("GET", RETURN): pages.returned,
+            ("GET", f"{RETURN}/"): pages.returned,
+        }
+
+
+def upstreams(  # noqa: PLR0913, PLR0917 - every part meets here
+    issuer: str,
+    document: str,
+    connections: Store,
+    brief: Store,
+    fetcher: Fetcher,
+    keys: SigningKeys,
+    secrets: Secrets,
+    providers: Providers,
+    declared: Callable[[], Declaration],
+    named: Callable[[Server], bool],
+    say: Callable[[Fact], None],
+) -> Upstreams:
+    """All of it."""
+    discovery = Discovery(fetcher, named)
+    clients = Clienthood(issuer, document, connections, fetcher, secrets, discovery.is_named)
+    tokens, turns = Tokens(fetcher, keys), Turns(brief)
+    vouching = Vouching(connections, providers, tokens, turns, secrets, declared)
+    providers.on_arrived = vouching.keep
+    kept_ones = Connections(connections, clients, tokens, turns, vouching, say)
+    telling = Telling(issuer, kept_ones, discovery, clients, brief, declared)
+    counter = Counter(kept_ones, telling, declared)
+    return Upstreams(telling, counter, clients, kept_ones, keys, declared)

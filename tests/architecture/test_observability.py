@@ -1,0 +1,143 @@
+"""The catalogue of metrics, the dashboard and the collector's file are held against the code."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
+
+from toolbus_common import metrics
+from toolbus_common.process import ROOMS
+from toolbus_common.tracing.environment import exporting
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "observability.md").read_text()
+SOURCE = [path for part in ("libs", "services", "cli") for path in (ROOT / part).rglob("*.py")]
+ALL = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
+
+
+def exposed(metric: MetricWrapperBase) -> str:
+    """The name Prometheus sees."""
+    return f"{metric._name}_total" if metric._type == "counter" else str(metric._name)
+
+
+def row(metric: MetricWrapperBase) -> tuple[str, str, tuple[str, ...]]:
+    return exposed(metric), str(metric._type), tuple(metric._labelnames)
+
+
+def told() -> list[tuple[str, str, tuple[str, ...]]]:
+    """The rows of the catalogue."""
+    rows = re.findall(
+        r"^\| `(toolbus_\w+)` \| (\w+) \| (.*?) \| \w+ \| .+ \|$", GUIDE, re.MULTILINE
+    )
+    return [(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows]
+
+
+def test_the_catalogue_tells_of_every_metric_and_of_no_other() -> None:
+    assert sorted(told()) == sorted(map(row, ALL)), "bring the table in docs/observability.md up"
+
+
+def test_every_label_is_told_with_what_bounds_it() -> None:
+    bounded = re.search(r"\| label \| bounded by \|\n(.*?)\n\n", GUIDE, re.DOTALL)
+    assert bounded
+    names = {
+        name
+        for line in bounded[1].splitlines()
+        for name in re.findall(r"`(\w+)`", line[: line.index("|", 1)])
+    }
+    assert {label for metric in ALL for label in metric._labelnames} == names
+
+
+def test_a_metric_is_made_in_the_one_place_for_them() -> None:
+    makes = re.compile(r"from prometheus_client import|import prometheus_client")
+    found = [path.name for path in SOURCE if makes.search(path.read_text())]
+    assert found == ["metrics.py"]
+    known = {family.name for family in REGISTRY.collect() if family.name.startswith("toolbus_")}
+    assert known == {metric._name for metric in ALL}
+
+
+@pytest.mark.parametrize("metric", ALL, ids=exposed)
+def test_a_metrics_name_follows_the_conventions(metric: MetricWrapperBase) -> None:
+    assert re.fullmatch(r"toolbus(_[a-z]+)+", metric._name)
+    if metric._type == "histogram":
+        assert metric._name.endswith("_seconds")
+
+
+def panels() -> list[dict[str, Any]]:
+    board = json.loads((ROOT / "deploy" / "grafana" / "operations-metrics.json").read_text())
+    found: list[dict[str, Any]] = board["panels"]
+    return found
+
+
+def test_the_dashboard_asks_only_for_what_there_is() -> None:
+    asked = {
+        re.sub(r"_bucket$", "", name)
+        for panel in panels()
+        for target in panel["targets"]
+        for name in re.findall(r"toolbus_\w+", target["expr"])
+    }
+    assert asked <= {exposed(metric) for metric in ALL}
+
+
+def test_the_dashboards_panels_group_by_labels_their_metric_has() -> None:
+    labels = {exposed(metric): {*metric._labelnames, "le"} for metric in ALL}
+    for panel in panels():
+        for target in panel["targets"]:
+            (name,) = {
+                re.sub(r"_bucket$", "", each) for each in re.findall(r"toolbus_\w+", target["expr"])
+            }
+            by = re.findall(r"by \(([^)]*)\)", target["expr"])
+            wanted = {each.strip() for group in by for each in group.split(",")}
+            shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert shown <= wanted <= labels[name], target["expr"]
+
+
+def test_the_collector_takes_what_rooms_send_and_scrapes_every_one() -> None:
+    told = yaml.safe_load((ROOT / "deploy" / "otel" / "collector.yaml").read_text())
+    assert told["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(":4318")
+    (scraped,) = told["receivers"]["prometheus"]["config"]["scrape_configs"]
+    targets = [target for each in scraped["static_configs"] for target in each["targets"]]
+    assert sorted(targets) == sorted(f"{room}:8081" for room in ROOMS)
+    for pipeline in told["service"]["pipelines"].values():
+        assert set(pipeline["receivers"]) <= set(told["receivers"])
+        assert set(pipeline["processors"]) <= set(told["processors"])
+        assert set(pipeline["exporters"]) <= set(told["exporters"])
+
+
+def test_compose_tells_rooms_of_traces_only_where_its_operator_does() -> None:
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+    environment = compose["services"]["policy"]["environment"]
+    wanted = {name: "" for name in environment if name.startswith("OTEL_")}
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in wanted
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"].endswith(":-}")
+    assert exporting(wanted) is None
+    assert compose["services"]["collector"]["profiles"] == ["otel"]
+
+
+@pytest.mark.parametrize("variable", re.findall(r"`(OTEL_\w+)", GUIDE))
+def test_a_variable_the_guide_names_is_one_that_is_read(variable: str) -> None:
+    read = (ROOT / "libs/common/toolbus_common/tracing/environment.py").read_text()
+    name = re.sub(r"^OTEL_EXPORTER_OTLP_(TRACES_)?", "", variable)
+    assert name in ("", *re.findall(r'"(?:OTEL_)?(\w+)"', read)) or f'"{variable}"' in read
+
+
+def literals(call: str) -> set[str]:
+    """What is passed first, as a literal, to calls of that name in the code."""
+    made = re.compile(rf'\.{call}\(\s*"([a-z_]+\.[a-z_.]+)"')
+    return {name for path in SOURCE for name in made.findall(path.read_text())}
+
+
+def test_the_guide_tells_of_every_span_and_of_no_other() -> None:
+    made = literals("span") | literals("below") | literals("linked")
+    assert "toolbus.reserve" in made
+    assert made == set(re.findall(r"^[ │├└─]*(toolbus\.\w+) +[a-z]+ ", GUIDE, re.MULTILINE))
+
+
+def test_the_guide_tells_of_every_attribute() -> None:
+    noted = literals("note")
+    assert "toolbus.call.id" in noted
+    assert [name for name in noted if f"`{name}`" not in GUIDE] == []

@@ -1,0 +1,81 @@
+"""A gateway that people sign in to, what stands behind it, and people before browsers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from harness import looking, npm, openid_provider
+from harness.cluster import Upstream
+from harness.debian import CHROMIUM
+from harness.launched import Launched
+from harness.looking import Person
+from harness.native import Program
+from harness.protected import OAuthServer, ProtectedServer
+from harness.providing import Provider
+from harness.visited import ROOT, Gateway, account, configuration
+
+AXE = "axe-core@4.14.1"
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Toolbus over two servers and beside a company's provider, each a process."""
+    far = OAuthServer(tmp_path_factory.mktemp("far"))
+    docs = ProtectedServer(tmp_path_factory.mktemp("docs"), far.issuer, "read")
+    echo, corp = (
+        Upstream(tmp_path_factory.mktemp("echo")),
+        Provider(tmp_path_factory.mktemp("corp")),
+    )
+    environment = {
+        "TOOLBUS_EGRESS_ALLOW": "127.0.0.0/8",
+        "CORP_SECRET": openid_provider.SECRET,
+    }
+    launched = Launched(tmp_path_factory.mktemp("gateway"), **environment)
+    launched.configure(configuration(echo.url, docs.url, corp.url))
+    with ExitStack() as ending:
+        for each in (far, docs, echo, corp):
+            each.start()
+            ending.callback(each.kill)
+        corp.say(asks=True)
+        ending.callback(launched.stop)
+        launched.start()
+        launched.until_listed(launched.client(ROOT), "echo__say", "docs__connect_account")
+        account(launched, "bob")
+        told = account(launched, "ann", "--totp")
+        yield Gateway(launched, told.rpartition(": ")[2].strip())
+
+
+@pytest.fixture(scope="session")
+def axe(pytestconfig: pytest.Config) -> str:
+    """The program that finds barriers."""
+    assert pytestconfig.cache is not None
+    return npm.installed(AXE, "axe.min.js", pytestconfig.cache.mkdir("node")).read_text()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=CHROMIUM.path(),
+            args=["--disable-dev-shm-usage"],  # containers give it little
+            timeout=looking.PATIENCE,
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def someone(browser: Browser, axe: str) -> Iterator[Callable[..., Person]]:
+    """Makes people, each before a browser of their own."""
+    with ExitStack() as ending:
+        yield lambda **about: ending.enter_context(looking.person(browser, axe, **about))
+
+
+@pytest.fixture
+def program(gateway: Gateway) -> Iterator[Program]:
+    """A program that wants to act for somebody."""
+    with Program(gateway.base, "Acme Desktop").listening() as made:
+        yield made

@@ -1,0 +1,43 @@
+"""A person lets Toolbus use an account of theirs at a server, in a real browser."""
+
+from collections.abc import Callable
+
+from harness.looking import Person
+from harness.visited import BOB, Gateway, signs_in
+from harness.waiting import until_now
+
+
+def link_told(gateway: Gateway) -> str:
+    """The page that a call of bob's asks to be opened."""
+    told = gateway.launched.client(BOB).call("docs__connect_account").text
+    return next(word for word in told.split() if "/oauth/connect/" in word)
+
+
+def test_a_person_connects_their_account_and_another_may_not(
+    gateway: Gateway, someone: Callable[..., Person]
+) -> None:
+    link = link_told(gateway)
+    other = someone()
+    other.opens(link)
+    other.presses("Sign in with corp")
+    other.page.get_by_role("link", name="I am ann").click()
+    other.sees("Not your link")
+    other.keeps("connect-not-yours")
+
+    bob = someone()
+    bob.opens(link)
+    signs_in(bob)
+    assert "read" in bob.sees("Connect Toolbus?").inner_text()
+    bob.keeps("connect")
+    bob.presses("Do not connect")
+    bob.sees("Not connected")
+    bob.keeps("connect-refused")
+
+    bob.opens(link)
+    bob.sees("Connect Toolbus?")
+    bob.presses("Go on")
+    bob.sees("Connected")
+    bob.keeps("connected")
+    agent = gateway.launched.client(BOB)
+    until_now(lambda: "docs__whoami" in agent.tools(), "the tools of the account")
+    assert agent.call("docs__whoami").text == "ann@far"

@@ -1,0 +1,31 @@
+"""Parts of a whole gateway killed under load: every call has its ends, once, and its price, once.
+
+`make bench-durability` is the same for every part, twenty kills each.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.killing import MID_INSERT, Killing
+
+
+@pytest.fixture(scope="module")
+def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
+    """A gateway whose calls end soon, so that one that was lost is named soon."""
+    made = Killing(
+        tmp_path_factory.mktemp("killing"), 40,
+        TOOLBUS_CALL_TIMEOUT="3", TOOLBUS_REAP_GRACE="1",
+    )  # fmt: skip
+    with made.begun(again=4.0):
+        yield made
+
+
+@pytest.mark.parametrize(("victim", "kills"), [(MID_INSERT, 1), ("executor", 2)])
+def test_what_is_killed_loses_and_doubles_nothing(
+    killing: Killing, victim: str, kills: int
+) -> None:
+    found = killing.kill(victim, kills, (0.2, 0.5))
+    assert found.clean, found
+    assert found.kills == kills, found
+    assert found.answered > 0, found

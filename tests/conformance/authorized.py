@@ -1,0 +1,261 @@
+"""An operator who consents at the suite's authorization servers, and an agent that calls then."""
+
+import asyncio
+import http.client
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import yaml
+
+from conformance.gateway import KEY, configuration
+from conformance.suite import FAILED
+from harness.browsing import Browser
+from harness.client import Client
+from harness.facts import bus_of
+from harness.launched import Launched
+from harness.waiting import until_now
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import IdentityAsked, IdentityTold, ServersAsked, ServersTold
+from toolbus_common.declaring.loading import load
+from toolbus_common.errors import ToolbusError
+from toolbus_common.keyfile import load_key
+from toolbus_common.permissions import OPERATOR
+from toolbus_common.provision import CONNECTIONS
+from toolbus_common.settings import Settings
+from toolbus_oauth.peeking import peeked
+from toolbus_oauth.store import Store
+from toolbus_oauth.upstreams.envelope import Envelope
+from toolbus_oauth.upstreams.records import Vouched
+
+MOST_CONSENTS = 4
+LISTED_SECONDS = 20.0
+_ASKS = "connections connect"
+_NEVER = ("cannot be authorized at", "asked for before")
+_LONGEST_NAME = 24
+PERSON, PROVIDER = "demo", "corp"
+
+
+@dataclass
+class Errands:
+    """The suite's errands, done one after the other at a running gateway."""
+
+    launched: Launched
+    _count: int = 0
+
+    def do(self, errand: dict[str, Any]) -> str:
+        """What the agent saw of a scenario. Raises whatever went wrong."""
+        self._count += 1
+        scenario = errand["scenario"].partition("/")[2][:_LONGEST_NAME].strip("-")
+        name = f"{scenario}-{self._count}"  # nothing of an earlier one is taken for its own
+        play = Play(self.launched, name, errand)
+        try:
+            play.declare()
+            play.run()
+        finally:
+            play.leave()
+        return "\n".join(play.said)
+
+
+@dataclass
+class Play:
+    """One of them."""
+
+    launched: Launched
+    server: str
+    errand: dict[str, Any]
+    said: list[str] = field(default_factory=list)
+    _consented: bool = False
+
+    def declare(self) -> None:
+        """Make the mock server the only upstream, with the client the scenario gives."""
+        context, url = self.errand["context"], self.errand["url"]
+        oauth = oauth_of(url, context, self.launched.directory)
+        document = configuration("") | {"servers": {self.server: {"url": url, "oauth": oauth}}}
+        if "provider" in oauth:
+            document["keys"]["conformance"]["user"] = PERSON
+            document["users"] = {PERSON: {}}
+            document["issuers"] = {
+                PROVIDER: {"url": context["idp_issuer"], "client_id": context["idp_client_id"]}
+            }
+            asyncio.run(self._vouch())
+        self._apply(document)
+
+    def run(self) -> None:
+        """List, and call what is listed, consenting as often as it is asked for."""
+        consents = 0
+        while not (tools := self._tools()):
+            consents += 1
+            if consents > 1 or not self._consent():
+                return
+        for tool in tools:
+            while consents < MOST_CONSENTS:
+                text = self._agent.call(tool, {"a": 5, "b": 3}).body.decode()
+                self.said.append(f"{tool} {text}")
+                if _ASKS not in text:
+                    break
+                consents += 1
+                self._consent()
+
+    def leave(self) -> None:
+        """A mock does not end while a client holds a stream of it, as the gateway does."""
+        self._apply(configuration(""))
+        until_now(lambda: self._row() is None, "the gateway leaves the mock server")
+
+    @property
+    def _agent(self) -> Client:
+        return Client(f"{self.launched.ready['endpoint']}/{self.server}", KEY)
+
+    def _apply(self, document: dict[str, Any]) -> None:
+        loaded = load(yaml.safe_dump(document), os.environ)
+        assert not loaded.faults, loaded.faults
+        self.launched.declare(loaded.declaration)
+
+    def _tools(self) -> list[str]:
+        """What is listed, once the server was met, or once it is known that it will not be."""
+        until = time.monotonic() + LISTED_SECONDS
+        while time.monotonic() < until:
+            answer = self._agent.ask("tools/list")
+            if answer.status == 200 and (found := answer.json["result"]["tools"]):
+                return [tool["name"] for tool in found]
+            reason = (self._row() or {}).get("last_failure", "")
+            waits = _ASKS in reason and not self._consented
+            if waits or any(each in reason for each in _NEVER):
+                self.said.append(reason)
+                return []
+            time.sleep(0.1)
+        return []
+
+    def _row(self) -> dict[str, Any] | None:
+        """What executor tells of this very server; None where it knows none of that name."""
+
+        async def ask(bus: Bus) -> ServersTold:
+            return await AskLane(OPERATOR, bus).ask(ServersAsked(), ServersTold, 10.0)
+
+        rows = self.launched.on_the_bus(ask).servers
+        return next((row for row in rows if row["name"] == self.server), None)
+
+    def _consent(self) -> bool:
+        async def ask(bus: Bus) -> IdentityTold:
+            wish = IdentityAsked(wish="connect", name=self.server, by="conformance")
+            return await AskLane(OPERATOR, bus).ask(wish, IdentityTold, 30.0)
+
+        try:
+            (row,) = self.launched.on_the_bus(ask).rows
+        except ToolbusError as error:
+            self.said.append(f"no consent: {error}")
+            return False
+        self._consented = True
+        browser = Browser(self.launched.ready["endpoint"].partition("/mcp")[0])
+        page = browser.get(row["link"])
+        sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
+        back = browser.get(_followed(sent.location))
+        self.said.append(f"consent: {back.status} {back.text[-300:]}")
+        return back.status == 200
+
+    async def _vouch(self) -> None:
+        """Keep the ID token that the scenario gives, as if its person had signed in with it."""
+        context, launched = self.errand["context"], self.launched
+        claims = peeked(context["idp_id_token"])[1]
+        kept = Vouched(
+            PROVIDER, context["idp_issuer"], context["idp_client_id"], PERSON, claims["sub"],
+            context["idp_id_token"], float(claims["exp"]), "",
+        )  # fmt: skip
+        settings = Settings(state_dir=launched.state_dir, nats_url=launched.nats_url)
+        async with bus_of("oauth", settings) as bus:
+            seal = Envelope(load_key(launched.state_dir / "oauth-vault.key"))
+            store = Store(await bus.bucket(CONNECTIONS), seal)
+            await store.put(f"{PROVIDER} {PERSON}", kept)
+
+
+@contextmanager
+def errands(launched: Launched) -> Iterator[int]:
+    """Do the suite's errands; on which port they are taken."""
+
+    class Handler(BaseHTTPRequestHandler):
+        todo: ClassVar = Errands(launched)
+
+        def do_POST(self) -> None:
+            errand = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            said, failure = "", ""
+            try:
+                said = self.todo.do(errand)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the suite is told
+                failure = f"{FAILED}{error!r}"
+            raw = json.dumps({"said": said, "failure": failure}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def oauth_of(url: str, context: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """What is declared for a scenario: the client it gives, if it gives one."""
+    client_id, name = context.get("client_id"), str(context.get("name", ""))
+    if not client_id:
+        return {}
+    client = {"id": client_id}
+    given = {"secret": "client_secret", "key": "private_key_pem", "assertion": "valid_jwt"}
+    for member, what in given.items():
+        if what in context:
+            # What was read of a file is believed for minutes: another scenario's is another file.
+            kept = directory / f"{what}-{sha256(context[what].encode()).hexdigest()[:8]}"
+            kept.write_text(context[what])
+            client[member] = f"${{file:{kept.resolve()}}}"
+    told: dict[str, Any] = {"clients": {_issuer_of(url): client}}
+    if "client-credentials" in name:
+        told["grant"] = "client_credentials"
+    if "wif" in name:
+        told["grant"] = "workload"
+    if "enterprise" in name:
+        told |= {"grant": "enterprise", "tokens": "user", "provider": PROVIDER}
+    return told
+
+
+def _followed(url: str) -> str:
+    return str(_got(url).headers["location"])
+
+
+def _issuer_of(url: str) -> str:
+    """The issuer that a server's metadata names."""
+    parts = urlsplit(url)
+    for path in (parts.path, ""):
+        where = f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{path}"
+        answer = _got(where)
+        if answer.status == 200:
+            return str(json.loads(answer.read())["authorization_servers"][0])
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _got(url: str) -> http.client.HTTPResponse:
+    target = urlsplit(url)
+    with closing(http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)) as to:
+        where = f"{target.path}?{target.query}" if target.query else target.path
+        to.request("GET", where)
+        answer = to.getresponse()
+        body = answer.read()
+        answer.read = lambda *_: body  # type: ignore[method-assign]
+        return answer

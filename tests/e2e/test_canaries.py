@@ -1,0 +1,294 @@
+"""Canaries: secrets are planted wherever one can be, all of them are used, and none is heard."""
+
+import json
+from base64 import b32decode, b64encode, urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.client import HTTPConnection
+from secrets import token_hex
+from time import time
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
+
+from harness.administering import at, named
+from harness.browsing import Browser, Page
+from harness.canaries import canary, singing
+from harness.client import Answer, Client
+from harness.httpengine import sent_on
+from harness.listening import Heard, everywhere, recorded
+from harness.planted import Planted, planted
+from harness.signing_in import hashed
+from harness.waiting import until_now
+
+REDIRECT = "http://127.0.0.1:9/callback"
+FORM = "application/x-www-form-urlencoded"
+LEAKED = canary("leak")
+SEALED = """
+SELECT size FROM checkpoints WHERE scope = 'default' AND to >= (
+    SELECT max(stream_seq) FROM facts WHERE scope = 'default' AND fact = 'config.changed')
+"""
+
+
+@dataclass
+class Story:
+    """What is done with the planted secrets; those that come up are planted too."""
+
+    at: Planted
+    failures: list[bytes] = field(default_factory=list)
+    heard: Heard = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """All of them so far."""
+        return self.at.secrets
+
+    def client(self, secret: str) -> Client:
+        return self.at.launched.client(secret)
+
+    def told(self, answer: Answer) -> Answer:
+        """Keep an answer that is a failure."""
+        if answer.status >= 400 or b'"error"' in answer.body or b'"isError":true' in answer.body:
+            self.failures += [json.dumps(answer.headers).encode(), answer.body]
+        return answer
+
+    def form(self, path: str, basic: str = "", **form: str) -> dict[str, Any]:
+        """A client's request at the authorization server."""
+        shown = {"Authorization": f"Basic {b64encode(basic.encode()).decode()}"} if basic else {}
+        sent = Client(f"{self.at.base}{path}").post(
+            urlencode(form).encode(), Content_Type=FORM, **shown
+        )
+        return dict(self.told(sent).json)
+
+    # -- agents ------------------------------------------------------------------------------
+
+    def agents_call(self) -> None:
+        """Calls that go well, and all ways in which they do not."""
+        ann, word = self.client(self.secrets["ann"]), self.secrets["argument"]
+        listed = ("blab__say", "blab__die", "calc__told", "docs__connect_account", "jobs__whoami")
+        self.at.launched.until_listed(ann, *listed)
+        assert ann.call("blab__say", {"text": word}).text == self.secrets["words"]
+        given = self.secrets["variable"] + self.secrets["header by variable"]
+        assert ann.call("calc__told").text == sha256(given.encode()).hexdigest()
+        assert "machine" in ann.call("jobs__whoami").text
+        assert self.told(ann.call("blab__die", {"text": word})).code
+        assert self.secrets["words"] in str(ann.call("blab__fault", {"text": word}).error)
+        self.told(ann.call("blab__say", {"text": [word]}))
+        self.told(ann.post(f'{{"jsonrpc": "2.0", "id": 1, "{word}'.encode()))
+        self.told(ann.ask("tools/call", {"name": "blab__say", "arguments": word}))
+        bot = self.client(self.secrets["bot"])
+        assert self.told(bot.call("blab__count", {})).code == "approval_required"
+
+    def strangers_come(self) -> None:
+        """Keys that open nothing, and those that open something else."""
+        self.secrets["wrong key"] = f"tbk_nobody_{canary('nobody')}"
+        self.secrets["wrong token"] = f"eyJ{canary('token')}.e30.x"
+        for name in ("wrong key", "wrong token", "operator", "reader"):
+            assert self.told(self.client(self.secrets[name]).ask("tools/list")).status == 401
+        for name in ("operator", "wrong key", "ann"):
+            at(self.at.launched, self.secrets[name]).ask("GET", "/v1/servers")
+        for name, status in (("reader", 200), ("wrong key", 403)):
+            assert self.asked(self.secrets[name]) == status
+
+    def asked(self, secret: str) -> int:
+        """The status of a reader's question."""
+        with closing(HTTPConnection("127.0.0.1", self.at.reading, timeout=60)) as connection:
+            keys = {"X-ClickHouse-User": "analyst", "X-ClickHouse-Key": secret}
+            connection.request("POST", "/", "SELECT count() FROM facts", keys)
+            answer = connection.getresponse()
+            self.failures.append(answer.read())
+            return answer.status
+
+    # -- people ------------------------------------------------------------------------------
+
+    def people_sign_in(self) -> Browser:
+        """A client of ann's gets tokens, uses them, and uses one twice; so does a machine."""
+        about = {"password": hashed(self.secrets["password"]), "groups": ["staff"], "totp": True}
+        self.secrets["totp"] = self.at.wish("add_account", "ann", **about)["totp_secret"]
+        self.secrets["verifier"] = f"{canary('verifier')}{token_hex(16)}"
+        browser = Browser(self.at.base)
+        told = self.code(browser)
+        self.secrets["code"] = told["code"]
+        asked = {"client_id": self.registered, "redirect_uri": REDIRECT, "code": told["code"]}
+        asked |= {
+            "grant_type": "authorization_code",
+            "resource": self.at.launched.ready["endpoint"],
+        }
+        given = self.form("/oauth/token", **asked, code_verifier=self.secrets["verifier"])
+        self.secrets["access token"] = given["access_token"]
+        self.secrets["refresh token"] = given["refresh_token"]
+        assert "blab__say" in self.client(given["access_token"]).tools()
+        again = {"grant_type": "refresh_token", "client_id": self.registered}
+        told = self.form("/oauth/token", **again, refresh_token=given["refresh_token"])
+        self.secrets["second refresh token"] = told["refresh_token"]
+        told = self.form("/oauth/token", **again, refresh_token=given["refresh_token"])
+        assert told["error"] == "invalid_grant"
+        self.secrets.update({f"cookie {name}": told for name, told in browser.cookies.items()})
+        return browser
+
+    def code(self, browser: Browser) -> dict[str, str]:
+        """An authorization code, after three tries to sign in and a look at the company's way."""
+        document = {"client_name": "A client", "redirect_uris": [REDIRECT]}
+        made = Client(f"{self.at.base}/oauth/register").post(
+            {**document, "token_endpoint_auth_method": "none"}
+        )
+        self.registered = made.json["client_id"]
+        challenge = sha256(self.secrets["verifier"].encode()).digest()
+        asked = {
+            "response_type": "code", "client_id": self.registered, "redirect_uri": REDIRECT,
+            "code_challenge": urlsafe_b64encode(challenge).rstrip(b"=").decode(),
+            "code_challenge_method": "S256", "resource": self.at.launched.ready["endpoint"],
+        }  # fmt: skip
+        page = browser.get(f"{self.at.base}/oauth/authorize?{urlencode(asked)}")
+        self.through_the_company(page, browser)
+        page = self.wrong(browser, page, self.secrets["wrong password"], "")
+        page = self.wrong(browser, page, self.secrets["password"], self.secrets["wrong code"])
+        return browser.answer(self.signed_in(browser, page)).told
+
+    def wrong(self, browser: Browser, page: Page, password: str, code: str) -> Page:
+        page = browser.sign_in(page, "ann", password, code)
+        assert page.status == 403
+        self.failures.append(page.text.encode())
+        return page
+
+    def signed_in(self, browser: Browser, page: Page) -> Page:
+        factor = TOTP(b32decode(self.secrets["totp"]), 6, SHA1(), 30)
+        page = browser.sign_in(
+            page, "ann", self.secrets["password"], factor.generate(time()).decode()
+        )
+        assert page.status == 200, page.text
+        return page
+
+    def through_the_company(self, page: Page, browser: Browser) -> None:
+        """Another browser's tab: signed in where an OpenID provider vouches."""
+        away = browser.post("/oauth/sign-in", ticket=page.ticket, issuer="corp")
+        back = browser.get(sent_on(away.link))
+        assert back.status == 200, back.text
+        browser.cookies = {
+            name: value for name, value in browser.cookies.items() if "session" not in name
+        }
+
+    def machines_come(self) -> None:
+        """A client in its own name, with the secret it has and with another."""
+        made = self.at.wish(
+            "add_client", "nightly", redirect_uris=[],
+            token_endpoint_auth_method="client_secret_basic",
+        )  # fmt: skip
+        self.secrets["client"], self.secrets["wrong client"] = made["secret"], canary("client")
+        for name, key in (("wrong client", "error"), ("client", "access_token")):
+            basic = f"{made['id']}:{self.secrets[name]}"
+            told = self.form("/oauth/token", basic, grant_type="client_credentials")
+            assert key in told, told
+        self.secrets["machine's token"] = told["access_token"]
+
+    def ann_connects(self, browser: Browser) -> None:
+        """Her account at another service, whose tokens end once and are renewed."""
+        ann = self.client(self.secrets["ann"])
+        told = ann.call("docs__connect_account").text
+        page = browser.get(next(word for word in told.split() if "/oauth/connect/" in word))
+        sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
+        back = sent_on(sent.location)
+        self.secrets["server's code"] = dict(
+            each.split("=", 1) for each in back.partition("?")[2].split("&")
+        )["code"]
+        assert "Connected" in browser.get(back).text
+        self.at.launched.until_listed(ann, "docs__whoami")
+        assert ann.call("docs__whoami").text == "ann@far"
+        self.at.far.expire()
+        assert ann.call("docs__whoami").text == "ann@far"
+        (form,) = self.at.far.seen("refresh_token")
+        self.secrets["server's refresh token"] = form["refresh_token"]
+        (form,) = self.at.far.seen("authorization_code")
+        self.secrets["verifier at the server"] = form["code_verifier"]
+
+    # -- leaks -------------------------------------------------------------------------------
+
+    def leak(self) -> None:
+        """One secret gets out on every way there is."""
+        log = self.at.launched.directory / "leaking.log"
+        process, port = self.at.leaking(log)
+        try:
+            process.wait_ready()
+            client = Client(f"http://127.0.0.1:{port}/mcp", self.secrets["ann"])
+            run = token_hex(16)
+            until_now(lambda: not client.call("blab__say", {"text": LEAKED}, run).code, "a call")
+            self.at.collector.of(run, "tools/call blab__say")
+            self.heard["its metrics"] = [client.get(f"http://127.0.0.1:{port}/metrics").body]
+        finally:
+            process.stop()
+        self.heard["its log"] = [process.log.encode()]
+        label = at(self.at.launched, self.secrets["operator"])
+        assert label.ask("PUT", named("labels", "blab__*"), [LEAKED]).status == 201
+        told = ("table", "files", "sink", "webhooks")
+        until_now(
+            lambda: all(singing({"": LEAKED}, recorded(self.at)[place]) for place in told),
+            "the fact of it everywhere",
+        )
+        self.at.launched.eventual_rows(SEALED)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """All of it told once, and listened to everywhere."""
+    with planted(tmp_path_factory.mktemp("canaries")) as made:
+        told = Story(made)
+        told.agents_call()
+        told.strangers_come()
+        browser = told.people_sign_in()
+        told.machines_come()
+        told.ann_connects(browser)
+        told.leak()
+        told.heard |= everywhere(made) | {"failures": told.failures}
+        yield told
+
+
+def test_every_secret_is_used(story: Story) -> None:
+    shown = [head for head in story.at.blabbing.heads if "x-inline" in head]
+    heads = {"x-inline": "header", "x-file": "header by file", "x-variable": "header by variable"}
+    assert all(shown[-1][name] == story.secrets[secret] for name, secret in heads.items())
+    client = f"gateway:{story.secrets['client of servers']}".encode()
+    (form, *_) = story.at.far.seen("client_credentials")
+    assert b64encode(client).decode() in form["authorization"]
+    received = story.at.receiver.received
+    hooks = [each for each in received if each.path == "/hook"]
+    for name in ("webhook", "webhook by file"):
+        assert any(each.signed_with(story.secrets[name].encode()) for each in hooks), name
+    (head, *_) = [each.headers for each in received if each.path == "/sink"]
+    assert head["authorization"] == f"Splunk {story.secrets['sink']}"
+    assert story.at.collector.headers[0]["x-token"] == story.secrets["collector"]
+
+
+def test_no_secret_is_heard_anywhere(story: Story) -> None:
+    heard = {
+        place: singing(story.secrets, said) - ({"words"} if place == "failures" else set())
+        for place, said in story.heard.items()
+    }
+    assert {place: names for place, names in heard.items() if names} == {}
+
+
+PLACES = {
+    "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
+    "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.asked",
+    "traces": b"tools/call", "metrics": b"toolbus_calls", "failures": b"error",
+    "status": b"blab", "declaration": b"(set)", "disk": b"call.allowed",
+    "its log": b"process.ready", "its metrics": b"toolbus_calls",
+}  # fmt: skip
+
+
+def test_every_place_is_really_listened_at(story: Story) -> None:
+    assert story.heard.keys() == PLACES.keys()
+    for place, word in PLACES.items():
+        assert any(word in each for each in story.heard[place]), place
+
+
+def test_what_gets_out_is_heard_wherever_it_does(story: Story) -> None:
+    """By an edge that tells what it should not, and by a fact."""
+    leaking = {"its log", "its metrics", "traces"}
+    recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "declaration", "disk"}
+    heard = {place for place, said in story.heard.items() if singing({"": LEAKED}, said)}
+    assert heard == leaking | recording

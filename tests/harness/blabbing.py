@@ -1,0 +1,49 @@
+"""An MCP server that tells, when it fails, all it knows: secrets of its own, and what it got."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from harness.jsonserver import Request, Response, answering
+from harness.upstream import envelope, local, text
+
+JSON = {"content-type": "application/json"}
+
+
+class Blabbing:
+    """`die` answers 500, with `page` and every header in body and head; others say `words`."""
+
+    def __init__(self, page: str, words: str) -> None:
+        self.heads: list[dict[str, str]] = []
+        self.url = ""
+        self._page, self._words = page, words
+
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """Answer for a while."""
+        with answering(self._answer) as port:
+            self.url = f"http://127.0.0.1:{port}/mcp"
+            yield self
+
+    def _answer(self, request: Request) -> Response:
+        if request.method != "POST":
+            return Response(405)
+        self.heads.append(request.headers)
+        asked = request.json
+        if "id" not in asked:
+            return Response(202)
+        if asked["method"] != "tools/call":
+            return Response(200, {**envelope(asked), **local(asked)}, JSON)
+        return self._called(asked, request.headers)
+
+    def _called(self, asked: Any, heads: dict[str, str]) -> Response:
+        if asked["params"]["name"] == "die":
+            known = {"page": self._page, **heads}
+            return Response(
+                500, known, {**JSON, "set-cookie": self._page, "x-why": json.dumps(known)}
+            )
+        if asked["params"]["name"] == "fault":
+            wrong = {"code": -32050, "message": self._words, "data": self._words}
+            return Response(200, {**envelope(asked), "error": wrong}, JSON)
+        return Response(200, {**envelope(asked), "result": text(self._words)}, JSON)

@@ -1,0 +1,87 @@
+"""A person's browser, as far as the sign-in pages need one: cookies, forms, and no script."""
+
+import http.client
+import re
+from contextlib import closing
+from dataclasses import dataclass, field
+from html import unescape
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+
+@dataclass
+class Page:
+    """What the browser shows, or where it was sent."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    text: str
+
+    @property
+    def location(self) -> str:
+        """Where it is sent; empty where it stays."""
+        return next((value for name, value in self.headers if name.lower() == "location"), "")
+
+    @property
+    def ticket(self) -> str:
+        """What the form carries."""
+        found = re.search(r'name="ticket" value="([^"]*)"', self.text)
+        assert found is not None, self.text
+        return unescape(found[1])
+
+    @property
+    def link(self) -> str:
+        """Where its only link leads."""
+        found = re.search(r'<a href="([^"]*)"', self.text)
+        assert found is not None, self.text
+        return unescape(found[1])
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the address it is sent to carries."""
+        return dict(parse_qsl(urlsplit(self.location).query, keep_blank_values=True))
+
+
+@dataclass
+class Browser:
+    """One browser, with cookies of its own."""
+
+    base: str
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    def get(self, url: str) -> Page:
+        """Follow a link."""
+        return self._exchange("GET", url, None, {})
+
+    def post(self, path: str, **form: str) -> Page:
+        """Send a form of this site's."""
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Origin": self.base,
+            "Sec-Fetch-Site": "same-origin",
+        }
+        return self._exchange("POST", self.base + path, urlencode(form), headers)
+
+    def sign_in(self, page: Page, name: str, password: str, code: str = "") -> Page:
+        """Fill in the form."""
+        told = {"name": name, "password": password, "code": code}
+        return self.post("/oauth/sign-in", ticket=page.ticket, **told)
+
+    def answer(self, page: Page, answer: str = "allow") -> Page:
+        """Press a button of the consent page."""
+        return self.post("/oauth/consent", ticket=page.ticket, answer=answer)
+
+    def _exchange(self, method: str, url: str, body: str | None, headers: dict[str, str]) -> Page:
+        target = urlsplit(url)
+        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=90)
+        with closing(connection):
+            told = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+            sent = {**headers, **({"Cookie": told} if told else {})}
+            where = f"{target.path}?{target.query}" if target.query else target.path
+            connection.request(method, where, body, sent)
+            answer = connection.getresponse()
+            page = Page(answer.status, answer.getheaders(), answer.read().decode())
+        for name, value in page.headers:
+            if name.lower() == "set-cookie":
+                own, _, rest = value.partition("=")
+                self.cookies[own] = rest.partition(";")[0]
+        return page

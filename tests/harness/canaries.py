@@ -1,0 +1,34 @@
+"""Canaries: secrets that sing wherever they are spelt out, plainly or as programs spell things."""
+
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from secrets import token_hex
+from urllib.parse import quote
+
+_SHORTEST = 8  # characters of a spelling: fewer would be found in anything
+
+
+def canary(of: str) -> str:
+    """A secret that is nowhere by chance."""
+    return f"canary-{of}-{token_hex(8)}"
+
+
+def spellings(secret: str) -> set[bytes]:
+    """How a secret may be written: as it is, for a URL, in hex, in Base64 wherever it begins."""
+    raw = secret.encode()
+    told = {raw, quote(secret, safe="").encode(), raw.hex().encode()}
+    for before in range(3):
+        for encode in (b64encode, urlsafe_b64encode):
+            whole = encode(b"\0" * before + raw)
+            # What shares a letter with what stands before or after it is another there.
+            first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+            told.add(whole[first:last])
+    return {each for each in told if len(each) >= _SHORTEST}
+
+
+def singing(planted: Mapping[str, str], place: Iterable[bytes]) -> set[str]:
+    """The names of those that can be heard at a place."""
+    told = b"\0".join(place)
+    return {
+        name for name, secret in planted.items() if any(each in told for each in spellings(secret))
+    }

@@ -1,0 +1,80 @@
+"""The oauth room as a client of others: an executor that asks it, and a person who connects."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from harness.browsing import Page
+from harness.facts import bus_of
+from harness.httpengine import sent_on
+from harness.signing_in import BASE, STAFF, Server, Walker, serving
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
+from toolbus_common.settings import Settings
+
+DOCUMENT = f"{BASE}/oauth/client.json"
+
+
+@dataclass
+class Asking:
+    """The room, an executor that asks it, and a person's browser."""
+
+    server: Server
+    executor: AskLane
+    walker: Walker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.walker = Walker(self.server)
+
+    @property
+    def people(self) -> dict[str, Any]:
+        """What is declared of who signs in."""
+        return STAFF
+
+    async def ask(self, user: str = "ann", **more: Any) -> UpstreamTokenTold:
+        asked = UpstreamTokenAsked(server="docs", user=user, **more)
+        return await self.executor.ask(asked, UpstreamTokenTold, 60.0)
+
+    async def declare(self, url: str, **oauth: Any) -> None:
+        await self.server.declare(servers={"docs": {"url": url, "oauth": oauth}}, **self.people)
+
+    async def signed_in(self, page: Page) -> Page:
+        return await self.walker.signed_in(page)
+
+    async def sent(self) -> Page:
+        """The browser on its way to the authorization server, from a new link."""
+        told = await self.ask()
+        assert told.link, told
+        page = await self.walker.get(told.link)
+        if 'name="password"' in page.text:
+            page = await self.signed_in(page)
+        return await self.allowed(page)
+
+    async def allowed(self, page: Page) -> Page:
+        """Press the button."""
+        return await self.walker.post("/oauth/connect", ticket=page.ticket, answer="allow")
+
+    async def connected(self) -> Page:
+        return await self.walker.get(came_back(await self.sent()))
+
+
+@asynccontextmanager
+async def asked_by_executor(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
+) -> AsyncIterator[tuple[Server, AskLane]]:
+    """The room at work, and what executor asks it by."""
+    async with (
+        serving(settings, operator, monkeypatch, **told) as server,
+        bus_of("executor", settings) as bus,
+    ):
+        yield server, AskLane("executor", bus)
+
+
+def came_back(sent: Page) -> str:
+    """Where the authorization server sends the browser back to."""
+    assert sent.status == 303, sent.text
+    return sent_on(sent.location)

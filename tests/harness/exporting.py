@@ -1,0 +1,131 @@
+"""Facts in the real table, and exports of them as the audit room makes them."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.facts import allowed
+from harness.written import files_in
+from toolbus_audit.cursor import Cursor
+from toolbus_audit.exporting.places import Target
+from toolbus_audit.exporting.schedule import Exporting
+from toolbus_audit.rows import read, token
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_audit.store import ClickHouse
+from toolbus_common.bucket import Bucket
+from toolbus_common.contracts import Fact
+from toolbus_common.declared import Export
+from toolbus_common.ending import end
+
+LEASE = 0.4
+_streams = count(1_763_000_000_000)
+
+
+@dataclass
+class Table:
+    """The table, and the stream as far as everything of it is in there."""
+
+    store: ClickHouse
+    stream: str = field(default_factory=lambda: str(next(_streams)))
+    closed: int = 0
+    ids: list[str] = field(default_factory=list)
+
+    async def keep(self, *facts: Fact, sequence: int = 0, producer: str = "p") -> None:
+        """One message of these facts, which arrives next, or at a place."""
+        sequence = sequence or self.closed + 1
+        lines = []
+        for number, fact in enumerate(facts):
+            told = msgspec.json.decode(fact.encode())
+            line = {"fact": fact.NAME, **told, "producer": producer, "seq": number}
+            lines.append(msgspec.json.encode(line))
+        rows, dead = read("tb.fact.x.y", sequence, b"\n".join(lines), self.stream)
+        assert not dead
+        await self.store.insert("facts", rows, f"{self.stream}-{token(rows)}")
+        self.closed = max(self.closed, sequence)
+        self.ids += [fact.id for fact in facts]
+
+    async def keep_intents(self, *numbers: int, **given: Any) -> None:
+        """A message for each."""
+        for number in numbers:
+            await self.keep(allowed(call_id=f"c{number}", **given))
+
+    async def until(self) -> tuple[str, int]:
+        """What is closed."""
+        return self.stream, self.closed
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[ClickHouse]:
+    """The embedded engine on a directory, for tests each of which has a stream of its own."""
+    store = ClickHouse(AuditSettings(state_dir=directory))
+    store._write.submit(store._open).result()
+    try:
+        yield store
+    finally:
+        store._write.submit(store._close).result()
+        store._write.shutdown()
+        store._ask.shutdown()
+
+
+def exporting(
+    at: Table, export: Export, bucket: Bucket, target: Target, holder: str = "one"
+) -> Exporting:
+    """One export, as the room makes it, due when a test says so."""
+    cursor = Cursor(bucket, "export.lake", holder, LEASE)
+    return Exporting("lake", export, cursor, at.store, at.until, target, 0.05)
+
+
+async def once(made: Exporting) -> None:
+    """Hold its cursor, and write every window there is."""
+
+    async def work() -> None:
+        await made.take_up()
+        await made.catch_up()
+
+    await made._cursor.while_held(work)
+
+
+@asynccontextmanager
+async def at_work(made: Exporting) -> AsyncIterator[None]:
+    """On its schedule, while this is entered."""
+    task = asyncio.create_task(made.run())
+    try:
+        yield
+    finally:
+        await end(task)
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, by its path; not those that are still being written."""
+    return {
+        path.relative_to(directory).as_posix(): content
+        for path, content in files_in(directory)
+        if path.name[0] != "."
+    }
+
+
+def manifests(found: Mapping[str, bytes]) -> list[Any]:
+    """The manifests among them, in their order."""
+    return [json.loads(found[path]) for path in sorted(found) if path.startswith("_manifests/")]
+
+
+def lines(found: Mapping[str, bytes], ending: str = ".jsonl.gz") -> list[Any]:
+    """The facts in the files of lines that manifests name.
+
+    A file can be missing here that was written while the others were looked for.
+    """
+    named = [file["path"] for each in manifests(found) for file in each["files"]]
+    return [
+        json.loads(line)
+        for path in named
+        if path.endswith(ending) and path in found
+        for line in gzip.decompress(found[path]).splitlines()
+    ]

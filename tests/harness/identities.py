@@ -1,0 +1,60 @@
+"""Servers that are told who calls: a key as oauth gives it, and another library that verifies."""
+
+from typing import Any
+
+import jwt
+
+from toolbus_common.contracts import Identified, IdentityKeyTold
+from toolbus_common.egress import Allowed, Egress
+from toolbus_common.errors import UnavailableError
+from toolbus_common.p256 import P256Key
+from toolbus_executor.identifying.keys import IdentityKeys
+from toolbus_executor.ways import Ways
+
+ISSUER = "https://gateway.test"
+TYPE = "toolbus-identity+jwt"
+OF_ANN: dict[str, Any] = {
+    "user": "ann",
+    "key": "staff:7f",
+    "scope": "acme",
+    "identity": Identified(team="support", actors=("helper", "desk")),
+}
+
+
+class Issuing:
+    """Gives a key when it is asked, unless it is `away`; `asked` is how often."""
+
+    def __init__(self) -> None:
+        self.key = P256Key.new()
+        self.away = False
+        self.asked = 0
+        self.keys = IdentityKeys(self.told)
+
+    @property
+    def ways(self) -> Ways:
+        """As an operator reaches servers who lists this machine's own addresses."""
+        return Ways(Egress(Allowed.of("127.0.0.0/8 ::1")), keys=self.keys)
+
+    async def told(self) -> IdentityKeyTold:
+        """The answer of oauth."""
+        self.asked += 1
+        if self.away:
+            raise UnavailableError("No oauth room is running.")
+        return IdentityKeyTold(issuer=ISSUER, id="k1", key=self.key.kept)
+
+    def read(self, token: str, audience: str) -> dict[str, Any]:
+        """The claims of a token that is good at this audience. Raises where it is not."""
+        header = jwt.get_unverified_header(token)
+        assert (header["typ"], header["kid"], header["alg"]) == (TYPE, "k1", "ES256")
+        return verified(token, jwt.PyJWK({**self.key.public, "alg": "ES256"}), audience, ISSUER)
+
+
+def verified(token: str, key: jwt.PyJWK, audience: str, issuer: str) -> dict[str, Any]:
+    """What PyJWT takes for true, with everything in it that a server must look at."""
+    needed = ["iss", "aud", "sub", "iat", "exp"]
+    told: dict[str, Any] = jwt.decode(
+        token, key, algorithms=["ES256"], audience=audience, issuer=issuer,
+        options={"require": needed},
+    )  # fmt: skip
+    assert 0 < told["exp"] - told["iat"] <= 60
+    return told

@@ -1,0 +1,82 @@
+"""All places where a gateway can be heard, each as the bytes that somebody gets to see there."""
+
+import gzip
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.administering import at
+from harness.client import Client
+from harness.planted import Planted
+from harness.written import files_in
+from toolbus_common.bus import Bus
+from toolbus_common.contracts.fact import EVERY_FACT
+from toolbus_common.provision import CONFIG, FACTS
+from toolbus_common.streamreading import read_from
+
+Heard = dict[str, list[bytes]]
+
+
+def everywhere(planted: Planted) -> Heard:
+    """What is told now, place by place."""
+    launched, directory = planted.launched, planted.launched.directory
+    commands = {
+        "status": ("status", "--json"),
+        "report": ("audit", "report", "--html", str(directory / "report.html")),
+        "bundle": ("audit", "export", str(directory / "bundle.zip")),
+    }
+    with ThreadPoolExecutor(len(commands)) as pool:
+        done = list(pool.map(lambda words: launched.toolbus(*words), commands.values()))
+    assert [each.returncode for each in done] == [0] * len(done), done
+    said = {
+        name: [each.stdout.encode(), each.stderr.encode()]
+        for name, each in zip(commands, done, strict=True)
+    }
+    said["report"].append((directory / "report.html").read_bytes())
+    said["bundle"] += _unzipped(directory / "bundle.zip")
+    declared = at(launched, planted.secrets["operator"]).ask("GET", "/v1/declaration")
+    edge = launched.ready["endpoint"].replace("/mcp", "/metrics")
+    return (
+        said
+        | recorded(planted)
+        | {
+            "logs": [launched.logs().encode()],
+            "stream": launched.on_the_bus(_stream),
+            "traces": list(planted.collector.bodies),
+            "metrics": [Client(edge).get(edge).body],
+            "declaration": [declared.body],
+            "disk": list(_kept(launched.state_dir)),
+        }
+    )
+
+
+def recorded(planted: Planted) -> Heard:
+    """Where facts come to, sooner or later."""
+    received = planted.receiver.received
+    return {
+        "table": [repr(planted.launched.rows("SELECT * FROM facts")).encode()],
+        "files": [
+            gzip.decompress(content)
+            for path, content in files_in(planted.exports)
+            if path.suffix == ".gz"
+        ],
+        "sink": [each.body for each in received if each.path == "/sink"],
+        "webhooks": [each.body for each in received if each.path == "/hook"],
+    }
+
+
+async def _stream(bus: Bus) -> list[bytes]:
+    return [each.data for each in await read_from(bus.client, FACTS, 1, EVERY_FACT, 10_000)]
+
+
+def _unzipped(path: Path) -> list[bytes]:
+    with zipfile.ZipFile(path) as bundle:
+        return [bundle.read(name) for name in bundle.namelist()]
+
+
+def _kept(state_dir: Path) -> Iterator[bytes]:
+    """What lies there, but for the declaration, which keeps what stands in it."""
+    for path, content in files_in(state_dir):
+        if f"KV_{CONFIG}" not in path.parts:
+            yield content

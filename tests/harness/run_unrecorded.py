@@ -1,0 +1,24 @@
+"""`python run_unrecorded.py ROOM…`: rooms that record nothing, to see what recording costs."""
+
+import asyncio
+import sys
+
+from toolbus_common.contracts import Fact
+from toolbus_common.factlane import FactWriter
+from toolbus_common.process import run
+
+
+def _recorded(_writer: FactWriter, _fact: Fact) -> "asyncio.Future[None]":
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
+def _said(_writer: FactWriter, _fact: Fact) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    for name, instead in (("record", _recorded), ("say", _said)):
+        setattr(FactWriter, name, instead)
+    sys.exit(run(sys.argv[1:]))

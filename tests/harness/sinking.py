@@ -1,0 +1,103 @@
+"""Sinks at work on the real stream, as the audit room has them, with what they are told."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from harness.facts import bus_of
+from toolbus_audit.posting import Poster
+from toolbus_audit.sinks.declared import Pace, Sinks
+from toolbus_audit.sinks.telling import Stream
+from toolbus_common.bus import Bus
+from toolbus_common.contracts.fact import EVERY_FACT, Fact
+from toolbus_common.declared import Sink
+from toolbus_common.egress import Allowed, Egress
+from toolbus_common.egress.tls import SYSTEMS, Tls
+from toolbus_common.provision import EXPORTS, FACTS
+from toolbus_common.secrets import Secrets, stores_of
+from toolbus_common.settings import Settings
+from toolbus_common.streamreading import Kept, begun, read_from
+
+AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8 localhost"))
+PACE = Pace(first_retry=0.05, settle=60.0)  # what a server was not told for sure comes again
+SECRETS = Secrets(stores_of({"TOKEN": "a token of the receiver"}))
+
+
+def sink(url: str, **given: Any) -> Sink:
+    """One that is told everything there is, unless a test says otherwise."""
+    return Sink.model_validate({"url": url, "begin": "oldest", **given})
+
+
+def stream_of(bus: Bus) -> Stream:
+    """The stream FACTS, as the room reads it."""
+
+    async def when() -> str:
+        return await begun(bus.client, FACTS)
+
+    async def newest() -> int:
+        return await bus.newest(FACTS)
+
+    async def read(first: int, most: int) -> list[Kept]:
+        return await read_from(bus.client, FACTS, first, EVERY_FACT, most)
+
+    return Stream(when, newest, read)
+
+
+class Remembered:
+    """A stream that can forget its oldest messages, and be begun anew."""
+
+    def __init__(self) -> None:
+        self.named = "1"
+        self.kept: dict[int, Kept] = {}
+
+    def say(self, *facts: Fact) -> None:
+        """A message for each."""
+        for fact in facts:
+            line = msgspec.json.encode({"fact": fact.NAME, **msgspec.json.decode(fact.encode())})
+            sequence = max(self.kept, default=0) + 1
+            self.kept[sequence] = Kept(sequence, fact.subject, line)
+
+    def forget(self, *sequences: int) -> None:
+        """They were too old."""
+        for each in sequences:
+            del self.kept[each]
+
+    def begin_anew(self) -> None:
+        """Another stream of the same name."""
+        self.named, self.kept = f"{self.named}1", {}
+
+    def stream(self) -> Stream:
+        """As a sink reads it."""
+
+        async def when() -> str:
+            return self.named
+
+        async def newest() -> int:
+            return max(self.kept, default=0)
+
+        async def read(first: int, most: int) -> list[Kept]:
+            return [each for sequence, each in self.kept.items() if sequence >= first][:most]
+
+        return Stream(when, newest, read)
+
+
+@asynccontextmanager
+async def sinking(
+    settings: Settings,
+    declared: Mapping[str, Sink],
+    holder: str = "one",
+    *,
+    tls: Tls = SYSTEMS,
+    pace: Pace = PACE,
+    stream: Stream | None = None,
+) -> AsyncIterator[Sinks]:
+    """The sinks of one audit, told as audit may by the bus."""
+    poster = Poster(AT_LOOPBACK, lambda _: False, tls)
+    sinks = Sinks(lambda: declared, poster, lambda _: False, SECRETS, holder, pace)
+    async with (
+        bus_of("audit", settings) as bus,
+        sinks.telling(await bus.bucket(EXPORTS), stream or stream_of(bus)),
+    ):
+        yield sinks

@@ -1,0 +1,136 @@
+"""Twelve ways to tamper with evidence that the verifier must name, each done to a sealed log."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from harness.sealed import BEGAN, STREAM, World, seen, world
+from toolbus_audit.sealing.note import Signer, signer
+from toolbus_common.bucket import Change
+from toolbus_common.contracts import PersonForgotten
+from toolbus_common.factlane import FactWriter
+from toolbus_common.spool import Envelope, Spool
+
+USER = "ann"
+
+
+def edited(line: bytes) -> bytes:
+    """A fact that says something else of the same length."""
+    return line.replace(b"docs", b"dogs", 1)
+
+
+def _flipped(log: World) -> set[str]:
+    log.lines[7] = edited(log.lines[7])
+    return log.kinds()
+
+
+def _deleted(log: World) -> set[str]:
+    del log.lines[8]
+    return log.kinds()
+
+
+def _newest_deleted(log: World) -> set[str]:
+    del log.lines[-6:]
+    return log.kinds()
+
+
+def _inserted(log: World) -> set[str]:
+    log.lines.insert(9, log.lines[3])
+    return log.kinds()
+
+
+def _swapped(log: World) -> set[str]:
+    log.lines[2], log.lines[4] = log.lines[4], log.lines[2]
+    return log.kinds()
+
+
+def _replayed(log: World) -> set[str]:
+    log.sealed.append(log.sealed[0])
+    return log.kinds()
+
+
+def _forked(log: World) -> set[str]:
+    """Signed with the true key: who was told of the other log finds it."""
+    fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
+    return fork.resealed({each.size for each in log.sealed}).kinds(seen(log.sealed[-1]))
+
+
+def _signed_anew(log: World) -> set[str]:
+    return log.resealed({each.size for each in log.sealed}, _forger(log)).kinds()
+
+
+def _rebuilt(log: World) -> set[str]:
+    log.lines[7] = edited(log.lines[7])
+    return log.resealed({each.size for each in log.sealed}, _forger(log)).kinds()
+
+
+def _tail_dropped(log: World) -> set[str]:
+    last = json.loads(log.lines[-1])["producer"]
+    log.lines[-6:] = [line for line in log.lines[-6:] if json.loads(line)["producer"] != last]
+    return log.kinds()
+
+
+def _stream_deleted(log: World) -> set[str]:
+    """Another stream, from its beginning, and a log that is sound by itself."""
+    told = seen(log.sealed[-1])
+    anew = replace(world(log.directory / "anew"), signer=log.signer, stream=f"{STREAM}9")
+    return anew.resealed({each.size for each in anew.sealed}).kinds(told)
+
+
+def _shredded(log: World) -> set[str]:
+    """Nothing is wrong with it, before or after; what was the person's is told to be erased."""
+    people = log.people
+    assert people is not None
+    pseudonym = people.pseudonym(f"user:{USER}")
+    before = log.verified(reveal=True)
+    people.hear(Change(people.entry_of(f"user:{USER}"), None, 9))
+    log.lines.append(asyncio.run(_forgotten(log, pseudonym)))
+    after = log.resealed({each.size for each in log.sealed} | {len(log.lines)})
+    report = after.verified(reveal=True)
+    proven = not before.found and not report.found
+    erased = report.erased == report.sealed == before.sealed > 0
+    return (
+        {"sound", "erased"} if proven and erased and before.opened and not report.opened else set()
+    )
+
+
+async def _forgotten(log: World, pseudonym: str) -> bytes:
+    """The fact that says so, as it is written."""
+    said: list[bytes] = []
+
+    async def publish(envelope: Envelope) -> None:
+        said.append(envelope.payload)
+
+    writer = FactWriter(publish, Spool(log.directory / "operator.facts", 1 << 20))
+    about = {"id": "f1", "at": BEGAN + 60.0, "scope": "acme", "by": "operator:bo"}
+    await writer.record(PersonForgotten(**about, pseudonym=pseudonym))
+    return said[0]
+
+
+def _forger(log: World) -> Signer:
+    return signer("toolbus", log.directory / "forged" / "key.pem")
+
+
+# What is done, how it is done, and which findings name it: these, and perhaps what follows of it.
+TAMPERED: dict[str, tuple[Callable[[World], set[str]], set[str]]] = {
+    "a bit flipped in a row": (_flipped, {"tree", "altered"}),
+    "a row deleted": (_deleted, {"missing", "tree"}),
+    "the newest hour deleted": (_newest_deleted, {"missing"}),
+    "a row inserted": (_inserted, {"added", "tree"}),
+    "two rows in each other's place": (_swapped, {"tree"}),
+    "an old checkpoint replayed": (_replayed, {"replayed"}),
+    "the log forked": (_forked, {"tree"}),
+    "signed with another key": (_signed_anew, {"signature"}),
+    "a row edited and its tree rebuilt": (_rebuilt, {"signature", "altered"}),
+    "one producer's tail dropped": (_tail_dropped, {"missing"}),
+    "the stream deleted": (_stream_deleted, {"forked"}),
+    "a person's key shredded": (_shredded, {"sound", "erased"}),
+}
+
+
+def named(directory: Path, what: str) -> bool:
+    """Whether the verifier names it, on a fresh log."""
+    done, expected = TAMPERED[what]
+    return expected <= done(world(directory, user=USER))

@@ -1,0 +1,68 @@
+"""Exports and sinks of an audit that is a process of its own and dies of SIGKILL in their midst."""
+
+import json
+from pathlib import Path
+
+from harness.auditprocess import AUDIT, audit_process
+from harness.exporting import files, lines, manifests
+from harness.facts import allowed, facts_of, returns_soon
+from harness.receiver import Receiver
+from harness.waiting import until
+from toolbus_common.bus import Bus
+from toolbus_common.declared import Declaration
+from toolbus_common.declaring.vouching import vouch
+from toolbus_common.provision import CONFIG
+from toolbus_common.settings import Settings
+from toolbus_common.snapshot import DECLARATION
+
+# It dies when the second file of an export is there and nothing says so yet.
+DIES = (
+    """
+import os, signal
+from toolbus_audit.exporting.places import Directory
+whole, written = Directory._write, []
+def write(self, path, data):
+    whole(self, path, data)
+    written.append(path)
+    if len(written) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+Directory._write = write
+"""
+    + AUDIT
+)
+
+
+async def test_after_a_kill_every_fact_is_in_one_file_and_told(
+    settings: Settings, operator: Bus, tmp_path: Path
+) -> None:
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    await returns_soon(operator)
+    with Receiver() as receiver:
+        sections = {
+            "exports": {"lake": {"to": str(lake), "every": "1s"}},
+            "sinks": {"siem": {"url": receiver.url, "begin": "oldest"}},
+        }
+        declaration = Declaration.model_validate(sections)
+        config = await operator.bucket(CONFIG)
+        await vouch(config, declaration)
+        await config.put(DECLARATION, declaration.model_dump_json().encode())
+        async with facts_of("policy", settings, tmp_path) as policy:
+            said = [allowed(scope=f"c{number % 3}") for number in range(60)]
+            for fact in said:
+                await policy.record(fact)
+        ids = sorted(fact.id for fact in said)
+        with audit_process(settings, tmp_path / "log", DIES, LEASE_SECONDS="1") as dying:
+            await until(lambda: dying.poll() is not None, "its death")
+            assert dying.returncode == -9
+        with audit_process(settings, tmp_path / "log", LEASE_SECONDS="1"):
+            await until(lambda: len(lines(files(lake))) >= len(ids), "every fact in a file")
+            await until(lambda: set(_told(receiver)) == set(ids), "every fact told")
+        found = files(lake)
+    assert sorted(each["id"] for each in lines(found)) == ids
+    named = {file["path"] for each in manifests(found) for file in each["files"]}
+    assert {path for path in found if not path.startswith("_manifests/")} == named
+
+
+def _told(receiver: Receiver) -> list[str]:
+    return [json.loads(line)["id"] for each in receiver.received for line in each.body.splitlines()]

@@ -1,0 +1,145 @@
+"""A Prometheus scrapes every room, and every question of the dashboard for it has an answer."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.client import Client
+from harness.cluster import Cluster, Upstream
+from harness.operating import key
+from harness.otlp import Collector
+from harness.prometheus import Prometheus, Series, faults
+from harness.waiting import until_now
+from toolbus_common.declared import Declaration, Server
+from toolbus_common.process import ROOMS
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY, CODER = "tbk_bot_a-secret-of-the-metrics", "tbk_coder_a-secret-of-the-metrics"
+PROGRAM = "result = echo.say(text='from a program')"
+
+
+@dataclass
+class Watched:
+    """A gateway whose rooms are processes of their own, and the Prometheus that scrapes them."""
+
+    cluster: Cluster
+    prometheus: Prometheus
+
+    def use(self) -> None:
+        """One call of each kind: answered, failed, refused, from a program, and no call at all."""
+        bot, coder = self.cluster.client(KEY), self.cluster.client(CODER)
+        assert bot.call("echo__say", {"text": "hello"}).text == "hello"
+        assert bot.call("pair__say", {"text": "hello"}).text == "hello"
+        assert bot.call("echo__complain").json["result"]["isError"]
+        assert bot.call("echo__fault").error
+        assert bot.call("echo__push_branch").code
+        assert coder.call("executeToolCode", {"code": PROGRAM}).text == "from a program"
+        stranger = Client(bot.endpoint, bot.key)
+        assert stranger.post({}, Origin="https://elsewhere.example").status == 403
+
+    def ask(self, expression: str) -> list[Series]:
+        """What an expression comes to, once it comes to anything while the gateway is used."""
+
+        def asked() -> list[Series]:
+            self.use()
+            return self.prometheus.ask(expression)
+
+        found: list[Series] = until_now(asked, expression)
+        return found
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    directory = tmp_path_factory.mktemp("watched")
+    echo, one, other = (Upstream(directory / name) for name in ("echo", "one", "other"))
+    with ExitStack() as ending:
+        collector = ending.enter_context(Collector())
+        for each in (echo, one, other):
+            each.start()
+            ending.callback(each.kill)
+        cluster = Cluster(directory / "cluster", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        cluster.scraped = {}
+        ending.callback(cluster.stop)
+        pair = Server.model_validate({"replicas": [one.url, other.url]})
+        tools = ("echo__say", "echo__complain", "echo__fault", "pair__*")
+        cluster.start(
+            Declaration(
+                servers={"echo": Server(url=echo.url), "pair": pair},
+                keys={
+                    "bot": key(KEY, tools=tools),
+                    "coder": key(CODER, tools=tools, code_mode=True),
+                },
+            ),
+            beside=("codemode", "oauth"),
+        )
+        cluster.until_listed(cluster.client(KEY), "echo__say", "pair__say")
+        coder = cluster.client(CODER)
+        until_now(lambda: "executeToolCode" in coder.tools(), "code mode")
+        prometheus = Prometheus(directory / "prometheus", jobs(), addresses(cluster))
+        ending.callback(prometheus.kill)
+        prometheus.start()
+        yield Watched(cluster, prometheus)
+
+
+def jobs() -> list[Any]:
+    """What the collector's configuration scrapes, which is Prometheus' own form."""
+    told = yaml.safe_load((ROOT / "deploy" / "otel" / "collector.yaml").read_text())
+    found: list[Any] = told["receivers"]["prometheus"]["config"]["scrape_configs"]
+    return found
+
+
+def addresses(cluster: Cluster) -> dict[str, str]:
+    """Where the rooms are that a compose installation has at these names."""
+    assert cluster.scraped is not None
+    return {f"{room}:8081": address for room, address in cluster.scraped.items()}
+
+
+def questions() -> list[str]:
+    """Every expression of the dashboard."""
+    board = json.loads((ROOT / "deploy" / "grafana" / "operations-metrics.json").read_text())
+    return [each["expr"] for panel in board["panels"] for each in panel["targets"]]
+
+
+def test_every_room_is_scraped_and_ready(watched: Watched) -> None:
+    (up,) = watched.ask(f"sum(up) == {len(ROOMS)}")
+    assert up.value == len(ROOMS)
+    ready = watched.ask(
+        f"toolbus_room_ready == 1 and on() (sum(toolbus_room_ready) == {len(ROOMS)})"
+    )
+    assert {each.labels["room"] for each in ready} == set(ROOMS)
+    assert all(each.labels["toolbus_room"] == each.labels["room"] for each in ready)
+
+
+@pytest.mark.parametrize("question", questions())
+def test_a_question_of_the_dashboard_has_an_answer(question: str, watched: Watched) -> None:
+    assert watched.ask(question)
+
+
+def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
+    def until(expression: str, label: str, *wanted: str) -> None:
+        def there() -> bool:
+            found = watched.ask(expression)
+            return {*wanted} <= {each.labels[label] for each in found if each.value > 0}
+
+        until_now(there, f"{wanted} in {expression}")
+
+    until("toolbus_calls_total", "outcome", "ok", "upstream_refused", "unknown_tool")
+    until("toolbus_upstream_calls_total", "outcome", "ok", "tool_error", "upstream_refused")
+    until("toolbus_decisions_total", "decision", "allowed")
+    until("toolbus_upstream_seconds_count", "server", "echo", "pair")
+    (called,) = watched.ask('sum(toolbus_upstream_calls_total{server="pair"})')
+    (answered,) = watched.ask('sum(toolbus_upstream_seconds_count{server="pair"})')
+    assert 0 < called.value <= answered.value
+
+
+def test_what_rooms_say_of_themselves_is_as_it_should_be(watched: Watched) -> None:
+    watched.use()
+    client = watched.cluster.client(KEY)
+    for address in addresses(watched.cluster).values():
+        assert faults(client.get(f"http://{address}/metrics").body) == ""

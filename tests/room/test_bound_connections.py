@@ -1,0 +1,133 @@
+"""Tokens for servers, bound to a key of Toolbus' own where that is offered, or declared."""
+
+import base64
+from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
+
+import pytest
+
+from harness.connecting import DOCUMENT, Asking, asked_by_executor
+from harness.proofs import read
+from harness.protected import OAuthServer, Resource
+from toolbus_common.bus import Bus
+from toolbus_common.dpop.making import ProofKey
+from toolbus_common.provision import CONNECTIONS
+from toolbus_common.settings import Settings
+from toolbus_oauth.upstreams.clienthood import Clienthood, Identity
+from toolbus_oauth.upstreams.discovery import DiscoveryError
+
+OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}
+
+
+@pytest.fixture(scope="module")
+def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+    made = OAuthServer(tmp_path_factory.mktemp("oauth"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture
+def far(away: OAuthServer) -> OAuthServer:
+    return away.as_ever()
+
+
+@pytest.fixture
+async def asking(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Asking]:
+    own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
+    async with asked_by_executor(settings, operator, monkeypatch, **own) as parts:
+        made = Asking(*parts)
+        await made.server.account()
+        yield made
+
+
+async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_all_its_tokens(
+    asking: Asking, far: OAuthServer, docs: Resource, operator: Bus
+) -> None:
+    docs.names(far.issuer)
+    far.say(document=OFFERS, nonce="n-1", seconds=6)
+    await asking.declare(docs.url, tokens="user")
+    assert "Connected" in (await asking.connected()).text
+    first = await asking.ask()
+    assert first.token.startswith("far-")
+    assert len(base64.urlsafe_b64decode(f"{first.key}=")) == 32
+    proofs = [form["dpop"] for form in far.seen("authorization_code")]
+    told = [read(proof)[0].get("nonce") for proof in proofs]
+    assert told == [None, "n-1"], "once more, with what was asked for"
+    far.say(nonce="n-2", seconds=3600)
+    refused = sha256(first.token.encode()).hexdigest()
+    second = await asking.ask(challenge='DPoP error="invalid_token"', refused=refused)
+    assert second.token != first.token
+    assert second.key == first.key
+    told = [read(form["dpop"])[0].get("nonce") for form in far.seen("refresh_token")]
+    assert told == ["n-1", "n-2"]
+    jkt = read(ProofKey.of(first.key).proof("GET", docs.url))[1]
+    assert {read(form["dpop"])[1] for form in far.seen("refresh_token")} == {jkt}
+    kept = [each.value for each in await (await operator.bucket(CONNECTIONS)).present()]
+    assert kept
+    assert not any(first.key.encode() in value for value in kept if value)
+    (row,) = await asking.server.wish("connections")
+    assert row["bound"] is True
+    assert first.key not in str(row)
+
+
+async def test_where_nothing_is_offered_no_key_is_shown_and_with_a_word_it_is(
+    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAR_SECRET", "s")
+    docs.names(far.issuer)
+    client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
+    known = {"grant": "client_credentials", "clients": {far.issuer: client}}
+    await asking.declare(docs.url, **known)
+    plain = await asking.ask("")
+    assert (bool(plain.token), plain.key) == (True, "")
+    await asking.declare(docs.url, dpop=True, **known)
+    bound = await asking.ask("")
+    assert bound.key
+    assert bound.token != plain.token, "the one before is not used any more"
+    assert [bool(form["dpop"]) for form in far.seen("client_credentials")] == [False, True]
+    far.say(document=OFFERS)
+    await asking.declare(f"{docs.origin}/other", dpop=False, **known)
+    docs.names(far.issuer, "/other")
+    assert (await asking.ask("")).key == ""
+
+
+async def test_a_connection_is_kept_while_what_proves_us_there_cannot_be_read(
+    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs.names(far.issuer)
+    await asking.declare(docs.url, tokens="user")
+    assert "Connected" in (await asking.connected()).text
+    first = await asking.ask()
+    refused = sha256(first.token.encode()).hexdigest()
+
+    async def away(*_: object) -> Identity:
+        raise DiscoveryError("its client's secret: the store is away")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Clienthood, "again", away)
+        told = await asking.ask(refused=refused)
+        assert (told.token, "store is away" in told.reason) == ("", True)
+    again = await asking.ask(refused=refused)
+    assert again.token not in ("", first.token), "nobody had to consent anew"
+
+
+async def test_a_server_that_passes_the_proof_over_gives_a_token_unless_a_bound_one_is_declared(
+    asking: Asking, far: OAuthServer, docs: Resource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAR_SECRET", "s")
+    far.say(document=OFFERS, unbound=True)
+    docs.names(far.issuer)
+    client = {"id": "gateway", "secret": "${env:FAR_SECRET}"}
+    known = {"grant": "client_credentials", "clients": {far.issuer: client}}
+    await asking.declare(docs.url, **known)
+    told = await asking.ask("")
+    assert (bool(told.token), told.key) == (True, "")
+    await asking.declare(docs.url, dpop=True, **known)
+    told = await asking.ask("")
+    assert told.token == ""
+    assert "binds its tokens to no key" in told.reason

@@ -1,0 +1,35 @@
+"""Buckets: what watchers see first, and how many there may be."""
+
+import asyncio
+from contextlib import aclosing
+
+from toolbus_common.bus import Bus
+from toolbus_common.provision import CONFIG
+
+AT_ONCE, EACH = 2, 300  # the server keeps a thousand watchers of a bucket
+
+
+async def test_whoever_looks_sees_what_is_there_however_often_they_look(operator: Bus) -> None:
+    bucket = await operator.bucket(CONFIG)
+    await bucket.put("seen.one", b"1")
+
+    async def looked() -> None:
+        for _ in range(EACH):
+            assert [each.key for each in await bucket.present("seen.*")] == ["seen.one"]
+            assert await bucket.present("unseen.*") == []
+
+    await asyncio.gather(*(looked() for _ in range(AT_ONCE)))
+
+
+async def test_a_watcher_hears_of_changes_after_what_was_there(operator: Bus) -> None:
+    bucket = await operator.bucket(CONFIG)
+    await bucket.put("seen.one", b"1")
+    async with aclosing(bucket.watch("seen.*")) as changes:
+        first = await anext(changes)
+        assert first is not None
+        assert first.value == b"1"
+        assert await anext(changes) is None
+        await bucket.delete("seen.one")
+        gone = await anext(changes)
+        assert gone is not None
+        assert gone.value is None

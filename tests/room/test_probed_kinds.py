@@ -1,0 +1,185 @@
+"""What is idle and no MCP server over HTTP is asked too whether it is there, in its own words."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from harness.bench import AT_LOOPBACK, Bench
+from harness.entrances import described
+from harness.peers import served
+from toolbus_common.declared import Server
+from toolbus_common.ending import end
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor import stdio_upstream
+from toolbus_executor.failures import GarbageError
+from toolbus_executor.graphql import GraphQLUpstream
+from toolbus_executor.openapi.upstream import OpenApiUpstream
+from toolbus_executor.probing import Probed, UnaskedError
+from toolbus_executor.stdio_upstream import MOST_MISSED, StdioUpstream
+
+# Answers what it is asked, but from a call of `deaf` on nothing any more; `mute`: no ping ever.
+PROGRAM = """
+import json, sys
+era, mute = sys.argv[1], len(sys.argv) > 2
+info = {"protocolVersion": "2025-06-18", "serverInfo": {}, "capabilities": {"tools": {}}}
+modern = {"server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}}
+known = modern if era == "modern" else {"initialize": info, **({} if mute else {"ping": {}})}
+known |= {"tools/list": {"tools": [{"name": "deaf", "inputSchema": {"type": "object"}}]},
+          "tools/call": {"content": [{"type": "text", "text": "deaf from now on"}]}}
+for line in sys.stdin:
+    asked = json.loads(line)
+    told = known.get(asked["method"])
+    if "id" in asked and not (mute and asked["method"] == "ping"):
+        said = {"error": {"code": -32601, "message": "?"}} if told is None else {"result": told}
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **said}), flush=True)
+    if asked["method"] == "tools/call":
+        known, mute = {}, True
+        sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def process(*words: str) -> AsyncIterator[tuple[Bench, StdioUpstream]]:
+    bench = Bench()
+    upstream = StdioUpstream([sys.executable, "-c", PROGRAM, *words], {}, "", bench.news)
+    try:
+        await bench.open(upstream)
+        yield bench, upstream
+    finally:
+        await bench.close()
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_a_process_that_stops_answering_is_ended(
+    era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with process(era) as (bench, upstream):
+        await upstream.probe()
+        assert (await bench.call("deaf")).text == "deaf from now on"
+        monkeypatch.setattr(stdio_upstream, "ANSWER_SECONDS", 0.05)
+        for _ in range(MOST_MISSED):
+            with pytest.raises(TimeoutError):
+                await upstream.probe()
+        assert await upstream.wait_lost() == (
+            f"Its process ended: it did not answer {MOST_MISSED} probes in a row."
+        )
+
+
+async def test_a_process_that_never_knew_a_ping_is_not_taken_to_be_hung(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stdio_upstream, "ANSWER_SECONDS", 0.05)
+    async with process("legacy", "mute") as (_, upstream):
+        with pytest.raises(UnaskedError):
+            await upstream.probe()
+        assert upstream.pid is not None
+
+
+async def test_who_has_no_question_is_not_asked_again() -> None:
+    class Silent:
+        asked = 0
+
+        async def probe(self) -> None:
+            self.asked += 1
+            raise UnaskedError
+
+    silent, bench = Silent(), Bench(probe=0.01)
+    watching = asyncio.create_task(bench.runner.health.watch(silent))
+    try:
+        await watching
+        assert (silent.asked, bench.runner.health.latest) == (1, {})
+    finally:
+        await end(watching)
+
+
+@dataclass
+class Api:
+    """Answers as it is told, and keeps what it is asked."""
+
+    port: int = 0
+    answer: tuple[int, bytes] = (200, b"{}")
+    heads: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = [line[15:] for line in head.split("\r\n") if line.startswith("Content-Length:")]
+        self.heads.append(head)
+        self.bodies.append(await reader.readexactly(int(length[0]) if length else 0))
+        status, body = self.answer
+        about = f"HTTP/1.1 {status} .\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(about.encode() + body)
+        await writer.drain()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    made = Api()
+    async with served(made.meet) as made.port:
+        yield made
+
+
+async def wrong(upstream: Probed) -> str:
+    """What is wrong with it, by a probe."""
+    try:
+        await upstream.probe()
+    except (UpstreamDeadError, GarbageError) as error:
+        return error.reason
+    return ""
+
+
+async def test_a_graphql_api_is_asked_for_its_type(api: Api) -> None:
+    upstream = GraphQLUpstream(Server(graphql=f"{api.url}/graphql"), {}, Bench().news, AT_LOOPBACK)
+    try:
+        api.answer = 200, b'{"data":{"__typename":"Query"}}'
+        assert await wrong(upstream) == ""
+        assert api.bodies == [b'{"query":"{__typename}"}']
+        api.answer = 400, b"Bad Request"
+        assert await wrong(upstream) == "", "it answers"
+        api.answer = 500, b"{}"
+        assert "HTTP 500" in await wrong(upstream)
+        api.answer = 200, b"<html>"
+        assert "no GraphQL" in await wrong(upstream)
+    finally:
+        await upstream.close()
+
+
+async def test_an_http_api_is_asked_where_it_was_declared_to_be(api: Api, tmp_path: Path) -> None:
+    document = tmp_path / "openapi.json"
+    document.write_bytes(described(f"{api.url}/api/v1"))
+    declared = Server(openapi=str(document), probe_path="/healthz?deep=1")
+    told = {"Authorization": "Bearer x"}
+    upstream = OpenApiUpstream(declared, told, {}, Bench().news, AT_LOOPBACK)
+    try:
+        await upstream.open()
+        api.answer = 404, b""
+        assert await wrong(upstream) == "", "it answers"
+        assert api.heads[-1].startswith("GET /healthz?deep=1 HTTP/1.1\r\n")
+        assert "Authorization: Bearer x\r\n" in api.heads[-1]
+        api.answer = 503, b""
+        assert "answered a probe with HTTP 503" in await wrong(upstream)
+    finally:
+        await upstream.close()
+
+
+async def test_an_http_api_without_such_a_place_is_not_asked(api: Api, tmp_path: Path) -> None:
+    document = tmp_path / "openapi.json"
+    document.write_bytes(described(api.url))
+    declared = Server(openapi=str(document))
+    upstream = OpenApiUpstream(declared, {}, {}, Bench().news, AT_LOOPBACK)
+    try:
+        await upstream.open()
+        with pytest.raises(UnaskedError):
+            await upstream.probe()
+        assert api.heads == []
+    finally:
+        await upstream.close()

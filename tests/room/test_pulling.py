@@ -1,0 +1,86 @@
+"""Pulls of a durable consumer on a real bus: whole batches, in order, and nothing twice."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from harness.facts import bus_of
+from toolbus_common.bus import Bus
+from toolbus_common.errors import BusDownError
+from toolbus_common.provision import FACTS
+from toolbus_common.pulling import Pulls, place
+from toolbus_common.settings import Settings
+from toolbus_common.spool import Envelope
+from toolbus_common.streamreading import read_from
+
+SUBJECT = "tb.fact.call.allowed.acme"
+
+
+@pytest.fixture
+async def said(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]]:
+    """Seven facts in the stream."""
+    assert operator.connected
+    async with bus_of("policy", settings) as policy:
+        lines = [b"fact %d" % number for number in range(7)]
+        for number, line in enumerate(lines):
+            await policy.store(Envelope(SUBJECT, f"m{number}", line))
+        yield lines
+
+
+@pytest.fixture
+async def pulls(settings: Settings, operator: Bus) -> AsyncIterator[Pulls]:
+    assert operator.connected
+    async with bus_of("audit", settings) as bus:
+        made = Pulls(bus.client, FACTS, "audit")
+        await made.open()
+        yield made
+        await made.close()
+
+
+async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
+    pulls: Pulls, said: list[bytes]
+) -> None:
+    batches = [await pulls.next(3, 1.0) for _ in range(3)]
+    assert [[each.data for each in batch] for batch in batches] == [said[:3], said[3:6], said[6:]]
+    assert [place(each.reply)[0] for each in batches[0]] == [1, 2, 3]
+    assert place(batches[0][0].reply) == (1, 1, 6)
+
+
+async def test_a_quiet_consumer_gives_nothing_and_no_error(pulls: Pulls) -> None:
+    assert await pulls.next(3, 0.1) == []
+
+
+async def test_what_is_given_back_comes_again_and_says_so(pulls: Pulls, said: list[bytes]) -> None:
+    first = await pulls.next(len(said), 1.0)
+    for message in first[1:]:
+        await message.ack()
+    await first[0].nak()
+    (again,) = await pulls.next(1, 5.0)
+    assert (again.data, place(again.reply)[:2]) == (said[0], (1, 2))
+
+
+async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message(
+    pulls: Pulls, operator: Bus, settings: Settings
+) -> None:
+    assert operator.connected
+    async with bus_of("policy", settings) as policy:
+        stream = policy.client.jetstream()
+        await stream.publish(SUBJECT, b"a fact", headers={"Status": "404"})
+        await stream.publish(SUBJECT, b"another")
+    assert [each.data for each in await pulls.next(2, 1.0)] == [b"a fact", b"another"]
+    async with bus_of("audit", settings) as audit:
+        kept = await read_from(audit.client, FACTS, 1, "tb.fact.>")
+    assert [each.data for each in kept] == [b"a fact", b"another"]
+
+
+async def test_a_consumer_that_is_not_there_is_an_error(operator: Bus) -> None:
+    pulls = Pulls(operator.client, FACTS, "nobody")
+    await pulls.open()
+    with pytest.raises(BusDownError, match="gives no messages: 503"):
+        await pulls.next(1, 0.5)
+    await pulls.close()
+
+
+def test_a_place_is_read_of_a_reply_with_a_domain_and_of_one_without() -> None:
+    assert place("$JS.ACK.FACTS.audit.2.41.40.1763708342.7") == (41, 2, 7)
+    assert place("$JS.ACK.hub.hash.FACTS.audit.2.41.40.1763708342.7.token") == (41, 2, 7)

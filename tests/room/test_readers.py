@@ -1,0 +1,359 @@
+"""Readers over ClickHouse's HTTP interface, on the real engine: none sees another customer."""
+
+import asyncio
+import gzip
+import http.client
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import clickhouse_connect
+import pytest
+import pytest_asyncio
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from toolbus_audit.reading.answering import Answering
+from toolbus_audit.reading.listener import listening
+from toolbus_audit.rows import CheckpointRow, DeadRow, FactRow, token
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_audit.store import ClickHouse
+from toolbus_audit.summing import add_up, add_up_days
+from toolbus_common.declared import Reader
+from toolbus_common.declaring.desk import hashed
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SECRET = "a-secret-of-a-reader-0123"
+CANARY = "canary-of-beta"
+AT = 1_763_708_342.0
+
+
+def fact(number: int, scope: str, told: str) -> FactRow:
+    return FactRow(
+        fact="call.completed",
+        id=f"c{number}.completed",
+        at=AT + number,
+        producer="executor-1",
+        seq=number,
+        scope=scope,
+        key=f"{scope}-bot",
+        call_id=f"c{number}",
+        server="docs",
+        tool=told,
+        charge=1000,
+        latency_us=2000,
+        stream_seq=number,
+        detail=json.dumps({"said": told}),
+    )
+
+
+ROWS = [
+    *(fact(number, "acme", "search") for number in range(1, 4)),
+    *(fact(number, "beta", CANARY) for number in range(4, 9)),
+]
+READERS = {
+    "ann": Reader(customers=("acme",), secret_hash=hashed(SECRET)),
+    "ben": Reader(customers=("beta", "gamma"), secret_hash=hashed(SECRET)),
+    "carl": Reader(customers=("*",), secret_hash=hashed(SECRET)),
+    "dora": Reader(customers=("acme",)),
+}
+
+
+@dataclass
+class Told:
+    """An answer over HTTP."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+
+@dataclass
+class Endpoint:
+    """Where readers ask."""
+
+    port: int
+
+    async def ask(
+        self, sql: str, user: str = "ann", secret: str = SECRET, *, method: str = "POST",
+        headers: dict[str, str] | None = None, **given: str,
+    ) -> Told:  # fmt: skip
+        keys = headers if headers is not None else {
+            "X-ClickHouse-User": user, "X-ClickHouse-Key": secret,
+        }  # fmt: skip
+        return await asyncio.to_thread(self._ask, method, sql, keys, given)
+
+    async def ask_with(self, sql: str, given: dict[str, str]) -> Told:
+        """As ann, with these in the address."""
+        keys = {"X-ClickHouse-User": "ann", "X-ClickHouse-Key": SECRET}
+        return await asyncio.to_thread(self._ask, "POST", sql, keys, given)
+
+    def _ask(self, method: str, sql: str, headers: dict[str, str], given: dict[str, str]) -> Told:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            path = "/?" + urlencode(given | ({"query": sql} if method == "GET" else {}))
+            connection.request(method, path, sql.encode() if method == "POST" else None, headers)
+            answer = connection.getresponse()
+            told = {name.lower(): value for name, value in answer.getheaders()}
+            return Told(answer.status, answer.read(), told)
+        finally:
+            connection.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Endpoint]:
+    """The real engine with eight facts of two customers, behind the real listener."""
+    store = ClickHouse(AuditSettings(state_dir=tmp_path_factory.mktemp("readers")))
+    await store.open()
+    answering = Answering(store, lambda: READERS, 10.0)
+    try:
+        await store.insert("facts", ROWS, token(ROWS))
+        dead = [DeadRow(AT, 9, 0, "tb.fact.x.beta", "no JSON", CANARY, "00")]
+        await store.insert("dead_letters", dead, token(dead))
+        told = [CheckpointRow("beta", "1", 5, int(AT), 8, (), CANARY)]
+        await store.insert("checkpoints", told, "checkpoint")
+        assert await add_up(store.beside)
+        assert await add_up_days(store.beside)
+        async with listening(answering.answer, "127.0.0.1", 0) as port:
+            yield Endpoint(port)
+    finally:
+        answering.close()
+        await store.close()
+
+
+async def test_a_reader_sees_the_facts_of_his_customers_alone(endpoint: Endpoint) -> None:
+    counted = "SELECT scope, count() FROM facts GROUP BY scope ORDER BY scope"
+    assert (await endpoint.ask(counted)).text == "acme\t3\n"
+    assert (await endpoint.ask(counted, "ben")).text == "beta\t5\n"
+    assert (await endpoint.ask(counted, "carl")).text == "acme\t3\nbeta\t5\n"
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        "facts_by_hour",
+        "calls_by_hour",
+        "facts_by_day",
+        "calls_by_day",
+        "hours",
+        "days",
+        "runs",
+        "approvals",
+        "config_changes",
+    ],
+)
+async def test_views_show_no_more_than_the_facts_below_them(endpoint: Endpoint, view: str) -> None:
+    told = await endpoint.ask(f"SELECT * FROM {view} FORMAT JSONEachRow")
+    assert told.status == 200, told.text
+    assert "beta" not in told.text
+    for summed in ("calls_by_hour", "calls_by_day"):
+        seen = await endpoint.ask(f"SELECT sum(calls), sum(charge) FROM {summed}")
+        assert seen.text == "3\t3000\n"
+
+
+# Each shows nothing of another customer: it is refused, or answers from one's own rows.
+ROUND = (
+    "SELECT * FROM facts WHERE scope = 'beta'",
+    "SELECT * FROM facts WHERE 1 OR scope = 'beta'",
+    "SELECT * FROM toolbus.facts",
+    "SELECT * FROM `toolbus`.`facts`",
+    "SELECT * FROM facts FINAL",
+    "SELECT * FROM (SELECT * FROM (SELECT * FROM facts))",
+    "WITH other AS (SELECT * FROM facts) SELECT * FROM other",
+    "SELECT * FROM facts UNION ALL SELECT * FROM facts",
+    "SELECT * FROM facts AS a FULL JOIN facts AS b ON a.id = b.id",
+    "SELECT (SELECT groupArray(tool) FROM facts)",
+    "SELECT 1 WHERE 'canary-of-beta' IN (SELECT tool FROM facts)",
+    "SELECT count() FROM facts WHERE throwIf(scope = 'beta', concat('canary', tool))",
+    "SELECT count() FROM facts PREWHERE throwIf(tool = 'canary-of-beta', 'there is a beta')",
+    "SELECT intDiv(1, scope != 'beta') FROM facts",
+    "SELECT * FROM facts SETTINGS log_comment = 'beta'",
+    "SELECT * FROM (SELECT * FROM facts SETTINGS log_comment = '*')",
+    "SELECT * FROM facts SETTINGS readonly = 0, log_comment = ''",
+    "SELECT * FROM facts SETTINGS additional_table_filters = {}",
+    "SET log_comment = '*'",
+    "SELECT * FROM facts SETTINGS use_skip_indexes = 0",
+    "SELECT * FROM dead_letters",
+    "SELECT * FROM checkpoints",
+    "SELECT * FROM merge('toolbus', 'facts')",
+    "SELECT * FROM merge(REGEXP('.*'), 'facts')",
+    "SELECT * FROM mergeTreeProjection('toolbus', 'facts', 'by_hour')",
+    "SELECT * FROM mergeTreeProjection(toolbus, facts, by_hour)",
+    "SELECT * FROM mergeTreeIndex('toolbus', 'facts', with_marks = true)",
+    "SELECT * FROM view(SELECT * FROM facts)",
+    "SELECT * FROM loop(facts) LIMIT 9",
+    "SELECT * FROM remote('127.0.0.1', 'toolbus.facts')",
+    "SELECT * FROM cluster('default', 'toolbus.facts')",
+    "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString', 'a String')",
+    "SELECT * FROM file('/etc/passwd', 'LineAsString')",
+    "SELECT file('/etc/passwd')",
+    "SELECT * FROM executable('id', 'LineAsString', 'a String')",
+    "SELECT * FROM sqlite('{out}', 't')",
+    "SELECT * FROM python(x)",
+    "SELECT * FROM eval('SELECT * FROM facts')",
+    "SELECT * FROM system.errors",
+    "SELECT * FROM `system`.`errors`",
+    'SELECT * FROM "system"."processes"',
+    "SELECT * FROM system . parts",
+    "SELECT * FROM system/**/.query_log",
+    "SELECT * FROM system.users",
+    "SELECT * FROM system.row_policies",
+    "SELECT 1 WHERE 'x' IN system.errors",
+    "SELECT * FROM merge('system', '^(errors|processes)$')",
+    "SELECT * FROM {table:Identifier}",
+    "SELECT * FROM {db:Identifier}.errors",
+    "SHOW PROCESSLIST",
+    "SHOW GRANTS",
+    "EXPLAIN SELECT * FROM facts",
+    "EXPLAIN ESTIMATE SELECT * FROM facts",
+    "DESCRIBE (SELECT * FROM facts)",
+    "SELECT * FROM facts INTO OUTFILE '{out}'",
+    "SELECT 1 INTO OUTFILE '{out}' FORMAT CSV",
+    "SELECT * FROM facts FORMAT Template",
+    "SELECT * FROM facts FORMAT Protobuf",
+    "SELECT 1; SELECT * FROM facts",
+    "SELECT 1 PARALLEL WITH SELECT 2",
+    "EXECUTE AS default SELECT * FROM facts",
+    "INSERT INTO facts (scope) VALUES ('acme')",
+    "INSERT INTO FUNCTION file('{out}', 'CSV', 'a Int64') SELECT 1",
+    "CREATE TABLE other AS facts",
+    "CREATE TEMPORARY TABLE other AS SELECT * FROM facts",
+    "CREATE VIEW other AS SELECT * FROM facts",
+    "ALTER TABLE facts DELETE WHERE 1",
+    "DROP TABLE facts",
+    "USE system",
+    "BACKUP TABLE facts TO File('{out}')",
+    "SYSTEM FLUSH LOGS",
+    "KILL QUERY WHERE 1",
+    "SELECT hasColumnInTable('127.0.0.1:1', 'u', 'p', 'toolbus', 'facts', 'id')",
+    "SELECT dictGet('d', 'a', 1)",
+    "SELECT getServerSetting('path')",
+    "SELECT logTrace('x')",
+)
+
+
+@pytest.mark.parametrize("sql", ROUND)
+async def test_no_statement_shows_another_customer(
+    endpoint: Endpoint, tmp_path: Path, sql: str
+) -> None:
+    out = tmp_path / "out"
+    told = await endpoint.ask(
+        sql.replace("{out}", str(out)), param_table="errors", param_db="system"
+    )
+    assert CANARY not in told.text
+    assert "beta-bot" not in told.text
+    assert "there is a beta" not in told.text
+    assert not out.exists()
+    if told.status == 200:  # what is answered speaks of one's own three facts, or of none
+        mine = "SELECT count(), uniqExact(scope) FROM facts"
+        assert sql.startswith(("SELECT", "WITH"))
+        assert (await endpoint.ask(mine)).text == "3\t1\n"
+    else:
+        assert told.text.startswith("Code: ")
+        assert int(told.headers["x-clickhouse-exception-code"]) > 0
+
+
+async def test_nothing_in_the_address_widens_what_a_reader_sees(endpoint: Endpoint) -> None:
+    sql = "SELECT count() FROM facts"
+    for name, value in {
+        "log_comment": "*", "additional_table_filters": "{}", "role": "x", "readonly": "0",
+        "limit": "1", "allow_ddl": "1",
+    }.items():  # fmt: skip
+        told = await endpoint.ask_with(sql, {name: value})
+        assert told.text == "3\n" or told.status == 403, (name, told.text)
+    assert (await endpoint.ask(sql, max_execution_time="3600", max_result_rows="5")).text == "3\n"
+    assert (await endpoint.ask(sql, database="system")).status == 404
+
+
+async def test_nobody_is_let_in_without_his_secret(endpoint: Endpoint) -> None:
+    for user, secret in (
+        ("ann", "x" * 24),
+        ("nobody", SECRET),
+        ("", ""),
+        ("dora", ""),
+        ("dora", SECRET),
+    ):
+        told = await endpoint.ask("SELECT 1", user, secret)
+        assert (told.status, told.headers["x-clickhouse-exception-code"]) == (403, "516")
+    basic = b64encode(f"ann:{SECRET}".encode()).decode()
+    told = await endpoint.ask("SELECT 1", headers={"Authorization": f"Basic {basic}"})
+    assert told.text == "1\n"
+    assert (await endpoint.ask("SELECT 1", headers={}, user="ann")).status == 403
+
+
+async def test_formats_parameters_and_methods_are_clickhouses(endpoint: Endpoint) -> None:
+    asked = "SELECT {n:UInt8} + 1 AS n, {text:String} AS text"
+    told = await endpoint.ask(asked, param_n="1", param_text="it's", default_format="JSON")
+    assert told.headers["content-type"].startswith("application/json")
+    assert told.headers["x-clickhouse-format"] == "JSON"
+    assert json.loads(told.body)["data"] == [{"n": 2, "text": "it's"}]
+    assert (await endpoint.ask("SELECT 1 FORMAT CSVWithNames")).text == '"1"\n1\n'
+    assert (await endpoint.ask("SELECT 2", method="GET")).text == "2\n"
+    assert (await endpoint.ask("SELECT 1 +")).headers["x-clickhouse-exception-code"] == "62"
+    zipped = await endpoint.ask(
+        "SELECT 3", enable_http_compression="1",
+        headers={"X-ClickHouse-User": "ann", "X-ClickHouse-Key": SECRET, "Accept-Encoding": "gzip"},
+    )  # fmt: skip
+    assert gzip.decompress(zipped.body) == b"3\n"
+
+
+async def test_an_answer_has_bounds(endpoint: Endpoint) -> None:
+    many = await endpoint.ask("SELECT number FROM numbers(1000001)")
+    assert (many.status, many.headers["x-clickhouse-exception-code"]) == (500, "396")
+    long = await endpoint.ask("SELECT count() FROM numbers(1e15)", max_execution_time="0.5")
+    assert long.headers["x-clickhouse-exception-code"] in ("159", "307")
+    large = await endpoint.ask(f"SELECT '{'x' * 300_000}'")
+    assert large.status == 400
+
+
+async def test_the_python_client_reads_rows_with_types(endpoint: Endpoint) -> None:
+    def asked() -> list[Any]:
+        client = clickhouse_connect.get_client(
+            host="127.0.0.1", port=endpoint.port, username="ann", password=SECRET,
+            database="toolbus", autogenerate_session_id=False,
+        )  # fmt: skip
+        try:
+            found = client.query(
+                "SELECT key, charge, is_error, shadow FROM facts WHERE charge > {least:Int64}",
+                parameters={"least": 10},
+            )
+            with pytest.raises(DatabaseError):
+                client.command("DROP TABLE facts")
+            return list(found.result_rows)
+        finally:
+            client.close()
+
+    assert await asyncio.to_thread(asked) == [("acme-bot", 1000, False, [])] * 3
+
+
+async def test_the_go_client_is_greeted_so_that_it_reads_what_the_engine_writes(
+    endpoint: Endpoint,
+) -> None:
+    hello = "SELECT displayName(), version(), revision(), timezone()"
+    told = await endpoint.ask(hello, default_format="Native", client_protocol_version="54460")
+    assert told.body.startswith(
+        bytes([1, 0, 2, 255, 255, 255, 255, 0, 4, 1, 13]) + b"displayName()"
+    )
+    assert b"\x0arevision()\x06UInt32\0" + bytes(4) in told.body
+    plain = await endpoint.ask("SELECT 1", default_format="Native", client_protocol_version="54460")
+    assert plain.body == bytes([1, 1, 1]) + b"1" + bytes([5]) + b"UInt8" + bytes([1])
+
+
+async def test_a_ping_needs_no_reader(endpoint: Endpoint) -> None:
+    def pinged() -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=60)
+        try:
+            connection.request("GET", "/ping")
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    assert await asyncio.to_thread(pinged) == b"Ok.\n"

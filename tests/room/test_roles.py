@@ -1,0 +1,235 @@
+"""People and machines that administer, tokens for less than everything, and what people end."""
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from harness.facts import bus_of
+from harness.signing_in import BASE, FORM, PASSWORD, STAFF, Server, Walker, asked, hashed, serving
+from toolbus_common.bus import Bus
+from toolbus_common.errors import UnauthorizedError
+from toolbus_common.keyfile import load_key
+from toolbus_common.provision import CONNECTIONS
+from toolbus_common.settings import Settings
+from toolbus_oauth.store import Store
+from toolbus_oauth.upstreams.envelope import Envelope
+from toolbus_oauth.upstreams.records import Connection
+
+API = f"{BASE}/api"
+OFFERED: dict[str, Any] = {
+    "groups": {
+        "reading": {"tools": ["docs__read"], "scope": "first"},
+        "writing": {"tools": ["docs__write"], "scope": "later"},
+    }
+}
+OPS: dict[str, Any] = {
+    **OFFERED,
+    "access": {
+        "ops": {"claims": {"groups": "ops"}, "tools": ["docs__*"], "role": "operator"},
+        "robots": {"issuer": "machines", "claims": {"client": "nightly"}, "role": "viewer"},
+        **STAFF["access"],
+    },
+}
+
+
+@pytest.fixture
+async def server(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Server]:
+    async with serving(settings, operator, monkeypatch) as made:
+        await made.declare(**OPS)
+        await made.account(groups=["ops"])
+        await made.account("bo")
+        yield made
+
+
+async def vouched(server: Server, **more: Any) -> str:
+    """A client an operator made."""
+    about = {"token_endpoint_auth_method": "none", "redirect_uris": [asked("")["redirect_uri"]]}
+    (row,) = await server.wish("add_client", "Console", **{**about, **more})
+    return str(row["id"])
+
+
+async def refreshed(server: Server, client: str, token: str, **more: str) -> dict[str, Any]:
+    form = {"grant_type": "refresh_token", "client_id": client, "refresh_token": token, **more}
+    return (await server.form("/oauth/token", **form))[1]
+
+
+async def test_a_person_with_a_role_lets_a_vouched_client_administer(server: Server) -> None:
+    client = await vouched(server)
+    page = await Walker(server).consenting(client, resource=API, scope="admin")
+    assert "administer Toolbus as operator" in page.text
+    told = await server.signed_in(client, resource=API, scope="admin")
+    assert told["scope"] == "admin"
+    bearer = await server.show(told["access_token"])
+    assert (bearer.access, bearer.user, bearer.resource, bearer.scope) == (
+        "ops",
+        "ann",
+        API,
+        "admin",
+    )
+    least = await server.signed_in(client, resource=API)
+    assert (await server.show(least["access_token"])).scope == "admin:read"
+
+
+async def test_a_client_that_registered_itself_cannot_ask_to_administer(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    for scope in ("admin", "admin:read", ""):
+        page = await Walker(server).get(
+            "/oauth/authorize", **asked(client, resource=API, scope=scope)
+        )
+        assert page.told["error"] == "unauthorized_client"
+    device = "urn:ietf:params:oauth:grant-type:device_code"
+    waits = (await server.register(grant_types=[device], redirect_uris=[]))["client_id"]
+    _, told = await server.form("/oauth/device/code", client_id=waits, resource=API)
+    assert told["error"] == "unauthorized_client"
+
+
+async def test_who_has_no_role_is_not_asked_whether_a_client_may_administer(server: Server) -> None:
+    client, walker = await vouched(server), Walker(server)
+    page = await walker.get("/oauth/authorize", **asked(client, resource=API, scope="admin"))
+    shown = await walker.signed_in(page, "bo")
+    assert shown.status == 403
+    assert 'value="allow"' not in shown.text
+    tools = await walker.get("/oauth/authorize", **asked(client))
+    assert 'value="allow"' in (await walker.signed_in(tools, "bo")).text
+    again = await walker.get("/oauth/authorize", **asked(client, resource=API, scope="admin"))
+    assert 'value="allow"' not in again.text, "the session of one who has no role"
+
+
+async def test_a_role_that_is_taken_away_ends_what_was_granted_with_it(server: Server) -> None:
+    client = await vouched(server)
+    told = await server.signed_in(client, resource=API, scope="admin")
+    await server.show(told["access_token"])
+    roles = {**OPS["access"], "ops": {**OPS["access"]["ops"], "role": None}}
+    await server.declare(**{**OPS, "access": roles})
+    with pytest.raises(UnauthorizedError):
+        await server.show(told["access_token"])
+    again = await refreshed(server, client, told["refresh_token"])
+    assert again["error"] == "invalid_grant"
+    nowhere = {"access": STAFF["access"]}
+    await server.declare(**nowhere)
+    page = await Walker(server).get("/oauth/authorize", **asked(client, resource=API))
+    assert page.told["error"] == "invalid_target", "nobody has a role: there is no such resource"
+
+
+async def test_a_machine_has_the_role_of_its_rule_in_its_own_name(server: Server) -> None:
+    async def token(name: str) -> tuple[int, dict[str, Any]]:
+        (row,) = await server.wish("add_client", name)
+        pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
+        form = {"grant_type": "client_credentials", "resource": API, "scope": "admin"}
+        return await server.form("/oauth/token", **form, basic=pair)
+
+    status, told = await token("nightly")
+    assert status == 200
+    bearer = await server.show(told["access_token"])
+    assert (bearer.access, bearer.user, bearer.scope) == ("robots", "machines/nightly", "admin")
+    status, told = await token("another")
+    assert (status, told["error"]) == (403, "access_denied")
+
+
+async def test_a_token_of_one_scope_is_not_widened_by_any_request(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    first = await server.signed_in(client)
+    assert first["scope"] == "tools:reading", "what clients begin with"
+    for more in ("tools", "tools:writing", "tools:reading tools:writing", "admin"):
+        told = await refreshed(server, client, first["refresh_token"], scope=more)
+        assert told["error"] == "invalid_scope"
+    both = await server.signed_in(client, scope="tools:reading tools:writing")
+    less = await refreshed(server, client, both["refresh_token"], scope="tools:writing")
+    assert less["scope"] == "tools:writing"
+    assert (await server.show(less["access_token"])).scope == "tools:writing"
+    whole = await refreshed(server, client, less["refresh_token"])
+    assert whole["scope"] == "tools:reading tools:writing", "the grant itself stays what it was"
+    wrong = await Walker(server).get("/oauth/authorize", **asked(client, scope="tools:everything"))
+    assert wrong.told["error"] == "invalid_scope"
+
+
+async def test_the_page_says_which_tools_a_client_asks_for(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    page = await Walker(server).consenting(client, scope="tools:writing")
+    assert "use the tools of writing that the rule ops grants" in page.text
+    page = await Walker(server).consenting(client, scope="tools")
+    assert "use all tools that the rule ops grants" in page.text
+
+
+# -- what people allowed ---------------------------------------------------------------------
+
+
+async def account_of(server: Server, name: str = "ann") -> tuple[Walker, str]:
+    """Somebody's browser, and what it shows of theirs."""
+    walker = Walker(server)
+    page = await walker.get("/oauth/account")
+    assert "what you allowed" in page.text
+    return walker, (await walker.signed_in(page, name)).text
+
+
+async def test_people_see_their_own_grants_and_end_them(server: Server) -> None:
+    client = (await server.register(client_name="<b>Desk</b>"))["client_id"]
+    told = await server.signed_in(client)
+    bearer = await server.show(told["access_token"])
+    _, others = await account_of(server, "bo")
+    assert bearer.grant not in others
+    walker, own = await account_of(server)
+    assert bearer.grant in own
+    assert "<b>Desk" not in own
+    page = await walker.get("/oauth/account")  # signed in already
+    ended = await walker.post("/oauth/account", ticket=page.ticket, grant=bearer.grant)
+    assert (ended.status, bearer.grant in ended.text) == (200, False)
+    with pytest.raises(UnauthorizedError):
+        await server.show(told["access_token"])
+    again = await refreshed(server, client, told["refresh_token"])
+    assert again["error"] == "invalid_grant"
+
+
+async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server) -> None:
+    client = (await server.register())["client_id"]
+    told = await server.signed_in(client)
+    bearer = await server.show(told["access_token"])
+    walker, _ = await account_of(server, "bo")
+    page = await walker.get("/oauth/account")
+    stranger = Walker(server)
+    await stranger.get("/oauth/account")
+    consent = Walker(server)
+    other = await consent.consenting(client)
+    sent = {**FORM, "sec-fetch-site": "cross-site"}
+    own, _ = await account_of(server)
+    hers = await own.get("/oauth/account")
+    tries = [
+        await walker.post("/oauth/account", ticket=page.ticket, grant=bearer.grant),
+        await stranger.post("/oauth/account", ticket=hers.ticket, grant=bearer.grant),
+        await own.post("/oauth/account", sent, ticket=hers.ticket, grant=bearer.grant),
+        await consent.post("/oauth/account", ticket=other.ticket, grant=bearer.grant),
+        await own.post("/oauth/account", ticket="x", grant=bearer.grant),
+        await own.post("/oauth/account", ticket=hers.ticket, grant="another"),
+        await own.post("/oauth/account", ticket=hers.ticket, server="docs"),
+        await own.answered(hers),
+    ]
+    assert [each.status for each in tries] == [404, 403, 403, 403, 403, 404, 404, 403]
+    assert (await server.show(told["access_token"])).user == "ann"
+    await server.wish("change_account", "ann", password=hashed(PASSWORD + "!"))
+    late = await own.post("/oauth/account", ticket=hers.ticket, grant=bearer.grant)
+    assert late.status == 403
+
+
+async def test_people_see_what_is_connected_in_their_name_alone_and_end_it(
+    server: Server, settings: Settings
+) -> None:
+    async with bus_of("oauth", settings) as bus:
+        envelope = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
+        store = Store(await bus.bucket(CONNECTIONS), envelope)
+        for user in ("ann", "bo", ""):
+            record = Connection(
+                "docs", user, "https://docs.test/mcp", "https://far.test", "", "https://far.test/t",
+                "", "gateway", "none", "a-token-of-docs", 2e9, "a-refresh-token", (), (), 1e9,
+            )  # fmt: skip
+            await store.put(f"docs {user}", record)
+    walker, own = await account_of(server)
+    assert own.count('name="server" value="docs"') == 1
+    assert "a-token-of-docs" not in own
+    page = await walker.get("/oauth/account")
+    ended = await walker.post("/oauth/account", ticket=page.ticket, server="docs")
+    assert "No service is connected" in ended.text
+    assert sorted(row["user"] for row in await server.wish("connections")) == ["", "bo"]

@@ -1,0 +1,90 @@
+"""What programs ask of the gate, read strictly: one host is judged, and that very one is asked."""
+
+import pytest
+
+from toolbus_common.egress import Allowed, EgressError, target_of
+from toolbus_executor.isolation.asking import NoRequestError, asked_in
+
+
+def head(*lines: str) -> bytes:
+    return "\r\n".join((*lines, "", "")).encode("latin-1")
+
+
+def test_a_tunnel_is_asked_for_by_host_and_port() -> None:
+    asked = asked_in(head("CONNECT docs.example:8443 HTTP/1.1", "Host: other.example"))
+    assert asked.is_tunnel
+    assert asked.target.authority == "docs.example:8443"
+
+
+def test_a_request_is_sent_on_to_the_host_that_was_judged() -> None:
+    asked = asked_in(
+        head(
+            "POST http://docs.example:81/a?b HTTP/1.1", "Host: other.example", "Content-Length: 2",
+            "Proxy-Authorization: Basic x", "Connection: keep-alive", "X-Own: \xe9",
+        )
+    )  # fmt: skip
+    assert asked.target.authority == "docs.example:81"
+    assert asked.onward() == (
+        b"POST /a?b HTTP/1.1\r\nHost: docs.example:81\r\nContent-Length: 2\r\nX-Own: \xe9\r\n"
+        b"Connection: close\r\n\r\n"
+    )
+    assert asked.onward(b"http://docs.example:81", b"P: x\r\n").startswith(
+        b"POST http://docs.example:81/a?b HTTP/1.1\r\n"
+    )
+
+
+def test_without_a_path_the_root_is_meant() -> None:
+    assert asked_in(head("GET http://docs.example HTTP/1.1")).path == "/"
+    assert asked_in(head("GET http://docs.example?a HTTP/1.0")).path == "/?a"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "GET / HTTP/1.1", "CONNECT docs.example HTTP/1.1", "CONNECT a@docs.example:1 HTTP/1.1",
+        "CONNECT docs.example:1/x HTTP/1.1", "CONNECT http://docs.example/ HTTP/1.1",
+        "GET https://docs.example/ HTTP/1.1",
+        "GET http://a@docs.example/ HTTP/1.1", "GET http://docs.example/ HTTP/2",
+        "GET http://docs.example\\@x/ HTTP/1.1", "GET  http://docs.example/ HTTP/1.1", "",
+        "CONNECT docs.example:1\tx HTTP/1.1", "GET http://docs.example/\x00 HTTP/1.1",
+    ],
+)  # fmt: skip
+def test_anything_else_is_no_request(start: str) -> None:
+    with pytest.raises(NoRequestError):
+        asked_in(head(start))
+
+
+@pytest.mark.parametrize(
+    "line", [" folded", "No colon", "Sp ace: x", ": x", "A\x00: x", "A: \x00", "A: x\ny"]
+)
+def test_a_header_that_could_be_read_in_two_ways_is_none(line: str) -> None:
+    with pytest.raises(NoRequestError):
+        asked_in(head("GET http://docs.example/ HTTP/1.1", line))
+
+
+@pytest.mark.parametrize("place", ["0x7f.1:80", "2130706433:80", "docs.example:0", "[::1%25lo]:1"])
+def test_a_host_in_an_odd_spelling_is_refused(place: str) -> None:
+    with pytest.raises(EgressError):
+        asked_in(head(f"CONNECT {place} HTTP/1.1"))
+
+
+@pytest.mark.parametrize(
+    ("url", "listed"),
+    [
+        ("https://docs.example", True),
+        ("https://docs.example:8443", True),
+        ("https://x.docs.example", False),
+        ("https://a.b.wide.example", True),
+        ("https://wide.example", False),
+        ("https://wide.example.evil.example", False),
+        ("https://only.example:8443", True),
+        ("https://only.example", False),
+        ("http://10.1.2.3", True),
+        ("http://10.2.2.3", False),
+        ("http://[::ffff:10.1.2.3]", True),
+        ("http://169.254.169.254", False),
+    ],
+)
+def test_a_target_is_listed_as_it_is_written(url: str, *, listed: bool) -> None:
+    hosts = Allowed.of("docs.example *.wide.example only.example:8443 10.1.0.0/16 169.254.0.0/16")
+    assert hosts.names(target_of(url)) is listed

@@ -1,0 +1,130 @@
+"""Every fact as an event of the public schema: its class, what it requires, nothing unknown."""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from pydantic import BaseModel
+
+from harness.ocsf import SCHEMA, faults
+from toolbus_audit.exporting.ocsf import VERSION, encoded, event_of
+from toolbus_common.contracts import FACTS
+from toolbus_common.contracts.fact import Fact
+
+VALUES: dict[Any, Any] = {str: "text", int: 7, float: 1_763_708_342.25, bool: True}
+
+
+def fact(name: str, **given: Any) -> dict[str, Any]:
+    """A fact with every field given, as its line has it."""
+    cls = FACTS[name]
+    fields = {each: _sample(field.annotation) for each, field in cls.model_fields.items()}
+    told: dict[str, Any] = msgspec.json.decode(cls(**{**fields, **given}).encode())
+    return {"fact": name, **told, "producer": "p1", "seq": 3, "prev": "ab" * 32}
+
+
+def bare(cls: type[Fact]) -> dict[str, Any]:
+    """A fact with nothing but what it must have."""
+    fields = {
+        each: _sample(field.annotation)
+        for each, field in cls.model_fields.items()
+        if field.is_required()
+    }
+    told: dict[str, Any] = msgspec.json.decode(cls(**fields).encode())
+    return {"fact": cls.NAME, **told}
+
+
+def _sample(annotation: Any) -> Any:
+    if annotation in VALUES:
+        return VALUES[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        raise NotImplementedError(annotation)
+    inner = [each for each in get_args(annotation) if each is not Ellipsis]
+    if getattr(annotation, "__origin__", None) is dict:
+        return {"text": _sample(inner[1]) if inner[1] is not Any else 7}
+    return (_sample(inner[0]),)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_every_fact_is_a_valid_event_whatever_it_holds(name: str) -> None:
+    assert faults(event_of(fact(name))) == []
+    assert faults(event_of(bare(FACTS[name]))) == []
+
+
+def test_it_is_the_version_of_the_schema_it_was_held_against() -> None:
+    assert SCHEMA["version"] == VERSION
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "type_uid", "status"),
+    [
+        ("call.completed", {"is_error": False, "method": "tools/call"}, 600399, "Success"),
+        ("call.completed", {"is_error": True, "method": "tools/call"}, 600399, "Failure"),
+        ("call.allowed", {"method": "resources/read"}, 600302, "Success"),
+        ("call.denied", {"method": "tools/call"}, 600399, "Failure"),
+        ("approval.granted", {}, 300501, "Success"),
+        ("key.created", {}, 300401, "Success"),
+        ("key.revoked", {}, 300404, "Success"),
+        ("config.changed", {"before": "", "after": "{}"}, 300401, "Success"),
+        ("config.changed", {"before": "{}", "after": "{}"}, 300403, "Success"),
+        ("config.changed", {"before": "{}", "after": ""}, 300404, "Success"),
+        ("definition.rejected", {}, 300409, "Success"),
+        ("server.connected", {}, 600203, "Success"),
+        ("server.lost", {}, 600204, "Failure"),
+        ("ledger.opened", {}, 99, "Success"),
+    ],
+)
+def test_a_fact_is_what_it_means(
+    name: str, given: dict[str, Any], type_uid: int, status: str
+) -> None:
+    event = event_of(fact(name, **given))
+    assert (event["type_uid"], event["status"]) == (type_uid, status)
+
+
+def test_who_asked_what_of_whom_and_why_not_stands_where_analysts_look() -> None:
+    told = fact(
+        "call.denied", server="docs", tool="search", key="bot", user="ann", code="rule_denied",
+        reason="Not at night.", scope="acme", call_id="c1", id="c1.denied", at=1_763_708_342.123456,
+    )  # fmt: skip
+    event = event_of(told)
+    assert event["time"] == 1_763_708_342_123
+    assert event["actor"] == {"app_uid": "bot", "user": {"name": "ann", "type_id": 1}}
+    assert event["api"]["operation"] == "search"
+    assert event["api"]["service"] == {"name": "docs"}
+    assert event["metadata"]["tenant_uid"] == "acme"
+    assert event["metadata"]["correlation_uid"] == "c1"
+    assert event["metadata"]["uid"] == "c1.denied"
+    assert (event["status_code"], event["status_detail"]) == ("rule_denied", "Not at night.")
+
+
+def test_what_has_no_place_in_a_class_is_not_lost() -> None:
+    event = event_of(fact("call.completed", charge=2000, latency_us=17))
+    assert event["unmapped"]["charge"] == 2000
+    assert event["unmapped"]["latency_us"] == 17
+    assert event["unmapped"]["prev"] == "ab" * 32
+
+
+def test_a_fact_of_a_name_nobody_knows_yet_is_a_base_event() -> None:
+    event = event_of({"fact": "login.refused", "id": "x", "at": 1.0, "scope": "a", "who": "ann"})
+    assert faults(event) == []
+    assert (event["class_uid"], event["unmapped"]) == (0, {"who": "ann"})
+
+
+@pytest.mark.parametrize("line", [b"", b"[1]", b'{"fact":"x"}', b'{"fact":"x","id":"i","at":"no"}'])
+def test_a_line_that_is_no_fact_is_no_event(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"no fact|could not convert"):
+        encoded(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"type_uid": 7}, "type_uid"),
+        ({"severity_id": 42}, "severity_id"),
+        ({"colour": "red"}, "colour is unknown"),
+        ({"metadata": {"version": "1.8.0"}}, "metadata.product is required"),
+        ({"actor": {}}, "actor."),
+    ],
+)
+def test_the_check_finds_what_is_wrong(change: dict[str, Any], fault: str) -> None:
+    event = event_of(fact("call.allowed")) | change
+    assert any(each.startswith(fault) for each in faults(event))

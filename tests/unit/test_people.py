@@ -1,0 +1,212 @@
+"""People in facts: pseudonyms, sealed content, and what is left of both without the key."""
+
+import hmac
+import json
+from base64 import urlsafe_b64decode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.facts import allowed, completed
+from harness.peopled import Kept, people
+from toolbus_common.bucket import Change
+from toolbus_common.contracts import ApprovalAsked, CallDenied, ConfigChanged, Fact, KeyCreated
+from toolbus_common.declaring.difference import Change as Difference
+from toolbus_common.declaring.difference import told_of
+from toolbus_common.errors import BusDownError
+from toolbus_common.factlane import FactWriter
+from toolbus_common.people.book import ERASED, People
+from toolbus_common.people.person import TOKEN, Person
+from toolbus_common.spool import Envelope, Spool
+
+
+class Writing:
+    """A writer of facts that seals, and the lines it has written."""
+
+    def __init__(self, directory: Path) -> None:
+        self.lines: list[bytes] = []
+        self.bucket = Kept()
+        self.people = people(directory, self.bucket)
+        self.writer = FactWriter(self._publish, Spool(directory / "facts", 1 << 20))
+        self.writer.people = self.people
+
+    async def _publish(self, envelope: Envelope) -> None:
+        self.lines += envelope.payload.split(b"\n")
+
+    async def told(self, fact: Fact) -> dict[str, Any]:
+        """A fact as it was written."""
+        await self.writer.record(fact)
+        found: dict[str, Any] = json.loads(self.lines[-1])
+        return found
+
+
+@pytest.fixture
+def writing(tmp_path: Path) -> Writing:
+    return Writing(tmp_path)
+
+
+async def test_a_fact_names_a_person_by_a_pseudonym_and_its_content_is_sealed(
+    writing: Writing,
+) -> None:
+    told = await writing.told(allowed(user="ann", arguments='{"to": "bo"}'))
+    assert TOKEN.fullmatch(told["user"])
+    assert told["arguments"].startswith(told["user"] + ".")
+    assert not any(word in b"".join(writing.lines) for word in (b"ann", b"bo\\"))
+    assert writing.people.reveal(told["user"]) == "ann"
+    assert writing.people.reveal(told["arguments"]) == '{"to": "bo"}'
+
+
+async def test_of_somebody_who_is_known_the_bus_is_asked_nothing(writing: Writing) -> None:
+    first = await writing.told(allowed(user="ann"))
+    asked = writing.bucket.asked
+    second = await writing.told(allowed(user="ann", arguments="{}"))
+    assert (writing.bucket.asked, second["user"]) == (asked, first["user"])
+
+
+async def test_a_fact_of_nobody_asks_for_no_key(writing: Writing) -> None:
+    await writing.told(allowed())
+    await writing.told(completed())
+    assert writing.bucket.asked == 0
+
+
+async def test_content_without_a_user_is_sealed_as_the_keys(writing: Writing) -> None:
+    told = await writing.told(allowed(arguments='{"to": "bo"}'))
+    assert told["user"] == ""
+    assert told["arguments"].startswith(writing.people.pseudonym("key:bot"))
+
+
+async def test_the_same_text_is_never_sealed_alike(writing: Writing) -> None:
+    texts = [(await writing.told(allowed(user="ann", arguments="{}")))["arguments"] for _ in "ab"]
+    assert texts[0] != texts[1]
+
+
+async def test_a_denial_that_mentions_a_user_does_not_name_them(writing: Writing) -> None:
+    fact = allowed(user="ann").model_dump() | {
+        "code": "budget", "reason": "The budget of user:ann is spent.",
+    }  # fmt: skip
+    told = await writing.told(CallDenied.model_validate(fact))
+    assert told["reason"] == f"The budget of {told['user']} is spent."
+
+
+async def test_an_approval_and_whoever_administers_are_people_too(writing: Writing) -> None:
+    base = allowed(user="ann").model_dump()
+    asked = ApprovalAsked.model_validate(
+        base | {"approval": "a1", "cause": "user:ann", "expires": 1.0, "arguments": '{"q": 1}'}
+    )
+    told = await writing.told(asked)
+    assert told["cause"] == told["user"] == writing.people.pseudonym("user:ann")
+    assert writing.people.reveal(told["arguments"]) == '{"q": 1}'
+    made = KeyCreated(id="k", at=1.0, scope="acme", key="bot", by="bo")
+    assert (await writing.told(made))["by"] == writing.people.pseudonym("operator:bo")
+
+
+async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_fact_that_it_changed(
+    writing: Writing,
+) -> None:
+    def changed(kind: str, name: str, after: str) -> ConfigChanged:
+        return ConfigChanged(id="c", at=1.0, scope="default", kind=kind, name=name, after=after)
+
+    user = await writing.told(changed("users", "ann", '{"customer": "acme"}'))
+    key = await writing.told(changed("keys", "bot", '{"user": "ann", "tools": ["*"]}'))
+    assert user["name"] == writing.people.pseudonym("user:ann")
+    assert user["after"].startswith(user["name"])
+    assert (key["name"], key["after"].startswith(user["name"])) == ("bot", True)
+    assert (await writing.told(changed("teams", "ops", "{}")))["after"] == "{}"
+
+
+def test_a_summary_of_what_was_applied_counts_people_and_names_the_rest() -> None:
+    names = (("users", "ann"), ("users", "bo"), ("teams", "ops"))
+    different = [Difference("+", section, name, {}) for section, name in names]
+    assert told_of(different) == {"users": 2, "teams.ops": "+"}
+
+
+async def test_where_nobody_can_be_made_known_the_fact_is_written_without_them(
+    writing: Writing,
+) -> None:
+    writing.bucket.up = False
+    told = await writing.told(allowed(user="ann", arguments='{"to": "bo"}'))
+    assert (told["user"], told["arguments"], told["seq"]) == ("~", "", 1)
+
+
+async def test_facts_that_wait_for_a_key_are_delivered_before_a_writer_closes(
+    writing: Writing,
+) -> None:
+    writing.writer.say(allowed(user="ann"))
+    await writing.writer.close(30.0)
+    assert len(writing.lines) == 1
+
+
+async def test_who_is_forgotten_has_another_pseudonym_and_nothing_older_opens(
+    writing: Writing, tmp_path: Path
+) -> None:
+    told = await writing.told(allowed(user="ann", arguments="{}"))
+    entry = writing.people.entry_of("user:ann")
+    writing.bucket.entries.pop(entry)
+    writing.people.hear(Change(entry, None, 9))
+    assert writing.people.reveal(told["user"]) == told["user"]
+    assert writing.people.reveal(told["arguments"]) == ERASED
+    assert writing.people.known("user:ann") is None
+    again = await writing.told(allowed(user="ann"))
+    assert again["user"] != told["user"]
+    assert people(tmp_path, writing.bucket).reveal(told["arguments"]) == ERASED
+
+
+async def test_replicas_agree_about_somebody_new(tmp_path: Path) -> None:
+    bucket = Kept()
+    first, second = people(tmp_path, bucket), people(tmp_path, bucket)
+    await first.learn(["user:ann"])
+    await second.learn(["user:ann"])
+    assert first.pseudonym("user:ann") == second.pseudonym("user:ann")
+
+
+async def test_a_room_with_another_master_key_seals_nothing_and_says_so(tmp_path: Path) -> None:
+    bucket = Kept()
+    await people(tmp_path, bucket).learn(["user:ann"])
+    other = people(tmp_path / "other", bucket)
+    with pytest.raises(BusDownError, match="give every room the same file"):
+        await other.learn(["user:bo"])
+    assert "people.key" in other.fault
+
+
+async def test_the_bucket_holds_neither_names_nor_keys_in_the_plain(tmp_path: Path) -> None:
+    bucket = Kept()
+    book = people(tmp_path, bucket)
+    await book.learn(["user:ann"])
+    person = book.known("user:ann")
+    assert person is not None
+    kept = b"".join(key.encode() + value for key, (value, _) in bucket.entries.items())
+    assert b"ann" not in kept
+    assert person.key not in kept
+
+
+def test_inside_of_json_what_is_revealed_stays_a_string_of_it(tmp_path: Path) -> None:
+    book = People(tmp_path / "people.key")
+    ann = Person.new("user:ann")
+    value = book._master.seal(ann)
+    book.hear(Change(book.entry_of("user:ann"), value, 1))
+    detail = json.dumps({"user": ann.pseudonym, "arguments": ann.seal('{"q": "a\\nb"}')})
+    assert json.loads(book.reveal(detail)) == {"user": "ann", "arguments": '{"q": "a\\nb"}'}
+    assert book.revealed([1, {"a": (ann.pseudonym,)}]) == [1, {"a": ("ann",)}]
+
+
+@pytest.mark.parametrize("name", ["content", "name"])
+def test_what_is_opened_is_proven_by_its_salt_and_by_nothing_else(name: str) -> None:
+    ann = Person.new("user:ann")
+    token = ann.pseudonym if name == "name" else ann.seal("a text")
+    opened = ann.open(token)
+    assert opened is not None
+    sealed = token.partition(".")[2] or token[1:]
+    committed = urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))[:32]
+    proof = hmac.digest(opened.salt, opened.text.encode(), "sha256")
+    assert proof[: len(committed)] == committed
+
+
+@pytest.mark.parametrize("damage", ["", ".", ".AAAA", ".!!"])
+def test_damaged_content_opens_as_nothing(damage: str) -> None:
+    ann = Person.new("user:ann")
+    if damage in ("", "."):
+        token = ann.seal("a text")
+        damage = "." + token.partition(".")[2][:-4] + "AAAA"
+    assert ann.open(ann.pseudonym + damage) is None
+    assert Person.new("user:ann").open(ann.seal("a text")) is None

@@ -1,0 +1,150 @@
+"""Bound tokens at the edge: with a proof for this request, and in no other way."""
+
+import json
+import os
+from time import time
+from typing import Any
+
+import pytest
+
+from harness.proofs import Holder
+from toolbus_common.asklane import AskLane
+from toolbus_common.bucket import Change
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import Bearer
+from toolbus_common.declared import Declaration
+from toolbus_common.dpop.judging import Judge, Nonces
+from toolbus_common.errors import UnauthorizedError
+from toolbus_common.sealing import Seal
+from toolbus_common.snapshot import DECLARATION, Directory, hash_of, proof_of
+from toolbus_ingress.identity import Identity, token_of
+from toolbus_ingress.possession import Possession, UnprovenError, challenged
+
+BASE = "https://gateway.test"
+TOKEN, PLAIN = "eyJb.eyJp.c2ln", "eyJw.eyJp.c2ln"
+URL = f"{BASE}/mcp"
+ANN = Holder()
+WHERE = b', resource_metadata="x"'
+
+
+def edge(judge: Judge | None = None, **rule: Any) -> Identity:
+    """An edge that knows a bound token of ann's, and one that is not."""
+    directory = Directory()
+    made = Declaration.model_validate({"access": {"staff": {"tools": ["*"], **rule}}})
+    directory.hear(Change(DECLARATION, made.model_dump_json().encode(), 1))
+    directory.hear(None)
+    for token, jkt in ((TOKEN, ANN.jkt), (PLAIN, "")):
+        bearer = Bearer(
+            access="staff", user="ann", client="c", resource=URL, ends=time() + 600, jkt=jkt
+        )
+        directory.bearers.take(hash_of(proof_of(token)), bearer)
+    asks = AskLane("ingress", Bus("ingress", "nats://127.0.0.1:9"))
+    return Identity(directory, asks, Possession(BASE, judge or Judge()))
+
+
+def shown(
+    identity: Identity, scheme: str, token: str, proof: str | None = None, method: str = "POST"
+) -> str:
+    headers = {b"authorization": f"{scheme} {token}".encode()}
+    headers |= {} if proof is None else {b"dpop": proof.encode()}
+    return identity.held(proof_of(token), "", headers, {"method": method, "path": "/mcp"})
+
+
+def refused(*told: Any) -> UnprovenError:
+    with pytest.raises(UnprovenError) as caught:
+        shown(*told)
+    return caught.value
+
+
+def test_a_bound_token_is_taken_with_a_proof_for_this_request_once() -> None:
+    identity, proof = edge(), ANN.proof("POST", URL, TOKEN)
+    assert shown(identity, "DPoP", TOKEN, proof)
+    assert "used before" in refused(identity, "dpop", TOKEN, proof).reason
+    stream = ANN.proof("GET", URL, TOKEN)
+    assert shown(identity, "DPoP", TOKEN, stream, "GET")
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        None,
+        "",
+        Holder().proof("POST", URL, TOKEN),
+        ANN.proof("POST", URL),
+        ANN.proof("POST", URL, PLAIN),
+        ANN.proof("GET", URL, TOKEN),
+        ANN.proof("POST", f"{URL}/docs", TOKEN),
+        ANN.proof("POST", "https://evil.test/mcp", TOKEN),
+    ],
+    ids=["none", "empty", "another's", "no token", "other token", "GET", "elsewhere", "evil"],
+)
+def test_a_bound_token_without_the_right_proof_opens_nothing(proof: str | None) -> None:
+    assert refused(edge(), "DPoP", TOKEN, proof).error == "invalid_dpop_proof"
+
+
+def test_a_bound_token_is_no_bearer_token_and_a_bearer_token_no_bound_one() -> None:
+    identity = edge()
+    proof = ANN.proof("POST", URL, TOKEN)
+    assert refused(identity, "Bearer", TOKEN).error == "invalid_token"
+    assert refused(identity, "Bearer", TOKEN, proof).error == "invalid_token"
+    assert refused(identity, "DPoP", PLAIN, ANN.proof("POST", URL, PLAIN)).error == "invalid_token"
+    assert shown(identity, "Bearer", PLAIN)
+
+
+def test_where_the_rule_wants_a_key_no_other_token_is_taken_however_long_it_is_out() -> None:
+    identity = edge(dpop=True)
+    assert "Only bound tokens" in refused(identity, "Bearer", PLAIN).reason
+    assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
+
+
+def test_a_nonce_is_given_where_one_is_wanted() -> None:
+    identity = edge(Judge(Nonces(Seal(os.urandom(32)))))
+    first = refused(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN))
+    assert first.error == "use_dpop_nonce"
+    told = dict(challenged(first, WHERE, b"DPoP"))
+    assert b'error="use_dpop_nonce"' in told[b"www-authenticate"]
+    nonce = told[b"dpop-nonce"].decode()
+    assert shown(identity, "DPoP", TOKEN, ANN.proof("POST", URL, TOKEN, nonce=nonce))
+
+
+async def test_a_page_takes_no_token_that_needs_a_proof() -> None:
+    identity = edge()
+    assert await identity.typed(PLAIN) == proof_of(PLAIN)
+    assert await identity.typed("tbk_a_key") == proof_of("tbk_a_key")
+    with pytest.raises(UnprovenError, match="page"):
+        await identity.typed(TOKEN)
+    wanting = edge(dpop=True)
+    with pytest.raises(UnprovenError, match="page"):
+        await wanting.typed(PLAIN)
+
+
+def test_a_refusal_tells_of_the_scheme_that_was_used_and_where_people_sign_in_of_both() -> None:
+    def told(error: UnauthorizedError, where: bytes, shown: bytes) -> str:
+        return dict(challenged(error, where, shown))[b"www-authenticate"].decode()
+
+    plain, unproven = UnauthorizedError("No."), UnprovenError("No.")
+    algs = 'algs="ES256 EdDSA RS256"'
+    assert told(plain, b"", b"") == 'Bearer realm="toolbus"'
+    assert told(plain, b"", b"Bearer") == 'Bearer realm="toolbus", error="invalid_token"'
+    assert told(plain, WHERE, b"") == f'Bearer realm="toolbus"{WHERE.decode()}, DPoP {algs}'
+    assert told(plain, b"", b"dpop") == f'DPoP realm="toolbus", {algs}, error="invalid_token"'
+    assert told(unproven, WHERE, b"DPoP") == (
+        f'DPoP realm="toolbus", {algs}, error="invalid_dpop_proof"{WHERE.decode()}'
+    )
+
+
+def test_a_token_is_found_in_either_scheme() -> None:
+    for scheme, found in (("Bearer", TOKEN), ("DPoP", TOKEN), ("Basic", "")):
+        assert token_of({b"authorization": f"{scheme} {TOKEN}".encode()}) == found
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_the_document_tells_which_proofs_are_taken_and_whether_they_are_needed(
+    *, needed: bool
+) -> None:
+    path = "/.well-known/oauth-protected-resource/mcp"
+    answer = edge(dpop=needed).told({"path": path, "method": "GET"})
+    assert answer is not None
+    document = json.loads(answer.body)
+    assert document["dpop_signing_alg_values_supported"] == ["ES256", "EdDSA", "RS256"]
+    assert document["dpop_bound_access_tokens_required"] is needed

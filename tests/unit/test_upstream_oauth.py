@@ -1,0 +1,261 @@
+"""Servers that want OAuth: what is read of others, and a token at hand, without a bus."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from toolbus_common.contracts import (
+    CallAdmitted,
+    ConnectionEnded,
+    ConnectionMade,
+    Era,
+    UpstreamTokenAsked,
+    UpstreamTokenTold,
+)
+from toolbus_common.declared import Server
+from toolbus_common.declaring.loading import load
+from toolbus_common.errors import UnavailableError
+from toolbus_executor.authorizing import consent
+from toolbus_executor.authorizing.bearer import Bearer, UnconsentedError, authorized
+from toolbus_executor.http1 import Head
+from toolbus_oauth.upstreams.asking import LONGEST_TOKEN, RefusedError, given
+from toolbus_oauth.upstreams.clienthood import Identity
+from toolbus_oauth.upstreams.connections import link_for
+from toolbus_oauth.upstreams.discovery import Found, challenge_of, covers, scopes_in
+
+ID, REF = {"id": "x"}, "${env:SECRET}"
+LINK = "https://gateway.test/oauth/connect/abc"
+
+
+@pytest.mark.parametrize(
+    ("header", "metadata", "scopes", "error"),
+    [
+        ('Bearer resource_metadata="https://a.test/x", scope="b c"', "https://a.test/x", "b c", ""),
+        ('Basic realm="x", bearer scope=one,error="invalid_token"', "", "one", "invalid_token"),
+        (r'Bearer realm="a \" b", scope="d"', "", "d", ""),
+        ('Digest scope="Bearer x"', "", "", ""),
+        ("Bearer", "", "", ""),
+    ],
+)
+def test_a_challenge_is_read_as_it_is_written(
+    header: str, metadata: str, scopes: str, error: str
+) -> None:
+    found = challenge_of(header)
+    assert (found.metadata, " ".join(found.scopes), found.error) == (metadata, scopes, error)
+
+
+def test_who_shows_a_certificate_asks_at_the_aliases_there_are_from_then_on() -> None:
+    document: dict[str, Any] = {
+        "token_endpoint": "https://far.test/token",
+        "revocation_endpoint": "https://far.test/revoke",
+        "mtls_endpoint_aliases": {"token_endpoint": "https://mtls.far.test/token"},
+    }
+    found, server = Found("https://far.test", "", (), document), Server(url="https://docs.test")
+    shows = Identity("x", "tls_client_auth", shown="a certificate")
+    link = link_for("docs", server, "", found, shows, ())
+    assert link.endpoint == "https://mtls.far.test/token"
+    assert link.revocation == "https://far.test/revoke"
+    link = link_for("docs", server, "", found, Identity("x", "none"), ())
+    assert link.endpoint == "https://far.test/token"
+    assert "a certificate" not in repr(shows)
+
+
+@pytest.mark.parametrize(
+    ("resource", "fits"),
+    [
+        ("https://docs.test/mcp", True),
+        ("https://docs.test/", True),
+        ("https://docs.test", True),
+        ("https://DOCS.test:443/mcp/", True),
+        ("https://docs.test/mc", False),
+        ("https://docs.test/mcp/other", False),
+        ("https://docs.test.evil.test/mcp", False),
+        ("http://docs.test/mcp", False),
+        ("https://docs.test/mcp#x", False),
+        ("not a url", False),
+    ],
+)
+def test_metadata_are_of_the_server_or_of_what_it_lies_below(resource: str, *, fits: bool) -> None:
+    assert covers(resource, "https://docs.test/mcp") is fits
+
+
+def test_only_scopes_that_can_be_sent_are_asked_for() -> None:
+    assert scopes_in(["a", "a", 'b"', "c d", 7, "e" * 300, "f"]) == ("a", "f")
+    assert len(scopes_in([f"s{number}" for number in range(1000)])) == 64
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"access_token": "a\r\nX-Evil: 1", "token_type": "Bearer"},
+        {"access_token": "a" * (LONGEST_TOKEN + 1), "token_type": "Bearer"},
+        {"access_token": "a", "token_type": "mac"},
+        {"access_token": 7, "token_type": "Bearer"},
+        {},
+    ],
+)
+def test_a_token_that_fits_no_header_is_none(told: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError):
+        given(told, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ends"), [(60, 60.0), ("60", 60.0), (-1, 3600.0), ({}, 3600.0)]
+)
+def test_a_token_lasts_as_long_as_is_said_if_that_can_be_read(seconds: Any, ends: float) -> None:
+    told = {"access_token": "a", "token_type": "bearer", "expires_in": seconds}
+    assert given(told, 0.0).ends == ends
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"oauth": {}, "command": ["x"], "url": ""},
+        {"oauth": {}, "headers": {"authorization": "Bearer x"}},
+        {"oauth": {"tokens": "user"}, "tools": {"t": {"cache": {"ttl": 5, "scope": "public"}}}},
+        {"oauth": {"tokens": "user", "grant": "client_credentials"}},
+        {"oauth": {"listing": "ann"}},
+        {"oauth": {"grant": "workload"}},
+        {"oauth": {"grant": "workload", "clients": {"https://far.test": {"id": "x"}}}},
+        {"oauth": {"grant": "enterprise", "tokens": "user", "clients": {"https://a.test": ID}}},
+        {"oauth": {"grant": "enterprise", "provider": "corp", "clients": {"https://a.test": ID}}},
+        {"oauth": {"grant": "enterprise", "provider": "corp", "tokens": "user"}},
+        {"oauth": {"provider": "corp"}},
+        {"oauth": {"clients": {"https://far.test": {**ID, "assertion": "in the open"}}}},
+        {"oauth": {"clients": {"https://far.test": {**ID, "key": REF, "assertion": REF}}}},
+        {"oauth": {"clients": {"https://far.test": {"id": "x", "secret": "in the open"}}}},
+    ],
+)
+def test_what_does_not_fit_together_is_not_declared(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"oauth|owner|user|reference|assertion|provider"):
+        Server.model_validate_json(msgspec.json.encode({"url": "https://docs.test/mcp", **more}))
+
+
+class Oauth:
+    """Answers as it is told to; `asked` is what it heard."""
+
+    def __init__(self, *told: UpstreamTokenTold | Exception) -> None:
+        self._told = list(told)
+        self.asked: list[UpstreamTokenAsked] = []
+
+    async def ask(self, asked: UpstreamTokenAsked) -> UpstreamTokenTold:
+        self.asked.append(asked)
+        await asyncio.sleep(0)
+        told = self._told.pop(0) if len(self._told) > 1 else self._told[0]
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+
+def told(token: str, seconds: float = 3600.0) -> UpstreamTokenTold:
+    return UpstreamTokenTold(token=token, ends=time.time() + seconds)
+
+
+async def test_a_crowd_of_calls_asks_for_one_token_once() -> None:
+    oauth = Oauth(told("one"))
+    bearer = Bearer("docs", "ann", oauth.ask)
+    lines = await asyncio.gather(*(bearer.line() for _ in range(50)))
+    assert set(lines) == {b"Authorization: Bearer one\r\n"}
+    assert bearer.now() == lines[0]
+    assert len(oauth.asked) == 1
+
+
+async def test_a_token_that_was_refused_is_asked_for_anew_once_by_all_who_were_refused() -> None:
+    oauth = Oauth(told("one"), told("two"))
+    bearer = Bearer("docs", "ann", oauth.ask)
+    first = await bearer.line()
+    told_anew = await asyncio.gather(*(bearer.another(first, "Bearer") for _ in range(20)))
+    assert set(told_anew) == {b"Authorization: Bearer two\r\n"}
+    assert len(oauth.asked) == 2
+    assert oauth.asked[1].refused
+
+
+async def test_the_same_token_again_is_no_other_token() -> None:
+    bearer = Bearer("docs", "ann", Oauth(told("one")).ask)
+    first = await bearer.line()
+    with pytest.raises(UnconsentedError):
+        await bearer.another(first, "Bearer")
+
+
+async def test_without_oauth_a_call_is_told_so_and_what_to_do() -> None:
+    bearer = Bearer("docs", "ann", Oauth(UnavailableError("No oauth room is running.")).ask)
+    with pytest.raises(UnconsentedError, match=r"No oauth room is running. Retry shortly."):
+        await bearer.needed()
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "concerns"),
+    [
+        (401, b"", True),
+        (403, b'Bearer error="insufficient_scope"', True),
+        (403, b"", False),
+        (200, b"Bearer", False),
+        (500, b"Bearer", False),
+    ],
+)
+def test_only_a_refusal_for_want_of_a_token_is_one(
+    status: int, header: bytes, *, concerns: bool
+) -> None:
+    bearer = Bearer("docs", "", Oauth(told("one")).ask)
+    found = bearer.refusal(Head(status, {b"www-authenticate": header}))
+    assert (found is not None) is concerns
+
+
+def test_a_token_stands_among_the_headers_of_its_request() -> None:
+    request = b"POST /mcp HTTP/1.1\r\nHost: docs.test\r\n\r\n{}"
+    assert authorized(request, b"Authorization: Bearer x\r\n") == (
+        b"POST /mcp HTTP/1.1\r\nAuthorization: Bearer x\r\nHost: docs.test\r\n\r\n{}"
+    )
+
+
+def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") -> CallAdmitted:
+    return CallAdmitted(
+        call_id="c", reply_to="r", server="docs", tool="t", scope="s", key="k", era=Era.MODERN,
+        deadline=0.0, traceparent="", extra=extra, capabilities=capabilities, method=method,
+    )  # fmt: skip
+
+
+def test_who_can_open_pages_is_asked_to_and_others_are_told_the_link() -> None:
+    error = UnconsentedError("Nobody has.", link=LINK)
+    asked = msgspec.json.decode(consent.told(call("", '{"elicitation":{"url":{}}}'), error, "docs"))
+    assert asked["inputRequests"][consent.QUESTION]["params"]["url"] == LINK
+    said = msgspec.json.decode(consent.told(call(), error, "docs"))
+    assert said["isError"] is True
+    assert LINK in said["content"][0]["text"]
+    with pytest.raises(UnconsentedError, match=LINK):
+        consent.told(call(method="resources/read"), error, "docs")
+
+
+def test_our_answer_is_taken_out_of_a_call_and_the_servers_stay() -> None:
+    brought = {consent.QUESTION: {"action": "accept"}, "own": {"action": "accept"}}
+    extra = msgspec.json.encode({"inputResponses": brought, "requestState": "s"}).decode()
+    found = consent.answered(call(extra))
+    assert found.action == "accept"
+    kept = {"inputResponses": {"own": {"action": "accept"}}, "requestState": "s"}
+    assert msgspec.json.decode(found.call.extra) == kept
+    ours = msgspec.json.encode({"inputResponses": {consent.QUESTION: {"action": "no"}}}).decode()
+    assert (consent.answered(call(ours)).action, consent.answered(call(ours)).call.extra) == (
+        "cancel", "",
+    )  # fmt: skip
+    assert consent.answered(call("{}")).action == ""
+
+
+@pytest.mark.parametrize("fact", [ConnectionMade, ConnectionEnded])
+def test_facts_of_connections_name_people_by_pseudonyms(fact: Any) -> None:
+    about = {"id": "i", "at": 0.0, "scope": "s", "server": "docs"}
+    assert fact(**about, user="ann").people == {"user": "user:ann"}
+    assert fact(**about).people == {}
+
+
+def test_who_is_to_vouch_for_people_must_be_declared() -> None:
+    clients = {"https://far.test": ID}
+    oauth = {"grant": "enterprise", "tokens": "user", "provider": "corp", "clients": clients}
+    servers = {"docs": {"url": "https://docs.test/mcp", "oauth": oauth}}
+    (fault,) = load(json.dumps({"servers": servers}), {}).faults
+    assert "no issuer 'corp' is declared" in fault.sentence
+    issuers = {"corp": {"url": "https://corp.test", "client_id": "c"}}
+    assert load(json.dumps({"servers": servers, "issuers": issuers}), {}).faults == ()
