@@ -64,6 +64,7 @@ from toolbus_common.contracts import (
     UnendedAsked,
     UpstreamTokenAsked,
 )
+from toolbus_common.contracts.fact import subject_of
 from toolbus_common.egress.named import NAMED
 from toolbus_common.keyfile import lay_down
 from toolbus_common.provision import (
@@ -200,7 +201,9 @@ _ROOMS = (
             BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
-        subscribes=("tb.run.*", "tb.cancel.*", "tb.park.*"),
+        subscribes=(
+            "tb.run.*", "tb.cancel.*", "tb.park.*", subject_of(ConnectionMade.NAME, "*")
+        ),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
         reads=(CONFIG, CATALOGUE, LEASES, PINS, PEOPLE),
         writes=(CATALOGUE, LEASES, PINS, PEOPLE),

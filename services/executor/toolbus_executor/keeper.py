@@ -84,6 +84,7 @@ class Keeper:
         self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, room.facts)
         self.entry.on_refused = self._refuse
         self._changed = asyncio.Event()
+        self._hope = asyncio.Event()
         self._pause: float | None = None  # until its lists are old by its own word
         self._said = Announcements(name, room)
         self._task = asyncio.create_task(self._keep())
@@ -109,6 +110,10 @@ class Keeper:
             "last_failure": self.runner.guard.failures.last
             or ("" if elsewhere else self.runner.why_not),
         }
+
+    def try_now(self) -> None:
+        """Why it could not be reached may be over: try at once, not at the end of the pause."""
+        self._hope.set()
 
     async def stop(self, *, removed: bool) -> None:
         """Leave the server; `removed` also takes it out of the catalogue."""
@@ -152,6 +157,7 @@ class Keeper:
             while True:
                 await self.runner.idling.until_wanted()
                 began = asyncio.get_running_loop().time()
+                self._hope.clear()
                 reason = await self._connection()
                 if self.runner.idling.asleep and not reason:
                     continue
@@ -159,11 +165,17 @@ class Keeper:
                 if steady or self.runner.idling.answered:
                     pause = FIRST_PAUSE
                 await self._lost(reason)
-                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
-                pause = min(LONGEST_PAUSE, pause * 2)
+                hopeful = await self._rest(pause * random.uniform(0.8, 1.2))  # noqa: S311
+                pause = FIRST_PAUSE if hopeful else min(LONGEST_PAUSE, pause * 2)
         finally:
             self.runner.idling.settle()
             await self._room.calls.leave(CallAdmitted, self.name)
+
+    async def _rest(self, seconds: float) -> bool:
+        """Wait before the next try; whether something happened that gives it hope."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hope.wait(), seconds)
+        return self._hope.is_set()
 
     def _turn(self) -> AbstractAsyncContextManager[None]:
         """A place among processes that start for the first time; one that died waits for nobody."""

@@ -1,7 +1,7 @@
 """The executor room: calls upstreams, and knows what they offer.
 
 hears   CallAdmitted, per server, and from other executors; CallCancelled; the buckets tb_config
-        and tb_pins
+        and tb_pins; ConnectionMade
 says    the frames of each call's answer; CallCompleted, CallFailed; ServerConnected, ServerLost,
         ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned, DefinitionChanged; ServerSaid
 owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and the outcomes it
@@ -20,6 +20,7 @@ from typing import Any
 from toolbus_common.bucket import Bucket
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import (
+    ConnectionMade,
     IdentityKeyAsked,
     IdentityKeyTold,
     ServersAsked,
@@ -27,6 +28,7 @@ from toolbus_common.contracts import (
     UpstreamTokenAsked,
     UpstreamTokenTold,
 )
+from toolbus_common.contracts.fact import subject_of
 from toolbus_common.egress.named import Named
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
@@ -96,6 +98,7 @@ class Fleet:
         self._outcomes = KeptOutcomes(await self._room.bucket(OUTCOMES), self._room.spawn)
         self._changed.set()
         await self._lane.open(self._cancel)
+        await self._room.bus.subscribe(subject_of(ConnectionMade.NAME, "*"), self._account_made)
         following = asyncio.create_task(self._follow(buckets))
         if any(each.is_process for each in self._directory.now.declaration.servers.values()):
             self._room.spawn(probe(self._means.settings))
@@ -151,6 +154,13 @@ class Fleet:
         under_way = [keeper.runner.cancel(call_id) for keeper in self._keepers.values()]
         if not any(under_way):
             self._early.remember(call_id)
+
+    def _account_made(self, lines: bytes, *_: str) -> None:
+        """A server that waits for the account it is listed with need wait no longer."""
+        for line in lines.splitlines():
+            keeper = self._keepers.get(ConnectionMade.decode(line).server)
+            if keeper is not None:
+                keeper.try_now()
 
     async def _forget_strangers(self, catalogue: Bucket) -> None:
         """Take out of the catalogue what was removed while no executor ran."""
