@@ -36,7 +36,7 @@ def cluster(
 ) -> Iterator[Cluster]:
     """A gateway that is whole again after each test, but for the last."""
     made = Cluster(
-        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="5", TOOLBUS_LEDGER_QUIET="1"
+        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="5", TOOLBUS_LEDGER_QUIET="3"
     )
     declaration = Declaration(
         servers={"echo": Server(url=upstream.url)},

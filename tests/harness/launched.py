@@ -40,8 +40,10 @@ class Launched(Operating):
         return len(ROOMS)
 
     def configure(self, document: dict[str, Any]) -> None:
-        """Write toolbus.yaml."""
-        self.config.write_text(yaml.safe_dump(document, sort_keys=False))
+        """Write toolbus.yaml: whole, for whoever runs reads it at any time."""
+        written = self.config.with_suffix(".new")
+        written.write_text(yaml.safe_dump(document, sort_keys=False))
+        written.replace(self.config)
 
     def command(self) -> list[str]:
         """What is executed."""
