@@ -11,7 +11,7 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from harness.waiting import until_now
+from harness.waiting import PATIENCE, until_now
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import BudgetTold, LedgerAsked, LedgerTold
@@ -122,7 +122,7 @@ def budget(cluster: Cluster) -> BudgetTold:
     """How the key's budget stands, as operators are told."""
 
     async def ask(bus: Bus) -> LedgerTold:
-        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold)
+        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold, PATIENCE)
 
     told = cluster.on_the_bus(ask)
     return told.budgets[0]

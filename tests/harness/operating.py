@@ -19,6 +19,7 @@ from toolbus_common.permissions import OPERATOR
 from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
 
+ANSWER_SECONDS = 20.0  # longer than audit lets a question run
 R = TypeVar("R")
 Row = dict[str, Any]
 
@@ -129,11 +130,11 @@ class Operating:
 
 async def _newest(bus: Bus, bucket: str) -> int:
     """The newest revision of a bucket."""
-    info = await bus.client.jetstream().stream_info(f"KV_{bucket}")
+    info = await bus.client.jetstream(timeout=PATIENCE).stream_info(f"KV_{bucket}")
     return int(info.state.last_seq)
 
 
 async def _rows(lane: AskLane, sql: str) -> list[Row]:
     """What audit answers. Raises `ToolbusError`."""
-    found = await lane.ask(AuditQueried(sql=sql), RowsFound)
+    found = await lane.ask(AuditQueried(sql=sql), RowsFound, ANSWER_SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
