@@ -35,8 +35,10 @@ def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Cluster]:
     """A gateway that is whole again after each test, but for the last."""
+    told = {"CALL_TIMEOUT": "5", "REDIS_TIMEOUT": "2", "LEDGER_QUIET": "3"}
     made = Cluster(
-        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="5", TOOLBUS_LEDGER_QUIET="3"
+        tmp_path_factory.mktemp("cluster"),
+        **{f"TOOLBUS_{name}": value for name, value in told.items()},
     )
     declaration = Declaration(
         servers={"echo": Server(url=upstream.url)},

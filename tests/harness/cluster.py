@@ -50,8 +50,8 @@ class Upstream(Engine):
 
     def arrived(self) -> list[dict[str, Any]]:
         """Every call that reached it."""
-        text = self.journal.read_text() if self.journal.exists() else ""
-        return [json.loads(line) for line in text.split("\n")[:-1]]  # the last may be half written
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        return [json.loads(line) for line in lines]
 
 
 class Process:
@@ -216,6 +216,7 @@ class Cluster(Operating):
             "TOOLBUS_REDIS_URL": self.valkey.url,
             "TOOLBUS_DRAIN_SECONDS": "5",
             "TOOLBUS_CALL_TIMEOUT": "8",
+            "TOOLBUS_REDIS_TIMEOUT": "5",
         }
         if "ingress" in rooms:
             self._ports.append(own_port())

@@ -31,7 +31,8 @@ class Launched(Operating):
         self.port = own_port()
         self._options = options
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        self.environment = {**kept, **environment}
+        told = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # a busy machine's Valkey is not one that is away
+        self.environment = {**kept, **told, **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
