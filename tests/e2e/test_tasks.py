@@ -63,10 +63,16 @@ def about(client: Client, method: str, task: str, more: Any = None, **declared: 
     return client.post(body, **headers, Mcp_Name=task)
 
 
+def result_of(answer: Answer) -> Any:
+    """Its result; fails with the error where there is none."""
+    assert "result" in answer.json, answer.json
+    return answer.json["result"]
+
+
 def ended(look: Callable[[], Answer]) -> dict[str, Any]:
     """A task once it has ended."""
-    until_now(lambda: look().json["result"]["status"] in OVER, "the end")
-    found: dict[str, Any] = look().json["result"]
+    until_now(lambda: result_of(look())["status"] in OVER, "the end")
+    found: dict[str, Any] = result_of(look())
     return found
 
 
@@ -224,7 +230,7 @@ def test_a_task_asks_a_stateless_client_when_it_looks(both: Place, server: str) 
     def answered() -> bool:
         """Whether it has ended; every executor that is looked at asks, until one was answered."""
         nonlocal asked_at_all
-        seen = look().json["result"]
+        seen = result_of(look())
         if asked := seen.get("inputRequests"):
             asked_at_all = True
             (only,) = asked.values()
@@ -273,7 +279,7 @@ def test_a_stateless_client_is_told_of_its_task_under_its_handle(both: Place) ->
         told = strangers.until("notifications/subscriptions/acknowledged")
         assert told["params"]["notifications"] == {}
         look = partial(about, client, "tasks/get", task, **FORMS)
-        asked = until_now(lambda: look().json["result"].get("inputRequests"), "the question")
+        asked = until_now(lambda: result_of(look()).get("inputRequests"), "the question")
         answers = {"inputResponses": dict.fromkeys(asked, YES)}
         about(client, "tasks/update", task, answers, **FORMS)
         while (told := stream.until("notifications/tasks")["params"])["status"] != "completed":
@@ -353,9 +359,9 @@ def test_a_stateless_client_runs_the_tasks_of_server_everything(
     tool = f"{server}__simulate-research-query"
     task = stateless_task(client, tool, arguments, **FORMS)["taskId"]
     look = partial(about, client, "tasks/get", task, **FORMS)
-    asked = until_now(lambda: look().json["result"].get("inputRequests"), "the question", 60)
+    asked = until_now(lambda: result_of(look()).get("inputRequests"), "the question", 60)
     meant = {"action": "accept", "content": {"interpretation": "snake"}}
     answers = {"inputResponses": dict.fromkeys(asked, meant)}
     about(client, "tasks/update", task, answers, **FORMS)
-    done = until_now(lambda: look().json["result"].get("result"), "the end", 60)
+    done = until_now(lambda: result_of(look()).get("result"), "the end", 60)
     assert "python (snake)" in done["content"][0]["text"]
