@@ -61,7 +61,7 @@ def launched(rest: RestServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
                     "between": {
                         "secret": BETWEEN_KEY,
                         "tools": ["calc__*", "self__*"],
-                        "budget": {"usd": 0.05, "per": "day"},
+                        "budget": {"usd": 0.05, "per": "month"},
                     },
                 },
                 "prices": {"pets__*": 0.01, "calc__add": 0.001, "calc__buy": 0.04},

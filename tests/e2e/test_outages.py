@@ -42,7 +42,7 @@ def cluster(
     )
     declaration = Declaration(
         servers={"echo": Server(url=upstream.url)},
-        keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
+        keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.MONTH))},
         prices={"echo__count": 0.001},
     )
     try:
