@@ -28,7 +28,9 @@ from conformance.gateway import KEY, configuration
 from conformance.suite import FAILED
 from harness.client import Client
 from harness.engines import installed
+from harness.operating import Operating
 from harness.waiting import until_now
+from toolbus_common.process import ROOMS
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
 MODERN = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "") >= "2026"
@@ -39,6 +41,16 @@ LISTED_SECONDS = 15.0
 SERVER = SCENARIO.replace("/", "-")[:24].rstrip("-") + ("-m" if MODERN else "-l")
 
 Play = Callable[[], Awaitable[None]]
+
+
+class Running(Operating):
+    """The gateway that was started for this leg."""
+
+    rooms = len(ROOMS)
+
+    def __init__(self) -> None:
+        self.state_dir = DIRECTORY / "state"
+        self.nats_url = json.loads((DIRECTORY / "ready.json").read_text())["nats_url"]
 
 
 def register(url: str) -> None:
@@ -189,6 +201,7 @@ def main() -> None:
     register(sys.argv[-1])
     if SCENARIO not in _WITHOUT_TOOLS:
         print("listed:", [tool["name"] for tool in listed()])
+        until_now(Running().up_to_date, "every room knows them")
     else:
         until_now(lambda: bare().ask("tools/list").status == 200, "the endpoint", LISTED_SECONDS)
     try:

@@ -124,7 +124,7 @@ def budgets(cluster: Cluster) -> tuple[BudgetTold, ...]:
     """How they stand; asked often, so without a command's process each time."""
 
     async def ask(bus: Bus) -> LedgerTold:
-        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold)
+        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold, PATIENCE)
 
     return tuple(cluster.on_the_bus(ask).budgets)
 

@@ -65,10 +65,11 @@ async def overheard(cluster: Cluster) -> Heard:
 def story(heard: Heard, cluster: Cluster) -> Heard:
     """What was said of the first call that has all its steps; empty while there is none.
 
-    A fact that is acknowledged late is said again, so one may be heard of a call before.
+    A fact that is acknowledged late is said again: once counts, and one may be of a call before.
     """
-    for call_id in re.findall(rb'"call_id":"(\w+)"', b"".join(data for _, data in heard)):
-        of_it = [one for one in heard if call_id in one[1] or one[0].endswith(call_id.decode())]
+    once = list(dict.fromkeys(heard))
+    for call_id in re.findall(rb'"call_id":"(\w+)"', b"".join(data for _, data in once)):
+        of_it = [one for one in once if call_id in one[1] or one[0].endswith(call_id.decode())]
         if len(kinds(of_it)) == (2 if cluster.fused else 5):
             return of_it
     return []

@@ -11,7 +11,7 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from harness.waiting import until_now
+from harness.waiting import PATIENCE, until_now
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import BudgetTold, LedgerAsked, LedgerTold
@@ -35,12 +35,14 @@ def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Cluster]:
     """A gateway that is whole again after each test, but for the last."""
+    told = {"CALL_TIMEOUT": "5", "REDIS_TIMEOUT": "2", "LEDGER_QUIET": "3"}
     made = Cluster(
-        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="5", TOOLBUS_LEDGER_QUIET="1"
+        tmp_path_factory.mktemp("cluster"),
+        **{f"TOOLBUS_{name}": value for name, value in told.items()},
     )
     declaration = Declaration(
         servers={"echo": Server(url=upstream.url)},
-        keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
+        keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.MONTH))},
         prices={"echo__count": 0.001},
     )
     try:
@@ -122,7 +124,7 @@ def budget(cluster: Cluster) -> BudgetTold:
     """How the key's budget stands, as operators are told."""
 
     async def ask(bus: Bus) -> LedgerTold:
-        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold)
+        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold, PATIENCE)
 
     told = cluster.on_the_bus(ask)
     return told.budgets[0]

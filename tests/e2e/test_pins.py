@@ -41,7 +41,9 @@ class Pinned:
 
     def list_instead(self, **definitions: Any) -> None:
         """Change what the server lists, and let it say so."""
-        self._definitions.write_text(json.dumps(definitions))
+        written = self._definitions.with_suffix(".new")
+        written.write_text(json.dumps(definitions))
+        written.replace(self._definitions)  # the server may read at any time
         params = {"name": "test_trigger_tool_change", "arguments": {}}
         body, headers = stateless("tools/call", params)
         answer = Client(self.fixture.url).post(body, **headers)
@@ -171,8 +173,8 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
         before = pinned.arrived()
         assert client.call(GREET).code == "unknown_tool"
         assert pinned.arrived() == before, "nothing reached the server"
-        assert news.until(CHANGED)
-    assert GREET not in client.tools()
+        assert news.until(CHANGED)  # as the server says itself, or because it is gone by now
+    until_now(lambda: GREET not in client.tools(), "it is not listed")
     told = {case["name"]: case["held"] for case in pinned.pins("list")}
     assert told[GREET] == "changed since it was approved"
 
@@ -245,7 +247,7 @@ def test_operators_see_how_many_are_held_and_never_a_raw_definition(pinned: Pinn
     (row,) = [each for each in status["servers"] if each["name"] == "fix"]
     assert row["held"] == 1
     pinned.pins("approve", GREET, "--yes")
-    until_now(lambda: GREET in pinned.client.tools(), "shown")
+    pinned.launched.until_listed(pinned.client, GREET)
     told = pinned.client.ask("tools/list").json["result"]["tools"]
     (greet,) = [tool for tool in told if tool["name"] == GREET]
     assert greet["description"] == hostile["description"], "agents get what the server sent"

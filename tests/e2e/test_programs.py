@@ -8,7 +8,6 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from harness.waiting import until_now
 from toolbus_common.declared import Declaration
 
 SPENDER, ASKER, BROKE, HASTY, LOOPER, FULL = (
@@ -43,10 +42,8 @@ def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     try:
         declared = {"servers": {"one": {"url": upstream.url}}, "keys": keys, "prices": prices}
         made.start(Declaration.model_validate(declared), fused=True, beside=("codemode",))
-        until_now(lambda: "one__say" in made.client(FULL).tools(), "the tools are listed")
-        until_now(lambda: "searchTools" in made.client(SPENDER).tools(), "code mode's own tools")
-        # Codemode has its own view of the catalogue: programs can name the server once it came.
-        until_now(lambda: "say" in run(made.client(FULL), "result = dir(one)").text, "its tools")
+        made.until_listed(made.client(FULL), "one__say")
+        made.until_listed(made.client(SPENDER), "searchTools")
         yield made
     finally:
         made.stop()
@@ -184,10 +181,10 @@ def test_a_program_that_is_ended_at_its_deadline_tells_what_it_computed(cluster:
     late = run(
         cluster.client(SPENDER),
         "for n in range(1000000000):\n    pass",
-        x_toolbus_program="seconds=0.5",
+        x_toolbus_program="seconds=2",
     )
     assert late.text.startswith("time")
-    assert "The request allows a program 0.5 seconds." in late.text
+    assert "The request allows a program 2 seconds." in late.text
     (row,) = cluster.eventual_rows("SELECT * FROM runs WHERE code = 'time' AND state = 'failed'")
     assert row["cpu_us"] > 0
 

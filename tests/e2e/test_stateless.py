@@ -27,8 +27,8 @@ FORMS: dict[str, Any] = {"elicitation": {"form": {}}}
 def test_a_subscription_is_acknowledged_first_under_its_own_id(
     place: Place, request_id: int | str
 ) -> None:
-    mark = {META + "subscriptionId": request_id}
-    with listening(place.client(), request_id, toolsListChanged=True, odd=True) as stream:
+    client, mark = place.client(), {META + "subscriptionId": request_id}
+    with listening(client, request_id, toolsListChanged=True, odd=True) as stream:
         first = stream.next()
         assert first["method"] == "notifications/subscriptions/acknowledged"
         assert first["params"]["notifications"] == {"toolsListChanged": True}
@@ -39,8 +39,11 @@ def test_a_subscription_is_acknowledged_first_under_its_own_id(
             told = stream.next()
             assert told["method"] == "notifications/tools/list_changed", "only what was wanted"
             assert told["params"]["_meta"] == mark
+            until_now(lambda: "more__say" in client.tools(), "the new server")
         finally:
             place.cluster.declare(place.declaration())
+            # The next stream must begin without it, or would be told of no change.
+            until_now(lambda: "more__say" not in client.tools(), "the server is gone")
         stream.until("notifications/tools/list_changed")
 
 

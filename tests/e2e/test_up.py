@@ -75,5 +75,5 @@ def test_a_killed_process_is_started_again(demo: Launched) -> None:
         except (OSError, HTTPException):
             return False
 
-    until_now(answers, "a call is answered again", seconds=60)
+    until_now(answers, "a call is answered again")
     demo.eventual_rows("SELECT count() AS n FROM facts")

@@ -18,6 +18,7 @@ from harness.written import files_in
 from toolbus_common.p256 import header_of
 
 PASSWORD = "correct horse battery"
+UNPROBED = {"probe": 0}  # only a call of a test finds that a token has ended, and has it renewed
 ANN, ROOT = "tbk_ann_the-secret-of-these-tests", "tbk_root_the-secret-of-these-tests"
 
 
@@ -89,9 +90,9 @@ def launched(
     made.configure(
         {
             "servers": {
-                "docs": {"url": docs.url, "oauth": {"tokens": "user"}},
-                "wiki": {"url": docs.url, "oauth": {}},
-                "bound": {"url": docs.url, "oauth": {"dpop": True}},
+                "docs": {"url": docs.url, "oauth": {"tokens": "user"}, **UNPROBED},
+                "wiki": {"url": docs.url, "oauth": {}, **UNPROBED},
+                "bound": {"url": docs.url, "oauth": {"dpop": True}, **UNPROBED},
                 "bank": mutual(showing, bank),
             },
             "users": {"ann": {}, "bob": {}},

@@ -216,6 +216,7 @@ class Cluster(Operating):
             "TOOLBUS_REDIS_URL": self.valkey.url,
             "TOOLBUS_DRAIN_SECONDS": "5",
             "TOOLBUS_CALL_TIMEOUT": "8",
+            "TOOLBUS_REDIS_TIMEOUT": "5",
         }
         if "ingress" in rooms:
             self._ports.append(own_port())

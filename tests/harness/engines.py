@@ -71,15 +71,19 @@ class Engine:
 
     def start(self) -> None:
         """Start, and return once it accepts connections. The port and the data stay the same."""
-        log = self.directory / "log"
-        with log.open("ab") as output:
+        with (self.directory / "log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command(),
                 stdout=output,
                 stderr=output,
                 preexec_fn=die_with_parent,  # noqa: PLW1509
             )
-        wait_for_port(self.port, self._process, log)
+        self.wait_for(self.port)
+
+    def wait_for(self, port: int) -> None:
+        """Until it accepts connections there."""
+        assert self._process is not None
+        wait_for_port(port, self._process, self.directory / "log")
 
     def kill(self) -> None:
         """As a power cut would: SIGKILL, and gone on return."""

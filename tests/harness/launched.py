@@ -31,7 +31,8 @@ class Launched(Operating):
         self.port = own_port()
         self._options = options
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
-        self.environment = {**kept, **environment}
+        told = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # a busy machine's Valkey is not one that is away
+        self.environment = {**kept, **told, **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -40,8 +41,10 @@ class Launched(Operating):
         return len(ROOMS)
 
     def configure(self, document: dict[str, Any]) -> None:
-        """Write toolbus.yaml."""
-        self.config.write_text(yaml.safe_dump(document, sort_keys=False))
+        """Write toolbus.yaml: whole, for whoever runs reads it at any time."""
+        written = self.config.with_suffix(".new")
+        written.write_text(yaml.safe_dump(document, sort_keys=False))
+        written.replace(self.config)
 
     def command(self) -> list[str]:
         """What is executed."""

@@ -129,7 +129,7 @@ class Operating:
 
 async def _newest(bus: Bus, bucket: str) -> int:
     """The newest revision of a bucket."""
-    info = await bus.client.jetstream().stream_info(f"KV_{bucket}")
+    info = await bus.client.jetstream(timeout=PATIENCE).stream_info(f"KV_{bucket}")
     return int(info.state.last_seq)
 
 

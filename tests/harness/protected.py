@@ -61,6 +61,11 @@ class ShowingOAuthServer(SecureEngine, OAuthServer):
         """It listens on both."""
         return [*super().command(), str(self.second_port), *self.certificates.listening]
 
+    def start(self) -> None:
+        """Return once it listens on both."""
+        super().start()
+        self.wait_for(self.second_port)
+
     @property
     def alias(self) -> str:
         """Where it wants to see a certificate."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from harness.otlp import Collector, plain
-from harness.waiting import until_now
+from harness.waiting import PATIENCE, until_now
 from toolbus_common.metrics import SPANS
 from toolbus_common.trace import child_of, span_id, trace_id
 from toolbus_common.tracing import CLIENT, Span
@@ -43,7 +43,9 @@ def told_to(collector: Collector, **more: str) -> Exporting:
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """One that whoever ends waits for, however busy the machine is."""
+    monkeypatch.setattr("toolbus_common.tracing.exporter.LAST_SECONDS", PATIENCE)
     with Collector() as made:
         yield made
 
@@ -94,6 +96,7 @@ def test_spans_are_sent_in_one_request_for_all_rooms(
         collector,
         OTEL_EXPORTER_OTLP_HEADERS="x-key=s3cret",
         OTEL_EXPORTER_OTLP_COMPRESSION=compression,
+        OTEL_BSP_SCHEDULE_DELAY="3600000",
     )
     exporter = Exporter(told)
     exporter.start()
