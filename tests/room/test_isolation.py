@@ -220,10 +220,11 @@ def meets(port):
     except OSError:
         return False
     return True
+theirs = meets(int(sys.argv[1]))  # before our own, which in a network of its own may be the same
 own = socket.socket()
 own.bind(("127.0.0.1", 0))
 own.listen()
-print(json.dumps([meets(int(sys.argv[1])), meets(own.getsockname()[1])]))
+print(json.dumps([theirs, meets(own.getsockname()[1])]))
 """
 
 
