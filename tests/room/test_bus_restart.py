@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -221,7 +222,7 @@ async def test_a_change_made_before_the_room_is_back_is_heard_too(
 
 
 async def test_a_durable_consumer_goes_on_where_it_was(
-    own_settings: Settings, own_nats: NatsServer
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
     heard: list[bytes] = []
     policy, executor = Room("policy", own_settings), Room("executor", own_settings)
@@ -229,17 +230,21 @@ async def test_a_durable_consumer_goes_on_where_it_was(
     @policy.hears(seconds=0.2)
     async def settle(messages: list[StoredMessage]) -> None:
         for message in messages:
+            heard.append(message.data)
             await message.done(wait=True)
-            heard.append(message.data)  # what the server has noted need not come again
 
     def completed(call: int) -> CallCompleted:
         return CallCompleted(
             id=f"c{call}.completed", at=1.0, scope="a", call_id=f"c{call}", server="s", tool="t"
         )
 
+    async def noted() -> bool:
+        return await tester.finished(FACTS, "policy") == inf
+
     async with running(executor, policy):
         await executor.facts.record(completed(1))
         await until(lambda: len(heard) == 1, "the first is heard")
+        await until_told(noted, "the server knows that it need not come again")
         own_nats.kill()
         await until(lambda: not executor.bus.connected, "executor noticed")
         executor.facts.say(completed(2))
