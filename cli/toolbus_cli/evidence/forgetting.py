@@ -1,6 +1,5 @@
 """Forgets a person: says so in every log that names them, then shreds the key, everywhere."""
 
-import asyncio
 import secrets
 from dataclasses import dataclass
 from time import monotonic, time
@@ -20,7 +19,7 @@ from toolbus_common.provision import CONFIG, PEOPLE
 from toolbus_common.sqltext import quoted
 
 SECONDS = 20.0  # longer than audit lets a question run
-HEARD_SECONDS = 10.0
+HEARD_SECONDS, ROUND_SECONDS = 10.0, 0.4
 KINDS = ("user:", "operator:", "admin:", "key:")
 
 
@@ -100,13 +99,14 @@ async def forget(desk: Desk, people: People, found: Found, reason: str) -> int:
 async def _let_go(desk: Desk, revision: int) -> int:
     """How many rooms have heard: all that said anything. Raises `CommandError`.
 
-    A busy room misses a round: who has answered once is waited for, and somebody has to answer,
-    for audit was there a moment ago.
+    A busy room misses a round, so each is longer: who has answered once is waited for, and somebody
+    has to answer, for audit was there a moment ago.
     """
     lane, give_up = AskLane(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
     heard: dict[str, int] = {}  # how much each replica of a room knows of people
+    seconds = ROUND_SECONDS
     while True:
-        told = await lane.ask_all()
+        told = await lane.ask_all(seconds)
         heard |= {each.instance: each.heard[PEOPLE] for each in told if PEOPLE in each.heard}
         behind = sum(known < revision for known in heard.values())
         if heard and not behind:
@@ -116,7 +116,7 @@ async def _let_go(desk: Desk, revision: int) -> int:
                 f"The key is shredded, but {behind or 'the'} rooms have not said that they let go "
                 "of it; restart those that 'toolbus status' shows as unwell."
             )
-        await asyncio.sleep(0.1)
+        seconds = min(2 * seconds, HEARD_SECONDS / 4)
 
 
 async def _asked(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
