@@ -11,7 +11,7 @@ import pytest
 
 from harness.facts import bus_of
 from harness.operating import key
-from harness.waiting import until, until_told
+from harness.waiting import PATIENCE, until, until_told
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
@@ -152,7 +152,7 @@ class Policing:
 
     async def waiting(self) -> tuple[ApprovalTold, ...]:
         """What waits, as an operator sees it."""
-        return (await self.asks.ask(ApprovalsAsked(), ApprovalsTold)).approvals
+        return (await self.asks.ask(ApprovalsAsked(), ApprovalsTold, PATIENCE)).approvals
 
     async def the_one(self) -> ApprovalTold:
         """The only one that waits, once the replica that is asked has heard of it."""
@@ -161,11 +161,13 @@ class Policing:
 
     async def approve(self, approval: str) -> ApprovalsTold:
         """Decide, as an operator."""
-        return await self.asks.ask(ApproveAsked(id=approval, by="ann"), ApprovalsTold)
+        asked = ApproveAsked(id=approval, by="ann")
+        return await self.asks.ask(asked, ApprovalsTold, PATIENCE)
 
     async def reject(self, approval: str, note: str) -> ApprovalsTold:
         """Decide otherwise, as an operator."""
-        return await self.asks.ask(RejectAsked(id=approval, by="ann", note=note), ApprovalsTold)
+        asked = RejectAsked(id=approval, by="ann", note=note)
+        return await self.asks.ask(asked, ApprovalsTold, PATIENCE)
 
 
 async def _answer(call: CallAdmitted, reply: Reply) -> None:

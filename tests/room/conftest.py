@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from harness.engines import TESTER, NatsAt
 from harness.marked import marked
 from harness.policing import Policing, declared, policing
 from harness.protected import Resource
 from harness.signing_in import STAFF, Server, serving
+from harness.waiting import PATIENCE
 from toolbus_common.bus import Bus
+from toolbus_common.provision import LEASES
 from toolbus_common.settings import Settings
 
 LOOPBACK = "127.0.0.0/8 ::1"
@@ -34,6 +37,24 @@ def mark() -> Iterator[str]:
     for pid in marked(made):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+async def lasting_leases(nats_server: NatsAt, laid_down: None) -> None:  # noqa: ARG001
+    """Leases outlive a machine that stands still for a while: no server moves in these tests.
+
+    A bucket that was written to, as leases are by any executor with a process, is made anew for
+    the next test.
+    """
+    tester = Bus(TESTER, nats_server.url, nats_server.seed(TESTER))
+    await tester.open()
+    try:
+        stream = tester.client.jetstream()
+        config = (await stream.stream_info(f"KV_{LEASES}")).config
+        config.max_age = PATIENCE
+        await stream.update_stream(config)
+    finally:
+        await tester.close()
 
 
 @pytest.fixture

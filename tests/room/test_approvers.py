@@ -14,7 +14,7 @@ from harness.policing import (
     declared,
     required,
 )
-from harness.waiting import until_told
+from harness.waiting import PATIENCE, until_told
 from toolbus_common.contracts import Answered, ApprovalsTold, ApproverAsked
 from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownApprovalError
 from toolbus_common.snapshot import proof_of
@@ -22,7 +22,7 @@ from toolbus_common.snapshot import proof_of
 
 async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
     asked = ApproverAsked(proof=proof_of(secret), id=approval, wish=wish)
-    return await made.ingress.asks.ask(asked, ApprovalsTold)
+    return await made.ingress.asks.ask(asked, ApprovalsTold, PATIENCE)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.engines import own_port
-from harness.facts import allowed, bus_of, completed, consumed, facts_of, until
+from harness.facts import PATIENCE, allowed, bus_of, completed, consumed, facts_of, until
 from toolbus_audit.main import build
 from toolbus_audit.migrate import migrations
 from toolbus_audit.rows import read, token
@@ -53,7 +53,7 @@ async def counted(room: Room, what: str, wanted: int) -> bool:
 
 async def rows(operator: Bus, sql: str, limit: int = 1000) -> tuple[tuple[Any, ...], ...]:
     asks = AskLane("operator", operator)
-    return (await asks.ask(AuditQueried(sql=sql, limit=limit), RowsFound, 20.0)).rows
+    return (await asks.ask(AuditQueried(sql=sql, limit=limit), RowsFound, PATIENCE)).rows
 
 
 async def count(operator: Bus, wanted: int, table: str = "facts") -> None:
@@ -220,7 +220,8 @@ async def test_a_fault_in_a_question_is_told_in_clickhouses_words(
 async def test_an_answer_is_cut_at_its_limit_and_says_so(audit: Room, operator: Bus) -> None:
     assert audit.ready
     asks = AskLane("operator", operator)
-    told = await asks.ask(AuditQueried(sql="SELECT number n FROM numbers(100)", limit=7), RowsFound)
+    asked = AuditQueried(sql="SELECT number n FROM numbers(100)", limit=7)
+    told = await asks.ask(asked, RowsFound, PATIENCE)
     assert told.columns == ("n",)
     assert told.rows == tuple((n,) for n in range(7))
     assert told.more

@@ -49,7 +49,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     asking: Asking, far: OAuthServer, docs: Resource, operator: Bus
 ) -> None:
     docs.names(far.issuer)
-    far.say(document=OFFERS, nonce="n-1", seconds=6)
+    far.say(document=OFFERS, nonce="n-1")
     await asking.declare(docs.url, tokens="user")
     assert "Connected" in (await asking.connected()).text
     first = await asking.ask()
@@ -58,7 +58,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     proofs = [form["dpop"] for form in far.seen("authorization_code")]
     told = [read(proof)[0].get("nonce") for proof in proofs]
     assert told == [None, "n-1"], "once more, with what was asked for"
-    far.say(nonce="n-2", seconds=3600)
+    far.say(nonce="n-2")
     refused = sha256(first.token.encode()).hexdigest()
     second = await asking.ask(challenge='DPoP error="invalid_token"', refused=refused)
     assert second.token != first.token

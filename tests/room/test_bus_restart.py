@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ async def test_every_fact_said_across_a_restart_is_in_the_stream_exactly_once(
         for n in range(50, 100):
             policy.facts.say(allowed(n))
             await asyncio.sleep(0)
-        await until(lambda: not policy.bus.connected, "policy noticed")
+        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
         with pytest.raises(BusDownError):
             await policy.facts.record(allowed(100))
         own_nats.start()
@@ -155,7 +156,7 @@ async def test_what_a_killed_room_had_spooled_the_next_one_says(
     policy = Room("policy", own_settings)
     async with running(policy):
         own_nats.kill()
-        await until(lambda: not policy.bus.connected, "policy noticed")
+        await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
         with pytest.raises(BusDownError):
             await policy.facts.record(allowed(1))
     own_nats.start()
@@ -213,7 +214,7 @@ async def test_a_change_made_before_the_room_is_back_is_heard_too(
     await catalogue.put("git", b"1")
     async with running(ingress):
         own_nats.kill()
-        await until(lambda: not ingress.bus.connected, "ingress noticed")
+        await until(lambda: not (ingress.bus.connected or tester.connected), "both noticed")
         own_nats.start()
         await until(lambda: tester.connected, "the tester is back")
         await catalogue.delete("git")
@@ -221,7 +222,7 @@ async def test_a_change_made_before_the_room_is_back_is_heard_too(
 
 
 async def test_a_durable_consumer_goes_on_where_it_was(
-    own_settings: Settings, own_nats: NatsServer
+    own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
     heard: list[bytes] = []
     policy, executor = Room("policy", own_settings), Room("executor", own_settings)
@@ -237,9 +238,13 @@ async def test_a_durable_consumer_goes_on_where_it_was(
             id=f"c{call}.completed", at=1.0, scope="a", call_id=f"c{call}", server="s", tool="t"
         )
 
+    async def noted() -> bool:
+        return await tester.finished(FACTS, "policy") == inf
+
     async with running(executor, policy):
         await executor.facts.record(completed(1))
         await until(lambda: len(heard) == 1, "the first is heard")
+        await until_told(noted, "the server knows that it need not come again")
         own_nats.kill()
         await until(lambda: not executor.bus.connected, "executor noticed")
         executor.facts.say(completed(2))

@@ -217,7 +217,7 @@ async def test_draining_lets_a_call_under_way_end_and_takes_no_new_one(
     async with running(lane.policy, lane.ingress), running(lane.executor):
         under_way = asyncio.create_task(lane.ask(arguments=b"1"))
         await begun.wait()
-        leaving = asyncio.create_task(lane.executor.calls.drain(5.0))
+        leaving = asyncio.create_task(lane.executor.calls.drain(PATIENCE))
         await until_told(lambda: refused(lane), "the executor takes no new call")
         may_end.set()
         assert await under_way == b"1"

@@ -1,5 +1,6 @@
 """People forgotten and facts past their time, on a real bus and ClickHouse: the rest is proven."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.facts import allowed, bus_of, completed, facts_of, until
+from harness.facts import PATIENCE, allowed, bus_of, completed, facts_of, until
 from toolbus_audit import retention
 from toolbus_audit.main import build
 from toolbus_audit.retention import Retention
@@ -21,7 +22,7 @@ from toolbus_cli.evidence import forgetting, verify
 from toolbus_cli.evidence.gathering import gathered
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQueried, RoomStatus, RowsFound, StatusAsked
 from toolbus_common.declared import Declaration
 from toolbus_common.declaring.desk import Desk
 from toolbus_common.exchange import Exchange
@@ -199,6 +200,36 @@ async def test_what_names_a_person_is_not_erased_while_it_is_held(
         await forgetting.found(evidence.desk, evidence.people, "ann")
     with pytest.raises(CommandError, match="No key is kept of 'user:carl'"):
         await forgetting.found(evidence.desk, evidence.people, "carl")
+
+
+async def test_a_room_too_busy_to_answer_is_waited_for_until_it_has_let_go_of_the_key(
+    settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "HEARD_SECONDS", PATIENCE)
+    rounds = [
+        None,
+        6,
+        None,
+        7,
+    ]  # what it tells of the bucket, the last of it ever after
+    answering: set[asyncio.Task[None]] = set()
+
+    async with bus_of("audit", settings) as bus:
+
+        def hear(_asked: bytes, _subject: str, reply: str) -> None:
+            if known := rounds.pop(0) if len(rounds) > 1 else rounds[0]:
+                told = RoomStatus(
+                    room="audit", instance="i", pid=1, ready=True, since=0.0, heard={PEOPLE: known}
+                )
+                answering.add(asyncio.create_task(bus.publish(reply, told.encode())))
+
+        await bus.subscribe(StatusAsked.SUBJECT, hear)
+        await bus.settled()
+        said = FactWriter(operator.store, Spool(tmp_path / "facts", 1 << 20))
+        desk = Desk(operator, await operator.bucket(CONFIG), said, "bo", operator=True)
+        assert await forgetting._let_go(desk, 7) == 1
+        await said.close(5.0)
+    assert rounds == [7]
 
 
 class Later:

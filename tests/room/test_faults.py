@@ -121,12 +121,16 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
         written = tmp_path / "starts"
         return len(written.read_text()) if written.exists() else 0
 
-    (tmp_path / "code").write_text("1")
+    def ends_with(code: str) -> None:
+        (tmp_path / "new").write_text(code)
+        (tmp_path / "new").replace(tmp_path / "code")  # one that starts meanwhile reads either
+
+    ends_with("1")
     command = (sys.executable, "-c", MORTAL, str(tmp_path))
     async with keeping(command, settings, operator, monkeypatch):
         await until(lambda: starts() >= 6, "three attempts to connect")
         told: dict[str, Any] = await until_told(lambda: row(operator), "its row")
-        (tmp_path / "code").write_text("2")
+        ends_with("2")
         before = starts()
         await until(lambda: starts() >= before + 4, "attempts that end otherwise")
 

@@ -159,12 +159,18 @@ async def test_one_server_has_no_more_connections_than_its_share(
     outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gates, "MOST_OPEN", 3)
-    script = """
+    monkeypatch.setattr(gates, "MOST_BYTES", 1 << 40)  # they may all come in the same moment
+    script = f"""
 made = [socket.create_connection((gate.hostname, gate.port), 60) for _ in range(4)]
-print(json.dumps(made[-1].makefile("rb").read().decode()), flush=True)
+fourth = made.pop().makefile("rb").read().decode()
+for each in made:
+    each.sendall(f"CONNECT {LISTED}:{{port}} HTTP/1.1\\r\\n\\r\\n".encode())
+print(json.dumps([fourth, *(each.recv(12).decode() for each in made)]), flush=True)
 """
-    async with program(script, outside.gate(LISTED), outside.port) as lines:
-        assert "503 Service Unavailable" in json.loads(lines[0])
+    async with program(script, outside.gate(f"{LISTED}:{outside.port}"), outside.port) as lines:
+        fourth, *others = json.loads(lines[0])
+    assert "503 Service Unavailable" in fourth
+    assert others == ["HTTP/1.1 200"] * 3, "nobody is turned away for who comes after"
 
 
 async def test_nothing_is_left_of_a_gate_when_its_process_is(outside: Outside) -> None:

@@ -151,7 +151,11 @@ class Installation:
 
 @pytest.fixture
 async def installation(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings,
+    operator: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    lasting_leases: None,  # noqa: ARG001 - starts are counted
 ) -> AsyncIterator[Installation]:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)

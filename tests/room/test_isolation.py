@@ -86,6 +86,16 @@ async def test_nothing_is_left_of_a_server_that_ends_by_itself(
     assert children() <= before
 
 
+async def test_how_a_server_ended_is_told_also_when_its_output_ended_long_before() -> None:
+    child = Child(lambda _line: None)
+    script = "import os, sys, time\nos.close(1)\ntime.sleep(1)\nsys.exit(3)"
+    await child.start([sys.executable, "-c", script], dict(os.environ), None, Isolation())
+    try:
+        assert await child.ended == "it exited with 3"
+    finally:
+        await child.close()
+
+
 @EITHER_WAY
 def test_nothing_is_left_when_the_executor_is_killed(mark: str, *, namespaces: bool) -> None:
     executor = (
@@ -220,10 +230,11 @@ def meets(port):
     except OSError:
         return False
     return True
+theirs = meets(int(sys.argv[1]))  # before our own, which in a network of its own may be the same
 own = socket.socket()
 own.bind(("127.0.0.1", 0))
 own.listen()
-print(json.dumps([meets(int(sys.argv[1])), meets(own.getsockname()[1])]))
+print(json.dumps([theirs, meets(own.getsockname()[1])]))
 """
 
 

@@ -18,8 +18,9 @@ from toolbus_executor.offload.spills import Spills
 log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 2.0  # what a process may take to end once its input has ended
-SILENT_SECONDS = 0.5  # what it may take to end once its output has ended
-DEATH_SECONDS = 2.0  # what the system may take to end a killed one
+# What it may take to end once its output has ended, and to end all it started once it is told to.
+# On a busy machine that is long: ended sooner, it would not be told how it ended, nor end its own.
+SILENT_SECONDS, DEATH_SECONDS = 5.0, 5.0
 LAST_WORDS = 20  # lines of standard error kept for the reason
 _CHUNK = 64 * 1024
 _LONGEST_WORDS = 500

@@ -92,7 +92,9 @@ class Gate:
         except OSError:
             await asyncio.sleep(ACCEPT_SECONDS)
             return
-        task = loop.create_task(self._met(opened))
+        # Counted as they come: who is in already is not turned away for who comes after.
+        full = len(self._passing) >= MOST_OPEN
+        task = loop.create_task(self._met(opened, full=full))
         self._passing.add(task)
         task.add_done_callback(self._passing.discard)
 
@@ -104,7 +106,7 @@ class Gate:
         if wait > 0:
             await asyncio.sleep(wait)
 
-    async def _met(self, opened: socket.socket) -> None:
+    async def _met(self, opened: socket.socket, *, full: bool) -> None:
         """One connection of the program's, to its end."""
         try:
             reader, writer = await asyncio.open_connection(sock=opened, limit=LARGEST_HEAD)
@@ -112,7 +114,7 @@ class Gate:
             opened.close()
             raise
         try:
-            await self._pass(reader, writer)
+            await self._pass(reader, writer, full=full)
         except _RefusedError as error:
             writer.write(_answer(error))
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -123,9 +125,11 @@ class Gate:
         finally:
             await _closed(writer)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, full: bool
+    ) -> None:
         """Judge what is asked for, connect, and let bytes through."""
-        if len(self._passing) > MOST_OPEN:
+        if full:
             raise _RefusedError(503, f"More than {MOST_OPEN} connections are open; close some.")
         async with asyncio.timeout(HEAD_SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
