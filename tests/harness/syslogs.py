@@ -73,6 +73,9 @@ class SyslogServer:
         return [each.told["id"] for each in self.heard]
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it was cut before this connection was met
+            writer.transport.abort()
+            return
         self.connections += 1
         task = asyncio.current_task()
         assert task is not None

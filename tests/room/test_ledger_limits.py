@@ -245,9 +245,9 @@ async def every_script(ledger: Ledger, epochs: RememberedEpochs) -> None:
     assert len(await ledger.overdue("acme")) == 4
     await ledger.settle([Ending("r0", "acme", "settle", 90), Ending("r1", "acme", "unknown")])
     await ledger.settle([Ending("r2", "acme", "refund"), Ending("r1", "acme", "refund")])
-    assert await store.lock("acme", "token", 5)
+    assert await store.lock("acme", "token", 60)
     await store.end("acme")
-    await store.hold("acme", 5)
+    await store.hold("acme", 60)
     await store.fill(
         "acme", "new", Contents({"budget:x": {"held": 1}}, {"r": "d|1|1||[]"}, {"r": 1})
     )
@@ -269,7 +269,7 @@ def keys_of(words: list[str]) -> set[str]:
 
 async def test_every_key_of_every_script_has_the_customers_tag(valkey_url: str) -> None:
     epochs = RememberedEpochs()
-    ledger, seen = Ledger(valkey_url, epochs), set[str]()
+    ledger, seen = Ledger(valkey_url, epochs, seconds=30.0), set[str]()
     async with redis.Redis.from_url(valkey_url) as client, client.monitor() as monitor:
         await every_script(ledger, epochs)
         await client.ping()
@@ -286,7 +286,7 @@ async def test_every_key_of_every_script_has_the_customers_tag(valkey_url: str) 
 
 async def test_every_script_runs_on_a_cluster(own_cluster: ValkeyServer) -> None:
     epochs = RememberedEpochs()
-    ledger = Ledger(own_cluster.url, epochs)
+    ledger = Ledger(own_cluster.url, epochs, seconds=30.0)
     await every_script(ledger, epochs)
     await ledger.close()
     assert inside("acme", "e", "calls").startswith("{acme}:")

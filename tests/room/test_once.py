@@ -235,7 +235,7 @@ async def test_a_call_whose_outcome_never_came_is_not_made_again(begin: Any) -> 
 
         made.ends = never
         with pytest.raises(OutcomeUnknownError):
-            await made.ask(**ONCE, seconds=1.0)
+            await made.ask(**ONCE, seconds=4.0)
         first = made.reached[0].call_id
         await until_told(lambda: _refused(made, OutcomeUnknownError), "its time is over")
         with pytest.raises(OutcomeUnknownError, match="not made again") as caught:

@@ -239,4 +239,4 @@ async def test_without_a_seed_nobody_joins(nats_server: NatsAt) -> None:
     stranger = Bus("stranger", nats_server.url)
     told = r"cannot be joined as stranger.*(Authorization|refuses a user)"
     with pytest.raises(BusDownError, match=told):
-        await stranger.open(patience=1.0)
+        await stranger.open(patience=5.0)

@@ -95,6 +95,7 @@ async def test_who_asked_for_no_probes_gets_none() -> None:
 @pytest.mark.parametrize("trouble", ["nonsense", "garbage"])
 async def test_a_server_that_answers_nonsense_opens_its_breaker(trouble: str) -> None:
     async with probed(probe=0) as (bench, server):
+        bench.runner.guard.breaker = Breaker(pause=60.0)
         server.trouble = trouble
         for _ in range(5):
             assert (await bench.call("plain")).error.code in {"upstream_fault", "upstream_dead"}
@@ -108,6 +109,7 @@ async def test_a_server_that_answers_nonsense_opens_its_breaker(trouble: str) ->
 
 async def test_a_probe_call_that_is_answered_with_nonsense_keeps_the_breaker_open() -> None:
     async with probed(probe=0) as (bench, server):
+        bench.runner.guard.breaker = Breaker(pause=60.0)
         server.trouble = "nonsense"
         for _ in range(5):
             await bench.call("plain")

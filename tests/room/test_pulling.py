@@ -40,7 +40,7 @@ async def pulls(settings: Settings, operator: Bus) -> AsyncIterator[Pulls]:
 async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
     pulls: Pulls, said: list[bytes]
 ) -> None:
-    batches = [await pulls.next(3, 1.0) for _ in range(3)]
+    batches = [await pulls.next(3, seconds) for seconds in (60.0, 60.0, 2.0)]
     assert [[each.data for each in batch] for batch in batches] == [said[:3], said[3:6], said[6:]]
     assert [place(each.reply)[0] for each in batches[0]] == [1, 2, 3]
     assert place(batches[0][0].reply) == (1, 1, 6)
@@ -51,11 +51,11 @@ async def test_a_quiet_consumer_gives_nothing_and_no_error(pulls: Pulls) -> None
 
 
 async def test_what_is_given_back_comes_again_and_says_so(pulls: Pulls, said: list[bytes]) -> None:
-    first = await pulls.next(len(said), 1.0)
+    first = await pulls.next(len(said), 60.0)
     for message in first[1:]:
         await message.ack()
     await first[0].nak()
-    (again,) = await pulls.next(1, 5.0)
+    (again,) = await pulls.next(1, 60.0)
     assert (again.data, place(again.reply)[:2]) == (said[0], (1, 2))
 
 
@@ -67,7 +67,7 @@ async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message
         stream = policy.client.jetstream()
         await stream.publish(SUBJECT, b"a fact", headers={"Status": "404"})
         await stream.publish(SUBJECT, b"another")
-    assert [each.data for each in await pulls.next(2, 1.0)] == [b"a fact", b"another"]
+    assert [each.data for each in await pulls.next(2, 60.0)] == [b"a fact", b"another"]
     async with bus_of("audit", settings) as audit:
         kept = await read_from(audit.client, FACTS, 1, "tb.fact.>")
     assert [each.data for each in kept] == [b"a fact", b"another"]
@@ -77,7 +77,7 @@ async def test_a_consumer_that_is_not_there_is_an_error(operator: Bus) -> None:
     pulls = Pulls(operator.client, FACTS, "nobody")
     await pulls.open()
     with pytest.raises(BusDownError, match="gives no messages: 503"):
-        await pulls.next(1, 0.5)
+        await pulls.next(1, 60.0)
     await pulls.close()
 
 

@@ -106,7 +106,7 @@ async def office(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
 async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
     room = Room("policy", settings)
     async with room.running():
-        ledger = Ledger(valkey_url, BusEpochs(await room.bucket(LEDGER), room.facts))
+        ledger = Ledger(valkey_url, BusEpochs(await room.bucket(LEDGER), room.facts), 30.0)
         snapshot = Snapshot.of(DECLARED)
         rebuilder = Rebuilder(room, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
         try:
@@ -230,18 +230,25 @@ async def test_without_audit_spending_stays_refused_and_says_what_to_do(
 
 
 @pytest.mark.usefixtures("audit")
-async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(office: Office) -> None:
+async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, may_go_on = asyncio.Event(), asyncio.Event()
+    audit_has_all = Rebuilder._audit_has_all
+
+    async def held(rebuilder: Rebuilder, scope: str) -> None:
+        under_way.set()
+        await may_go_on.wait()
+        await audit_has_all(rebuilder, scope)
+
+    monkeypatch.setattr(Rebuilder, "_audit_has_all", held)
     rid = await office.call(ends=False)
     await office.emptied()
     rebuilding = asyncio.create_task(office.rebuilder.rebuild("acme"))
-    async with redis.Redis.from_url(office.valkey_url) as client:
-
-        async def locked() -> bool:
-            return bool(await client.exists("{acme}:lock"))
-
-        await until(locked, "the rebuilding begins")
+    await under_way.wait()
     with pytest.raises(Exception, match="being rebuilt"):
         await office.end(rid)
+    may_go_on.set()
     await rebuilding
     await office.ledger.settle([Ending(rid, "acme", "settle", PRICE)])
     assert await office.standing() == (PRICE, 0, 1)

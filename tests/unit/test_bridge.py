@@ -24,7 +24,7 @@ from toolbus_cli.bridge.wire import Endpoint
 from toolbus_cli.errors import CommandError
 from toolbus_common.headers import decoded, encoded
 
-SECONDS = 10.0
+SECONDS = 60.0  # a bound for a broken run
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},

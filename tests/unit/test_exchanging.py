@@ -56,7 +56,7 @@ def test_a_server_that_drips_is_not_waited_for(
 
     with dripping(beginning, wrap) as port:
         target = target_of(f"{scheme}://localhost:{port}/")
-        with exchange(target, ["127.0.0.1"], tls, 0.5) as connection:
+        with exchange(target, ["127.0.0.1"], tls, 2.0) as connection:
             connection.request("GET", "/")
             assert _arrived(connection) < DRIPS
 

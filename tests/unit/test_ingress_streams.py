@@ -16,7 +16,7 @@ from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.keyfile import KEY_BYTES
 from toolbus_common.lineage import Bounds
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
-from toolbus_ingress import hub
+from toolbus_ingress import hub, listing
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eventstream import GONE, LEFT, Presence
 from toolbus_ingress.hub import Hub
@@ -279,25 +279,29 @@ async def test_an_answer_is_brought_to_its_sessions_stream_only() -> None:
     assert not edge.hub.bring(stream.visit.session.sid, b'{"id":3}')
 
 
-def test_a_list_may_be_kept_no_longer_than_its_servers_say() -> None:
+def test_a_list_may_be_kept_no_longer_than_its_servers_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_763_708_342.0
+    monkeypatch.setattr(listing, "time", lambda: now)
     edge = Edge()
     assert edge.kept() == TTL_MS
-    edge.offer("one", ttl_ms=1500, listed_at=time() - 1.0)
-    assert 0 < edge.kept() <= 500
-    edge.offer("one", ttl_ms=1500, listed_at=time() - 2.0)
+    edge.offer("one", ttl_ms=1500, listed_at=now - 1.0)
+    assert edge.kept() == 500
+    edge.offer("one", ttl_ms=1500, listed_at=now - 2.0)
     assert edge.kept() == 0
     edge.offer("one", ttl_ms=0)
     assert edge.kept() == 0
-    edge.offer("one", ttl_ms=3_600_000, listed_at=time())
+    edge.offer("one", ttl_ms=3_600_000, listed_at=now)
     assert edge.kept() == TTL_MS
 
 
 def test_a_list_listed_anew_with_nothing_new_is_no_change() -> None:
     edge = Edge()
-    edge.offer("one", ttl_ms=1500, listed_at=1.0)
+    edge.offer("one", ttl_ms=3_600_000, listed_at=1.0)
     changes: list[None] = []
     edge.catalogue.on_change.append(lambda: changes.append(None))
-    edge.offer("one", ttl_ms=1500, listed_at=time())
+    edge.offer("one", ttl_ms=3_600_000, listed_at=time())
     assert changes == []
     assert edge.kept() > 0
     edge.offer("one", "two", ttl_ms=1500, listed_at=time())

@@ -17,6 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.bucket import Bucket
+from toolbus_common.ending import in_time
 from toolbus_common.errors import BusDownError
 from toolbus_common.pulling import Pulls, place
 from toolbus_common.settling import settled
@@ -88,21 +89,21 @@ class Bus:
         """Connect, trying again for `patience` seconds. Raises `BusDownError`."""
         client = Client()
         try:
-            async with asyncio.timeout(patience):  # the client itself would try for ever
-                await client.connect(
-                    self._url,
-                    name=self.name,
-                    nkeys_seed_str=self._seed,
-                    inbox_prefix=f"_INBOX.{self.name}",
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,  # type: ignore[arg-type]
-                    connect_timeout=2,
-                    ping_interval=5,
-                    error_cb=self._error,
-                    disconnected_cb=self._lost,
-                    reconnected_cb=self._back,
-                    allow_reconnect=True,
-                )
+            connecting = client.connect(  # which by itself would try for ever
+                self._url,
+                name=self.name,
+                nkeys_seed_str=self._seed,
+                inbox_prefix=f"_INBOX.{self.name}",
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]
+                connect_timeout=2,
+                ping_interval=5,
+                error_cb=self._error,
+                disconnected_cb=self._lost,
+                reconnected_cb=self._back,
+                allow_reconnect=True,
+            )
+            await in_time(connecting, patience)
         except (OSError, NatsError, TimeoutError) as error:
             await client.close()
             why: object = self._last_error or error

@@ -1,4 +1,4 @@
-"""Ending tasks: cancelled until they have ended; and the first of several to end by itself."""
+"""Ending tasks: cancelled until they have ended; work in time, and the first of several to end."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -18,6 +18,21 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=AGAIN_SECONDS)
+
+
+async def in_time(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
+    """What some work gives or raises. Where it takes longer it is ended: raises `TimeoutError`.
+
+    `asyncio.timeout` cancels once, and work that loses that would go on for ever.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        await end(task)
 
 
 async def first_of(*waits: Coroutine[Any, Any, Result]) -> Result:
