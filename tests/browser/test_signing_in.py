@@ -103,6 +103,7 @@ def test_a_keyboard_is_enough(program: Program, someone: Someone) -> None:
     bob = someone()
     bob.opens(program.address())
     bob.sees("Sign in")
+    bob.page.locator("input:focus").wait_for()  # the page sees to that, once it is shown
     keyboard = bob.page.keyboard
     keyboard.type("bob")
     keyboard.press("Tab")

@@ -22,7 +22,7 @@ from toolbus_common.declared import Budget, Declaration, Period, Server
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"
 PRICE = 10_000  # micro-dollars
-LEVEL = "{{default}}:{epoch}:budget:key:bot:usd:day:UTC"
+LEVEL = "{{default}}:{epoch}:budget:key:bot:usd:month:UTC"
 WORKERS = 8
 ENOUGH_IN_FLIGHT = 40
 BROKEN = (OSError, HTTPException)  # what a client sees of an ingress that dies under it
@@ -31,7 +31,7 @@ CLEAR = frozenset({  # every way a call may end besides its result, when a proce
 })  # fmt: skip
 DECLARATION = Declaration(
     servers={"echo": Server(url="http://placeholder/mcp")},
-    keys={"bot": key(SECRET, budget=Budget(usd=1000, per=Period.DAY))},
+    keys={"bot": key(SECRET, budget=Budget(usd=1000, per=Period.MONTH))},
     prices={"echo__*": PRICE / 1_000_000},
 )
 run_numbers = count(1)

@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
             }
         )
         launched.start()
-        until_now(lambda: TOOL in launched.client(BOT).tools(), "the tools")
+        launched.until_listed(launched.client(BOT), TOOL)
         yield launched
     finally:
         launched.stop()
@@ -231,7 +231,7 @@ def test_a_key_is_made_changed_rotated_and_revoked_by_an_operator(place: Launche
     made = operator.ask("POST", "/v1/keys", {"name": "made", "tools": ["echo__*"]})
     assert made.status == 201, made.body
     secret = made.json["secret"]
-    until_now(lambda: TOOL in place.client(secret).tools(), "the key opens")
+    until_now(lambda: place.client(secret).sees(TOOL), "the key opens")
     again = operator.ask("POST", "/v1/keys", {"name": "made"})
     assert (again.status, why(again)) == (409, "conflict")
     changed_key = operator.ask("PUT", "/v1/keys/made", {"tools": ["other__*"]})
@@ -268,7 +268,7 @@ def test_a_call_is_approved_by_an_operator(place: Launched, admin: Administrator
     terms = {"name": "careful", "tools": ["*"], "approve": [TOOL]}
     secret = admin.ask("POST", "/v1/keys", terms).json["secret"]
     client = place.client(secret)
-    until_now(lambda: TOOL in client.tools(), "the key opens")
+    until_now(lambda: client.sees(TOOL), "the key opens")
     refused = client.call(TOOL, {"text": "wait"})
     approval = refused.error["data"]["approval"]
     operator = at(place, SECRETS["operator"])

@@ -16,7 +16,7 @@ TASKS: dict[str, Any] = {"extensions": {META + "tasks": {}}}
 PAGES: dict[str, Any] = {"elicitation": {"url": {}}}
 BOSS = "tbk_boss_a-secret-of-who-approves"
 TOOL = "fix__greet"
-INVALID, REJECTED, REQUIRED = -32602, -31006, -31009
+INVALID, REJECTED = -32602, -31006
 OVER = ("completed", "failed", "cancelled")
 
 
@@ -27,14 +27,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         made.keys["root"] = key(ROOT, approve=[TOOL])
         made.keys["boss"] = key(BOSS, rights=["approve"])
         made.cluster.declare(made.declaration())
-        until_now(lambda: all(_asks(made, number) for number in range(12)), "what needs a person")
+        until_now(made.cluster.up_to_date, "every replica knows what needs a person")
         yield made
-
-
-def _asks(place: Place, number: int) -> bool:
-    """Whether a call waits, whichever replica decides."""
-    answer = place.client(replica=number % 2).call(TOOL, {"name": "probe"})
-    return bool(answer.json.get("error", {}).get("code") == REQUIRED)
 
 
 def waiting(place: Place, name: str, **declared: Any) -> dict[str, Any]:

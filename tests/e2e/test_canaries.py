@@ -29,6 +29,7 @@ from harness.waiting import until_now
 REDIRECT = "http://127.0.0.1:9/callback"
 FORM = "application/x-www-form-urlencoded"
 LEAKED = canary("leak")
+HOOKS = ("webhook", "webhook by file")
 SEALED = """
 SELECT size FROM checkpoints WHERE scope = 'default' AND to >= (
     SELECT max(stream_seq) FROM facts WHERE scope = 'default' AND fact = 'config.changed')
@@ -229,7 +230,15 @@ class Story:
             lambda: all(singing({"": LEAKED}, recorded(self.at)[place]) for place in told),
             "the fact of it everywhere",
         )
+        for name in HOOKS:  # each in its own time
+            until_now(lambda name=name: self.hooked(name), f"the fact of it at {name}")  # type: ignore[misc]
         self.at.launched.eventual_rows(SEALED)
+
+    def hooked(self, name: str) -> bool:
+        """Whether a webhook of two has told what leaked, and with that all that was before it."""
+        told = [each for each in self.at.receiver.received if LEAKED.encode() in each.body]
+        secret = self.secrets[name].encode()
+        return any(each.path == "/hook" and each.signed_with(secret) for each in told)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +265,7 @@ def test_every_secret_is_used(story: Story) -> None:
     assert b64encode(client).decode() in form["authorization"]
     received = story.at.receiver.received
     hooks = [each for each in received if each.path == "/hook"]
-    for name in ("webhook", "webhook by file"):
+    for name in HOOKS:
         assert any(each.signed_with(story.secrets[name].encode()) for each in hooks), name
     (head, *_) = [each.headers for each in received if each.path == "/sink"]
     assert head["authorization"] == f"Splunk {story.secrets['sink']}"

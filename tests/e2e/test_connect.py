@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -41,20 +42,74 @@ async def bridged(
         yield opened
 
 
-def said(
-    *messages: Any, url: str, secret: str = ROOT_KEY
-) -> tuple[list[dict[str, Any]], subprocess.CompletedProcess[bytes]]:
-    """What the bridge says when these lines are all it is told."""
-    lines = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages]
-    done = subprocess.run(
-        [installed("toolbus"), "connect", "--url", url],
-        env={"TOOLBUS_KEY": secret, "PATH": os.environ["PATH"]},
-        input=b"\n".join(lines) + b"\n",
-        capture_output=True,
-        timeout=180,
-        check=False,
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()], done
+class Piped:
+    """The bridge as a client has it that speaks by lines."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.heard: list[dict[str, Any]] = []
+        self.errors = b""
+
+    def tell(self, *messages: Any) -> None:
+        """A line for each."""
+        lines = [
+            each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages
+        ]
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"".join(line + b"\n" for line in lines))
+        self.process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """The next line it says."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "it ended"
+        self.heard.append(json.loads(line))
+        return self.heard[-1]
+
+    def close(self) -> list[dict[str, Any]]:
+        """Tell it no more: it ends soon, whatever is under way. Everything it said."""
+        process = self.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.close()
+        self.heard += [json.loads(line) for line in process.stdout]
+        self.errors = process.stderr.read()
+        process.wait()
+        return self.heard
+
+
+@contextmanager
+def piped(url: str, secret: str = ROOT_KEY, *options: str) -> Iterator[Piped]:
+    """A bridge of its own, which does not outlive this."""
+    with subprocess.Popen(
+        [installed("toolbus"), "connect", "--url", url, *options],
+        env={**({"TOOLBUS_KEY": secret} if secret else {}), "PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        bound = Timer(PATIENCE, process.kill)
+        bound.start()
+        try:
+            yield Piped(process)
+        finally:
+            bound.cancel()
+            process.kill()
+
+
+def said(*messages: Any, url: str, secret: str = ROOT_KEY) -> Piped:
+    """What the bridge says to these lines, each of which it answers.
+
+    Its client stays for that: after who leaves at once it waits a second, which may be too short.
+    """
+    with piped(url, secret) as bridge:
+        bridge.tell(*messages)
+        for _ in messages:
+            bridge.hear()
+        bridge.close()
+    return bridge
 
 
 def modern(request_id: Any, method: str, **params: Any) -> dict[str, Any]:
@@ -111,24 +166,27 @@ async def test_one_server_alone_has_its_own_names_over_stdio(gateway: Gateway, m
 def test_a_wrong_key_is_told_what_to_do(gateway: Gateway, method: str) -> None:
     handshake = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
     asked = handshake if method == "initialize" else modern(1, method)
-    (told,), done = said(asked, url=gateway.client().endpoint, secret="tbk_wrong")
+    done = said(asked, url=gateway.client().endpoint, secret="tbk_wrong")
+    (told,) = done.heard
     assert told["id"] == 1
     assert "This key opens nothing" in told["error"]["message"]
     assert "'toolbus keys create' makes one" in told["error"]["message"]
-    assert b"tbk_wrong" not in done.stdout + done.stderr
+    assert "tbk_wrong" not in f"{told}{done.errors!r}"
 
 
 def test_an_endpoint_nobody_serves_is_told_with_the_mend() -> None:
-    (told,), done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
+    done = said(modern("a", "tools/list"), url="http://127.0.0.1:9/mcp")
+    (told,) = done.heard
     assert told["id"] == "a"
     assert "cannot be reached" in told["error"]["message"]
     assert "toolbus up" in told["error"]["message"]
     assert told["error"]["data"] == {"code": "unavailable", "retryable": True}
-    assert done.returncode == 0
+    assert done.process.returncode == 0
 
 
 def test_a_line_that_is_no_message_harms_no_other(gateway: Gateway) -> None:
-    told, _ = said(b"nonsense", b"[]", modern(7, "tools/list"), url=gateway.client().endpoint)
+    url = gateway.client().endpoint
+    told = said(b"nonsense", b"[]", modern(7, "tools/list"), url=url).heard
     assert [each["error"]["code"] for each in told if each["id"] is None] == [-32700, -32700]
     (listed,) = [each for each in told if each["id"] == 7]
     assert listed["result"]["tools"]
@@ -138,7 +196,7 @@ def test_many_requests_are_answered_each_under_its_id(gateway: Gateway) -> None:
     calls = [
         modern(at, "tools/call", name="echo__count", arguments={"id": f"n{at}"}) for at in range(40)
     ]
-    told, _ = said(*calls, url=gateway.client().endpoint)
+    told = said(*calls, url=gateway.client().endpoint).heard
     answers = {each["id"]: each["result"]["content"][0]["text"] for each in told}
     assert answers == {at: f"n{at}" for at in range(40)}
 
@@ -148,17 +206,25 @@ def test_a_cancelled_request_of_the_modern_era_has_no_answer(gateway: Gateway) -
     cancelled = {
         "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1},
     }  # fmt: skip
-    told, _ = said(call, cancelled, modern(2, "tools/list"), url=gateway.client().endpoint)
-    assert [each["id"] for each in told] == [2]
+    with piped(gateway.client().endpoint) as bridge:
+        bridge.tell(call, cancelled, modern(2, "tools/list"))
+        assert bridge.hear()["id"] == 2
+        # One that began when the other was cancelled, and takes longer, ends after it would have.
+        bridge.tell({**call, "id": 3})
+        assert bridge.hear()["id"] == 3
+        assert [each["id"] for each in bridge.close()] == [2, 3]
 
 
 def test_a_subscription_is_acknowledged_and_ends_with_the_client(gateway: Gateway) -> None:
     listen = modern(7, "subscriptions/listen", notifications={"toolsListChanged": True})
     slow = modern(8, "tools/call", name="echo__wait", arguments={"id": "s", "seconds": 0.5})
-    told, done = said(listen, slow, url=gateway.client().endpoint)
-    assert told[0]["method"] == "notifications/subscriptions/acknowledged"
-    assert {each["id"] for each in told if "id" in each} == {8}
-    assert done.returncode == 0
+    with piped(gateway.client().endpoint) as bridge:
+        bridge.tell(listen)
+        assert bridge.hear()["method"] == "notifications/subscriptions/acknowledged"
+        bridge.tell(slow)
+        assert bridge.hear()["id"] == 8
+        assert [each["id"] for each in bridge.close() if "id" in each] == [8]
+    assert bridge.process.returncode == 0
 
 
 def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
@@ -166,19 +232,16 @@ def test_a_key_from_a_file_opens_and_no_key_at_all_is_told(
 ) -> None:
     file = tmp_path / "key"
     file.write_text(ROOT_KEY + "\n")
-    command = [installed("toolbus"), "connect", "--url", gateway.client().endpoint]
-    told = subprocess.run(
-        [*command, "--key-file", str(file)], input=json.dumps(modern(1, "tools/list")).encode(),
-        capture_output=True, timeout=180, check=True,
-    )  # fmt: skip
-    assert json.loads(told.stdout)["result"]["tools"]
-    without = subprocess.run(
-        command, input=b"", env={"PATH": os.environ["PATH"]},
-        capture_output=True, timeout=180, check=False,
-    )  # fmt: skip
-    assert without.returncode == 1
-    assert b"TOOLBUS_KEY" in without.stderr
-    assert without.stdout == b""
+    url = gateway.client().endpoint
+    with piped(url, "", "--key-file", str(file)) as bridge:
+        bridge.tell(modern(1, "tools/list"))
+        assert bridge.hear()["result"]["tools"]
+        bridge.close()
+    assert bridge.process.returncode == 0
+    with piped(url, "") as without:
+        assert without.close() == []
+    assert without.process.returncode == 1
+    assert b"TOOLBUS_KEY" in without.errors
 
 
 @pytest.fixture(scope="module", params=["modern", "legacy"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.client import Answer
+from harness.client import Answer, Client
 from harness.gateway import (
     HASTY_KEY,
     OLD_KEY,
@@ -105,9 +105,14 @@ def test_a_server_nobody_declared_is_404(gateway: Gateway) -> None:
     assert gateway.client(ROOT_KEY, "nobody").ask("tools/list").status == 404
 
 
+def until_refused(client: Client, code: str, tool: str, **arguments: Any) -> None:
+    """Call until that is refused with this code; a call can fail for other reasons before."""
+    until_now(lambda: client.call(tool, arguments).code == code, code)
+
+
 def test_a_spent_budget_names_level_limit_and_reset(gateway: Gateway) -> None:
     client = gateway.client(POOR_KEY)
-    until_now(lambda: client.call("echo__say", {"text": "dear"}).code, "the dollar is spent")
+    until_refused(client, "budget_exceeded", "echo__say", text="dear")
     error = told(client.call("echo__say", {"text": "dear"}), 200, -31003)
     assert error["data"]["level"] == "key:poor"
     assert error["data"]["limit_usd"] == 1
@@ -119,13 +124,13 @@ def test_a_spent_budget_names_level_limit_and_reset(gateway: Gateway) -> None:
 
 def test_a_spent_customer_names_the_customer_not_the_key(gateway: Gateway) -> None:
     client = gateway.client(TEAM_KEY)
-    until_now(lambda: client.call("echo__count", {"id": "c"}).code, "the customer's money is spent")
+    until_refused(client, "budget_exceeded", "echo__count", id="c")
     assert told(client.call("echo__count"), 200, -31003)["data"]["level"] == "customer:acme"
 
 
 def test_a_rate_that_is_used_up_names_level_limit_and_when_to_retry(gateway: Gateway) -> None:
     client = gateway.client(HASTY_KEY)
-    until_now(lambda: client.call("echo__wait", {"seconds": 0}).code, "two calls were made")
+    until_refused(client, "rate_exceeded", "echo__wait", seconds=0)
     error = told(client.call("echo__wait", {"seconds": 0}), 200, -31004)
     assert (error["data"]["level"], error["data"]["limit_calls"]) == ("key:hasty", 2)
     assert error["data"]["retry_after"] > 0

@@ -41,6 +41,14 @@ def was_replayed(answer: Answer) -> bool:
     return answer.json["result"].get("_meta", {}).get(REPLAYED) is True
 
 
+def of_the_first(answer: Answer) -> bool:
+    """Whether an error is the first call's; else it is the repetition that got lost.
+
+    The bus may hand one to a replica that was killed a moment ago.
+    """
+    return "firstCallId" in answer.error["data"]
+
+
 def arrived(place: Place, name: str) -> int:
     return sum(call.get("id") == name for call in place.echo.arrived())
 
@@ -133,7 +141,8 @@ def test_a_call_outlives_its_client_and_every_room_on_its_way_but_the_last(place
 
     def told() -> Answer | None:
         answer = once_now(place.client(replica=1), "left", id="left", seconds=4)
-        return None if answer.code == "call_under_way" else answer
+        lost = answer.code == "outcome_unknown" and not of_the_first(answer)
+        return None if lost or answer.code == "call_under_way" else answer
 
     assert was_replayed(until_now(told, "the outcome"))
     assert arrived(place, "left") == 1

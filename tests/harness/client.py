@@ -106,3 +106,8 @@ class Client:
     def tools(self) -> list[str]:
         """The names of the tools this key sees."""
         return [tool["name"] for tool in self.ask("tools/list").json["result"]["tools"]]
+
+    def sees(self, *tools: str) -> bool:
+        """Whether this key sees these by now; one that nobody knows yet sees none."""
+        told = self.ask("tools/list").json.get("result", {"tools": []})
+        return {*tools} <= {tool["name"] for tool in told["tools"]}

@@ -49,9 +49,9 @@ class Upstream(Engine):
         return f"http://127.0.0.1:{self.port}/mcp"
 
     def arrived(self) -> list[dict[str, Any]]:
-        """Every call that reached it."""
-        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
-        return [json.loads(line) for line in lines]
+        """Every call that reached it; not the one whose line is still being written."""
+        told = self.journal.read_text() if self.journal.exists() else ""
+        return [json.loads(line) for line in told.splitlines(keepends=True) if line[-1] == "\n"]
 
 
 class Process:

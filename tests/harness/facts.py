@@ -5,15 +5,16 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any, TypeVar
 
 from toolbus_common.bus import Bus
 from toolbus_common.contracts.facts import CallAllowed, CallCompleted
+from toolbus_common.errors import BusDownError
 from toolbus_common.factlane import FactWriter
 from toolbus_common.provision import FACTS
 from toolbus_common.settings import Settings
-from toolbus_common.spool import Spool
+from toolbus_common.spool import Envelope, Spool
 
 T = TypeVar("T")
 
@@ -73,11 +74,32 @@ async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
 async def facts_of(user: str, settings: Settings, directory: Path) -> AsyncIterator[FactWriter]:
     """A writer of facts as a room has it."""
     async with bus_of(user, settings) as bus:
-        writer = FactWriter(bus.store, Spool(directory / f"{user}.facts", 1 << 20))
+        writer = FactWriter(stored_by(bus), Spool(directory / f"{user}.facts", 1 << 20))
         try:
             yield writer
         finally:
             await writer.close(2.0)
+
+
+def stored_by(bus: Bus) -> Callable[[Envelope], Awaitable[None]]:
+    """The bus' way to store, without a bound of its own: a machine may be too busy for that.
+
+    What comes a second time has the same id, and is there once.
+    """
+
+    async def store(envelope: Envelope) -> None:
+        give_up = monotonic() + PATIENCE
+        while True:
+            try:
+                await bus.store(envelope)
+            except BusDownError as error:
+                slow = bus.connected and isinstance(error.__cause__, TimeoutError)
+                if not slow or monotonic() > give_up:
+                    raise
+            else:
+                return
+
+    return store
 
 
 async def until(look: Callable[[], Awaitable[T]], what: str) -> T:

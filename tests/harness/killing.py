@@ -109,7 +109,7 @@ class Killing:
                 self.cluster.on_the_bus(lambda bus: _come_again(bus, again))
             self.cluster.until_listed(self.cluster.client(KEY), "echo__count", "free__count")
             coder = self.cluster.client(CODER)
-            until_now(lambda: "executeToolCode" in coder.tools(), "code mode")
+            until_now(lambda: coder.sees("executeToolCode"), "code mode")
             yield self
         finally:
             self.cluster.stop()

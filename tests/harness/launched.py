@@ -16,7 +16,7 @@ from harness.engines import BEGIN_SECONDS, die_with_parent, installed, own_port
 from harness.operating import Operating
 from toolbus_common.process import ROOMS
 
-ENDING_SECONDS = 40.0
+ENDING_SECONDS = 120.0  # a bound for a broken run
 
 
 class Launched(Operating):

@@ -43,8 +43,9 @@ class Person:
         self.page.get_by_role("button", name=label, exact=True).click()
 
     def sees(self, heading: str) -> Locator:
-        """Wait for the page of this heading; what is below it."""
+        """Wait for the page of this heading, the whole of it; what is below it."""
         self.page.get_by_role("heading", level=1, name=heading, exact=True).wait_for()
+        self.page.wait_for_load_state()
         return self.page.locator("main")
 
     def keeps(self, name: str) -> None:

@@ -19,6 +19,8 @@ from toolbus_common.permissions import OPERATOR
 from toolbus_common.provision import CATALOGUE, CONFIG
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
 
+ANSWER_SECONDS = 20.0  # a bound: on a busy machine audit may take long over a question
+
 R = TypeVar("R")
 Row = dict[str, Any]
 
@@ -109,7 +111,7 @@ class Operating:
 
     def until_listed(self, client: Client, *tools: str) -> None:
         """Until a client is shown these tools and every room knows of them: calls may begin."""
-        until_now(lambda: set(tools) <= set(client.tools()), f"the tools {tools}", BEGIN_SECONDS)
+        until_now(lambda: client.sees(*tools), f"the tools {tools}", BEGIN_SECONDS)
         until_now(self.up_to_date, "every room knows what there is", BEGIN_SECONDS)
 
     def on_the_bus(self, work: Callable[[Bus], Awaitable[R]]) -> R:
@@ -135,5 +137,5 @@ async def _newest(bus: Bus, bucket: str) -> int:
 
 async def _rows(lane: AskLane, sql: str) -> list[Row]:
     """What audit answers. Raises `ToolbusError`."""
-    found = await lane.ask(AuditQueried(sql=sql), RowsFound)
+    found = await lane.ask(AuditQueried(sql=sql), RowsFound, ANSWER_SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

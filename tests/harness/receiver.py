@@ -2,8 +2,8 @@
 
 import base64
 import hmac
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from typing import Self
 
@@ -44,6 +44,15 @@ class Receiver:
 
     def __exit__(self, *_: object) -> None:
         self._served.close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody listens there for a while."""
+        self._served.close()
+        try:
+            yield
+        finally:
+            self.__enter__()
 
     def _told(self, request: Request) -> Response:
         received = Received(request.method, request.path, request.headers, request.body)

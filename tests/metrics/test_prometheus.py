@@ -80,7 +80,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         )
         cluster.until_listed(cluster.client(KEY), "echo__say", "pair__say")
         coder = cluster.client(CODER)
-        until_now(lambda: "executeToolCode" in coder.tools(), "code mode")
+        until_now(lambda: coder.sees("executeToolCode"), "code mode")
         prometheus = Prometheus(directory / "prometheus", jobs(), addresses(cluster))
         ending.callback(prometheus.kill)
         prometheus.start()

@@ -124,7 +124,7 @@ def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
 
 async def _key(state_dir: Path) -> str:
     async with joined(find(state_dir)) as bus:
-        for status in await AskLane(OPERATOR, bus).ask_all():
+        for status in await AskLane(OPERATOR, bus).ask_all(wanted=("audit",)):
             if told := status.details.get("sealed_by"):
                 return str(told)
     raise InvalidError("Audit did not answer; look at `toolbus status`, and ask again.")

@@ -62,9 +62,9 @@ def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
 async def _asked(place: Place) -> tuple[list[RoomStatus], list[dict[str, Any]]]:
     async with joined(place) as bus:
         lane = AskLane(OPERATOR, bus)
-        rooms = await lane.ask_all()
+        rooms = await lane.ask_all(wanted=ROOMS)
         try:
-            servers = list((await lane.ask(ServersAsked(), ServersTold, 2.0)).servers)
+            servers = list((await lane.ask(ServersAsked(), ServersTold)).servers)
         except ToolbusError:
             servers = []  # no executor: the rooms' table says so
         return rooms, servers
@@ -244,7 +244,7 @@ async def _looked_at(bus: Bus) -> list[Check]:
     except ToolbusError as error:
         checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
     lane = AskLane(OPERATOR, bus)
-    told = await lane.ask_all()
+    told = await lane.ask_all(wanted=ROOMS)
     for room in ROOMS:
         mine = [status for status in told if status.room == room]
         reasons = {status.reason for status in mine if not status.ready}

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 import msgspec
@@ -69,9 +69,17 @@ class AskLane:
             raise ToolbusError.from_data(msgspec.json.decode(data[1:]))
         return answer.decode(data)
 
-    async def ask_all(self, seconds: float = 0.4) -> list[RoomStatus]:
-        """How every replica of every room is."""
-        answers = await self._bus.gather(StatusAsked.SUBJECT, StatusAsked().encode(), seconds)
+    async def ask_all(self, seconds: float = 0.4, wanted: Collection[str] = ()) -> list[RoomStatus]:
+        """How every replica of every room is that answers in time.
+
+        One of each room that is `wanted` has longer: who is busy is not to be taken for gone.
+        """
+
+        def enough(answers: list[bytes]) -> bool:
+            return {RoomStatus.decode(told).room for told in answers}.issuperset(wanted)
+
+        asked = StatusAsked().encode()
+        answers = await self._bus.gather(StatusAsked.SUBJECT, asked, seconds, enough)
         return sorted(map(RoomStatus.decode, answers), key=lambda told: (told.room, told.instance))
 
     async def close(self) -> None:

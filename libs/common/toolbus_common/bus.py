@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -26,6 +27,7 @@ from toolbus_common.spool import SPANS, Envelope
 log = logging.getLogger(__name__)
 
 ACK_SECONDS = 3.0
+LATE_SECONDS, LOOK_SECONDS = 3.0, 0.02  # for who is too busy to answer soon
 NO_RESPONDERS = "503"
 LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; the server is configured with the same
 
@@ -162,8 +164,17 @@ class Bus:
         except nats.errors.NoRespondersError as error:
             raise LookupError(subject) from error
 
-    async def gather(self, subject: str, payload: bytes, seconds: float) -> list[bytes]:
-        """Ask everyone and take the answers that come within `seconds`."""
+    async def gather(
+        self,
+        subject: str,
+        payload: bytes,
+        seconds: float,
+        enough: Callable[[list[bytes]], bool] = lambda _: True,
+    ) -> list[bytes]:
+        """Ask everyone and take the answers that come within `seconds`.
+
+        Where those are not `enough`, so many more are waited for as come in `LATE_SECONDS`.
+        """
         answers: list[bytes] = []
 
         async def hear(message: Msg) -> None:
@@ -174,6 +185,10 @@ class Bus:
         subscription = await self._nats.subscribe(inbox, cb=hear)
         await self.publish(subject, payload, inbox)
         await asyncio.sleep(seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LATE_SECONDS):
+                while not enough(answers):  # noqa: ASYNC110
+                    await asyncio.sleep(LOOK_SECONDS)
         await subscription.unsubscribe()
         return answers
 

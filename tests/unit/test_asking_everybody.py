@@ -1,0 +1,34 @@
+"""Asking every room how it is: what is enough of an answer."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import RoomStatus
+
+BUSY = RoomStatus(room="audit", instance="a", pid=1, ready=True, since=0.0)
+
+
+class LateBus:
+    """Has nothing at first, and what a busy room says where that is not enough."""
+
+    async def gather(
+        self, _subject: str, _payload: bytes, _seconds: float, enough: Callable[[list[bytes]], bool]
+    ) -> list[bytes]:
+        found: list[bytes] = []
+        if not enough(found):
+            found.append(BUSY.encode())
+        return found
+
+
+async def asked(**how: Any) -> list[RoomStatus]:
+    return await AskLane("operator", cast("Bus", LateBus())).ask_all(0.4, **how)
+
+
+async def test_a_busy_room_that_is_wanted_is_not_taken_for_gone() -> None:
+    assert await asked(wanted=("audit",)) == [BUSY]
+
+
+async def test_nobody_is_waited_for_who_is_not_wanted() -> None:
+    assert await asked() == []

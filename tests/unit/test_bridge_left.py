@@ -1,0 +1,40 @@
+"""A client of the stdio bridge that leaves while something is under way."""
+
+import json
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from harness.jsonserver import Request, Response, answering
+from toolbus_cli.bridge import bridge
+from toolbus_cli.bridge.bridge import Bridge
+from toolbus_cli.bridge.wire import Endpoint
+
+SECONDS = 60.0  # a bound for a broken run
+
+
+def test_what_is_under_way_has_a_moment_when_its_client_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bridge, "GRACE_SECONDS", SECONDS)
+    arrived, left = Event(), Event()
+    said: list[bytes] = []
+    notes: list[str] = []
+
+    def answer(request: Request) -> Response:
+        arrived.set()
+        assert left.wait(SECONDS)
+        told = {"jsonrpc": "2.0", "id": request.json["id"], "result": {}}
+        return Response(200, told, {"content-type": "application/json"})
+
+    def lines() -> Iterator[bytes]:
+        yield b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call"}'
+        assert arrived.wait(SECONDS)
+        left.set()
+
+    with answering(answer) as port:
+        Bridge(
+            Endpoint(f"http://127.0.0.1:{port}/mcp"), "tbk_key", said.append, notes.append
+        ).serve(lines())
+    assert [json.loads(each)["id"] for each in said] == [1]
