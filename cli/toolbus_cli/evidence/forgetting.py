@@ -20,6 +20,7 @@ from toolbus_common.sqltext import quoted
 
 SECONDS = 20.0  # longer than audit lets a question run
 HEARD_SECONDS, ROUND_SECONDS = 10.0, 0.4
+KEEPERS = ("audit", "codemode", "executor", "oauth", "policy")  # of people's keys
 KINDS = ("user:", "operator:", "admin:", "key:")
 
 
@@ -97,16 +98,16 @@ async def forget(desk: Desk, people: People, found: Found, reason: str) -> int:
 
 
 async def _let_go(desk: Desk, revision: int) -> int:
-    """How many rooms have heard: all that said anything. Raises `CommandError`.
+    """How many rooms have heard: all that are there. Raises `CommandError`.
 
-    A busy room misses a round, so each is longer: who has answered once is waited for, and somebody
-    has to answer, for audit was there a moment ago.
+    A busy room misses a round, so at first each kind is waited for, and later rounds are longer:
+    who has answered once must have heard, and somebody must, for audit was there a moment ago.
     """
     lane, give_up = AskLane(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
     heard: dict[str, int] = {}  # how much each replica of a room knows of people
     seconds = ROUND_SECONDS
     while True:
-        told = await lane.ask_all(seconds)
+        told = await lane.ask_all(seconds, wanted=() if heard else KEEPERS)
         heard |= {each.instance: each.heard[PEOPLE] for each in told if PEOPLE in each.heard}
         behind = sum(known < revision for known in heard.values())
         if heard and not behind:
