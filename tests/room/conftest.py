@@ -86,6 +86,7 @@ def begin(
             "STATE_DIR": str(settings.state_dir),
             "NATS_URL": settings.nats_url,
             "REDIS_URL": valkey_url,
+            "REDIS_TIMEOUT": "5",  # a busy machine's Valkey is not one that is away
             **told,
         }.items():
             monkeypatch.setenv(f"TOOLBUS_{name}", value)
