@@ -57,7 +57,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsAt]:
         return
     server = NatsServer(tmp_path_factory.mktemp("nats"))
     server.start()
-    yield NatsAt(server.url, server.seeds)
+    yield NatsAt(server.url, server.seeds, server.streams)
     server.kill()
 
 
@@ -77,7 +77,7 @@ async def laid_down(nats_server: NatsAt) -> None:
     tester = Bus(TESTER, nats_server.url, nats_server.seed(TESTER))
     await tester.open()
     try:
-        await begin_afresh(tester)
+        await begin_afresh(tester, nats_server.streams)
     finally:
         await tester.close()
 

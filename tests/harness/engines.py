@@ -136,6 +136,11 @@ class NatsServer(Engine):
         """Where it listens."""
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def streams(self) -> Path:
+        """The directory of what it keeps, once it keeps something."""
+        return self.directory / "store" / "jetstream" / "$G" / "streams"
+
     def copy_seeds(self, state_dir: Path) -> None:
         """Let rooms of a state directory join this server."""
         shutil.copytree(self.seeds, state_dir / "nkeys", dirs_exist_ok=True)
@@ -147,10 +152,14 @@ class NatsServer(Engine):
 
 @dataclass(frozen=True)
 class NatsAt:
-    """A NATS server for this session, and the seeds to join it with (None: it asks for none)."""
+    """A NATS server for this session, and the seeds to join it with (None: it asks for none).
+
+    `streams` is where it keeps them, None where its files are out of reach.
+    """
 
     url: str
     seeds: Path | None
+    streams: Path | None = None
 
     def seed(self, user: str) -> str | None:
         """A user's seed."""

@@ -1,31 +1,38 @@
 """Begins afresh on a running NATS server: no facts, no entries, everything provisioned."""
 
+from pathlib import Path
+
 from nats.js.errors import ServerError
 
 from harness.engines import TESTER, NatsServer
-from harness.waiting import until_told
+from harness.waiting import until, until_told
 from toolbus_common.bus import Bus
 from toolbus_common.provision import provision
 
 STILL_CLEARING = 10049  # NATS: error creating store for stream
 
 
-async def begin_afresh(tester: Bus) -> None:
+async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
     """Drop every stream and bucket, which no user of Toolbus may, and lay them down again.
 
-    A bucket nobody has ever written to stays: most tests use three of the twenty.
+    A bucket nobody has ever written to stays: most tests use three of the twenty. `streams` is the
+    directory in which the server keeps them. It says that one is deleted before its files are; laid
+    down again too soon, and while those of one deleted before are there, it has its old messages.
     """
     stream = tester.client.jetstream()
+    kept: set[str] = set()
 
     async def cleared() -> bool:
-        used = [
-            each.config.name or ""
-            for each in await stream.streams_info()
-            if each.state.last_seq or not (each.config.name or "").startswith("KV_")
-        ]
+        there = {each.config.name or "": each.state for each in await stream.streams_info()}
+        used = [name for name in there if there[name].last_seq or not name.startswith("KV_")]
         for name in used:
             await stream.delete_stream(name)
+        kept.clear()
+        kept.update(there.keys() - used)
         return not used  # what a room of the test before was about to write is there by now
+
+    def gone() -> bool:
+        return streams is None or {each.name for each in streams.glob("*")} <= kept
 
     async def laid_down() -> bool:
         try:
@@ -37,6 +44,7 @@ async def begin_afresh(tester: Bus) -> None:
         return True
 
     await until_told(cleared, "nothing is there")
+    await until(gone, "the files of what is deleted are")
     await until_told(laid_down, "streams and buckets")
 
 

@@ -1,7 +1,12 @@
 """The fixtures themselves: real, empty, and provisioned."""
 
+import asyncio
+
 import redis
 
+from harness.engines import TESTER, NatsServer
+from harness.fresh import begin_afresh
+from harness.waiting import until
 from toolbus_common.bus import Bus
 from toolbus_common.provision import BUCKETS, CONFIG, DURABLES, FACTS
 from toolbus_common.settings import Settings
@@ -35,3 +40,22 @@ def test_valkey_is_there_and_empty(valkey_url: str) -> None:
 
 def test_valkey_is_empty_again(valkey_url: str) -> None:
     test_valkey_is_there_and_empty(valkey_url)
+
+
+async def test_streams_are_laid_down_once_the_files_of_those_before_are_gone(
+    own_nats: NatsServer,
+) -> None:
+    tester = Bus(TESTER, own_nats.url, (own_nats.seeds / f"{TESTER}.seed").read_text())
+    await tester.open()
+    try:
+        await begin_afresh(tester, own_nats.streams)
+        left = own_nats.streams / ".of-before"
+        left.mkdir()
+        beginning = asyncio.create_task(begin_afresh(tester, own_nats.streams))
+        await until(lambda: not (own_nats.streams / FACTS).exists(), "the stream is deleted")
+        assert not beginning.done()
+        left.rmdir()
+        await beginning
+        await tester.client.jetstream().stream_info(FACTS)
+    finally:
+        await tester.close()
