@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -224,7 +225,7 @@ async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
     await source.apply_first(desk, file, file.load())
     assert not file.changed()
     path.write_text("keys: {bot: {tols: []}, other: {team: none}}")
-    assert file.changed()
+    await until(file.changed)
     assert await source.reload(desk, file, lambda note, _level: notes.append(note)) is None
     assert not file.changed()
     assert "did you mean 'tools'?" in notes[0]
@@ -234,4 +235,17 @@ async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
     assert await source.reload(desk, file, lambda note, _level: notes.append(note)) is not None
     assert (await desk.declared()).declaration.keys["bot"].tools == ("a__b",)
     path.unlink()
+    assert not file.changed()
+
+
+def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "toolbus.yaml"
+    path.write_text("keys: {bot: {tools: ['*']}}")
+    file = Source(path, source.FILE)
+    file.load()
+    for text in ("", "keys: {bot:", "keys: {bot: {tools: ['a__b']}}"):
+        path.write_text(text)
+        assert not file.changed()
+    assert file.changed()
+    file.load()
     assert not file.changed()

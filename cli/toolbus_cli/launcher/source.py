@@ -25,7 +25,8 @@ class Source:
     path: Path
     by: str
     notes_port: int = 0
-    _seen: tuple[int, int] | None = None
+    _loaded: tuple[int, int] | None = None
+    _seen: tuple[int, int] | None = None  # at the last look
 
     @property
     def is_demo(self) -> bool:
@@ -34,13 +35,17 @@ class Source:
 
     def load(self) -> Loaded:
         """The checked file. Raises `ConfigurationError` with every fault."""
-        self._seen = self._mark()
+        self._loaded = self._mark()
         return load_file(self.path, os.environ)
 
     def changed(self) -> bool:
-        """Whether the file differs from when it was last loaded; a missing file is left alone."""
-        mark = self._mark() if self.by != KEPT else None
-        return mark is not None and mark != self._seen
+        """Whether the file differs from when it was last loaded; a missing file is left alone.
+
+        So is one that changed since the last look: whoever writes it may have only emptied it yet.
+        """
+        mark, before = self._mark() if self.by != KEPT else None, self._seen
+        self._seen = mark
+        return mark is not None and mark == before and mark != self._loaded
 
     def _mark(self) -> tuple[int, int] | None:
         try:
