@@ -17,6 +17,7 @@ import redis
 from harness import cluster, containers
 from harness.engines import TESTER, NatsAt, NatsServer, ValkeyServer
 from harness.fresh import begin_afresh
+from harness.waiting import PATIENCE
 from harness.workers import company, standing
 from toolbus_common.bus import Bus
 from toolbus_common.permissions import OPERATOR
@@ -117,7 +118,7 @@ def valkey_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 @pytest.fixture
 def valkey_url(valkey_server_url: str) -> str:
     """An empty Valkey."""
-    with redis.Redis.from_url(valkey_server_url) as client:
+    with redis.Redis.from_url(valkey_server_url, socket_timeout=PATIENCE) as client:
         client.flushall()
     return valkey_server_url
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from nats.js.errors import ServerError
 
 from harness.engines import TESTER, NatsServer
-from harness.waiting import until, until_told
+from harness.waiting import PATIENCE, until, until_told
 from toolbus_common.bus import Bus
 from toolbus_common.provision import provision
 
@@ -19,7 +19,7 @@ async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
     directory in which the server keeps them. It says that one is deleted before its files are; laid
     down again too soon, and while those of one deleted before are there, it has its old messages.
     """
-    stream = tester.client.jetstream()
+    stream = tester.client.jetstream(timeout=PATIENCE)
     kept: set[str] = set()
 
     async def cleared() -> bool:

@@ -43,6 +43,7 @@ MOST_BRIEF_BYTES = 256 << 20
 CLIENT_SECONDS = 60 * 86_400.0  # since it was last used
 MOST_CLIENT_BYTES = 128 << 20
 DAY = 86_400.0
+LAY_SECONDS = 30.0  # for each answer: what is laid down is on the disk by then, and that may be slow
 WEBHOOKS = "webhooks"  # the consumer of what is posted to webhooks
 MOST_APPROVAL_BYTES = 256 << 20
 MOST_TASK_BYTES = 1 << 30
@@ -126,7 +127,7 @@ OBJECTS = {
 
 async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) -> None:
     """Lay down whatever is missing and bring the rest up to date. Safe to run at any time."""
-    stream = bus.client.jetstream()
+    stream = bus.client.jetstream(timeout=LAY_SECONDS)
     await _lay_stream(stream, _facts(replicas, facts_bytes))
     for durable in DURABLES:
         await stream.add_consumer(FACTS, _consumer(durable))
