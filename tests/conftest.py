@@ -15,8 +15,8 @@ import pytest
 import redis
 
 from harness import cluster, containers
-from harness.engines import TESTER, NatsAt, NatsServer, ValkeyServer
-from harness.fresh import begin_afresh
+from harness.engines import NatsAt, NatsServer, ValkeyServer
+from harness.fresh import begin_afresh, joined_by_tester
 from harness.waiting import PATIENCE
 from harness.workers import company, standing
 from toolbus_common.bus import Bus
@@ -58,7 +58,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsAt]:
         return
     server = NatsServer(tmp_path_factory.mktemp("nats"))
     server.start()
-    yield NatsAt(server.url, server.seeds, server.streams)
+    yield server.at
     server.kill()
 
 
@@ -75,12 +75,8 @@ def state_dir(tmp_path: Path, nats_server: NatsAt) -> Path:
 @pytest.fixture
 async def laid_down(nats_server: NatsAt) -> None:
     """Streams and buckets, new and empty."""
-    tester = Bus(TESTER, nats_server.url, nats_server.seed(TESTER))
-    await tester.open()
-    try:
+    async with joined_by_tester(nats_server) as tester:
         await begin_afresh(tester, nats_server.streams)
-    finally:
-        await tester.close()
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.cluster import Cluster, Upstream
-from harness.engines import TESTER
+from harness.fresh import joined_by_tester
 from harness.operating import key
 from harness.waiting import until
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import CallAdmitted, CallRequested
 from toolbus_common.declared import Budget, Declaration, Period, Server
 from toolbus_common.snapshot import hash_of, proof_of
@@ -48,17 +47,12 @@ def cluster(
 async def overheard(cluster: Cluster) -> Heard:
     """Everything said on the bus until one call's story is whole, by one who may hear all."""
     heard: Heard = []
-    seed = (cluster.state_dir / "nats" / "nkeys" / f"{TESTER}.seed").read_text()
-    bus = Bus(TESTER, cluster.nats.url, seed)
-    await bus.open()
-    try:
+    async with joined_by_tester(cluster.nats.at) as bus:
         await bus.subscribe("tb.>", lambda data, subject, _: heard.append((subject, data)))
         await bus.client.flush()
         answer = await asyncio.to_thread(cluster.client(SECRET).call, "echo__say", {"text": "hi"})
         assert answer.text == "hi"
         await until(lambda: story(heard, cluster), "a call with all its steps")
-    finally:
-        await bus.close()
     return heard
 
 

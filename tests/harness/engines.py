@@ -125,6 +125,11 @@ class NatsServer(Engine):
         self._configuration = directory / "nats.conf"
         self._configuration.write_text(json.dumps(configuration))
 
+    @property
+    def at(self) -> "NatsAt":
+        """Where and how it is joined."""
+        return NatsAt(self.url, self.seeds, self.streams)
+
     def sync(self, interval: str) -> None:
         """How often it syncs what it keeps to the disk, from its next start on."""
         configuration = json.loads(self._configuration.read_text())

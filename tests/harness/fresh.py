@@ -1,15 +1,28 @@
 """Begins afresh on a running NATS server: no facts, no entries, everything provisioned."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from nats.js.errors import ServerError
 
-from harness.engines import TESTER, NatsServer
+from harness.engines import TESTER, NatsAt, NatsServer
 from harness.waiting import PATIENCE, until, until_told
 from toolbus_common.bus import Bus
 from toolbus_common.provision import provision
 
 STILL_CLEARING = 10049  # NATS: error creating store for stream
+
+
+@asynccontextmanager
+async def joined_by_tester(server: NatsAt) -> AsyncIterator[Bus]:
+    """A connection of the user that may do everything."""
+    bus = Bus(TESTER, server.url, server.seed(TESTER))
+    await bus.open()
+    try:
+        yield bus
+    finally:
+        await bus.close()
 
 
 async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
@@ -50,9 +63,5 @@ async def begin_afresh(tester: Bus, streams: Path | None = None) -> None:
 
 async def provisioned(server: NatsServer) -> None:
     """Lay down streams and buckets on a server of a test's own."""
-    tester = Bus(TESTER, server.url, (server.seeds / f"{TESTER}.seed").read_text())
-    await tester.open()
-    try:
+    async with joined_by_tester(server.at) as tester:
         await provision(tester)
-    finally:
-        await tester.close()

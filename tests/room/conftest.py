@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.engines import TESTER, NatsAt
+from harness.engines import NatsAt
+from harness.fresh import joined_by_tester
 from harness.marked import marked
 from harness.policing import Policing, declared, policing
 from harness.protected import Resource
@@ -46,15 +47,11 @@ async def lasting_leases(nats_server: NatsAt, laid_down: None) -> None:  # noqa:
     A bucket that was written to, as leases are by any executor with a process, is made anew for
     the next test.
     """
-    tester = Bus(TESTER, nats_server.url, nats_server.seed(TESTER))
-    await tester.open()
-    try:
+    async with joined_by_tester(nats_server) as tester:
         stream = tester.client.jetstream()
         config = (await stream.stream_info(f"KV_{LEASES}")).config
         config.max_age = PATIENCE
         await stream.update_stream(config)
-    finally:
-        await tester.close()
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.chain import running
-from harness.engines import TESTER, NatsServer
-from harness.fresh import provisioned
+from harness.engines import NatsAt, NatsServer
+from harness.fresh import joined_by_tester, provisioned
 from harness.peers import closed_after, served
 from harness.waiting import until, until_told
 from toolbus_common.bucket import Change
@@ -35,10 +35,8 @@ async def own_settings(state_dir: Path, own_nats: NatsServer) -> Settings:
 @pytest.fixture
 async def tester(own_settings: Settings, own_nats: NatsServer) -> AsyncIterator[Bus]:
     assert own_settings.nats_url == own_nats.url
-    bus = Bus(TESTER, own_nats.url, (own_nats.seeds / f"{TESTER}.seed").read_text())
-    await bus.open()
-    yield bus
-    await bus.close()
+    async with joined_by_tester(own_nats.at) as bus:
+        yield bus
 
 
 def allowed(call: int) -> CallAllowed:
@@ -108,18 +106,13 @@ async def test_connections_on_which_no_server_of_ours_answers_are_closed_again(
     own_settings: Settings, own_nats: NatsServer
 ) -> None:
     way = Confused(int(own_settings.nats_url.rpartition(":")[2]))
-    async with way.listening() as url:
-        bus = Bus(TESTER, url, (own_nats.seeds / f"{TESTER}.seed").read_text())
-        await bus.open()
-        try:
-            way.confused = True
-            way.break_off()
-            await until(lambda: way.taken >= 3, "it tried again and again")
-            way.confused = False
-            await until(lambda: bus.connected, "it found its server again")
-            await until(lambda: way.open == 0, "it left the others")
-        finally:
-            await bus.close()
+    async with way.listening() as url, joined_by_tester(NatsAt(url, own_nats.seeds)) as bus:
+        way.confused = True
+        way.break_off()
+        await until(lambda: way.taken >= 3, "it tried again and again")
+        way.confused = False
+        await until(lambda: bus.connected, "it found its server again")
+        await until(lambda: way.open == 0, "it left the others")
 
 
 async def test_every_fact_said_across_a_restart_is_in_the_stream_exactly_once(

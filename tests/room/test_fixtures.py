@@ -4,8 +4,8 @@ import asyncio
 
 import redis
 
-from harness.engines import TESTER, NatsServer
-from harness.fresh import begin_afresh
+from harness.engines import NatsServer
+from harness.fresh import begin_afresh, joined_by_tester
 from harness.waiting import until
 from toolbus_common.bus import Bus
 from toolbus_common.provision import BUCKETS, CONFIG, DURABLES, FACTS
@@ -45,9 +45,7 @@ def test_valkey_is_empty_again(valkey_url: str) -> None:
 async def test_streams_are_laid_down_once_the_files_of_those_before_are_gone(
     own_nats: NatsServer,
 ) -> None:
-    tester = Bus(TESTER, own_nats.url, (own_nats.seeds / f"{TESTER}.seed").read_text())
-    await tester.open()
-    try:
+    async with joined_by_tester(own_nats.at) as tester:
         await begin_afresh(tester, own_nats.streams)
         left = own_nats.streams / ".of-before"
         left.mkdir()
@@ -57,5 +55,3 @@ async def test_streams_are_laid_down_once_the_files_of_those_before_are_gone(
         left.rmdir()
         await beginning
         await tester.client.jetstream().stream_info(FACTS)
-    finally:
-        await tester.close()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.engines import TESTER, NatsServer
-from harness.fresh import provisioned
+from harness.engines import NatsServer
+from harness.fresh import joined_by_tester, provisioned
 from harness.waiting import until, until_told
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
@@ -31,10 +31,8 @@ PATIENCE = 60.0
 @pytest.fixture
 async def tester(own_nats: NatsServer) -> AsyncIterator[Bus]:
     await provisioned(own_nats)
-    bus = Bus(TESTER, own_nats.url, (own_nats.seeds / f"{TESTER}.seed").read_text())
-    await bus.open()
-    yield bus
-    await bus.close()
+    async with joined_by_tester(own_nats.at) as bus:
+        yield bus
 
 
 async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(

@@ -1,28 +1,16 @@
 """What was told to a bus that answers late, or is lost before it answers, is known there."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from harness.engines import TESTER, NatsServer
+from harness.engines import NatsServer
+from harness.fresh import joined_by_tester
 from harness.waiting import PATIENCE, until
-from toolbus_common.bus import Bus
-
-
-@asynccontextmanager
-async def joined(server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(TESTER, server.url, (server.seeds / f"{TESTER}.seed").read_text())
-    await bus.open()
-    try:
-        yield bus
-    finally:
-        await bus.close()
 
 
 async def test_a_server_that_answers_late_is_waited_for_and_heard_again(
     own_nats: NatsServer,
 ) -> None:
-    async with joined(own_nats) as bus:
+    async with joined_by_tester(own_nats.at) as bus:
         heard: list[bytes] = []
         await bus.subscribe("told", lambda payload, *_: heard.append(payload))
         own_nats.freeze()
@@ -38,7 +26,7 @@ async def test_a_server_that_answers_late_is_waited_for_and_heard_again(
 
 
 async def test_a_server_that_dies_before_it_answers_is_told_again(own_nats: NatsServer) -> None:
-    async with joined(own_nats) as bus:
+    async with joined_by_tester(own_nats.at) as bus:
         heard: list[bytes] = []
         own_nats.freeze()
         await bus.subscribe("told", lambda payload, *_: heard.append(payload))

@@ -27,7 +27,7 @@ from toolbus_common.spool import SPANS, Envelope
 log = logging.getLogger(__name__)
 
 ACK_SECONDS = 3.0
-LATE_SECONDS, LOOK_SECONDS = 3.0, 0.02  # for who is too busy to answer soon
+LATE_SECONDS = 3.0  # for who is too busy to answer soon
 NO_RESPONDERS = "503"
 LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; the server is configured with the same
 
@@ -176,19 +176,21 @@ class Bus:
         Where those are not `enough`, so many more are waited for as come in `LATE_SECONDS`.
         """
         answers: list[bytes] = []
+        there = asyncio.Event()
 
         async def hear(message: Msg) -> None:
             if message.headers is None:
                 answers.append(message.data)
+                if enough(answers):
+                    there.set()
 
         inbox = self._nats.new_inbox()
         subscription = await self._nats.subscribe(inbox, cb=hear)
         await self.publish(subject, payload, inbox)
         await asyncio.sleep(seconds)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LATE_SECONDS):
-                while not enough(answers):  # noqa: ASYNC110
-                    await asyncio.sleep(LOOK_SECONDS)
+        if not enough(answers):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(there.wait(), LATE_SECONDS)
         await subscription.unsubscribe()
         return answers
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from toolbus_common.ending import end
@@ -27,6 +28,15 @@ class Tended(Generic[E]):
         self._work = work
         self._again = again
         self._tasks: dict[str, tuple[E, asyncio.Task[None]]] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look after what is declared while this is entered."""
+        task = asyncio.create_task(self.run())
+        try:
+            yield
+        finally:
+            await end(task)
 
     async def run(self) -> None:
         """Without end: look after what is declared. Cancelled, it ends every task."""

@@ -157,7 +157,7 @@ class Fleet:
 
     def _account_made(self, lines: bytes, *_: str) -> None:
         """A server that waits for the account it is listed with need wait no longer."""
-        for line in lines.splitlines():
+        for line in lines.split(b"\n"):
             keeper = self._keepers.get(ConnectionMade.decode(line).server)
             if keeper is not None:
                 keeper.try_now()

@@ -17,7 +17,6 @@ from toolbus_audit.posting import Poster
 from toolbus_audit.tending import Tended
 from toolbus_common.bucket import Bucket
 from toolbus_common.declared import Export
-from toolbus_common.ending import end
 from toolbus_common.errors import BusDownError, ToolbusError
 from toolbus_common.metrics import EXPORT_FACTS, EXPORT_FAILURES, EXPORT_UNTIL
 from toolbus_common.secrets import Secrets
@@ -178,9 +177,8 @@ class Exports:
             self._states[name] = exporting.state
             return exporting.run()
 
-        running = asyncio.create_task(Tended(self._declared, work).run())
         try:
-            yield
+            async with Tended(self._declared, work).running():
+                yield
         finally:
-            await end(running)
             threads.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,5 @@
 """The declared sinks: each is told by a task of its own, so that a slow one holds up no other."""
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from toolbus_audit.sinks.telling import FIRST_RETRY, State, Stream, Telling, Way
 from toolbus_audit.tending import Tended
 from toolbus_common.bucket import Bucket
 from toolbus_common.declared import Sink
-from toolbus_common.ending import end
 from toolbus_common.secrets import Secrets
 
 MOST_THREADS = 64  # a sink uses one at a time; what seals and writes has others
@@ -72,13 +70,10 @@ class Sinks:
             self._states[name] = telling.state
             return telling.run()
 
-        running = asyncio.create_task(
-            Tended(self._declared, work, 5 * self._pace.first_retry).run()
-        )
         try:
-            yield
+            async with Tended(self._declared, work, 5 * self._pace.first_retry).running():
+                yield
         finally:
-            await end(running)
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _outlet(self, sink: Sink) -> Outlet:
