@@ -14,6 +14,7 @@ from conformance.authorized import errands
 from conformance.errand import PORT
 from conformance.gateway import KEY, UPSTREAM, gateway, shim
 from conformance.judge import Verdict, direct_run, expected
+from conformance.spent import Spent
 from conformance.suite import REVISIONS, Result
 from conformance.upstream import FixtureServer
 from conformance.vacuity import unseen
@@ -99,6 +100,7 @@ class ClientLeg:
         with (
             gateway(directory / "gateway", "", **(ALLOWED if self.oauth else {})) as launched,
             self._client(launched) as (command, environment),
+            Spent() as spent,
         ):
             for revision in REVISIONS:
                 required = self._concerned(suite.requirements(revision).client)
@@ -108,6 +110,7 @@ class ClientLeg:
                     if scenario in ("", name):
                         output = directory / revision / name
                         found += suite.run_client(command, revision, name, output, environment)
+                        spent.hold(output)
                 if found:
                     yield _verdict(self.name, revision, found, required)
 

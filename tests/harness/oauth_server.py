@@ -5,9 +5,10 @@ and at the second port to those alone whom this authority vouches for. A POST to
 behaves: `subject` who agrees, `seconds` a token lasts, `iss` its answer names (null: none),
 `document` members of its metadata, `nonce` what it and its resources want proofs of keys (DPoP) to
 be made with, `unbound` whether it passes proofs over, `certificate` the thumbprint of the only one
-that is let have tokens, which are bound to it (RFC 8705). POST /introspect tells of a token, POST
-/expire ends all of them, POST /give makes refresh tokens, GET /seen tells what the token endpoint
-was asked. `jwks` are whose assertions it takes.
+that is let have tokens, which are bound to it (RFC 8705), `secret_seconds` how long a secret that
+it gives lasts (null: for ever), `jwks` whose assertions it takes. POST /introspect tells of a
+token, POST /expire ends all of them, POST /give makes refresh tokens, POST /forget has it know no
+client any more, GET /seen tells what the token endpoint was asked.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ class Provider:
         self.issuer = issuer
         self.said: dict[str, Any] = {
             "subject": "ann@far", "seconds": 3600, "iss": issuer, "document": {}, "nonce": "",
-            "unbound": False, "certificate": "",
+            "unbound": False, "certificate": "", "secret_seconds": None,
         }  # fmt: skip
         self.proofs: set[str] = set()
         self.keys: dict[str, str] = {}  # of tokens, the key each is bound to
@@ -151,7 +152,9 @@ class Application:
 
     def __init__(self, issuer: str) -> None:
         self._provider, url = Provider(issuer), AnyHttpUrl(issuer)
-        registration = ClientRegistrationOptions(enabled=True, valid_scopes=["read", "write"])
+        registration = self._registration = ClientRegistrationOptions(
+            enabled=True, valid_scopes=["read", "write"]
+        )
         revocation = RevocationOptions(enabled=True)
         metadata = build_metadata(url, None, registration, revocation)
         told = metadata.model_dump(mode="json", exclude_none=True)
@@ -162,6 +165,7 @@ class Application:
             Route("/say", self._say, methods=["POST"]),
             Route("/introspect", self._introspect, methods=["POST"]),
             Route("/expire", self._expire, methods=["POST"]),
+            Route("/forget", self._forget, methods=["POST"]),
             Route("/give", self._give, methods=["POST"]),
             Route("/seen", self._seen),
         ]
@@ -239,6 +243,12 @@ class Application:
 
     async def _say(self, request: Request) -> Response:
         self._provider.said |= await request.json()
+        seconds = self._provider.said["secret_seconds"]
+        self._registration.client_secret_expiry_seconds = seconds
+        return JSONResponse({})
+
+    async def _forget(self, _request: Request) -> Response:
+        self._provider.clients.clear()
         return JSONResponse({})
 
     async def _introspect(self, request: Request) -> Response:

@@ -33,12 +33,16 @@ class OAuthServer(HttpEngine):
     def as_ever(self) -> Self:
         """Have it behave as it did at first."""
         usual = {"seconds": 3600, "iss": self.issuer, "document": {}, "subject": "ann@far"}
-        self.say(**usual, nonce="", unbound=False, certificate="")
+        self.say(**usual, nonce="", unbound=False, certificate="", secret_seconds=None)
         return self
 
     def expire(self) -> None:
         """End every access token."""
         self.exchange("POST", "/expire", {})
+
+    def forget(self) -> None:
+        """Know none of the clients that have registered themselves."""
+        self.exchange("POST", "/forget", {})
 
     def give(self, count: int, client: str, secret: str) -> list[str]:
         """Know this client, and so many refresh tokens of its."""

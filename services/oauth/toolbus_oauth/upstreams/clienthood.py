@@ -6,8 +6,6 @@ from hashlib import sha256
 from time import time
 from typing import Any
 
-import msgspec
-
 from toolbus_common.declared import Server
 from toolbus_common.declared.authorizing import (
     BY_AUTHORITY,
@@ -18,16 +16,12 @@ from toolbus_common.declared.authorizing import (
     OAuthClient,
 )
 from toolbus_common.secrets import SecretError, Secrets, filled
-from toolbus_oauth.fetching import Fetcher, FetchError
 from toolbus_oauth.peeking import peeked
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.discovery import AnotherClientError, DiscoveryError, Found, scopes_in
-from toolbus_oauth.upstreams.records import Enrolled, Link
+from toolbus_oauth.upstreams.discovery import AnotherClientError, DiscoveryError, Found
+from toolbus_oauth.upstreams.enrolling import Enrolling, liked, terms_at
+from toolbus_oauth.upstreams.records import Link
 
 RETURN = "/oauth/connected"
-METHODS = ("client_secret_basic", "client_secret_post", BY_KEY, "none")
-_USUAL = "client_secret_basic"  # RFC 8414: where nothing is said
-_CREATED = (200, 201)
 ALGORITHM = "ES256"
 
 
@@ -52,8 +46,7 @@ class Clienthood:
 
     issuer: str
     document: str
-    store: Store
-    fetcher: Fetcher
+    enrolling: Enrolling
     secrets: Secrets
     is_named: Callable[[str, Server], bool]
 
@@ -91,11 +84,10 @@ class Clienthood:
         declared = await self._declared(server, found)
         if declared is not None:
             return declared
-        if self.document and _takes_documents(found) and (found.says_issuer or is_machine(server)):
+        if self.document and found.takes_documents and (found.says_issuer or is_machine(server)):
             return Identity(self.document, _of_document(found))
-        enrolled = await self.store.get(Enrolled, found.issuer)
-        if enrolled is None:
-            enrolled = await self._enrol(server, found)
+        terms = terms_at(found, self.metadata, self.redirect_at(found.issuer))
+        enrolled = await self.enrolling.at(server, found, terms)
         return Identity(enrolled.id, enrolled.method, enrolled.secret)
 
     async def again(self, server: Server, issuer: str, client_id: str, method: str) -> Identity:
@@ -105,16 +97,12 @@ class Clienthood:
             return await self._as_declared(server, declared, method)
         if client_id == self.document:
             return Identity(client_id, method)
-        enrolled = await self.store.get(Enrolled, issuer)
-        if enrolled is None or enrolled.id != client_id:
+        enrolled = await self.enrolling.known(issuer, client_id)
+        if enrolled is None:
             raise AnotherClientError(
                 "Toolbus is another client there than the one that got the token"
             )
         return Identity(client_id, method, enrolled.secret)
-
-    async def forget(self, issuer: str) -> None:
-        """The issuer does not know us any more."""
-        await self.store.drop(Enrolled, issuer)
 
     async def _declared(self, server: Server, found: Found) -> Identity | None:
         told = server.oauth.clients.get(found.issuer) if server.oauth is not None else None
@@ -153,59 +141,6 @@ class Clienthood:
         except SecretError as error:
             raise DiscoveryError(f"its client's secret: {error}") from error
 
-    async def _enrol(self, server: Server, found: Found) -> Enrolled:
-        """Register there (RFC 7591)."""
-        where = found.url("registration_endpoint")
-        if not where:
-            why = "lets no client register itself"
-            if _takes_documents(found) and not found.says_issuer:
-                why += ", and takes documents of clients without saying who answers (RFC 9207)"
-            raise DiscoveryError(
-                f"{found.issuer} {why}; register Toolbus there with the redirect URI "
-                f"{self.redirect_at(found.issuer)}, and declare it under oauth.clients"
-            )
-        told = await self._registered(server, found, where)
-        secret = told.get("client_secret", "")
-        client_id, method = told.get("client_id"), told.get("token_endpoint_auth_method")
-        if not isinstance(client_id, str) or not client_id or not isinstance(secret, str):
-            raise DiscoveryError("its authorization server registered nobody")
-        if method not in METHODS:
-            method = _liked(found, secret=bool(secret))
-        made = Enrolled(found.issuer, client_id, secret, method)
-        if not await self.store.swap(found.issuer, made, 0):  # another replica was first
-            return await self.store.get(Enrolled, found.issuer) or made
-        return made
-
-    async def _registered(self, server: Server, found: Found, where: str) -> dict[str, Any]:
-        kept = ("client_name", "client_uri", "response_types", "application_type")
-        asked = {name: self.metadata[name] for name in kept}
-        asked["redirect_uris"] = [self.redirect_at(found.issuer)]
-        asked["grant_types"] = ["authorization_code", "refresh_token"]
-        way = asked["token_endpoint_auth_method"] = _liked(found, secret=True)
-        if way == BY_KEY:
-            asked["jwks_uri"] = self.metadata["jwks_uri"]
-        known = scopes_in(found.document.get("scopes_supported")) or found.scopes
-        if known:  # of all servers of this issuer: some let a client ask for no others later
-            asked["scope"] = " ".join(known)
-        headers = {"content-type": "application/json"}
-        body, named = msgspec.json.encode(asked), self.is_named(where, server)
-        try:
-            answer = await self.fetcher.post(where, body, headers, named=named)
-            told: dict[str, Any] = msgspec.json.decode(answer.body, type=dict[str, Any])
-        except (FetchError, msgspec.DecodeError, RecursionError) as error:
-            raise DiscoveryError(f"its authorization server registers nobody: {error}") from error
-        if answer.status not in _CREATED:
-            raise DiscoveryError(
-                f"{found.issuer} does not register Toolbus (it answers {answer.status}); register "
-                f"it with the redirect URI {self.redirect_at(found.issuer)}, and declare it under "
-                "oauth.clients"
-            )
-        return told
-
-
-def _takes_documents(found: Found) -> bool:
-    return found.document.get("client_id_metadata_document_supported") is True
-
 
 def is_machine(server: Server) -> bool:
     """Whether Toolbus goes there in its own name, and no browser is sent anywhere."""
@@ -230,15 +165,7 @@ def _own(server: Server, told: OAuthClient, found: Found) -> str:
         return next((each for each in BY_CERTIFICATE if found.has(listed, each)), BY_AUTHORITY)
     if signed or (told.key and not told.certificate):
         return BY_KEY
-    return _liked(found, secret=bool(told.secret))
-
-
-def _liked(found: Found, *, secret: bool) -> str:
-    """The first of our ways that the server takes."""
-    listed = found.document.get("token_endpoint_auth_methods_supported")
-    taken = listed if isinstance(listed, list) else [_USUAL]
-    ways = METHODS if secret else ("none", BY_KEY)
-    return next((each for each in ways if each in taken), ways[0])
+    return liked(found, secret=bool(told.secret))
 
 
 def _of_document(found: Found) -> str:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import time
 
@@ -15,7 +16,13 @@ from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.p256 import ALGORITHM
 from toolbus_oauth.clients import JWT_BEARER
 from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.asking import Given, RefusedError, TokenEndpoint, Tokens
+from toolbus_oauth.upstreams.asking import (
+    INVALID_CLIENT,
+    Given,
+    RefusedError,
+    TokenEndpoint,
+    Tokens,
+)
 from toolbus_oauth.upstreams.clienthood import (
     Clienthood,
     Identity,
@@ -30,6 +37,9 @@ from toolbus_oauth.upstreams.vouching import Vouching
 
 SOON_SECONDS = 120.0  # before its end a token is renewed
 LEAST_SECONDS = 5.0  # a token that ends sooner is of no use to a call
+OTHER_CLIENT = "unauthorized_client"  # what a token cannot be renewed as any more
+_NO_TOKEN = {"grant_type": "refresh_token", "refresh_token": "none"}
+_FORGOTTEN = "it knows no longer what it registered Toolbus as; that is done anew for the next link"
 
 Renew = Callable[[Connection | None], Awaitable[Connection | None]]
 
@@ -115,7 +125,7 @@ class Connections:
             form = await self._form(server, user, found, scopes)
             link = link_for(name, server, user, found, client, scopes)
             place = self._place(server, link.endpoint, found.issuer)
-            given = await self.tokens.ask(place, client, form, _fresh(link))
+            given = await self._given(place, client, form, _fresh(link))
             # The next one is asked for in the same way: who vouches may have changed their mind.
             once = Given(given.token, given.ends, "", given.scopes, given.key)
             return await self._keep(server, link, once, now)
@@ -146,8 +156,25 @@ class Connections:
             **_meant(link.resource, ()),
         }
         place = self._place(server, link.endpoint, link.issuer)
-        given = await self.tokens.ask(place, client, form, _fresh(link))
+        given = await self._given(place, client, form, _fresh(link))
         return await self._keep(server, link, given, None)
+
+    async def client(self, server: Server, found: Found) -> Identity:
+        """Who a person is sent there as. Raises `DiscoveryError`.
+
+        Whom its authorization server has forgotten it sends nobody back to, so that this is never
+        told: a registration that no connection speaks for is tried first.
+        """
+        client = await self.clients.at(server, found)
+        if not await self.clients.enrolling.is_old(found.issuer, client.id):
+            return client
+        ours = (found.issuer, client.id)
+        if any((each.issuer, each.client_id) == ours for each in await self.every()):
+            return client
+        place = self._place(server, found.url("token_endpoint"), found.issuer)
+        with suppress(RefusedError):  # a client it knows is refused as well: for that token
+            await self._given(place, client, _NO_TOKEN, "")
+        return await self.clients.at(server, found)
 
     async def end(self, server: Server | None, found: Connection, reason: str, by: str) -> None:
         """Forget it, and give its tokens back where its server takes them."""
@@ -173,11 +200,23 @@ class Connections:
 
     # -- how -----------------------------------------------------------------------------------
 
+    async def _given(
+        self, place: TokenEndpoint, client: Identity, form: dict[str, str], key: str
+    ) -> Given:
+        """A token; where it forgot that it registered us, so do we. Raises `RefusedError`."""
+        try:
+            return await self.tokens.ask(place, client, form, key)
+        except RefusedError as error:
+            forgotten = error.code == INVALID_CLIENT
+            if forgotten and await self.clients.enrolling.forget(place.issuer, client.id):
+                raise RefusedError(OTHER_CLIENT, _FORGOTTEN) from error
+            raise
+
     async def _refreshed(self, server: Server, now: Connection) -> Connection:
         try:
             client = await self.clients.again(server, now.issuer, now.client_id, now.method)
         except AnotherClientError as error:
-            raise RefusedError("unauthorized_client", str(error)) from error
+            raise RefusedError(OTHER_CLIENT, str(error)) from error
         except DiscoveryError as error:  # what proves us cannot be read now: it may be later
             raise RefusedError("", str(error)) from error
         form = {
@@ -186,7 +225,7 @@ class Connections:
             **_meant(now.resource, ()),
         }
         place = self._place(server, now.endpoint, now.issuer)
-        given = await self.tokens.ask(place, client, form, now.key)
+        given = await self._given(place, client, form, now.key)
         _check_bound(server, given)
         renewed = replace(
             now,

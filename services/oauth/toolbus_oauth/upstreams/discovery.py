@@ -65,6 +65,11 @@ class Found:
         """Whether each of its answers names it (RFC 9207)."""
         return self.document.get("authorization_response_iss_parameter_supported") is True
 
+    @property
+    def takes_documents(self) -> bool:
+        """Whether clients may be described by a document of their own."""
+        return self.document.get("client_id_metadata_document_supported") is True
+
     def has(self, name: str, value: str) -> bool:
         """Whether a list of its holds this."""
         told = self.document.get(name)

@@ -46,12 +46,17 @@ class Vouched(Claims, frozen=True):
 
 
 class Enrolled(Claims, frozen=True):
-    """What an authorization server registered Toolbus as."""
+    """What an authorization server registered Toolbus as; without an id that was forgotten there.
+
+    `ends` is when the secret does, 0: never; `made` when it was registered.
+    """
 
     issuer: str
     id: str
     secret: str
     method: str
+    ends: float = 0.0
+    made: float = 0.0
 
 
 class Link(Claims, frozen=True):
@@ -78,13 +83,14 @@ class Link(Claims, frozen=True):
 
 
 class OpenLink(Claims, frozen=True):
-    """Which link is open for a server and user, and the scopes it asks for."""
+    """Which link is open for a server and user, the scopes it asks for, and as which client."""
 
     id: str
     url: str
     issuer: str
     scopes: tuple[str, ...]
     expires: float
+    client_id: str = ""
 
 
 class Away(Claims, frozen=True):

@@ -69,10 +69,11 @@ class Telling:
             raise InvalidError(f"At '{name}' each person connects alone: by a call of a tool.")
         try:
             last = await self.brief.get(OpenLink, f"{name} {user}")
-            if last is not None and last.url == (server.url or server.sse) and _lasts(last):
-                return self._page(last.id)  # it asks for what a call was refused for
             found = await self.discovery.found(server, Challenge())
-            return await self._linked(name, server, user, found, _wanted(server, found, ()))
+            # What is open asks for what a call was refused for.
+            meant = last is not None and last.url == (server.url or server.sse) and _lasts(last)
+            scopes = last.scopes if last is not None and meant else _wanted(server, found, ())
+            return await self._linked(name, server, user, found, scopes)
         except DiscoveryError as error:
             raise InvalidError(f"{name} cannot be authorized at: {error}.") from error
 
@@ -195,18 +196,19 @@ class Telling:
         """A link for this, the one that is open if there is one."""
         key, url = f"{name} {user}", server.url or server.sse
         last = await self.brief.get(OpenLink, key)
-        wanted = (url, found.issuer, scopes)
-        known = last is not None and (last.url, last.issuer, last.scopes) == wanted
-        if last is not None and known and _lasts(last):
-            return self._page(last.id)
         if not asks_nobody(server):
             _check_can(found)
         client = await self.clients.at(server, found)
+        wanted = (url, found.issuer, scopes, client.id)
+        if last is not None and _lasts(last) and _asked_in(last) == wanted:
+            return self._page(last.id)
+        client = await self.connections.client(server, found)
         made = link_for(name, server, user, found, client, scopes)
         if asks_nobody(server):
             made = replace(made, authorize=self._provider(server))  # they sign in there
         await self.brief.put(made.id, made)
-        await self.brief.put(key, OpenLink(made.id, *wanted, made.expires))
+        opened = OpenLink(made.id, url, found.issuer, scopes, made.expires, made.client_id)
+        await self.brief.put(key, opened)
         return self._page(made.id)
 
     def _page(self, link: str) -> str:
@@ -250,6 +252,11 @@ def _check_can(found: Found) -> None:
 
 def _told(connection: Connection) -> UpstreamTokenTold:
     return UpstreamTokenTold(token=connection.token, key=connection.key, ends=connection.ends)
+
+
+def _asked_in(link: OpenLink) -> tuple[str, str, tuple[str, ...], str]:
+    """Where it leads, what for, and in whose name."""
+    return link.url, link.issuer, link.scopes, link.client_id
 
 
 def _lasts(link: OpenLink) -> bool:

@@ -19,6 +19,7 @@ from toolbus_oauth.upstreams.connecting import PREFIX, Connecting
 from toolbus_oauth.upstreams.connections import Connections
 from toolbus_oauth.upstreams.counter import Counter
 from toolbus_oauth.upstreams.discovery import Discovery
+from toolbus_oauth.upstreams.enrolling import Enrolling
 from toolbus_oauth.upstreams.telling import Telling
 from toolbus_oauth.upstreams.turns import Turns
 from toolbus_oauth.upstreams.vouching import Vouching
@@ -71,7 +72,8 @@ def upstreams(  # noqa: PLR0913, PLR0917 - every part meets here
 ) -> Upstreams:
     """All of it."""
     discovery = Discovery(fetcher, named)
-    clients = Clienthood(issuer, document, connections, fetcher, secrets, discovery.is_named)
+    enrolling = Enrolling(connections, fetcher, discovery.is_named)
+    clients = Clienthood(issuer, document, enrolling, secrets, discovery.is_named)
     tokens, turns = Tokens(fetcher, keys), Turns(brief)
     vouching = Vouching(connections, providers, tokens, turns, secrets, declared)
     providers.on_arrived = vouching.keep
