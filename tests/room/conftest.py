@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from harness.connecting import DOCUMENT, Asking, asked_by_executor
 from harness.engines import NatsAt
 from harness.fresh import joined_by_tester
 from harness.marked import marked
 from harness.policing import Policing, declared, policing
-from harness.protected import Resource
+from harness.protected import OAuthServer, Resource
 from harness.signing_in import STAFF, Server, serving
 from harness.waiting import PATIENCE
 from toolbus_common.bus import Bus
@@ -58,6 +59,35 @@ async def lasting_leases(nats_server: NatsAt, laid_down: None) -> None:  # noqa:
 def docs() -> Iterator[Resource]:
     """What a server that wants OAuth says of itself."""
     with Resource().serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+    """An authorization server that servers name, in a process of its own."""
+    made = OAuthServer(tmp_path_factory.mktemp("oauth"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture
+def far(away: OAuthServer) -> OAuthServer:
+    """The same, as it was at first."""
+    return away.as_ever()
+
+
+@pytest.fixture
+async def asking(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Asking]:
+    """Oauth as a client of others, with an account of ann's."""
+    own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
+    async with asked_by_executor(settings, operator, monkeypatch, **own) as parts:
+        made = Asking(*parts)
+        await made.server.account()
         yield made
 
 

@@ -1,48 +1,20 @@
 """Tokens for servers, bound to a key of Toolbus' own where that is offered, or declared."""
 
 import base64
-from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 
 import pytest
 
-from harness.connecting import DOCUMENT, Asking, asked_by_executor
+from harness.connecting import Asking
 from harness.proofs import read
 from harness.protected import OAuthServer, Resource
 from toolbus_common.bus import Bus
 from toolbus_common.dpop.making import ProofKey
 from toolbus_common.provision import CONNECTIONS
-from toolbus_common.settings import Settings
 from toolbus_oauth.upstreams.clienthood import Clienthood, Identity
 from toolbus_oauth.upstreams.discovery import DiscoveryError
 
 OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}
-
-
-@pytest.fixture(scope="module")
-def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
-    made = OAuthServer(tmp_path_factory.mktemp("oauth"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.kill()
-
-
-@pytest.fixture
-def far(away: OAuthServer) -> OAuthServer:
-    return away.as_ever()
-
-
-@pytest.fixture
-async def asking(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Asking]:
-    own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
-    async with asked_by_executor(settings, operator, monkeypatch, **own) as parts:
-        made = Asking(*parts)
-        await made.server.account()
-        yield made
 
 
 async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_all_its_tokens(

@@ -1,7 +1,7 @@
 """Toolbus registered at somebody else's authorization server: forgotten there, and ended."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from harness.connecting import Asking, asked_by_executor, came_back
+from harness.connecting import Asking, came_back
 from harness.facts import bus_of
 from harness.protected import OAuthServer, Resource
-from toolbus_common.bus import Bus
 from toolbus_common.keyfile import load_key
 from toolbus_common.provision import CONNECTIONS
 from toolbus_common.settings import Settings
@@ -35,31 +34,6 @@ class Registered:
 
     async def change(self, **told: Any) -> None:
         await self.store.put(self.issuer, replace(await self.seen(), **told))
-
-
-@pytest.fixture(scope="module")
-def far_away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
-    made = OAuthServer(tmp_path_factory.mktemp("oauth"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.kill()
-
-
-@pytest.fixture
-def far(far_away: OAuthServer) -> OAuthServer:
-    return far_away.as_ever()
-
-
-@pytest.fixture
-async def asking(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Asking]:
-    async with asked_by_executor(settings, operator, monkeypatch) as parts:
-        made = Asking(*parts)
-        await made.server.account()
-        yield made
 
 
 @pytest.fixture

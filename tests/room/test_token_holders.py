@@ -1,5 +1,6 @@
 """Clients without a browser, and tokens that are shown: what is given and what is refused."""
 
+import asyncio
 import json
 import time
 from base64 import b64encode, urlsafe_b64encode
@@ -11,7 +12,9 @@ from joserfc.jwk import ECKey, OctKey
 
 from harness.signing_in import BASE, RESOURCE, STAFF, Server, Walker
 from toolbus_common.errors import ConflictError, UnauthorizedError
+from toolbus_common.exchange import Exchange
 from toolbus_common.settings import Settings
+from toolbus_oauth.main import build
 from toolbus_oauth.peeking import peeked
 
 
@@ -26,6 +29,21 @@ async def test_two_machines_of_one_name_would_be_one_actor_so_the_second_is_refu
     assert await server.wish("add_client", "nightly", **desk), "it acts in nobody's own name"
     await server.wish("remove_client", row["id"])
     assert await server.wish("add_client", "nightly")
+
+
+async def test_of_machines_that_two_rooms_make_at_once_under_one_name_one_is_left_at_most(
+    server: Server,
+) -> None:
+    async with build(Exchange()).running():  # the second room
+        for name in ("nightly", "daily", "weekly"):
+            wishes = (server.wish("add_client", name) for _ in range(8))
+            told = await asyncio.gather(*wishes, return_exceptions=True)
+            made = [rows[0]["id"] for rows in told if not isinstance(rows, BaseException)]
+            rows = await server.wish("clients")
+            assert [row["id"] for row in rows if row["name"] == name] == made
+            assert len(made) <= 1
+            refused = (each for each in told if isinstance(each, BaseException))
+            assert all(isinstance(each, ConflictError) for each in refused)
 
 
 async def test_machines_prove_themselves_by_secret_or_key_each_assertion_once(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from hashlib import sha256
 from typing import Any
@@ -54,17 +54,6 @@ def far(two_away: list[OAuthServer]) -> OAuthServer:
 @pytest.fixture
 def other(two_away: list[OAuthServer]) -> OAuthServer:
     return two_away[1].as_ever()
-
-
-@pytest.fixture
-async def asking(
-    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Asking]:
-    own = {"OAUTH_CLIENT_DOCUMENT": DOCUMENT}
-    async with asked_by_executor(settings, operator, monkeypatch, **own) as parts:
-        made = Asking(*parts)
-        await made.server.account()
-        yield made
 
 
 async def test_a_person_consents_and_the_token_is_for_that_server_and_person_alone(

@@ -122,10 +122,18 @@ class Office:
         grants += (EXCHANGE,) if exchange else ()
         made = replace(client, registered=False, grants=grants, exchange=exchange)
         made = with_secret(made, secret)
+        await self._keep(made)
+        return [{**_client_row(made), **({"secret": secret} if secret else {})}]
+
+    async def _keep(self, made: Client) -> None:
         await self._refuse_namesake(made)
         if not await self.store.swap(made.id, made, 0):
             raise ConflictError("There is a client with this id already.")
-        return [{**_client_row(made), **({"secret": secret} if secret else {})}]
+        try:
+            await self._refuse_namesake(made)  # whom somebody else made in the same instant
+        except ConflictError:
+            await self.store.drop(Client, made.id)
+            raise
 
     async def _refuse_namesake(self, made: Client) -> None:
         """A machine is known by its name: two of one name would be one, to rules and in facts."""
