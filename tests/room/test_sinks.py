@@ -188,6 +188,23 @@ async def test_a_restart_goes_on_where_the_sink_was(settings: Settings, tmp_path
     }
 
 
+async def test_what_a_sink_was_told_still_counts_once_it_is_begun_anew(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Receiver() as first, Receiver() as second:
+        declared = {"siem": sink(first.url)}
+        async with sinking(settings, declared) as sinks:
+            await said(settings, tmp_path, *intents(1, 2))
+            await until(lambda: "2 told" in state(sinks), "the first two")
+            declared["siem"] = sink(second.url)
+            last = 2
+            while not second.received:
+                last += 1
+                await said(settings, tmp_path, *intents(last))
+                await asyncio.sleep(0.1)
+            await until(lambda: int(state(sinks).split()[0]) >= last, "all of them")
+
+
 async def test_of_two_audits_one_tells_and_the_other_takes_over_when_it_leaves(
     settings: Settings, tmp_path: Path
 ) -> None:

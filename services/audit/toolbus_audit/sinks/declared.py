@@ -67,7 +67,8 @@ class Sinks:
             outlet = self._outlet(sink)
             way = Way(outlet, self._threads, self._pace.first_retry)
             telling = Telling(name, sink, cursor, stream, way)
-            self._states[name] = telling.state
+            # Its counts go on, as those of its metrics do, when it is begun anew.
+            telling.state = self._states.setdefault(name, telling.state)
             return telling.run()
 
         try:
