@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic, perf_counter_ns, time
 
 from figures import keep, met, row, show
+from harness.connecting import kept_connections
 from harness.engines import NatsServer
 from harness.facts import bus_of
 from harness.fresh import provisioned
@@ -26,15 +27,12 @@ from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
 from toolbus_common.declared import Declaration
 from toolbus_common.egress.named import NAMED, digests_of, encoded
 from toolbus_common.exchange import Exchange
-from toolbus_common.keyfile import load_key
 from toolbus_common.permissions import OPERATOR
-from toolbus_common.provision import CONFIG, CONNECTIONS
+from toolbus_common.provision import CONFIG
 from toolbus_common.settings import Settings
 from toolbus_common.snapshot import DECLARATION
 from toolbus_executor.authorizing.bearer import Bearer, authorized
 from toolbus_oauth.main import build
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.envelope import Envelope
 from toolbus_oauth.upstreams.records import Connection
 
 MOST_MICROSECONDS = 50.0
@@ -129,9 +127,7 @@ async def _declared(settings: Settings, far: OAuthServer) -> int:
 
 async def _connected(settings: Settings, far: OAuthServer, tokens: int) -> None:
     refreshes = far.give(tokens, "gateway", "s")
-    async with bus_of("oauth", settings) as bus:
-        seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
-        store = Store(await bus.bucket(CONNECTIONS), seal)
+    async with kept_connections(settings) as store:
         for number, refresh in enumerate(refreshes):
             user = f"u{number}"
             kept = Connection(

@@ -56,10 +56,8 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsAt]:
         with containers.nats_container(directory) as url:
             yield NatsAt(url, directory / "nkeys")
         return
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
-    server.start()
-    yield server.at
-    server.kill()
+    with NatsServer(tmp_path_factory.mktemp("nats")).running() as server:
+        yield server.at
 
 
 @pytest.fixture
@@ -105,10 +103,8 @@ def valkey_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         with containers.valkey_container() as url:
             yield url
         return
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server.url
-    server.kill()
+    with ValkeyServer(tmp_path_factory.mktemp("valkey")).running() as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -122,19 +118,15 @@ def valkey_url(valkey_server_url: str) -> str:
 @pytest.fixture
 def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
     """A running NATS server of this test's own, to kill and start again; not provisioned."""
-    server = NatsServer(tmp_path / "own-nats")
-    server.start()
-    yield server
-    server.kill()
+    with NatsServer(tmp_path / "own-nats").running() as server:
+        yield server
 
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A running Valkey of this test's own, to kill and start again."""
-    server = ValkeyServer(tmp_path / "own-valkey")
-    server.start()
-    yield server
-    server.kill()
+    with ValkeyServer(tmp_path / "own-valkey").running() as server:
+        yield server
 
 
 @pytest.fixture

@@ -40,10 +40,8 @@ run_numbers = count(1)
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     """What the calls reach."""
-    server = Upstream(tmp_path_factory.mktemp("upstream"))
-    server.start()
-    yield server
-    server.kill()
+    with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

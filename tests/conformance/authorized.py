@@ -21,7 +21,7 @@ from conformance.gateway import KEY, configuration
 from conformance.suite import FAILED
 from harness.browsing import Browser
 from harness.client import Client
-from harness.facts import bus_of
+from harness.connecting import kept_connections
 from harness.launched import Launched
 from harness.waiting import until_now
 from toolbus_common.asklane import AskLane
@@ -29,13 +29,9 @@ from toolbus_common.bus import Bus
 from toolbus_common.contracts import IdentityAsked, IdentityTold, ServersAsked, ServersTold
 from toolbus_common.declaring.loading import load
 from toolbus_common.errors import ToolbusError
-from toolbus_common.keyfile import load_key
 from toolbus_common.permissions import OPERATOR
-from toolbus_common.provision import CONNECTIONS
 from toolbus_common.settings import Settings
 from toolbus_oauth.peeking import peeked
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.envelope import Envelope
 from toolbus_oauth.upstreams.records import Vouched
 
 MOST_CONSENTS = 4
@@ -173,9 +169,7 @@ class Play:
             context["idp_id_token"], float(claims["exp"]), "",
         )  # fmt: skip
         settings = Settings(state_dir=launched.state_dir, nats_url=launched.nats_url)
-        async with bus_of("oauth", settings) as bus:
-            seal = Envelope(load_key(launched.state_dir / "oauth-vault.key"))
-            store = Store(await bus.bucket(CONNECTIONS), seal)
+        async with kept_connections(settings) as store:
             await store.put(f"{PROVIDER} {PERSON}", kept)
 
 

@@ -5,9 +5,10 @@ for the one it registered at before.
 """
 
 import re
-import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
+
+from harness.engines import bound
 
 _PORT = re.compile(rb"\blocalhost:(\d{2,5})\b")
 
@@ -27,9 +28,6 @@ class Spent(ExitStack):
 
     def _hold(self, ports: set[int]) -> None:
         for port in ports - self._ports:
-            holding = self.enter_context(socket.socket())
-            # The connections of who had it may take a minute to be over.
-            holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):  # somebody else has it already, who is no mock server
-                holding.bind(("", port))
+                self.enter_context(bound(port))
                 self._ports.add(port)

@@ -23,10 +23,8 @@ OWN = {"listToolFiles", "readToolFile", "getToolDocs", "executeToolCode", "searc
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     """What stands behind both servers."""
-    made = Upstream(tmp_path_factory.mktemp("upstream"))
-    made.start()
-    yield made
-    made.kill()
+    with Upstream(tmp_path_factory.mktemp("upstream")).running() as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=["apart", "fused"])

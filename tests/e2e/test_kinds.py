@@ -22,12 +22,8 @@ PETS = {"pets__listPets", "pets__getPet", "pets__fail", "pets__createPet"}
 @pytest.fixture(scope="module")
 def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestServer]:
     """The API."""
-    server = RestServer(tmp_path_factory.mktemp("rest"))
-    try:
-        server.start()
+    with RestServer(tmp_path_factory.mktemp("rest")).running() as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture(scope="module")

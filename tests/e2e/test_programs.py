@@ -20,10 +20,8 @@ CAP = {"usd": 0.05, "calls": 30}
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     """What stands behind the one server."""
-    made = Upstream(tmp_path_factory.mktemp("upstream"))
-    made.start()
-    yield made
-    made.kill()
+    with Upstream(tmp_path_factory.mktemp("upstream")).running() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

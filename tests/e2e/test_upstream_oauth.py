@@ -24,26 +24,18 @@ ANN, ROOT = "tbk_ann_the-secret-of-these-tests", "tbk_root_the-secret-of-these-t
 
 @pytest.fixture(scope="module")
 def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
-    made = OAuthServer(tmp_path_factory.mktemp("oauth"))
-    try:
-        made.start()
+    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture(scope="module")
 def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServer]:
     """An authorization server that knows us by our certificate."""
     directory = tmp_path_factory.mktemp("showing")
-    made = ShowingOAuthServer(directory, Certificates(directory))
-    try:
-        made.start()
+    with ShowingOAuthServer(directory, Certificates(directory)).running() as made:
         made.tells_alias()
         made.say(certificate=kept_thumbprint(made.certificates.client[0]))
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +51,8 @@ def bank(
 ) -> Iterator[ShowingServer]:
     """A server that wants our certificate, and to be told who calls."""
     gateway = f"http://127.0.0.1:{unlaunched.port}"
-    made = ShowingServer(tmp_path_factory.mktemp("bank"), showing, gateway)
-    try:
-        made.start()
+    with ShowingServer(tmp_path_factory.mktemp("bank"), showing, gateway).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 def mutual(showing: ShowingOAuthServer, bank: ShowingServer) -> dict[str, Any]:

@@ -14,7 +14,11 @@ from harness.signing_in import BASE, STAFF, Server, Walker, serving
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
+from toolbus_common.keyfile import load_key
+from toolbus_common.provision import CONNECTIONS
 from toolbus_common.settings import Settings
+from toolbus_oauth.store import Store
+from toolbus_oauth.upstreams.envelope import Envelope
 
 DOCUMENT = f"{BASE}/oauth/client.json"
 
@@ -72,6 +76,14 @@ async def asked_by_executor(
         bus_of("executor", settings) as bus,
     ):
         yield server, AskLane("executor", bus)
+
+
+@asynccontextmanager
+async def kept_connections(settings: Settings) -> AsyncIterator[Store]:
+    """What the room keeps of other servers, opened by its own key."""
+    async with bus_of("oauth", settings) as bus:
+        seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
+        yield Store(await bus.bucket(CONNECTIONS), seal)
 
 
 def came_back(sent: Page) -> str:

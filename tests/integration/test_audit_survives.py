@@ -43,10 +43,8 @@ ClickHouse.insert = insert
 @pytest.fixture
 def own_clickhouse(tmp_path: Path) -> Iterator[ClickHouseServer]:
     """A ClickHouse of this test's own, to kill and start again."""
-    server = ClickHouseServer(tmp_path / "own-clickhouse")
-    server.start()
-    yield server
-    server.kill()
+    with ClickHouseServer(tmp_path / "own-clickhouse").running() as server:
+        yield server
 
 
 @pytest.fixture
@@ -55,10 +53,8 @@ def served(settings: Settings, tmp_path: Path) -> Iterator[AuditSettings]:
     if given := os.environ.get("TOOLBUS_TEST_CLICKHOUSE_URL"):
         yield at_server(settings, given, f"test_{secrets.token_hex(6)}")
         return
-    server = ClickHouseServer(tmp_path / "clickhouse")
-    server.start()
-    yield at_server(settings, server.url)
-    server.kill()
+    with ClickHouseServer(tmp_path / "clickhouse").running() as server:
+        yield at_server(settings, server.url)
 
 
 def at_server(settings: Settings, url: str, database: str = "toolbus") -> AuditSettings:

@@ -65,12 +65,8 @@ def docs() -> Iterator[Resource]:
 @pytest.fixture(scope="module")
 def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
     """An authorization server that servers name, in a process of its own."""
-    made = OAuthServer(tmp_path_factory.mktemp("oauth"))
-    try:
-        made.start()
+    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture

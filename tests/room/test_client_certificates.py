@@ -22,12 +22,8 @@ Pair = tuple[str, str]
 @pytest.fixture(scope="module")
 def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShowingOAuthServer]:
     directory = tmp_path_factory.mktemp("oauth")
-    made = ShowingOAuthServer(directory, Certificates(directory))
-    try:
-        made.start()
+    with ShowingOAuthServer(directory, Certificates(directory)).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from traceback import format_exception
 
 import pytest
 
+from harness.connecting import kept_connections
 from harness.facts import bus_of
 from harness.keyservices import KeyServices
 from harness.secretstores import ROLE, ROLE_SECRET
 from harness.signing_in import serving
 from toolbus_common.bus import Bus
-from toolbus_common.keyfile import load_key
 from toolbus_common.provision import CONNECTIONS
 from toolbus_common.secrets import SecretError, Secrets, key_services_of, stores_of
 from toolbus_common.secrets.hashicorp import HashiCorpKeys
@@ -35,10 +35,11 @@ RECORD = Connection(
 async def test_who_comes_under_the_name_of_a_removed_account_has_none_of_its_connections(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(settings, operator, monkeypatch) as server, bus_of("oauth", settings) as bus:
+    async with (
+        serving(settings, operator, monkeypatch) as server,
+        kept_connections(settings) as store,
+    ):
         await server.account("ann")
-        envelope = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
-        store = Store(await bus.bucket(CONNECTIONS), envelope)
         await store.put("docs ann", RECORD)
         assert [row["user"] for row in await server.wish("connections")] == ["ann"]
         await server.wish("remove_account", "ann")
@@ -137,8 +138,8 @@ async def test_a_room_whose_master_key_moves_to_a_key_service_keeps_its_connecti
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, services: KeyServices
 ) -> None:
     old = settings.state_dir / "oauth-vault.key"
-    async with bus_of("oauth", settings) as bus:
-        await Store(await bus.bucket(CONNECTIONS), Envelope(load_key(old))).put("docs ann", RECORD)
+    async with kept_connections(settings) as store:
+        await store.put("docs ann", RECORD)
     told = {"OAUTH_VAULT_KEY": WRAPPED, "OAUTH_EARLIER_VAULTS": str(old)}
     monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{services.port}")
     monkeypatch.setenv("VAULT_ROLE_ID", ROLE)

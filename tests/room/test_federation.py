@@ -26,21 +26,15 @@ RULES = {"staff": {"issuer": "corp", "claims": {"groups": "staff"}, "tools": ["d
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
     """One for all tests of this file."""
-    made = Provider(tmp_path_factory.mktemp("provider"))
-    made.start()
-    yield made
-    made.kill()
+    with Provider(tmp_path_factory.mktemp("provider")).running() as made:
+        yield made
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Provider]:
     """Another, whose operator means harm."""
-    made = Provider(tmp_path)
-    try:
-        made.start()
+    with Provider(tmp_path).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture

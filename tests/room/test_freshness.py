@@ -23,10 +23,8 @@ from toolbus_executor.main import build
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[FixtureServer]:
     """A stateless server whose lists grow old within a moment."""
-    server = FixtureServer(tmp_path / "quick", "--era", "modern", "--ttl", "100")
-    server.start()
-    yield server
-    server.kill()
+    with FixtureServer(tmp_path / "quick", "--era", "modern", "--ttl", "100").running() as server:
+        yield server
 
 
 @asynccontextmanager

@@ -46,12 +46,8 @@ class GraphQLServer(Engine):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphQLServer]:
-    made = GraphQLServer(tmp_path_factory.mktemp("graphql"))
-    try:
-        made.start()
+    with GraphQLServer(tmp_path_factory.mktemp("graphql")).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 async def opened(server: GraphQLServer, **declared: Any) -> Bench:

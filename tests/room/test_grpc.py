@@ -21,12 +21,8 @@ TOKEN = "Bearer grpc-token-that-is-secret"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
-    made = GrpcServer(tmp_path_factory.mktemp("grpc"))
-    try:
-        made.start()
+    with GrpcServer(tmp_path_factory.mktemp("grpc")).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 async def opened(server: GrpcServer, **declared: Any) -> Bench:

@@ -23,12 +23,8 @@ NAME = "shop.example"
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
     """One that reflects in v1 alone, and says how it is."""
-    made = GrpcServer(tmp_path_factory.mktemp("newest"), "harness.grpclib_server")
-    try:
-        made.start()
+    with GrpcServer(tmp_path_factory.mktemp("newest"), "harness.grpclib_server").running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +36,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
     """One that speaks TLS, to whoever the authority vouches for."""
     words = (*authority.vouched(NAME), authority.ca)
-    made = GrpcServer(tmp_path_factory.mktemp("secure"), words=words)
-    try:
-        made.start()
+    with GrpcServer(tmp_path_factory.mktemp("secure"), words=words).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture

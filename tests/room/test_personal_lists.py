@@ -66,12 +66,10 @@ class Own:
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FixtureServer]:
-    made = FixtureServer(tmp_path_factory.mktemp("fixture"), "--era", request.param)
-    try:
-        made.start()
+    with FixtureServer(
+        tmp_path_factory.mktemp("fixture"), "--era", request.param
+    ).running() as made:
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture

@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from harness.connecting import Asking, came_back
-from harness.facts import bus_of
+from harness.connecting import Asking, came_back, kept_connections
 from harness.protected import OAuthServer, Resource
-from toolbus_common.keyfile import load_key
-from toolbus_common.provision import CONNECTIONS
 from toolbus_common.settings import Settings
 from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.envelope import Envelope
 from toolbus_oauth.upstreams.records import Enrolled
 
 
@@ -38,9 +34,8 @@ class Registered:
 
 @pytest.fixture
 async def kept(asking: Asking, far: OAuthServer, settings: Settings) -> AsyncIterator[Registered]:  # noqa: ARG001
-    async with bus_of("oauth", settings) as bus:
-        seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
-        yield Registered(Store(await bus.bucket(CONNECTIONS), seal), far.issuer)
+    async with kept_connections(settings) as store:
+        yield Registered(store, far.issuer)
 
 
 async def _another_place(asking: Asking, far: OAuthServer, docs: Resource, path: str) -> None:

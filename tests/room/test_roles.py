@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.facts import bus_of
+from harness.connecting import kept_connections
 from harness.signing_in import BASE, FORM, PASSWORD, STAFF, Server, Walker, asked, hashed, serving
 from toolbus_common.bus import Bus
 from toolbus_common.errors import UnauthorizedError
-from toolbus_common.keyfile import load_key
-from toolbus_common.provision import CONNECTIONS
 from toolbus_common.settings import Settings
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.envelope import Envelope
 from toolbus_oauth.upstreams.records import Connection
 
 API = f"{BASE}/api"
@@ -217,9 +213,7 @@ async def test_nobody_ends_what_is_anothers_or_from_another_page(server: Server)
 async def test_people_see_what_is_connected_in_their_name_alone_and_end_it(
     server: Server, settings: Settings
 ) -> None:
-    async with bus_of("oauth", settings) as bus:
-        envelope = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
-        store = Store(await bus.bucket(CONNECTIONS), envelope)
+    async with kept_connections(settings) as store:
         for user in ("ann", "bo", ""):
             record = Connection(
                 "docs", user, "https://docs.test/mcp", "https://far.test", "", "https://far.test/t",

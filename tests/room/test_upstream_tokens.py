@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.browsing import Page
-from harness.connecting import DOCUMENT, Asking, asked_by_executor, came_back
+from harness.connecting import DOCUMENT, Asking, asked_by_executor, came_back, kept_connections
 from harness.facts import bus_of
 from harness.httpengine import sent_on
 from harness.protected import WELL_KNOWN, OAuthServer, Resource
@@ -22,12 +22,8 @@ from toolbus_common.bus import Bus
 from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
 from toolbus_common.errors import InvalidError
 from toolbus_common.exchange import Exchange
-from toolbus_common.keyfile import load_key
-from toolbus_common.provision import CONNECTIONS
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.envelope import Envelope
 from toolbus_oauth.upstreams.records import Connection
 
 TAKES_DOCUMENTS = "client_id_metadata_document_supported"
@@ -35,25 +31,14 @@ NAMES_ITSELF = "authorization_response_iss_parameter_supported"
 
 
 @pytest.fixture(scope="module")
-def two_away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[OAuthServer]]:
-    made = [OAuthServer(tmp_path_factory.mktemp("oauth")) for _ in range(2)]
-    try:
-        for each in made:
-            each.start()
+def farther(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OAuthServer]:
+    with OAuthServer(tmp_path_factory.mktemp("oauth")).running() as made:
         yield made
-    finally:
-        for each in made:
-            each.kill()
 
 
 @pytest.fixture
-def far(two_away: list[OAuthServer]) -> OAuthServer:
-    return two_away[0].as_ever()
-
-
-@pytest.fixture
-def other(two_away: list[OAuthServer]) -> OAuthServer:
-    return two_away[1].as_ever()
+def other(farther: OAuthServer) -> OAuthServer:
+    return farther.as_ever()
 
 
 async def test_a_person_consents_and_the_token_is_for_that_server_and_person_alone(
@@ -274,9 +259,7 @@ async def test_tokens_that_end_together_are_each_renewed_once_by_two_rooms_for_t
     refreshes = far.give(len(people), "gateway", "s")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(build(Exchange()).running())  # the second room
-        bus = await stack.enter_async_context(bus_of("oauth", settings))
-        seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
-        store = Store(await bus.bucket(CONNECTIONS), seal)
+        store = await stack.enter_async_context(kept_connections(settings))
         for user, refresh in zip(people, refreshes, strict=True):
             await store.put(f"docs {user}", _ending(user, refresh, docs.url, far.issuer))
         second = AskLane("executor", await stack.enter_async_context(bus_of("executor", settings)))
@@ -317,9 +300,7 @@ async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew
 async def test_only_the_account_that_is_named_lists_if_one_is(
     asking: Asking, docs: Resource, settings: Settings
 ) -> None:
-    async with bus_of("oauth", settings) as bus:
-        seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
-        store = Store(await bus.bucket(CONNECTIONS), seal)
+    async with kept_connections(settings) as store:
 
         async def connects(user: str, token: str, seconds: float) -> None:
             made = _ending(user, "again", docs.url, "https://far.test")

@@ -26,17 +26,11 @@ THERE = "gateway-there"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OAuthServer, Provider]]:
-    made = (
-        OAuthServer(tmp_path_factory.mktemp("far")),
-        Provider(tmp_path_factory.mktemp("corp")),
-    )
-    try:
-        for each in made:
-            each.start()
-        yield made
-    finally:
-        for each in made:
-            each.kill()
+    with (
+        OAuthServer(tmp_path_factory.mktemp("far")).running() as far,
+        Provider(tmp_path_factory.mktemp("corp")).running() as corp,
+    ):
+        yield far, corp
 
 
 @pytest.fixture

@@ -14,13 +14,12 @@ from toolbus_common.lineage import DEFAULT_SCOPE
 from toolbus_common.people.book import People
 from toolbus_common.people.person import Person
 from toolbus_common.people.shredding import shred
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.permissions import OPERATOR, readers_of
 from toolbus_common.provision import CONFIG, PEOPLE
 from toolbus_common.sqltext import quoted
 
 SECONDS = 20.0  # longer than audit lets a question run
 HEARD_SECONDS, ROUND_SECONDS = 10.0, 0.4
-KEEPERS = ("audit", "codemode", "executor", "oauth", "policy")  # of people's keys
 KINDS = ("user:", "operator:", "admin:", "key:")
 
 
@@ -107,7 +106,7 @@ async def _let_go(desk: Desk, revision: int) -> int:
     heard: dict[str, int] = {}  # how much each replica of a room knows of people
     seconds = ROUND_SECONDS
     while True:
-        told = await lane.ask_all(seconds, wanted=() if heard else KEEPERS)
+        told = await lane.ask_all(seconds, wanted=() if heard else readers_of(PEOPLE))
         heard |= {each.instance: each.heard[PEOPLE] for each in told if PEOPLE in each.heard}
         behind = sum(known < revision for known in heard.values())
         if heard and not behind:

@@ -265,6 +265,11 @@ def rights() -> dict[str, Rights]:
     return users
 
 
+def readers_of(bucket: str) -> tuple[str, ...]:
+    """The rooms that read a bucket."""
+    return tuple(room.name for room in _ROOMS if bucket in room.reads)
+
+
 def new_seed() -> str:
     """A fresh NATS user seed."""
     seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)

@@ -159,13 +159,12 @@ class Connections:
         given = await self._given(place, client, form, _fresh(link))
         return await self._keep(server, link, given, None)
 
-    async def client(self, server: Server, found: Found) -> Identity:
-        """Who a person is sent there as. Raises `DiscoveryError`.
+    async def tried(self, server: Server, found: Found, client: Identity) -> Identity:
+        """Who a person is sent there as: this client, if it is known. Raises `DiscoveryError`.
 
         Whom its authorization server has forgotten it sends nobody back to, so that this is never
         told: a registration that no connection speaks for is tried first.
         """
-        client = await self.clients.at(server, found)
         if not await self.clients.enrolling.is_old(found.issuer, client.id):
             return client
         ours = (found.issuer, client.id)

@@ -68,11 +68,10 @@ class Telling:
         if (server.oauth.tokens == "user") is not bool(user):
             raise InvalidError(f"At '{name}' each person connects alone: by a call of a tool.")
         try:
-            last = await self.brief.get(OpenLink, f"{name} {user}")
             found = await self.discovery.found(server, Challenge())
+            last = await self._open(name, server, user)
             # What is open asks for what a call was refused for.
-            meant = last is not None and last.url == (server.url or server.sse) and _lasts(last)
-            scopes = last.scopes if last is not None and meant else _wanted(server, found, ())
+            scopes = last.scopes if last is not None else _wanted(server, found, ())
             return await self._linked(name, server, user, found, scopes)
         except DiscoveryError as error:
             raise InvalidError(f"{name} cannot be authorized at: {error}.") from error
@@ -194,22 +193,27 @@ class Telling:
         self, name: str, server: Server, user: str, found: Found, scopes: tuple[str, ...]
     ) -> str:
         """A link for this, the one that is open if there is one."""
-        key, url = f"{name} {user}", server.url or server.sse
-        last = await self.brief.get(OpenLink, key)
         if not asks_nobody(server):
             _check_can(found)
         client = await self.clients.at(server, found)
-        wanted = (url, found.issuer, scopes, client.id)
-        if last is not None and _lasts(last) and _asked_in(last) == wanted:
+        last, wanted = await self._open(name, server, user), (found.issuer, scopes, client.id)
+        if last is not None and (last.issuer, last.scopes, last.client_id) == wanted:
             return self._page(last.id)
-        client = await self.connections.client(server, found)
+        client = await self.connections.tried(server, found, client)
         made = link_for(name, server, user, found, client, scopes)
         if asks_nobody(server):
             made = replace(made, authorize=self._provider(server))  # they sign in there
         await self.brief.put(made.id, made)
-        opened = OpenLink(made.id, url, found.issuer, scopes, made.expires, made.client_id)
-        await self.brief.put(key, opened)
+        opened = OpenLink(made.id, made.url, made.issuer, scopes, made.expires, made.client_id)
+        await self.brief.put(_place(name, user), opened)
         return self._page(made.id)
+
+    async def _open(self, name: str, server: Server, user: str) -> OpenLink | None:
+        """The link that is open for them to where the server is now, if it lasts a while yet."""
+        last = await self.brief.get(OpenLink, _place(name, user))
+        if last is None or last.url != (server.url or server.sse):
+            return None
+        return last if last.expires - time() > LEFT_SECONDS else None
 
     def _page(self, link: str) -> str:
         return f"{self.issuer}/oauth/connect/{link}"
@@ -254,13 +258,8 @@ def _told(connection: Connection) -> UpstreamTokenTold:
     return UpstreamTokenTold(token=connection.token, key=connection.key, ends=connection.ends)
 
 
-def _asked_in(link: OpenLink) -> tuple[str, str, tuple[str, ...], str]:
-    """Where it leads, what for, and in whose name."""
-    return link.url, link.issuer, link.scopes, link.client_id
-
-
-def _lasts(link: OpenLink) -> bool:
-    return link.expires - time() > LEFT_SECONDS
+def _place(name: str, user: str) -> str:
+    return f"{name} {user}"
 
 
 def _digest(token: str) -> str:
