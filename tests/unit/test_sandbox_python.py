@@ -9,10 +9,13 @@ import pytest
 import pytest_asyncio
 
 from harness.programs import AMPLE, TOOLS, Tools
+from toolbus_codemode.identifiers import RESERVED, distinct
 from toolbus_codemode.sandbox import launcher
 from toolbus_codemode.sandbox.program import (
     Ended,
+    Function,
     Limits,
+    Namespace,
     Program,
 )
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
@@ -50,6 +53,50 @@ async def ended(sandbox: Sandbox, source: str, limits: Limits = AMPLE) -> Ended:
 async def test_a_program_comes_to_its_value(sandbox: Sandbox, source: str, value: object) -> None:
     end = await ended(sandbox, source)
     assert (end.error, end.value) == (None, value)
+
+
+# Modules of the engine's own standard library, and names that mean something to a program.
+AWKWARD = (
+    "time", "math", "re", "os", "sys", "datetime", "pathlib", "json", "asyncio", "typing", "random",
+    "collections", "itertools", "functools", "dataclasses", "decimal", "hashlib", "base64", "copy",
+    "results", "result", "print", "call", "list", "class", "import", "load", "a.b", "1st", "_",
+)  # fmt: skip
+
+
+async def test_a_server_of_any_name_can_be_called(sandbox: Sandbox) -> None:
+    spaces = distinct(AWKWARD, RESERVED)
+    tools = tuple(
+        Namespace(space, server, (Function("hello", "hello", ("word",)),))
+        for space, server in spaces.items()
+    )
+    calls = ", ".join(f"await {space}.hello('{space}')" for space in spaces)
+    seen = Tools()
+    end = await sandbox.run(Program(f"[{calls}]", "python", tools, AMPLE), seen.call)
+    assert end.error is None
+    assert end.value == [{"word": space} for space in spaces]
+    assert [each.server for each in seen.asked] == list(spaces.values())
+
+
+async def test_a_server_may_be_imported_by_its_name(sandbox: Sandbox) -> None:
+    assert (await ended(sandbox, "import github\nawait github.get_issue(7)")).value == {"number": 7}
+
+
+async def test_an_import_that_hides_a_server_is_named_in_the_hint(sandbox: Sandbox) -> None:
+    tools = (Namespace("time", "time", (Function("now", "now"),)),)
+    source = "import time\nawait time.now()"
+    end = await sandbox.run(Program(source, "python", tools, AMPLE), Tools().call)
+    assert end.error is not None
+    assert "`import time as lib_time`" in end.error.hint
+
+
+async def test_a_server_under_another_name_is_named_in_the_hint(sandbox: Sandbox) -> None:
+    tools = (
+        Namespace("results", "toolbus", (Function("read", "read", ("handle",), 1),)),
+        Namespace("results_2", "results", (Function("search", "search"),)),
+    )
+    end = await sandbox.run(Program("await results.search()", "python", tools, AMPLE), Tools().call)
+    assert end.error is not None
+    assert end.error.hint == "Programs call the server 'results' by the name results_2."
 
 
 async def test_prints_come_back(sandbox: Sandbox) -> None:

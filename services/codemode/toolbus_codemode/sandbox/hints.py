@@ -36,6 +36,11 @@ CATCHING = {
     " .value and .error.",
     "python": "To go on after a failure put the call into try/except RuntimeError as error.",
 }
+# A tool that exists was not found: the name means something else since the program imported it.
+HIDDEN = (
+    "The program's own `import {0}` hides the server {0}: remove it, or write"
+    " `import {0} as lib_{0}`."
+)
 UNAWAITED = "A call is awaited before its value is used: (await server.tool(name=value))[0]."
 DEATHS: dict[int, tuple[ErrorName, str]] = {
     -OUT_OF_MEMORY: ("memory", "The program used more memory than it may."),
@@ -124,9 +129,14 @@ def owner(missed: str, line: int | None, program: Program) -> str:
 def nearest(missed: str, space: str, program: Program) -> str:
     """The tools of a server whose names are close, with their signatures."""
     known = {each.name: each for each in functions(program, space)}
+    if missed in known:
+        return HIDDEN.format(space)
     close = difflib.get_close_matches(missed, known, n=3, cutoff=CLOSE)
     if close:
         return "Did you mean " + " or ".join(f"{space}.{known[n].signature}" for n in close) + "?"
+    renamed = [each.name for each in program.tools if each.server == space != each.name]
+    if renamed:
+        return f"Programs call the server {space!r} by the name {renamed[0]}."
     return f"{space} has: {listed(known)}."
 
 

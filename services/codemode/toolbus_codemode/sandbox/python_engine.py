@@ -24,6 +24,9 @@ from toolbus_codemode.sandbox.protocol import (
     told,
 )
 
+# Each server is imported under this prefix and bound to its own name: by that name alone the engine
+# would import its standard library's `time` instead of a server that is called so.
+MODULE = "_toolbus_server_"
 UNAWAITED = "<coroutine external_future("
 RECURSION = 200
 SUSPENSIONS = 10_000
@@ -171,9 +174,11 @@ class Run:
         """Run the program: its `result`, or the value of its last expression."""
         for name, tools in self.start.namespaces.items():
             functions = {tool.name: self.function(name, tool) for tool in tools}
-            self.modules[name] = pydantic_monty.ExternalModule(functions)
+            module = pydantic_monty.ExternalModule(functions)
+            self.modules[name] = self.modules[f"{MODULE}{name}"] = module
         if self.modules:
-            await self.session.feed_run("import " + ", ".join(self.modules))
+            imported = (f"{MODULE}{name} as {name}" for name in self.start.namespaces)
+            await self.session.feed_run("import " + ", ".join(imported))
         value = await self.session.feed_run(self.start.source, print_callback=prints.take)
         if "result" in self.start.source:
             return await self.named(value)
