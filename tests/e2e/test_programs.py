@@ -37,8 +37,9 @@ def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "full": key(FULL, content="full"),
     }
     prices = {"one__count": 0.01, "one__say": {"call": 0.001, "most": 0.02, "kilobyte": 0.0001}}
+    server = {"url": upstream.url, "results": {"limit": 65536}}
     try:
-        declared = {"servers": {"one": {"url": upstream.url}}, "keys": keys, "prices": prices}
+        declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
         made.start(Declaration.model_validate(declared), fused=True, beside=("codemode",))
         made.until_listed(made.client(FULL), "one__say")
         made.until_listed(made.client(SPENDER), "searchTools")
@@ -211,6 +212,39 @@ def test_a_large_result_is_read_and_picked_from_by_a_later_program(
     assert foreign.text.startswith("tool_failed (line 1): unknown_result: There is no such result")
     caught = run(cluster.client(SPENDER), "result = try_call(results.read, 'r0').error.code")
     assert caught.text == "unknown_result"
+
+
+# Larger than the limit of its server: the program gets the beginning, and a link.
+LISTED = """
+rows = ", ".join(['{"id": ' + str(n) + ', "name": "' + "ä" * 40 + '"}' for n in range(20000)])
+kept = {await}one.say(text="[" + rows + "]")
+result = """
+READS = {
+    "({await}results.read(kept))[19999]['id']": "19999",
+    "{await}results.read(kept, select='[3].id')": "3",
+    "{await}results.read(kept, offset=1, length=9)": '{"id": 0,',
+    "len({await}results.read(kept[1]['uri']))": "20000",
+    "{await}results.read(kept, length=0)": "length must be a number of bytes",
+    "{await}results.read('toolbus-result:one/say/x')": "is not the URI of a large result",
+}
+
+
+@pytest.mark.parametrize("language", ["starlark", "python"])
+@pytest.mark.parametrize("read", READS)
+def test_a_large_result_of_a_tool_is_read_by_a_program(
+    cluster: Cluster, language: str, read: str
+) -> None:
+    source = f"{LISTED}{read}\nresult".replace("{await}", "await " * (language == "python"))
+    assert READS[read] in run(cluster.client(FULL), source, language).text
+
+
+def test_a_large_result_of_another_key_cannot_be_read_by_a_program(cluster: Cluster) -> None:
+    source = f"{LISTED}kept[1]['uri']".replace("{await}", "")
+    uri = run(cluster.client(FULL), source).text
+    assert uri.startswith("toolbus-result:one/say/")
+    foreign = run(cluster.client(SPENDER), f"result = results.read({uri!r})")
+    assert failed(foreign)
+    assert "unknown" in foreign.text
 
 
 # -- refusals ----------------------------------------------------------------------------------

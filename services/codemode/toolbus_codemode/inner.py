@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_codemode import large_results
 from toolbus_codemode.purse import Purse
 from toolbus_codemode.refusals import ASKS, LATER, failure_of
 from toolbus_codemode.results import Results
@@ -26,6 +27,7 @@ from toolbus_common.contracts import (
 from toolbus_common.declared import Declaration
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.grants import full_name
+from toolbus_common.handles import Handle
 from toolbus_common.idempotency import checked_key
 from toolbus_common.pricing import Cost, charged, cost_of
 from toolbus_common.room import Room
@@ -34,6 +36,7 @@ from toolbus_common.trace import child_of
 from toolbus_common.tracing import CLIENT, Tracer
 
 _tracer = Tracer("codemode")
+RESOURCES_READ = "resources/read"
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ class Inner:
     async def make(self, wanted: ToolCall) -> ToolOutcome:
         """Make one call; how it failed is a value too, in words its caller may read."""
         if wanted.server == BUILT_IN:
-            return await self.results.recalled(self.outer.proof, wanted.arguments)
+            return await self._result(wanted.arguments)
         self.tally.calls += 1
         declared = self.directory.now.declaration
         cost = self._cost(declared, full_name(wanted.server, wanted.tool))
@@ -84,6 +87,21 @@ class Inner:
             self.purse.settle(amount, charge)
         return outcome
 
+    async def _result(self, arguments: dict[str, Any]) -> ToolOutcome:
+        """Read what an earlier program left, or a large result of a tool."""
+        uri = large_results.uri_in(arguments.get("handle"))
+        if uri is None:
+            return await self.results.recalled(self.outer.proof, arguments)
+        try:
+            return await large_results.read(self._piece, uri, arguments)
+        except ToolbusError as error:
+            return ToolOutcome(failure=failure_of(error))
+
+    async def _piece(self, handle: Handle, uri: str) -> Ending:
+        trace = child_of(self.trace or self.outer.traceparent)
+        wanted = ToolCall(handle.server, uri, {})
+        return await self._answered(self._call(wanted, {}, "", None, trace, RESOURCES_READ))
+
     def _cost(self, declared: Declaration, name: str) -> Cost:
         """A tool's price, looked up once while the declaration is the same."""
         if self._priced is not declared:
@@ -104,7 +122,13 @@ class Inner:
             return await self._answered(self._call(wanted, arguments, key, most, trace))
 
     def _call(
-        self, wanted: ToolCall, arguments: dict[str, Any], key: str, most: int | None, trace: str
+        self,
+        wanted: ToolCall,
+        arguments: dict[str, Any],
+        key: str,
+        most: int | None,
+        trace: str,
+        method: str = TOOLS_CALL,
     ) -> CallRequested:
         call_id = self.room.calls.new_call_id()
         return CallRequested(
@@ -116,6 +140,7 @@ class Inner:
             era=Era.MODERN,
             deadline=self.outer.deadline,
             traceparent=trace,
+            method=method,
             tracestate=self.outer.tracestate,
             baggage=self.outer.baggage,
             parent_id=self.outer.call_id,

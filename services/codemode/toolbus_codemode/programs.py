@@ -30,7 +30,8 @@ from toolbus_common.tracing import Tracer
 ENGINES = ("starlark", "python")
 _tracer = Tracer("codemode")
 MARGIN = 1.0  # seconds kept of the caller's time, to tell how a program ended
-_RECALL = Namespace(RESULTS, BUILT_IN, (Function("read", "read", ("handle",), 1),))
+_READ = Function("read", "read", ("handle", "offset", "length", "select"), 1)
+_RECALL = Namespace(RESULTS, BUILT_IN, (_READ,))
 _CAPPED = {"too_many_calls": "calls", "time": "seconds"}
 
 

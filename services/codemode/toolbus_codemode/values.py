@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_codemode.large_results import uri_in
 from toolbus_codemode.sandbox.program import Failure, ProgramError, ToolOutcome
 
 LONGEST_MESSAGE = 2_000
@@ -12,7 +13,8 @@ LONGEST_MESSAGE = 2_000
 def outcome_of(body: bytes) -> ToolOutcome:
     """A tool's result as a program sees it: its structure, else its text, read if it is JSON."""
     result = msgspec.json.decode(body)
-    if result.get("isError"):
+    # A large structure is an error to clients that insist on its schema, and a link to programs.
+    if result.get("isError") and uri_in(result.get("content")) is None:
         message = _texts(result) or "The tool reports an error without saying which."
         return ToolOutcome(failure=Failure("tool_error", message[:LONGEST_MESSAGE]))
     if result.get("structuredContent") is not None:
