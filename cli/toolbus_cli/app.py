@@ -164,6 +164,7 @@ def _add_keys(app: typer.Typer) -> None:
         about, keys.create,
         "toolbus keys create bot --tools 'docs__*' --budget 20/day --rate 600/minute",
         "toolbus keys create ci --group readers --deny '*__delete_*' --budget 500calls/hour",
+        "toolbus keys create guest --tools 'docs__*' --expires 2027-01-31T18:00Z",
     )  # fmt: skip
     _add(about, keys.list_keys, "toolbus keys list", name="list")
     _add(about, keys.revoke, "toolbus keys revoke bot")
@@ -212,7 +213,7 @@ def _add_asking(about_audit: typer.Typer) -> None:
     )  # fmt: skip
     _add(
         about_audit, auditing.tail,
-        "toolbus audit tail", "toolbus audit tail -n 50 --no-follow --fact 'call.*' --key bot",
+        "toolbus audit tail", "toolbus audit tail -f --fact 'call.*' --key bot",
     )  # fmt: skip
 
 

@@ -150,7 +150,7 @@ def test_analysts_ask_what_is_saved_and_take_a_report_away(demo: Up) -> None:
     page = demo.directory / "report.html"
     assert "calls from" in demo.toolbus("audit", "report", "--html", str(page)).stdout
     assert "clock__now" in page.read_text()
-    tail = ("audit", "tail", "--no-follow", "--json", "--fact", "call.c*", "--key", "demo")
+    tail = ("audit", "tail", "--json", "--fact", "call.c*", "--key", "demo")
 
     def told() -> list[str]:
         return demo.toolbus(*tail).stdout.splitlines()

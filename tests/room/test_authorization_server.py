@@ -254,6 +254,14 @@ async def test_what_is_kept_tells_nothing_to_who_reads_the_bucket(
     assert not re.search(rb"\bann\b", kept)
 
 
+async def test_a_registration_names_each_grant_and_each_address_once(server: Server) -> None:
+    grants = ["authorization_code", "refresh_token", "refresh_token"]
+    addresses = ["https://a.example/back", "https://a.example/back"]
+    made = await server.register(grant_types=grants, redirect_uris=addresses)
+    assert made["grant_types"] == ["authorization_code", "refresh_token"]
+    assert made["redirect_uris"] == ["https://a.example/back"]
+
+
 @pytest.mark.parametrize("setting", ["true", "false"])
 async def test_registration_can_be_switched_off(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, setting: str

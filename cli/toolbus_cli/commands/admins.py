@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.commands.keys import checked_name, made_of, show_secret
+from toolbus_cli.commands.keys import EXPIRES, checked_name, made_of, show_secret
 from toolbus_cli.commands.shared import (
     DEFAULT_STATE,
     AsJson,
@@ -17,6 +17,7 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_common.administration.roles import ROLES
 from toolbus_common.declared import Admin
+from toolbus_common.declared.expiry import shown_expiry
 from toolbus_common.declaring import keys as keyring
 from toolbus_common.declaring.desk import Desk
 
@@ -25,7 +26,7 @@ def create(
     name: Annotated[str, typer.Argument(help="The admin key's name.")],
     *,
     role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")],
-    expires: Annotated[str, typer.Option(help="Its last day, such as 2027-01-31 (UTC).")] = "",
+    expires: Annotated[str, typer.Option(help=EXPIRES)] = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
@@ -68,6 +69,6 @@ def _row(name: str, admin: Admin, *, own: bool) -> dict[str, Any]:
         "name": name,
         "state": state if admin.secret_hash else "no secret",
         "role": admin.role,
-        "expires": admin.expires.isoformat() if admin.expires else "",
+        "expires": shown_expiry(admin.expires),
         "from": "command" if own else "declaration",
     }

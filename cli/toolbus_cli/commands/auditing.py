@@ -91,8 +91,12 @@ def _records(found: RowsFound) -> list[dict[str, Any]]:
 
 def tail(  # noqa: PLR0913 - one for each option
     *,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=BATCH)] = 20,
-    follow: Annotated[bool, typer.Option(help="Go on as facts come.")] = True,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, max=BATCH, help="How many of the newest.")
+    ] = 20,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Keep running, and print facts as they come.")
+    ] = False,
     fact: Annotated[str, typer.Option(help="Only these: call.denied, 'approval.*'.")] = "*",
     customer: Annotated[str, typer.Option(help="Only of this customer.")] = "",
     key: Annotated[str, typer.Option(help="Only of this key.")] = "",
@@ -100,7 +104,7 @@ def tail(  # noqa: PLR0913 - one for each option
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Show the newest facts, and go on as they come; one JSON object a line with --json."""
+    """Print the newest facts, and with -f those that follow; one JSON object a line with --json."""
     wanted = {"fact": like(fact), "customer": customer, "key": key, "server": server}
     asyncio.run(_tail(state_dir, lines, wanted, follow=follow, as_json=as_json))
 

@@ -1,6 +1,5 @@
 """Commands about keys: made, listed, revoked, given a new secret."""
 
-from datetime import UTC, datetime
 from time import time
 from typing import Annotated, Any, TypeVar
 
@@ -18,12 +17,14 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.errors import CommandError
 from toolbus_common.declared import Budget, Key, KeyTerms, Name, Rate
+from toolbus_common.declared.expiry import expired, shown_expiry
 from toolbus_common.declaring import keys as keyring
 from toolbus_common.declaring.desk import Desk
 
 M = TypeVar("M", bound=BaseModel)
 
 NAMES: TypeAdapter[str] = TypeAdapter(Name)
+EXPIRES = "Its last day (2027-01-31, in UTC) or a time (2027-01-31T18:00Z)."
 ONCE = "shown once, only its hash is stored"
 
 
@@ -48,20 +49,14 @@ def create(  # noqa: PLR0913
     rate: Annotated[
         list[str] | None, typer.Option(help="Calls per period, such as 600/minute.")
     ] = None,
-    expires: Annotated[str, typer.Option(help="Its last day, such as 2027-01-31 (UTC).")] = "",
+    expires: Annotated[str, typer.Option(help=EXPIRES)] = "",
     right: Annotated[
         list[str] | None, typer.Option(help="What it may do for operators: approve.")
     ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. Its secret is shown once. Without --tools or --group it may use nothing.
-
-    Examples:
-      toolbus keys create bot --tools 'docs__*' --budget 20/day --budget 500calls/hour
-      toolbus keys create ci --group readers --deny '*__delete_*' --team platform
-
-    """
+    """Make a key. Its secret is shown once. Without --tools or --group it may use nothing."""
     terms = made_of(
         KeyTerms,
         tools=tools or (), groups=group or (), deny=deny or (), team=team, user=user,
@@ -131,7 +126,7 @@ def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
         "tools": list(key.tools or ()),
         "budget": ", ".join(map(_shown_budget, key.all_budgets)),
         "rate": ", ".join(f"{rate.calls}/{rate.per.value}" for rate in key.all_rates),
-        "expires": key.expires.isoformat() if key.expires else "",
+        "expires": shown_expiry(key.expires),
         "from": "command" if own else "declaration",
     }
 
@@ -157,8 +152,8 @@ def made_of(model: type[M], **options: Any) -> M:
 
 
 def _check_lasts(key: KeyTerms) -> None:
-    if key.expires is not None and key.expires < datetime.now(UTC).date():
-        raise CommandError("--expires is in the past; name the key's last day.")
+    if expired(key.expires, time()):
+        raise CommandError("--expires is in the past; name a day or a time to come.")
 
 
 def _budget(text: str) -> Budget:

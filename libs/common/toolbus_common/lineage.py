@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, time, timedelta
 
 from toolbus_common.declared import (
     Access,
@@ -17,6 +16,7 @@ from toolbus_common.declared import (
     Server,
     User,
 )
+from toolbus_common.declared.expiry import ends_at
 from toolbus_common.grants import SEPARATOR, granted
 from toolbus_common.recording import strictest
 from toolbus_common.scopes import covered
@@ -246,7 +246,4 @@ def _groups(level: Level, declared: Declaration) -> list[Group]:
 
 
 def _end(level: Level) -> float:
-    if level.expires is None:
-        return NEVER
-    after = level.expires + timedelta(days=1)
-    return datetime.combine(after, time.min, UTC).timestamp()
+    return NEVER if level.expires is None else ends_at(level.expires)

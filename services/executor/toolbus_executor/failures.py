@@ -1,5 +1,6 @@
 """The latest failures of one server, for whoever asks what is wrong with it."""
 
+import re
 from collections import deque
 from time import time
 from typing import Any
@@ -27,6 +28,19 @@ class GarbageError(UpstreamFaultError):
 def is_failure(error: ToolbusError) -> bool:
     """Whether it says that the server is not there, or not itself."""
     return isinstance(error, UpstreamDeadError | UpstreamTimeoutError | GarbageError)
+
+
+def with_name(reason: str, server: str) -> str:
+    """Return the reason with the server's name after its first "The upstream", once."""
+    named = f"The upstream {server}"
+    if re.search(rf"{re.escape(named)}(?![\w-])", reason):
+        return reason
+    return reason.replace("The upstream", named, 1)
+
+
+def with_pronoun(reason: str) -> str:
+    """Return the reason with "It" or "Its" for its first "The upstream"."""
+    return re.sub(r"The upstream('s)?", lambda found: "Its" if found[1] else "It", reason, count=1)
 
 
 class Failures:

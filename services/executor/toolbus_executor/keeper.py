@@ -25,6 +25,7 @@ from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.announcing import Announcements
 from toolbus_executor.catalogue import listed, with_left_out
+from toolbus_executor.failures import with_pronoun
 from toolbus_executor.idling import described_in, digest_of, still_true
 from toolbus_executor.isolation.telling import Held
 from toolbus_executor.kinds import kind_of
@@ -216,7 +217,7 @@ class Keeper:
             probing = asyncio.create_task(self.runner.health.watch(upstream))
             return await self._attend(upstream, found)
         except ToolbusError as error:
-            return error.reason.replace("The upstream", "It", 1)
+            return with_pronoun(error.reason)
         except TimeoutError:
             return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
         except Exception:

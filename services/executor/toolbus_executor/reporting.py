@@ -8,7 +8,7 @@ from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.kept import KeptOutcomes, Told
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
-from toolbus_executor.failures import Failures
+from toolbus_executor.failures import Failures, with_name
 from toolbus_executor.outcome_facts import completed, failed
 from toolbus_executor.results import Ended
 
@@ -38,7 +38,7 @@ class Reports:
         sent = bool(error.data.pop("sent", True))
         # Below, nobody knows the name an operator gave the server; the caller must be told it.
         if not isinstance(error, UpstreamRefusedError):  # that one speaks for itself
-            reason = error.reason.replace("The upstream", f"The upstream {self._name}", 1)
+            reason = with_name(error.reason, self._name)
             error = type(error)(reason, **error.data)
         if not sent and isinstance(error, UpstreamTimeoutError):
             error.data["retryable"] = True  # unlike one that may have happened

@@ -170,10 +170,10 @@ def described(told: dict[str, Any], client_id: str) -> Client:
     return Client(
         id=client_id,
         name=_name(told.get("client_name")),
-        redirects=tuple(uris),
+        redirects=tuple(dict.fromkeys(uris)),
         method=method,
         keys=keys,
-        grants=tuple(each for each in (*grants, REFRESH) if each in SELF_GRANTS),
+        grants=tuple(each for each in SELF_GRANTS if each in (*grants, REFRESH)),
         registered=True,
         made=time(),
         bound=_bound(told.get("dpop_bound_access_tokens", False)),

@@ -1,11 +1,11 @@
 """Who administers Toolbus over HTTP: admin keys, each with one role."""
 
-from datetime import UTC, date, datetime
 from typing import Literal
 
 from pydantic import Field
 
 from toolbus_common.declared.basics import Declared
+from toolbus_common.declared.expiry import Expiry, expired
 
 Role = Literal["viewer", "auditor", "operator", "admin"]
 
@@ -13,15 +13,15 @@ Role = Literal["viewer", "auditor", "operator", "admin"]
 class Admin(Declared):
     """An admin key: it opens the administration as far as `role` goes, and no tool at all.
 
-    `expires` is its last day, in UTC. `secret_hash` is SHA-256 of SHA-256 of the secret, in hex.
+    `expires` is its last day in UTC, or a time. `secret_hash` is SHA-256 of SHA-256 of the
+    secret, in hex.
     """
 
     role: Role
-    expires: date | None = None
+    expires: Expiry | None = None
     secret_hash: str = Field(default="", repr=False)
     revoked: bool = False
 
     def live(self, now: float) -> bool:
         """Whether it opens anything."""
-        today = datetime.fromtimestamp(now, UTC).date()
-        return not self.revoked and (self.expires is None or today <= self.expires)
+        return not self.revoked and not expired(self.expires, now)

@@ -1,12 +1,12 @@
 """Who pays and who may: customers, teams, users, keys, and named groups of patterns."""
 
-from datetime import UTC, date, datetime
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from toolbus_common.declared.basics import Declared, Name, Patterns
 from toolbus_common.declared.evidence import Retention
+from toolbus_common.declared.expiry import Expiry, expired
 from toolbus_common.declared.money import Budget, Loop, Rate
 from toolbus_common.declared.programs import Programs
 
@@ -52,7 +52,7 @@ class Level(Declared):
     rates: tuple[Rate, ...] = Field(default=(), max_length=16)
     loop: Loop | None = None
     environment: str = Field(default="", max_length=64)
-    expires: date | None = None
+    expires: Expiry | None = None
     content: Content | None = None
     result_content: Content | None = None
     code_mode: bool | Programs | None = None
@@ -64,8 +64,8 @@ class Level(Declared):
         return said.shown if isinstance(said, Programs) else said
 
     def expired(self, now: float) -> bool:
-        """Whether the last day has ended, in UTC."""
-        return self.expires is not None and datetime.fromtimestamp(now, UTC).date() > self.expires
+        """Return whether this level has ended."""
+        return expired(self.expires, now)
 
     @property
     def all_budgets(self) -> tuple[Budget, ...]:

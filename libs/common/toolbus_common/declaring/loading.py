@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
 from pydantic import ValidationError
 
 from toolbus_common.declared import Admin, Declaration, Key
+from toolbus_common.declared.expiry import expired
 from toolbus_common.declaring import references, rules
 from toolbus_common.declaring.document import Document, Fault, read
 from toolbus_common.declaring.sentences import sentence
@@ -163,13 +164,13 @@ def _validated(document: Document) -> tuple[Declaration, list[Fault]]:
 
 
 def _expired(document: Document, declaration: Declaration) -> Iterator[Fault]:
-    today: date = datetime.now(UTC).date()
+    now = datetime.now(UTC).timestamp()
     entries: tuple[tuple[str, Mapping[str, Key | Admin]], ...] = (
         ("keys", declaration.keys), ("admins", declaration.admins),
     )  # fmt: skip
     for section, expiring in entries:
         for name, entry in expiring.items():
-            if entry.expires is not None and entry.expires < today:
+            if expired(entry.expires, now):
                 noun = section.removesuffix("s")
                 said = f"is in the past: the {noun} opens nothing"
                 yield document.fault((section, name, "expires"), said)

@@ -14,6 +14,7 @@ from toolbus_common.administration.holders import Administrator
 from toolbus_common.administration.operations import OPERATIONS, Operation
 from toolbus_common.contracts import AdminAsked, AdminTold, LedgerAsked, LedgerTold
 from toolbus_common.declared import Admin, Declaration, Key, KeyTerms
+from toolbus_common.declared.expiry import shown_expiry
 from toolbus_common.declaring import keys as keyring
 from toolbus_common.declaring.desk import Applied, Desk
 from toolbus_common.declaring.showing import entries, exported, restored
@@ -186,7 +187,7 @@ class Office:
     async def create_admin(self, asked: AdminAsked, visitor: Administrator) -> AdminTold:
         """Make an admin key."""
         named: forms.AdminNamed = reading.shaped(forms.AdminNamed, asked.body)
-        admin = Admin(role=named.role, expires=reading.day(named.expires))
+        admin = Admin(role=named.role, expires=reading.expiry(named.expires))
         secret = await keyring.create_admin(self.desk_of(visitor.by), named.name, admin)
         return _json({"name": named.name, "secret": secret})
 
@@ -317,5 +318,5 @@ def _admin(name: str, admin: Admin, own: Container[str]) -> dict[str, Any]:
         "state": _state(admin, expired=not admin.revoked and not admin.live(time())),
         "origin": "command" if name in own else "declaration",
         "role": admin.role,
-        "expires": admin.expires.isoformat() if admin.expires else None,
+        "expires": shown_expiry(admin.expires) or None,
     }

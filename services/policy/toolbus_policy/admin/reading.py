@@ -2,13 +2,14 @@
 
 import json
 import re
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from toolbus_common.administration.forms import KINDS
 from toolbus_common.declared import Declaration
+from toolbus_common.declared.expiry import parse_expiry
 from toolbus_common.declaring.document import Document, Fault, read
 from toolbus_common.declaring.loading import Loaded, check
 from toolbus_common.declaring.sentences import sentence
@@ -61,12 +62,12 @@ def _number(text: str) -> float:
     return int(number) if number.is_integer() and abs(number) < EXACT else number
 
 
-def day(text: str | None) -> date | None:
-    """A last day. Raises `InvalidError`."""
+def expiry(text: str | None) -> date | datetime | None:
+    """Return a last day, or a time. Raises `InvalidError`."""
     try:
-        return date.fromisoformat(text) if text is not None else None
+        return parse_expiry(text) if text is not None else None
     except ValueError as error:
-        raise InvalidError("expires: must be a day such as 2027-01-31.") from error
+        raise InvalidError(f"expires: {error}.") from error
 
 
 def loaded(body: bytes, form: str, wanted: Any) -> Loaded:
