@@ -95,12 +95,14 @@ class _Importing(typer.core.TyperGroup):
 def _add_importing(app: typer.Typer) -> None:
     declaring, importing = (_commands("declaring"), _commands("importing"))
     shown = (
-        "Take over servers: of a client (mcpServers), or an HTTP API.\n\n"
+        "Take over servers: of an MCP client, or an HTTP API.\n\n"
         "'toolbus import FILE' is short for 'toolbus import clients FILE'."
     )
     examples = (
         "toolbus import claude_desktop_config.json -o toolbus.yaml",
         "toolbus import .mcp.json --apply",
+        "toolbus import ~/.codex/config.toml",
+        "toolbus import ~/.config/goose/config.yaml",
     )
     about = typer.Typer(
         cls=_Importing, help=shown, no_args_is_help=True,

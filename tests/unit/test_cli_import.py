@@ -1,4 +1,4 @@
-"""A client's mcpServers become servers of ours; credentials stay behind."""
+"""Servers in the files of MCP clients become servers of ours; credentials stay behind."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from toolbus_cli.errors import CommandError
-from toolbus_cli.servers_json import Taken, as_yaml, read
+from toolbus_cli.importing.client_servers import Taken, as_yaml, read
 from toolbus_common.declaring.loading import load
 
 
@@ -55,8 +55,15 @@ def test_two_servers_credentials_of_one_name_are_kept_apart(tmp_path: Path) -> N
 
 
 def test_a_reference_of_the_clients_is_kept_as_ours(tmp_path: Path) -> None:
-    found = taken(tmp_path, {"a": {"command": "x", "env": {"API_KEY": "${MY_KEY}"}}})
-    assert found.servers["a"]["env"] == {"API_KEY": "${env:MY_KEY}"}
+    env = {"API_KEY": "${MY_KEY}", "A": "${env:B}", "C": "$MY_D", "E": "${F:-g}", "H": "5$ a$B"}
+    found = taken(tmp_path, {"a": {"command": "x", "env": env}})
+    assert found.servers["a"]["env"] == {
+        "API_KEY": "${env:MY_KEY}",
+        "A": "${env:B}",
+        "C": "${env:MY_D}",
+        "E": "${env:F}",
+        "H": "5$ a$B",
+    }
     assert found.notes == []
 
 
@@ -64,7 +71,7 @@ def test_what_cannot_be_taken_is_said_with_the_reason(tmp_path: Path) -> None:
     found = taken(
         tmp_path,
         {
-            "old": {"type": "sse", "url": "http://old/sse"},
+            "part": {"type": "builtin", "command": "x"},
             "off": {"command": "x", "disabled": True},
             "empty": {},
             "none": 3,
@@ -74,7 +81,7 @@ def test_what_cannot_be_taken_is_said_with_the_reason(tmp_path: Path) -> None:
     )
     assert list(found.servers) == ["git-hub"]
     assert len(found.skipped) == 5
-    assert "SSE" in found.skipped[0]
+    assert "part of the client itself" in found.skipped[0]
 
 
 def test_what_is_taken_is_a_configuration_without_fault(tmp_path: Path) -> None:
@@ -92,10 +99,89 @@ def test_what_is_taken_is_a_configuration_without_fault(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "client.json"
     path.write_text(text)
-    with pytest.raises(CommandError, match=r"name (another|a client)"):
+    with pytest.raises(CommandError, match=r"(?i)name (another|a client)"):
         read(path)
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be read"):
         read(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("My Server", "My-Server"), ("a__b", "a_b"), ("@x/y", "x-y"), ("!", "server")],
+)
+def test_a_name_we_do_not_allow_becomes_the_nearest_we_do(
+    tmp_path: Path, name: str, called: str
+) -> None:
+    assert list(taken(tmp_path, {name: {"command": "x"}}).servers) == [called]
+
+
+CLIENTS: dict[str, dict[str, Any]] = {
+    "codex/config.toml": {
+        "git": {
+            "command": ["uvx", "mcp-server-git"],
+            "env": {"LANG": "C", "GIT_DIR": "${env:GIT_DIR}"},
+            "timeout": 90.0,
+        },
+        "docs": {
+            "url": "https://docs.example/mcp",
+            "headers": {
+                "X-Region": "eu",
+                "X-Team": "${env:TEAM}",
+                "Authorization": "Bearer ${env:DOCS_TOKEN}",
+            },
+            "expose": ["search"],
+        },
+    },
+    "vscode/settings.json": {
+        "git": {"command": ["uvx", "mcp-server-git"], "env": {"LANG": "C"}},
+        "docs": {"url": "https://docs.example//mcp", "headers": {"X-Key": "${env:DOCS_API_KEY}"}},
+    },
+    "vscode/mcp.json": {"git": {"command": ["uvx", "mcp-server-git"], "env": {"LANG": "C"}}},
+    "zed/settings.json": {
+        "git": {"command": ["uvx", "mcp-server-git"], "env": {"LANG": "C"}},
+        "old": {"command": ["x", "y"], "env": {"A": "b"}},
+        "docs": {"url": "https://docs.example/mcp"},
+    },
+    "gemini/settings.json": {
+        "git": {"command": ["uvx", "mcp-server-git"], "env": {"LANG": "C"}},
+        "docs": {
+            "url": "https://docs.example/mcp",
+            "headers": {"X-A": "${env:TEAM}"},
+            "tools": {"rm": {"hidden": True}},
+        },
+        "old": {"url": "https://old.example/sse"},
+    },
+    "goose/config.yaml": {
+        "git": {
+            "command": ["uvx", "mcp-server-git"],
+            "env": {"LANG": "C", "GIT_DIR": "${env:GIT_DIR}"},
+        },
+        "docs": {"url": "https://docs.example/mcp", "headers": {"X-A": "b"}},
+        "old": {"sse": "https://old.example/sse"},
+    },
+    "windsurf/mcp_config.json": {"docs": {"url": "https://docs.example/mcp"}},
+    "opencode/opencode.json": {
+        "git": {"command": ["uvx", "mcp-server-git"], "env": {"LANG": "C"}},
+        "docs": {"url": "https://docs.example/mcp"},
+    },
+    "continue/config.yaml": {"git": {"command": ["uvx", "mcp-server-git"], "env": {"LANG": "C"}}},
+}
+
+
+@pytest.mark.parametrize("file", CLIENTS)
+def test_the_file_of_each_client_is_taken_over(file: str) -> None:
+    found = read(Path(__file__).with_name("client_files") / file)
+    assert found.servers == CLIENTS[file]
+    assert load(as_yaml(found), {}).faults == ()
+
+
+def test_a_credential_in_a_command_is_pointed_out_and_not_shown(tmp_path: Path) -> None:
+    args = ["--api-key", "sk-value", "--token=sk-value", "--verbose", "${workspaceFolder}/x"]
+    found = taken(tmp_path, {"a": {"command": "x", "args": args}})
+    assert ["(--api-key)" in each for each in found.notes] == [True, False, False]
+    assert "(--token)" in found.notes[1]
+    assert "${workspaceFolder}" in found.notes[2]
+    assert "sk-value" not in " ".join(found.notes)

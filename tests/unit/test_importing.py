@@ -110,6 +110,16 @@ def test_servers_on_one_line_are_left_to_a_person() -> None:
         with_server("servers: {a: {url: 'http://a.example'}}", "crm", {"openapi": "crm.yaml"})
 
 
+def test_a_curl_line_of_an_address_makes_a_variable_that_a_shell_takes(tmp_path: Path) -> None:
+    line = "curl http://127.0.0.1:9000/users -H 'X-Api-Key: k-value'"
+    ended = run("curl", line, "-o", str(tmp_path / "toolbus.yaml"))
+    assert ended.exit_code == 0, ended.output
+    assert "Set _127_0_0_1_X_API_KEY to " in ended.output
+    declared = load_file(tmp_path / "toolbus.yaml", {"_127_0_0_1_X_API_KEY": "k-value"})
+    assert declared.faults == ()
+    assert (tmp_path / "127-0-0-1.openapi.yaml").exists()
+
+
 def test_a_curl_line_becomes_a_tool_without_its_credentials() -> None:
     line = (
         "curl -X PUT 'https://crm.example/users/{id}?notify=yes&api_key=k-value' \\\n"

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from toolbus_cli import servers_json
 from toolbus_cli.commands.shared import (
     DEFAULT_STATE,
     AsJson,
@@ -20,6 +19,7 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.config.load import ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
+from toolbus_cli.importing import client_servers
 from toolbus_common.declared import Declaration, Declared
 from toolbus_common.declaring.desk import Applied, Desk
 from toolbus_common.declaring.difference import Change
@@ -133,7 +133,7 @@ async def _found(desk: Desk, kind: str) -> dict[str, Any]:
 
 
 def take_over(
-    file: Annotated[Path, typer.Argument(help="A JSON file with mcpServers.")],
+    file: Annotated[Path, typer.Argument(help="A client's file: JSON, TOML or YAML.")],
     *,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write a toolbus.yaml here.")
@@ -145,13 +145,13 @@ def take_over(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the servers of an existing client configuration (mcpServers).
+    """Take over the servers of an MCP client: Claude, Cursor, VS Code, Zed, Codex, Gemini, Goose.
 
     Without -o or --apply the toolbus.yaml is written to standard output. Where the file has a
     credential, the result has ${env:NAME}, and the command says which variables to set.
     """
-    taken = servers_json.read(file)
-    text = servers_json.as_yaml(taken)
+    taken = client_servers.read(file)
+    text = client_servers.as_yaml(taken)
     loaded = load(text, os.environ)
     if loaded.faults:
         raise ConfigurationError(file, loaded.faults)

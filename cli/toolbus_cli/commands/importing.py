@@ -16,6 +16,7 @@ from toolbus_cli.importing import curl as curls
 from toolbus_cli.importing import placing
 from toolbus_cli.importing import postman as collections
 from toolbus_cli.importing.sketch import Sketch, sketched
+from toolbus_cli.importing.variables import environment_variable
 from toolbus_common.openapi import Api, DocumentError, read, translated
 from toolbus_common.openapi.servers import base_of
 
@@ -67,8 +68,7 @@ def openapi(
     server["base_url"] = base
     if api.schemes and _wanted(api):
         server["credentials"] = {
-            each: f"${{env:{re.sub(r'[^A-Za-z0-9]', '_', f'{called}_{each}').upper()}}}"
-            for each in _wanted(api)
+            each: f"${{env:{environment_variable(called, each)}}}" for each in _wanted(api)
         }
     if chosen:
         server["operations"] = chosen
@@ -84,7 +84,8 @@ def curl(
 ) -> None:
     """Take over one request as a tool; write {id} in its path for what differs each time.
 
-    Its document is kept beside toolbus.yaml. A credential becomes a reference to the environment.
+    Writes NAME.openapi.yaml beside the file named with -o, else into this directory. A credential
+    becomes a reference to the environment.
     """
     sample = curls.read(line)
     host = urlsplit(sample.url).hostname or "api"
@@ -101,7 +102,8 @@ def postman(
 ) -> None:
     """Take over the requests of a Postman collection as tools.
 
-    Its document is kept beside toolbus.yaml. Credentials become references to the environment.
+    Writes NAME.openapi.yaml beside the file named with -o, else into this directory. Credentials
+    become references to the environment.
     """
     title, samples, lost = collections.read(_text(file).decode("utf-8-sig", "replace"))
     called = name or _named(title)

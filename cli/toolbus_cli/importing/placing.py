@@ -9,7 +9,7 @@ import yaml
 
 from toolbus_cli.config.load import ConfigurationError
 from toolbus_cli.errors import CommandError
-from toolbus_cli.servers_json import Taken, as_yaml
+from toolbus_cli.importing.client_servers import Taken, as_yaml
 from toolbus_common.declaring.loading import load
 
 _SECTION = re.compile(r"^servers:[ \t]*(?:#.*)?$", re.MULTILINE)

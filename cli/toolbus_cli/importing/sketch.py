@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
+from toolbus_cli.importing.variables import environment_variable
 from toolbus_common.openapi.naming import client_safe
 
 DEEPEST = 12
@@ -171,7 +172,7 @@ def _scheme(sketch: Sketch, server: str, place: str, name: str, value: str) -> s
         what = f"the value of the {place} {name}"
     components = sketch.document.setdefault("components", {"securitySchemes": {}})
     components["securitySchemes"][called] = scheme
-    variable = re.sub(r"\W", "_", f"{server}_{called}").upper()
+    variable = environment_variable(server, called)
     if called not in sketch.credentials:
         sketch.credentials[called] = f"${{env:{variable}}}"
         sketch.notes.append(f"Set {variable} to {what}.")

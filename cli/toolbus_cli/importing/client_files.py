@@ -1,0 +1,88 @@
+"""The files in which MCP clients keep their servers, read into one form whatever the client.
+
+Known are `mcpServers` (Claude, Cursor, Windsurf, Cline, Gemini …), VS Code, Zed, Codex, Goose and
+opencode; JSON may have comments and trailing commas, as editors allow.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toolbus_cli.errors import CommandError
+
+LARGEST = 4 << 20
+# Where a client keeps its servers: the keys that lead there.
+SECTIONS = (
+    ("mcpServers",),
+    ("mcp_servers",),  # Codex
+    ("servers",),  # VS Code, mcp.json
+    ("mcp", "servers"),  # VS Code, settings.json
+    ("mcp.servers",),
+    ("context_servers",),  # Zed
+    ("extensions",),  # Goose
+    ("mcp",),  # opencode
+)
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
+
+
+def servers_in(path: Path) -> dict[str, Any]:
+    """Return the servers of a client's file, each as the client wrote it. Raises `CommandError`."""
+    data = _parsed(path)
+    found: dict[str, Any] = {}
+    for section in SECTIONS:
+        for name, server in _entries(_at(data, section)):
+            if isinstance(server, dict) or section[0] not in ("mcp", "extensions"):
+                found.setdefault(name, server)
+    if not found:
+        raise CommandError(
+            f"{path} names no MCP server. Name a client's own file: mcpServers or servers in "
+            "JSON, mcp_servers in TOML, extensions in YAML."
+        )
+    return found
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise CommandError(f"{path} is larger than {LARGEST >> 20} MiB; name another file.")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        raise CommandError(f"{path} cannot be read ({reason}); name another file.") from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{path} is not UTF-8 text; name another file.") from error
+    kind = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML"}.get(path.suffix.lower(), "JSON")
+    try:
+        if kind == "TOML":
+            return tomllib.loads(text)
+        return yaml.safe_load(text) if kind == "YAML" else json.loads(_plain_json(text))
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        shown = " ".join(str(error).split())[:200]
+        raise CommandError(f"{path} is not {kind} ({shown}); name another file.") from error
+
+
+def _plain_json(text: str) -> str:
+    """Return JSON without comments, and without commas before a closing bracket."""
+    bare = _TOKEN.sub(lambda found: found[0] if found[0][0] in '",' else " ", text)
+    return _TOKEN.sub(lambda found: found[0] if found[0][0] == '"' else "", bare)
+
+
+def _at(data: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _entries(section: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each server with its name: of a table, or of a list whose members name themselves."""
+    if isinstance(section, dict):
+        yield from ((str(name), server) for name, server in section.items() if name != "servers")
+    elif isinstance(section, list):
+        for server in section:
+            if isinstance(server, dict) and isinstance(server.get("name"), str):
+                yield server["name"], server

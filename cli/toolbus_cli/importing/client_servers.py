@@ -1,0 +1,222 @@
+"""Servers of MCP clients, turned into servers of toolbus.yaml."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toolbus_cli.importing.client_files import servers_in
+from toolbus_cli.importing.variables import environment_variable
+
+LONGEST_NAME = 32
+_SSE = ("sse",)
+_REMOTE = (
+    "http", "streamable-http", "streamableHttp", "streamable_http", "streamableHTTP", "remote",
+    *_SSE,
+)  # fmt: skip
+_LOCAL = ("stdio", "local", "custom", "extension", "command")
+_URLS = ("url", "httpUrl", "serverUrl", "uri")
+_CREDENTIAL = re.compile(
+    r"token|secret|passw|auth|credential|cookie|(?:^|[_-])(?:api)?key", re.IGNORECASE
+)
+_SCHEME = re.compile(r"(?:Bearer|Basic|Token) +", re.IGNORECASE)
+_VARIABLE = re.compile(
+    r"\$\{(?:env:)?([A-Za-z_]\w*)(?::-[^}]*)?\}|(?<![\w$])\$([A-Z_][A-Z0-9_]*)\b"
+)
+_INPUT = re.compile(r"\$\{input:([^}]+)\}")
+_OPEN = re.compile(r"\$\{[^}]*\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The servers, in the form of toolbus.yaml; and a sentence for each one left out.
+
+    `moved` holds the environment variables that stand where the file had a credential, each
+    with the place it came from: the credential itself is taken over nowhere.
+    """
+
+    servers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What its owner must know or do."""
+        told = [f"Set {variable} to {place}." for variable, place in self.moved.items()]
+        return [*self.skipped, *told]
+
+
+def read(path: Path) -> Taken:
+    """Return the servers of a client's file. Raises `CommandError`."""
+    taken = Taken()
+    for name, server in servers_in(path).items():
+        _take(name, server, taken)
+    return taken
+
+
+def as_yaml(taken: Taken) -> str:
+    """Return a whole toolbus.yaml: the servers, and one key that may use all of them."""
+    data = {"servers": taken.servers, "keys": {"default": {"tools": ["*"]}}}
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def _take(name: str, server: Any, taken: Taken) -> None:
+    called = _name(name)
+    reason = _left_out(server, called, taken)
+    if reason:
+        taken.skipped.append(f"'{name}' is left out: {reason}.")
+        return
+    made = _remote(server, called, taken) if _url(server) else _local(server, called, taken)
+    made |= _view(server)
+    taken.servers[called] = made
+    _move_credentials(called, made, taken.moved)
+
+
+def _left_out(server: Any, called: str, taken: Taken) -> str:
+    """Return why a server cannot be taken over; empty if it can."""
+    if not isinstance(server, dict):
+        return "it has no fields"
+    if called in taken.servers:
+        return f"another server is called '{called}' too"
+    if server.get("disabled") is True or server.get("enabled") is False:
+        return "it is disabled there"
+    kind = _kind(server)
+    if kind and kind not in (*_REMOTE, *_LOCAL):
+        return f"a server of the type '{kind}' is part of the client itself"
+    if not (_url(server) or _words(server)):
+        return "it has neither a url nor a command"
+    return ""
+
+
+def _kind(server: dict[str, Any]) -> str:
+    kind = server.get("type", server.get("transport", server.get("source", "")))
+    return kind if isinstance(kind, str) else ""
+
+
+def _url(server: dict[str, Any]) -> str:
+    return next((str(server[each]) for each in _URLS if isinstance(server.get(each), str)), "")
+
+
+def _remote(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]:
+    """Return a server with an address; `url` finds out itself whether it speaks HTTP+SSE."""
+    headers: dict[str, str] = {}
+    for each in ("headers", "http_headers"):
+        headers |= _values(server.get(each), called, taken)
+    for name, variable in _table(server.get("env_http_headers")).items():
+        headers[name] = f"${{env:{variable}}}"
+    if isinstance(variable := server.get("bearer_token_env_var"), str):
+        headers["Authorization"] = f"Bearer ${{env:{variable}}}"
+    made: dict[str, Any] = {"sse" if _kind(server) in _SSE else "url": _url(server)}
+    return made | ({"headers": headers} if headers else {})
+
+
+def _local(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]:
+    words = _words(server)
+    made: dict[str, Any] = {"command": words}
+    env: dict[str, str] = {}
+    for each in ("env", "envs", "environment"):
+        env |= _values(server.get(each), called, taken)
+    env |= _values(_table(server.get("command")).get("env"), called, taken)
+    for each in ("env_keys", "env_vars"):  # variables that the client takes from elsewhere
+        listed = server.get(each)
+        names = listed if isinstance(listed, list) else []
+        env |= {name: f"${{env:{name}}}" for name in names if isinstance(name, str)}
+    if env:
+        made["env"] = env
+    if isinstance(cwd := server.get("cwd"), str) and cwd:
+        made["cwd"] = cwd
+    _note_words(called, words, taken)
+    return made
+
+
+def _words(server: dict[str, Any]) -> list[str]:
+    """Return the command with its arguments; empty where there is none."""
+    command = server.get("command", server.get("cmd"))
+    arguments = server.get("args")
+    if old := _table(command):  # Zed, before 2025
+        command, arguments = old.get("path"), old.get("args")
+    first = command if isinstance(command, list) else [command] if command else []
+    return [*map(str, first), *map(str, arguments if isinstance(arguments, list) else [])]
+
+
+def _note_words(called: str, words: list[str], taken: Taken) -> None:
+    """Tell of what stands in a command, where nothing is replaced."""
+    for place, word in enumerate(words):
+        if found := _OPEN.search(word):
+            taken.skipped.append(
+                f"'{called}': its command holds {found[0]}; write the value in its place."
+            )
+        flag, sign, value = word.partition("=")
+        following = words[place + 1] if place + 1 < len(words) else "-"
+        if (
+            flag.startswith("-")
+            and _CREDENTIAL.search(flag)
+            and (value if sign else following[:1] != "-")
+        ):
+            taken.skipped.append(
+                f"'{called}': its command holds what looks like a credential ({flag}). Everybody "
+                "who sees the processes can read it: pass it by env, if the server takes it there."
+            )
+
+
+def _view(server: dict[str, Any]) -> dict[str, Any]:
+    """Return what narrows the tools there, so that no more of them is offered here; the timeout."""
+    made: dict[str, Any] = {}
+    if only := _texts(server.get("includeTools", server.get("enabled_tools"))):
+        made["expose"] = only
+    if hidden := _texts(server.get("excludeTools", server.get("disabled_tools"))):
+        made["tools"] = {name: {"hidden": True} for name in hidden}
+    seconds = server.get("tool_timeout_sec")
+    if isinstance(seconds, int | float) and 0 < seconds <= 3600:  # noqa: PLR2004 - an hour
+        made["timeout"] = float(seconds)
+    return made
+
+
+def _values(values: Any, called: str, taken: Taken) -> dict[str, str]:
+    """Return text values, with references to variables and inputs written as ours."""
+
+    def asked(found: re.Match[str]) -> str:
+        variable = environment_variable(called, found[1])
+        taken.moved[variable] = f"what {called} asks for as '{found[1]}'"
+        return f"${{env:{variable}}}"
+
+    return {
+        str(name): _VARIABLE.sub(
+            lambda found: f"${{env:{found[1] or found[2]}}}", _INPUT.sub(asked, str(value))
+        )
+        for name, value in _table(values).items()
+        if value is not None
+    }
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(value: Any) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
+
+def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) -> None:
+    """Put a reference to the environment wherever a credential stands."""
+    for section in ("headers", "env"):
+        values = made.get(section, {})
+        for name, value in values.items():
+            if not value or "${env:" in value or not _CREDENTIAL.search(name):
+                continue
+            own = environment_variable(name)
+            long = environment_variable(server, name)
+            variable = long if section == "headers" or own in moved else own
+            scheme = _SCHEME.match(value)
+            values[name] = (scheme[0] if scheme else "") + f"${{env:{variable}}}"
+            after = f" after '{scheme[0].strip()}'" if scheme else ""
+            moved[variable] = f"what the file has under {server}, {section}, {name}{after}"
+
+
+def _name(name: str) -> str:
+    """Return the nearest name we allow: no two underscores in a row, 32 characters."""
+    plain = re.sub(r"_{2,}", "_", re.sub(r"[^A-Za-z0-9_-]+", "-", name))
+    return plain.strip("-_")[:LONGEST_NAME].strip("-_") or "server"
