@@ -13,7 +13,8 @@ from toolbus_executor.http1 import Head
 from toolbus_executor.openapi.building import Request, request_of
 from toolbus_executor.openapi.encoding import ArgumentError, in_header, in_path, in_query
 from toolbus_executor.openapi.securing import Credentials
-from toolbus_executor.openapi.sending import bytes_of, followed
+from toolbus_executor.openapi.sending import bytes_of
+from toolbus_executor.redirects import followed
 
 NONE = Credentials({}, {}, {})
 LIST, OBJECT = ["blue", "black"], {"R": 100, "G": 200}

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from toolbus_executor.http1 import (
 )
 from toolbus_executor.identifying.identity import Identity
 from toolbus_executor.offload.spills import Answering, Spills
+from toolbus_executor.redirects import MOST_REDIRECTS, PERMANENT, SAME_METHOD, followed
 from toolbus_executor.requests import CLIENT, trace_headers, trace_lines
 from toolbus_executor.way import Way
 
@@ -103,13 +105,16 @@ class Transport:
         self.identity = way.identity.at(url) if way.identity is not None else None
         self._pool = Pool(url, way)
         path = target.path or "/"
-        self._path = (f"{path}?{target.query}" if target.query else path).encode()
         own = "".join(f"{name}: {_one_line(value)}\r\n" for name, value in headers.items())
         self.common = (
             f"Host: {target.netloc.rpartition('@')[2]}\r\n"
             f"User-Agent: toolbus/{CLIENT['version']}\r\n{own}"
         ).encode()
-        self.prefix = self.post_to(self._path)
+        self._move((f"{path}?{target.query}" if target.query else path).encode())
+
+    def _move(self, path: bytes) -> None:
+        """Send every request from now on to this path."""
+        self._path, self.prefix = path, self.post_to(path)
 
     def post_to(self, path: bytes) -> bytes:
         """The beginning of every POST to a path."""
@@ -140,13 +145,28 @@ class Transport:
         on_stream: OnStream | None,
         seconds: float | None,
         large: Answering | None = None,
+        hops: int = 0,
     ) -> tuple[Head, bytes]:
-        """Ask the pool; its failures as those of the upstream."""
+        """Ask the pool, and follow redirects on this origin; failures are those of the upstream."""
         if self.identity is not None:
             request = _completed(self.identity, request)
-        if self.bearer is not None:
-            return await self._ask_authorized(self.bearer, request, on_stream, seconds, large)
-        return await self._ask(request, on_stream, seconds, large)
+        began = monotonic()
+        if self.bearer is None:
+            told = await self._ask(request, on_stream, seconds, large)
+        else:
+            told = await self._ask_authorized(self.bearer, request, on_stream, seconds, large)
+        if told[0].status not in SAME_METHOD or hops == MOST_REDIRECTS:
+            return told
+        line, _, rest = request.partition(b"\r\n")
+        verb, path, version = line.split(b" ")
+        target = followed(told[0], verb.decode(), f"{self._origin}{path.decode()}")
+        if target is None:
+            return told
+        if told[0].status == PERMANENT and path == self._path:
+            self._move(target.encode())
+        again = b"%b %b %b\r\n%b" % (verb, target.encode(), version, rest)
+        left = None if seconds is None else seconds - (monotonic() - began)
+        return await self.ask(again, on_stream, left, large, hops + 1)
 
     async def _ask_authorized(
         self,
@@ -271,7 +291,12 @@ def message_in(head: Head, body: bytes, number: int) -> wire.Incoming:
             raise GarbageError("The upstream answered a request that was not asked.")
     if head.status >= _SERVER_FAULT:
         raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
-    raise HttpStatusError(f"The upstream answered HTTP {head.status}.", status=head.status)
+    moved = (
+        ": it redirects to another origin, or too often. Declare the address it has now."
+        if head.status in SAME_METHOD
+        else "."
+    )
+    raise HttpStatusError(f"The upstream answered HTTP {head.status}{moved}", status=head.status)
 
 
 def _one_line(value: str) -> str:

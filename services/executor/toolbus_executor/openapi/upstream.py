@@ -21,8 +21,9 @@ from toolbus_executor.openapi.encoding import ArgumentError
 from toolbus_executor.openapi.fetching import fetch, is_remote, read_file
 from toolbus_executor.openapi.large import LargeBody
 from toolbus_executor.openapi.securing import Credentials
-from toolbus_executor.openapi.sending import bytes_of, followed
+from toolbus_executor.openapi.sending import bytes_of
 from toolbus_executor.probing import UnaskedError
+from toolbus_executor.redirects import followed
 from toolbus_executor.requests import trace_headers
 from toolbus_executor.toolsonly import ToolsOnly, no_such_method
 from toolbus_executor.upstream import Described, News
