@@ -31,9 +31,11 @@ FORM = "application/x-www-form-urlencoded"
 LEAKED = canary("leak")
 HOOKS = ("webhook", "webhook by file")
 SEALED = """
-SELECT size FROM checkpoints WHERE scope = 'default' AND to >= (
-    SELECT max(stream_seq) FROM facts WHERE scope = 'default' AND fact = 'config.changed')
+SELECT scope FROM checkpoints JOIN (
+    SELECT scope, max(stream_seq) AS newest FROM facts WHERE fact = '{fact}' GROUP BY scope
+) AS told USING scope WHERE scope = '{scope}' AND to >= newest
 """
+TRIES = 8  # calls of a server that is gone: more than open a breaker
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Story:
 
     at: Planted
     failures: list[bytes] = field(default_factory=list)
+    replies: list[bytes] = field(default_factory=list)  # to another customer
     heard: Heard = field(default_factory=dict)
 
     @property
@@ -84,6 +87,24 @@ class Story:
         self.told(ann.ask("tools/call", {"name": "blab__say", "arguments": word}))
         bot = self.client(self.secrets["bot"])
         assert self.told(bot.call("blab__count", {})).code == "approval_required"
+
+    def a_process_dies(self) -> None:
+        """A process prints what it was given, and what ann told it; then eve calls it."""
+        ann, eve = self.client(self.secrets["ann"]), self.client(self.secrets["eve"])
+        told = {"card": self.secrets["card"], "words": self.secrets["last words"]}
+        self.at.launched.until_listed(ann, "frail__crash", "frail__calm")
+        assert eve.call("frail__calm").text == "calm"
+        self.at.doom(*told.values())
+        assert self.told(ann.call("frail__crash", told)).code == "upstream_dead"
+        for client in (eve, ann):
+            for _ in range(TRIES):
+                answer = client.call("frail__calm")
+                assert answer.code in ("upstream_dead", "breaker_open"), answer.body
+                self.replies += [json.dumps(answer.headers).encode(), answer.body]
+            self.replies.append(client.ask("tools/list").body)
+        self.at.launched.eventual_rows(
+            "SELECT reason FROM facts WHERE fact = 'server.lost' AND server = 'frail'"
+        )
 
     def strangers_come(self) -> None:
         """Keys that open nothing, and those that open something else."""
@@ -232,7 +253,8 @@ class Story:
         )
         for name in HOOKS:  # each in its own time
             until_now(lambda name=name: self.hooked(name), f"the fact of it at {name}")  # type: ignore[misc]
-        self.at.launched.eventual_rows(SEALED)
+        for scope, fact in (("default", "config.changed"), ("rival", "call.failed")):
+            self.at.launched.eventual_rows(SEALED.format(scope=scope, fact=fact))
 
     def hooked(self, name: str) -> bool:
         """Whether a webhook of two has told what leaked, and with that all that was before it."""
@@ -247,12 +269,16 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     with planted(tmp_path_factory.mktemp("canaries")) as made:
         told = Story(made)
         told.agents_call()
+        told.a_process_dies()
         told.strangers_come()
         browser = told.people_sign_in()
         told.machines_come()
         told.ann_connects(browser)
         told.leak()
-        told.heard |= everywhere(made) | {"failures": told.failures}
+        told.heard |= everywhere(made) | {
+            "failures": told.failures,
+            "replies": told.replies,
+        }
         yield told
 
 
@@ -274,18 +300,34 @@ def test_every_secret_is_used(story: Story) -> None:
 
 def test_no_secret_is_heard_anywhere(story: Story) -> None:
     heard = {
-        place: singing(story.secrets, said) - ({"words"} if place == "failures" else set())
+        place: singing(story.secrets, said) - MEANT_FOR.get(place, set())
         for place, said in story.heard.items()
     }
     assert {place: names for place, names in heard.items() if names} == {}
 
 
+def test_operators_read_in_the_log_what_a_process_said_before_it_died(story: Story) -> None:
+    """And nobody else does; of the lines that say it the secrets are struck."""
+    word = {"": story.secrets["last words"]}
+    assert {place for place, said in story.heard.items() if singing(word, said)} == {"logs"}
+    lines = [each for each in story.heard["logs"][0].splitlines() if singing(word, [each])]
+    assert any(b"frail" in each and b"[redacted]" in each for each in lines)
+
+
+def test_a_server_that_is_gone_is_told_to_another_customer_by_how_it_ended(story: Story) -> None:
+    assert any(b"exited with 3" in each for each in story.replies)
+
+
+# What a server tells its caller is for that caller, its standard error for operators.
+MEANT_FOR = {"failures": {"words"}, "logs": {"last words"}}
 PLACES = {
     "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
     "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.asked",
     "traces": b"tools/call", "metrics": b"toolbus_calls", "failures": b"error",
     "status": b"blab", "declaration": b"(set)", "disk": b"call.allowed",
     "its log": b"process.ready", "its metrics": b"toolbus_calls",
+    "replies": b"frail", "rival's bundle": b"frail", "status as shown": b"frail",
+    "administration": b"frail",
 }  # fmt: skip
 
 
@@ -298,6 +340,7 @@ def test_every_place_is_really_listened_at(story: Story) -> None:
 def test_what_gets_out_is_heard_wherever_it_does(story: Story) -> None:
     """By an edge that tells what it should not, and by a fact."""
     leaking = {"its log", "its metrics", "traces"}
-    recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "declaration", "disk"}
+    recording = {"table", "stream", "files", "sink", "webhooks", "bundle", "disk"}
+    recording |= {"declaration", "administration"}
     heard = {place for place, said in story.heard.items() if singing({"": LEAKED}, said)}
     assert heard == leaking | recording

@@ -1,5 +1,11 @@
-"""Canaries: secrets that sing wherever they are spelt out, plainly or as programs spell things."""
+"""Canaries: secrets that sing wherever they are spelt out, plainly or as programs spell things.
 
+Adding a kind takes three steps: name it in `harness.planted` (which makes it and configures where
+it goes), use it in a step of `Story` in `tests/e2e/test_canaries.py` so that it really travels,
+and, if it may surface somewhere new, add that place to `harness.listening` and `PLACES`.
+"""
+
+import secrets
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from secrets import token_hex
@@ -11,6 +17,14 @@ _SHORTEST = 8  # characters of a spelling: fewer would be found in anything
 def canary(of: str) -> str:
     """A secret that is nowhere by chance."""
     return f"canary-{of}-{token_hex(8)}"
+
+
+def card() -> str:
+    """A card number that is nowhere by chance: a canary of somebody's data, and no secret."""
+    digits = [4, *(secrets.randbelow(10) for _ in range(14))]
+    doubled = [sum(divmod(2 * each, 10)) for each in digits[::2]]
+    last = -(sum(doubled) + sum(digits[1::2])) % 10
+    return "".join(map(str, (*digits, last)))
 
 
 def spellings(secret: str) -> set[bytes]:

@@ -10,6 +10,7 @@ from harness.administering import at
 from harness.client import Client
 from harness.planted import Planted
 from harness.written import files_in
+from toolbus_common.administration.operations import OPERATIONS
 from toolbus_common.bus import Bus
 from toolbus_common.contracts.fact import EVERY_FACT
 from toolbus_common.provision import CONFIG, FACTS
@@ -24,7 +25,9 @@ def everywhere(planted: Planted) -> Heard:
     commands = {
         "status": ("status", "--json"),
         "report": ("audit", "report", "--html", str(directory / "report.html")),
+        "status as shown": ("status",),
         "bundle": ("audit", "export", str(directory / "bundle.zip")),
+        "rival's bundle": ("audit", "export", str(directory / "rival.zip"), "--scope", "rival"),
     }
     with ThreadPoolExecutor(len(commands)) as pool:
         done = list(pool.map(lambda words: launched.toolbus(*words), commands.values()))
@@ -35,7 +38,9 @@ def everywhere(planted: Planted) -> Heard:
     }
     said["report"].append((directory / "report.html").read_bytes())
     said["bundle"] += _unzipped(directory / "bundle.zip")
-    declared = at(launched, planted.secrets["operator"]).ask("GET", "/v1/declaration")
+    said["rival's bundle"] += _unzipped(directory / "rival.zip")
+    administrator = at(launched, planted.secrets["operator"])
+    declared = administrator.ask("GET", "/v1/declaration")
     edge = launched.ready["endpoint"].replace("/mcp", "/metrics")
     return (
         said
@@ -46,6 +51,11 @@ def everywhere(planted: Planted) -> Heard:
             "traces": list(planted.collector.bodies),
             "metrics": [Client(edge).get(edge).body],
             "declaration": [declared.body],
+            "administration": [
+                administrator.ask("GET", operation.path.removeprefix("/api")).body
+                for operation in OPERATIONS.values()
+                if operation.method == "GET" and "{" not in operation.path
+            ],
             "disk": list(_kept(launched.state_dir)),
         }
     )

@@ -1,6 +1,8 @@
 """A gateway with a canary wherever a secret can be: its servers, keys, people, receivers."""
 
 import json
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from typing import Any
 
 from harness import openid_provider
 from harness.blabbing import Blabbing
-from harness.canaries import canary
+from harness.canaries import canary, card
 from harness.cluster import Process
 from harness.engines import own_port
 from harness.launched import Launched
@@ -23,10 +25,14 @@ from toolbus_common.contracts import IdentityAsked, IdentityTold
 from toolbus_common.permissions import OPERATOR
 
 KEPT = ("header by file", "client of servers", "webhook by file")
-BY_ENVIRONMENT = ("header by variable", "issuer")
-INLINE = ("header", "variable", "webhook", "sink")  # in the declaration, and so in NATS
-KEYS = ("ann", "bot", "reader", "operator")
-NAMED = ("page", "words", "collector", "password", "wrong password", "wrong code", "argument")
+BY_ENVIRONMENT = ("header by variable", "issuer", "process by variable")
+INLINE = ("header", "variable", "process", "webhook", "sink")  # in the declaration, and so in NATS
+KEYS = ("ann", "bot", "eve", "reader", "operator")
+NAMED = (
+    "page", "words", "last words", "collector", "password", "wrong password", "wrong code",
+    "argument",
+)  # fmt: skip
+FRAIL = Path(__file__).with_name("frail_server.py")
 FUNCTION = """
 import os
 from hashlib import sha256
@@ -60,6 +66,10 @@ class Planted:
     def exports(self) -> Path:
         """Where files are written on a schedule."""
         return self.launched.directory / "exports"
+
+    def doom(self, *words: str) -> None:
+        """Have the frail server die at its start from now on, saying this."""
+        (self.launched.directory / "doomed").write_text("\n".join(words))
 
     def kept(self, name: str) -> str:
         """A reference to a secret that a file holds."""
@@ -96,6 +106,7 @@ def planted(directory: Path) -> Iterator[Planted]:
     secrets = {name: canary(name.replace(" ", "-")) for name in names}
     secrets |= {name: f"tbk_{name}_{canary(name)}" for name in KEYS}
     secrets["issuer"] = openid_provider.SECRET
+    secrets["card"] = card()
     with ExitStack() as stack:
         far = OAuthServer(directory / "far")
         docs = ProtectedServer(directory / "docs", far.issuer, "read")
@@ -112,6 +123,7 @@ def planted(directory: Path) -> Iterator[Planted]:
         made.launched.directory.mkdir()
         made.exports.mkdir()
         (made.launched.directory / "calc.py").write_text(FUNCTION)
+        shutil.copy(FRAIL, made.launched.directory)
         made.launched.environment |= _environment(made)
         made.launched.configure(_configuration(made))
         stack.callback(made.launched.stop)
@@ -128,6 +140,7 @@ def _environment(made: Planted) -> dict[str, str]:
         "TOOLBUS_SEAL_SECONDS": "0.5",
         "TOOLBUS_AUDIT_HTTP_PORT": str(made.reading),
         "BY_VARIABLE": made.secrets["header by variable"],
+        "PROCESS_SECRET": made.secrets["process by variable"],
         "CORP_SECRET": made.secrets["issuer"],
     }
 
@@ -137,10 +150,12 @@ def _configuration(made: Planted) -> dict[str, Any]:
     client = {"id": "gateway", "secret": made.kept("client of servers")}
     return {
         "servers": _servers(made, client),
-        "users": {"ann": {}},
+        "customers": {"rival": {}},
+        "users": {"ann": {}, "eve": {"customer": "rival"}},
         "keys": {
             "ann": {"secret": secret["ann"], "user": "ann", "tools": ["*"]},
             "bot": {"secret": secret["bot"], "tools": ["*"], "approve": ["blab__count"]},
+            "eve": {"secret": secret["eve"], "user": "eve", "tools": ["frail__*"]},
         },
         "admins": {"op": {"role": "admin", "secret": secret["operator"]}},
         "readers": {"analyst": {"customers": ["*"], "secret": secret["reader"]}},
@@ -186,6 +201,10 @@ def _servers(made: Planted, client: dict[str, str]) -> dict[str, Any]:
     return {
         "blab": {"url": made.blabbing.url, "headers": heads},
         "calc": {"python": ["calc:told"], "cwd": cwd, "env": told},
+        "frail": {
+            "command": [sys.executable, f"{cwd}/{FRAIL.name}"], "cwd": cwd,
+            "env": {"INLINE": secret["process"], "GIVEN": "${env:PROCESS_SECRET}"},
+        },
         "docs": {"url": made.docs.url, "oauth": {"tokens": "user"}},
         "jobs": {"url": made.docs.url, "oauth": machine},
-    }
+    }  # fmt: skip
