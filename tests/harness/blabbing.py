@@ -12,18 +12,22 @@ JSON = {"content-type": "application/json"}
 
 
 class Blabbing:
-    """`die` answers 500, with `page` and every header in body and head; others say `words`."""
+    """`die` answers 500, with `page` and every header in body and head; others say `words`.
 
-    def __init__(self, page: str, words: str) -> None:
+    At `refusing_url` nothing is listed: the error that says so repeats every header, and `last`.
+    """
+
+    def __init__(self, page: str, words: str, last: str = "") -> None:
         self.heads: list[dict[str, str]] = []
-        self.url = ""
-        self._page, self._words = page, words
+        self.url = self.refusing_url = ""
+        self._page, self._words, self._last = page, words, last
 
     @contextmanager
     def serving(self) -> Iterator[Self]:
         """Answer for a while."""
         with answering(self._answer) as port:
             self.url = f"http://127.0.0.1:{port}/mcp"
+            self.refusing_url = f"http://127.0.0.1:{port}/refusing"
             yield self
 
     def _answer(self, request: Request) -> Response:
@@ -33,6 +37,10 @@ class Blabbing:
         asked = request.json
         if "id" not in asked:
             return Response(202)
+        if request.path == "/refusing" and asked["method"] != "initialize":
+            told = f"{self._last}: {' '.join(request.headers.values())}"
+            wrong = {"code": -32099, "message": told, "data": told}
+            return Response(200, {**envelope(asked), "error": wrong}, JSON)
         if asked["method"] != "tools/call":
             return Response(200, {**envelope(asked), **local(asked)}, JSON)
         return self._called(asked, request.headers)

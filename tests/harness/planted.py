@@ -111,7 +111,9 @@ def planted(directory: Path) -> Iterator[Planted]:
         far = OAuthServer(directory / "far")
         docs = ProtectedServer(directory / "docs", far.issuer, "read")
         provider = Provider(directory / "provider")
-        blabbing = stack.enter_context(Blabbing(secrets["page"], secrets["words"]).serving())
+        blabbing = stack.enter_context(
+            Blabbing(secrets["page"], secrets["words"], secrets["last words"]).serving()
+        )
         collector, receiver = stack.enter_context(Collector()), stack.enter_context(Receiver())
         for engine in (far, docs, provider):
             stack.callback(engine.kill)
@@ -205,6 +207,7 @@ def _servers(made: Planted, client: dict[str, str]) -> dict[str, Any]:
             "command": [sys.executable, f"{cwd}/{FRAIL.name}"], "cwd": cwd,
             "env": {"INLINE": secret["process"], "GIVEN": "${env:PROCESS_SECRET}"},
         },
+        "sulking": {"url": made.blabbing.refusing_url, "headers": heads},
         "docs": {"url": made.docs.url, "oauth": {"tokens": "user"}},
         "jobs": {"url": made.docs.url, "oauth": machine},
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Python functions as a server: typed, checked, and in a process of their own."""
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -108,12 +109,18 @@ async def test_a_function_that_ends_its_process_ends_nothing_else(bench: Bench) 
     assert "exited with 3" in await bench.upstream.wait_lost()
 
 
-async def test_a_function_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
+async def test_operators_read_in_the_log_which_function_is_not_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     made = Bench()
     upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), made.news)
     with pytest.raises(UpstreamDeadError):
         await upstream.open()
-    assert "nowhere:no cannot be imported" in await upstream.wait_lost()
+    told = "Its process ended: it exited with 1; the log of executor has what it printed."
+    assert await upstream.wait_lost() == told
+    lines = [str(vars(each).get("line")) for each in caplog.records]
+    assert any("nowhere:no cannot be imported" in line for line in lines)
     await upstream.close()
 
 

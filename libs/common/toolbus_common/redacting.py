@@ -100,6 +100,11 @@ def redacted(text: bytes) -> str:
         return ""
 
 
+def struck(text: str) -> str:
+    """Return a text with everything of these forms struck."""
+    return _struck(text, _possible(text))
+
+
 def _possible(text: str) -> list[_Form]:
     lowered = text.lower()
     forms = [form for form in _LETTERED if any(begun in lowered for begun in form.begun)]

@@ -14,6 +14,7 @@ from toolbus_common.contracts import Listing, Offered, ServerState
 from toolbus_common.errors import UpstreamError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_common.pins import PINNED
 from toolbus_executor.caller import METHOD_NOT_FOUND
+from toolbus_executor.failures import shared_reason
 from toolbus_executor.param_headers import AnnotationError, params_of
 from toolbus_executor.upstream import Described
 
@@ -200,7 +201,7 @@ async def _others(kind: Kind, page: Page, failed: dict[str, str]) -> list[Any]:
         return await every_page(kind, page)
     except UpstreamRefusedError as error:
         if error.data.get("upstream_code") != METHOD_NOT_FOUND:
-            failed[kind.method] = error.reason
+            failed[kind.method] = shared_reason(error)
     except (UpstreamError, TimeoutError) as error:
         failed[kind.method] = str(error) or "it did not answer in time"
     return []

@@ -1,19 +1,18 @@
-"""A server's process: isolated, its lines read within bounds, its last words kept."""
+"""A server's process: isolated, its lines read within bounds."""
 
 import asyncio
 import logging
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_common.logs import redacted
 from toolbus_executor.isolation.gate import Gate
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.lines import Lines, TooLongError
 from toolbus_executor.offload.spills import Spills
+from toolbus_executor.standard_error import StandardError
 
 log = logging.getLogger(__name__)
 
@@ -21,27 +20,27 @@ LEAVE_SECONDS = 2.0  # what a process may take to end once its input has ended
 # What it may take to end once its output has ended, and to end all it started once it is told to.
 # On a busy machine that is long: ended sooner, it would not be told how it ended, nor end its own.
 SILENT_SECONDS, DEATH_SECONDS = 5.0, 5.0
-LAST_WORDS = 20  # lines of standard error kept for the reason
 _CHUNK = 64 * 1024
-_LONGEST_WORDS = 500
-_FIRST_WORDS = b"isolation: "  # its supervisor's; a program's own come later
-_ENDED_BY = {f"isolation: ended by {each}".encode(): each for each in ("cpu_seconds", "memory")}
 
 
 class Child:
     """One process and all it starts; `on_line` gets each line of its output.
 
-    `held` is what it is held to on this machine, as soon as its program begins.
+    `ended` says how it ended in words of ours: callers of every customer are told. What it printed
+    goes to `errors` and no further.
     """
 
-    def __init__(self, on_line: Callable[[bytes], None], spills: Spills | None = None) -> None:
+    def __init__(
+        self,
+        on_line: Callable[[bytes], None],
+        spills: Spills | None = None,
+        errors: StandardError | None = None,
+    ) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.held: dict[str, bool] = {}
+        self._errors = errors or StandardError()
         self._lines = Lines(on_line, spills)
         self._process: asyncio.subprocess.Process | None = None
-        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         self._tasks: list[asyncio.Task[None]] = []
-        self._ended_by = ""  # the limit it went beyond
         self._gate: Gate | None = None
 
     async def start(
@@ -75,6 +74,11 @@ class Child:
             asyncio.create_task(self._listen(pipes[1])),
             asyncio.create_task(self._bury(self._process)),
         ]
+
+    @property
+    def held(self) -> dict[str, bool]:
+        """What it is held to on this machine, as soon as its program begins."""
+        return self._errors.held
 
     @property
     def pid(self) -> int | None:
@@ -126,15 +130,17 @@ class Child:
                 await process.wait()
         self._kill(process)  # without output it is of no more use, and neither is what it started
         code = await process.wait()
-        await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its last words
+        await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its supervisor's report
         self._end(reason or self._epitaph(code))
 
     def _epitaph(self, code: int) -> str:
-        if self._ended_by:
-            limit = self._ended_by
+        if self._errors.ended_by:
+            limit = self._errors.ended_by
             return f"it went beyond limits.{limit} and was ended; raise that if it needs more"
-        words = redacted(" / ".join(list(self._last_words)[-3:]))[:300]
-        return f"it exited with {code}" + (f": {words}" if words else "")
+        if self._errors.refused:
+            return self._errors.refused
+        printed = "; the log of executor has what it printed" if self._errors.printed else ""
+        return f"it exited with {code}{printed}"
 
     async def _bury(self, process: asyncio.subprocess.Process) -> None:
         """When the process itself has ended, end what it started, which may hold its pipes."""
@@ -142,25 +148,12 @@ class Child:
         self._kill(process)
 
     async def _listen(self, err: asyncio.StreamReader) -> None:
-        """Take standard error in pieces, so that no line is too long and its pipe never fills."""
-        rest = b""
-        while piece := await err.read(_CHUNK):
-            *lines, rest = (rest + piece).split(b"\n")
-            rest = rest[:_LONGEST_WORDS]
-            for line in lines:
-                self._heed(line)
-        self._heed(rest)
-
-    def _heed(self, line: bytes) -> None:
-        if not self.held and not self._last_words and line.startswith(_FIRST_WORDS):
-            told = line.removeprefix(_FIRST_WORDS).decode().split(", ")
-            self.held |= {each[1:]: each[0] == "+" for each in told}
-            return
-        self._ended_by = _ENDED_BY.get(line, self._ended_by)
-        words = line.decode("utf-8", "replace").strip()[:_LONGEST_WORDS]
-        if words:
-            self._last_words.append(words)
-            log.debug("upstream.stderr", extra={"line": words})
+        """Take standard error in pieces, so that its pipe never fills."""
+        try:
+            while piece := await err.read(_CHUNK):
+                self._errors.feed(piece)
+        finally:
+            self._errors.end()
 
     def give_up(self, reason: str) -> None:
         """It is of no more use."""

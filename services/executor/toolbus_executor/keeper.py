@@ -25,10 +25,10 @@ from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.announcing import Announcements
 from toolbus_executor.catalogue import listed, with_left_out
-from toolbus_executor.failures import with_pronoun
+from toolbus_executor.failures import lost_by, why
 from toolbus_executor.idling import described_in, digest_of, still_true
 from toolbus_executor.isolation.telling import Held
-from toolbus_executor.kinds import kind_of
+from toolbus_executor.kinds import kind_of, secrets_of
 from toolbus_executor.lease import Lease
 from toolbus_executor.means import Means
 from toolbus_executor.offload.spills import Spills
@@ -200,6 +200,7 @@ class Keeper:
         """One connection from beginning to end; why it ended, or nothing if it sleeps now."""
         upstream: Upstream | None = None
         probing: asyncio.Task[None] | None = None
+        found: Values = {}
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
                 news = News(self._changed.set, self._said.hear, self._relist)
@@ -217,7 +218,7 @@ class Keeper:
             probing = asyncio.create_task(self.runner.health.watch(upstream))
             return await self._attend(upstream, found)
         except ToolbusError as error:
-            return with_pronoun(error.reason)
+            return lost_by(self.name, error, lambda: secrets_of(self.declared, found))
         except TimeoutError:
             return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
         except Exception:
@@ -247,7 +248,7 @@ class Keeper:
             await upstream.watch(self.watched.names)
             await upstream.follow(self.followed.names)
         except (ToolbusError, TimeoutError) as error:
-            log.info("server.not_watched", extra={"server": self.name, "reason": str(error)})
+            log.info("server.not_watched", extra={"server": self.name, "reason": why(error)})
 
     async def _attend(self, upstream: Upstream, found: Values) -> str:
         """Publish every change of its lists, and list anew what grew old, until it is lost."""
@@ -298,7 +299,7 @@ class Keeper:
                 await self._list(upstream)
             await self._said.say_changed()
         except (ToolbusError, TimeoutError) as error:
-            reason = str(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
+            reason = why(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
             log.warning("server.not_renewed", extra={"server": self.name, "reason": reason})
             failed = {"tools/list": reason}
             self._say_faults(self._own().model_copy(update={"failed": failed}))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 from toolbus_common.declared import Server
@@ -10,6 +11,7 @@ from toolbus_common.declared.isolation import Hosts
 from toolbus_common.declared.servers import CREDENTIALS
 from toolbus_common.egress import Allowed
 from toolbus_common.errors import UpstreamDeadError
+from toolbus_common.known_secrets import PIECE, KnownSecrets
 from toolbus_common.secrets import Values, filled
 from toolbus_executor.functions import serving
 from toolbus_executor.graphql import GraphQLUpstream
@@ -20,6 +22,7 @@ from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.openapi.upstream import OpenApiUpstream
 from toolbus_executor.settings import Settings
+from toolbus_executor.standard_error import StandardError
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import News, Upstream
 from toolbus_executor.way import Way
@@ -98,7 +101,8 @@ def _process(
         command = serving(declared.python)
     environment = {each: os.environ[each] for each in passed if each in os.environ}
     environment |= _all(declared.env, found)
-    return StdioUpstream(command, environment, declared.cwd, news, held, spills)
+    errors = partial(StandardError, name, secrets_of(declared, found))
+    return StdioUpstream(command, environment, declared.cwd, news, held, spills, errors)
 
 
 def _grpc(declared: Server, headers: dict[str, str], news: News, way: Way) -> Upstream:
@@ -114,6 +118,12 @@ def _grpc(declared: Server, headers: dict[str, str], news: News, way: Way) -> Up
             sent=False,
         ) from error
     return GrpcUpstream(declared, headers, news, way)
+
+
+def secrets_of(declared: Server, found: Values) -> KnownSecrets:
+    """Everything that the server is given and might repeat: what `found` holds, and literals."""
+    given = (filled(text, found) for text in texts_of(declared))
+    return KnownSecrets((*found.values(), *(each for each in given if len(each) >= PIECE)))
 
 
 def texts_of(declared: Server) -> list[str]:

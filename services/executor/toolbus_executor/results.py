@@ -60,7 +60,7 @@ def ending_of(raw: bytes, call: CallAdmitted) -> tuple[Ending, bool]:
         return Begun(in_one_line(_task(raw, call))), False
     if owned.resultType not in (None, "complete", "task"):
         raise UpstreamFaultError(
-            f"The upstream answered with {owned.resultType!r}, which Toolbus cannot pass on."
+            "The upstream answered with a resultType that Toolbus cannot pass on."
         )
     if owned.resultType is None and owned.task and not owned.content and call.method == TOOLS_CALL:
         return Begun(in_one_line(raw)), False

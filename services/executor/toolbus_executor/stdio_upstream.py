@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ from toolbus_executor.line import Line
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.probing import UnaskedError
 from toolbus_executor.requests import listen_body
+from toolbus_executor.standard_error import StandardError
 from toolbus_executor.subscribing import (
     listen_params,
     refuse_unless_following,
@@ -37,7 +38,7 @@ MOST_MISSED = 5  # probes in a row, as many as open a breaker
 
 
 class StdioUpstream:
-    """One server process."""
+    """One server process; `errors` makes what takes its standard error."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class StdioUpstream:
         news: News,
         isolation: Isolation | None = None,
         spills: Spills | None = None,
+        errors: Callable[[], StandardError] = StandardError,
     ) -> None:
         self._command = command
         self._environment = environment
@@ -55,7 +57,8 @@ class StdioUpstream:
         self._numbers = itertools.count(1)
         self._line = Line(news, self._write, self._numbers)
         self._spills = spills
-        self._child = Child(self._take, spills)
+        self._errors = errors
+        self._child = Child(self._take, spills, errors())
         self._listening = 0
         self._watched: frozenset[str] = frozenset()
         self._followed: frozenset[str] = frozenset()
@@ -94,7 +97,7 @@ class StdioUpstream:
         if self._child.ended.done():
             # Some servers end when the first thing they hear is no handshake.
             await self._child.close()
-            self._child = Child(self._take, self._spills)
+            self._child = Child(self._take, self._spills, self._errors())
             await self._start()
         try:
             return await self._line.initialize()

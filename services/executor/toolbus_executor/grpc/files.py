@@ -128,5 +128,5 @@ class Reflected:
     async def _asked(self, request: Any) -> Any:
         told = await self._ask(request)
         if told.HasField("failure"):
-            raise ReflectionError(told.failure.error_message[:200] or "the server refused")
+            raise ReflectionError(f"the server refused with code {told.failure.error_code}")
         return told

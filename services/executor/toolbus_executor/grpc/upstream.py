@@ -155,12 +155,12 @@ class GrpcUpstream(ToolsOnly[Method]):
     def _failed(self, error: grpc.aio.AioRpcError) -> bytes:
         """The result for an error of the method's own. Raises what is no word of the method."""
         code = error.code()
-        told = (error.details() or "no details")[:LONGEST_ERROR].encode("utf-8", "replace")
-        words = self._credentials.struck(told).decode("utf-8", "replace")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise TimeoutError from error
         if code is grpc.StatusCode.UNAVAILABLE:
-            raise UpstreamDeadError(f"The upstream cannot be reached: {words}.") from error
+            raise UpstreamDeadError("The upstream cannot be reached (gRPC UNAVAILABLE).") from error
+        told = (error.details() or "no details")[:LONGEST_ERROR].encode("utf-8", "replace")
+        words = self._credentials.struck(told).decode("utf-8", "replace")
         return _refused(f"{code.name}: {words}")
 
     async def _read(self) -> None:

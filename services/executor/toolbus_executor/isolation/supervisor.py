@@ -133,8 +133,9 @@ def _become(plan: SimpleNamespace, command: list[str], held: dict[str, bool]) ->
         os.execv(program, command)  # noqa: S606 - there is no shell in it
     except CannotBeHeldError as error:
         _refuse(str(error))
-    except OSError as error:
-        _refuse(f"cannot start {command[0]}: {error.strerror}")
+    except OSError as error:  # by its number: words from here on could be the program's
+        os.write(2, f"isolation: cannot start: {error.errno}\n".encode())
+        os._exit(1)
 
 
 def _found(program: str) -> str:
@@ -155,5 +156,5 @@ def _let_go() -> None:
 
 
 def _refuse(sentence: str) -> None:
-    os.write(2, sentence.encode() + b"\n")
+    os.write(2, f"isolation: refused: {sentence}\n".encode())
     os._exit(1)

@@ -1,12 +1,16 @@
 """An API's document, read from its file or fetched from its URL."""
 
+import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.readable import visible
 from toolbus_executor.http_transport import Transport
 from toolbus_executor.openapi.sending import bytes_of
 from toolbus_executor.way import Way
+
+log = logging.getLogger(__name__)
 
 FETCH_SECONDS = 15.0
 LARGEST_FILE = 16 * 1024 * 1024
@@ -45,8 +49,11 @@ async def fetch(url: str, headers: dict[str, str], way: Way) -> bytes:
     finally:
         transport.close()
     if _REDIRECTION <= head.status < _ERRORS:
-        where = head.headers.get(b"location", b"").decode("latin-1")[:200]
-        raise UpstreamFaultError(f"The document has moved to {where}; name that with openapi.")
+        where = head.headers.get(b"location", b"").decode("latin-1").partition("?")[0][:200]
+        log.warning("openapi.document_moved", extra={"document": url, "to": visible(where)})
+        raise UpstreamFaultError(
+            f"The document has moved (HTTP {head.status}); name its new address with openapi."
+        )
     if not _OK <= head.status < _REDIRECTION:
         raise UpstreamFaultError(f"The document's server answered HTTP {head.status}.")
     return body

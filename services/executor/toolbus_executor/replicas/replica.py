@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_executor.failures import Failures, with_pronoun
+from toolbus_executor.failures import Failures, shared_reason, with_pronoun
 from toolbus_executor.probing import Health
 from toolbus_executor.replicas.ejecting import Place, Standing
 from toolbus_executor.upstream import Described, News, Upstream, leave
@@ -195,7 +195,7 @@ class Replica:
             self._whole.news.changed()
             return await self._attend(upstream)
         except ToolbusError as error:
-            return with_pronoun(error.reason)
+            return with_pronoun(shared_reason(error))
         except TimeoutError:
             return f"It did not connect within {OPEN_SECONDS:g} s."
         except Exception:

@@ -32,7 +32,7 @@ from toolbus_executor.about_server import about_server
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import takes_tasks
 from toolbus_executor.catalogue import TOOLS
-from toolbus_executor.failures import is_failure
+from toolbus_executor.failures import is_failure, why
 from toolbus_executor.kinds import reached
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.replicas.choosing import home_of, next_in_turn, uncrowded
@@ -326,7 +326,7 @@ def _note(replica: Replica, method: str, listed: Found | BaseException) -> None:
         elif method == PROMPTS:
             replica.prompts = listed.digests
     elif method == TOOLS.method:
-        replica.cannot_list(str(listed) or "it did not answer in time")
+        replica.cannot_list(why(listed) or "it did not answer in time")
     elif method == PROMPTS:
         replica.prompts = {}
 

@@ -12,7 +12,8 @@ import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
 from toolbus_common.declared import Validation
-from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
+from toolbus_common.errors import InvalidArgumentsError
+from toolbus_executor.failures import MisfitError
 from toolbus_executor.validation.bounds import MOST_VISITS, Bounds, UnboundedError, bounds_of
 from toolbus_executor.validation.words import faults_in
 
@@ -137,7 +138,7 @@ class Checks:
         """Hold a result against what its server declares of it.
 
         Raises:
-            UpstreamFaultError: it is not what was declared.
+            MisfitError: it is not what was declared.
 
         """
         checked = self._results.get(call.tool)
@@ -146,7 +147,7 @@ class Checks:
         told = bytes(_structured(raw).structuredContent)
         fault = checked.fault(told, "structuredContent") if told else "structuredContent is missing"
         if fault:
-            raise UpstreamFaultError(
+            raise MisfitError(
                 f"The upstream's result breaks the outputSchema of {call.tool}: {fault}. "
                 "That is the server's fault, not one of the arguments; the call has happened."
             )
