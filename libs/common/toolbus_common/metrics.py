@@ -19,6 +19,10 @@ UPSTREAM_SECONDS = Histogram(
 )
 # Calls tried again: attempts are the calls that reached an upstream, and these.
 UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Calls tried again", ["server"])
+# Messages of an upstream that belong to no call under way. kind: log, progress, request.
+UPSTREAM_DROPPED = Counter(
+    "toolbus_upstream_dropped_messages", "Messages that belong to no call", ["server", "kind"]
+)
 # How many calls a server is given at once, as found out from how it does.
 UPSTREAM_PLACES = Gauge("toolbus_upstream_places", "Calls an upstream is given at once", ["server"])
 # 1 while calls are refused because the server failed repeatedly.

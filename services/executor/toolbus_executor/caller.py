@@ -18,6 +18,9 @@ MOST_QUESTIONS = 32
 METHOD_NOT_FOUND = -32601
 
 
+Owner = tuple[str, str, str]  # the principal: customer, key and user
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A server's request in the middle of a call; `answer` takes the raw member of the answer."""
@@ -32,7 +35,7 @@ class Caller:
 
     __slots__ = (
         "_count", "_frames", "_held", "_kinds", "_least", "_pace", "_progress", "_pump", "_reply",
-        "_timer", "asked", "questions", "task",
+        "_timer", "asked", "owner", "questions", "task",
     )  # fmt: skip
 
     def __init__(self, call: CallAdmitted, reply: Reply) -> None:
@@ -42,6 +45,7 @@ class Caller:
         self._pace: Pace | None = None
         self._held = b""  # the latest progress, while it is too early to tell it
         self._timer: asyncio.TimerHandle | None = None
+        self.owner: Owner = (call.scope, call.key, call.user)
         self.questions: dict[str, Question] = {}
         self.task = name_of(call) if call.method == RESULT else ""  # whose questions are for it
         self.asked: asyncio.Future[None] | None = None  # for whoever waits for a question

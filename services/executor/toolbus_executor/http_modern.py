@@ -141,12 +141,9 @@ class ModernHttp:
             head += header_lines(params, call.arguments)
         head += self._transport.lines_of(call)
         body = call_body(call, number, modern=True)
-        self._board.callers[number] = caller
         answer = AnswerStream(number, partial(self._board.take, caller=caller))
-        try:
+        with self._board.call(number, caller):
             told, text = await self._transport.exchange(with_body(head, body), answer, seconds)
-        finally:
-            del self._board.callers[number]
         return answer.message or message_in(told, text, number)
 
     async def _request(
@@ -195,7 +192,7 @@ class ModernHttp:
         def hear(message: wire.Incoming) -> None:
             if not heard.done():
                 heard.set_result(None)
-            self._board.take(message)
+            self._board.take_apart(message)
 
         number = next(self._transport.numbers)
         body = listen_body(number, params)

@@ -91,7 +91,7 @@ class HttpSession:
         for _ in range(2):
             session, number = self.id, next(self._transport.numbers)
             body = request_body(number, method, params, modern=False)
-            answer = AnswerStream(number, self._board.take)
+            answer = AnswerStream(number, self._board.take_apart)
             message = await self._send(number, body, answer, DEFAULT_SECONDS)
             if message is not None:
                 return message
@@ -141,17 +141,15 @@ class HttpSession:
     ) -> wire.Incoming | None:
         number = next(self._transport.numbers)
         answer = AnswerStream(number, partial(self._board.take, caller=caller))
-        self._board.callers[number] = caller
-        try:
-            body = call_body(call, number, modern=False)
-            lines = self._transport.lines_of(call)
-            return await self._send(number, body, answer, seconds, caller.paused, lines)
-        except (TimeoutError, asyncio.CancelledError):
-            told = {"requestId": number}
-            self._post_later(notification_body("notifications/cancelled", told))
-            raise
-        finally:
-            del self._board.callers[number]
+        with self._board.call(number, caller):
+            try:
+                body = call_body(call, number, modern=False)
+                lines = self._transport.lines_of(call)
+                return await self._send(number, body, answer, seconds, caller.paused, lines)
+            except (TimeoutError, asyncio.CancelledError):
+                told = {"requestId": number}
+                self._post_later(notification_body("notifications/cancelled", told))
+                raise
 
     async def _send(
         self,

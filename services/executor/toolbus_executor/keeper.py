@@ -24,6 +24,7 @@ from toolbus_common.room import Room
 from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.announcing import Announcements
+from toolbus_executor.attribution import Dropped
 from toolbus_executor.catalogue import listed, with_left_out
 from toolbus_executor.failures import lost_by, why
 from toolbus_executor.idling import described_in, digest_of, still_true
@@ -88,6 +89,7 @@ class Keeper:
         self._hope = asyncio.Event()
         self._pause: float | None = None  # until its lists are old by its own word
         self._said = Announcements(name, room)
+        self._unattributed = Dropped(name)
         self._task = asyncio.create_task(self._keep())
 
     async def told(self) -> dict[str, Any]:
@@ -108,6 +110,7 @@ class Keeper:
             "owner": not elsewhere,
             **self.runner.told(),
             **self.held.told(),
+            "dropped_messages": self._unattributed.counts,
             "last_failure": self.runner.guard.failures.last
             or ("" if elsewhere else self.runner.why_not),
         }
@@ -203,7 +206,7 @@ class Keeper:
         found: Values = {}
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
-                news = News(self._changed.set, self._said.hear, self._relist)
+                news = News(self._changed.set, self._said.hear, self._relist, self._unattributed)
                 means, own = self._means, (self._room.facts, self._spills)
                 found = await means.found(self.declared)
                 upstream = means.reached(self.name, self.declared, news, found, *own)

@@ -60,15 +60,13 @@ class Line:
         if call.log_level and not self.modern:
             await self._raise_level(call.log_level)
         number = next(self._numbers)
-        self.board.callers[number] = caller
-        try:
-            body = call_body(call, number, modern=self.modern)
-            return await self._send(number, body, seconds, write)
-        except (TimeoutError, asyncio.CancelledError):
-            self.cancel(number)
-            raise
-        finally:
-            del self.board.callers[number]
+        with self.board.call(number, caller):
+            try:
+                body = call_body(call, number, modern=self.modern)
+                return await self._send(number, body, seconds, write)
+            except (TimeoutError, asyncio.CancelledError):
+                self.cancel(number)
+                raise
 
     def cancel(self, number: int) -> None:
         """Tell the server that an answer is no longer wanted."""

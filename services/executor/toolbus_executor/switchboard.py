@@ -1,11 +1,12 @@
-"""What a server says, brought to whoever it is for: a call, whoever waits, or everyone."""
+"""Dispatches what a server says: to its call, to the request it answers, or to everyone."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from toolbus_common.errors import ToolbusError
 from toolbus_executor import task_forms, wire
+from toolbus_executor.attribution import Attribution
 from toolbus_executor.caller import METHOD_NOT_FOUND, Caller, Question
 from toolbus_executor.requests import answer_body, refusal
 from toolbus_executor.results import in_one_line
@@ -17,20 +18,40 @@ _OF_TASKS = frozenset({"notifications/tasks", "notifications/tasks/status"})
 _SAID = _OF_TASKS | {"notifications/resources/updated", "notifications/elicitation/complete"}
 
 
+_UNATTRIBUTED = (
+    "The request cannot be attributed to a call: its call has ended, or another could be meant. "
+    "Ask within the call, or name a related task."
+)
+
+
 class Switchboard:
     """One session of a server, or one connection that carries everything.
 
-    A question that names a task is for who waits for its result. What names nothing belongs to the
-    only call under way if there is exactly one: with two, one customer could be told what concerns
-    another. `write` takes the body of an answer.
+    A message on the stream of a call is that call's, a question that names a task is for the call
+    that waits for its result. What names nothing is attributed (`Attribution`) or dropped: its
+    call may be gone, and no other caller may get it. `write` takes the body of an answer.
     """
 
     def __init__(self, news: News, write: Callable[[bytes], None]) -> None:
         self.callers: dict[int, Caller] = {}
         self.waiting: dict[int, asyncio.Future[wire.Incoming]] = {}
         self.may_ask = True  # no modern server may
+        self._history = Attribution()
         self._news = news
         self._write = write
+
+    @contextmanager
+    def call(self, number: int, caller: Caller) -> Iterator[None]:
+        """Attribute to a call what concerns it, for as long as it is under way."""
+        self.callers[number] = caller
+        self._history.begin(caller)
+        answered = False
+        try:
+            yield
+            answered = True
+        finally:
+            del self.callers[number]
+            self._history.end(number, answered=answered)
 
     def take(self, message: wire.Incoming, caller: Caller | None = None) -> None:
         """Take a message; `caller` is whose stream it came on."""
@@ -40,17 +61,30 @@ class Switchboard:
             self._hear(message, caller)
         elif self.may_ask:
             self._ask(message, caller or self._meant(message))
+        else:
+            self._news.dropped("request")
+
+    def take_apart(self, message: wire.Incoming) -> None:
+        """Take a message on a stream that carries none of a call: that of a request of our own."""
+        if message.method == "notifications/message":
+            self._news.dropped("log")
+        elif message.method and message.id is not None:
+            self._ask(message, self._of_task(message))
+        else:
+            self.take(message)
 
     def _answer(self, message: wire.Incoming) -> None:
-        future = self.waiting.get(message.id) if isinstance(message.id, int) else None
+        future = self.waiting.get(message.id) if type(message.id) is int else None
         if future is not None and not future.done():
             future.set_result(message)
+        else:
+            self._history.answered(message.id)
 
     def _hear(self, message: wire.Incoming, caller: Caller | None) -> None:
         if message.method == "notifications/progress":
             self._progress(message)
         elif message.method == "notifications/message":
-            self._log(message, caller or self._only())
+            self._log(message, caller or self._history.owner(self.callers))
         elif message.method in _CHANGES:
             self._news.said(message.method, b"{}")
             self._news.changed()
@@ -63,25 +97,33 @@ class Switchboard:
             if not future.done():
                 future.set_exception(error())
 
-    def _only(self) -> Caller | None:
-        return next(iter(self.callers.values())) if len(self.callers) == 1 else None
-
     def _meant(self, message: wire.Incoming) -> Caller | None:
-        """Whom a question is for: who waits for its task's result, or the only one there is."""
+        """The call a question is for: the one that waits for its task's result, or its own."""
+        if task_forms.related(bytes(message.params)):
+            return self._of_task(message)
+        return None if message.method == "ping" else self._history.owner(self.callers)
+
+    def _of_task(self, message: wire.Incoming) -> Caller | None:
         task = task_forms.related(bytes(message.params))
-        if not task:
-            return self._only()
-        return next((each for each in self.callers.values() if each.task == task), None)
+        return next((each for each in self.callers.values() if task and each.task == task), None)
 
     def _progress(self, message: wire.Incoming) -> None:
         told = wire.progress_of(message)
-        caller = self.callers.get(told[0]) if told and isinstance(told[0], int) else None
-        if told is not None and caller is not None:
+        if told is None:
+            return
+        caller = self.callers.get(told[0]) if type(told[0]) is int else None
+        if caller is None:
+            self._news.dropped("progress")
+        else:
             caller.progressed(told[1])
 
     def _log(self, message: wire.Incoming, caller: Caller | None) -> None:
         told = wire.log_of(message)
-        if told is not None and caller is not None:
+        if told is None:
+            return
+        if caller is None:
+            self._news.dropped("log")
+        else:
             caller.logged(*told)
 
     def _ask(self, message: wire.Incoming, caller: Caller | None) -> None:
@@ -97,4 +139,5 @@ class Switchboard:
         elif message.method == "roots/list":
             answer(b'"result":{"roots":[]}')
         else:
-            answer(refusal(METHOD_NOT_FOUND, "No call under way is known to ask this."))
+            self._news.dropped("request")
+            answer(refusal(METHOD_NOT_FOUND, _UNATTRIBUTED))

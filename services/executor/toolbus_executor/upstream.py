@@ -49,11 +49,13 @@ class News:
 
     `changed` hears that a list may have changed, `said` a notification's method and raw params;
     `relist` lists anew at once, and raises when the call's tool is held back as it is now.
+    `dropped` hears of messages that can be attributed to no call, by their kind.
     """
 
     changed: Callable[[], None]
     said: Callable[[str, bytes], None]
     relist: Callable[[CallAdmitted], Awaitable[None]]
+    dropped: Callable[[str], None] = lambda _kind: None
 
 
 class Upstream(Protocol):

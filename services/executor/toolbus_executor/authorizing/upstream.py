@@ -274,7 +274,7 @@ def _unfollowed(otherwise: str) -> UpstreamRefusedError:
 
 def _but_deaf(news: News, changed: Callable[[], None] | None = None) -> News:
     """What a server says in one person's connection is not for others to hear."""
-    return News(changed or news.changed, _unheard, news.relist)
+    return replace(news, changed=changed or news.changed, said=_unheard)
 
 
 def _nothing() -> None:
