@@ -90,7 +90,10 @@ class Bench:
         server = Server(url="http://127.0.0.1", **declared)
         self.declared = server
         self.runner = Runner("s", server, self.facts, self.watched, self.followed)
-        self.news = News(self.changed.set, self._hear, lambda _call: self._relist())
+        self.dropped: list[str] = []  # messages that belong to no call, by their kind
+        self.news = News(
+            self.changed.set, self._hear, lambda _call: self._relist(), self.dropped.append
+        )
         self.listing = Listing(server="s", state="ready")
         self.upstream: Upstream
 

@@ -14,7 +14,7 @@ from mcp.server.runner import serve_loop
 FORM: Any = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
 server = FastMCP("late")
 # As SDKs are that know the revisions with a handshake alone.
-low_level.serve_dual_era_loop = serve_loop  # type: ignore[assignment]
+setattr(low_level, "serve_dual_era_loop", serve_loop)  # noqa: B010 - it is not exported
 
 
 class Left:
@@ -52,8 +52,10 @@ async def leave(word: str, ctx: Context) -> str:
 
 
 @server.tool
-async def stay(word: str, ctx: Context) -> list[str]:
-    """Have the others speak, speak too, and tell how their requests were answered."""
+async def stay(word: str, ctx: Context, jobs: int = 1) -> list[str]:
+    """Have so many others speak, speak too, and tell how their requests were answered."""
+    while len(left.jobs) < jobs:  # noqa: ASYNC110 - a call that is cancelled leaves one soon
+        await asyncio.sleep(0.01)
     left.turn.set()
     await asyncio.gather(*left.jobs)
     await ctx.session.send_log_message("warning", word)
@@ -61,6 +63,13 @@ async def stay(word: str, ctx: Context) -> list[str]:
     left.jobs.clear()
     left.turn.clear()
     return told
+
+
+@server.tool
+async def release() -> str:
+    """Have the others speak when this call has ended."""
+    asyncio.get_running_loop().call_later(0.2, left.turn.set)
+    return "released"
 
 
 @server.tool

@@ -1,6 +1,7 @@
 """Whom a server's words are brought to, decided without a server."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -32,7 +33,9 @@ class Desk:
         self.answers: list[Any] = []
         self.said: list[tuple[str, Any]] = []
         self.changes = 0
-        news = News(self._change, lambda m, p: self.said.append((m, json.loads(p))), _nothing)
+        self.dropped: list[str] = []
+        said = lambda m, p: self.said.append((m, json.loads(p)))  # noqa: E731
+        news = News(self._change, said, _nothing, self.dropped.append)
         self.board = Switchboard(news, lambda body: self.answers.append(json.loads(body)))
         self.callers = [Caller(call(capabilities=c), Nowhere()) for c in capabilities]
         self.board.callers |= dict(enumerate(self.callers))
@@ -116,6 +119,90 @@ def test_a_stateless_server_asks_nothing_this_way() -> None:
     desk.board.may_ask = False
     desk.take(id=1, method="elicitation/create", params=FORM)
     assert (desk.answers, desk.callers[0].questions) == ([], {})
+
+
+LOGGED = {"level": "error", "data": "late"}
+
+
+class Hearing(Caller):
+    """A caller that keeps what it is told of a server's log."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(call(key=key, capabilities=FORMS, log_level="debug"), Nowhere())
+        self.heard = 0
+
+    def logged(self, _rank: int, _body: bytes) -> None:
+        """Count it."""
+        self.heard += 1
+
+
+def speak(desk: Desk) -> None:
+    """The server logs and asks without a name."""
+    desk.take(method="notifications/message", params=LOGGED)
+    desk.take(id=1, method="elicitation/create", params=FORM)
+
+
+def ended(desk: Desk, number: int, key: str, error: type[Exception] | None = None) -> None:
+    """A call from beginning to end; one that is given up ends with an error."""
+    with suppress(TimeoutError), desk.board.call(number, Caller(call(key=key), Nowhere())):
+        if error is not None:
+            raise error
+
+
+def test_the_calls_of_one_principal_hear_the_server_one_after_the_other() -> None:
+    desk = Desk()
+    for number in (1, 2, 3):
+        caller = Hearing("k")
+        with desk.board.call(number, caller):
+            speak(desk)
+        assert (caller.heard, len(caller.questions)) == (1, 1)
+    assert desk.dropped == []
+
+
+@pytest.mark.parametrize("other", ["another", "a third"])
+def test_where_another_principal_ever_called_what_names_no_call_is_dropped(other: str) -> None:
+    desk, caller = Desk(), Hearing("k")
+    ended(desk, 1, "k")
+    ended(desk, 2, other)
+    with desk.board.call(3, caller):
+        speak(desk)
+    assert (caller.heard, caller.questions) == (0, {})
+    assert desk.dropped == ["log", "request"]
+    assert "cannot be attributed" in desk.answers[0]["error"]["message"]
+
+
+def test_after_a_call_that_was_given_up_nothing_is_attributed_until_its_answer() -> None:
+    desk, caller = Desk(), Hearing("k")
+    ended(desk, 1, "k", TimeoutError)
+    with desk.board.call(2, caller):
+        speak(desk)
+        assert caller.heard == 0
+        desk.take(id=1, result={})
+        speak(desk)
+        assert caller.heard == 1
+
+
+def test_progress_of_a_call_that_has_ended_is_dropped() -> None:
+    desk = Desk()
+    ended(desk, 1, "k")
+    with desk.board.call(2, caller := Caller(call(progress=True), Nowhere())):
+        for token in (1, "2", 7):
+            about = {"progressToken": token, "progress": 1}
+            desk.take(method="notifications/progress", params=about)
+    assert desk.dropped == ["progress"] * 3
+    assert caller.questions == {}
+
+
+def test_what_comes_on_a_stream_of_our_own_is_no_calls() -> None:
+    desk, caller = Desk(), Hearing("k")
+    with desk.board.call(1, caller):
+        for told in (
+            {"method": "notifications/message", "params": LOGGED},
+            {"method": "elicitation/create", "id": 5, "params": FORM},
+        ):
+            text = json.dumps({"jsonrpc": "2.0", **told}).encode()
+            desk.board.take_apart(wire.read(text))
+    assert (caller.heard, caller.questions, desk.dropped) == (0, {}, ["log", "request"])
 
 
 def test_news_goes_to_everyone_and_changes_of_lists_to_the_keeper_too() -> None:

@@ -132,6 +132,9 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
     if refused := server.get("refused_hosts"):
         most = sorted(refused, key=refused.__getitem__, reverse=True)[:5]
         yield f"It wanted hosts it may not reach: {', '.join(most)}"
+    if dropped := server.get("dropped_messages"):
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(dropped.items()))
+        yield f"Messages that belong to no call under way were dropped: {counts}."
     for method, why in server.get("failed_lists", {}).items():
         yield f"Its {method} fails: {why}"
     dropped = server.get("dropped", {})

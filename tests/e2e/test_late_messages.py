@@ -1,0 +1,98 @@
+"""Two customers at one server on stdio that speaks late: each hears what is theirs, or nothing."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import late_server
+from harness.client import Client
+from harness.cluster import Cluster
+from harness.eras import begun, calling
+from harness.operating import key
+from harness.streams import Events
+from toolbus_common.asklane import AskLane
+from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.declared import Customer, Declaration, Server, User
+from toolbus_common.permissions import OPERATOR
+
+ANN, EVE = "tbk_ann_a-secret-of-late-words", "tbk_eve_another-secret-of-late-words"
+WORD, OWN = "card-4929-of-ann", "word-of-eve"
+SERVER = Server(command=(sys.executable, str(Path(late_server.__file__))))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A gateway over two processes of the server: one for both customers, one for ann."""
+    made = Cluster(tmp_path_factory.mktemp("late"))
+    declaration = Declaration(
+        servers={"late": SERVER, "own": SERVER},
+        customers={"acme": Customer(), "rival": Customer()},
+        users={"ann": User(customer="acme"), "eve": User(customer="rival")},
+        keys={"ann": key(ANN, user="ann"), "eve": key(EVE, user="eve")},
+    )
+    try:
+        made.start(declaration, fused=True)
+        made.until_listed(made.client(ANN), "late__stay", "own__stay")
+        made.until_listed(made.client(EVE), "late__stay", "own__stay")
+        yield made
+    finally:
+        made.stop()
+
+
+def session(client: Client) -> str:
+    """A session that hears the log and can be asked."""
+    made = begun(client, {"elicitation": {}})
+    client.ask("logging/setLevel", {"level": "debug"}, Mcp_Session_Id=made)
+    return made
+
+
+def told(client: Client, tool: str, word: str) -> list[dict[str, Any]]:
+    """Every message of one call's stream; what is asked on it is accepted."""
+    sid, found = session(client), list[dict[str, Any]]()
+    with Events(client, calling(tool, 5, word=word), Mcp_Session_Id=sid) as stream:
+        if stream.type == "application/json":  # there was nothing to tell before the result
+            return [json.loads(stream.body)]
+        while "result" not in (message := stream.next()):
+            found.append(message)
+            if message.get("method") == "elicitation/create":
+                answer = {"action": "accept", "content": {"ok": True}}
+                body = {"jsonrpc": "2.0", "id": message["id"], "result": answer}
+                assert client.post(body, Mcp_Session_Id=sid).status == 202
+    return [*found, message]
+
+
+def dropped(cluster: Cluster) -> dict[str, int]:
+    """What `toolbus status` tells of messages that reached nobody."""
+    rows = cluster.on_the_bus(lambda bus: AskLane(OPERATOR, bus).ask(ServersAsked(), ServersTold))
+    (row,) = (each for each in rows.servers if each["name"] == "late")
+    counts: dict[str, int] = row["dropped_messages"]
+    return counts
+
+
+def test_a_late_message_is_dropped_counted_and_logged_without_its_words(cluster: Cluster) -> None:
+    ann, eve = cluster.client(ANN), cluster.client(EVE)
+    told(ann, "late__leave", WORD)
+    heard = told(eve, "late__stay", OWN)
+    assert WORD not in str(heard)
+    assert not any(each.get("method") == "elicitation/create" for each in heard)
+    assert "refused: The request cannot be attributed" in str(heard[-1])
+    counts = dropped(cluster)
+    assert counts["request"] == 1
+    assert counts["log"] >= 1
+    log = "".join(process.log for process in cluster.every())
+    assert "upstream.message_dropped" in log
+    assert WORD not in log
+
+
+def test_within_its_own_call_a_customer_hears_the_server_and_is_asked(cluster: Cluster) -> None:
+    ann = cluster.client(ANN)
+    for word in ("first", "second"):
+        heard = told(ann, "own__ask", word)
+        methods = [each.get("method") for each in heard]
+        assert methods == ["notifications/message", "elicitation/create", None]
+        assert heard[0]["params"]["data"] == word
+        assert "accept" in str(heard[-1]["result"])
