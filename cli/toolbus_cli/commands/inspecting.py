@@ -132,11 +132,7 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
     if refused := server.get("refused_hosts"):
         most = sorted(refused, key=refused.__getitem__, reverse=True)[:5]
         yield f"It wanted hosts it may not reach: {', '.join(most)}"
-    if dropped := server.get("dropped_messages"):
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(dropped.items()))
-        yield f"Messages that belong to no call under way were dropped: {counts}."
-    for method, why in server.get("failed_lists", {}).items():
-        yield f"Its {method} fails: {why}"
+    yield from _lost_of(server)
     dropped = server.get("dropped", {})
     if dropped:
         name, why = next(iter(dropped.items()))
@@ -151,6 +147,15 @@ def not_held(servers: list[dict[str, Any]]) -> str:
     if not told:
         return ""
     return f"This machine does not hold servers' processes to: {', '.join(told)}."
+
+
+def _lost_of(server: dict[str, Any]) -> Iterator[str]:
+    """Lists that failed, and messages that reached no call."""
+    for method, why in server.get("failed_lists", {}).items():
+        yield f"Its {method} fails: {why}"
+    if dropped := server.get("dropped_messages"):
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(dropped.items()))
+        yield f"Messages that belong to no call under way were dropped: {counts}."
 
 
 def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
