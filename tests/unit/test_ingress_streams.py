@@ -13,12 +13,13 @@ from harness.waiting import PATIENCE, until
 from toolbus_common.bucket import Change
 from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
 from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.httpserver.protocol import GONE, LEFT
 from toolbus_common.keyfile import KEY_BYTES
 from toolbus_common.lineage import Bounds
 from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
 from toolbus_ingress import hub, listing
 from toolbus_ingress.caller import Caller, Visit
-from toolbus_ingress.eventstream import GONE, LEFT, Presence
+from toolbus_ingress.eventstream import Presence
 from toolbus_ingress.hub import Hub
 from toolbus_ingress.listing import TTL_MS, Catalogue
 from toolbus_ingress.relay import Relay

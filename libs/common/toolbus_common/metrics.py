@@ -10,6 +10,17 @@ CALLS = Counter("toolbus_calls", "Tool calls answered at the edge", ["outcome"])
 CALL_SECONDS = Histogram("toolbus_call_seconds", "Duration of tool calls", buckets=_SECONDS)
 # Requests the HTTP guard refused. reason: host, origin, size, json, …
 REFUSED_REQUESTS = Counter("toolbus_refused_requests", "HTTP requests refused", ["reason"])
+# Connections of an HTTP listener (`agents` or `readers`), and how many it takes at most.
+CONNECTIONS = Gauge("toolbus_http_connections", "Open connections", ["listener"])
+CONNECTIONS_MOST = Gauge("toolbus_http_connections_most", "Most open connections", ["listener"])
+# Refused by a bound. reason: total, address.
+CONNECTIONS_REFUSED = Counter(
+    "toolbus_http_connections_refused", "Connections refused by a bound", ["listener", "reason"]
+)
+# Closed for what the client did, or did not. reason: idle, head, body, write, large_head, …
+CONNECTIONS_CLOSED = Counter(
+    "toolbus_http_connections_closed", "Connections closed by a bound", ["listener", "reason"]
+)
 # Policy's decisions. decision: allowed, or the error's code.
 DECISIONS = Counter("toolbus_decisions", "Decisions of policy", ["decision"])
 # Calls per upstream. outcome: ok, tool_error, or the error's code.

@@ -55,6 +55,7 @@ class Room:
         self._hears: list[tuple[int, float, float, Batch]] = []
         self._watches: list[tuple[str, Watcher]] = []
         self._resources: list[Resource] = []
+        self._leaves: list[Callable[[], Awaitable[None]]] = []
         self._condition: Callable[[], Awaitable[None]] | None = None
         self._taking_part = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,6 +114,10 @@ class Room:
     def needs(self, resource: Resource) -> None:
         """Enter a resource once the bus is there, leave it after the last call ended."""
         self._resources.append(resource)
+
+    def leaves(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Await a step as soon as this room is not ready any more, before anything else drains."""
+        self._leaves.append(step)
 
     def stands_by(self, condition: Callable[[], Awaitable[None]]) -> None:
         """Hear and answer only once this returns; until then `why_not` says what is missing."""
@@ -237,6 +242,8 @@ class Room:
     async def _drain(self) -> None:
         self.ready = False
         log.info("room.draining", extra={"in_flight": self.calls.in_flight})
+        for step in self._leaves:
+            await step()
         await self.asks.close()
         await self.calls.drain(self.settings.drain_seconds)
         await self.facts.close(2.0)

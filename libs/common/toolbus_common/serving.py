@@ -1,62 +1,39 @@
 """Serving an ASGI application inside a room's process, whose signals are its own business."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
+from toolbus_common.httpserver.limits import Limits
+from toolbus_common.httpserver.listener import Listener
+
+BACKLOG = 2048
 
 
 class NotServedError(Exception):
     """It cannot listen there."""
 
 
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
-async def serving(app: Any, host: str, port: int, **told: Any) -> AsyncIterator[int]:
-    """Serve while this is entered; the port. `told` are further settings of uvicorn.
+async def serving(
+    app: Any, name: str, host: str, port: int, limits: Limits, drain_seconds: float
+) -> AsyncIterator[Listener]:
+    """Serve while this is entered. `name` tells this listener from others in the metrics.
 
-    On leaving, requests under way are answered before the connections close.
+    On leaving, requests under way are answered before the connections close; unless the caller
+    has done so before, nothing new is accepted meanwhile.
 
     Raises:
         NotServedError: most likely the port is taken.
 
     """
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        loop="none",
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        **told,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(_served(server))
-    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    if task.done():
-        raise NotServedError
+    listener = Listener(app, name, limits)
     try:
-        yield int(server.servers[0].sockets[0].getsockname()[1])
+        await listener.open(host, port, BACKLOG)
+    except OSError as error:
+        raise NotServedError from error
+    try:
+        yield listener
     finally:
-        server.should_exit = True
-        await task
-
-
-async def _served(server: uvicorn.Server) -> None:
-    try:
-        await server.serve()
-    except SystemExit:  # uvicorn's way of saying that it could not begin
-        return
+        await listener.stop_accepting(0.0)
+        await listener.end(drain_seconds)

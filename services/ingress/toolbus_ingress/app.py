@@ -1,19 +1,22 @@
 """The ASGI application: paths to endpoints, one answer per request, never a stack trace."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
 from typing import Any
 
 from toolbus_common import health
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import OutcomeUnknownError, ToolbusError
+from toolbus_common.httpserver.body import Receive, announces_body, receive_nothing
 from toolbus_common.room import Room
 from toolbus_ingress import cors, jsonrpc
 from toolbus_ingress.admin.edge import Administration
 from toolbus_ingress.approvals import Approvals
-from toolbus_ingress.endpoint import Endpoint, Receive
+from toolbus_ingress.endpoint import Endpoint
 from toolbus_ingress.eventstream import Send
 from toolbus_ingress.explicit import PATHS, Explicit
+from toolbus_ingress.guard import RefusedRequestError, whole_body
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.oldsse import OldTransport
 from toolbus_ingress.pages import Pages
@@ -23,7 +26,13 @@ log = logging.getLogger(__name__)
 _SERVER_PATH = re.compile(r"/mcp/([^/]+)")
 _OLD_STREAM = re.compile(r"/sse(?:/([^/]+))?")
 _OLD_POST = re.compile(r"/sse(?:/([^/]+))?/messages")
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # whoever answers these reads their body
+LARGEST_UNREAD = 64 * 1024  # of a body that says nothing, and must be whole all the same
 _HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
+_ENDED = (
+    "The gateway ended before the answer was there; the call may or may not have been executed. "
+    "Look it up in the audit before repeating it."
+)
 _NOT_FOUND = jsonrpc.error(
     404,
     jsonrpc.INVALID_REQUEST,
@@ -61,6 +70,10 @@ class App:
                 return
         try:
             response = await self._route(scope, receive, send)
+        except RefusedRequestError as refusal:
+            response = refusal.response
+        except asyncio.CancelledError:  # at the end of a drain
+            response = jsonrpc.failure(OutcomeUnknownError(_ENDED))
         except Exception:
             log.exception("request.failed")
             response = jsonrpc.failure(
@@ -71,6 +84,9 @@ class App:
 
     async def _route(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
         path: str = scope["path"]
+        if scope["method"] not in _WITH_BODY and announces_body(scope):
+            await whole_body(receive, LARGEST_UNREAD)
+            receive = receive_nothing
         if path == "/mcp":
             return await self._endpoint.answer(scope, "", receive, send)
         if path in _HEALTH:

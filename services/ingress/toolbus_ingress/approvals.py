@@ -14,11 +14,12 @@ import msgspec
 
 from toolbus_common.contracts import ApprovalsTold, ApproverAsked
 from toolbus_common.errors import InvalidError, ToolbusError, UnauthorizedError
+from toolbus_common.httpserver.body import Receive
 from toolbus_common.readable import visible
 from toolbus_ingress import approvalpage as page
 from toolbus_ingress import jsonrpc
-from toolbus_ingress.endpoint import Endpoint, Receive
-from toolbus_ingress.guard import Headers, refused, too_large
+from toolbus_ingress.endpoint import Endpoint
+from toolbus_ingress.guard import Headers, announced, refused, whole_body
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.possession import challenged
 from toolbus_ingress.seal import Claims, Seal
@@ -125,13 +126,8 @@ class Approvals:
         return Response(200, msgspec.json.encode(shown), ((b"cache-control", b"no-store"),))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
-            raise too_large(LARGEST_BODY)
-        body = await self.endpoint.read(receive)
-        if len(body) > LARGEST_BODY:
-            raise too_large(LARGEST_BODY)
-        return body
+        announced(headers, LARGEST_BODY)
+        return await whole_body(receive, LARGEST_BODY)
 
     async def _ask(self, proof: str, wish: str, approval: str, note: str = "") -> ApprovalsTold:
         if wish not in ("show", "approve", "reject"):

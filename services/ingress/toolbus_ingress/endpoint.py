@@ -1,8 +1,7 @@
 """The MCP endpoint: who asks, what it is, and who answers it."""
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Coroutine, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from toolbus_common.bearers import is_person
 from toolbus_common.bus import bus_down
 from toolbus_common.contracts import Era
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
+from toolbus_common.httpserver.body import Receive
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, proof_of
 from toolbus_ingress import batch, eras, jsonrpc, strictjson, trail
@@ -25,7 +25,7 @@ from toolbus_ingress.guard import (
     RefusedRequestError,
     check_post,
     refused,
-    too_large,
+    whole_body,
 )
 from toolbus_ingress.hub import Hub
 from toolbus_ingress.identity import Identity, token_of
@@ -41,8 +41,6 @@ from toolbus_ingress.shelf import Shelf
 from toolbus_ingress.subjects import is_relayed
 
 log = logging.getLogger(__name__)
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 _ACCEPTED = Response(202, b"")
 _ENDED = Response(204, b"")
@@ -77,7 +75,6 @@ class Endpoint:
     shelf: Shelf
     identity: Identity
     largest_body: int
-    body_timeout: float
     most_in_flight: int
     _in_flight: int = field(default=0)
 
@@ -132,7 +129,7 @@ class Endpoint:
         if token_of(headers):
             await self.introduce(headers, server)
         caller = self.authenticate(headers, scope, server, scope["query_string"])
-        body = await self.read(receive)
+        body = await whole_body(receive, self.largest_body)
         return await self.dispatch(Visit(caller, headers, scope, send), body)
 
     async def introduce(self, headers: Headers, server: str = "") -> None:
@@ -167,27 +164,6 @@ class Endpoint:
         terms = asked_terms(headers, self.catalogue.mode(found[0], query))
         holder = self.identity.held(proof, server, headers, scope) if person else ""
         return Caller(proof, *found, server, narrower, terms, holder)
-
-    async def read(self, receive: Receive) -> bytes:
-        """The whole body, within its bounds of size and time. Raises `RefusedRequestError`."""
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            return body
-        parts, size = [body], len(body)
-        try:
-            async with asyncio.timeout(self.body_timeout):
-                while message.get("more_body", False):
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        break
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self.largest_body:
-                        raise too_large(self.largest_body)
-        except TimeoutError as error:
-            raise refused("slow", 408, "The body took too long; send it at once.") from error
-        return b"".join(parts)
 
     async def _session_itself(self, verb: str, visit: Visit) -> Response | None:
         """Serve GET, a session's stream, and DELETE, its end."""

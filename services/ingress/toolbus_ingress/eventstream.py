@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from toolbus_common.httpserver.protocol import GONE, LEFT
 from toolbus_ingress.journal import Entry, Reader
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-GONE = "toolbus.gone"  # in the scope: called once when the client has closed its connection
-LEFT = "toolbus.left"  # in the scope: the client has closed its connection
-
 DATA = b"data: "
 KEEP_ALIVE_SECONDS = 15.0
 

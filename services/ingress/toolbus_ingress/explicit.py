@@ -10,12 +10,13 @@ import msgspec
 from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.grants import full_name, granted
+from toolbus_common.httpserver.body import Receive
 from toolbus_ingress import jsonrpc, strictjson
 from toolbus_ingress.caller import Caller, Visit
-from toolbus_ingress.endpoint import Endpoint, Receive
+from toolbus_ingress.endpoint import Endpoint
 from toolbus_ingress.eras import Request
 from toolbus_ingress.eventstream import Presence, Send
-from toolbus_ingress.guard import check_post
+from toolbus_ingress.guard import check_post, whole_body
 from toolbus_ingress.jsonrpc import Response
 
 PATHS = {"/v1/mcp/tools": "GET", "/v1/mcp/tools/execute": "POST"}
@@ -88,7 +89,7 @@ class Explicit:
         check_post(headers, self._endpoint.largest_body)
         await self._endpoint.introduce(headers)
         caller = self._endpoint.authenticate(headers, scope, "")
-        told = _object(await self._endpoint.read(receive))
+        told = _object(await whole_body(receive, self._endpoint.largest_body))
         run = _Run(self._endpoint, Visit(caller, headers, scope, send))
         presence = Presence(scope, run.leave)
         try:

@@ -3,6 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from toolbus_common.httpserver.body import (
+    BodyTooLargeError,
+    CutShortError,
+    Receive,
+    read_body,
+)
 from toolbus_common.metrics import REFUSED_REQUESTS
 from toolbus_ingress.jsonrpc import HEADER_MISMATCH, INVALID_REQUEST, Response, error
 
@@ -87,9 +93,24 @@ def check_post(headers: Headers, largest_body: int) -> None:
         and b"application/*" not in accept
     ):
         raise refused("accept", 406, "The answer is application/json: accept it.")
+    announced(headers, largest_body)
+
+
+async def whole_body(receive: Receive, largest: int) -> bytes:
+    """Return the whole body. Raises `RefusedRequestError` where it is too large or cut short."""
+    try:
+        return await read_body(receive, largest)
+    except BodyTooLargeError as error:
+        raise too_large(largest) from error
+    except CutShortError as error:
+        raise refused("cut_short", 400, "The request ended before its body was whole.") from error
+
+
+def announced(headers: Headers, largest: int) -> None:
+    """Refuse a body whose announced length is no number or over the limit."""
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > largest_body:
-        raise too_large(largest_body)
+    if not length.isdigit() or int(length) > largest:
+        raise too_large(largest)
 
 
 def too_large(largest: int) -> RefusedRequestError:

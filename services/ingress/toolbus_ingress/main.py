@@ -67,7 +67,6 @@ def _endpoint(room: Room, settings: Settings, seal: Seal) -> Endpoint:
         shelf=shelf,
         identity=Identity(directory, room.asks, _possession(settings, seal)),
         largest_body=settings.largest_body,
-        body_timeout=settings.body_timeout,
         most_in_flight=settings.most_in_flight,
     )
 
@@ -90,11 +89,18 @@ async def _open_to_clients(endpoint: Endpoint, app: App, settings: Settings) -> 
         f"{SessionSaid.SUBJECT}.*", lambda data, *_: sessions.hear(SessionSaid.decode(data))
     )
     await endpoint.resumption.open()
-    async with listening(app, settings.http_host, settings.http_port):
+    async with listening(app, settings) as listener:
+
+        async def leave() -> None:
+            await listener.stop_accepting(settings.leave_seconds)
+            hub.close()  # a stream would else keep the listener from ending
+            await listener.end(settings.drain_seconds)
+
+        endpoint.room.leaves(leave)
         try:
             yield
         finally:
-            hub.close()  # a stream would else keep the server from ending
+            hub.close()
             endpoint.resumption.close()
 
 

@@ -8,11 +8,12 @@ from urllib.parse import parse_qs
 from msgspec.structs import replace
 
 from toolbus_common.errors import OverloadedError, ToolbusError
+from toolbus_common.httpserver.body import Receive
 from toolbus_ingress import eras, jsonrpc
 from toolbus_ingress.caller import Visit
-from toolbus_ingress.endpoint import Endpoint, Receive, parsed
+from toolbus_ingress.endpoint import Endpoint, parsed
 from toolbus_ingress.eventstream import Send
-from toolbus_ingress.guard import Headers, check_post
+from toolbus_ingress.guard import Headers, check_post, whole_body
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.local import SESSION
 from toolbus_ingress.sessions import Session
@@ -53,7 +54,8 @@ class OldTransport:
             await self._stream(visit)
             return None
         session = self._session(scope, visit)
-        self.endpoint.room.spawn(self._work(visit, session, await endpoint.read(receive)))
+        body = await whole_body(receive, endpoint.largest_body)
+        self.endpoint.room.spawn(self._work(visit, session, body))
         return _ACCEPTED
 
     async def _stream(self, visit: Visit) -> None:

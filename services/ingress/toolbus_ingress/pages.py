@@ -6,9 +6,10 @@ from typing import Any
 from toolbus_common import webpage
 from toolbus_common.contracts import PageAsked, PageTold
 from toolbus_common.errors import OverloadedError, ToolbusError
+from toolbus_common.httpserver.body import Receive
 from toolbus_ingress import jsonrpc
-from toolbus_ingress.endpoint import Endpoint, Receive
-from toolbus_ingress.guard import Headers, too_large
+from toolbus_ingress.endpoint import Endpoint
+from toolbus_ingress.guard import Headers, announced, whole_body
 from toolbus_ingress.html import page
 from toolbus_ingress.jsonrpc import Response
 
@@ -51,12 +52,8 @@ class Pages:
 
     async def _passed_on(self, scope: dict[str, Any], path: str, receive: Receive) -> Response:
         headers = self.endpoint.guard.headers(scope)
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
-            raise too_large(LARGEST_BODY)
-        body = await self.endpoint.read(receive)
-        if len(body) > LARGEST_BODY:
-            raise too_large(LARGEST_BODY)
+        announced(headers, LARGEST_BODY)
+        body = await whole_body(receive, LARGEST_BODY)
         asked = PageAsked(
             method=scope["method"],
             path=path,

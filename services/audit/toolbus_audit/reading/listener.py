@@ -1,6 +1,5 @@
 """The HTTP side: requests in, answers out, a line in the log for each."""
 
-import asyncio
 import gzip
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,14 +12,14 @@ from typing import Any
 from toolbus_audit.reading.faults import BAD_ARGUMENTS, RefusedError
 from toolbus_audit.reading.request import LONGEST_SQL, Asked, read
 from toolbus_common.errors import UnavailableError
+from toolbus_common.httpserver.body import BodyTooLargeError, CutShortError, read_body
+from toolbus_common.httpserver.limits import Limits
 from toolbus_common.serving import NotServedError, serving
 
 log = logging.getLogger(__name__)
 
-BODY_SECONDS = 10.0
-MOST_AT_ONCE = 64  # connections
-LARGEST_HEAD = 64 * 1024
-DRAIN_SECONDS = 5
+LIMITS = Limits(head=64 * 1024, idle_seconds=30.0, connections=256, per_address=64)
+DRAIN_SECONDS = 5.0
 _TYPES = {
     "JSON": "application/json; charset=UTF-8",
     "JSONCompact": "application/json; charset=UTF-8",
@@ -79,25 +78,13 @@ class Listener:
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await _body(receive)
-        except TimeoutError:
-            raise RefusedError(BAD_ARGUMENTS, "The statement took too long to arrive.") from None
+            body = await read_body(receive, LONGEST_SQL)
+        except CutShortError:
+            raise RefusedError(BAD_ARGUMENTS, "The statement did not arrive.") from None
+        except BodyTooLargeError:
+            why = f"The statement is over {LONGEST_SQL} bytes."
+            raise RefusedError(BAD_ARGUMENTS, why) from None
         return read(scope["query_string"].decode("latin-1"), headers, body)
-
-
-async def _body(receive: Any) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RefusedError(BAD_ARGUMENTS, "The statement did not arrive.")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > LONGEST_SQL:
-            raise RefusedError(BAD_ARGUMENTS, f"The statement is over {LONGEST_SQL} bytes.")
-        if not message.get("more_body"):
-            return b"".join(parts)
 
 
 async def _send(send: Any, status: int, body: bytes, headers: Headers, *, head: bool) -> None:
@@ -134,16 +121,9 @@ async def listening(answer: Answer, host: str, port: int) -> AsyncIterator[int]:
     """Answer while this is entered; the port. Raises `UnavailableError` when it is taken."""
     try:
         async with serving(
-            Listener(answer),
-            host,
-            port,
-            http="h11",
-            limit_concurrency=MOST_AT_ONCE,
-            h11_max_incomplete_event_size=LARGEST_HEAD,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        ) as bound:
-            yield bound
+            Listener(answer), "readers", host, port, LIMITS, DRAIN_SECONDS
+        ) as listener:
+            yield listener.port
     except NotServedError as error:
         reason = f"Readers cannot be answered on {host}:{port}; is the port taken?"
         raise UnavailableError(reason) from error

@@ -13,11 +13,12 @@ import msgspec
 from toolbus_common.bus import bus_down
 from toolbus_common.contracts import AdminAsked, AdminTold
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
+from toolbus_common.httpserver.body import Receive
 from toolbus_common.snapshot import hash_of, proof_of
 from toolbus_ingress.admin import answers, asking, openapi
 from toolbus_ingress.admin.asking import Matched
-from toolbus_ingress.endpoint import Endpoint, Receive
-from toolbus_ingress.guard import Headers, RefusedRequestError, too_large
+from toolbus_ingress.endpoint import Endpoint
+from toolbus_ingress.guard import Headers, RefusedRequestError, announced, whole_body
 from toolbus_ingress.identity import token_of
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.possession import BEARER, SCHEMES
@@ -69,9 +70,9 @@ class Administration:
         asking.check_name(found)
         wanted = asking.query_of(scope["query_string"], operation)
         match = asking.match_of(headers) if operation.match else ""
-        form, body = str(wanted.format), b""
-        if operation.wants is not None:
-            form, body = await self._body(found, headers, receive)
+        form, body = await self._body(found, headers, receive)
+        if operation.wants is None:
+            form, body = str(wanted.format), b""
         asked = AdminAsked(
             proof=proof, operation=operation.id, kind=operation.kind, name=found.name,
             match=match, form=form, dry_run=wanted.dry_run == "true", limit=wanted.limit,
@@ -104,11 +105,11 @@ class Administration:
 
     async def _body(self, found: Matched, headers: Headers, receive: Receive) -> tuple[str, bytes]:
         largest = self.endpoint.largest_body
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > largest:
-            raise too_large(largest)
+        announced(headers, largest)
+        if found.operation.wants is None:  # what it does is done once the request is whole
+            return "", await whole_body(receive, largest)
         form = asking.form_of(headers, found.operation)
-        body = await self.endpoint.read(receive)
+        body = await whole_body(receive, largest)
         return form, asking.body_of(body, form, found.operation)
 
 

@@ -1,0 +1,80 @@
+"""Whose request it is: the peer's address, or what a declared proxy says of its client."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Pairs = Iterable[tuple[bytes, bytes]]
+
+CUSTOMERS_PREFIX = 64  # one IPv6 customer has this network, and every address in it
+FORWARDED, X_FORWARDED_FOR = "forwarded", "x-forwarded-for"
+_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("[^"]*"|[^;\s]*)', re.IGNORECASE)
+_WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The proxies an operator trusts, and the header in which they name their client."""
+
+    networks: tuple[Network, ...] = ()
+    header: bytes = X_FORWARDED_FOR.encode()
+
+    @classmethod
+    def of(cls, listed: str, header: str = X_FORWARDED_FOR) -> "Proxies":
+        """Parse addresses and networks separated by commas or blanks. Raises `ValueError`."""
+        return cls(tuple(map(ip_network, listed.replace(",", " ").split())), header.encode())
+
+    def cover(self, address: str) -> bool:
+        """Return whether an address is a declared proxy's."""
+        found = parsed(address)
+        return found is not None and any(found in network for network in self.networks)
+
+    def client_of(self, peer: str, headers: Pairs) -> str:
+        """Return the client's address: the last hop that is not itself a declared proxy.
+
+        What stands left of that hop was written by somebody nobody vouches for. A header that is
+        missing or unreadable leaves the proxy's own address.
+        """
+        lines = [value.decode("latin-1") for name, value in headers if name == self.header]
+        for hop in reversed(",".join(lines).split(",")):
+            address = parsed(_named(hop) if self.header == FORWARDED.encode() else hop)
+            if address is None:
+                return peer
+            if not any(address in network for network in self.networks):
+                return str(address)
+        return peer
+
+
+def parsed(text: str) -> Address | None:
+    """Parse an address, with or without a port; an IPv4-mapped one is IPv4. None: it is none."""
+    text = text.strip()
+    match = _WITH_PORT.fullmatch(text)
+    try:
+        found = ip_address((match[1] or match[2]) if match else text)
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
+
+
+def bounded_as(address: str) -> str:
+    """Return what an address is counted as: itself, or the /64 network of an IPv6 address."""
+    found = parsed(address.partition("%")[0])
+    if isinstance(found, IPv6Address) and not found.is_loopback:
+        return str(ip_network((found, CUSTOMERS_PREFIX), strict=False))
+    return str(found) if found is not None else address
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address is this machine's own."""
+    found = parsed(address)
+    return found is not None and found.is_loopback
+
+
+def _named(element: str) -> str:
+    """Return the `for` of one element of a Forwarded header (RFC 7239)."""
+    match = _FOR.search(element)
+    return match[1].strip('"') if match else ""

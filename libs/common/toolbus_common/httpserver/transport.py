@@ -1,0 +1,55 @@
+"""The transport an answer is written to: one system call for head and body, and a gentle close."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+_HEAD = re.compile(rb"HTTP/1\.1 [2-5]")  # an interim answer (1xx) has no body to wait for
+
+
+class AnswerTransport:
+    """A transport that keeps an answer's head until its body follows: one system call, not two.
+
+    uvicorn writes them apart; the write is a tenth of what a call costs at the edge. `on_head` may
+    change a head before it is written; `on_close` closes once everything has been written.
+    """
+
+    def __init__(
+        self, transport: Any, on_head: Callable[[bytes], bytes], on_close: Callable[[], None]
+    ) -> None:
+        self.raw = transport
+        self._head = b""
+        self._on_head = on_head
+        self._on_close = on_close
+        self.closed = False
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep a head."""
+        if not self._head and _HEAD.match(data) is not None and data.endswith(b"\r\n\r\n"):
+            self._head = self._on_head(data)
+            return
+        head, self._head = self._head, b""
+        self.raw.write(head + data if head else data)
+
+    def flush(self) -> None:
+        """Write a head no body follows: the answer to HEAD has none."""
+        if self._head:
+            self.raw.write(self._head)
+            self._head = b""
+
+    def is_closing(self) -> bool:
+        """Return whether nothing more can be written."""
+        return self.closed or bool(self.raw.is_closing())
+
+    def close(self) -> None:
+        """Write what is kept, and close."""
+        if not self.closed:
+            self.flush()
+            self.closed = True
+            self._on_close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
