@@ -28,6 +28,7 @@ from toolbus_common.declared import (
 from toolbus_common.declaring.loading import load
 from toolbus_common.errors import ToolbusError
 from toolbus_ingress.jsonrpc import failure
+from toolbus_ingress.settings import Settings as IngressSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
@@ -125,3 +126,19 @@ def test_the_exports_and_sinks_in_their_guide_are_sound(example: str) -> None:
     loaded = load(example, {"S3_SECRET": "x", "HEC_TOKEN": "x", "ELASTIC_KEY": "x"})
     assert [str(each) for each in (*loaded.faults, *loaded.warnings)] == []
     assert loaded.declaration.exports or loaded.declaration.sinks
+
+
+def test_the_bounds_of_connections_are_told_with_their_defaults() -> None:
+    guide = (ROOT / "docs" / "connections.md").read_text()
+    rows = re.findall(r"^\| `TOOLBUS_(\w+)` \| `?([^ `|]+)`?.*?\|", guide, re.MULTILINE)
+    told = {name.lower(): default.replace(",", "") for name, default in rows}
+    fields = IngressSettings.model_fields
+    for name, default in told.items():
+        declared = fields[name].default
+        assert (
+            default == "none"
+            if declared == ""
+            else default in (str(declared), f"{declared:g}" if isinstance(declared, float) else "")
+        ), name
+    bounds = {name for name in fields if name.startswith("most_per") or name.endswith("_timeout")}
+    assert bounds - {"call_timeout"} <= told.keys()

@@ -23,6 +23,7 @@ def limits_of(settings: Settings) -> Limits:
         write_seconds=settings.write_timeout,
         connections=settings.most_connections,
         per_address=settings.most_per_address,
+        per_loopback=settings.most_per_loopback,
         proxies=Proxies.of(settings.trusted_proxies, settings.proxy_header),
     )
 

@@ -39,6 +39,7 @@ class Settings(CommonSettings):
     write_timeout: float = Field(default=30.0, gt=0)
     most_connections: int = Field(default=10_000, ge=1)
     most_per_address: int = Field(default=2_000, ge=1)
+    most_per_loopback: int = Field(default=10_000, ge=1)
     trusted_proxies: str = ""
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     leave_seconds: float = Field(default=0.5, ge=0)

@@ -30,11 +30,12 @@ class Limits:
     write_seconds: float = 30.0
     connections: int = 10_000
     per_address: int = 2_000
+    per_loopback: int = 10_000  # of this machine's own address: whole fleets of agents share it
     proxies: Proxies = field(default_factory=Proxies)
 
     def most_of(self, address: str) -> int:
-        """Return the bound of one address; this machine's own has the listener's."""
-        return self.connections if is_loopback(address) else self.per_address
+        """Return the bound of one address."""
+        return self.per_loopback if is_loopback(address) else self.per_address
 
 
 def descriptors_for(connections: int) -> int:

@@ -1,0 +1,162 @@
+"""SIGTERM under load: every kept connection gets its answer, and is told that it was the last."""
+
+import json
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from harness.client import Client
+from harness.cluster import Cluster, Upstream
+from harness.eras import begun, calling
+from harness.operating import key
+from harness.rawhttp import CutError, RawHttp, posting
+from harness.streams import Events
+from harness.waiting import until_now
+from toolbus_common.declared import Declaration, Server
+
+SECRET = "tbk_bot_a-secret-of-leaving-connections"
+CLIENTS = 40
+LINES = (f"Authorization: Bearer {SECRET}", "Content-Type: application/json")
+
+
+@dataclass
+class Load:
+    """Clients that ask one request after another, each on a connection it keeps."""
+
+    addresses: list[str]
+    heard: Counter[str] = field(default_factory=Counter)
+    cuts: list[str] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Begin; each goes on until the listener takes no connection any more."""
+        for number in range(CLIENTS):
+            address = self.addresses[number % len(self.addresses)]
+            thread = threading.Thread(target=self._work, args=(address, number), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def finish(self) -> None:
+        """Wait for all."""
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, address: str, number: int) -> None:
+        body = json.dumps(calling("echo__say", number, text="x")).encode()
+        whole = posting("/mcp", body, *LINES)
+        with suppress(ConnectionRefusedError):
+            while True:
+                with RawHttp(address) as connection:
+                    self._ask_until_told(connection, whole)
+
+    def _ask_until_told(self, connection: RawHttp, whole: bytes) -> None:
+        """Ask until an answer says that it was the last of this connection."""
+        asked = 0
+        try:
+            while True:
+                connection.send(whole)
+                answer = connection.answer()
+                asked += 1
+                self.heard[str(answer.status)] += 1
+                if answer.closes:
+                    self.heard["told"] += 1
+                    return
+        except (CutError, ConnectionError) as error:
+            # The kernel had taken this connection, the closed listener had not: as good as refused.
+            if asked or getattr(error, "begun", False):
+                self.cuts.append(f"request {asked + 1}: {error!r}")
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """What the calls reach."""
+    with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
+        yield server
+
+
+@pytest.fixture(params=["fused", "apart"])
+def cluster(
+    request: pytest.FixtureRequest, tmp_path: Path, upstream: Upstream
+) -> Iterator[Cluster]:
+    """A gateway; apart, every room has two replicas."""
+    fused = request.param == "fused"
+    made = Cluster(tmp_path / "cluster", TOOLBUS_LEAVE_SECONDS="1")
+    declaration = Declaration(servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)})
+    try:
+        made.start(declaration, fused=fused, replicas=1 if fused else 2)
+        made.until_listed(made.client(SECRET), "echo__say")
+        yield made
+    finally:
+        made.stop()
+
+
+def ingresses(cluster: Cluster) -> list[str]:
+    """The addresses of every replica of the edge."""
+    number = 1 if cluster.fused else 2
+    return [cluster.client(SECRET, n).endpoint.removesuffix("/mcp") for n in range(number)]
+
+
+def test_no_kept_connection_is_cut_and_each_is_told_that_it_ends(cluster: Cluster) -> None:
+    load = Load(ingresses(cluster))
+    load.start()
+    until_now(lambda: load.heard["200"] > 5 * CLIENTS, "the load is under way")
+    leaving = [p for p in cluster.every() if "ingress" in p.rooms]
+    for process in leaving:
+        process.signal(signal.SIGTERM)
+    load.finish()
+    assert {process.ended() for process in leaving} == {0}
+    assert not load.cuts, load.cuts
+    assert set(load.heard) == {"200", "told"}
+    assert load.heard["told"] >= CLIENTS
+
+
+def test_the_readiness_goes_before_the_listener_and_idle_clients_are_closed(
+    cluster: Cluster,
+) -> None:
+    address = ingresses(cluster)[0]
+    process = next(p for p in cluster.every() if "ingress" in p.rooms)
+    client = cluster.client(SECRET)
+    session = begun(client)
+    with RawHttp(address) as idle, Events(client, Mcp_Session_Id=session) as stream:
+        idle.send(posting("/mcp", json.dumps(calling("echo__say", 1, text="x")).encode(), *LINES))
+        assert not idle.answer().closes
+        process.signal(signal.SIGTERM)
+        until_now(lambda: '"http.leaving"' in process.log, "it is leaving")
+        assert cluster.client(SECRET).get(f"{address}/readyz").status == 503
+        late = cluster.client(SECRET).call("echo__say", {"text": "late"})
+        assert late.text == "late"
+        assert late.headers["connection"] == "close"
+        assert stream.ended()
+        assert idle.ended()
+    assert process.ended() == 0
+
+
+def test_a_call_under_way_is_answered_after_the_listener_has_closed(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    process = next(p for p in cluster.every() if "ingress" in p.rooms)
+    body = json.dumps(calling("echo__wait", 1, id="long", seconds=3.0)).encode()
+    with RawHttp(ingresses(cluster)[0]) as connection:
+        connection.send(posting("/mcp", body, *LINES))
+        until_now(lambda: any(c.get("id") == "long" for c in upstream.arrived()), "under way")
+        process.signal(signal.SIGTERM)
+        until_now(lambda: not takes(cluster.client(SECRET)), "the listener is closed")
+        answer = connection.answer()
+        assert (answer.status, answer.closes) == (200, True)
+        assert b"long" in answer.body
+    assert process.ended() == 0
+
+
+def takes(client: Client) -> bool:
+    """Whether a new connection is taken."""
+    try:
+        client.get(client.endpoint.replace("/mcp", "/healthz"))
+    except ConnectionError:
+        return False
+    return True

@@ -1,0 +1,389 @@
+"""Each state of a connection is bounded in number, size and time: raw sockets at a listener."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from harness.rawhttp import HOST, CutError, RawAnswer, RawHttp, chunked, posting
+from harness.waiting import until
+from toolbus_common.httpserver.addresses import Proxies
+from toolbus_common.httpserver.body import CutShortError, read_body
+from toolbus_common.httpserver.limits import Limits
+from toolbus_common.httpserver.listener import Listener
+from toolbus_common.serving import serving
+
+BRIEF = 0.3
+LONG = 600.0  # never over while a test runs
+PATIENT = Limits(head_seconds=LONG, body_seconds=LONG, idle_seconds=LONG, write_seconds=LONG)
+GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+MIB = 1024 * 1024
+PART = b"x" * 65536
+
+
+@dataclass
+class Application:
+    """Answers with what it was sent; `held` requests wait for `go`."""
+
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    cut: int = 0
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        self.seen.append(scope)
+        if scope["path"] == "/refused":
+            await answered(send, 401, b"")
+            return
+        try:
+            body = await read_body(receive, MIB)
+        except CutShortError:
+            self.cut += 1
+            return
+        self.bodies.append(body)
+        if scope["path"] == "/held":
+            await self.go.wait()
+        if scope["path"] == "/endless":
+            await self.endless(send)
+            return
+        await answered(send, 200, body)
+
+    async def endless(self, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not self.go.is_set():
+            await send({"type": "http.response.body", "body": PART, "more_body": True})
+            await asyncio.sleep(0)
+
+
+async def answered(send: Any, status: int, body: bytes) -> None:
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@dataclass
+class Place:
+    """A listener, and what stands behind it."""
+
+    listener: Listener
+    app: Application
+
+    @property
+    def open(self) -> int:
+        return len(self.listener.state.connections)
+
+    def connect(self) -> RawHttp:
+        return RawHttp(self.listener.port)
+
+    async def told(self, *parts: bytes) -> RawAnswer:
+        """The answer to these bytes, on a connection of their own."""
+
+        def exchange() -> RawAnswer:
+            with self.connect() as connection:
+                for part in parts:
+                    connection.send(part)
+                return connection.answer()
+
+        return await asyncio.to_thread(exchange)
+
+
+@asynccontextmanager
+async def place(limits: Limits = PATIENT) -> AsyncIterator[Place]:
+    app = Application()
+    async with serving(app, "agents", "127.0.0.1", 0, limits, 5.0) as listener:
+        try:
+            yield Place(listener, app)
+        finally:
+            app.go.set()
+            for connection in tuple(listener.state.connections):
+                connection.transport.abort()
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, {"listener": "agents", **labels}) or 0.0
+
+
+def refused(reason: str) -> float:
+    return counted("toolbus_http_connections_refused_total", reason=reason)
+
+
+def closed(reason: str) -> float:
+    return counted("toolbus_http_connections_closed_total", reason=reason)
+
+
+def within(**seconds: float) -> Limits:
+    """Limits of which these alone are brief."""
+    told = {"head_seconds": LONG, "body_seconds": LONG, "idle_seconds": LONG, "write_seconds": LONG}
+    return Limits(**{**told, **seconds})  # type: ignore[arg-type]
+
+
+# -- size -----------------------------------------------------------------------------------------
+
+CHUNKED_HEAD = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+FLOODS: dict[str, tuple[bytes, bytes]] = {
+    "headers": (b"GET / HTTP/1.1\r\n" + HOST, b"X-Y: " + b"y" * 1000 + b"\r\n"),
+    "one header": (b"GET / HTTP/1.1\r\n" + HOST + b"X-Y: ", b"y" * 1000),
+    "a URL": (b"GET /", b"y" * 1000),
+    "empty lines": (b"", b"\r\n" * 500),
+    "trailers": (CHUNKED_HEAD + b"2\r\n{}\r\n0\r\n", b"X-Y: " + b"y" * 1000 + b"\r\n"),
+    "one trailer": (CHUNKED_HEAD + b"2\r\n{}\r\n0\r\nX-Y: ", b"y" * 1000),
+    "one chunk extension": (CHUNKED_HEAD + b"2;", b"y" * 1000),
+    "extensions of many chunks": (CHUNKED_HEAD, b"1;" + b"y" * 1000 + b"\r\nx\r\n"),
+    "zeros of a chunk's size": (CHUNKED_HEAD, b"0" * 1000),
+}
+
+
+@pytest.mark.parametrize("what", FLOODS)
+async def test_what_is_no_body_is_bounded_wherever_it_stands(what: str) -> None:
+    start, more = FLOODS[what]
+    async with place() as here:
+        before = closed("large_head")
+
+        def flood() -> int:
+            with here.connect() as connection:
+                connection.send(start)
+                return connection.flood(more, 64 * MIB)
+
+        sent = await asyncio.to_thread(flood)
+        assert sent < 64 * MIB
+        assert closed("large_head") == before + 1
+        assert not here.app.bodies
+        await until(lambda: not here.open, "the connection has ended")
+
+
+async def test_small_chunks_are_no_flood() -> None:
+    body = b"x" * 60_000
+    start = CHUNKED_HEAD
+    chunks = [b"1\r\nx\r\n" * 10_000] * 6
+    async with place() as here:
+        answer = await here.told(start, *chunks, b"0\r\nX-Checksum: 1\r\n\r\n")
+        assert (answer.status, answer.body) == (200, body)
+
+
+async def test_trailers_never_become_headers() -> None:
+    trailers = b"0\r\nAuthorization: Bearer x\r\nHost: evil.example\r\nContent-Type: a/b\r\n\r\n"
+    async with place() as here:
+        answer = await here.told(chunked("POST", "/", b"{}", end=trailers))
+        assert answer.body == b"{}"
+        (scope,) = here.app.seen
+        assert sorted(name for name, _ in scope["headers"]) == [b"host", b"transfer-encoding"]
+
+
+async def test_pipelined_requests_are_answered_in_order_up_to_a_bound() -> None:
+    def exchange(here: Place, number: int) -> list[RawAnswer]:
+        found = []
+        with here.connect() as connection:
+            connection.send(posting("/", b"%d" % number) * number)
+            try:
+                while len(found) < number:
+                    found.append(connection.answer())
+            except CutError:
+                pass
+        return found
+
+    async with place() as here:
+        assert len(await asyncio.to_thread(exchange, here, 8)) == 8
+        answers = await asyncio.to_thread(exchange, here, 500)
+        assert len(answers) < 20
+        assert answers[-1].closes
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 26\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"]
+)
+async def test_a_body_after_an_ignored_upgrade_is_no_request(framing: bytes) -> None:
+    smuggled = b"GET /smuggled HTTP/1.1\r\n\r\n"
+    body = smuggled if b"Length" in framing else b"1a\r\n" + smuggled + b"\r\n0\r\n\r\n"
+    head = b"POST /first HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    async with place() as here:
+
+        def exchange() -> list[bytes]:
+            with here.connect() as connection:
+                connection.send(head + framing)
+                connection.send(body + GET)
+                return [connection.answer().body, connection.answer().body]
+
+        assert await asyncio.to_thread(exchange) == [smuggled, b""]
+        assert [scope["path"] for scope in here.app.seen] == ["/first", "/"]
+
+
+async def test_garbage_behind_a_request_does_not_take_its_answer() -> None:
+    async with place() as here:
+
+        def exchange() -> RawAnswer:
+            with here.connect() as connection:
+                connection.send(posting("/held", b"first"))
+                connection.send(b"\x00garbage\r\n\r\n")
+                return connection.answer()
+
+        before = closed("malformed")
+        asking = asyncio.create_task(asyncio.to_thread(exchange))
+        await until(lambda: closed("malformed") > before, "the garbage was seen")
+        here.app.go.set()
+        answer = await asking
+        assert (answer.status, answer.body, answer.closes) == (200, b"first", True)
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+
+async def ends(here: Place, connection: RawHttp, reason: str, before: float) -> None:
+    assert await asyncio.to_thread(connection.ended)
+    await until(lambda: not here.open, "the connection has ended")
+    assert closed(reason) == before + 1
+
+
+async def test_an_idle_connection_is_closed_after_its_answer() -> None:
+    async with place(within(idle_seconds=BRIEF)) as here:
+        before = closed("idle")
+        with here.connect() as connection:
+            connection.send(GET)
+            assert not (await asyncio.to_thread(connection.answer)).closes
+            await ends(here, connection, "idle", before)
+
+
+@pytest.mark.parametrize("start", [b"", b"\r\n", b"GET / HT", GET[:-2]])
+async def test_a_head_that_does_not_come_is_not_waited_for(start: bytes) -> None:
+    async with place(within(head_seconds=BRIEF)) as here:
+        reason = "head" if start else "idle"
+        before = closed(reason)
+        with here.connect() as connection:
+            connection.send(start)
+            await ends(here, connection, reason, before)
+
+
+async def test_a_second_head_that_does_not_come_is_not_waited_for_either() -> None:
+    async with place(within(head_seconds=BRIEF)) as here:
+        before = closed("head")
+        with here.connect() as connection:
+            connection.send(GET)
+            await asyncio.to_thread(connection.answer)
+            connection.send(b"GET / HT")
+            await ends(here, connection, "head", before)
+
+
+@pytest.mark.parametrize("sent", [b"", b"half"])
+async def test_a_body_that_does_not_come_is_answered_408(sent: bytes) -> None:
+    async with place(within(body_seconds=BRIEF)) as here:
+        before = closed("body")
+        with here.connect() as connection:
+            connection.send(posting("/", sent, length=500))
+            answer = await asyncio.to_thread(connection.answer)
+            assert (answer.status, answer.closes) == (408, True)
+            await ends(here, connection, "body", before)
+        assert (here.app.cut, here.app.bodies) == (1, [])
+
+
+async def test_drops_of_a_body_do_not_hold_a_connection() -> None:
+    async with place(within(body_seconds=BRIEF)) as here:
+        with here.connect() as connection:
+            connection.send(posting("/", b"", length=10 * MIB))
+            dripping = asyncio.create_task(drip(connection, lambda: not here.app.cut))
+            answer = await asyncio.to_thread(connection.answer)
+            assert answer.status == 408
+            await dripping
+
+
+async def drip(connection: RawHttp, on: Callable[[], bool]) -> None:
+    while on():
+        connection.send(b"x")
+        await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_never_reads_its_answer_is_let_go() -> None:
+    async with place(within(write_seconds=BRIEF)) as here:
+        before = closed("write")
+        with here.connect() as connection:
+            connection.send(posting("/endless", b""))
+            await until(lambda: closed("write") == before + 1, "it was not waited for any longer")
+            await until(lambda: not here.open, "the connection has ended")
+
+
+async def test_a_request_under_way_is_not_idle() -> None:
+    brief = Limits(head_seconds=BRIEF, body_seconds=BRIEF, idle_seconds=BRIEF, write_seconds=BRIEF)
+    async with place(brief) as here:
+        with here.connect() as held:
+            held.send(posting("/held", b"still here"))
+            await until(lambda: here.app.bodies, "it is under way")
+            for _ in range(3):  # others come and go meanwhile, by the same bounds
+                with here.connect() as idle:
+                    assert await asyncio.to_thread(idle.ended)
+            here.app.go.set()
+            assert (await asyncio.to_thread(held.answer)).body == b"still here"
+
+
+async def test_an_answer_before_the_body_ends_the_connection() -> None:
+    async with place() as here:
+
+        def exchange() -> tuple[RawAnswer, bool]:
+            with here.connect() as connection:
+                connection.send(posting("/refused", b"x" * 1000, length=64 * MIB))
+                answer = connection.answer()
+                return answer, connection.flood(PART, 64 * MIB) < 64 * MIB
+
+        answer, stopped = await asyncio.to_thread(exchange)
+        assert (answer.status, answer.closes) == (401, True)
+        assert stopped
+
+
+# -- number ---------------------------------------------------------------------------------------
+
+
+async def test_connections_beyond_the_bound_are_refused_at_once_and_taken_again_later() -> None:
+    async with place(Limits(connections=3, head_seconds=LONG)) as here:
+        before = refused("total")
+        kept = [here.connect() for _ in range(3)]
+        await until(lambda: here.open == 3, "they are open")
+        assert counted("toolbus_http_connections") == 3
+        answer = await here.told()
+        assert (answer.status, answer.closes) == (503, True)
+        assert answer.headers[b"retry-after"] == b"1"
+        assert refused("total") == before + 1
+        kept.pop().close()
+        await until(lambda: here.open == 2, "one has left")
+        assert (await here.told(GET)).status == 200
+        for each in kept:
+            each.close()
+        await until(lambda: counted("toolbus_http_connections") == 0, "all have left")
+
+
+async def test_one_address_does_not_take_every_place() -> None:
+    async with place(Limits(per_loopback=2, head_seconds=LONG)) as here:
+        before = refused("address")
+        with here.connect(), here.connect():
+            await until(lambda: here.open == 2, "they are open")
+            assert (await here.told()).status == 503
+            assert refused("address") == before + 1
+        await until(lambda: not here.open, "they have left")
+        assert (await here.told(GET)).status == 200
+
+
+def through_proxy(path: str, client: str) -> bytes:
+    return posting(path, b"", f"X-Forwarded-For: {client}")
+
+
+async def test_behind_a_declared_proxy_a_client_is_bounded_by_its_requests_under_way() -> None:
+    limits = Limits(per_address=2, per_loopback=1, proxies=Proxies.of("127.0.0.0/8"))
+    async with place(limits) as here:
+        with here.connect() as one, here.connect() as two:
+            one.send(through_proxy("/held", "203.0.113.7"))
+            two.send(through_proxy("/held", "198.51.100.1, 203.0.113.7"))
+            await until(lambda: len(here.app.seen) == 2, "both are under way")
+            assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 503
+            assert (await here.told(through_proxy("/", "203.0.113.8"))).status == 200
+            here.app.go.set()
+            for each in (one, two):
+                assert (await asyncio.to_thread(each.answer)).status == 200
+            assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 200
+        assert {scope["client"][0] for scope in here.app.seen} == {"203.0.113.7", "203.0.113.8"}
+
+
+async def test_who_is_no_declared_proxy_is_not_believed() -> None:
+    async with place() as here:
+        assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 200
+        assert here.app.seen[0]["client"][0] == "127.0.0.1"
