@@ -13,9 +13,9 @@ import yaml
 from harness.administering import Administrator, at
 from harness.client import Client
 from harness.cluster import Upstream
+from harness.connections import RawHttp, chunked, request
 from harness.eras import begun, calling
 from harness.launched import Launched
-from harness.rawhttp import RawHttp, chunked, request
 from harness.streams import Events
 from harness.waiting import until_now
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from harness.rawhttp import HOST, CutError, RawAnswer, RawHttp, chunked, posting
+from harness.connections import HOST, CutError, RawAnswer, RawHttp, chunked, posting
 from harness.waiting import until
 from toolbus_common.httpserver.addresses import Proxies
 from toolbus_common.httpserver.body import CutShortError, read_body

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
-from harness.rawhttp import RawHttp, chunked, request
+from harness.connections import RawHttp, chunked, request
 from toolbus_audit.reading.listener import listening
 from toolbus_audit.reading.request import Asked
 
