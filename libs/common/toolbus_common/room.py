@@ -243,7 +243,10 @@ class Room:
         self.ready = False
         log.info("room.draining", extra={"in_flight": self.calls.in_flight})
         for step in self._leaves:
-            await step()
+            try:
+                await step()
+            except Exception:
+                log.exception("room.leave_failed")
         await self.asks.close()
         await self.calls.drain(self.settings.drain_seconds)
         await self.facts.close(2.0)
