@@ -41,7 +41,7 @@ class RawHttp:
     def __init__(self, address: str | int) -> None:
         target = urlsplit(address) if isinstance(address, str) else None
         where = (target.hostname, target.port) if target else ("127.0.0.1", address)
-        self._socket = socket.create_connection(where, PATIENCE)  # type: ignore[arg-type]
+        self._socket = socket.create_connection(where, PATIENCE)
         self._heard = b""
 
     def __enter__(self) -> Self:

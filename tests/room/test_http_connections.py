@@ -176,7 +176,7 @@ async def test_trailers_never_become_headers() -> None:
 
 async def test_pipelined_requests_are_answered_in_order_up_to_a_bound() -> None:
     def exchange(here: Place, number: int) -> list[RawAnswer]:
-        found = []
+        found: list[RawAnswer] = []
         with here.connect() as connection:
             connection.send(posting("/", b"%d" % number) * number)
             try:
