@@ -22,6 +22,7 @@ from harness.waiting import until_now
 BOT, BOSS = "tbk_bot_e2e-secret-of-whole-requests", "tbk_boss_e2e-secret-of-whole-requests"
 ADMIN = "tba_admin_e2e-secret-of-whole-requests"
 NUMBERS = count()
+MIB = 1024 * 1024
 JSON = "Content-Type: application/json"
 REDIRECT = "http://127.0.0.1:9/callback"
 
@@ -233,3 +234,34 @@ def test_what_is_cut_short_has_no_effect_and_what_is_whole_has(
         assert connection.answer().status < 300
     until_now(lambda: done(place, whole), "the whole request has its effect")
     assert not done(place, cut)
+
+
+def exchanged(place: Place, data: bytes) -> int:
+    """The status of the answer to these bytes."""
+    with RawHttp(place.base) as connection:
+        connection.send(data)
+        return connection.answer().status
+
+
+def test_a_credential_or_a_host_in_a_trailer_is_none(place: Place) -> None:
+    mark = f"mark-{next(NUMBERS)}"
+    body = told(calling("echo__say", 1, text=mark))
+    late = f"0\r\n{bearer(BOT)}\r\n\r\n".encode()
+    assert exchanged(place, chunked("POST", "/mcp", body, JSON, end=late)) == 401
+    foreign = chunked("POST", "/mcp", body, JSON, bearer(BOT), end=b"0\r\nHost: localhost\r\n\r\n")
+    assert exchanged(place, foreign.replace(b"Host: 127.0.0.1", b"Host: evil.example")) == 403
+    assert exchanged(place, foreign.replace(b"Host: 127.0.0.1\r\n", b"")) == 403
+    assert not place.arrived(mark)
+    ours = chunked("POST", "/mcp", body, JSON, bearer(BOT), end=b"0\r\nHost: evil.example\r\n\r\n")
+    assert exchanged(place, ours) == 200
+    assert place.arrived(mark)
+
+
+def test_trailers_without_end_are_refused_before_they_fill_the_memory(place: Place) -> None:
+    mark = f"mark-{next(NUMBERS)}"
+    body = told(calling("echo__say", 1, text=mark))
+    with RawHttp(place.base) as connection:
+        connection.send(chunked("POST", "/mcp", body, JSON, bearer(BOT), end=b"0\r\n"))
+        assert connection.flood(b"X-Y: " + b"y" * 1000 + b"\r\n", 57 * MIB) < 57 * MIB
+    assert exchanged(place, a_call(place, "after").whole) == 200
+    assert not place.arrived(mark)
