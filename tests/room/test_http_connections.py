@@ -331,6 +331,18 @@ async def test_an_answer_before_the_body_ends_the_connection() -> None:
         assert stopped
 
 
+async def test_who_sends_a_large_body_in_vain_still_gets_the_answer() -> None:
+    async with place() as here:
+
+        def exchange() -> RawAnswer:
+            with here.connect() as connection:
+                connection.send(posting("/refused", b"x" * 8 * MIB))
+                return connection.answer()
+
+        for _ in range(5):
+            assert (await asyncio.to_thread(exchange)).status == 401
+
+
 # -- number ---------------------------------------------------------------------------------------
 
 

@@ -17,8 +17,10 @@ GONE = "toolbus.gone"  # in the scope: called once when the client has closed it
 LEFT = "toolbus.left"  # in the scope: the client has closed its connection
 
 NEVER = math.inf
-LINGER_SECONDS = 2.0  # for what the client sent before it learns of the end
-LARGEST_LINGER = 1024 * 1024
+# A client that is still sending is read on, so that a reset does not take its answer away:
+LINGER_SECONDS = 2.0  # after the last of it
+LONGEST_LINGER = 10.0  # in all
+LARGEST_LINGER = 16 * 1024 * 1024
 MOST_PIPELINED = 16
 _CLOSE = b"connection: close\r\n\r\n"
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -47,6 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._clean = True  # all bytes counted below are the current message's
         self._received = self._body_bytes = self._chunk_bytes = self._chunk_began = 0
         self._write_deadline, self._unwritten = NEVER, 0
+        self._lingers_until = NEVER
         self.address = ""  # what the connection counts as
         self._behind_proxy = False
         self._counted: dict[int, str] = {}  # of requests through a proxy, by their cycle
@@ -141,8 +144,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse, and count what is neither body nor the least its chunks need."""
         self._received += len(data)
         if self._deaf:
-            if self._received > LARGEST_LINGER:
-                self.transport.abort()
+            self._discard()
             return
         if self._idle:
             self._idle, self._doubtful, self._clean = False, False, True
@@ -306,12 +308,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def _linger(self) -> None:
         """Close for writing, and read on for a while: a reset would take the answer away."""
         self._deaf, self._received = True, 0
-        self._deadline = self.loop.time() + LINGER_SECONDS
+        now = self.loop.time()
+        self._deadline, self._lingers_until = now + LINGER_SECONDS, now + LONGEST_LINGER
         transport = self.transport.raw  # type: ignore[attr-defined]
         if not transport.is_closing():
             self._unwritten = self._unsent()
             transport.write_eof()
             self.flow.resume_reading()
+
+    def _discard(self) -> None:
+        if self._received > LARGEST_LINGER:
+            self.transport.abort()
+        elif self.transport.closed:  # type: ignore[attr-defined]
+            self._deadline = min(self.loop.time() + LINGER_SECONDS, self._lingers_until)
 
     def _disconnect(self, cycle: RequestResponseCycle | None) -> None:
         """Tell whoever answers a request that its client is gone."""
