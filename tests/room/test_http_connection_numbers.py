@@ -1,0 +1,64 @@
+"""Connections are bounded in number: in total, per address, and per client behind a proxy."""
+
+import asyncio
+
+from harness.bounded import GET, LONG, counted, place, refused
+from harness.connections import posting
+from harness.waiting import until
+from toolbus_common.httpserver.addresses import Proxies
+from toolbus_common.httpserver.limits import Limits
+
+
+async def test_connections_beyond_the_bound_are_refused_at_once_and_taken_again_later() -> None:
+    async with place(Limits(connections=3, head_seconds=LONG)) as here:
+        before = refused("total")
+        kept = [here.connect() for _ in range(3)]
+        await until(lambda: here.open == 3, "they are open")
+        assert counted("toolbus_http_connections") == 3
+        answer = await here.told()
+        assert (answer.status, answer.closes) == (503, True)
+        assert answer.headers[b"retry-after"] == b"1"
+        assert refused("total") == before + 1
+        kept.pop().close()
+        await until(lambda: here.open == 2, "one has left")
+        assert (await here.told(GET)).status == 200
+        for each in kept:
+            each.close()
+        await until(lambda: counted("toolbus_http_connections") == 0, "all have left")
+
+
+async def test_one_address_does_not_take_every_place() -> None:
+    async with place(Limits(per_loopback=2, head_seconds=LONG)) as here:
+        before = refused("address")
+        with here.connect(), here.connect():
+            await until(lambda: here.open == 2, "they are open")
+            assert (await here.told()).status == 503
+            assert refused("address") == before + 1
+        await until(lambda: not here.open, "they have left")
+        assert (await here.told(GET)).status == 200
+
+
+def through_proxy(path: str, client: str) -> bytes:
+    return posting(path, b"", f"X-Forwarded-For: {client}")
+
+
+async def test_behind_a_declared_proxy_a_client_is_bounded_by_its_requests_under_way() -> None:
+    limits = Limits(per_address=2, per_loopback=1, proxies=Proxies.of("127.0.0.0/8"))
+    async with place(limits) as here:
+        with here.connect() as one, here.connect() as two:
+            one.send(through_proxy("/held", "203.0.113.7"))
+            two.send(through_proxy("/held", "198.51.100.1, 203.0.113.7"))
+            await until(lambda: len(here.app.seen) == 2, "both are under way")
+            assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 503
+            assert (await here.told(through_proxy("/", "203.0.113.8"))).status == 200
+            here.app.go.set()
+            for each in (one, two):
+                assert (await asyncio.to_thread(each.answer)).status == 200
+            assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 200
+        assert {scope["client"][0] for scope in here.app.seen} == {"203.0.113.7", "203.0.113.8"}
+
+
+async def test_who_is_no_declared_proxy_is_not_believed() -> None:
+    async with place() as here:
+        assert (await here.told(through_proxy("/", "203.0.113.7"))).status == 200
+        assert here.app.seen[0]["client"][0] == "127.0.0.1"
