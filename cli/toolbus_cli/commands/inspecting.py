@@ -23,12 +23,19 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.config.load import load_file
 from toolbus_cli.errors import CommandError
+from toolbus_cli.held import COLUMNS, sentences_of, table_of, with_sessions
 from toolbus_cli.launcher.engines import nats_binary, valkey_binary
 from toolbus_cli.local import Place, find, joined
 from toolbus_cli.state import State
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
-from toolbus_common.contracts import RoomStatus, ServersAsked, ServersTold
+from toolbus_common.contracts import (
+    RoomStatus,
+    ServersAsked,
+    ServersTold,
+    SessionsAsked,
+    SessionsTold,
+)
 from toolbus_common.errors import ToolbusError
 from toolbus_common.objects import Objects
 from toolbus_common.permissions import OPERATOR
@@ -65,6 +72,7 @@ async def _asked(place: Place) -> tuple[list[RoomStatus], list[dict[str, Any]]]:
         rooms = await lane.ask_all(wanted=ROOMS)
         try:
             servers = list((await lane.ask(ServersAsked(), ServersTold)).servers)
+            servers = with_sessions(servers, await lane.ask_each(SessionsAsked(), SessionsTold))
         except ToolbusError:
             servers = []  # no executor: the rooms' table says so
         return rooms, servers
@@ -102,6 +110,11 @@ def _show_servers(servers: list[dict[str, Any]]) -> None:
         say("")
     for name, fault in faults:
         say(printable(f"{name}: {fault}"))
+    if held := table_of(servers, _span):
+        say("")
+        show_table(COLUMNS, held, "")
+        for sentence in sentences_of(servers):
+            say(sentence)
     if lacking := not_held(servers):
         say("")
         say(lacking)

@@ -8,7 +8,7 @@ KEY = "demo"
 _TEXT = """\
 # Written by `toolbus up` because there was no toolbus.yaml: copy it there and make it yours.
 servers:
-  clock: {{command: {clock}}}
+  clock: {{command: {clock}, sessions: shared}}  # keeps no state: one process for all
   notes: {{url: "http://127.0.0.1:{port}/mcp"}}
 keys:
   demo:   # its secret was made at the first start; `toolbus keys rotate demo` makes another

@@ -35,13 +35,17 @@ class AskLane:
 
     async def open(self, status: Callable[[], RoomStatus]) -> None:
         """Every replica tells its own status from now on."""
+        await self.answer_all(StatusAsked, status)
+
+    async def answer_all(self, asked: type[Question], answer: Callable[[], Message]) -> None:
+        """Answer a question that goes to every replica."""
 
         def tell(_payload: bytes, _subject: str, reply: str) -> None:
             if reply:
-                task = asyncio.ensure_future(self._bus.publish(reply, status().encode()))
+                task = asyncio.ensure_future(self._bus.publish(reply, answer().encode()))
                 task.add_done_callback(_logged)
 
-        await self._bus.subscribe(StatusAsked.SUBJECT, tell)
+        await self._bus.subscribe(asked.SUBJECT, tell)
 
     async def answer(self, answers: dict[type[Question], Answer]) -> None:
         """Begin to answer these: each question is answered by one replica of the room."""
@@ -81,6 +85,11 @@ class AskLane:
         asked = StatusAsked().encode()
         answers = await self._bus.gather(StatusAsked.SUBJECT, asked, seconds, enough)
         return sorted(map(RoomStatus.decode, answers), key=lambda told: (told.room, told.instance))
+
+    async def ask_each(self, question: Question, answer: type[A], seconds: float = 0.4) -> list[A]:
+        """What every replica answers in time to a question that goes to all of them."""
+        told = await self._bus.gather(question.SUBJECT, question.encode(), seconds)
+        return [answer.decode(each) for each in told]
 
     async def close(self) -> None:
         """Answer no more."""

@@ -85,6 +85,7 @@ from toolbus_common.provision import (
     PINS,
     RESULTS,
     SEALS,
+    SESSIONS,
     TASKS,
     TOKENS,
 )
@@ -205,8 +206,8 @@ _ROOMS = (
             "tb.run.*", "tb.cancel.*", "tb.park.*", subject_of(ConnectionMade.NAME, "*")
         ),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
-        reads=(CONFIG, CATALOGUE, LEASES, PINS, PEOPLE),
-        writes=(CATALOGUE, LEASES, PINS, PEOPLE),
+        reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
+        writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
         asks=(UpstreamTokenAsked, IdentityKeyAsked),
         ends=True,
     ),

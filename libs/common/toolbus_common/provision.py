@@ -23,6 +23,7 @@ CONFIG = "tb_config"  # declared configuration and keys: written by operators an
 CATALOGUE = "tb_catalogue"  # servers and their tools: written by executor
 PINS = "tb_pins"  # approved definitions: first ones written by executor, the others by operators
 LEASES = "tb_leases"  # who owns a stdio server: written by executor
+SESSIONS = "tb_sessions"  # which executor holds a session at a server: written by executor
 LEDGER = "tb_ledger"  # the ledger's epochs and how far each has come: written by policy
 APPROVALS = "tb_approvals"  # calls that wait for a person: written by policy
 TASKS = "tb_tasks"  # those of them that became tasks, and their results: written by policy
@@ -38,6 +39,8 @@ PEOPLE = "tb_people"  # keys of those whom facts name: by who says facts, shredd
 RESULTS = "tb_results"  # an object store: results too large to tell, by codemode and executor
 
 LEASE_SECONDS = 2.0
+CLAIM_SECONDS = 3600.0  # how long an executor's claim to a session outlives its last renewal
+MOST_CLAIM_BYTES = 64 << 20
 BRIEF_SECONDS = 1800.0
 MOST_BRIEF_BYTES = 256 << 20
 CLIENT_SECONDS = 60 * 86_400.0  # since it was last used
@@ -79,6 +82,13 @@ BUCKETS = (
     KeyValueConfig(bucket=PINS, history=5, storage=StorageType.FILE),
     # On file too: a bucket in memory is gone, not merely empty, when a lone server restarts.
     KeyValueConfig(bucket=LEASES, history=1, storage=StorageType.FILE, ttl=LEASE_SECONDS),
+    KeyValueConfig(
+        bucket=SESSIONS,
+        history=1,
+        storage=StorageType.FILE,
+        ttl=CLAIM_SECONDS,
+        max_bytes=MOST_CLAIM_BYTES,
+    ),
     KeyValueConfig(bucket=TOKENS, history=1, storage=StorageType.FILE, ttl=DAY),
     KeyValueConfig(bucket=OAUTH, history=1, storage=StorageType.FILE),
     KeyValueConfig(

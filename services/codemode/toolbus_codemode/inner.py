@@ -147,6 +147,7 @@ class Inner:
             narrower=self.outer.narrower,
             most=most,
             idempotency_key=key,
+            session=self.outer.session,
             arguments=msgspec.json.encode(arguments),
         )
 

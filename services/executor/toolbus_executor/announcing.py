@@ -13,13 +13,19 @@ class Announcements:
     def __init__(self, server: str, room: Room) -> None:
         self._server = server
         self._room = room
-        self._changed: dict[str, ServerSaid] = {}
+        self._changed: dict[tuple[str, str, str], ServerSaid] = {}
 
     def hear(self, method: str, params: bytes) -> None:
-        """Take what the server said."""
-        said = ServerSaid(server=self._server, method=method, params=params)
+        """Take what the server said to everybody."""
+        self.tell("", "", method, params)
+
+    def tell(self, principal: str, session: str, method: str, params: bytes) -> None:
+        """Take what the server said to one principal, or to one of its client sessions."""
+        said = ServerSaid(
+            server=self._server, method=method, principal=principal, session=session, params=params
+        )
         if method.endswith("/list_changed"):
-            self._changed[method] = said
+            self._changed[method, principal, session] = said
         else:
             self._room.spawn(self._say(said))
 

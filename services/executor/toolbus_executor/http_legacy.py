@@ -31,13 +31,22 @@ class LegacyHttp:
 
     asks = True
 
-    def __init__(self, transport: Transport, news: News) -> None:
+    def __init__(self, transport: Transport, news: News, own: Kinds | None = None) -> None:
+        """`own` makes it the session of one owner, whose callers can all be asked these kinds."""
         self._transport = transport
         self._news = news
         self._quiet = replace(news, changed=_nothing)
-        self._main = HttpSession(transport, news, EVERYTHING, listens=True)
+        self._kinds = EVERYTHING if own is None else own
+        listens = own is None or bool(own)
+        lists = own is None
+        self._main = HttpSession(transport, news, self._kinds, listens=listens, lists=lists)
         self._sessions: OrderedDict[Kinds, HttpSession] = OrderedDict()
         self._opening = asyncio.Lock()
+
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether the server issues session ids; without, it cannot tell two callers apart."""
+        return bool(self._main.id)
 
     async def open(self) -> Described:
         """Begin the main session."""
@@ -82,13 +91,15 @@ class LegacyHttp:
         await asyncio.gather(*(session.close() for session in sessions))
 
     async def _begun(self, kinds: Kinds) -> HttpSession:
-        if kinds == EVERYTHING or not self._main.id:
+        if kinds == self._kinds or not self._main.id:
             return self._main
         async with self._opening:
             if kinds in self._sessions:
                 return self._sessions[kinds]
             # Its own stream is for questions asked beside an answer; the main one has the rest.
-            session = HttpSession(self._transport, self._quiet, kinds, listens=bool(kinds))
+            session = HttpSession(
+                self._transport, self._quiet, kinds, listens=bool(kinds), lists=False
+            )
             try:
                 await session.open()
             except ToolbusError as error:

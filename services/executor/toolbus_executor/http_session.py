@@ -39,15 +39,22 @@ _GOODBYE_SECONDS = 1.0
 
 
 class HttpSession:
-    """A session that declares certain kinds of questions; `news` is told only if it listens."""
+    """A session that declares certain kinds of questions.
 
-    def __init__(self, transport: Transport, news: News, kinds: Kinds, *, listens: bool) -> None:
+    It `listens` on a stream of its own, or begins to when somebody subscribes in it. What it
+    `lists` is listed anew where something may have been missed.
+    """
+
+    def __init__(
+        self, transport: Transport, news: News, kinds: Kinds, *, listens: bool, lists: bool
+    ) -> None:
         self.id = b""
         self.described = Described("legacy", "")
         self._transport = transport
         self._news = news
         self._kinds = kinds
         self._listens = listens
+        self._lists = lists
         self._board = Switchboard(news, self._post_later)
         self._level = NO_LEVEL
         self._watched: frozenset[str] = frozenset()
@@ -103,6 +110,8 @@ class HttpSession:
         began = monotonic()
         if call.log_level:
             await self._raise_level(call.log_level)
+        if not self._listens and '"task"' in call.extra:
+            await self._listen_from_now()  # the server tells of its tasks there
         for _ in range(2):
             session = self.id
             left = seconds - (monotonic() - began)
@@ -116,6 +125,8 @@ class HttpSession:
 
     async def watch(self, uris: frozenset[str]) -> None:
         """Subscribe to what is new of these and unsubscribe from what is gone."""
+        if uris:
+            await self._listen_from_now()
         for uri in sorted(uris - self._watched):
             wire.result_of(await self.request("resources/subscribe", {"uri": uri}))
             self._watched |= {uri}
@@ -235,6 +246,11 @@ class HttpSession:
         version = b"MCP-Protocol-Version: %b\r\n" % self.described.version.encode()
         return (b"Mcp-Session-Id: %b\r\n" % self.id if self.id else b"") + version
 
+    async def _listen_from_now(self) -> None:
+        if not self._listens:
+            self._listens = True
+            await self._listen_anew()
+
     async def _listen_anew(self) -> None:
         """Begin to listen, before a call can make the server say something there."""
         if self._listening is not None:
@@ -255,8 +271,8 @@ class HttpSession:
             except (ToolbusError, TimeoutError) as error:
                 log.debug("upstream.stream_ended", extra={"reason": str(error)})
             await asyncio.sleep(_LISTEN_PAUSE)
-            # Something may have changed while nobody listened.
-            self._news.changed()
+            if self._lists:  # something may have changed while nobody listened
+                self._news.changed()
 
     async def _listen_once(self, begun: asyncio.Event) -> bool:
         answer = AnswerStream(0, self._board.take)

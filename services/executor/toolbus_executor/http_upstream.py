@@ -1,12 +1,14 @@
 """An upstream over HTTP, of whatever era and transport it turns out to be."""
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted, Offered
 from toolbus_executor import chaining, wire
 from toolbus_executor.authorizing.bearer import Bearer
 from toolbus_executor.caller import Caller
+from toolbus_executor.capabilities import Kinds
 from toolbus_executor.http_legacy import LegacyHttp
 from toolbus_executor.http_modern import ModernHttp
 from toolbus_executor.http_transport import HttpStatusError, Transport
@@ -67,9 +69,10 @@ class HttpUpstream:
         spills: Spills | None = None,
         bearer: Bearer | None = None,
     ) -> None:
+        self._same = partial(HttpUpstream, url, headers, way=way, spills=spills, bearer=bearer)
+        self._own: Kinds | None = None  # what can be asked in it, where it is one owner's
         self._transport = Transport(url, headers, way)
-        self._transport.bearer = bearer
-        self._transport.spills = spills
+        self._transport.bearer, self._transport.spills = bearer, spills
         self._news = news
         self._old = old
         self._face: Face = ModernHttp(self._transport, news)
@@ -82,6 +85,33 @@ class HttpUpstream:
         """Whether the server may ask back in the middle of a call."""
         return self._face.asks
 
+    @property
+    def is_old(self) -> bool:
+        """Whether it speaks HTTP+SSE of 2024-11-05, where a session is a connection."""
+        return isinstance(self._face, OldHttp)
+
+    @property
+    def by_kinds(self) -> bool:
+        """Whether a session says once what its callers can be asked."""
+        return isinstance(self._face, LegacyHttp)
+
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether the server keeps a session, and so may keep state in it."""
+        return self.is_old or (isinstance(self._face, LegacyHttp) and self._face.keeps_sessions)
+
+    def another(self, news: News, kinds: Kinds) -> "HttpUpstream":
+        """Another session at this server, whose callers can all be asked these kinds."""
+        if self.is_old:
+            return self._same(news=news, old=True)
+        made = self._same(news=news)
+        made.share(self._transport, kinds)
+        return made
+
+    def share(self, transport: Transport, kinds: Kinds) -> None:
+        """Be one session more over a transport, for callers that can be asked these kinds."""
+        self._transport, self._own = transport, kinds
+
     async def open(self) -> Described:
         """Probe with server/discover, else shake hands, else look for an old stream."""
         described = await self._open()
@@ -91,6 +121,10 @@ class HttpUpstream:
     async def _open(self) -> Described:
         if self._old:
             return await self._open_old()
+        if self._own is not None:
+            legacy = LegacyHttp(self._transport, self._news, self._own)
+            self._face = legacy
+            return await legacy.open()
         modern = ModernHttp(self._transport, self._news)
         self._face = modern
         described = await modern.discover()
@@ -149,7 +183,8 @@ class HttpUpstream:
     async def close(self) -> None:
         """Leave."""
         await self._face.close()
-        self._transport.close()
+        if self._own is None:
+            self._transport.close()
 
     async def _open_old(self, otherwise: Exception | None = None) -> Described:
         face = OldHttp(self._transport, self._news)

@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from time import monotonic
+from typing import Protocol
 
 import msgspec
 
@@ -13,23 +15,33 @@ from toolbus_executor import task_forms
 from toolbus_executor.bulkhead import Bulkhead
 from toolbus_executor.park import Park
 from toolbus_executor.requests import name_of
-from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described
 
 LISTED_SECONDS = 10.0  # how long one stays that was only started to be listed
 TASK_SECONDS = 3600.0  # how long a task keeps it that nobody asks after
 
 
+class ReliedOn(Protocol):
+    """What must not end while somebody counts on hearing from it."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """What they count on."""
+        ...
+
+
 class Idling:
     """Whether one server sleeps, and what keeps it awake."""
 
     def __init__(
-        self, declared: Server, bulkhead: Bulkhead, park: Park, watched: tuple[Watched, ...]
+        self, declared: Server, bulkhead: Bulkhead, park: Park, watched: Sequence[ReliedOn]
     ) -> None:
         self.asleep = False
         self.asked_at = 0.0  # when it was called last, if it ever was
         self.answered = False  # since it was reached
         self._seconds = declared.idle if declared.is_process else 0.0
+        # Each executor starts such a process for itself, and is handed calls before it has.
+        self._started_here = declared.is_process and declared.sessions != "shared"
         self._bulkhead = bulkhead
         self._park = park
         self._watched = watched
@@ -48,6 +60,11 @@ class Idling:
         """Whether it has something to do, or something that somebody comes back for."""
         at_work = self._bulkhead.in_flight or self._bulkhead.waiting or len(self._park)
         return bool(at_work or any(each.names for each in self._watched) or self._at_tasks())
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a call waits for the server: it sleeps, or starts for the first time."""
+        return self.asleep or (self._started_here and not self._settled.is_set())
 
     async def until_due(self) -> None:
         """Wait until it may sleep, which may be never."""

@@ -37,6 +37,9 @@ from toolbus_executor.pinning import Pins
 from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
 from toolbus_executor.runner import Runner
+from toolbus_executor.sessions.places import Places
+from toolbus_executor.sessions.placing import Placing
+from toolbus_executor.sessions.separate import separation_of
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, Upstream, leave
 
@@ -67,7 +70,9 @@ class Keeper:
         self.declared = declared
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
-        self.runner = Runner(name, declared, room.facts, self.watched, self.followed)
+        self._separation = separation_of(name, declared, means.starts)
+        pool = self._separation.pool if self._separation is not None else None
+        self.runner = Runner(name, declared, room.facts, self.watched, self.followed, pool)
         self._spills = self.runner.spills = Spills(means.vault, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
@@ -81,7 +86,9 @@ class Keeper:
         self._pins = buckets.pins
         self._means = means
         self._lease = (
-            Lease(buckets.leases, name, room.facts.producer) if declared.is_process else None
+            Lease(buckets.leases, name, room.facts.producer)
+            if declared.is_process and self._separation is None
+            else None
         )
         self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, room.facts)
         self.entry.on_refused = self._refuse
@@ -111,9 +118,20 @@ class Keeper:
             **self.runner.told(),
             **self.held.told(),
             "dropped_messages": self._unattributed.counts,
+            "sessions": self.sessions,
             "last_failure": self.runner.guard.failures.last
             or ("" if elsewhere else self.runner.why_not),
         }
+
+    @property
+    def sessions(self) -> dict[str, Any] | None:
+        """Who holds which of its sessions here; None where they are everybody's."""
+        return self._separation.pool.told() if self._separation is not None else None
+
+    def place(self, places: Places) -> None:
+        """Share the server's sessions with the other executors, each of which holds some."""
+        if self._separation is not None:
+            self.runner.placing = Placing(self.name, self._separation, places)
 
     def try_now(self) -> None:
         """Why it could not be reached may be over: try at once, not at the end of the pause."""
@@ -125,6 +143,8 @@ class Keeper:
         self.watched.close()
         self.followed.close()
         await end(self._task)
+        if self.runner.placing is not None:
+            await self.runner.placing.close()
         await self._spills.close()
         await self.entry.close(removed=removed)
 
@@ -206,10 +226,9 @@ class Keeper:
         found: Values = {}
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
-                news = News(self._changed.set, self._said.hear, self._relist, self._unattributed)
-                means, own = self._means, (self._room.facts, self._spills)
+                means, own = self._means, (self._room.facts, self._spills, self._separation)
                 found = await means.found(self.declared)
-                upstream = means.reached(self.name, self.declared, news, found, *own)
+                upstream = means.reached(self.name, self.declared, self._news(), found, *own)
                 self.described = await upstream.open()
                 listing = await self._listing(upstream)
                 await self._watch(upstream)
@@ -233,6 +252,12 @@ class Keeper:
                 await end(probing)
             if upstream is not None:
                 await leave(upstream)
+
+    def _news(self) -> News:
+        """Who hears what a connection says that belongs to no call."""
+        asked = self._separation.ownership.note_question if self._separation is not None else None
+        said = self._said
+        return News(self._changed.set, said.hear, self._relist, self._unattributed, said.tell, asked)
 
     async def _relist(self, call: CallAdmitted) -> None:
         """List anew at once, for a call whose tool was listed otherwise."""

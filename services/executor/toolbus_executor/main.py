@@ -25,6 +25,8 @@ from toolbus_common.contracts import (
     IdentityKeyTold,
     ServersAsked,
     ServersTold,
+    SessionsAsked,
+    SessionsTold,
     UpstreamTokenAsked,
     UpstreamTokenTold,
 )
@@ -35,7 +37,15 @@ from toolbus_common.exchange import Exchange
 from toolbus_common.kept import KeptOutcomes
 from toolbus_common.objects import Objects
 from toolbus_common.people.keeping import know_people
-from toolbus_common.provision import CATALOGUE, CONFIG, LEASES, OUTCOMES, PINS, RESULTS
+from toolbus_common.provision import (
+    CATALOGUE,
+    CONFIG,
+    LEASES,
+    OUTCOMES,
+    PINS,
+    RESULTS,
+    SESSIONS,
+)
 from toolbus_common.room import Room
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.snapshot import Directory
@@ -49,6 +59,7 @@ from toolbus_executor.parklane import ParkLane
 from toolbus_executor.pinning import Pins
 from toolbus_executor.runner import Runner
 from toolbus_executor.selecting.selector import Selector
+from toolbus_executor.sessions.places import Places
 from toolbus_executor.settings import Settings
 from toolbus_executor.steering import Steering
 from toolbus_executor.ways import Ways
@@ -79,6 +90,7 @@ class Fleet:
         self._lane = ParkLane(room.bus, room.facts.producer, self._runner)
         self._selector = Selector()
         self._outcomes: KeptOutcomes
+        self._places: Places
 
     def __len__(self) -> int:
         return len(self._keepers)
@@ -91,11 +103,20 @@ class Fleet:
             row | {"resets": self._resets[name]} for name, row in zip(names, rows, strict=True)
         )
 
+    def sessions(self) -> SessionsTold:
+        """Who holds which session here."""
+        told = {name: keeper.sessions for name, keeper in self._keepers.items()}
+        kept = {name: each for name, each in told.items() if each is not None}
+        return SessionsTold(instance=self._room.facts.producer, servers=kept)
+
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Follow the declaration until left."""
         buckets = Buckets(*[await self._room.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
         self._outcomes = KeptOutcomes(await self._room.bucket(OUTCOMES), self._room.spawn)
+        claims = await self._room.bucket(SESSIONS)
+        self._places = Places(claims, buckets.leases, self._room.facts.producer)
+        self._places.on_taken = self._taken
         self._changed.set()
         await self._lane.open(self._cancel)
         await self._room.bus.subscribe(subject_of(ConnectionMade.NAME, "*"), self._account_made)
@@ -109,6 +130,7 @@ class Fleet:
             await self._lane.close()
             keepers = self._keepers.values()
             await asyncio.gather(*(keeper.stop(removed=False) for keeper in keepers))
+            await self._places.close()
             await self._selector.close()
 
     def hear(self) -> None:
@@ -133,6 +155,7 @@ class Fleet:
                 if name not in self._keepers:
                     keeper = Keeper(name, server, self._room, buckets, self._pins, self._means)
                     keeper.fresh = name in met
+                    keeper.place(self._places)
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
                     keeper.runner.selector = self._selector
@@ -140,6 +163,11 @@ class Fleet:
                     self._keepers[name] = keeper
                     self._resets[name] = self._steering.of(name).resets
                 self._keepers[name].runner.drained = self._steering.of(name).drained
+
+    def _taken(self, key: str) -> None:
+        keeper = self._keepers.get(key.rpartition(".")[0])
+        if keeper is not None and keeper.runner.placing is not None:
+            keeper.runner.placing.taken(key)
 
     def _weigh(self, server: str) -> None:
         keeper = self._keepers.get(server)
@@ -207,6 +235,8 @@ def build(exchange: Exchange) -> Room:
         fleet = Fleet(room, directory, pins, steering, means)
         directory.on_declared.append(fleet.hear)
         room.details = lambda: {"servers": len(fleet)}
+
+        await room.asks.answer_all(SessionsAsked, fleet.sessions)
 
         @room.answers(ServersAsked)
         async def servers(_asked: ServersAsked) -> ServersTold:

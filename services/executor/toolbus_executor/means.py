@@ -2,18 +2,20 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import cast
 
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.factlane import FactWriter
 from toolbus_common.secrets import SecretError, Secrets, Values, filled
 from toolbus_executor.authorizing.bearer import Ask, Bearer
-from toolbus_executor.authorizing.upstream import Authorized
+from toolbus_executor.authorizing.upstream import Authorized, Connected
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.kinds import reached, texts_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.offload.vault import Vault
 from toolbus_executor.replicas.upstream import Replicated
+from toolbus_executor.sessions.separate import Separation
 from toolbus_executor.settings import Settings
 from toolbus_executor.upstream import News, Upstream
 from toolbus_executor.ways import Ways
@@ -55,22 +57,39 @@ class Means:
         found: Values,
         facts: FactWriter,
         spills: Spills,
+        separation: Separation | None = None,
     ) -> Upstream:
         """The way to a declared server, or to all its replicas, not opened yet."""
         if declared.replicas:
-            return Replicated(name, declared, news, facts, self.ways, found, spills)
+            made = Replicated(name, declared, news, facts, self.ways, found, spills)
+            made.separation = separation
+            return made
         if declared.oauth is not None:
-            return self._authorized(name, declared, news, found, spills)
-        return reached(declared, news, self.ways, found, spills, self.settings, name)
+            return self._authorized(name, declared, news, found, spills, separation)
+
+        def make(heard: News) -> Upstream:
+            return reached(declared, heard, self.ways, found, spills, self.settings, name)
+
+        return separation.over(news, make) if separation is not None else make(news)
 
     def _authorized(
-        self, name: str, declared: Server, news: News, found: Values, spills: Spills
+        self,
+        name: str,
+        declared: Server,
+        news: News,
+        found: Values,
+        spills: Spills,
+        separation: Separation | None,
     ) -> Upstream:
         way = self.ways.to(declared, filled(declared.proxy, found))
         headers = {key: filled(value, found) for key, value in declared.headers.items()}
         url, old = declared.url or declared.sse, bool(declared.sse)
 
-        def make(bearer: Bearer, heard: News) -> HttpUpstream:
-            return HttpUpstream(url, headers, heard, way, old=old, spills=spills, bearer=bearer)
+        def make(bearer: Bearer, heard: News) -> Connected:
+            def http(own: News) -> Upstream:
+                return HttpUpstream(url, headers, own, way, old=old, spills=spills, bearer=bearer)
+
+            made = separation.over(heard, http, bearer.user) if separation else http(heard)
+            return cast("Connected", made)
 
         return Authorized(name, declared, self.token, make, news)

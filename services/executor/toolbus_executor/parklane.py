@@ -64,7 +64,7 @@ class ParkLane:
         if runner is None:
             log.warning("park.server_unknown", extra={"server": call.server})
             return
-        self._spawn(runner.run_here(call, BusReply(self._bus, call.reply_to)))
+        self._spawn(runner.run(call, BusReply(self._bus, call.reply_to)))
 
     def _nobody(self, _payload: bytes, subject: str, _reply: str) -> None:
         nobody = self._undelivered.pop(subject.rpartition(".")[2], None)

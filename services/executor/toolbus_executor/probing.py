@@ -18,6 +18,10 @@ class UnaskedError(Exception):
     """There is no question that this one would answer."""
 
 
+class AwayError(Exception):
+    """There is nothing to ask at the moment."""
+
+
 @runtime_checkable
 class Probed(Protocol):
     """An upstream whose protocol has a question that asks nothing else."""
@@ -77,6 +81,8 @@ class Health:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await upstream.probe()
+        except AwayError:
+            return True
         except TimeoutError:
             said = f"The upstream did not answer a probe within {PROBE_SECONDS:g} s."
             return self._told(UpstreamTimeoutError(said))

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
 from time import monotonic, perf_counter, time
-from typing import Any
+from typing import Any, cast
 
 from toolbus_common.contracts import (
     FOLLOW,
@@ -46,27 +46,32 @@ from toolbus_executor.rounds import Rounds
 from toolbus_executor.selecting.applying import selected
 from toolbus_executor.selecting.expressions import selection_of
 from toolbus_executor.selecting.selector import Selector
+from toolbus_executor.sessions.placing import Forward, Placing
+from toolbus_executor.sessions.separate import Separated, Sessions
 from toolbus_executor.spans import TRACER
 from toolbus_executor.steering import refuse_new
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
 from toolbus_executor.task_questions import keeper_of
-from toolbus_executor.upstream import Upstream
+from toolbus_executor.upstream import SameDeathError, Upstream
 from toolbus_executor.validation import Checks
 
 log = logging.getLogger(__name__)
 
 READ, SUBSCRIBE = "resources/read", "resources/subscribe"
 
-# Hands a call to the process that keeps its earlier rounds; the last is for "nobody is there".
-Forward = Callable[[CallAdmitted, str, Callable[[], Awaitable[None]]], Awaitable[None]]
-
 
 class Runner:
     """Calls of one server: bulkhead, breaker, deadline, rounds, outcome."""
 
     def __init__(
-        self, name: str, declared: Server, facts: FactWriter, watched: Watched, followed: Watched
+        self,
+        name: str,
+        declared: Server,
+        facts: FactWriter,
+        watched: Watched,
+        followed: Watched,
+        sessions: Sessions | None = None,
     ) -> None:
         self.name = name
         self.guard = Guard(name, facts)
@@ -74,11 +79,13 @@ class Runner:
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.checks = Checks(name, declared.validation)
         self.rounds = Rounds(facts.producer)
-        self.idling = Idling(declared, self.bulkhead, self.rounds.park, (watched, followed))
+        relied_on = (watched, followed) if sessions is None else (watched, followed, sessions)
+        self.idling = Idling(declared, self.bulkhead, self.rounds.park, relied_on)
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
         self.retries = Retries(name, declared)
         self.forward: Forward | None = None
+        self.placing: Placing | None = None  # where sessions of the server have an owner
         self.selector: Selector | None = None  # finds the parts of results that are asked for
         self.cache = cache_of(declared.tools)
         self.spills: Spills | None = None  # where results too large to tell are kept
@@ -101,7 +108,13 @@ class Runner:
             if owner not in ("", self._producer):
                 await self._pass_on(call, reply, owner, self.forward)
                 return
-        await self.run_here(call, reply)
+            if owner:
+                await self.run_here(call, reply)
+                return
+        if self.placing is not None and self.placing.applies(self.upstream):
+            await self.placing.run(self, call, reply)
+        else:
+            await self.run_here(call, reply)
 
     async def run_here(self, call: CallAdmitted, reply: Reply) -> None:
         """Handle one admitted call."""
@@ -262,7 +275,7 @@ class Runner:
             seconds = min(left, call.deadline - time())
             if seconds <= 0:
                 raise self._too_late()
-            if self.upstream is None and self.idling.asleep:
+            if self.upstream is None and self.idling.awaited:
                 seconds = await self._woken(seconds)
             self.refuse_held(call)
             return await self._in_turn(self._admit(), call, seconds, reply)
@@ -322,32 +335,39 @@ class Runner:
     ) -> bytes:
         """Ask the server; an error it answers with is a success of the transport."""
         try:
-            if call.method == SUBSCRIBE:
-                raw = await self._watched.hear(call.tool, upstream.watch, seconds)
-            elif call.method == FOLLOW:
-                raw = await self._followed.hear(name_of(call), upstream.follow, seconds)
+            if call.method in (SUBSCRIBE, FOLLOW):
+                raw = await self._hear(upstream, call, seconds)
             else:
                 raw = await self.rounds.ask(upstream, call, seconds, reply)
         except TimeoutError as error:
             if call.method == RESULT:  # to be waited for is what it is for
                 self.guard.abandoned()
                 raise UpstreamTimeoutError(_still_at_work(seconds)) from error
-            self.guard.failed(spared=spares(upstream))
+            self.guard.failed(spared=spares(upstream, call))
             self._learn(call, seconds)
             raise UpstreamTimeoutError(
                 f"{self.name} did not answer within {seconds:.3g} s; the call may have happened."
             ) from error
-        except UpstreamDeadError:
-            self.guard.failed(spared=spares(upstream))
+        except UpstreamDeadError as error:
+            same = isinstance(error, SameDeathError)
+            self.guard.failed(spared=same or spares(upstream, call))
             raise
         except ToolbusError as error:
-            self.guard.answered(error, spared=spares(upstream))
+            self.guard.answered(error, spared=spares(upstream, call))
             raise
         except BaseException:  # says nothing of the server: a probe must not be lost with it
             self.guard.abandoned()
             raise
         self.guard.succeeded()
         return raw
+
+    async def _hear(self, upstream: Upstream, call: CallAdmitted, seconds: float) -> bytes:
+        """Have the server tell of a resource or a task: in its owner's session if it has one."""
+        if getattr(upstream, "separates", False):
+            return await cast("Separated", upstream).hear(call, seconds)
+        if call.method == SUBSCRIBE:
+            return await self._watched.hear(call.tool, upstream.watch, seconds)
+        return await self._followed.hear(name_of(call), upstream.follow, seconds)
 
     def _too_late(self) -> UpstreamTimeoutError:
         return UpstreamTimeoutError(

@@ -131,6 +131,8 @@ class Switchboard:
             with suppress(ToolbusError):  # who asked may be gone by now
                 self._write(answer_body(message.id, member))
 
+        if message.method != "ping" and self._news.asked is not None:
+            self._news.asked()
         if caller is not None:
             params = task_forms.unrelated(in_one_line(bytes(message.params)))
             caller.ask(Question(message.method, params, answer))

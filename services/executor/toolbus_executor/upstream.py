@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted, Offered
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.caller import Caller
 
 LISTS = ("tools", "prompts", "resources")
@@ -48,14 +48,22 @@ class News:
     """Whom an upstream tells what belongs to no call.
 
     `changed` hears that a list may have changed, `said` a notification's method and raw params;
-    `relist` lists anew at once, and raises when the call's tool is held back as it is now.
-    `dropped` hears of messages that can be attributed to no call, by their kind.
+    `relist` lists anew at once, and raises when the call's tool is held back as it is now. `told`
+    hears what is for one principal, and of its client sessions for one where that is named;
+    `asked` that the server asks its callers something, `dropped` of messages that can be
+    attributed to no call, by their kind.
     """
 
     changed: Callable[[], None]
     said: Callable[[str, bytes], None]
     relist: Callable[[CallAdmitted], Awaitable[None]]
     dropped: Callable[[str], None] = lambda _kind: None
+    told: Callable[[str, str, str, bytes], None] | None = None
+    asked: Callable[[], None] | None = None
+
+
+class SameDeathError(UpstreamDeadError):
+    """A call was lost with a process whose end was counted as a failure already."""
 
 
 class Upstream(Protocol):

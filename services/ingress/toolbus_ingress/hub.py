@@ -40,6 +40,8 @@ _CHANGES = {
 _UPDATED = "notifications/resources/updated"
 _MOVED = {"notifications/tasks": Era.MODERN, "notifications/tasks/status": Era.LEGACY}
 
+Said = tuple[str, str, str, str]  # of a server: what, and the principal and session it is for
+
 
 @dataclass(eq=False, slots=True)
 class Listener:
@@ -68,10 +70,10 @@ class Hub:
         self._shelf = shelf
         self._listeners: set[Listener] = set()
         self._comparison: asyncio.TimerHandle | None = None
-        self._said_changed: set[tuple[str, str]] = set()  # servers and what they said
+        self._said_changed: set[Said] = set()  # servers, what they said, and to whom
         self._keys_changed: set[str] = set()
         self._lists_changed = False
-        self._updated: dict[tuple[str, str], dict[str, Any]] = {}  # by server and URI
+        self._updated: dict[Said, dict[str, Any]] = {}  # by server, URI, and for whom
         self._telling: asyncio.TimerHandle | None = None
         catalogue.on_change.append(self._hear_lists)
 
@@ -119,11 +121,11 @@ class Hub:
     def hear(self, said: ServerSaid) -> None:
         """A server said something that belongs to no call."""
         if said.method in _CHANGES.values():
-            self._said_changed.add((said.server, said.method))
+            self._said_changed.add((said.server, said.method, said.principal, said.session))
             self._compare_soon()
         with suppress(msgspec.DecodeError):
             if said.method == _UPDATED and self._listeners:
-                self._merge(said.server, msgspec.json.decode(said.params, type=dict[str, Any]))
+                self._merge(said, msgspec.json.decode(said.params, type=dict[str, Any]))
             elif said.method in _MOVED:
                 self._tell_moved(said)
 
@@ -203,7 +205,7 @@ class Hub:
         )
         return True
 
-    def _merge(self, server: str, params: dict[str, Any]) -> None:
+    def _merge(self, said: ServerSaid, params: dict[str, Any]) -> None:
         """Tell soon, once for all who say the same until then.
 
         Nothing is lost by it: whoever reads after being told sees every change that was merged.
@@ -211,7 +213,7 @@ class Hub:
         uri = params.get("uri")
         if not isinstance(uri, str):
             return
-        self._updated[server, uri] = params
+        self._updated[said.server, uri, said.principal, said.session] = params
         if len(self._updated) >= MOST_MERGED:
             self._tell_merged()
         elif self._telling is None:
@@ -223,9 +225,19 @@ class Hub:
             self._telling.cancel()
             self._telling = None
         updated, self._updated = self._updated, {}
-        for (server, _), params in updated.items():
+        for (server, _, *meant), params in updated.items():
             for listener in tuple(self._listeners):
-                self._tell_updated(listener, server, params)
+                if self._is_for(listener, *meant):
+                    self._tell_updated(listener, server, params)
+
+    def _is_for(self, listener: Listener, principal: str, session: str) -> bool:
+        """Whether what a server said in somebody's session there is for this stream."""
+        if not principal:
+            return True
+        own = listener.visit.session
+        if session and (own is None or own.sid != session):
+            return False
+        return self._catalogue.principal(listener.visit.caller.proof) == principal
 
     def _tell_updated(self, listener: Listener, server: str, params: dict[str, Any]) -> None:
         uri, caller = str(params["uri"]), listener.visit.caller
@@ -242,6 +254,8 @@ class Hub:
         for listener in tuple(self._listeners):
             handle = listener.tasks.get(key)
             if handle is None or listener.era is not _MOVED[said.method]:
+                continue
+            if not self._is_for(listener, said.principal, said.session):
                 continue
             if self._relay.tasks.holds(handle, listener.visit.caller):
                 listener.tell(said.method, {**params, "taskId": handle})
@@ -267,7 +281,11 @@ class Hub:
                 continue
             now = self._lists(listener)
             seen, listener.seen = listener.seen, now
-            told = {method for server, method in said if self._concerns(listener, server)}
+            told = {
+                method
+                for server, method, *meant in said
+                if self._concerns(listener, server) and self._is_for(listener, *meant)
+            }
             for kind in listener.kinds:
                 changed = any(now[method] != seen[method] for method in _LISTED[kind])
                 if changed or _CHANGES[kind] in told:

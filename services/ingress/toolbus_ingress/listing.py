@@ -18,6 +18,7 @@ from toolbus_common.grants import full_name
 from toolbus_common.handles import Handle, piece_of
 from toolbus_common.lineage import Bounds
 from toolbus_common.naming import NAMED, Names
+from toolbus_common.principals import principal_of
 from toolbus_common.snapshot import Directory, hash_of
 from toolbus_ingress.caller import Caller
 from toolbus_ingress.eras import TASKS
@@ -111,6 +112,11 @@ class Catalogue:
         if found is None:
             return None
         return found.key, found.seen.narrowed(narrower) if narrower else found.seen
+
+    def principal(self, proof: str) -> str:
+        """Whose state at servers the holder of a proof may touch; empty where it is nobody's."""
+        found = self._directory.now.lineage_for(proof, time())
+        return principal_of(found) if found is not None else ""
 
     def holder_of_token(self, proof: str) -> str:
         """Who holds an access token, whichever of theirs it is; empty for a key's proof."""

@@ -181,6 +181,7 @@ class Relay:
             run=way.run or (visit.session.sid if visit.session is not None else ""),
             idempotency_key=_key_of(request.method, meta),
             terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",
+            session=visit.session.sid if visit.session is not None else "",
             arguments=subject.arguments,
         )
         trail.describe(visit, request, call, self._catalogue)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from toolbus_common import principals
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
 from toolbus_common.declared import Content, Patterns
@@ -52,6 +53,7 @@ class Principal:
     rates: tuple[RateLimit, ...]
     loops: tuple[LoopLimit, ...] = ()
     environment: str = ""
+    id: str = ""  # whose state at servers its calls may touch
 
     @property
     def key(self) -> str:
@@ -277,4 +279,5 @@ def principal_of(lineage: Lineage) -> Principal:
         budgets=budgets_of(levels),
         rates=rates_of(levels),
         loops=loops_of(levels),
+        id=principals.principal_of(lineage),
     )

@@ -67,6 +67,8 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         result_content=admission.result_content,
         user=principal.user,
         identity=identified(yes.judge.snapshot, call, principal),
+        principal=principal.id,
+        session=call.session,
         arguments=call.arguments,
     )
     if call.server != BUILT_IN:

@@ -59,7 +59,8 @@ class CallRequested(Plain):
     name for this very call, so that it is made once however often it is asked for; or empty.
     `most` is what the call may be charged at most, in micro-dollars, whatever its levels allow.
     `terms` is raw JSON, and only for Toolbus' own server (`toolbus_common.terms`). `tracestate` and
-    `baggage` are what the caller said beside its traceparent.
+    `baggage` are what the caller said beside its traceparent. `session` names the client's session;
+    empty where it has none.
 
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
@@ -90,6 +91,7 @@ class CallRequested(Plain):
     terms: str = ""
     tracestate: str = ""
     baggage: str = Field(default="", repr=False)
+    session: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
@@ -108,7 +110,8 @@ class CallAdmitted(Plain):
     whose programs call on in the same name. `result_content` says how much of the result is
     recorded; `user` whose call it is: some servers are called with that person's token. `claim` is
     there when the call has an idempotency key: its outcome is kept before it is told. `identity`
-    is there where the server is told who calls.
+    is there where the server is told who calls. `principal` identifies whose state at the server
+    the call may touch (`toolbus_common.principals`), `session` the client's session.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -141,6 +144,8 @@ class CallAdmitted(Plain):
     result_content: str = ""
     user: str = ""
     identity: Identified | None = None
+    principal: str = ""
+    session: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

@@ -11,7 +11,8 @@ class ServerSaid(Message):
     """A server's notification that belongs to no call. Said by executor, heard by every ingress.
 
     `method` is MCP's, as `notifications/resources/updated`; `params` is raw JSON. Changes of lists
-    are not said here: the catalogue bucket tells them.
+    are not said here: the catalogue bucket tells them. With `principal` it is for clients of that
+    principal only, with `session` for that client session only.
     """
 
     SUBJECT: ClassVar[str] = "tb.event"
@@ -19,6 +20,8 @@ class ServerSaid(Message):
 
     server: str
     method: str
+    principal: str = ""
+    session: str = ""
     params: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

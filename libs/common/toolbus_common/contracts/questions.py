@@ -52,6 +52,19 @@ class ServersTold(Message):
     servers: tuple[dict[str, Any], ...]
 
 
+class SessionsAsked(Question):
+    """Which sessions at servers are held, and by whom? Heard by every executor."""
+
+    SUBJECT: ClassVar[str] = "tb.ask.all.sessions"
+
+
+class SessionsTold(Message):
+    """One executor's answer: for each server its bounds, how many are open, and who holds them."""
+
+    instance: str
+    servers: dict[str, dict[str, Any]]
+
+
 class AuditQueried(Question):
     """One read-only SQL statement. Heard by audit, asked by operators only.
 

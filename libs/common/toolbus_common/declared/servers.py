@@ -22,6 +22,7 @@ from toolbus_common.secrets import REFERENCE
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 Validation = Literal["arguments", "results", "both", "none"]
+Sessions = Literal["principal", "shared", "client"]
 _PROXY = re.compile(rf"http://[^/@\s]+/?|{REFERENCE.pattern}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
@@ -33,7 +34,9 @@ DESTINATION = (
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
-_OF_PROCESS = ("idle", *BOUNDS)
+MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
+_OF_PROCESS = BOUNDS
+_OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
 _OF_OPENAPI = ("base_url", "credentials", "probe_path")
 _PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
@@ -115,6 +118,10 @@ class Server(Declared):
     A process (`command`, `python`, `container`) is ended after `idle` seconds without work, and
     started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound
     it.
+    `sessions` says who shares a session of a server that keeps state (a process, or an MCP session
+    over HTTP): one `principal` (a user, or a key without one), one `client` session, or everybody
+    (`shared`, the operator's word that the server keeps no state). At most `most_sessions` are open
+    at once, `most_sessions_each` of one principal; one that is unused for `idle` seconds is ended.
     `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
     `certificate` and `key` what it is shown; the three are files in PEM form. `oauth` says whose
     tokens it is called with, where it wants them; `identity` that each request says who calls.
@@ -138,6 +145,9 @@ class Server(Declared):
     python: tuple[str, ...] = ()
     container: Container | None = None
     idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
+    sessions: Sessions = "principal"
+    most_sessions: int | None = Field(default=None, ge=1, le=100_000)
+    most_sessions_each: int = Field(default=8, ge=1, le=1000)
     limits: Limits = Limits()
     files: Files | None = None
     network: Network = "any"
@@ -164,6 +174,16 @@ class Server(Declared):
     def is_process(self) -> bool:
         """Whether it is a process of the executor's own."""
         return bool(self.command or self.python or self.container)
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether it may keep state between calls: a process, or MCP over HTTP."""
+        return self.is_process or bool(self.url or self.sse or self.replicas)
+
+    @property
+    def session_bound(self) -> int:
+        """How many of its sessions may be open at once in one executor."""
+        return self.most_sessions or MOST_SESSIONS[self.is_process]
 
     @field_validator("url", "sse", "base_url", "graphql")
     @classmethod
@@ -274,6 +294,8 @@ class Server(Declared):
             self._refuse_alien(_OF_DESCRIBED, "openapi, graphql and grpc")
         if not self.is_process:
             self._refuse_alien(_OF_PROCESS, "command, python and container")
+        if not self.has_sessions:
+            self._refuse_alien(_OF_SESSIONS, "what may keep state: processes, url, replicas, sse")
         if self.is_process or self.grpc:
             self._refuse_alien(("proxy",), "what has an address over HTTP")
         if self.is_process or self.grpc.startswith("grpc://"):

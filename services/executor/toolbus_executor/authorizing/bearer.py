@@ -39,7 +39,7 @@ class Bearer:
 
     def __init__(self, server: str, user: str, ask: Ask, *, listing: bool = False) -> None:
         self._server = server
-        self._user = user
+        self.user = user
         self._ask = ask
         self._listing = listing
         self.prover: Prover | None = None
@@ -108,7 +108,7 @@ class Bearer:
     async def _asked(self, challenge: str, refused: str) -> None:
         question = UpstreamTokenAsked(
             server=self._server,
-            user=self._user,
+            user=self.user,
             listing=self._listing,
             challenge=challenge,
             refused=refused,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol, cast
 
 from toolbus_common.contracts import CallAdmitted, Offered
 from toolbus_common.declared import MACHINES, Server
@@ -15,10 +15,10 @@ from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamRefus
 from toolbus_executor.authorizing import consent
 from toolbus_executor.authorizing.bearer import Ask, Bearer, UnconsentedError
 from toolbus_executor.caller import METHOD_NOT_FOUND, Caller
-from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.requests import MODERN
+from toolbus_executor.sessions.separate import Separated
 from toolbus_executor.toolsonly import no_such_method
-from toolbus_executor.upstream import Described, News, leave
+from toolbus_executor.upstream import Described, News, Upstream, leave
 
 MOST_USERS = 512  # connected at once
 WAIT_SECONDS = 20.0  # for a person who has just accepted to open the page
@@ -30,7 +30,16 @@ _TOOL = {
     "inputSchema": {"type": "object", "properties": {}},
 }
 
-Make = Callable[[Bearer, News], HttpUpstream]  # a connection that shows this token
+
+class Connected(Upstream, Protocol):
+    """A connection at which it can be asked whether the server is there."""
+
+    async def probe(self) -> None:
+        """Ask it."""
+        ...
+
+
+Make = Callable[[Bearer, News], Connected]  # a connection that shows this token
 
 
 @dataclass(slots=True)
@@ -38,7 +47,7 @@ class _Own:
     """A user's connection, and how many calls it has under way."""
 
     bearer: Bearer
-    upstream: HttpUpstream | None = None
+    upstream: Connected | None = None
     under_way: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -77,6 +86,17 @@ class Authorized:
     def asks(self) -> bool:
         """Whether the server may ask back in the middle of a call."""
         return self._looking is None and self._main.asks
+
+    @property
+    def separates(self) -> bool:
+        """Whether each owner has a session of its own."""
+        return self._looking is None and bool(getattr(self._main, "separates", False))
+
+    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+        """Have the server tell a call's owner of a resource or a task."""
+        if self._own_tokens:
+            raise _unfollowed("subscribed to or followed: ask again")
+        return await cast("Separated", self._main).hear(call, seconds)
 
     async def open(self) -> Described:
         """Meet the server; one that nobody has connected to offers that alone."""
@@ -160,7 +180,7 @@ class Authorized:
     @asynccontextmanager
     async def _reached(
         self, told: consent.Answered, seconds: float
-    ) -> AsyncIterator[HttpUpstream | None]:
+    ) -> AsyncIterator[Connected | None]:
         """The connection for a call; None while there is nothing but to connect.
 
         Raises:
@@ -210,11 +230,11 @@ class Authorized:
         if left is not None:
             self._closing(left)
 
-    def _closing(self, upstream: HttpUpstream) -> None:
+    def _closing(self, upstream: Connected) -> None:
         task = asyncio.ensure_future(upstream.close())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _opened(self, own: _Own, seconds: float) -> HttpUpstream:
+    async def _opened(self, own: _Own, seconds: float) -> Connected:
         """A user's connection, made on the first call."""
         if own.upstream is not None:
             return own.upstream
@@ -274,7 +294,7 @@ def _unfollowed(otherwise: str) -> UpstreamRefusedError:
 
 def _but_deaf(news: News, changed: Callable[[], None] | None = None) -> News:
     """What a server says in one person's connection is not for others to hear."""
-    return replace(news, changed=changed or news.changed, said=_unheard)
+    return replace(news, changed=changed or news.changed, said=_unheard, told=None)
 
 
 def _nothing() -> None:

@@ -14,11 +14,12 @@ class Held:
     def __init__(self, server: str) -> None:
         self.now: dict[str, bool] = {}
         self._server = server
-        self._refused: dict[str, int] = {}
+        self._upstream: Upstream | None = None
 
     def told(self) -> dict[str, Any]:
         """For `toolbus status`; hosts it was refused, with how often, as long as it runs."""
-        return {"isolation": self.now, "refused_hosts": dict(self._refused)}
+        refused = getattr(self._upstream, "refused_hosts", {})
+        return {"isolation": self.now, "refused_hosts": dict(refused)}
 
     def tell(self, upstream: Upstream | None) -> None:
         """Say what this machine cannot hold it to, unless that was said."""
@@ -28,4 +29,4 @@ class Held:
             about = {"server": self._server, "lacking": lacking}
             log.log(logging.WARNING if lacking else logging.INFO, "server.isolated", extra=about)
         self.now = held
-        self._refused = getattr(upstream, "refused_hosts", {})
+        self._upstream = upstream

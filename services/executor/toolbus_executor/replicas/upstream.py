@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from time import monotonic, time
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from toolbus_common.contracts import (
@@ -39,6 +39,7 @@ from toolbus_executor.replicas.choosing import home_of, next_in_turn, uncrowded
 from toolbus_executor.replicas.comparing import KINDS, Found, differing, found_in_time, most
 from toolbus_executor.replicas.ejecting import Place, may_go
 from toolbus_executor.replicas.replica import Replica
+from toolbus_executor.sessions.separate import Separated, Separation
 from toolbus_executor.task_forms import RESULT
 from toolbus_executor.upstream import Described, News, Upstream
 from toolbus_executor.ways import Ways
@@ -49,6 +50,7 @@ GRACE_SECONDS = 1.0  # for the other replicas, once the first is connected
 LIST_SECONDS = 5.0
 PROMPTS = "prompts/list"
 ALL = 0.9  # of the time a call has: who took that much did not answer
+MOST_HOMES = 20_000
 MOST_REMEMBERED = 1024  # calls that failed at a replica, and may be tried at another
 
 
@@ -74,12 +76,15 @@ class Replicated:
         self._timeout = declared.timeout
         self._described: Described | None = None
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
+        self.separation: Separation | None = None  # set before anything is connected
+        self._homes: OrderedDict[str, Replica] = OrderedDict()  # where owners have sessions
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._replicas: list[Replica] = []
         for label, each in zip(labels(declared), declared.replicas, strict=True):
             alone = declared.model_copy(update={"url": each.url, "replicas": ()})
             own = ways.to_replicas_of(declared)
-            reach = partial(reached, alone, ways=own, found=found, spills=spills)
+            make = partial(reached, alone, ways=own, found=found, spills=spills)
+            reach = partial(self._reached, make=make, place=each.url)
             REPLICA_EJECTED.labels(name, label).set(0)
             self._replicas.append(Replica(label, each.weight, reach, self, declared.probe))
 
@@ -170,6 +175,15 @@ class Replicated:
         finally:
             replica.under_way -= 1
 
+    @property
+    def separates(self) -> bool:
+        """Whether each owner has a session of its own."""
+        return any(getattr(each.upstream, "separates", False) for each in self._replicas)
+
+    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+        """Have the replica tell of a resource or a task where the call's owner has its session."""
+        return await cast("Separated", self._chosen(call).upstream).hear(call, seconds)
+
     async def probe(self) -> None:
         """Whether any replica is well, as far as is known: each has probes of its own."""
         if not self.well:
@@ -236,6 +250,12 @@ class Replicated:
         if not self._ended.done():
             self._ended.set_result(self._none_left())
 
+    def _reached(self, news: News, make: Callable[..., Upstream], place: str) -> Upstream:
+        """A connection to one replica, at which each owner has its session where it has one."""
+        if self.separation is None:
+            return make(news=news)
+        return self.separation.over(news, lambda heard: make(news=heard), place)
+
     # -- which one ---------------------------------------------------------------------------
 
     def _chosen(self, call: CallAdmitted) -> Replica:
@@ -247,12 +267,25 @@ class Replicated:
         able = [each for each in can if each.takes(call)] or can
         if not able:
             raise UpstreamDeadError(self._none_left(), sent=False)
-        if self._failed_at and (failed := self._failed_at.pop(call.call_id, None)):
-            able = [each for each in able if each not in failed] or able
+        failed = self._failed_at.pop(call.call_id, None) if self._failed_at else None
+        if failed:
             self._failed_at[call.call_id] = failed
-        if len(able) == 1:
-            return able[0]
-        return home_of(call.key, able) if self._stays(call) else next_in_turn(uncrowded(able))
+        if self._stays(call):
+            return self._home(call, able, failed or [])
+        able = [each for each in able if each not in (failed or ())] or able
+        return able[0] if len(able) == 1 else next_in_turn(uncrowded(able))
+
+    def _home(self, call: CallAdmitted, able: list[Replica], failed: list[Replica]) -> Replica:
+        """Where the caller's session is while that one is able; a retry may go elsewhere."""
+        owner = self.separation.ownership.of(call).id if self.separation else call.key
+        home = self._homes.get(owner)
+        if home not in able:
+            home = self._homes[owner] = home_of(owner, able)
+            if len(self._homes) > MOST_HOMES:
+                self._homes.popitem(last=False)
+        self._homes.move_to_end(owner)
+        others = [each for each in able if each not in failed] if home in failed else []
+        return home_of(owner, others) if others else home
 
     def _stays(self, call: CallAdmitted) -> bool:
         """Whether a replica may know something of this caller that the others do not."""
@@ -298,8 +331,10 @@ class Replicated:
         return f"The upstream has no replica that can be called ({said[:1000]}); retry shortly."
 
 
-def spares(upstream: Upstream) -> bool:
-    """Whether a failed call says nothing of the whole server: others of its replicas are well."""
+def spares(upstream: Upstream, call: CallAdmitted) -> bool:
+    """Whether a failed call says nothing of the whole server: others of it are well."""
+    if isinstance(upstream, Separated):
+        return upstream.spared(call)
     return isinstance(upstream, Replicated) and upstream.well
 
 

@@ -1,0 +1,63 @@
+"""Tell which sessions are held at servers: by whom, in which executor, and since when."""
+
+from collections.abc import Iterable
+from time import time
+from typing import Any
+
+from toolbus_cli.visible import printable
+from toolbus_common.contracts import SessionsTold
+
+MOST_SHOWN = 20  # of one server, in the table
+COLUMNS = ("server", "held by", "client", "executor", "since", "last used", "calls")
+
+Row = dict[str, Any]
+
+
+def with_sessions(servers: list[Row], told: Iterable[SessionsTold]) -> list[Row]:
+    """Put together what every executor holds of each server."""
+    answers = list(told)
+    return [{**row, "sessions": _whole(row, answers)} for row in servers]
+
+
+def table_of(servers: list[Row], span: Any) -> list[tuple[str, ...]]:
+    """The rows to show: a bounded number for each server."""
+    return [
+        (
+            server["name"],
+            printable(each["owner"]),
+            each["client"],
+            each["executor"],
+            f"{span(time() - each['since'])} ago",
+            f"{span(time() - each['used'])} ago",
+            str(each["in_flight"]),
+        )
+        for server in servers
+        if server.get("sessions")
+        for each in server["sessions"]["held"][:MOST_SHOWN]
+    ]
+
+
+def sentences_of(servers: list[Row]) -> list[str]:
+    """How full each server's pool is, where it holds anything."""
+    return [
+        f"{server['name']}: {held['open']} sessions open, at most {held['bound']} in each executor "
+        f"and {held['each']} for one principal (most_sessions, most_sessions_each)."
+        for server in servers
+        if (held := server.get("sessions")) and held["open"]
+    ]
+
+
+def _whole(row: Row, answers: list[SessionsTold]) -> Row | None:
+    parts = [
+        (each.instance, each.servers[row["name"]])
+        for each in answers
+        if row["name"] in each.servers
+    ]
+    if not parts:
+        return None
+    held = [{**one, "executor": instance} for instance, part in parts for one in part["held"]]
+    return {
+        **parts[0][1],
+        "open": sum(part["open"] for _, part in parts),
+        "held": sorted(held, key=lambda each: -each["used"]),
+    }

@@ -1,0 +1,274 @@
+"""A server whose sessions are kept apart: one lists, and each owner has its own."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.declared import Server
+from toolbus_executor.caller import Caller
+from toolbus_executor.capabilities import Kinds, kinds_of
+from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.probing import AwayError
+from toolbus_executor.sessions.connection import Connection, Make
+from toolbus_executor.sessions.owners import Owner, Ownership
+from toolbus_executor.sessions.pool import Pool
+from toolbus_executor.upstream import Described, News
+
+log = logging.getLogger(__name__)
+
+Sessions = Pool[Connection]
+_NOBODY: Kinds = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How the sessions of one server are kept apart; `starts` bounds processes begun at once."""
+
+    pool: Sessions
+    ownership: Ownership
+    starts: asyncio.Semaphore
+    is_process: bool
+
+    def over(self, news: News, make: Make, place: str = "") -> "Separated":
+        """The server as `make` reaches it; `place` tells its addresses apart."""
+        return Separated(self, news, make, place)
+
+
+def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Separation | None:
+    """Return how sessions are kept apart; None where there are none, or they are everybody's."""
+    if not declared.has_sessions or declared.sessions == "shared":
+        return None
+    ownership = Ownership(declared.sessions)
+    return Separation(Pool(name, declared), ownership, starts, declared.is_process)
+
+
+class Separated:
+    """An upstream like any other.
+
+    Where the server turns out to keep nothing (it is stateless, or issues no session ids), one
+    connection serves everybody. Else the first connection only lists and is probed, and never
+    carries a call. A process that has only listed holds nobody's state, so it is handed to the
+    first owner in need of one; the next listing starts another.
+    """
+
+    def __init__(self, how: Separation, news: News, make: Make, place: str) -> None:
+        self._how = how
+        self._news = news
+        self._make = make
+        self._place = place
+        self._main: Connection | None = None
+        self._asks = False
+        self._by_kinds = False  # a session declares what its callers can be asked
+        self._tools: Collection[Offered] = ()
+        self._listing = 0
+        self._turn = asyncio.Lock()
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.left_out: dict[str, str] = {}
+        self.held: dict[str, bool] = {}
+
+    @property
+    def separates(self) -> bool:
+        """Whether each owner has a session of its own."""
+        if self._main is None or self._how.is_process:
+            return True
+        main = self._main.upstream
+        return isinstance(main, HttpUpstream) and main.keeps_sessions
+
+    @property
+    def asks(self) -> bool:
+        """Whether the server may ask back in the middle of a call."""
+        return self._asks
+
+    @property
+    def pid(self) -> int | None:
+        """The process that lists, while there is one."""
+        return getattr(self._main.upstream, "pid", None) if self._main is not None else None
+
+    @property
+    def refused_hosts(self) -> dict[str, int]:
+        """Hosts its processes wanted to reach and may not."""
+        return _refused(self._connections())
+
+    async def open(self) -> Described:
+        """Begin the session that lists."""
+        return await self._begin_main()
+
+    async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
+        """One page of a list, from the session that is nobody's."""
+        self._listing += 1
+        try:
+            main = await self._lister()
+            page = await main.upstream.list_page(method, cursor)
+            self.left_out = main.upstream.left_out
+        finally:
+            self._listing -= 1
+        return page
+
+    def learn(self, tools: Collection[Offered]) -> None:
+        """Take note of the tools as listed."""
+        self._tools = tools
+        for each in self._connections():
+            each.upstream.learn(tools)
+
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
+        """Ask in the session of the call's owner."""
+        if not self.separates and self._main is not None:
+            return await self._main.upstream.call(call, seconds, caller)
+        began = monotonic()
+        owner, key, begin = self._wanted(call)
+        async with self._how.pool.lent(key, owner, begin, seconds) as session:
+            left = seconds - (monotonic() - began)
+            asking = session.upstream.call(call, left, caller)
+            return await session.call(call, asking, is_process=self._how.is_process)
+
+    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+        """Have the server tell the call's owner of a resource or a task."""
+        owner, key, begin = self._wanted(call)
+        async with self._how.pool.lent(key, owner, begin, seconds) as session:
+            return await session.hear(call, seconds)
+
+    async def probe(self) -> None:
+        """Ask the session that is nobody's whether the server is there."""
+        if self._main is None:
+            raise AwayError
+        probe = getattr(self._main.upstream, "probe", None)
+        if probe is not None:
+            await probe()
+
+    async def watch(self, uris: frozenset[str]) -> None:
+        """Hear of changes of these resources, where one connection serves everybody."""
+        if not self.separates and self._main is not None:
+            await self._main.upstream.watch(uris)
+
+    async def follow(self, tasks: frozenset[str]) -> None:
+        """Hear of these tasks, where one connection serves everybody."""
+        if not self.separates and self._main is not None:
+            await self._main.upstream.follow(tasks)
+
+    async def wait_lost(self) -> str:
+        """Wait until the server is of no more use as it was met."""
+        return await asyncio.shield(self._lost)
+
+    async def close(self) -> None:
+        """Leave, with all sessions."""
+        if not self._lost.done():
+            self._lost.set_result("closed")
+        await self._how.pool.close(self._is_mine)
+        main, self._main = self._main, None
+        if main is not None:
+            await main.close()
+
+    def spared(self, call: CallAdmitted) -> bool:
+        """Whether a failed call says nothing of others: another principal's session is well."""
+        if not self.separates:
+            return False
+        mine = self._how.ownership.of(call).principal
+        return any(
+            each.kept is not None and each.kept.well and each.owner.principal != mine
+            for each in self._how.pool
+        )
+
+    # -- sessions ----------------------------------------------------------------------------
+
+    def _wanted(
+        self, call: CallAdmitted
+    ) -> tuple[Owner, tuple[str, Owner, Kinds], Callable[[], Any]]:
+        owner = self._how.ownership.of(call)
+        kinds = kinds_of(call.capabilities) if self._by_kinds else _NOBODY
+        return owner, (self._place, owner, kinds), lambda: self._begin(owner, kinds)
+
+    async def _begin(self, owner: Owner, kinds: Kinds) -> Connection:
+        """A session for an owner: the process that has listed, or a new one."""
+        spare = self._main
+        if self._how.is_process and spare is not None and not self._listing:
+            self._main, spare.owner, spare.kinds = None, owner, kinds
+            return spare
+        main = spare.upstream if spare is not None else None
+        if isinstance(main, HttpUpstream):
+            made = Connection(self._news, lambda news: main.another(news, kinds), self._on_lost)
+        else:
+            made = Connection(self._news, self._make, self._on_lost)
+        made.owner, made.kinds = owner, kinds
+        if self._how.is_process:
+            async with self._how.starts:
+                await made.open()
+        else:
+            await made.open()
+        made.upstream.learn(self._tools)
+        return made
+
+    async def _lister(self) -> Connection:
+        async with self._turn:
+            if self._main is None:
+                await self._begin_main()
+            assert self._main is not None  # noqa: S101 - begun just now
+            return self._main
+
+    async def _begin_main(self) -> Described:
+        made = Connection(self._news, self._make, self._on_lost)
+        described = await made.open()
+        made.upstream.learn(self._tools)
+        self._main, self._asks = made, made.upstream.asks
+        self.held = getattr(made.upstream, "held", {})
+        self._by_kinds = isinstance(made.upstream, HttpUpstream) and made.upstream.by_kinds
+        return described
+
+    def _on_lost(self, connection: Connection, reason: str) -> None:
+        """A session ended by itself. Those of others go on; without any, the server is lost."""
+        if connection is self._main and (not self._own() or not self._survives):
+            self._lose(reason)
+        elif connection is self._main:
+            self._main = None
+            asyncio.ensure_future(connection.close()).add_done_callback(_looked_at)
+        else:
+            log.warning("session.lost", extra={"server": self._how.pool.server, "reason": reason})
+            self._how.pool.drop(connection, self._again(connection))
+
+    def _again(self, before: Connection) -> Callable[[], Awaitable[Connection]] | None:
+        """How a session is begun again at once, in which its owner hears of something."""
+        owner, kinds = before.owner, before.kinds
+        heard = before.watched.names, before.followed.names
+        if owner is None or not any(heard):
+            return None
+
+        async def again() -> Connection:
+            return await (await self._begin(owner, kinds)).inherit(*heard)
+
+        return again
+
+    @property
+    def _survives(self) -> bool:
+        """Whether sessions have connections of their own, which outlive the one that lists."""
+        main = self._main.upstream if self._main is not None else None
+        return not (isinstance(main, HttpUpstream) and not main.is_old)
+
+    def _lose(self, reason: str) -> None:
+        if not self._lost.done():
+            self._lost.set_result(reason)
+
+    def _own(self) -> list[Connection]:
+        mine = (each.kept for each in self._how.pool if self._is_mine(each.key))
+        return [each for each in mine if each is not None]
+
+    def _connections(self) -> list[Connection]:
+        return [*self._own(), *((self._main,) if self._main is not None else ())]
+
+    def _is_mine(self, key: Any) -> bool:
+        return bool(key[0] == self._place)
+
+
+def _refused(connections: Collection[Connection]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for each in connections:
+        for host, times in getattr(each.upstream, "refused_hosts", {}).items():
+            found[host] = found.get(host, 0) + times
+    return found
+
+
+def _looked_at(task: "asyncio.Future[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("session.not_left", extra={"reason": str(error)})

@@ -1,0 +1,127 @@
+"""Two keys through a whole gateway, whose executors have two replicas: neither meets the other."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.apart import COMMAND, Stateful
+from harness.client import Client
+from harness.cluster import Cluster
+from harness.eras import ask, begun, calling
+from harness.operating import key
+from toolbus_cli.held import table_of, with_sessions
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import ServersAsked, ServersTold, SessionsAsked, SessionsTold
+from toolbus_common.declared import Declaration
+from toolbus_common.permissions import OPERATOR
+
+ANN, BOB, ANNS = (f"tbk_{name}_a-secret-of-sessions-apart" for name in ("ann", "bob", "anns"))
+SERVERS = ("stdio", "http", "sse")
+TURNS = 5
+
+
+@pytest.fixture(scope="module", params=["apart", "fused"])
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A gateway over a stateful server of each kind; apart, with two replicas of every room."""
+    over = [Stateful(tmp_path_factory.mktemp(kind), kind) for kind in SERVERS[1:]]
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    fused = request.param == "fused"
+    try:
+        for each in over:
+            each.start()
+        declared = Declaration.model_validate(
+            {
+                "servers": {
+                    "stdio": {"command": COMMAND},
+                    "http": {"url": over[0].url},
+                    "sse": {"sse": over[1].url},
+                },
+                "users": {"ann": {}},
+                "keys": {
+                    "ann": key(ANN, user="ann"),
+                    "anns": key(ANNS, user="ann"),
+                    "bob": key(BOB),
+                },
+            }
+        )
+        made.start(declared, fused=fused, replicas=1 if fused else 2, beside=("codemode",))
+        made.until_listed(made.client(ANN), *(f"{server}__recall" for server in SERVERS))
+        yield made
+    finally:
+        made.stop()
+        for each in over:
+            each.kill()
+
+
+async def status(bus: Bus) -> list[dict[str, Any]]:
+    """What `toolbus status` tells of servers."""
+    lane = AskLane(OPERATOR, bus)
+    servers = list((await lane.ask(ServersAsked(), ServersTold)).servers)
+    return with_sessions(servers, await lane.ask_each(SessionsAsked(), SessionsTold))
+
+
+def stateless(client: Client, tool: str, **arguments: str) -> str:
+    return ask(client, "tools/call", {"name": tool, "arguments": arguments}).text
+
+
+def with_handshake(client: Client, tool: str, **arguments: str) -> str:
+    return client.post(calling(tool, 1, **arguments), Mcp_Session_Id=begun(client)).text
+
+
+def by_program(client: Client, tool: str, **arguments: str) -> str:
+    server, _, own = tool.partition("__")
+    told = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    at = Client(f"{client.endpoint}?mode=code", client.key)
+    return at.call("executeToolCode", {"code": f"result = {server}.{own}({told})"}).text
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_what_a_key_leaves_at_a_server_is_met_by_its_user_alone(
+    cluster: Cluster, server: str
+) -> None:
+    ways = (stateless, with_handshake, by_program)
+    ann, bob, anns = (cluster.client(secret) for secret in (ANN, BOB, ANNS))
+    for turn in range(TURNS):
+        for number, way in enumerate(ways):
+            way(ann, f"{server}__remember", text=f"a{turn}{number}")
+            way(bob, f"{server}__remember", text=f"b{turn}{number}")
+    numbers = [f"{turn}{number}" for turn in range(TURNS) for number in range(len(ways))]
+    for client, letter in ((ann, "a"), (anns, "a"), (bob, "b")):
+        whole = ",".join(letter + number for number in numbers)
+        for way in ways:
+            told = {way(client, f"{server}__recall") for _ in range(TURNS)}
+            assert {each.strip('"') for each in told} == {whole}
+
+
+def test_status_tells_who_holds_what_and_no_secret(cluster: Cluster) -> None:
+    stateless(cluster.client(ANN), "stdio__remember", text="something private")
+    told = cluster.on_the_bus(status)
+    (server,) = (each for each in told if each["name"] == "stdio")
+    held = {each["owner"] for each in server["sessions"]["held"]}
+    assert {"user ann", "key bob"} >= held >= {"user ann"}
+    assert all(each["executor"] for each in server["sessions"]["held"])
+    assert server["sessions"]["bound"] == 32
+    assert ANN not in json.dumps(told)
+    assert "something private" not in json.dumps(told)
+    assert {row[1] for row in table_of(told, str)} >= {"user ann"}
+
+
+def test_when_an_executor_is_killed_its_sessions_begin_anew_elsewhere(cluster: Cluster) -> None:
+    if cluster.fused:
+        return  # there is no other
+    ann, bob = cluster.client(ANN), cluster.client(BOB)
+    for server in SERVERS:
+        stateless(ann, f"{server}__remember", text="a")
+        stateless(bob, f"{server}__remember", text="b")
+    cluster.processes["executor"][0].kill()
+    for server in SERVERS:
+        for client, other in ((ann, "b"), (bob, "a")):
+            stateless(client, f"{server}__remember", text="again")
+            told = {stateless(client, f"{server}__recall") for _ in range(TURNS)}
+            assert len(told) == 1, "one session goes on being used"
+            assert other not in told.pop().replace("again", "")

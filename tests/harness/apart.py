@@ -1,0 +1,143 @@
+"""Executors of one declaration on one bus, and callers of different principals."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from time import time
+from typing import Any
+
+from harness.engines import Engine
+from harness.waiting import until_told
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallRequested,
+    Era,
+    Failed,
+    ServersAsked,
+    ServersTold,
+)
+from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.errors import ExecutorDownError, UnavailableError
+from toolbus_common.exchange import Exchange, Reply
+from toolbus_common.lineage import lineage_of
+from toolbus_common.permissions import OPERATOR
+from toolbus_common.principals import principal_of
+from toolbus_common.provision import CONFIG
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+from toolbus_executor.main import build
+
+SERVER = Path(__file__).with_name("stateful_server.py")
+COMMAND = (sys.executable, str(SERVER), "stdio")
+
+
+class Stateful(Engine):
+    """The stateful server on a port."""
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        super().__init__(directory)
+        self._kind = kind
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}/{'sse' if self._kind == 'sse' else 'mcp'}"
+
+    def command(self) -> list[str]:
+        """The port is an argument."""
+        return [sys.executable, str(SERVER), self._kind, str(self.port)]
+
+
+class Apart:
+    """Whoever asks over the bus, through a policy that admits everything in the caller's name."""
+
+    def __init__(self, settings: Settings, operator: Bus, executors: int) -> None:
+        self.executors = [build(Exchange()) for _ in range(executors)]
+        self.ingress, self.policy = Room("ingress", settings), Room("policy", settings)
+        self._stacks: dict[int, AsyncExitStack] = {}
+        self._operator = operator
+        self.secrets: dict[str, str] = {}  # of keys, where they have another than at first
+
+        @self.policy.serves(CallRequested)
+        async def admit(call: CallRequested, reply: Reply) -> None:
+            given = {name: getattr(call, name) for name in CallRequested.model_fields}
+            nobody = Failed(ExecutorDownError("No executor is there."))
+            await self.policy.calls.hand_over(
+                self._admitted(given, call.proof),
+                reply,
+                lambda: self.policy.spawn(reply.send(nobody)),
+            )
+
+    def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
+        own = Key(tools=("*",), secret_hash=self.secrets.get(key, ""))
+        principal = principal_of(lineage_of(key, own, Declaration()))
+        told = {"scope": "acme", "key": key, "proof": "", "principal": principal}
+        return CallAdmitted(**given | told)
+
+    async def declare(self, **servers: Server) -> None:
+        """Have these servers."""
+        config = await self._operator.bucket(CONFIG)
+        whole = Declaration(servers=servers)
+        await config.put("declaration", whole.model_dump_json().encode())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Apart"]:
+        """All at work."""
+        async with AsyncExitStack() as stack:
+            for number, room in enumerate(self.executors):
+                own = self._stacks[number] = await stack.enter_async_context(AsyncExitStack())
+                await own.enter_async_context(room.running())
+            for room in (self.policy, self.ingress):
+                await stack.enter_async_context(room.running())
+            yield self
+
+    async def stop(self, number: int) -> None:
+        """Stop an executor."""
+        await self._stacks[number].aclose()
+
+    async def end(self, key: str, tool: str, server: str = "s", **more: Any) -> Any:
+        """How one call ended."""
+        call_id = self.ingress.calls.new_call_id()
+        arguments = more.pop("arguments", {})
+        told: dict[str, Any] = {
+            "server": server,
+            "tool": tool,
+            "proof": key,
+            "era": Era.MODERN,
+            "deadline": time() + 60,
+            "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        }
+        return await self.ingress.calls.ask(
+            CallRequested(
+                **told | more,
+                call_id=call_id,
+                reply_to=self.ingress.calls.address(call_id),
+                arguments=json.dumps(arguments).encode(),
+            )
+        )
+
+    async def say(self, key: str, tool: str, server: str = "s", **more: Any) -> str:
+        """The text of an answer."""
+        ending = await self.end(key, tool, server, **more)
+        return str(json.loads(ending.body)["content"][0]["text"])
+
+    async def listed(self, server: str = "s") -> None:
+        """Wait until somebody can be asked, as a key of nobody's."""
+
+        async def there() -> bool:
+            rows = await self.rows()
+            return any(row["name"] == server and row["state"] == "ready" for row in rows)
+
+        await until_told(there, f"{server} at work")
+
+    async def rows(self) -> tuple[dict[str, Any], ...]:
+        """What an executor tells of its servers."""
+        try:
+            lane = AskLane(OPERATOR, self._operator)
+            return (await lane.ask(ServersAsked(), ServersTold)).servers
+        except UnavailableError:
+            return ()

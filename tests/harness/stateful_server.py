@@ -1,0 +1,109 @@
+"""A server of the SDK that keeps state: what was remembered in a session is recalled in it.
+
+`python stateful_server.py stdio` keeps it in the process; `http PORT` and `sse PORT` for each
+session, as a server of the handshake era: it does not know `server/discover`. `stateless PORT`
+issues no session ids.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+import uvicorn
+from fastmcp import Context, FastMCP
+from starlette.responses import JSONResponse
+
+app = FastMCP("stateful")
+NOTES: dict[str, list[str]] = {}
+PROCESS = "process"
+
+
+def _place(ctx: Context) -> str:
+    return PROCESS if sys.argv[1] == "stdio" else ctx.session_id
+
+
+@app.tool
+async def remember(text: str, ctx: Context) -> str:
+    """Remember a text."""
+    NOTES.setdefault(_place(ctx), []).append(text)
+    return text
+
+
+@app.tool
+async def recall(ctx: Context) -> str:
+    """Everything remembered in this session."""
+    return ",".join(NOTES.get(_place(ctx), []))
+
+
+@app.tool
+async def pid() -> str:
+    """The process."""
+    return str(os.getpid())
+
+
+@app.tool
+async def wait() -> str:
+    """Wait for long."""
+    await asyncio.sleep(3600)
+    return "waited"
+
+
+@app.tool
+async def die() -> str:
+    """End the process at once."""
+    os._exit(3)
+
+
+class OfHandshakeEra:
+    """The application of an SDK that has never heard of `server/discover`."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._inner(scope, receive, send)
+            return
+        whole = b""
+        while True:
+            message = await receive()
+            whole += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        asked = json.loads(whole)
+        if asked.get("method") == "server/discover":
+            error = {"code": -32601, "message": "Method not found"}
+            told = JSONResponse({"jsonrpc": "2.0", "id": asked["id"], "error": error}, 400)
+            await told(scope, receive, send)
+            return
+        sent = False
+
+        async def again() -> Any:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": whole, "more_body": False}
+
+        await self._inner(scope, again, send)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "stdio":
+        app.run(transport="stdio", show_banner=False)
+    else:
+        kind = sys.argv[1]
+        inner = (
+            app.http_app(transport="sse")
+            if kind == "sse"
+            else app.http_app(transport="http", stateless_http=kind == "stateless")
+        )
+        uvicorn.run(
+            OfHandshakeEra(inner),
+            port=int(sys.argv[2]),
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+        )
