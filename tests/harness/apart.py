@@ -73,10 +73,13 @@ class Apart:
             )
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
-        own = Key(tools=("*",), secret_hash=self.secrets.get(key, ""))
-        principal = principal_of(lineage_of(key, own, Declaration()))
-        told = {"scope": "acme", "key": key, "proof": "", "principal": principal}
+        told = {"scope": "acme", "key": key, "proof": "", "principal": self.principal(key)}
         return CallAdmitted(**given | told)
+
+    def principal(self, key: str) -> str:
+        """What policy calls a key's principal."""
+        own = Key(tools=("*",), secret_hash=self.secrets.get(key, ""))
+        return principal_of(lineage_of(key, own, Declaration()))
 
     async def declare(self, **servers: Server) -> None:
         """Have these servers."""

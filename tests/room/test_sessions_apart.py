@@ -1,6 +1,7 @@
 """One key never meets another's state at a server, whatever the server is and whoever calls it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import time
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from conformance.upstream import TESTS, FixtureServer
 from harness.apart import COMMAND, Apart, Stateful
-from harness.waiting import until_told
+from harness.waiting import until, until_told
 from toolbus_common.bus import Bus
-from toolbus_common.contracts import Era
+from toolbus_common.contracts import Asked, Era, ServerSaid
 from toolbus_common.declared import Server
 from toolbus_common.errors import ToolbusError
 from toolbus_common.settings import Settings
@@ -25,6 +27,8 @@ def remember(text: str) -> str:
 def recall() -> str:
     return ",".join(kept)
 """
+FIXTURE = (sys.executable, "-m", "fixture_server", "--stdio", "--era", "legacy")
+WATCHED = "test://watched-resource"
 ENOUGH = 12  # calls, of which each executor is sure to have been handed some
 FAMILIES = {"modern": {"era": Era.MODERN}, "handshake": {"era": Era.LEGACY, "session": "c1"}}
 
@@ -217,3 +221,49 @@ async def test_when_an_executor_stops_its_sessions_go_to_the_other(begin: Any) -
         assert all(text in ("", key) for key, text in zip(keys, told, strict=True))
         assert any(told), "those of the other are as they were"
         assert not all(told), "and those of the one that stopped begin anew"
+
+
+async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
+    server = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)})
+    async with begin(1).running() as apart:
+        said: list[ServerSaid] = []
+        await apart.ingress.bus.subscribe(
+            "tb.event.s", lambda payload, *_: said.append(ServerSaid.decode(payload))
+        )
+        await apart.declare(s=server)
+        await apart.listed()
+        watching = {"method": "resources/subscribe", "arguments": {"uri": WATCHED}}
+        await apart.end("ann", WATCHED, **watching)
+        await apart.say("bob", "test_touch_watched_resource")  # in a process nobody watches
+        await apart.say("ann", "test_touch_watched_resource")
+        await until(lambda: said, "ann's news")
+        (told,) = said
+        assert told.method == "notifications/resources/updated"
+        assert told.principal == apart.principal("ann")
+        assert told.principal != apart.principal("bob")
+
+
+@pytest.mark.parametrize("kind", ["stdio", "http"])
+async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_asked(
+    begin: Any, tmp_path: Path, kind: str
+) -> None:
+    with FixtureServer(tmp_path, "--era", "legacy").running() as fixture:
+        process = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)})
+        declared = process if kind == "stdio" else Server(url=fixture.url)
+        async with begin(1).running() as apart:
+            await apart.declare(s=declared)
+            await apart.listed()
+            for session in ("c1", "c2", "c1"):
+                ending = await apart.end(
+                    "ann",
+                    "test_elicitation",
+                    era=Era.LEGACY,
+                    session=session,
+                    capabilities='{"elicitation":{}}',
+                    arguments={"message": "who?"},
+                )
+                assert isinstance(ending, Asked)
+            await apart.say("ann", "test_simple_text", era=Era.LEGACY, session="c3")
+            (row,) = await apart.rows()
+            held = {each["client"] for each in row["sessions"]["held"]}
+            assert held == {"", "c1", "c2"}, "none for c3, whose client cannot be asked"
