@@ -9,13 +9,14 @@ from typing import Any
 
 from toolbus_common.contracts import CallAdmitted, Offered
 from toolbus_common.declared import Server
+from toolbus_common.errors import ToolbusError
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import Kinds, kinds_of
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.probing import AwayError
 from toolbus_executor.sessions.connection import Connection, Make
 from toolbus_executor.sessions.owners import Owner, Ownership
-from toolbus_executor.sessions.pool import Pool
+from toolbus_executor.sessions.pool import BEGIN_SECONDS, Pool
 from toolbus_executor.upstream import Described, News
 
 log = logging.getLogger(__name__)
@@ -223,10 +224,21 @@ class Separated:
             self._lose(reason)
         elif connection is self._main:
             self._main = None
-            asyncio.ensure_future(connection.close()).add_done_callback(_looked_at)
+            asyncio.ensure_future(self._replace(connection, reason)).add_done_callback(_looked_at)
         else:
             log.warning("session.lost", extra={"server": self._how.pool.server, "reason": reason})
             self._how.pool.drop(connection, self._again(connection))
+
+    async def _replace(self, lost: Connection, reason: str) -> None:
+        """Begin another session that lists, to know whether the server is there at all."""
+        await lost.close()
+        if self._how.is_process:
+            return  # the next listing starts one
+        try:
+            async with asyncio.timeout(BEGIN_SECONDS):
+                await self._lister()
+        except (ToolbusError, TimeoutError):
+            self._lose(reason)
 
     def _again(self, before: Connection) -> Callable[[], Awaitable[Connection]] | None:
         """How a session is begun again at once, in which its owner hears of something."""
