@@ -35,6 +35,7 @@ from toolbus_common.contracts import (
     RefillAsked,
     RejectAsked,
     ServersAsked,
+    SessionsAsked,
     SpendingAsked,
     StatusAsked,
     TokenShown,
@@ -66,8 +67,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 QUESTIONS: tuple[type[Question], ...] = (
     ApprovalsAsked, ApproveAsked, AuditQueried, FactsAsked, IdentityAsked, LedgerAsked, LinesAsked,
-    OpenCallsAsked, RebuildAsked, RefillAsked, RejectAsked, ServersAsked, SpendingAsked,
-    StatusAsked, UnendedAsked,
+    OpenCallsAsked, RebuildAsked, RefillAsked, RejectAsked, ServersAsked, SessionsAsked,
+    SpendingAsked, StatusAsked, UnendedAsked,
 )  # fmt: skip
 OF_EXECUTOR: tuple[type[Question], ...] = (UpstreamTokenAsked, IdentityKeyAsked)
 POLICY_ASKS: set[type[Question]] = {

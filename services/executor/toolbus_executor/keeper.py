@@ -37,8 +37,6 @@ from toolbus_executor.pinning import Pins
 from toolbus_executor.publishing import Entry, Refused
 from toolbus_executor.renewing import pause_of, renewed
 from toolbus_executor.runner import Runner
-from toolbus_executor.sessions.places import Places
-from toolbus_executor.sessions.placing import Placing
 from toolbus_executor.sessions.separate import separation_of
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, Upstream, leave
@@ -70,8 +68,8 @@ class Keeper:
         self.declared = declared
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
-        self._separation = separation_of(name, declared, means.starts)
-        pool = self._separation.pool if self._separation is not None else None
+        self.separation = separation_of(name, declared, means.starts)
+        pool = self.separation.pool if self.separation is not None else None
         self.runner = Runner(name, declared, room.facts, self.watched, self.followed, pool)
         self._spills = self.runner.spills = Spills(means.vault, declared.results)
         self.state = ServerState.CONNECTING
@@ -87,7 +85,7 @@ class Keeper:
         self._means = means
         self._lease = (
             Lease(buckets.leases, name, room.facts.producer)
-            if declared.is_process and self._separation is None
+            if declared.is_process and self.separation is None
             else None
         )
         self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, room.facts)
@@ -118,20 +116,10 @@ class Keeper:
             **self.runner.told(),
             **self.held.told(),
             "dropped_messages": self._unattributed.counts,
-            "sessions": self.sessions,
+            "sessions": self.separation.pool.told() if self.separation is not None else None,
             "last_failure": self.runner.guard.failures.last
             or ("" if elsewhere else self.runner.why_not),
         }
-
-    @property
-    def sessions(self) -> dict[str, Any] | None:
-        """Who holds which of its sessions here; None where they are everybody's."""
-        return self._separation.pool.told() if self._separation is not None else None
-
-    def place(self, places: Places) -> None:
-        """Share the server's sessions with the other executors, each of which holds some."""
-        if self._separation is not None:
-            self.runner.placing = Placing(self.name, self._separation, places)
 
     def try_now(self) -> None:
         """Why it could not be reached may be over: try at once, not at the end of the pause."""
@@ -226,7 +214,7 @@ class Keeper:
         found: Values = {}
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
-                means, own = self._means, (self._room.facts, self._spills, self._separation)
+                means, own = self._means, (self._room.facts, self._spills, self.separation)
                 found = await means.found(self.declared)
                 upstream = means.reached(self.name, self.declared, self._news(), found, *own)
                 self.described = await upstream.open()
@@ -255,7 +243,7 @@ class Keeper:
 
     def _news(self) -> News:
         """Who hears what a connection says that belongs to no call."""
-        asked = self._separation.ownership.note_question if self._separation is not None else None
+        asked = self.separation.ownership.note_question if self.separation is not None else None
         said = self._said
         return News(self._changed.set, said.hear, self._relist, self._unattributed, said.tell, asked)
 

@@ -60,6 +60,7 @@ from toolbus_executor.pinning import Pins
 from toolbus_executor.runner import Runner
 from toolbus_executor.selecting.selector import Selector
 from toolbus_executor.sessions.places import Places
+from toolbus_executor.sessions.placing import Placing
 from toolbus_executor.settings import Settings
 from toolbus_executor.steering import Steering
 from toolbus_executor.ways import Ways
@@ -105,8 +106,8 @@ class Fleet:
 
     def sessions(self) -> SessionsTold:
         """Who holds which session here."""
-        told = {name: keeper.sessions for name, keeper in self._keepers.items()}
-        kept = {name: each for name, each in told.items() if each is not None}
+        every = ((name, keeper.separation) for name, keeper in self._keepers.items())
+        kept = {name: each.pool.told() for name, each in every if each is not None}
         return SessionsTold(instance=self._room.facts.producer, servers=kept)
 
     @asynccontextmanager
@@ -155,7 +156,8 @@ class Fleet:
                 if name not in self._keepers:
                     keeper = Keeper(name, server, self._room, buckets, self._pins, self._means)
                     keeper.fresh = name in met
-                    keeper.place(self._places)
+                    if keeper.separation is not None:
+                        keeper.runner.placing = Placing(name, keeper.separation, self._places)
                     keeper.runner.forward = self._lane.forward
                     keeper.runner.early = self._early
                     keeper.runner.selector = self._selector
