@@ -77,7 +77,7 @@ def by_program(client: Client, tool: str, **arguments: str) -> str:
     server, _, own = tool.partition("__")
     told = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     at = Client(f"{client.endpoint}?mode=code", client.key)
-    return at.call("executeToolCode", {"code": f"result = {server}.{own}({told})"}).text
+    return at.call("executeToolCode", {"code": f"result = {server}.{own}({told})['result']"}).text
 
 
 @pytest.mark.parametrize("server", SERVERS)

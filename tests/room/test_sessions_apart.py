@@ -30,7 +30,10 @@ def recall() -> str:
 FIXTURE = (sys.executable, "-m", "fixture_server", "--stdio", "--era", "legacy")
 WATCHED = "test://watched-resource"
 ENOUGH = 12  # calls, of which each executor is sure to have been handed some
-FAMILIES = {"modern": {"era": Era.MODERN}, "handshake": {"era": Era.LEGACY, "session": "c1"}}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "modern": {"era": Era.MODERN},
+    "handshake": {"era": Era.LEGACY, "session": "c1"},
+}
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ async def apart(begin: Any) -> AsyncIterator[Apart]:
 async def at_work(apart: Apart, many: int) -> bool:
     """Whether so many sessions have a call under way."""
     (row,) = await apart.rows()
-    return sum(each["in_flight"] > 0 for each in row["sessions"]["held"]) == many
+    return [each["in_flight"] > 0 for each in row["sessions"]["held"]].count(True) == many
 
 
 async def keep_apart(apart: Apart, **more: Any) -> None:
