@@ -19,6 +19,8 @@ from toolbus_common.contracts import (
     Failed,
     ServersAsked,
     ServersTold,
+    SessionsAsked,
+    SessionsTold,
 )
 from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.errors import ExecutorDownError, UnavailableError
@@ -144,3 +146,13 @@ class Apart:
             return (await lane.ask(ServersAsked(), ServersTold)).servers
         except UnavailableError:
             return ()
+
+    async def holders(self) -> dict[str, str]:
+        """Which executor holds the session of each owner at the server s."""
+        told = await AskLane(OPERATOR, self._operator).ask_each(SessionsAsked(), SessionsTold)
+        return {
+            each["owner"]: answer.instance
+            for answer in told
+            if "s" in answer.servers
+            for each in answer.servers["s"]["held"]
+        }
