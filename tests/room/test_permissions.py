@@ -34,6 +34,7 @@ from toolbus_common.provision import (
     PINS,
     RESULTS,
     SEALS,
+    SESSIONS,
     TASKS,
     TOKENS,
 )
@@ -75,7 +76,7 @@ FACTS_SAID = {
 }  # fmt: skip
 WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, CONFIG, OUTCOMES, PEOPLE},
-    "executor": {CATALOGUE, LEASES, PINS, OUTCOMES, PEOPLE},
+    "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE},
     "codemode": {OUTCOMES, PEOPLE},
     "audit": {SEALS, EXPORTS},
     "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},
