@@ -68,9 +68,8 @@ class Keeper:
         self.declared = declared
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
-        self.separation = separation_of(name, declared, means.starts)
-        pool = self.separation.pool if self.separation is not None else None
-        self.runner = Runner(name, declared, room.facts, self.watched, self.followed, pool)
+        self.separation = own = separation_of(name, declared, means.starts)
+        self.runner = Runner(name, declared, room.facts, self.watched, self.followed, own)
         self._spills = self.runner.spills = Spills(means.vault, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
@@ -83,11 +82,8 @@ class Keeper:
         self._room = room
         self._pins = buckets.pins
         self._means = means
-        self._lease = (
-            Lease(buckets.leases, name, room.facts.producer)
-            if declared.is_process and self.separation is None
-            else None
-        )
+        alone = declared.is_process and own is None
+        self._lease = Lease(buckets.leases, name, room.facts.producer) if alone else None
         self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, room.facts)
         self.entry.on_refused = self._refuse
         self._changed = asyncio.Event()
@@ -245,7 +241,9 @@ class Keeper:
         """Who hears what a connection says that belongs to no call."""
         asked = self.separation.ownership.note_question if self.separation is not None else None
         said = self._said
-        return News(self._changed.set, said.hear, self._relist, self._unattributed, said.tell, asked)
+        return News(
+            self._changed.set, said.hear, self._relist, self._unattributed, said.tell, asked
+        )
 
     async def _relist(self, call: CallAdmitted) -> None:
         """List anew at once, for a call whose tool was listed otherwise."""

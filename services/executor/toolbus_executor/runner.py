@@ -47,7 +47,7 @@ from toolbus_executor.selecting.applying import selected
 from toolbus_executor.selecting.expressions import selection_of
 from toolbus_executor.selecting.selector import Selector
 from toolbus_executor.sessions.placing import Forward, Placing
-from toolbus_executor.sessions.separate import Separated, Sessions
+from toolbus_executor.sessions.separate import Separated, Separation
 from toolbus_executor.spans import TRACER
 from toolbus_executor.steering import refuse_new
 from toolbus_executor.subscribing import Watched
@@ -71,7 +71,7 @@ class Runner:
         facts: FactWriter,
         watched: Watched,
         followed: Watched,
-        sessions: Sessions | None = None,
+        separation: Separation | None = None,
     ) -> None:
         self.name = name
         self.guard = Guard(name, facts)
@@ -79,7 +79,7 @@ class Runner:
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.checks = Checks(name, declared.validation)
         self.rounds = Rounds(facts.producer)
-        relied_on = (watched, followed) if sessions is None else (watched, followed, sessions)
+        relied_on = (watched, followed, *((separation.pool,) if separation is not None else ()))
         self.idling = Idling(declared, self.bulkhead, self.rounds.park, relied_on)
         self.upstream: Upstream | None = None
         self.why_not = "not connected yet"
