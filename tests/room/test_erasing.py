@@ -289,4 +289,4 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
         report = await evidence.bundle("rest.zip")
     assert report.found == []
     assert report.before >= 2
-    assert report.facts >= 2
+    assert report.events >= 2

@@ -93,6 +93,6 @@ async def test_a_webhook_that_is_declared_no_more_is_told_nothing_more() -> None
             told.tell([("acme", signed(1))])
             await until(lambda: bool(receiver.received))
             hooks.clear()
-            working = list(told._telling.values())
+            working = list(told._newest._tasks.values())
             async with asyncio.timeout(60):
                 await asyncio.gather(*working)

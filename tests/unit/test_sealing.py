@@ -84,7 +84,7 @@ def test_a_note_is_genuine_for_its_key_and_for_no_other(tmp_path: Path) -> None:
     theirs = signer("toolbus", tmp_path / "b" / "key.pem")
     note = ours.sign(CHECKPOINT)
     read = verify.Checkpoint(note, verify.Key(ours.verifier))
-    assert (read.origin, read.size, read.root) == ("toolbus/acme/17", 3, b"r" * 32)
+    assert (str(read.log), read.size, read.root) == ("toolbus/acme/17", 3, b"r" * 32)
     assert (read.at, read.before) == (1_800_000_000, (1, b"q" * 32))
     assert read.genuine
     assert not verify.Checkpoint(note, verify.Key(theirs.verifier)).genuine

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,35 @@ async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
         )
         found += [Sealed(int(row[0]), int(row[1]), tuple(row[2]), str(row[3])) for row in rows]
         if len(rows) < PAGE:
+            return merged(found, await _cosigned(lane, named, stream))
+
+
+async def _cosigned(lane: AskLane, named: str, stream: str) -> list[str]:
+    """The notes that witnesses cosigned, each with the line of one."""
+    found: list[str] = []
+    while True:
+        rows = await _asked(
+            lane,
+            f"SELECT DISTINCT size, at, witness, note FROM cosignatures WHERE scope = {named}"  # noqa: S608
+            f" AND stream = {quoted(stream)}"
+            f" ORDER BY size, at, witness, note LIMIT {PAGE} OFFSET {len(found)}",
+        )
+        found += [str(row[3]) for row in rows]
+        if len(rows) < PAGE:
             return found
+
+
+def merged(statements: list[Sealed], cosigned: list[str]) -> list[Sealed]:
+    """The checkpoints, each with all the signatures that it has anywhere."""
+    lines: dict[str, dict[str, None]] = {}
+    for note in (*(each.note for each in statements), *cosigned):
+        text, _, signatures = note.rpartition("\n\n")
+        lines.setdefault(text, {}).update(dict.fromkeys(signatures.splitlines()))
+    return [
+        replace(each, note="\n".join([text, "", *lines[text], ""]))
+        for each in statements
+        for text in [each.note.rpartition("\n\n")[0]]
+    ]
 
 
 async def _begun(lane: AskLane, named: str, stream: str, since: str) -> int:

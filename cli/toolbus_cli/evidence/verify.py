@@ -1,16 +1,21 @@
-"""Checks a bundle of sealed facts, alone: `python3 verify.py bundle.zip --key KEY`.
+"""Checks a bundle of sealed events, alone: `python3 verify.py bundle.zip --key KEY`.
 
 It needs Python 3.11 and nothing else, imports nothing of Toolbus, and asks nobody. It rebuilds
-the hash tree (RFC 6962, section 2.1) from the facts' own bytes and compares it with every signed
+the hash tree (RFC 6962, section 2.1) from the events' own bytes and compares it with every signed
 checkpoint (C2SP tlog-checkpoint, Ed25519 by RFC 8032); follows the chain in which each producer
-numbers its facts; and pairs each call's intent with its outcome. What is wrong is named.
+numbers its events; and pairs each call's intent with its outcome. What is wrong is named, and so is
+what could not be proven. Whose log it is, of which customer, comes from what is signed, never from
+the manifest.
 
-What facts say of people is sealed, and the proof holds with or without it: where the bundle tells
-what was sealed (opened.jsonl), that is held against the facts, and where a person was forgotten, it
-is counted as erased.
+What events say of people is sealed, and the proof holds with or without it: where the bundle tells
+what was sealed (opened.jsonl), that is held against the events, and where a person was forgotten,
+it is counted as erased.
 
-It cannot know whether newer facts were kept from it: give it checkpoints you were told earlier
-with --seen, and it says if the bundle does not go on from them.
+It cannot know by itself whether newer events were left out. Give it checkpoints that were kept
+elsewhere (--seen), and the keys of witnesses (--witness) whose cosignatures the checkpoints must
+have (C2SP tlog-cosignature).
+
+Exit code: 0 sound, 1 not sound, 2 not verified: no bundle, or arguments that cannot be used.
 """
 
 import argparse
@@ -18,18 +23,29 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import Any
+from urllib.parse import quote, unquote
 
 UNANSWERED_SECONDS = 7200  # after this an intent without an outcome is one nobody told of
-MOST_FOUND = 100
+MOST_FOUND = 100  # findings; then reading stops
 LENGTH_OF_KEY, LENGTH_OF_SIGNATURE = 32, 64  # bytes
+LENGTH_OF_STAMP = 8  # bytes of a cosignature's time
+LONGEST_MANIFEST, LONGEST_NOTE, LONGEST_LINE = 1 << 20, 1 << 16, 1 << 24  # bytes
+LONGEST_NAME = 256  # characters of a producer, and of a call's id
+MOST_UNSIGNED = 1_000_000  # events that are read where no checkpoint is genuine
+LATEST = 253402300799  # the last second that Python has a date for
+CHUNK = 1 << 18  # bytes read at once
+MEMBERS = frozenset(
+    {"manifest.json", "checkpoints.jsonl", "facts.jsonl", "opened.jsonl", "verify.py", "README.txt"}
+)
 PRIME = 2**255 - 19
 ORDER = 2**252 + 27742317777372353535851937790883648493
 CURVE = -121665 * pow(121666, -1, PRIME) % PRIME
@@ -44,7 +60,15 @@ def sha256(*parts: bytes) -> bytes:
 
 
 class UnreadableError(Exception):
-    """Something of the bundle cannot even be read."""
+    """What was given cannot be used: no bundle, a damaged key, a file of no checkpoints."""
+
+
+class MalformedError(Exception):
+    """A member of the bundle is not of its form."""
+
+
+class EnoughError(Exception):
+    """So much is wrong that more findings help nobody."""
 
 
 # -- Ed25519 (RFC 8032, section 5.1)
@@ -105,11 +129,16 @@ def signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
 
 # -- checkpoints -----------------------------------------------------------------------------
 
+NUMBER = "(0|[1-9][0-9]{0,18})"
+HASH = "([A-Za-z0-9+/]{43}=)"
+TEXT = re.compile(rf"([^\n]{{1,512}})\n{NUMBER}\n{HASH}\nat {NUMBER}\nbefore {NUMBER} {HASH}\n")
+SIGNED, COSIGNED = b"\x01", b"\x04"  # the algorithms' numbers in C2SP signed-note
+
 
 class Key:
-    """A public key as `toolbus audit key` prints it: name+id+base64."""
+    """A public key as `toolbus audit key` prints it, or a witness's: name+id+base64."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, algorithm: bytes = SIGNED) -> None:
         try:
             self.name, self.id, encoded = text.strip().split("+", 2)
             data = base64.b64decode(encoded, validate=True)
@@ -117,39 +146,89 @@ class Key:
             raise UnreadableError("the key is not of the form name+id+base64") from error
         self.public = data[1:]
         known = sha256(self.name.encode(), b"\n", data)[:4].hex()
-        if data[:1] != b"\x01" or len(data) != 1 + LENGTH_OF_KEY or known != self.id:
+        if len(data) != 1 + LENGTH_OF_KEY or known != self.id:
             raise UnreadableError("the key is damaged: its parts do not fit each other")
+        if data[:1] != algorithm:
+            raise UnreadableError(
+                f"the key of {self.name} is of type {data[0]}, not {algorithm[0]}: --key takes a "
+                "log's Ed25519 key (1), --witness a witness's Ed25519 cosignature key (4)"
+            )
+
+    def signatures(self, note: str) -> Iterator[bytes]:
+        """What this key signed under a note, as it says itself."""
+        for line in note.rpartition("\n\n")[2].splitlines():
+            words = line.split(" ")
+            if len(words) == 3 and words[:2] == ["\u2014", self.name]:  # noqa: PLR2004
+                try:
+                    data = base64.b64decode(words[2], validate=True)
+                except ValueError:
+                    continue
+                if data[:4].hex() == self.id:
+                    yield data[4:]
+
+    def signed(self, note: str, text: bytes) -> bool:
+        """Whether this key signed the text of a note."""
+        return any(signed_by(self.public, each, text) for each in self.signatures(note))
+
+    def cosigned(self, note: str, text: bytes) -> int:
+        """When this witness cosigned the text of a note, in seconds; 0: never."""
+        newest = 0
+        for each in self.signatures(note):
+            at = int.from_bytes(each[:LENGTH_OF_STAMP], "big")
+            said = b"cosignature/v1\ntime %d\n%b" % (at, text)
+            if signed_by(self.public, each[LENGTH_OF_STAMP:], said):
+                newest = max(newest, at)
+        return newest
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Which log a checkpoint is of: its origin line is installation/customer/stream."""
+
+    installation: str
+    customer: str
+    stream: str
+
+    def __str__(self) -> str:
+        return f"{self.installation}/{quote(self.customer, safe='')}/{self.stream}"
+
+
+def log_of(origin: str) -> Log:
+    """The parts of an origin line; each log has one such line and no other."""
+    installation, customer, stream = ["", "", *origin.rsplit("/", 2)][-3:]
+    found = Log(installation, unquote(customer), stream)
+    if not (installation and customer and stream.isdecimal()) or str(found) != origin:
+        raise MalformedError(f"the origin {origin!r} is not of the form installation/customer/log")
+    return found
 
 
 class Checkpoint:
-    """One signed statement: how many facts the log had, and the root of their tree."""
+    """One signed statement: how many events the log had, and the root of their tree."""
 
     def __init__(self, note: str, key: Key) -> None:
-        try:
-            text, _, signatures = note.partition("\n\n")
-            self.origin, size, root, at, before = text.split("\n")[:5]
-            self.size, self.root = int(size), base64.b64decode(root)
-            self.at = int(at.removeprefix("at "))
-            _, size_before, root_before = before.split(" ")
-            self.before = int(size_before), base64.b64decode(root_before)
-        except ValueError as error:
-            raise UnreadableError("a checkpoint cannot be read") from error
-        self.genuine = _genuine(f"{text}\n".encode(), signatures, key)
+        text = note.rpartition("\n\n")[0] + "\n"
+        found = TEXT.fullmatch(text)
+        if found is None:
+            raise MalformedError("a checkpoint is not of its form")
+        origin, size, root, at, before, root_before = found.groups()
+        self.log = log_of(origin)
+        self.size, self.root, self.at = int(size), base64.b64decode(root), int(at)
+        self.before = int(before), base64.b64decode(root_before)
+        self.note, self.text = note, text.encode()
+        self.genuine = key.signed(note, self.text)
+
+    def follows(self, earlier: "Checkpoint") -> bool:
+        """Whether it may have been made after that one."""
+        newer = (self.size, self.at) != (earlier.size, earlier.at)
+        return newer and self.size >= earlier.size and self.at >= earlier.at
 
     def __str__(self) -> str:
-        return f"the checkpoint of {_moment(self.at)} at {self.size} facts"
-
-
-def _genuine(text: bytes, signatures: str, key: Key) -> bool:
-    for line in signatures.splitlines():
-        dash, name, encoded = [*line.split(" "), "", ""][:3]
-        data = base64.b64decode(encoded)
-        if dash == "\u2014" and name == key.name and data[:4].hex() == key.id:
-            return signed_by(key.public, data[4:], text)
-    return False
+        return f"the checkpoint of {_moment(self.at)} at {self.size} events"
 
 
 def _moment(at: float) -> str:
+    if at > LATEST:
+        return f"{at} s"
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -163,7 +242,7 @@ class Tree:
         self.size, self.edge = size, edge
 
     def append(self, line: bytes) -> None:
-        """Add the bytes of one fact."""
+        """Add the bytes of one event."""
         node, carries = sha256(b"\x00", line), self.size
         while carries & 1:
             node = sha256(b"\x01", self.edge.pop(), node)
@@ -179,11 +258,11 @@ class Tree:
         return found
 
 
-# -- what facts say of themselves ------------------------------------------------------------
+# -- what events say of themselves -----------------------------------------------------------
 
 
 class Chains:
-    """Each producer's facts: numbered without gaps, each with the hash of the one before it."""
+    """Each producer's events: numbered without gaps, each with the hash of the one before it."""
 
     def __init__(self, report: "Report", *, whole: bool) -> None:
         self._report = report
@@ -191,18 +270,21 @@ class Chains:
         self._next: dict[str, tuple[int, str]] = {}  # the number to come, and the hash before it
         self._early: dict[str, dict[int, tuple[str, str, int]]] = {}
 
-    def take(self, fact: dict[str, object], line: bytes, number: int) -> None:
-        """Take the next fact of the log."""
-        producer, seq = str(fact.get("producer")), int(str(fact.get("seq", 0)))
-        told = str(fact.get("prev", "")), sha256(line).hex(), number
+    def take(self, event: dict[str, Any], line: bytes, number: int) -> None:
+        """Take the next event of the log."""
+        producer, seq, prev = event["producer"], event.get("seq", 0), event.get("prev", "")
+        if not (_named(producer) and _named(prev) and type(seq) is int):
+            what = "its producer, seq or prev is of the wrong type"
+            self._report.add("malformed", f"event {number}: {what}")
+            return
         if producer not in self._next and not self._whole:
-            self._next[producer] = seq, told[0]
+            self._next[producer] = seq, prev
         expected, _ = self._next.setdefault(producer, (1, ""))
         early = self._early.setdefault(producer, {})
         if seq < expected or seq in early:
-            self._report.add("added", f"fact {number}: number {seq} of {producer} is there twice")
+            self._report.add("added", f"event {number}: number {seq} of {producer} is there twice")
             return
-        early[seq] = told
+        early[seq] = prev, sha256(line).hex(), number
         self._follow(producer, early)
 
     def _follow(self, producer: str, early: dict[int, tuple[str, str, int]]) -> None:
@@ -210,7 +292,7 @@ class Chains:
         while seq in early:
             prev, own, number = early.pop(seq)
             if prev != hashed:
-                what = f"the fact before fact {number} (number {seq - 1} of {producer})"
+                what = f"the event before event {number} (number {seq - 1} of {producer})"
                 self._report.add("altered", f"{what} is not what {producer} wrote")
             seq, hashed = seq + 1, own
         self._next[producer] = seq, hashed
@@ -229,22 +311,27 @@ class Chains:
 class Calls:
     """Every intent has an outcome, and no outcome comes without an intent."""
 
-    def __init__(self, report: "Report", *, whole: bool) -> None:
+    def __init__(self, report: "Report") -> None:
         self._report = report
-        self._whole = whole
         self._open: dict[str, float] = {}
-        self._outcomes: dict[str, int] = {}
+        self._outcomes: set[str] = set()
         self.begun = 0
 
-    def take(self, fact: dict[str, object], number: int) -> None:
-        """Take the next fact of the log."""
-        name, call = fact.get("fact"), str(fact.get("call_id", ""))
-        if name == "call.allowed":
+    def take(self, event: dict[str, Any], number: int) -> None:
+        """Take the next event of the log."""
+        name, call = event.get("fact"), event.get("call_id", "")
+        if name not in ("call.allowed", "call.completed", "call.failed"):
+            return
+        deadline = event.get("deadline") or event.get("at", 0)
+        if not (_named(call) and _is_time(deadline)):
+            self._report.add("malformed", f"event {number}: its call_id or deadline is of no use")
+        elif name == "call.allowed":
             self.begun += 1
-            if self._outcomes.pop(call, None) is None:
-                self._open[call] = float(str(fact.get("deadline") or fact.get("at", 0)))
-        elif name in ("call.completed", "call.failed") and self._open.pop(call, None) is None:
-            self._outcomes[call] = number
+            if call not in self._outcomes:
+                self._open[call] = deadline
+            self._outcomes.discard(call)
+        elif self._open.pop(call, None) is None:
+            self._outcomes.add(call)
 
     def end(self, now: float) -> None:
         """Name what stands alone; calls under way at the end are not."""
@@ -254,17 +341,17 @@ class Calls:
 
 
 class People:
-    """What is sealed of people, by whom facts call them; and who of them was forgotten."""
+    """What is sealed of people, by whom events call them; and who of them was forgotten."""
 
     def __init__(self, report: "Report") -> None:
         self._report = report
         self._sealed: dict[str, int] = {}
         self._forgotten: set[str] = set()
 
-    def take(self, fact: dict[str, object], line: bytes) -> None:
-        """Take the next fact of the log."""
-        if fact.get("fact") == "person.forgotten":
-            self._forgotten.add(str(fact.get("pseudonym")))
+    def take(self, event: dict[str, Any], line: bytes) -> None:
+        """Take the next event of the log."""
+        if event.get("fact") == "person.forgotten":
+            self._forgotten.add(str(event.get("pseudonym"))[:LONGEST_NAME])
         elif b"~" in line:
             for found in TOKEN.findall(line):
                 name = found.decode()
@@ -276,157 +363,448 @@ class People:
         self._report.erased = sum(self._sealed.get(name, 0) for name in self._forgotten)
 
 
+def _named(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_NAME
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is a number of seconds that a date can be told of."""
+    return type(value) in (int, float) and 0 <= value <= LATEST  # type: ignore[operator]
+
+
 def _check_opened(lines: Iterator[bytes], report: "Report") -> None:
-    """Hold what the bundle says was sealed against the commitments that the facts have."""
-    for line in lines:
-        told = json.loads(line)
+    """Hold what the bundle says was sealed against the commitments that the events have."""
+    for number, line in enumerate(lines, 1):
         report.opened += 1
-        name, _, sealed = told["token"].partition(".")
-        raw = base64.urlsafe_b64decode(f"{sealed}{'=' * (-len(sealed) % 4)}" or f"{name[1:]}==")
-        committed = hmac.digest(base64.b64decode(told["salt"]), told["text"].encode(), "sha256")
-        if not hmac.compare_digest(raw[:32], committed[: len(raw[:32])]):
+        try:
+            told = json.loads(line)
+            name, _, sealed = told["token"].partition(".")
+            raw = base64.urlsafe_b64decode(f"{sealed}{'=' * (-len(sealed) % 4)}" or f"{name[1:]}==")
+            committed = hmac.digest(base64.b64decode(told["salt"]), told["text"].encode(), "sha256")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            report.add("malformed", f"opened.jsonl: line {number} is not of its form")
+            continue
+        if not raw or not hmac.compare_digest(raw[:32], committed[: len(raw[:32])]):
             report.add("revealed", f"what is told of {name} is not what was sealed")
+
+
+# -- the verdict -----------------------------------------------------------------------------
+
+
+class Report:
+    """What was checked, what is wrong, and what could not be proven: each named, not endlessly."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.unproven: list[str] = []
+        self.log: Log | None = None
+        self.events = self.checkpoints = self.calls = self.before = self.sealed = self.opened = (
+            self.erased
+        ) = self.seen = self.witnessed = self.witnessed_at = self.until = 0
+        self.first, self.last = math.inf, 0.0
+
+    def add(self, kind: str, sentence: str) -> None:
+        """Note something wrong. Raises `EnoughError`."""
+        self.found.append((kind, sentence))
+        if len(self.found) >= MOST_FOUND:
+            raise EnoughError
+
+    def happened(self, at: object) -> None:
+        """Note when an event says it was."""
+        if _is_time(at):
+            self.first, self.last = min(self.first, at), max(self.last, at)  # type: ignore[call-overload]
+
+    def told(self) -> dict[str, object]:
+        """As JSON."""
+        timed = self.first <= self.last
+        return {
+            "sound": not self.found,
+            "origin": self.log.installation if self.log else None,
+            "customer": self.log.customer if self.log else None,
+            "log": str(self.log) if self.log else None,
+            "events": self.events, "before": self.before,
+            "first_event": _moment(self.first) if timed else None,
+            "last_event": _moment(self.last) if timed else None,
+            "checkpoints": self.checkpoints, "calls": self.calls,
+            "personal": self.sealed, "erased": self.erased,
+            "sound_until": _moment(self.until) if self.until and not self.found else None,
+            "last_checkpoint": _moment(self.until) if self.until else None,
+            "checkpoints_seen": self.seen, "events_witnessed": self.witnessed,
+            "witnessed_until": _moment(self.witnessed_at) if self.witnessed_at else None,
+            "not_proven": self.unproven,
+            "findings": [{"kind": kind, "what": what} for kind, what in self.found],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        lines = [f"{kind:10} {_printable(what)}" for kind, what in self.found]
+        counts = f"{self.events} events, {self.checkpoints} checkpoints, {self.calls} calls"
+        if self.before:
+            counts += f" (behind {self.before} that are not here)"
+        if self.sealed:
+            counts += f", {self.sealed} personal fields ({self.erased} erased)"
+        whose = "no log"
+        if self.log:
+            whose = f"customer {self.log.customer} of {self.log.installation}, log {self.log}"
+        lines.append(f"log        {_printable(whose)}")
+        if self.first <= self.last:
+            lines.append(f"events     from {_moment(self.first)} to {_moment(self.last)}")
+        if self.witnessed_at:
+            told = f"{self.witnessed} events, at {_moment(self.witnessed_at)}"
+            lines.append(f"witnessed  {told}")
+        lines += [f"not proven {each}" for each in self.unproven]
+        until = _moment(self.until) if self.until else "never"
+        verdict = f"NOT SOUND: {counts}, last checkpoint {until}"
+        if not self.found:
+            verdict = f"sound until {until}: {counts}"
+        return "\n".join([*lines, f"{verdict}\n"])
+
+
+def _printable(text: str) -> str:
+    """Text from the bundle, so that it moves no cursor."""
+    return "".join(each if each.isprintable() else "?" for each in text[:1000])
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the bundle is held against, beside the key: all of it from the auditor's own hand."""
+
+    seen: Iterable[str] = ()  # checkpoints that were kept elsewhere
+    witnesses: tuple[Key, ...] = ()
+    quorum: int = 0  # how many of the witnesses must have cosigned; 0: all
+    customer: str = ""
+    until: float = 0.0  # the last checkpoint must not be older
 
 
 # -- the bundle ------------------------------------------------------------------------------
 
 
-class Report:
-    """What was checked, and what is wrong: each named, and not without end."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[str, str]] = []
-        self.facts = self.checkpoints = self.calls = self.before = self.sealed = self.opened = (
-            self.erased
-        ) = 0
-        self.until = 0.0
-
-    def add(self, kind: str, sentence: str) -> None:
-        """Note something wrong."""
-        if len(self.found) < MOST_FOUND:
-            self.found.append((kind, sentence))
-
-    def told(self) -> dict[str, object]:
-        """As JSON."""
-        findings = [{"kind": kind, "what": what} for kind, what in self.found]
-        counts = {"facts": self.facts, "checkpoints": self.checkpoints, "calls": self.calls}
-        people = {"before": self.before, "personal": self.sealed, "erased": self.erased}
-        until = _moment(self.until)
-        return {
-            "sound": not findings, **counts, **people, "sealed_until": until, "findings": findings,
-        }  # fmt: skip
-
-    def __str__(self) -> str:
-        lines = [f"{kind:10} {what}" for kind, what in self.found]
-        counts = f"{self.facts} facts, {self.checkpoints} checkpoints, {self.calls} calls"
-        if self.before:
-            counts += f" (behind {self.before} that are not here)"
-        if self.sealed:
-            counts += f", {self.sealed} personal fields ({self.erased} erased)"
-        verdict = "NOT SOUND" if self.found else "sound"
-        return "\n".join([*lines, f"{verdict}: {counts}, sealed until {_moment(self.until)}\n"])
-
-
-def verify(path: str, key_text: str, seen: str = "") -> Report:
-    """Check a bundle. Raises `UnreadableError` when it cannot be read at all."""
+def verify(path: str, key_text: str, seen: str = "", wanted: Wanted | None = None) -> Report:
+    """Check a bundle. Raises `UnreadableError` where there is none, or nothing to hold it to."""
     report, key = Report(), Key(key_text)
+    wanted = wanted or Wanted(notes_of(seen, "--seen"))
+    if wanted.quorum > len(wanted.witnesses):
+        raise UnreadableError(
+            f"a quorum of {wanted.quorum} needs as many --witness; give more, or a smaller one"
+        )
     try:
         with zipfile.ZipFile(path) as bundle:
-            _check(bundle, key, seen, report)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            _check(bundle, key, wanted, report)
+    except EnoughError:
+        report.unproven.append(f"anything more: reading stopped after {MOST_FOUND} findings")
+    except MalformedError as error:
+        report.found.append(("malformed", str(error)))
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise UnreadableError(f"the bundle cannot be read: {error}") from error
+    except UnreadableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a bundle holds, there is a verdict
+        report.found.append(("malformed", f"the bundle cannot be read ({type(error).__name__})"))
     return report
 
 
-def _check(bundle: zipfile.ZipFile, key: Key, seen: str, report: Report) -> None:
-    begins = json.loads(bundle.read("manifest.json"))["begins"]
-    notes = [json.loads(line)["note"] for line in bundle.read("checkpoints.jsonl").splitlines()]
-    checkpoints = [Checkpoint(note, key) for note in notes]
+def _check(bundle: zipfile.ZipFile, key: Key, wanted: Wanted, report: Report) -> None:
+    _check_members(bundle)
+    manifest = _manifest(bundle)
     tree = Tree(0, [])
-    if begins is not None:
-        tree = Tree(begins["size"], [base64.b64decode(node) for node in begins["edge"]])
-        checkpoints.insert(0, Checkpoint(begins["note"], key))
-        if (checkpoints[0].size, checkpoints[0].root) != (tree.size, tree.root()):
-            report.add("forked", "what the bundle begins with is not what was signed")
-    known = [Checkpoint(note, key) for note in _notes(seen)]
-    _check_statements(checkpoints, known, report)
-    report.before = tree.size
-    if "opened.jsonl" in bundle.namelist():
-        with bundle.open("opened.jsonl") as opened:
-            _check_opened(iter(opened), report)
-    with bundle.open("facts.jsonl") as facts:
-        _check_facts(facts, checkpoints, known, tree, report)
-
-
-def _notes(text: str) -> Iterator[str]:
-    """Checkpoints one was told earlier: a JSON object with a `note` on each line."""
-    for line in text.splitlines():
-        if line.strip():
-            yield json.loads(line)["note"]
-
-
-def _check_statements(
-    checkpoints: list[Checkpoint], known: list[Checkpoint], report: Report
-) -> None:
-    report.checkpoints = len(checkpoints)
+    if manifest.get("begins") is not None:
+        tree = _begun(manifest["begins"])
+        report.before = tree.size
+        report.unproven.append(f"what the first {tree.size} events say: they are not here")
+    checkpoints = list(_checkpoints(_notes(bundle, manifest, report), key, report))
     if not checkpoints:
         report.add("unsealed", "there is no checkpoint, so nothing is proven")
         return
-    report.until = checkpoints[-1].at
-    for each in checkpoints:
+    first, log = checkpoints[0], checkpoints[-1].log
+    if report.before and (first.size, first.root) != (tree.size, tree.root()):
+        report.add("forked", "what the bundle begins with is not what was signed")
+    _check_label(manifest, wanted.customer, log, report)
+    known = _known(wanted.seen, key, log, report)
+    _check_forks([*checkpoints, *known], report)
+    _check_witnesses([*checkpoints, *known], wanted, report)
+    _check_events(bundle, [*checkpoints, *known], tree, log, report)
+    if "opened.jsonl" in bundle.namelist():
+        _check_opened(_lines(bundle, "opened.jsonl", LONGEST_LINE), report)
+
+
+def _check_members(bundle: zipfile.ZipFile) -> None:
+    names = bundle.namelist()
+    for name in names:
+        if name not in MEMBERS:
+            raise MalformedError(f"it has a member that no bundle has: {name[:80]!r}")
+        if names.count(name) > 1:
+            raise MalformedError(f"it has the member {name} more than once")
+    for name in ("manifest.json", "checkpoints.jsonl", "facts.jsonl"):
+        if name not in names:
+            raise MalformedError(f"it has no {name}")
+    for each in bundle.infolist():
+        if each.flag_bits & 1 or each.compress_type not in (
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+        ):
+            raise MalformedError(f"{each.filename} is encrypted, or packed in an unusual way")
+
+
+def _lines(bundle: zipfile.ZipFile, name: str, longest: int) -> Iterator[bytes]:
+    """A member's lines; of a longer one never more than `longest` and a chunk is in memory."""
+    rest = b""
+    for chunk in _chunks(bundle, name):
+        *lines, rest = (rest + chunk).split(b"\n")
+        if max(map(len, [*lines, rest])) > longest:
+            raise MalformedError(f"{name} has a line of more than {longest} bytes")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _chunks(bundle: zipfile.ZipFile, name: str) -> Iterator[bytes]:
+    chunk = b"begun"
+    try:
+        file = bundle.open(name)
+    except Exception as error:
+        raise MalformedError(f"{name} cannot be opened: it is damaged") from error
+    with file:
+        while chunk:
+            try:
+                chunk = file.read(CHUNK)
+            except Exception as error:
+                raise MalformedError(f"{name} cannot be read: it is damaged") from error
+            yield chunk
+
+
+def _object(line: bytes, what: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise MalformedError(f"{what} is no JSON object")
+    return found
+
+
+def _manifest(bundle: zipfile.ZipFile) -> dict[str, Any]:
+    """Where the bundle begins; what else it says is a label, and held against what is signed."""
+    read = b""
+    for chunk in _chunks(bundle, "manifest.json"):
+        read += chunk
+        if len(read) > LONGEST_MANIFEST:
+            raise MalformedError(f"manifest.json has more than {LONGEST_MANIFEST} bytes")
+    return _object(read, "manifest.json")
+
+
+def _notes(
+    bundle: zipfile.ZipFile, manifest: dict[str, Any], report: Report
+) -> Iterator[tuple[str, str]]:
+    """Every checkpoint of the bundle as it is written, and where."""
+    if manifest.get("begins") is not None:
+        yield "manifest.json: begins", _note_in(manifest["begins"])
+    for number, line in enumerate(_lines(bundle, "checkpoints.jsonl", 2 * LONGEST_NOTE), 1):
+        where = f"checkpoints.jsonl: line {number}"
+        try:
+            yield where, _note_in(_object(line, where))
+        except MalformedError as error:
+            report.add("malformed", f"{where}: {error}")
+
+
+def _checkpoints(
+    notes: Iterable[tuple[str, str]], key: Key, report: Report
+) -> Iterator[Checkpoint]:
+    """The checkpoints; of those that nobody signed, or that come again, only so many."""
+    before: Checkpoint | None = None
+    for where, note in notes:
+        try:
+            each = Checkpoint(note, key)
+        except MalformedError as error:
+            report.add("malformed", f"{where}: {error}")
+            continue
+        before = before or each
+        report.log, report.until = each.log, each.at
+        report.checkpoints += 1
         if not each.genuine:
             report.add("signature", f"{each} is not signed with this key")
-    for each in (*checkpoints, *known):
-        if each.origin != checkpoints[0].origin:
-            report.add("forked", f"{each} is of another log, {each.origin}")
-    _check_order(checkpoints, report)
+        if each.log.installation != key.name:
+            report.add("forked", f"{each} is of {each.log.installation}, the key of {key.name}")
+        elif each.log != before.log:
+            report.add("forked", f"{each} is of another log, {each.log}")
+        if each is not before and not each.follows(before):
+            report.add("replayed", f"{each} comes after {before}")
+        before = each
+        yield each
 
 
-def _check_order(checkpoints: list[Checkpoint], report: Report) -> None:
-    for earlier, later in pairwise(checkpoints):
-        if later.size < earlier.size or later.at < earlier.at:
-            report.add("replayed", f"{later} comes after {earlier}")
-        elif later.before[0] == earlier.size and later.before[1] != earlier.root:
-            report.add("forked", f"{later} goes on from another tree than {earlier}")
+def _note_in(told: Any) -> str:
+    """The note of a line, or of what a webhook was posted."""
+    told = told if isinstance(told, dict) else {}
+    data = told.get("data")
+    note = told.get("note", data.get("note") if isinstance(data, dict) else None)
+    if not isinstance(note, str) or not 0 < len(note) <= LONGEST_NOTE:
+        raise MalformedError("it has no checkpoint")
+    return note
 
 
-def _check_facts(
-    facts: IO[bytes],
+def _begun(begins: Any) -> Tree:
+    """The tree that a bundle goes on from."""
+    size = begins.get("size") if isinstance(begins, dict) else None
+    edge = begins.get("edge") if isinstance(begins, dict) else None
+    if type(size) is not int or not 0 < size < 1 << 63 or not isinstance(edge, list):
+        raise MalformedError("manifest.json: begins has no size, or no edge")
+    try:
+        nodes = [base64.b64decode(node, validate=True) for node in edge[:64]]
+    except (ValueError, TypeError) as error:
+        raise MalformedError("manifest.json: begins.edge is no Base64") from error
+    if len(edge) != size.bit_count() or any(len(node) != len(sha256()) for node in nodes):
+        raise MalformedError(f"manifest.json: begins.edge is not that of a tree of {size} events")
+    return Tree(size, nodes)
+
+
+def _check_label(manifest: dict[str, Any], customer: str, log: Log, report: Report) -> None:
+    """Hold what the bundle calls itself, and what the auditor asked for, against what is signed."""
+    labels = {"origin": str(log), "scope": log.customer, "stream": log.stream}
+    for name, signed in labels.items():
+        if manifest.get(name) != signed:
+            said = str(manifest.get(name))[:80]
+            what = f"manifest.json says {name} is {said!r}, what is signed says {signed!r}"
+            report.add("relabelled", what)
+    if customer and customer != log.customer:
+        report.add("relabelled", f"this is the log of {log.customer}, not that of {customer}")
+
+
+def notes_of(text: str, name: str) -> Iterator[str]:
+    """Checkpoints that were kept elsewhere: JSON lines with a note in each, or notes as they are.
+
+    Raises `UnreadableError`.
+    """
+    note: list[str] = []
+    for line in [*text.splitlines(), "{}"]:
+        begins = line.startswith("{") or (note and note[-1].startswith("\u2014"))
+        if begins and not line.startswith("\u2014") and any(note):
+            yield "".join(f"{each}\n" for each in note)
+            note = []
+        if line.startswith("{") and line != "{}":
+            try:
+                yield _note_in(_object(line.encode(), name))
+            except MalformedError as error:
+                raise UnreadableError(f"{name} has a line without a checkpoint") from error
+        elif line != "{}" and (line or note):
+            note.append(line)
+
+
+def _known(seen: Iterable[str], key: Key, log: Log, report: Report) -> list[Checkpoint]:
+    """Those of the checkpoints kept elsewhere that are of this customer's log."""
+    found, others = [], 0
+    for note in seen:
+        try:
+            of = log_of(note.partition("\n")[0])
+            ours = (of.installation, of.customer) == (log.installation, log.customer)
+            each = Checkpoint(note, key) if ours else None
+        except MalformedError as error:
+            raise UnreadableError(
+                f"a checkpoint given with --seen cannot be read: {error}"
+            ) from error
+        if each is None:
+            others += 1
+        elif not each.genuine:
+            report.add("signature", f"{each}, given with --seen, is not signed with this key")
+        elif each.log != log:
+            report.add("forked", f"{each}, given with --seen, is of another log, {each.log}")
+        else:
+            found.append(each)
+    report.seen = len(found)
+    if not found:
+        given = (
+            f"the {others} checkpoints given with --seen are of other logs"
+            if others
+            else ("no checkpoint kept elsewhere was given (--seen)")
+        )
+        report.unproven.append(f"that no newer event was left out: {given}")
+    return found
+
+
+def _check_forks(checkpoints: list[Checkpoint], report: Report) -> None:
+    """Find two trees of one size: both were signed, so two logs were shown."""
+    roots: dict[int, bytes] = {}
+    for each in checkpoints:
+        for size, root in ((each.size, each.root), each.before) if each.genuine else ():
+            if size and roots.setdefault(size, root) != root:
+                report.add("forked", f"{each} contradicts another: two logs of {size} events")
+
+
+def _check_witnesses(checkpoints: list[Checkpoint], wanted: Wanted, report: Report) -> None:
+    """Find the newest checkpoint that enough witnesses cosigned."""
+    if not wanted.witnesses:
+        report.unproven.append(
+            "that nobody was shown another log: no witness was given (--witness)"
+        )
+    quorum = wanted.quorum or len(wanted.witnesses)
+    newest = sorted(checkpoints, key=lambda each: (each.size, each.at), reverse=True)
+    for each in newest if quorum else ():
+        at = sorted((key.cosigned(each.note, each.text) for key in wanted.witnesses), reverse=True)
+        if each.genuine and each.log == report.log and at[quorum - 1]:
+            report.witnessed, report.witnessed_at = each.size, at[quorum - 1]
+            break
+    told = f"{quorum} of the {len(wanted.witnesses)} witnesses given"
+    if quorum and not report.witnessed_at:
+        report.add("unwitnessed", f"no checkpoint is cosigned by {told}")
+    elif quorum and report.witnessed < newest[0].size:
+        behind = newest[0].size - report.witnessed
+        report.unproven.append(f"that {told} know of the newest {behind} events")
+    last = report.witnessed_at if quorum else report.until
+    if last < wanted.until:
+        kind = "cosignature" if quorum else "checkpoint"
+        said = _moment(last) if last else "none"
+        report.add("stale", f"the last {kind} is {said}, before {_moment(wanted.until)}")
+
+
+def _check_events(
+    bundle: zipfile.ZipFile,
     checkpoints: list[Checkpoint],
-    known: list[Checkpoint],
     tree: Tree,
+    log: Log,
     report: Report,
 ) -> None:
     whole = tree.size == 0
-    chains, calls = Chains(report, whole=whole), Calls(report, whole=whole)
-    people = People(report)
-    due = sorted([*checkpoints, *known], key=lambda each: each.size)
+    chains, calls, people = Chains(report, whole=whole), Calls(report), People(report)
+    due = sorted(checkpoints, key=lambda each: each.size)
+    most = _most(due, tree.size)
     place = _passed(due, 0, tree, report, tree.size)
     last_sound = tree.size
-    for raw in facts:
-        line = raw.rstrip(b"\n")
+    for line in _lines(bundle, "facts.jsonl", LONGEST_LINE):
+        if tree.size >= most:
+            report.add("unsealed", "the newest events are sealed by no checkpoint")
+            break
         tree.append(line)
-        report.facts += 1
+        report.events += 1
         try:
-            fact = json.loads(line)
-        except ValueError:
-            fact = {}
-        if isinstance(fact, dict) and "producer" in fact:
-            chains.take(fact, line, tree.size)
-            calls.take(fact, tree.size)
-            people.take(fact, line)
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            event = None
+        if isinstance(event, dict) and "producer" in event:
+            _check_customer(event, tree.size, log, report)
+            report.happened(event.get("at"))
+            chains.take(event, line, tree.size)
+            calls.take(event, tree.size)
+            people.take(event, line)
         if place < len(due) and due[place].size <= tree.size:
             place = _passed(due, place, tree, report, last_sound)
             last_sound = tree.size
     for each in due[place:]:
-        what = f"{each} counts more facts than the {tree.size} that are there"
+        what = f"{each} counts more events than the {tree.size} that are there"
         report.add("missing", what)
-    if checkpoints and tree.size > max(each.size for each in checkpoints):
-        report.add("unsealed", "the newest facts are sealed by no checkpoint")
     chains.end()
     calls.end(report.until)
     people.end()
     report.calls = calls.begun
+
+
+def _most(due: list[Checkpoint], begun: int) -> int:
+    """How many events are read at most: no more than were sealed."""
+    genuine = [each.size for each in due if each.genuine]
+    return max(genuine) if genuine else min(due[-1].size, begun + MOST_UNSIGNED)
+
+
+def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report) -> None:
+    if event.get("scope") != log.customer:
+        said = str(event.get("scope"))[:80]
+        report.add("relabelled", f"event {number} is of the customer {said!r}")
 
 
 def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, sound: int) -> int:
@@ -434,28 +812,91 @@ def _passed(due: list[Checkpoint], place: int, tree: Tree, report: Report, sound
     while place < len(due) and due[place].size <= tree.size:
         each = due[place]
         if each.size == tree.size and each.root != tree.root():
-            what = f"{each} does not fit: facts {sound + 1} to {each.size} are not those sealed"
+            what = f"{each} does not fit: events {sound + 1} to {each.size} are not those sealed"
             report.add("tree", what)
         place += 1
     return place
 
 
-def main(words: list[str] | None = None) -> int:
-    """Check the bundle named; 0 when it is sound, 1 when it is not, 2 when it cannot be read."""
+# -- the command -----------------------------------------------------------------------------
+
+
+def kept(places: Iterable[str]) -> Iterator[str]:
+    """The checkpoints in these files, and in the files of these directories."""
+    for place in map(Path, places):
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+        for file in files:
+            if file.is_file() and (file == place or not file.name.startswith(".")):
+                if file.stat().st_size > LONGEST_LINE:
+                    raise UnreadableError(f"{file} has more than {LONGEST_LINE} bytes; split it")
+                yield from notes_of(file.read_text("utf-8"), str(file))
+
+
+def _time(text: str) -> float:
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UnreadableError(f"{text!r} is no time: write 2026-11-01T12:00:00, in UTC") from error
+    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+
+
+def _arguments(words: list[str] | None) -> argparse.Namespace:
     form = argparse.RawDescriptionHelpFormatter
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     asked.add_argument("bundle", help="what `toolbus audit export` wrote")
     asked.add_argument("--key", required=True, help="the public key, as given to you beforehand")
-    asked.add_argument("--seen", help="a file of checkpoints you were told earlier")
-    asked.add_argument("--json", action="store_true", help="say it as JSON")
-    options = asked.parse_args(words)
+    asked.add_argument(
+        "--seen",
+        action="append",
+        default=[],
+        metavar="FILE|DIR",
+        help="checkpoints that were kept elsewhere; repeatable",
+    )
+    asked.add_argument(
+        "--witness",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a witness whose cosignature is wanted; repeatable",
+    )
+    asked.add_argument(
+        "--quorum",
+        type=int,
+        default=0,
+        metavar="N",
+        help="so many of the witnesses are enough; otherwise all of them",
+    )
+    asked.add_argument("--customer", default="", help="whose log it has to be")
+    asked.add_argument(
+        "--until",
+        default="",
+        metavar="TIME",
+        help="the last checkpoint (cosignature, with --witness) is not older",
+    )
+    asked.add_argument("--json", action="store_true", help="say it as JSON")  # fmt: skip
+    return asked.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Check the bundle named; 0 when it is sound, 1 when it is not, 2 when that cannot be told."""
+    options = _arguments(words)
     try:
-        seen = ""
-        if options.seen:
-            seen = Path(options.seen).read_text("utf-8")
-        report = verify(options.bundle, options.key, seen)
-    except (UnreadableError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        wanted = Wanted(
+            kept(options.seen),
+            tuple(Key(each, COSIGNED) for each in dict.fromkeys(options.witness)),
+            max(options.quorum, 0),
+            options.customer,
+            _time(options.until) if options.until else 0.0,
+        )
+        report = verify(options.bundle, options.key, wanted=wanted)
+    except (UnreadableError, OSError, UnicodeDecodeError) as error:
+        told = {"sound": False, "findings": [{"kind": "unreadable", "what": str(error)}]}
+        said = (
+            json.dumps(told, indent=2)
+            if options.json
+            else f"NOT VERIFIED: {_printable(str(error))}"
+        )
+        sys.stdout.write(f"{said}\n")
         return 2
     sys.stdout.write(json.dumps(report.told(), indent=2) + "\n" if options.json else str(report))
     return 1 if report.found else 0

@@ -54,6 +54,11 @@ AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_kept", "Dead letters in the 
 # Facts taken into the hash trees, and when all there was had last been signed.
 SEALED_FACTS = Counter("toolbus_sealed_facts", "Facts sealed")
 SEALED_UNTIL = Gauge("toolbus_sealed_until_seconds", "When everything was last sealed")
+# Of the customer that is furthest behind: events of its newest checkpoint not yet cosigned.
+WITNESS_BEHIND = Gauge("toolbus_witness_behind", "Events not cosigned by a witness", ["witness"])
+WITNESS_FAILURES = Counter(
+    "toolbus_witness_failures", "Checkpoints not taken by a witness", ["witness"]
+)
 
 # Spans that ended, by what became of them: exported, dropped (too many waited), failed.
 SPANS = Counter("toolbus_spans", "Spans of traces, by what became of them", ["outcome"])

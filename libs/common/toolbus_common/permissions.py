@@ -63,6 +63,7 @@ from toolbus_common.contracts import (
     TokenShown,
     UnendedAsked,
     UpstreamTokenAsked,
+    WitnessContradicted,
 )
 from toolbus_common.contracts.fact import subject_of
 from toolbus_common.egress.named import NAMED
@@ -228,7 +229,7 @@ _ROOMS = (
     ),
     _Room(
         "audit",
-        says=(FactsExpired,),
+        says=(FactsExpired, WitnessContradicted),
         # The stream as it is, for the seal, for sinks and for what tables lack; how far the writer
         # is, for exports.
         publishes=(

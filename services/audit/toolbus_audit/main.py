@@ -1,7 +1,8 @@
 """The audit room: every fact becomes a row, rows answer questions, and webhooks are told.
 
 hears   every fact, from the stream FACTS; the buckets tb_config and tb_people
-says    FactsExpired; facts and checkpoints to webhooks, facts to SIEMs and into files
+says    FactsExpired, WitnessContradicted; facts and checkpoints to webhooks, facts to SIEMs and
+        into files, checkpoints to witnesses and into files
 answers AuditQueried, FactsAsked, SpendingAsked, OpenCallsAsked, UnendedAsked, RefillAsked,
         LinesAsked; readers, over HTTP
 owns    the tables in ClickHouse, the buckets tb_seals and tb_exports, the sealing key
@@ -13,7 +14,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial
 
 from toolbus_audit import query, spending, unended
 from toolbus_audit.exporting import paging
@@ -23,18 +23,14 @@ from toolbus_audit.reading.answering import Answering
 from toolbus_audit.reading.listener import listening
 from toolbus_audit.refilling import Refilling
 from toolbus_audit.retention import Retention
-from toolbus_audit.sealing.announcing import Announcing
-from toolbus_audit.sealing.note import signer
-from toolbus_audit.sealing.publishing import Publishing
-from toolbus_audit.sealing.sealer import Log, Sealer
+from toolbus_audit.sealing.running import Outside, sealing
 from toolbus_audit.settings import Settings
 from toolbus_audit.sinks.declared import Pace, Sinks
 from toolbus_audit.sinks.telling import Stream
 from toolbus_audit.store import ClickHouse
 from toolbus_audit.summing import keep_adding_up
-from toolbus_audit.webhooks import Post, Webhooks
+from toolbus_audit.webhooks import Webhooks
 from toolbus_audit.writer import MESSAGES, Writer
-from toolbus_common.bucket import Bucket
 from toolbus_common.bus import StoredMessage
 from toolbus_common.contracts import (
     AuditQueried,
@@ -60,7 +56,7 @@ from toolbus_common.exchange import Exchange
 from toolbus_common.holds import Holds
 from toolbus_common.people.book import People
 from toolbus_common.people.keeping import know_people
-from toolbus_common.provision import CONFIG, EXPORTS, FACTS, SEALS, WEBHOOKS
+from toolbus_common.provision import CONFIG, EXPORTS, FACTS, WEBHOOKS
 from toolbus_common.room import Room
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.snapshot import Directory
@@ -93,12 +89,12 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Room:
     }
 
     _keep(room, writer, store)
-    directory, post = _declared(room, settings)
+    directory, named, poster = _declared(room, settings)
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
     hooks = _webhooks(directory)
     _refill(room, writer, store)
-    _tell_webhooks(room, Webhooks(hooks, post, secrets, reveal=people.reveal))
-    _seal(room, settings, writer, store, partial(Announcing, hooks, post, secrets))
+    _tell_webhooks(room, Webhooks(hooks, poster.post, secrets, reveal=people.reveal))
+    sealing(room, settings, writer, store, Outside(directory, named, poster, secrets))
     _expire(room, store, directory)
     _export(room, settings, store)
     _serve_analysts(room, settings, store, directory)
@@ -145,56 +141,16 @@ def _keep(room: Room, writer: Writer, store: ClickHouse) -> None:
             await store.close()
 
 
-def _declared(room: Room, settings: Settings) -> tuple[Directory, Post]:
-    """What is declared, and what posts to the webhooks among it."""
+def _declared(room: Room, settings: Settings) -> tuple[Directory, Named, Poster]:
+    """What is declared, what of it the operator named, and what posts there."""
     directory, named = Directory(), Named()
     room.watches(CONFIG)(named.hear)
     room.watches(CONFIG)(directory.hear)
-    return directory, Poster(settings.egress, named.has, Tls(settings.egress_ca)).post
+    return directory, named, Poster(settings.egress, named.has, Tls(settings.egress_ca))
 
 
 def _webhooks(directory: Directory) -> Callable[[], Mapping[str, Webhook]]:
     return lambda: directory.now.declaration.webhooks
-
-
-def _seal(
-    room: Room,
-    settings: Settings,
-    writer: Writer,
-    store: ClickHouse,
-    announced: Callable[[Bucket], Announcing],
-) -> None:
-    """Sign what the stream keeps, whether or not the store is there."""
-    sealing = signer(settings.seal_name, settings.sealing_key)
-    details = room.details
-    room.details = lambda: details() | {"sealed_by": sealing.verifier}
-
-    async def read(first: int) -> list[Kept]:
-        return await read_from(room.bus.client, FACTS, first, EVERY_FACT)
-
-    async def stream() -> str:
-        writer.stream = await begun(room.bus.client, FACTS)
-        return writer.stream
-
-    @room.needs
-    @asynccontextmanager
-    async def sealed() -> AsyncIterator[None]:
-        await stream()
-        bucket = await room.bucket(SEALS)
-        publishing = Publishing(store, settings.sealing_key.parent)
-        announcing = announced(bucket)
-
-        async def tell(signed: list[tuple[str, Log]]) -> None:
-            announcing.tell(signed)
-            await publishing.tell(signed)
-
-        sealer = Sealer(bucket, sealing, read, tell, settings.seal_seconds)
-        running = asyncio.create_task(sealer.run(stream))
-        try:
-            yield
-        finally:
-            await end(running)
-            await announcing.close()
 
 
 def _expire(room: Room, store: ClickHouse, directory: Directory) -> None:

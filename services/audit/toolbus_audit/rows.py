@@ -89,12 +89,25 @@ class CheckpointRow(Struct, gc=False):
     note: str
 
 
+class CosignatureRow(Struct, gc=False):
+    """One row of `cosignatures`: a checkpoint's note as one witness cosigned it."""
+
+    scope: str
+    stream: str
+    size: int
+    at: int
+    witness: str
+    note: str
+
+
 Rows = list[FactRow] | list[DeadRow]
-Written = Rows | list[CheckpointRow]
+Written = Rows | list[CheckpointRow] | list[CosignatureRow]
 
 _decode = msgspec.json.Decoder(FactRow).decode
 _encoder = msgspec.json.Encoder()
-_COLUMNS = {kind: kind.__struct_fields__ for kind in (FactRow, DeadRow, CheckpointRow)}
+_COLUMNS = {
+    kind: kind.__struct_fields__ for kind in (FactRow, DeadRow, CheckpointRow, CosignatureRow)
+}
 _VALUES = {kind: attrgetter(*columns) for kind, columns in _COLUMNS.items()}
 
 

@@ -11,8 +11,9 @@ class Settings(CommonSettings):
     """`clickhouse_url` may hold a password; empty means ClickHouse's engine inside this process.
 
     `clickhouse_cluster` names the cluster that server is of, for tables on all its servers.
-    `seal_name` is whose logs these are, as auditors know it; `evidence_key_file` has the Ed25519
-    key in PEM that signs them, made where there is none: `<state_dir>/seal/key.pem`. Between two
+    `seal_name` names this installation in all it signs, at audit's first start, where the declared
+    `evidence.origin` is not there by then. `evidence_key_file` has the Ed25519 key in PEM that
+    signs, made where there is none: `<state_dir>/seal/key.pem`. Between two
     checkpoints of a log that grows lie `seal_seconds`. At `audit_http_port` readers are answered in
     ClickHouse's way, from the embedded engine (0: nowhere).
 
@@ -26,7 +27,7 @@ class Settings(CommonSettings):
     audit_query_seconds: float = 10.0
     audit_http_host: str = "127.0.0.1"
     audit_http_port: int = Field(default=0, ge=0, le=65535)
-    seal_name: str = "toolbus"
+    seal_name: str = Field(default="", pattern=r"^(?:[a-z0-9][a-z0-9._/-]{0,127})?$")
     evidence_key_file: Path | None = Field(  # under the name it had before too, for one release
         default=None,
         validation_alias=AliasChoices("TOOLBUS_EVIDENCE_KEY_FILE", "TOOLBUS_SEAL_KEY"),

@@ -47,6 +47,7 @@ from toolbus_common.contracts.evidencefacts import (
     HoldLifted,
     HoldPlaced,
     PersonForgotten,
+    WitnessContradicted,
 )
 from toolbus_common.contracts.exporting import FactsAsked, FactsTold
 from toolbus_common.contracts.fact import CallFact, Fact
@@ -271,5 +272,6 @@ __all__ = [
     "UnendedTold",
     "UpstreamTokenAsked",
     "UpstreamTokenTold",
+    "WitnessContradicted",
     "decode_frame",
 ]

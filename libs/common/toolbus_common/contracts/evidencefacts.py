@@ -54,3 +54,19 @@ class FactsExpired(Fact):
     size: int
     to: int
     days: int
+
+
+class WitnessContradicted(Fact):
+    """A witness knows a log of this origin that ours does not go on from.
+
+    It cosigned `known` events, while the newest checkpoint here has `size`. Either what audit keeps
+    was lost or set back, or somebody else signs with its key.
+    """
+
+    NAME: ClassVar[str] = "witness.contradicted"
+
+    witness: str
+    origin: str
+    known: int
+    size: int
+    reason: str

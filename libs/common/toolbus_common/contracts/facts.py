@@ -28,6 +28,7 @@ from toolbus_common.contracts.evidencefacts import (
     HoldLifted,
     HoldPlaced,
     PersonForgotten,
+    WitnessContradicted,
 )
 from toolbus_common.contracts.fact import CallFact, Fact
 from toolbus_common.contracts.identityfacts import GrantEnded, GrantGiven, SignInRefused
@@ -285,5 +286,6 @@ FACTS: dict[str, type[Fact]] = {
         HoldPlaced,
         HoldLifted,
         FactsExpired,
+        WitnessContradicted,
     )
 }

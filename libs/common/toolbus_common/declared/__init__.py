@@ -7,8 +7,8 @@ from pydantic import Field
 from toolbus_common.declared.admins import Admin, Role
 from toolbus_common.declared.authorizing import OAuthClient, ServerOAuth
 from toolbus_common.declared.basics import MICRO, Declared, Name, Pattern, Patterns
-from toolbus_common.declared.evidence import Audit
-from toolbus_common.declared.exports import Export, Leaving, Sink
+from toolbus_common.declared.evidence import Audit, Checkpoints, Evidence, Witness
+from toolbus_common.declared.exports import Export, Leaving, Place, Sink
 from toolbus_common.declared.identity import LOCAL, MACHINES, OWN_ISSUERS, Access, Issuer
 from toolbus_common.declared.levels import (
     Content,
@@ -38,11 +38,13 @@ __all__ = [
     "Admin",
     "Audit",
     "Budget",
+    "Checkpoints",
     "Content",
     "Customer",
     "Declaration",
     "Declared",
     "Environment",
+    "Evidence",
     "Export",
     "Group",
     "Issuer",
@@ -57,6 +59,7 @@ __all__ = [
     "Pattern",
     "Patterns",
     "Period",
+    "Place",
     "Price",
     "Programs",
     "Rate",
@@ -73,6 +76,7 @@ __all__ = [
     "User",
     "Validation",
     "Webhook",
+    "Witness",
 ]
 
 
@@ -101,6 +105,7 @@ class Declaration(Declared):
     sinks: dict[Name, Sink] = Field(default_factory=dict)
     environments: dict[Name, Environment] = Field(default_factory=dict)
     audit: Audit = Audit()
+    evidence: Evidence = Evidence()
     readers: dict[Name, Reader] = Field(default_factory=dict)
     issuers: dict[Name, Issuer] = Field(default_factory=dict)
     access: dict[Name, Access] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 import re
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -29,8 +29,8 @@ class Leaving(Declared):
         return any(fnmatchcase(fact, pattern) for pattern in self.facts)
 
 
-class Export(Leaving):
-    """Files written `every` so often `to` a directory of audit's machine, or to s3://bucket/prefix.
+class Place(Declared):
+    """Where files go: a directory of audit's machine, or s3://bucket/prefix.
 
     `endpoint` is that of an S3-compatible store; without one it is Amazon's in the `region`.
     `credentials` are `access_key`, `secret_key` and, where there is one, `session_token`; each
@@ -38,7 +38,6 @@ class Export(Leaving):
     """
 
     to: str = Field(max_length=1024)
-    format: Literal["jsonl", "parquet", "ocsf"] = "jsonl"
     every: str = Field(default="1h", pattern=r"^[1-9][0-9]{0,3}[smhd]$")
     endpoint: str = ""
     region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]{1,32}$")
@@ -62,7 +61,7 @@ class Export(Leaving):
         return endpoint.rstrip("/")
 
     @model_validator(mode="after")
-    def _has_its_credentials(self) -> "Export":
+    def _has_its_credentials(self) -> Self:
         if unknown := set(self.credentials) - S3_KEYS:
             raise ValueError(f"credentials are {', '.join(sorted(S3_KEYS))}, not {min(unknown)}")
         if self.in_bucket and not {"access_key", "secret_key"} <= set(self.credentials):
@@ -86,6 +85,12 @@ class Export(Leaving):
             return ""
         host = self.endpoint or f"https://s3.{self.region}.amazonaws.com"
         return f"{host}/{self.to.removeprefix('s3://').rstrip('/')}"
+
+
+class Export(Place, Leaving):
+    """Files written `every` so often."""
+
+    format: Literal["jsonl", "parquet", "ocsf"] = "jsonl"
 
 
 class Sink(Leaving):

@@ -11,6 +11,7 @@ from toolbus_common.declared.basics import Declared, Name
 # What webhooks can be told of. Calls are too many to post: they are for the audit.
 POSTED = (
     "approval", "breaker", "config", "definition", "hold", "key", "person", "rule", "server",
+    "witness",
 )  # fmt: skip
 CHECKPOINT = "checkpoint.signed"  # no fact: what audit signs of a customer's log
 

@@ -150,7 +150,7 @@ def _about(pattern: str, servers: list[str]) -> str:
 
 
 def _credentials_of(data: Any) -> Iterator[tuple[Place, str]]:
-    for section in ("servers", "exports", "sinks"):
+    for section in ("servers", "exports", "sinks", "evidence"):
         for name, entry in _section(data, section):
             for field in CREDENTIALS:
                 values = entry.get(field)

@@ -71,6 +71,11 @@ def restored(new: Declaration, old: Declaration) -> Declaration:
             name: _entry(entry, before_all.get(name), where, f"{section}.{name}", faults)
             for name, entry in getattr(new, section).items()
         }
+    if (places := new.evidence.checkpoints) is not None:
+        where = ("to", "endpoint", "region")
+        known = old.evidence.checkpoints
+        kept = _entry(places, known, where, "evidence.checkpoints", faults)
+        sections["evidence"] = new.evidence.model_copy(update={"checkpoints": kept})
     if faults:
         raise faulty(faults)
     sections["keys"] = _with_hashes(new.keys, old.keys)

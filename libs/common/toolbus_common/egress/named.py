@@ -11,13 +11,13 @@ from hashlib import sha256
 from typing import Any
 
 from toolbus_common.bucket import Change
-from toolbus_common.declared import Declaration, Export, Issuer, Server, Sink, Webhook
+from toolbus_common.declared import Declaration, Issuer, Place, Server, Sink, Webhook, Witness
 from toolbus_common.declared.servers import BOUNDS
 
 log = logging.getLogger(__name__)
 
 NAMED = "named"  # the entry's key
-Leads = Server | Webhook | Issuer | Export | Sink
+Leads = Server | Webhook | Issuer | Place | Sink | Witness
 
 # What may change without leading elsewhere. A field that is not here counts: one that is new and
 # forgotten costs an operator another 'toolbus apply', and gives nobody an address.
@@ -36,7 +36,7 @@ def digest_of(entry: Leads) -> str:
     told: Any
     if isinstance(entry, Server):
         told = entry.model_dump(mode="json", exclude_defaults=True, exclude=set(_HARMLESS))
-    elif isinstance(entry, Export):
+    elif isinstance(entry, Place):
         told = [entry.to, entry.bucket_url]
     else:
         told = entry.url
@@ -51,6 +51,9 @@ def digests_of(declaration: Declaration) -> Iterator[str]:
     yield from map(digest_of, declaration.exports.values())
     yield from map(digest_of, declaration.sinks.values())
     yield from map(digest_of, declaration.issuers.values())
+    yield from map(digest_of, declaration.evidence.witnesses)
+    if declaration.evidence.checkpoints:
+        yield digest_of(declaration.evidence.checkpoints)
 
 
 def encoded(digests: set[str]) -> bytes:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from toolbus_audit.exporting.signing import Keys, signed, url_of
 from toolbus_audit.posting import Poster, PostError, Request
-from toolbus_common.declared import Export
+from toolbus_common.declared import Place
 from toolbus_common.secrets import SecretError, Secrets, filled
 
 Named = Callable[[], bool]  # whether the operator named the place himself
@@ -31,7 +31,7 @@ class Target(Protocol):
 
 
 def target_for(
-    export: Export,
+    export: Place,
     poster: Poster,
     secrets: Secrets,
     named: Named,
@@ -90,7 +90,7 @@ class Bucket:
 
     def __init__(
         self,
-        export: Export,
+        export: Place,
         poster: Poster,
         secrets: Secrets,
         named: Named,

@@ -8,6 +8,7 @@ import logging
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from time import time
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -162,7 +163,8 @@ class Sealer:
     async def _sign(self, scope: str, growing: Growing) -> None:
         """Sign, keep, and only then tell: what was told is never contradicted."""
         tree, root, now = growing.tree, growing.tree.root, int(time())
-        origin = f"{self._signer.name}/{scope}/{self._stream}"
+        # Each log has one such line and no other: neither part after the first has a slash.
+        origin = f"{self._signer.name}/{quote(scope, safe='')}/{self._stream}"
         checkpoint = Checkpoint(origin, tree.size, root, now, growing.log.size, growing.root)
         signed = Log(
             stream=self._stream,

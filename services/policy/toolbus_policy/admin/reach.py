@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from toolbus_common.declared import Declaration, Export, Issuer, Server, Sink, Webhook
+from toolbus_common.declared import Declaration, Issuer, Place, Server, Sink, Webhook
 from toolbus_common.declared.authorizing import REFERENCES
 from toolbus_common.declared.servers import BOUNDS, CREDENTIALS, DESTINATION, FILES
 from toolbus_common.egress import Egress, EgressError, as_http, target_of
@@ -58,10 +58,16 @@ class Reach:
             found += self._leaves(f"exports.{name}", export, old.exports.get(name))
         for name, sink in new.sinks.items():
             found += self._leaves(f"sinks.{name}", sink, old.sinks.get(name))
+        if (place := new.evidence.checkpoints) is not None:
+            found += self._leaves("evidence.checkpoints", place, old.evidence.checkpoints)
+        for witness in new.evidence.witnesses:
+            if witness.url not in {each.url for each in old.evidence.witnesses}:
+                where = f"evidence.witnesses.{witness.name}.url"
+                found += [(where, reason) for _, reason in self._led("url", witness.url)]
         return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
 
     def _leaves(
-        self, place: str, entry: Export | Sink, old: Export | Sink | None
+        self, place: str, entry: Place | Sink, old: Place | Sink | None
     ) -> Iterator[tuple[str, str]]:
         """Where facts leave to is for the operator's file; and which secrets are shown there."""
         if old is None or digest_of(old) != digest_of(entry):
@@ -137,9 +143,9 @@ class Reach:
             yield place, _REFUSED.format(name, "VARIABLES")
 
 
-def _shown(entry: Export | Sink) -> dict[str, str]:
+def _shown(entry: Place | Sink) -> dict[str, str]:
     """What is shown to whoever takes the facts."""
-    field = "credentials" if isinstance(entry, Export) else "headers"
+    field = "credentials" if isinstance(entry, Place) else "headers"
     return {f"{field}.{name}": value for name, value in getattr(entry, field).items()}
 
 

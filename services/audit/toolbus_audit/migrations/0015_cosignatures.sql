@@ -1,0 +1,13 @@
+-- What witnesses cosigned (C2SP tlog-cosignature): a checkpoint's note with one witness's line.
+CREATE TABLE IF NOT EXISTS cosignatures
+(
+    scope LowCardinality(String),
+    stream LowCardinality(String),
+    size UInt64 COMMENT 'events of the checkpoint',
+    at DateTime('UTC') COMMENT 'when the checkpoint was signed',
+    witness LowCardinality(String),
+    note String
+)
+ENGINE = ReplacingMergeTree
+ORDER BY (scope, stream, size, at, witness)
+SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1;
