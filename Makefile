@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check browser metrics bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens
+.PHONY: install up test check browser metrics witness bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens
 
 install: $(INSTALLED)
 
@@ -29,7 +29,7 @@ WORKERS ?= 3
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/browser --ignore=tests/metrics $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness $(ARGS)
 
 # The pages people see, in the system's Chromium; what it shows is kept in build/screenshots.
 browser: $(INSTALLED)
@@ -40,6 +40,12 @@ browser: $(INSTALLED)
 metrics: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.debian prometheus
 	$(BIN)/python -m pytest tests/metrics $(ARGS)
+
+# A witness of the transparency network's own hands cosigns our logs; it needs Go and ssh-agent.
+LITEWITNESS := filippo.io/torchwood/cmd/litewitness@v0.9.0
+witness: $(INSTALLED)
+	test -x build/bin/litewitness || GOBIN=$(CURDIR)/build/bin go install $(LITEWITNESS)
+	$(BIN)/python -m pytest tests/witness $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 The facts are written, sealed and bundled by the real parts; the verifier runs alone, as an auditor
 runs it, once on the bundle as it is and once on one in which a single fact was altered. Beside that
-each of the twelve ways to tamper with a log is tried on a small one.
+each of the ways to tamper with a log is tried on a small one.
 """
 
 import argparse

@@ -21,7 +21,7 @@ SOURCE = sorted(
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 ROOMS = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 MOST_LINES = 400
-IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 900}  # auditors are promised one file
+IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 920}  # auditors are promised one file
 
 
 def name(path: Path) -> str:

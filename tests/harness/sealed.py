@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from harness.facts import allowed, completed
 from harness.peopled import Kept, people
@@ -31,6 +32,7 @@ class World:
     begins: bundle.Sealed | None = None
     people: People | None = None
     stream: str = STREAM
+    customer: str = "acme"
 
     async def written(self, *, reveal: bool = False) -> Path:
         """Write it as a bundle; where. It tells what is sealed of people if it is to."""
@@ -42,7 +44,7 @@ class World:
 
         await bundle.write(
             path,
-            scope="acme",
+            scope=self.customer,
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.sealed,
@@ -62,19 +64,25 @@ class World:
 
     def resealed(self, sizes: Collection[int], by: Signer | None = None) -> "World":
         """The same lines under new checkpoints, at these sizes."""
-        return replace(self, sealed=sealed(self.lines, sizes, by or self.signer, self.stream))
+        key = by or self.signer
+        return replace(self, sealed=sealed(self.lines, sizes, key, self.stream, self.customer))
 
 
-def world(directory: Path, calls: int = 12, user: str = "") -> World:
+def world(
+    directory: Path, calls: int = 12, user: str = "", customer: str = "acme", key: str = "key.pem"
+) -> World:
     """Two producers' facts of so many calls, perhaps a user's, sealed every six of them."""
     known = people(directory, Kept()) if user else None
-    lines = asyncio.run(_lines(directory, calls, user, known))
-    key = signer("toolbus", directory / "key.pem")
+    lines = asyncio.run(_lines(directory, calls, user, known, customer))
+    by = signer("toolbus", directory / key)
     sizes = {*range(6, len(lines), 6), len(lines)}
-    return World(directory, key, lines, sealed(lines, sizes, key), people=known)
+    made = sealed(lines, sizes, by, customer=customer)
+    return World(directory, by, lines, made, people=known, customer=customer)
 
 
-async def _lines(directory: Path, calls: int, user: str, known: People | None) -> list[bytes]:
+async def _lines(
+    directory: Path, calls: int, user: str, known: People | None, customer: str
+) -> list[bytes]:
     """Intents by one room and outcomes by another, in the order in which they were said."""
     said: list[bytes] = []
 
@@ -89,21 +97,27 @@ async def _lines(directory: Path, calls: int, user: str, known: People | None) -
     for number in range(calls):
         call, at = f"c{number}", BEGAN + float(number)
         told = {"user": user, "arguments": '{"q": 1}'} if user else {}
+        told["scope"] = customer
         await policy.record(allowed(call_id=call, at=at, deadline=at + 30, **told))
-        await executor.record(completed(call_id=call, at=at + 0.5))
+        await executor.record(completed(call_id=call, at=at + 0.5, scope=customer))
     return said
 
 
 def sealed(
-    lines: Sequence[bytes], sizes: Collection[int], by: Signer, stream: str = STREAM
+    lines: Sequence[bytes],
+    sizes: Collection[int],
+    by: Signer,
+    stream: str = STREAM,
+    customer: str = "acme",
 ) -> list[bundle.Sealed]:
     """Checkpoints over the first so many lines each."""
+    origin = f"{by.name}/{quote(customer, safe='')}/{stream}"
     tree, found, before = Tree(), [], (0, EMPTY)
     for number, line in enumerate(lines, 1):
         tree.append(line)
         if number in sizes:
             at = BEGAN + 10_000 + number
-            checkpoint = Checkpoint(f"toolbus/acme/{stream}", number, tree.root, at, *before)
+            checkpoint = Checkpoint(origin, number, tree.root, at, *before)
             edge = tuple(map(_base64, tree.edge))
             found.append(bundle.Sealed(number, number, edge, by.sign(checkpoint)))
             before = number, tree.root

@@ -1,13 +1,16 @@
-"""Twelve ways to tamper with evidence that the verifier must name, each done to a sealed log."""
+"""Ways to tamper with evidence that the verifier must name, each done to a sealed log."""
 
 import asyncio
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from harness.sealed import BEGAN, STREAM, World, seen, world
+from harness.witness import Witness
 from toolbus_audit.sealing.note import Signer, signer
+from toolbus_cli.evidence import verify
 from toolbus_common.bucket import Change
 from toolbus_common.contracts import PersonForgotten
 from toolbus_common.factlane import FactWriter
@@ -109,6 +112,92 @@ async def _forgotten(log: World, pseudonym: str) -> bytes:
     return said[0]
 
 
+def _relabelled(log: World) -> set[str]:
+    """Another customer's in its manifest; what is signed stays acme's."""
+    path = _rewritten(asyncio.run(log.written()), "manifest.json", b"acme", b"bolt")
+    report = verify.verify(str(path), log.signer.verifier)
+    assert report.log is not None
+    return {kind for kind, _ in report.found} | {report.log.customer}
+
+
+def _rows_relabelled(log: World) -> set[str]:
+    log.lines[:] = [line.replace(b'"acme"', b'"bolt"') for line in log.lines]
+    return log.kinds()
+
+
+def _all_relabelled(log: World) -> set[str]:
+    """Manifest, rows and checkpoints alike."""
+    log.lines[:] = [line.replace(b'"acme"', b'"bolt"') for line in log.lines]
+    notes = [replace(each, note=each.note.replace("/acme/", "/bolt/")) for each in log.sealed]
+    return replace(log, sealed=notes, customer="bolt").kinds()
+
+
+def _anothers_checkpoint(log: World) -> set[str]:
+    """Of another customer, signed with the same key."""
+    other = replace(log, customer="bolt").resealed({12})
+    log.sealed.insert(2, other.sealed[0])
+    return log.kinds()
+
+
+def _another_installation(log: World) -> set[str]:
+    """The same key in another installation, whose logs have other names."""
+    other = signer("elsewhere", log.directory / "key.pem")
+    foreign = log.resealed({each.size for each in log.sealed}, other)
+    path = asyncio.run(foreign.written())
+    return {kind for kind, _ in verify.verify(str(path), log.signer.verifier).found}
+
+
+def _cut_back(log: World, by: int = 12) -> World:
+    """Without the newest events and the checkpoints over them: sound, by itself."""
+    kept = [each for each in log.sealed if each.size <= len(log.lines) - by]
+    cut = replace(log, lines=log.lines[:-by], sealed=kept)
+    assert not cut.kinds()
+    return cut
+
+
+def _cut_back_and_seen(log: World) -> set[str]:
+    return _cut_back(log).kinds(seen(log.sealed[-1]))
+
+
+def _cut_back_and_posted(log: World) -> set[str]:
+    """The auditor kept what a webhook was posted."""
+    data = {"scope": "acme", "note": log.sealed[-1].note}
+    return _cut_back(log).kinds(json.dumps({"type": "checkpoint.signed", "data": data}))
+
+
+def _cut_back_and_witnessed(log: World) -> set[str]:
+    """A witness cosigned all checkpoints; the newest it has here is too old."""
+    witness = Witness()
+    last = len(log.sealed) - 1
+    for place, each in enumerate(log.sealed):
+        text = f"{each.note.rpartition(chr(10) * 2)[0]}\n"
+        at = BEGAN + 20_000 + (3600 if place == last else 0)
+        log.sealed[place] = replace(each, note=each.note + witness.cosign(text, at))
+    key = verify.Key(witness.verifier, verify.COSIGNED)
+    wanted = verify.Wanted((), (key,), until=BEGAN + 20_000 + 3600)
+    whole = asyncio.run(log.written())
+    assert not verify.verify(str(whole), log.signer.verifier, wanted=wanted).found
+    path = asyncio.run(_cut_back(log).written())
+    return {kind for kind, _ in verify.verify(str(path), log.signer.verifier, wanted=wanted).found}
+
+
+def _split(log: World) -> set[str]:
+    """Two auditors were shown two logs that go on from one; both bring what they were told."""
+    fork = replace(log, lines=[*log.lines[:-1], edited(log.lines[-1])])
+    told = fork.resealed({each.size for each in log.sealed}).sealed[-1]
+    return _cut_back(log).kinds(seen(log.sealed[-1]) + seen(told))
+
+
+def _rewritten(path: Path, member: str, old: bytes, new: bytes) -> Path:
+    """The bundle with some bytes of a member replaced."""
+    other = path.with_name("rewritten.zip")
+    with zipfile.ZipFile(path) as bundle, zipfile.ZipFile(other, "w") as copy:
+        for name in bundle.namelist():
+            data = bundle.read(name)
+            copy.writestr(name, data.replace(old, new) if name == member else data)
+    return other
+
+
 def _forger(log: World) -> Signer:
     return signer("toolbus", log.directory / "forged" / "key.pem")
 
@@ -127,6 +216,15 @@ TAMPERED: dict[str, tuple[Callable[[World], set[str]], set[str]]] = {
     "one producer's tail dropped": (_tail_dropped, {"missing"}),
     "the stream deleted": (_stream_deleted, {"forked"}),
     "a person's key shredded": (_shredded, {"sound", "erased"}),
+    "the manifest relabelled to another customer": (_relabelled, {"relabelled", "acme"}),
+    "the rows relabelled to another customer": (_rows_relabelled, {"relabelled", "tree"}),
+    "everything relabelled to another customer": (_all_relabelled, {"signature"}),
+    "another customer's checkpoint inserted": (_anothers_checkpoint, {"forked"}),
+    "another installation's log, the same key": (_another_installation, {"signature", "forked"}),
+    "cut back; a checkpoint was kept": (_cut_back_and_seen, {"missing"}),
+    "cut back; a webhook was told": (_cut_back_and_posted, {"missing"}),
+    "cut back; a witness cosigned": (_cut_back_and_witnessed, {"stale"}),
+    "two logs shown to two auditors": (_split, {"missing", "forked"}),
 }
 
 

@@ -72,7 +72,7 @@ FACTS_SAID = {
         "server.drained", "server.undrained", "server.reset", "person.forgotten", "hold.placed",
         "hold.lifted",
     },
-    "audit": {"facts.expired"},
+    "audit": {"facts.expired", "witness.contradicted"},
 }  # fmt: skip
 WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, CONFIG, OUTCOMES, PEOPLE},

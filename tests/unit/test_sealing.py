@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.witness import consistent
 from toolbus_audit.sealing.note import Checkpoint, signer
+from toolbus_audit.sealing.proof import Growth
 from toolbus_audit.sealing.tree import Tree
 from toolbus_cli.evidence import verify
 
@@ -109,3 +111,20 @@ def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_damaged_public_key_is_said_to_be_one(text: str) -> None:
     with pytest.raises(verify.UnreadableError):
         verify.Key(text)
+
+
+@given(st.integers(1, 300), st.integers(0, 300))
+def test_a_log_proves_that_it_only_grew_from_every_size_it_had(old: int, more: int) -> None:
+    tree = Tree()
+    for number in range(old):
+        tree.append(b"%d" % number)
+    growth, root = Growth(tree.size, list(tree.edge)), tree.root
+    for number in range(old, old + more):
+        growth.append(b"%d" % number)
+        tree.append(b"%d" % number)
+    proof = growth.proof()
+    assert growth.reach == tree.size
+    assert len(proof) <= 63
+    assert len(growth.since) <= 2 * tree.size.bit_length()
+    assert consistent(old, root, tree.size, tree.root, proof)
+    assert not more or not consistent(old, b"x" * 32, tree.size, tree.root, proof)

@@ -130,19 +130,38 @@ async def _key(state_dir: Path) -> str:
     raise InvalidError("Audit did not answer; look at `toolbus status`, and ask again.")
 
 
-def check(
+def check(  # noqa: PLR0913
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What `export` wrote.")],
     *,
     key: Annotated[str, typer.Option(help="The public key, as it was given to you beforehand.")],
     seen: Annotated[
-        Path | None, typer.Option(help="A file of checkpoints you were told earlier.")
+        list[Path] | None,
+        typer.Option(help="Checkpoints kept elsewhere: a file, or a directory; repeatable."),
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(help="The key of a witness that must have cosigned; repeatable."),
+    ] = None,
+    quorum: Annotated[
+        int, typer.Option(help="So many of the witnesses are enough; otherwise all.", min=0)
+    ] = 0,
+    customer: Annotated[str, typer.Option(help="Whose log it has to be.")] = "",
+    until: Annotated[
+        str,
+        typer.Option(help="The last checkpoint (with --witness: cosignature) is not older."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle offline: bytes, tree, signatures, producers' numbers, intents and outcomes.
 
     The same as `python3 verify.py BUNDLE --key KEY` with the program inside the bundle. Exit
-    code 1 says that something is wrong, and every finding what it is.
+    code 0: sound; 1: something is wrong, and every finding says what; 2: it cannot be told.
     """
-    words = [str(path), "--key", key, *(["--seen", str(seen)] if seen else [])]
+    words = [str(path), "--key", key, "--quorum", str(quorum)]
+    words += [word for each in seen or () for word in ("--seen", str(each))]
+    words += [word for each in witness or () for word in ("--witness", each)]
+    words += [
+        *(["--customer", customer] if customer else []),
+        *(["--until", until] if until else []),
+    ]
     raise typer.Exit(verify.main([*words, *(["--json"] if as_json else [])]))

@@ -826,7 +826,7 @@ def kept(places: Iterable[str]) -> Iterator[str]:
     for place in map(Path, places):
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for file in files:
-            if file.is_file() and (file == place or not file.name.startswith(".")):
+            if file == place or (file.is_file() and not file.name.startswith(".")):
                 if file.stat().st_size > LONGEST_LINE:
                     raise UnreadableError(f"{file} has more than {LONGEST_LINE} bytes; split it")
                 yield from notes_of(file.read_text("utf-8"), str(file))

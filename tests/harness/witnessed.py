@@ -1,0 +1,102 @@
+"""A whole audit whose logs are witnessed, and what its auditor has in hand."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.facts import allowed, completed, facts_of, until
+from toolbus_audit.main import build
+from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_cli.evidence import verify
+from toolbus_cli.evidence.gathering import gathered
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.declared import Declaration
+from toolbus_common.egress.named import NAMED, digests_of, encoded
+from toolbus_common.exchange import Exchange
+from toolbus_common.provision import CONFIG
+from toolbus_common.room import Room
+from toolbus_common.settings import Settings
+from toolbus_common.snapshot import DECLARATION
+
+
+async def declare(operator: Bus, **evidence: Any) -> None:
+    """Declare this evidence as the operator does with a file."""
+    declaration = Declaration.model_validate({"evidence": evidence})
+    config = await operator.bucket(CONFIG)
+    await config.put(NAMED, encoded(set(digests_of(declaration))))
+    await config.put(DECLARATION, declaration.model_dump_json().encode())
+
+
+@asynccontextmanager
+async def auditing(settings: Settings) -> AsyncIterator[Room]:
+    """The audit room, signing five times a second."""
+    own = AuditSettings(
+        state_dir=settings.state_dir,
+        nats_url=settings.nats_url,
+        drain_seconds=5.0,
+        seal_seconds=0.2,
+    )
+    async with build(Exchange(), own).running() as room:
+
+        async def ready() -> bool:
+            return room.status().ready
+
+        await until(ready, "audit is ready")
+        yield room
+
+
+@dataclass
+class Auditor:
+    """Who exports bundles and holds them against what is kept elsewhere."""
+
+    settings: Settings
+    operator: Bus
+    directory: Path
+
+    async def completed(self, count: int) -> None:
+        """So many calls from intent to outcome."""
+        async with (
+            facts_of("policy", self.settings, self.directory) as policy,
+            facts_of("executor", self.settings, self.directory) as executor,
+        ):
+            for _ in range(count):
+                told = allowed()
+                await policy.record(told)
+                await executor.record(completed(call_id=told.call_id))
+
+    async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
+        """What audit answers."""
+        lane = AskLane("operator", self.operator)
+        return (await lane.ask(AuditQueried(sql=sql), RowsFound, 20.0)).rows
+
+    async def sealed(self, size: int, table: str = "checkpoints") -> None:
+        """Return once so many events of acme are sealed, or cosigned."""
+
+        async def there() -> bool:
+            found = await self.rows(f"SELECT max(size) FROM {table} WHERE scope = 'acme'")
+            return bool(found[0][0] >= size)
+
+        await until(there, f"{size} events are in {table}")
+
+    async def origin(self) -> str:
+        """The origin line of acme's log."""
+        ((note,),) = await self.rows("SELECT note FROM checkpoints WHERE scope = 'acme' LIMIT 1")
+        return str(note).partition("\n")[0]
+
+    async def verdict(
+        self, key: str, witnesses: Iterable[str] = (), seen: Iterable[Path] = (), only: int = 0
+    ) -> verify.Report:
+        """What the verifier says of acme's log, or of its first events as if they were all."""
+        path = self.directory / "acme.zip"
+        found = await gathered(AskLane("operator", self.operator), "acme")
+        if only:
+            kept_back = tuple(each for each in found.statements if each.size <= only)
+            found = replace(found, statements=kept_back)
+        await found.write(path)
+        keys = tuple(verify.Key(each, verify.COSIGNED) for each in witnesses)
+        kept = verify.kept(map(str, seen))
+        return verify.verify(str(path), key, wanted=verify.Wanted(kept, keys))
