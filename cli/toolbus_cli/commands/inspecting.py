@@ -142,9 +142,7 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
         yield f"Asked {ago} ago whether it is there, it gave no answer: {probe['reason']}"
     for replica in server.get("replicas", ()):
         yield from _faults_of_replica(replica)
-    if refused := server.get("refused_hosts"):
-        most = sorted(refused, key=refused.__getitem__, reverse=True)[:5]
-        yield f"It wanted hosts it may not reach: {', '.join(most)}"
+    yield from _refused(server)
     yield from _lost_of(server)
     dropped = server.get("dropped", {})
     if dropped:
@@ -153,13 +151,41 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
         yield f"{name} is not shown: {why}{others}"
 
 
+def _refused(server: dict[str, Any]) -> Iterator[str]:
+    """Which hosts and files it wanted, and the line that opens the files."""
+    if hosts := server.get("refused_hosts"):
+        most = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
+        yield f"It wanted hosts it may not reach: {', '.join(most)}"
+    files = server.get("refused_files", {})
+    for kind, verb in (("read", "see"), ("write", "write")):
+        paths = [path for path in files if files[path] == kind][:5]
+        if paths:
+            line = f"servers.{server['name']}.files: {{{kind}: [{', '.join(paths)}]}}"
+            yield f"It named files that it does not {verb}; if it should: {line}"
+
+
 def not_held(servers: list[dict[str, Any]]) -> str:
     """What the machine does not hold servers to that are processes; empty where that is nothing."""
     every = (held.items() for held in (each.get("isolation", {}) for each in servers))
     told = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
     if not told:
         return ""
-    return f"This machine does not hold servers' processes to: {', '.join(told)}."
+    why = (f"{what} ({_LACKS[what]})" if what in _LACKS else what for what in told)
+    return f"This machine does not hold servers' processes to: {', '.join(why)}."
+
+
+# What is missing where servers are not held to it.
+_LACKS = {
+    "own files": "no namespaces: Landlock bounds files",
+    "own processes": "no namespaces",
+    "own user": "the executor is not root, or may not change users",
+    "own /proc": "no namespaces, or parts of /proc are masked",
+    "size of home and /tmp": "no namespaces",
+    "signals": "needs Linux 6.12",
+    "abstract sockets": "needs Linux 6.12",
+    "number of processes": "needs a user of its own, or TOOLBUS_CGROUP",
+    "memory of all together": "each process has its limit; needs TOOLBUS_CGROUP",
+}
 
 
 def _lost_of(server: dict[str, Any]) -> Iterator[str]:

@@ -200,6 +200,7 @@ def _start_rooms(launch: Launch) -> None:
         "TOOLBUS_LOG_FORMAT": "json",
         "TOOLBUS_LOG_LEVEL": launch.options.log_level,
         "TOOLBUS_HEALTH_PORT": "0",
+        "TOOLBUS_FILE": str(launch.source.path.absolute()),  # no server sees it
         **foreign(SECRETS),
     }
     public = os.environ.get(PUBLIC_URL) or launch.endpoint.removesuffix("/mcp")

@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.isolation.gate import Gate
 from toolbus_executor.isolation.plan import Isolation
+from toolbus_executor.isolation.unseen import Unseen, unseen_of
 from toolbus_executor.lines import Lines, TooLongError
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.standard_error import StandardError
@@ -42,6 +43,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._gate: Gate | None = None
+        self.unseen = Unseen()
 
     async def start(
         self,
@@ -52,6 +54,10 @@ class Child:
     ) -> None:
         """Start it. Raises `UpstreamDeadError`."""
         self._gate = isolation.gate
+        if isolation.confined:
+            self.unseen = unseen_of(isolation.places, command, environment)
+            self._errors.hear = self.unseen.heed
+            self.unseen.look_at_words(command[1:], cwd or "")
         try:
             with self._gate.hatch() if self._gate else nullcontext(-1) as hatch:
                 self._process = await asyncio.create_subprocess_exec(

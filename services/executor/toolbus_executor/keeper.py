@@ -235,7 +235,11 @@ class Keeper:
             if probing is not None:
                 await end(probing)
             if upstream is not None:
-                await leave(upstream)
+                await self._leave(upstream)
+
+    async def _leave(self, upstream: Upstream) -> None:
+        await leave(upstream)
+        self.held.ended(upstream)
 
     def _news(self) -> News:
         """Who hears what a connection says that belongs to no call."""

@@ -18,6 +18,7 @@ from toolbus_executor.graphql import GraphQLUpstream
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.isolation.container import OF_ENGINES, contained
 from toolbus_executor.isolation.gate import Gate
+from toolbus_executor.isolation.places import CERTIFICATES
 from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.openapi.upstream import OpenApiUpstream
@@ -28,7 +29,7 @@ from toolbus_executor.upstream import News, Upstream
 from toolbus_executor.way import Way
 from toolbus_executor.ways import Ways
 
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", *CERTIFICATES)
 
 
 def kind_of(declared: Server) -> str:
@@ -76,7 +77,7 @@ def reached(
 
 def _held(name: str, declared: Server, ways: Ways, settings: Settings) -> Isolation:
     """What its process is held to; where hosts are listed, with the gate that leads to them."""
-    held = isolation_of(declared, settings)
+    held = isolation_of(declared, settings, name)
     if not isinstance(declared.network, Hosts):
         return held
     hosts = Allowed.of(" ".join(declared.network.hosts))
@@ -95,7 +96,7 @@ def _process(
     passed: tuple[str, ...] = _PASSED_ON
     command: Sequence[str] = declared.command
     if declared.container:
-        passed += OF_ENGINES
+        passed += ("HOME", "TMPDIR", *OF_ENGINES)
         command = contained(name, declared, settings)
     elif declared.python:
         command = serving(declared.python)

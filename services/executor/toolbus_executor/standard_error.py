@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 
 from toolbus_common.known_secrets import KnownSecrets
@@ -36,6 +37,7 @@ class StandardError:
         self.ended_by = ""  # the limit it went beyond
         self.refused = ""  # why its program was not started, in the supervisor's words
         self.printed = False
+        self.hear: Callable[[bytes], None] = lambda _line: None  # each line of the program's
         self._server = server
         self._secrets = secrets or KnownSecrets()
         self._rest = b""
@@ -68,6 +70,7 @@ class StandardError:
     def _take(self, line: bytes) -> None:
         if line.startswith(_OWN) and self._report(line):
             return
+        self.hear(line[:LONGEST_LINE])
         text = line[:LONGEST_LINE].decode("utf-8", "replace").strip()
         if not text:
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -34,6 +35,8 @@ from toolbus_executor.upstream import Described, News
 
 PROBE_SECONDS = 5.0
 ANSWER_SECONDS = 4.0  # what the answer to a later probe may take
+LARGEST_HEEDED = 4096  # bytes of a result that may say which file its server missed
+IS_ERROR = re.compile(rb'"isError"\s*:\s*true')
 MOST_MISSED = 5  # probes in a row, as many as open a breaker
 
 
@@ -53,7 +56,7 @@ class StdioUpstream:
         self._command = command
         self._environment = environment
         self._cwd = cwd or None
-        self._isolation = isolation or Isolation()
+        self._isolation = isolation or Isolation(cwd=cwd)
         self._numbers = itertools.count(1)
         self._line = Line(news, self._write, self._numbers)
         self._spills = spills
@@ -82,6 +85,11 @@ class StdioUpstream:
         """Hosts it wanted to reach and may not, where only some are listed."""
         gate = self._isolation.gate
         return gate.refused if gate is not None else {}
+
+    @property
+    def refused_files(self) -> dict[str, str]:
+        """Files it missed and is not shown, each with what it wanted: to read or to write."""
+        return self._child.unseen.files
 
     @property
     def asks(self) -> bool:
@@ -167,7 +175,10 @@ class StdioUpstream:
         await self._child.close()
 
     async def _once(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
-        return wire.result_of(await self._line.call(call, seconds, caller))
+        result = wire.result_of(await self._line.call(call, seconds, caller))
+        if len(result) <= LARGEST_HEEDED and IS_ERROR.search(result):
+            self._child.unseen.heed(result)
+        return result
 
     async def _start(self) -> None:
         self._child.ended.add_done_callback(self._fail_all)

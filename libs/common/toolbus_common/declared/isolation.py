@@ -14,8 +14,9 @@ _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
 class Limits(Declared):
     """The most a process may use: MiB of memory, open files; how many may be started; processors.
 
-    Memory is each process's, and of all together where there is a control group. `cpu` needs one.
-    `cpu_seconds` is how long each process may compute, all in all.
+    `scratch` are MiB of its private home, /tmp and /dev/shm together. Memory is each process's, and
+    of all together where there is a control group. `cpu` needs one. `cpu_seconds` is how long each
+    process may compute, all in all.
     """
 
     memory: int = Field(default=4096, ge=16, le=1 << 24)
@@ -23,6 +24,7 @@ class Limits(Declared):
     cpu: float | None = Field(default=None, ge=0.01, le=1024)
     cpu_seconds: int | None = Field(default=None, ge=1, le=1 << 31)
     processes: int = Field(default=512, ge=1, le=1 << 20)
+    scratch: int = Field(default=1024, ge=1, le=1 << 20)
 
 
 class Hosts(Declared):
@@ -71,9 +73,12 @@ class Container(Declared):
 
 
 class Files(Declared):
-    """The files a process may read, and those it may change too; `~/` is the executor's home."""
+    """The files a process may read beside the system's, and those it may change too.
 
-    read: tuple[str, ...] = Field(default=("/",), max_length=256)
+    `~/` is the executor's home.
+    """
+
+    read: tuple[str, ...] = Field(default=(), max_length=256)
     write: tuple[str, ...] = Field(default=(), max_length=256)
 
     @field_validator("read", "write")

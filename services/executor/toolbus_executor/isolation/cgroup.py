@@ -31,7 +31,7 @@ def enter(parent: str, child: int, limits: dict[str, Any]) -> dict[str, bool]:
     sweep(parent)
     group = place(parent)
     try:
-        os.mkdir(group)  # noqa: PTH102 - pathlib is not worth its import here
+        os.mkdir(group)
     except OSError:
         return {}
     written = {name: _wrote(f"{group}/{name}", value) for name, value in values(limits).items()}
@@ -48,7 +48,7 @@ def leave(parent: str) -> None:
 def ran_out(parent: str) -> bool:
     """Whether anything in the group was ended because there was no memory left."""
     try:
-        with open(f"{place(parent)}/memory.events") as told:  # noqa: PTH123
+        with open(f"{place(parent)}/memory.events") as told:
             return any(line.startswith("oom_kill ") and int(line[9:]) for line in told)
     except (OSError, ValueError):
         return False
@@ -56,8 +56,8 @@ def ran_out(parent: str) -> bool:
 
 def sweep(parent: str) -> None:
     """Remove the groups of those who could not."""
-    for name in os.listdir(parent) if os.path.isdir(parent) else ():  # noqa: PTH112, PTH208
-        if name.isdigit() and not os.path.exists(f"/proc/{name}"):  # noqa: PTH110
+    for name in os.listdir(parent) if os.path.isdir(parent) else ():
+        if name.isdigit() and not os.path.exists(f"/proc/{name}"):
             _remove(f"{parent}/{name}")
 
 
@@ -68,7 +68,7 @@ def place(parent: str) -> str:
 
 def _remove(group: str) -> None:
     try:
-        os.rmdir(group)  # noqa: PTH106
+        os.rmdir(group)
     except OSError:  # something in it has not quite ended: who comes next sweeps
         return
 

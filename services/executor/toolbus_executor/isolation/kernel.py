@@ -6,12 +6,14 @@ Only the standard library is used, and little of it: a server waits for what is 
 import ctypes
 import os
 import struct
-from collections.abc import Iterable
 
 # Not CDLL: the child of a clone must not have to take back a lock that another thread held.
 libc = ctypes.PyDLL(None, use_errno=True)
 
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
+PR_SET_KEEPCAPS, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 8, 36, 38, 47
+_RAISE = 2
+DAC_OVERRIDE, DAC_READ_SEARCH = 1, 2
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PIDS, NEW_NET = (
     0x00020000,
     0x08000000,
@@ -21,11 +23,9 @@ NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PIDS, NEW_NET = (
 )
 CLONE3 = 435  # the same on every architecture
 SIGCHLD = 17
-_BIND, _PRIVATE, _RECURSIVE, _READ_ONLY = 0x1000, 1 << 18, 0x4000, 1
-_NO_SUID, _NO_DEVICES, _NO_EXEC = 2, 4, 8
-_QUIET = _NO_SUID | _NO_DEVICES | _NO_EXEC
-# Over files, and to be another user of one's own namespace; none over the machine.
-_KEPT_CAPABILITIES = range(8)
+_CAPABILITIES_3 = 0x20080522
+_KEYCTL, _JOIN_SESSION = {"x86_64": 250, "aarch64": 219}, 1
+_NOT_ROOT = 1000  # whom root is in a user namespace of a server's
 _MOST_CAPABILITIES = 64
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 
@@ -51,46 +51,42 @@ def keep_privileges() -> bool:
     return int(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) == 0
 
 
-def drop_capabilities() -> None:
-    """Give up what root may do to a machine; who is not root has none of it."""
+def drop_capabilities(kept: int = -1) -> None:
+    """Let no program that is started from here on have any of root's rights, but perhaps one."""
     for number in range(_MOST_CAPABILITIES):
-        if number not in _KEPT_CAPABILITIES:
+        if number != kept:
             libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+    libc.prctl(PR_SET_KEEPCAPS, int(kept >= 0), 0, 0, 0)
+
+
+def forget_capabilities(kept: int = -1) -> None:
+    """Give up the rights of root we have ourselves; what is kept, programs we start have too."""
+    bits = 1 << kept if kept >= 0 else 0
+    libc.capset(struct.pack("=Ii", _CAPABILITIES_3, 0), struct.pack("=6I", *[bits] * 3, 0, 0, 0))
+    if kept >= 0:
+        libc.prctl(PR_CAP_AMBIENT, _RAISE, kept, 0, 0)
+
+
+def leave_keyring() -> None:
+    """Have no keys at hand that the kernel keeps for whoever started us."""
+    number = _KEYCTL.get(os.uname().machine, -1)
+    libc.syscall(number, _JOIN_SESSION, None)
+
+
+def be_opaque() -> None:
+    """Let nobody of the same user look into this process."""
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def map_users(child: int) -> bool:
-    """Give a child's own user namespace the users we are: all of them for root, else ourselves."""
+    """Give a child's own user namespace one user: ourselves, and never as root."""
     try:
-        if os.geteuid() == 0:
-            for kind in ("uid_map", "gid_map"):
-                _tell(f"/proc/{child}/{kind}", _as_here(kind))
-        else:
-            _tell(f"/proc/{child}/setgroups", "deny")
-            _tell(f"/proc/{child}/uid_map", f"{os.geteuid()} {os.geteuid()} 1")
-            _tell(f"/proc/{child}/gid_map", f"{os.getegid()} {os.getegid()} 1")
+        tell(f"/proc/{child}/setgroups", "deny")
+        for kind, outside in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
+            tell(f"/proc/{child}/{kind}", f"{outside or _NOT_ROOT} {outside} 1")
     except OSError:
         return False
     return True
-
-
-def own_mounts() -> bool:
-    """Let no mount of ours be seen outside; and show our own processes at /proc, if permitted."""
-    libc.mount(b"none", b"/", None, _PRIVATE | _RECURSIVE, None)
-    return int(libc.mount(b"proc", b"/proc", b"proc", _QUIET, None)) == 0
-
-
-def hide(paths: Iterable[str]) -> bool:
-    """Put nothing in the place of directories and files; whether each of them is out of sight."""
-    return min(map(_hide, paths), default=True)
-
-
-def _hide(path: str) -> bool:
-    place = os.fsencode(path)
-    if os.path.isdir(path):  # noqa: PTH112 - pathlib is not worth its import here
-        flags = _QUIET | _READ_ONLY
-        return int(libc.mount(b"none", place, b"tmpfs", flags, b"size=4k,mode=0")) == 0
-    gone = not os.path.exists(path)  # noqa: PTH110
-    return gone or int(libc.mount(b"/dev/null", place, None, _BIND, None)) == 0
 
 
 def raise_loopback() -> bool:
@@ -108,16 +104,10 @@ def raise_loopback() -> bool:
     return True
 
 
-def _tell(path: str, words: str) -> None:
+def tell(path: str, words: str) -> None:
+    """Write to a file of the kernel's. Raises `OSError`."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.write(descriptor, words.encode())
     finally:
         os.close(descriptor)
-
-
-def _as_here(kind: str) -> str:
-    """Every user or group there is here, under its own number."""
-    with open(f"/proc/self/{kind}") as told:  # noqa: PTH123
-        rows = [line.split() for line in told]
-    return "".join(f"{inside} {inside} {count}\n" for inside, _outside, count in rows)

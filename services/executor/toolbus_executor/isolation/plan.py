@@ -2,120 +2,126 @@
 
 import marshal
 import os
-import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import toolbus_common
 import toolbus_executor
 from toolbus_common.declared import Server
 from toolbus_common.declared.isolation import Files, Hosts, Limits
 from toolbus_executor.isolation.gate import Gate
+from toolbus_executor.isolation.places import DOORS, Places, home_of, places_of
+from toolbus_executor.isolation.programs import is_below
 from toolbus_executor.settings import Settings
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
 _PACKAGES = [str(Path(each.__path__[0]).parent) for each in (toolbus_common, toolbus_executor)]
-_LIMITS = Limits()
-# Sockets that are files lead out of any network namespace: to who looks up names for others, or
-# runs things for them.
-_DOORS = (
-    "/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/dbus", "/run/avahi-daemon",
-    "/run/docker.sock", "/run/podman", "/run/containerd", "/run/crio",
-)  # fmt: skip
+_LIMITS, _FILES = Limits(), Files()
+_SETTINGS = "TOOLBUS_"
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What one process is held to. `files` are paths as they are here; None leaves it all files.
+    """What one process is held to.
 
-    `gate` judges where it leads, where its `network` is hosts.
+    It sees the system, what its command is made of, `base` and `cwd`, and what `files` names; its
+    home, at the path of `home`, and /tmp are its own. `cache` is a directory that is kept for it,
+    `hidden` what it sees in no case. `gate` judges where its `network` of hosts leads.
+    `confined` is false for an engine's own command, which starts what somebody else confines.
     """
 
+    name: str = ""
     limits: Limits = _LIMITS
-    files: Files | None = None
-    base: tuple[str, ...] = ()  # what it reads beside them, so that it can begin at all
+    files: Files = _FILES
+    base: tuple[str, ...] = ()
+    cwd: str = ""
+    home: str = field(default_factory=lambda: home_of(os.environ))
+    cache: str = ""
     network: str = "any"
     namespaces: bool = True
     hidden: tuple[str, ...] = ()
     cgroup: str = ""
     gate: Gate | None = None
+    confined: bool = True
 
     def around(self, command: Sequence[str], hatch: int = -1) -> list[str]:
         """The command that starts this one, isolated; `hatch` leads to the gate."""
-        files = self.files and {
-            "read": self.files.read,
-            "write": self.files.write,
-            "base": self.base,
-        }
+        if self.cache:
+            Path(self.cache).mkdir(mode=0o700, parents=True, exist_ok=True)
         told = {
+            **self._told(),
             "parent": os.getpid(),
+            "uid": os.geteuid(),
             "limits": self.limits.model_dump(),
-            "files": files,
-            "network": self.network,
-            "namespaces": self.namespaces,
-            "hidden": self.hidden + ((self.cgroup,) if self.cgroup else ()),
-            "cgroup": self.cgroup,
             "hatch": hatch,
         }
-        return [
-            sys.executable,
-            "-I",
-            "-S",
-            _LAUNCH,
-            *_PACKAGES,
-            marshal.dumps(told).hex(),
-            *command,
-        ]
+        plan = marshal.dumps(told).hex()
+        return [sys.executable, "-I", "-S", _LAUNCH, *_PACKAGES, plan, *command]
+
+    def places(self, command: Sequence[str], environment: Mapping[str, str]) -> Places:
+        """What it sees, as its supervisor works it out. Raises `CannotBeHeldError`."""
+        return places_of(SimpleNamespace(**self._told()), command, environment)
+
+    def _told(self) -> dict[str, Any]:
+        """What its supervisor is told of the declaration."""
+        names = ("name", "base", "cwd", "home", "cache", "network", "namespaces", "cgroup")
+        hidden = self.hidden + ((self.cgroup,) if self.cgroup else ())
+        return {
+            **{name: getattr(self, name) for name in names},
+            "confined": self.confined,
+            "read": _expanded(self.files.read),
+            "write": _expanded(self.files.write),
+            "hidden": hidden,
+        }
 
 
-def isolation_of(declared: Server, settings: Settings) -> Isolation:
+def isolation_of(declared: Server, settings: Settings, name: str = "") -> Isolation:
     """What a declared server is held to on this machine; the engine's command to little itself."""
     if declared.container:
-        return Isolation(namespaces=False)
-    files = declared.files
-    if files is not None:
-        files = Files(
-            read=tuple(map(os.path.expanduser, files.read)),
-            write=(
-                *map(os.path.expanduser, files.write),
-                *filter(None, (declared.cwd,)),
-            ),
-        )
-    network = "hosts" if isinstance(declared.network, Hosts) else declared.network
+        return Isolation(name=name, namespaces=False, confined=False)
+    files = declared.files or _FILES
+    opened = _expanded((*files.read, *files.write))
+    doors = (door for door in DOORS if not any(is_below(each, door) for each in opened))
     return Isolation(
+        name=name,
         limits=declared.limits,
         files=files,
-        base=_base_of(declared),
-        network=network,
+        base=_python_packages() if declared.python else (),
+        cwd=str(Path(declared.cwd).expanduser().absolute()) if declared.cwd else "",
+        cache=str(settings.state_dir.resolve() / "caches" / name) if name else "",
+        network="hosts" if isinstance(declared.network, Hosts) else declared.network,
         namespaces=declared.namespaces,
-        hidden=hidden_from(declared.cwd, declared.command, settings)
-        + (() if network == "any" else _DOORS),
+        hidden=(*secrets_of(settings), *doors),
         cgroup=settings.cgroup,
     )
 
 
-def hidden_from(cwd: str, command: Sequence[str], settings: Settings) -> tuple[str, ...]:
-    """Where Toolbus keeps its secrets, unless the server itself lives there."""
-    state = settings.state_dir.resolve()
-    secrets = [state / "nkeys" if _lives_in(state, cwd, command) else state]
-    seed = Path(settings.nkey_seed_file).resolve() if settings.nkey_seed_file else None
-    if seed is not None and not seed.is_relative_to(state):
-        secrets.append(seed)
-    return tuple(map(str, secrets))
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """Where Toolbus keeps its secrets: its state, and whatever file a setting of it names."""
+    words = (value for name, value in os.environ.items() if name.startswith(_SETTINGS))
+    named = [settings.nkey_seed_file, str(settings.people_key_file), *words]
+    files = [Path(each).resolve() for each in named if each and _is_file(each)]
+    return tuple(dict.fromkeys(map(str, (settings.state_dir.resolve(), *files))))
 
 
-def _lives_in(state: Path, cwd: str, command: Sequence[str]) -> bool:
-    """Whether anything that it is started with is kept there."""
-    places = [Path(cwd or "."), *map(Path, command)]
-    return any(place.absolute().is_relative_to(state) for place in places)
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a setting that is no path
+        return False
 
 
-def _base_of(declared: Server) -> tuple[str, ...]:
-    """Where its program is."""
-    if declared.python:
-        here = (sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path))
-        return tuple(dict.fromkeys(filter(os.path.exists, here)))
-    found = shutil.which(declared.command[0]) or declared.command[0]
-    return tuple(str(Path(each).parent) for each in (found, os.path.realpath(found)))
+def _expanded(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(each.rstrip("/") or "/" for each in map(os.path.expanduser, paths))
+
+
+@cache
+def _python_packages() -> tuple[str, ...]:
+    """Where Toolbus' own Python imports packages from; its prefix is found by its program."""
+    packages = [each for each in sys.path if each.endswith(("-packages", "-packages/"))]
+    return tuple(dict.fromkeys((*packages, *_PACKAGES)))

@@ -39,15 +39,15 @@ def children() -> list[int]:
     """Our children, those that have ended unnoted too."""
     path = f"/proc/self/task/{os.getpid()}/children"
     try:
-        with open(path) as told:  # noqa: PTH123 - pathlib is not worth its import here
+        with open(path) as told:
             return [int(each) for each in told.read().split()]
     except FileNotFoundError:  # a kernel that does not tell: ask every process
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _ours(pid)]  # noqa: PTH208
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _ours(pid)]
 
 
 def _ours(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as told:  # noqa: PTH123
+        with open(f"/proc/{pid}/stat") as told:
             return int(told.read().rpartition(")")[2].split()[1]) == os.getpid()
     except OSError:
         return False

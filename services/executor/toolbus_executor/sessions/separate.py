@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -70,6 +71,7 @@ class Separated:
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.left_out: dict[str, str] = {}
         self.held: dict[str, bool] = {}
+        self._missed: dict[str, str] = {}
 
     @property
     def separates(self) -> bool:
@@ -93,6 +95,13 @@ class Separated:
     def refused_hosts(self) -> dict[str, int]:
         """Hosts its processes wanted to reach and may not."""
         return _refused(self._connections())
+
+    @property
+    def refused_files(self) -> dict[str, str]:
+        """Files its processes missed, also those of sessions that have ended."""
+        for each in self._connections():
+            self._note_missed(each)
+        return self._missed
 
     async def open(self) -> Described:
         """Begin the session that lists."""
@@ -194,11 +203,11 @@ class Separated:
         else:
             made = Connection(self._news, self._make, self._on_lost)
         made.owner, made.kinds = owner, kinds
-        if self._how.is_process:
-            async with self._how.starts:
+        try:
+            async with self._how.starts if self._how.is_process else nullcontext():
                 await made.open()
-        else:
-            await made.open()
+        finally:
+            self._note_missed(made)
         made.upstream.learn(self._tools)
         return made
 
@@ -211,7 +220,10 @@ class Separated:
 
     async def _begin_main(self) -> Described:
         made = Connection(self._news, self._make, self._on_lost)
-        described = await made.open()
+        try:
+            described = await made.open()
+        finally:
+            self._note_missed(made)
         made.upstream.learn(self._tools)
         self._main, self._asks = made, made.upstream.asks
         self.held = getattr(made.upstream, "held", {})
@@ -220,6 +232,7 @@ class Separated:
 
     def _on_lost(self, connection: Connection, reason: str) -> None:
         """A session ended by itself. Those of others go on; without any, the server is lost."""
+        self._note_missed(connection)
         if connection is self._main and (not self._own() or not self._survives):
             self._lose(reason)
         elif connection is self._main:
@@ -261,6 +274,9 @@ class Separated:
     def _lose(self, reason: str) -> None:
         if not self._lost.done():
             self._lost.set_result(reason)
+
+    def _note_missed(self, connection: Connection) -> None:
+        self._missed |= getattr(connection.upstream, "refused_files", {})
 
     def _own(self) -> list[Connection]:
         mine = (each.kept for each in self._how.pool if self._is_mine(each.key))
