@@ -21,10 +21,12 @@ from toolbus_common.contracts import (
     Listing,
 )
 from toolbus_common.declared import Server
+from toolbus_common.declared.isolation import Files
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.factlane import FactWriter
 from toolbus_executor.catalogue import listed
 from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.runner import Runner
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.subscribing import Watched
@@ -157,7 +159,8 @@ def connected(kind: str, servers: dict[str, FixtureServer], news: News, seen: Pa
     if transport == "stdio":
         python = [sys.executable, "-m", "fixture_server", "--stdio", "--era", era]
         environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-        return StdioUpstream([*python, "--seen", str(seen)], environment, "", news)
+        held = Isolation(files=Files(read=(str(TESTS),), write=(str(seen.parent),)))
+        return StdioUpstream([*python, "--seen", str(seen)], environment, "", news, held)
     servers[kind].forget()
     url = servers[kind].url
     url = url.replace("/mcp", "/sse") if kind == "sse" else url

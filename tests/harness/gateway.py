@@ -58,7 +58,7 @@ def configuration(
             "short": {"url": echo.url, "timeout": 0.3},
             "dead": {"url": "http://127.0.0.1:9/mcp"},
             "time": {"command": time, "idle": AWAKE},
-            "git": {"command": git, "idle": AWAKE},
+            "git": {"command": git, "cwd": str(repository), "idle": AWAKE},
             "every": {"command": [*program, "stdio"], "idle": AWAKE},
             "web": {"url": f"http://127.0.0.1:{over_http.port}/mcp"},
         },

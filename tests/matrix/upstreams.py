@@ -81,7 +81,13 @@ class OverStdio:
         """Its entry in toolbus.yaml."""
         script = 'exec "$0" -m fixture_server --stdio --era "$1" --seen "$2/$$.json"'
         command = ["/bin/sh", "-c", script, sys.executable, self._era, str(self._directory)]
-        return {"command": command, "env": {"PYTHONPATH": str(TESTS)}}
+        # The shell is the command: what it starts is for us to name.
+        python = [sys.prefix, sys.base_prefix, str(TESTS)]
+        return {
+            "command": command,
+            "env": {"PYTHONPATH": str(TESTS)},
+            "files": {"read": python, "write": [str(self._directory)]},
+        }
 
     def start(self) -> None:
         """Make room for what it sees."""

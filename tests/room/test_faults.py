@@ -18,6 +18,7 @@ from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import ServersAsked, ServersTold
 from toolbus_common.declared import Declaration, Server
+from toolbus_common.declared.isolation import Files
 from toolbus_common.errors import UnavailableError
 from toolbus_common.exchange import Exchange
 from toolbus_common.permissions import OPERATOR
@@ -51,12 +52,16 @@ sys.exit(int((place / "code").read_text()))
 
 @asynccontextmanager
 async def keeping(
-    command: tuple[str, ...], settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+    command: tuple[str, ...],
+    settings: Settings,
+    operator: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+    files: Files | None = None,
 ) -> AsyncIterator[None]:
     """An executor that keeps a server of this command."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    declared = Declaration(servers={"odd": Server(command=command)})
+    declared = Declaration(servers={"odd": Server(command=command, files=files)})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())
     async with build(Exchange()).running():
@@ -127,7 +132,8 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
 
     ends_with("1")
     command = (sys.executable, "-c", MORTAL, str(tmp_path))
-    async with keeping(command, settings, operator, monkeypatch):
+    writes = Files(write=(str(tmp_path),))
+    async with keeping(command, settings, operator, monkeypatch, writes):
         await until(lambda: starts() >= 6, "three attempts to connect")
         told: dict[str, Any] = await until_told(lambda: row(operator), "its row")
         ends_with("2")

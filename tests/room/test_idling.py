@@ -27,6 +27,7 @@ from toolbus_common.contracts import (
     decode_frame,
 )
 from toolbus_common.declared import Declaration, Server
+from toolbus_common.declared.isolation import Files
 from toolbus_common.errors import UnavailableError
 from toolbus_common.exchange import Exchange
 from toolbus_common.permissions import OPERATOR
@@ -73,7 +74,9 @@ class Installation:
     def server(self, mark: str, pause: float = 0.0, **more: Any) -> Server:
         """A declared one."""
         return Server(
-            command=(sys.executable, "-c", SERVER, str(self.place), mark, str(pause)), **more
+            command=(sys.executable, "-c", SERVER, str(self.place), mark, str(pause)),
+            files=Files(write=(str(self.place),)),
+            **more,
         )
 
     @property

@@ -25,7 +25,6 @@ from toolbus_executor.settings import Settings
 from toolbus_executor.stdio_upstream import StdioUpstream
 
 EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])
-PYTHON = tuple({sys.prefix, sys.base_prefix})
 # Leaves its group and session and its parent's signals behind, and holds on to every pipe.
 STRAY = """
 import os, signal, sys, time
@@ -168,58 +167,6 @@ print(json.dumps({
     assert (told["no_new_privs"], told["capabilities"] if os.geteuid() == 0 else 0) == ("1", 0)
     assert told["signal"] is not (held["signals"] or held["own processes"])
     assert told["environment"] is not (held["signals"] or held["own /proc"])
-
-
-def test_a_server_keeps_to_the_files_it_is_given(tmp_path: Path) -> None:
-    script = """
-import json, pathlib, sys
-def can(what):
-    try:
-        what()
-    except OSError:
-        return False
-    return True
-root = pathlib.Path(sys.argv[1])
-print(json.dumps({name: [can((root / name / "there").read_text),
-                         can(lambda: (root / name / "new").write_text("x"))]
-                  for name in ("given", "shown", "other")}))
-"""
-    for name in ("given", "shown", "other"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "there").write_text("x")
-    given, shown = str(tmp_path / "given"), str(tmp_path / "shown")
-    narrow = Isolation(files=Files(read=(shown,), write=(given,)), base=PYTHON)
-    assert ran(script, narrow, str(tmp_path))[0] == {
-        "given": [True, True],
-        "shown": [True, False],
-        "other": [False, False],
-    }
-    usual = Isolation(files=Files(write=(given,)))
-    assert ran(script, usual, str(tmp_path))[0] == {
-        "given": [True, True],
-        "shown": [True, False],
-        "other": [True, False],
-    }
-
-
-def test_toolbus_own_secrets_are_out_of_sight_where_the_machine_permits_it(tmp_path: Path) -> None:
-    script = """
-import json, pathlib, sys
-def told(path):
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
-print(json.dumps([told(pathlib.Path(each)) for each in sys.argv[1:]]))
-"""
-    (tmp_path / "nkeys").mkdir()
-    seeds = tmp_path / "nkeys" / "executor.seed", tmp_path / "elsewhere.seed"
-    for seed in seeds:
-        seed.write_text("secret")
-    hidden = str(tmp_path / "nkeys"), str(seeds[1]), str(tmp_path / "not-there")
-    told, held = ran(script, Isolation(hidden=hidden), *map(str, seeds))
-    assert told == (["", ""] if held["hidden files"] else ["secret", "secret"])
-    assert (seeds[0].read_text(), seeds[1].read_text()) == ("secret", "secret")
 
 
 REACHES = """

@@ -72,7 +72,8 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     config = await operator.bucket(CONFIG)
-    declared = server(tmp_path, "", limits={"cpu_seconds": 1})
+    written = {"write": [str(tmp_path)]}
+    declared = server(tmp_path, "", limits={"cpu_seconds": 1}, files=written)
     whole = Declaration(servers={"s": declared})
     await config.put("declaration", whole.model_dump_json().encode())
     room = build(Exchange())

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.bench import Bench
+from toolbus_common.declared.isolation import Files
 from toolbus_executor import stdio_upstream
+from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import Described
 
@@ -25,7 +27,8 @@ async def test_a_server_that_starts_slowly_is_found_in_its_era(
 ) -> None:
     command = [sys.executable, "-c", SLOWLY, "--stdio", "--era", era]
     bench = Bench()
-    upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", bench.news)
+    held = Isolation(files=Files(read=(str(TESTS),)))
+    upstream = StdioUpstream(command, {"PYTHONPATH": str(TESTS)}, "", bench.news, held)
     monkeypatch.setattr(stdio_upstream, "PROBE_SECONDS", 0.2)
     shake_hands = upstream._line.initialize
 

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import toolbus_common
 from toolbus_common.declared import Server
+from toolbus_common.declared.isolation import Files
 from toolbus_executor.isolation import cgroup
+from toolbus_executor.isolation.places import Places
 from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.settings import Settings
 
@@ -23,48 +26,106 @@ def held(settings: Settings | None = None, **declared: Any) -> Isolation:
     return isolation_of(Server(**{**COMMAND, **declared}), settings or Settings())
 
 
-def test_without_a_word_a_server_has_its_users_files_and_network() -> None:
+def test_without_a_word_a_server_has_no_files_of_the_machine_but_its_network() -> None:
     isolation = held()
-    assert (isolation.files, isolation.network, isolation.namespaces) == (None, "any", True)
+    assert (isolation.files, isolation.network, isolation.namespaces) == (Files(), "any", True)
+    assert (isolation.cwd, isolation.base, isolation.confined) == ("", (), True)
     assert (isolation.limits.memory, isolation.limits.files) == (4096, 4096)
 
 
-def test_files_without_more_are_all_to_be_read_and_its_directory_to_be_written() -> None:
-    files = held(files={}, cwd="/srv/tools").files
-    assert files is not None
-    assert (files.read, files.write) == (("/",), ("/srv/tools",))
-    nowhere = held(files={}).files
-    assert nowhere is not None
-    assert nowhere.write == (), "the executor's own directory is not the server's"
+def test_only_an_engines_own_command_is_not_confined() -> None:
+    assert not held(command=[], container={"image": IMAGE}).confined
+    assert held(command=[], python=["shop:quote"]).confined
 
 
-def test_a_home_is_the_executors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/srv/ex")
-    files = held(files={"read": ["~/docs"], "write": ["~/.npm"]}).files
-    assert files is not None
-    assert (files.read, files.write) == (("/srv/ex/docs",), ("/srv/ex/.npm",))
+def seen(isolation: Isolation, *command: str) -> Places:
+    return isolation.places(command, {"PATH": "/usr/bin:/bin"})
+
+
+def test_a_home_is_the_executors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("docs", ".npm"):
+        (tmp_path / name).mkdir()
+    isolation = held(files={"read": ["~/docs"], "write": ["~/.npm"]})
+    places = seen(isolation, "cat")
+    assert isolation.home == str(tmp_path)
+    assert (places.read, places.write) == ([f"{tmp_path}/docs"], [f"{tmp_path}/.npm"])
+
+
+@pytest.mark.parametrize("home", ["", "/", "relative", "/usr/lib/there", "/dev/there"])
+def test_a_home_that_is_none_is_not_laid_over_the_system(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert held().home == "/home/server"
 
 
 def test_what_a_program_is_made_of_can_be_read() -> None:
-    assert str(Path(sys.executable).resolve().parent) in held(command=[sys.executable]).base
-    assert sys.prefix in held(command=[], python=["shop:quote"]).base
+    interpreter = Path(sys.executable).resolve().parents[1] / "lib"
+    for isolation, command in (
+        (held(), [sys.executable]),
+        (held(command=[], python=["shop:quote"]), [sys.executable, "-m", "x"]),
+    ):
+        places = seen(isolation, *command)
+        for path in (sys.prefix, str(interpreter), toolbus_common.__file__):
+            assert places.shows(path) == "read"
 
 
-def test_the_secrets_of_toolbus_are_hidden(tmp_path: Path) -> None:
-    settings = Settings(state_dir=tmp_path / "state", nkey_seed_file=str(tmp_path / "own.seed"))
-    state, seed = str(tmp_path / "state"), str(tmp_path / "own.seed")
-    assert held(settings).hidden == (state, seed)
-    assert held(settings, cwd=f"{state}/tools").hidden == (f"{state}/nkeys", seed)
-    assert held(settings, command=["sh", f"{state}/it.sh"]).hidden == (f"{state}/nkeys", seed)
+def test_of_what_a_command_names_its_script_can_be_read_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    script, beside, package = (tmp_path / each for each in ("a.py", "b.py", "package/dist"))
+    package.mkdir(parents=True)
+    for each in (script, beside, package / "index.js", package.parent / "package.json"):
+        each.touch()
+    shows = seen(held(), "python3", "-u", str(script), str(beside)).shows
+    assert [shows(str(each)) for each in (script, beside, tmp_path)] == ["read", "", ""]
+    assert seen(held(), "cat", str(script)).shows(str(script)) == ""
+    assert seen(held(), "python3", "-c", str(script)).shows(str(script)) == ""
+    shows = seen(held(), "node", str(package / "index.js")).shows
+    assert [shows(str(each)) for each in (package.parent, script)] == ["read", ""]
+    (tmp_path / "package.json").touch()
+    assert seen(held(), "node", str(script)).shows(str(beside)) == "", "a home is no package"
 
 
-def test_where_hosts_are_listed_the_network_is_its_own_and_the_machines_sockets_are_hidden() -> (
-    None
-):
-    isolation = held(**HOSTS)
-    assert isolation.network == "hosts"
-    assert {"/run/nscd", "/run/docker.sock"} <= set(isolation.hidden)
-    assert "/run/nscd" not in held().hidden
+def test_of_a_users_own_programs_nothing_beside_them_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("bin/own", ".local/bin/tool", ".local/share/keyrings/k", ".local/lib/x/y", ".s"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("#!/bin/sh\n")
+    own = seen(held(), str(tmp_path / "bin/own"))
+    assert [own.shows(str(tmp_path / each)) for each in ("bin/own", ".s")] == ["read", ""]
+    tool = seen(held(), str(tmp_path / ".local/bin/tool"))
+    shown = [tool.shows(f"{tmp_path}/.local/{each}") for each in ("lib/x/y", "share/keyrings/k")]
+    assert shown == ["read", ""]
+
+
+def test_the_secrets_of_toolbus_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / name for name in ("own.seed", "people.key", "vault.key")]
+    for each in files:
+        each.touch()
+    settings = Settings(
+        state_dir=tmp_path / "state", nkey_seed_file=str(files[0]), people_key=files[1]
+    )
+    monkeypatch.setenv("TOOLBUS_OAUTH_VAULT_FILE", str(files[2]))
+    assert {str(tmp_path / "state"), *map(str, files)} <= set(held(settings).hidden)
+    places = seen(held(settings, files={"read": [str(tmp_path)]}), "cat")
+    assert [places.shows(str(each)) for each in files] == ["", "", ""]
+    assert places.shows(str(tmp_path / "else")) == "read"
+
+
+def test_the_machines_sockets_are_hidden_unless_one_is_declared() -> None:
+    assert {"/run/nscd", "/run/docker.sock"} <= set(held().hidden)
+    opened = held(files={"read": ["/run/docker.sock"]}).hidden
+    assert "/run/docker.sock" not in opened
+    assert "/run/nscd" in opened
+
+
+def test_where_hosts_are_listed_the_network_is_its_own() -> None:
+    assert held(**HOSTS).network == "hosts"
     listed = Server.model_validate({**COMMAND, **HOSTS})
     assert Server.model_validate_json(listed.model_dump_json()) == listed
 
@@ -80,9 +141,10 @@ def test_memory_that_ran_out_is_read_of_the_group(tmp_path: Path) -> None:
 
 
 def test_what_is_told_to_the_launcher_is_what_is_held() -> None:
-    *_, told, program, word = held(network="none", limits={"memory": 64}).around(["cat", "-u"])
+    isolation = held(network="none", limits={"memory": 64}, files={"write": ["/srv/"]})
+    *_, told, program, word = isolation.around(["cat", "-u"])
     plan = marshal.loads(bytes.fromhex(told))
-    assert (plan["network"], plan["limits"]["memory"], plan["files"]) == ("none", 64, None)
+    assert (plan["network"], plan["limits"]["memory"], plan["write"]) == ("none", 64, ("/srv",))
     assert (program, word) == ("cat", "-u")
 
 

@@ -1,0 +1,311 @@
+"""What a server's process sees, reads, writes and reaches: its own, and what is declared."""
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import forbidding
+from toolbus_common.declared import Server
+from toolbus_executor.isolation.kernel import DAC_READ_SEARCH
+from toolbus_executor.isolation.plan import Isolation, isolation_of
+from toolbus_executor.settings import Settings
+
+HOSTILE = Path(__file__).parents[1] / "harness" / "hostile_server.py"
+FORBIDDING = str(Path(forbidding.__file__))
+# What the machine refuses: nothing, namespaces as most containers do, mounts as AppArmor does.
+MACHINES = pytest.mark.parametrize(
+    "refused", [(), ("namespaces",), ("mounts",)], ids=["all", "no_namespaces", "no_mounts"]
+)
+_OF_OPERATOR = (
+    ".npmrc", ".gitconfig", ".netrc", ".ssh/id_ed25519", ".aws/credentials", ".docker/config.json",
+    ".claude.json", ".claude/settings.json", ".codex/auth.json", ".config/gh/hosts.yml",
+    ".config/uv/uv.toml", ".kube/config", ".gnupg/secring.gpg", ".bash_history", ".pypirc",
+)  # fmt: skip
+_OF_TOOLBUS = (
+    "people.key", "seal.key", "oauth.key", "oauth-vault.key", "nkeys/executor.seed",
+    "nkeys/policy.seed", "seal/key.pem", "run.json", "caches/other/kept",
+)  # fmt: skip
+_OF_MACHINE = (
+    "/etc/shadow", "/etc/ssh", "/etc/sudoers", "/etc/pip.conf", "/var/lib", "/var/log", "/run",
+    "/home", "/srv", "/mnt", "/boot", "/sys", "/dev/mem", "/dev/kmsg",
+)  # fmt: skip
+
+
+@dataclass
+class Machine:
+    """An operator's home, Toolbus' state and a project, each full of what is not a server's."""
+
+    root: Path
+    planted: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for directory, names in (("home", _OF_OPERATOR), ("state", _OF_TOOLBUS)):
+            self.planted += [self.plant(f"{directory}/{name}") for name in names]
+        self.planted += [self.plant("elsewhere/toolbus.yaml"), self.plant("elsewhere/notes.txt")]
+        (self.root / "project").mkdir()
+        self.plant("project/readme.txt")
+
+    def plant(self, name: str) -> str:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a secret")
+        return str(path)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(state_dir=self.root / "state")
+
+    def isolation(self, **declared: Any) -> Isolation:
+        whole = {"command": ["x"], "cwd": str(self.root / "project"), **declared}
+        return isolation_of(Server.model_validate(whole), self.settings, "notes")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return made
+
+
+def run(
+    isolation: Isolation, command: Sequence[str], refused: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """A program, held like that on a machine that refuses these."""
+    around = isolation.around(command)
+    if refused:
+        around = [sys.executable, FORBIDDING, *refused, "--", *around]
+    environment = {"PATH": os.environ["PATH"], "SECRET_OF_EXECUTOR": ""}
+    return subprocess.run(
+        around,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+        cwd=isolation.cwd or None,
+    )
+
+
+def printed(isolation: Isolation, script: str, *words: str, refused: Sequence[str] = ()) -> Any:
+    """What a Python program printed as JSON."""
+    done = run(isolation, [sys.executable, "-c", script, *words], refused)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextmanager
+def listening(machine: Machine) -> Iterator[list[str]]:
+    """Sockets of the machine's, by a path and by a name without one."""
+    abstract = f"\0toolbus-test-{os.getpid()}"
+    names = [str(machine.root / "s"), str(machine.root / "home" / "s"), abstract]
+    with ExitStack() as opened:
+        for name in names:
+            made = opened.enter_context(socket.socket(socket.AF_UNIX))
+            made.bind(name)
+            made.listen()
+        yield names
+
+
+@MACHINES
+def test_a_hostile_server_gets_nothing_that_is_not_its_own(
+    machine: Machine, refused: tuple[str, ...]
+) -> None:
+    planted = [*machine.planted, *(each for each in _OF_MACHINE if Path(each).exists())]
+    written = [*planted, str(machine.root / "project"), "/", "/etc", "/usr", "/usr/bin"]
+    victim = subprocess.Popen(["sleep", "600"], env={"SECRET": "of another"})
+    with victim, listening(machine) as sockets:
+        try:
+            pids = [os.getpid(), os.getppid(), victim.pid, 1]
+            asked = {"read": planted, "write": written, "sockets": sockets, "pids": pids}
+            command = [sys.executable, str(HOSTILE), json.dumps(asked)]
+            done = run(machine.isolation(), command, refused)
+        finally:
+            victim.kill()
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    # In namespaces 1 is the first of its own processes: whoever spoils that ends itself.
+    own_first = {} if "namespaces" in refused else {"1": ["limits", "priority"]}
+    assert told.pop("pids") in ({}, own_first)
+    allowed = {"home": ["own"], "read": [], "write": [], "sockets": [], "devices": [], "gains": []}
+    # Of root's own directories a user of its own could otherwise not even read what is shown.
+    rights = told["rights"] if refused and os.geteuid() == 0 else []
+    assert {int(each, 16) for each in rights} <= {1 << DAC_READ_SEARCH}
+    told["home"] = [each for each in told["home"] if each != ".cache"]
+    assert told == {**allowed, "groups": [], "rights": rights, "is_root": False}
+    for each in machine.planted:
+        assert Path(each).read_text() == "a secret"
+
+
+OPENS = """
+import json, pathlib, sys
+def can(what):
+    try:
+        what()
+    except OSError:
+        return False
+    return True
+print(json.dumps({each: "rw"[:can((pathlib.Path(each) / "there").read_text)]
+                        + "w"[:can(lambda: (pathlib.Path(each) / "new").write_text("x"))]
+                  for each in sys.argv[1:]}))
+"""
+
+
+@MACHINES
+def test_declared_files_open_more_and_the_working_directory_is_read(
+    machine: Machine, refused: tuple[str, ...]
+) -> None:
+    root = machine.root
+    for name in ("project", "given", "shown", "other"):
+        machine.plant(f"{name}/there")
+    places = {name: str(root / name) for name in ("project", "given", "shown", "other")}
+    files = {"read": [places["shown"]], "write": [places["given"]]}
+    told = printed(machine.isolation(files=files), OPENS, *places.values(), refused=refused)
+    assert {Path(each).name: how for each, how in told.items()} == {
+        "project": "r", "given": "rw", "shown": "r", "other": "",
+    }  # fmt: skip
+    made = root / "given" / "new"
+    assert made.read_text() == "x"
+    assert made.stat().st_uid == os.geteuid() or refused, "it is its executor's, as it was before"
+
+
+@MACHINES
+def test_a_declared_file_of_the_home_is_found_in_the_private_home(
+    machine: Machine, refused: tuple[str, ...]
+) -> None:
+    script = """
+import json, os
+os.chdir(os.path.expanduser("~"))
+print(json.dumps([os.listdir("."), open(".npmrc").read()]))
+"""
+    told = printed(machine.isolation(files={"read": ["~/.npmrc"]}), script, refused=refused)
+    assert (set(told[0]) - {".cache"}, told[1]) == ({".npmrc"}, "a secret")
+
+
+def test_what_is_private_to_a_process_is_bounded_and_gone_with_it(machine: Machine) -> None:
+    script = """
+import json, os
+places = [os.path.expanduser("~/kept"), "/tmp/kept", "/var/tmp/kept", "/dev/shm/kept"]
+before, written, error = [each for each in places if os.path.exists(each)], 0, 0
+for place in places:
+    with open(place, "wb", 0) as file:
+        try:
+            while written < 64:
+                file.write(bytes(1 << 20))
+                written += 1
+        except OSError as refused:
+            error = refused.errno
+print(json.dumps([before, error, written]))
+"""
+    isolation = machine.isolation(limits={"scratch": 8})
+    for _ in range(2):
+        before, error, written = printed(isolation, script)
+        assert (before, error, written <= 8) == ([], errno.ENOSPC, True)
+
+
+@MACHINES
+def test_what_a_package_manager_keeps_is_there_at_the_next_start_and_for_nobody_else(
+    machine: Machine, refused: tuple[str, ...]
+) -> None:
+    script = """
+import json, os, pathlib
+kept = pathlib.Path(os.environ["npm_config_cache"]) / "kept"
+was = kept.exists()
+kept.parent.mkdir(parents=True, exist_ok=True)
+kept.write_text("x")
+print(json.dumps(was))
+"""
+    mine = machine.isolation()
+    other = isolation_of(Server(command=("x",)), machine.settings, "other")
+    keeps = not refused or os.geteuid() != 0
+    told = [printed(each, script, refused=refused) for each in (mine, mine, other)]
+    assert told == [False, keeps, False]
+
+
+def test_a_state_directory_in_the_working_directory_stays_out_of_sight(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = machine.root / "project"
+    seed = machine.plant("project/.toolbus/nkeys/executor.seed")
+    file = machine.plant("project/toolbus.yaml")
+    monkeypatch.setenv("TOOLBUS_FILE", file)
+    declared = Server(command=("x",), cwd=str(project))
+    isolation = isolation_of(declared, Settings(state_dir=project / ".toolbus"), "notes")
+    script = """
+import json, os, sys
+def text(path):
+    try:
+        return open(path).read()
+    except OSError:
+        return ""
+print(json.dumps([*map(text, sys.argv[1:]), os.listdir(".toolbus"), text("readme.txt")]))
+"""
+    assert printed(isolation, script, seed, file) == ["", "", [], "a secret"]
+    done = run(isolation, ["true"], ("namespaces",))
+    assert done.returncode == 1
+    assert f"it would see {project / '.toolbus'}, which no server may see" in done.stderr
+    narrower = "name narrower paths in files and cwd"
+    assert narrower in done.stderr
+
+
+def test_where_nothing_can_hide_the_keys_a_server_does_not_start(machine: Machine) -> None:
+    done = run(machine.isolation(), ["true"], ("namespaces", "landlock"))
+    assert done.returncode == 1
+    assert "permits neither namespaces nor Landlock" in done.stderr
+    assert "permit user namespaces" in done.stderr
+    with_namespaces = run(machine.isolation(), ["true"], ("landlock",))
+    assert with_namespaces.returncode == 0, "without Landlock namespaces do"
+
+
+@MACHINES
+def test_two_processes_of_one_server_share_neither_user_nor_home(
+    machine: Machine, refused: tuple[str, ...]
+) -> None:
+    script = """
+import json, os, sys
+open(os.path.expanduser("~/mine"), "w").close()
+print(json.dumps([os.getuid(), os.listdir(os.path.expanduser("~"))]), flush=True)
+sys.stdin.read()
+"""
+    command = machine.isolation().around([sys.executable, "-c", script])
+    if refused:
+        command = [sys.executable, FORBIDDING, *refused, "--", *command]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = {"PATH": os.environ["PATH"]}
+    both = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
+    told = [json.loads(each.stdout.readline()) for each in both if each.stdout]
+    for each in both:
+        each.communicate()
+    assert [set(files) - {".cache"} for _user, files in told] == [{"mine"}, {"mine"}]
+    if os.geteuid() == 0:
+        assert told[0][0] != told[1][0]
+
+
+def test_the_number_of_processes_is_limited_without_a_control_group(machine: Machine) -> None:
+    script = """
+import json, os, signal
+pids = []
+try:
+    for _ in range(100):
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        pids.append(pid)
+except OSError as error:
+    number = error.errno
+for pid in pids:
+    os.kill(pid, signal.SIGKILL)
+print(json.dumps([len(pids), number]))
+"""
+    isolation = machine.isolation(limits={"processes": 20})
+    count, number = printed(isolation, script)
+    assert (10 < count < 20, number) == (True, 11)
