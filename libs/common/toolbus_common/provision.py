@@ -9,11 +9,13 @@ from nats.js.api import (
     DiscardPolicy,
     KeyValueConfig,
     ObjectStoreConfig,
+    RePublish,
     StorageType,
     StreamConfig,
 )
-from nats.js.errors import BucketNotFoundError, NotFoundError
+from nats.js.errors import NotFoundError
 
+from toolbus_common.bucket import watched
 from toolbus_common.bus import Bus
 from toolbus_common.contracts.fact import EVERY_FACT
 from toolbus_common.declared import POSTED
@@ -46,6 +48,7 @@ MOST_BRIEF_BYTES = 256 << 20
 CLIENT_SECONDS = 60 * 86_400.0  # since it was last used
 MOST_CLIENT_BYTES = 128 << 20
 DAY = 86_400.0
+DUPLICATE_SECONDS = 120.0
 LAY_SECONDS = 30.0  # for each answer: what is laid down is on disk by then, which may be slow
 WEBHOOKS = "webhooks"  # the consumer of what is posted to webhooks
 MOST_APPROVAL_BYTES = 256 << 20
@@ -53,6 +56,8 @@ MOST_TASK_BYTES = 1 << 30
 MOST_OUTCOME_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
 MOST_RESULT_BYTES = 2 << 30
+# What the rules of a bucket or an object store are in this version, also of those made before it.
+_RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +147,9 @@ async def provision(bus: Bus, *, replicas: int = 1, facts_bytes: int = 4 << 30) 
     for durable in DURABLES:
         await stream.add_consumer(FACTS, _consumer(durable))
     for bucket in BUCKETS:
-        bucket.replicas = replicas
-        await _lay_bucket(stream, bucket)
+        await _lay(stream, _bucket(bucket, replicas))
     for name, objects in OBJECTS.items():
-        try:
-            await stream.object_store(name)
-        except BucketNotFoundError:
-            await stream.create_object_store(name, objects.evolve(replicas=replicas))
+        await _lay(stream, _objects(name, objects, replicas))
 
 
 def _facts(replicas: int, most_bytes: int) -> StreamConfig:
@@ -161,7 +162,7 @@ def _facts(replicas: int, most_bytes: int) -> StreamConfig:
         discard=DiscardPolicy.NEW,
         max_bytes=most_bytes,
         max_age=14 * DAY,
-        duplicate_window=120.0,
+        duplicate_window=DUPLICATE_SECONDS,
         deny_delete=True,
         deny_purge=True,
         allow_direct=True,  # the sealer reads it in its order, and needs no consumer for that
@@ -186,30 +187,53 @@ async def _lay_stream(stream: JetStreamContext, config: StreamConfig) -> None:
         await stream.add_stream(config)
 
 
-async def _lay_bucket(stream: JetStreamContext, bucket: KeyValueConfig) -> None:
+async def _lay(stream: JetStreamContext, config: StreamConfig) -> None:
+    """Make what is missing; have what is there already obey the rules this version depends on."""
     try:
-        await stream.key_value(bucket.bucket)
-    except BucketNotFoundError:
-        if bucket.bucket == PEOPLE:
-            await _make_shreddable(stream, bucket)
-        else:
-            await stream.create_key_value(bucket)
+        there = (await stream.stream_info(config.name or "")).config
+    except NotFoundError:
+        await stream.add_stream(config)
+        return
+    ruled = there.evolve(**{name: getattr(config, name) for name in _RULES})
+    if ruled != there:
+        await stream.update_stream(ruled)
 
 
-async def _make_shreddable(stream: JetStreamContext, bucket: KeyValueConfig) -> None:
-    """A bucket whose entries may be deleted by their number, so that they are written over.
+def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
+    """Return a bucket's stream, each change of which the server publishes to those who watch it."""
+    return StreamConfig(
+        name=f"KV_{bucket.bucket}",
+        subjects=[f"$KV.{bucket.bucket}.>"],
+        storage=bucket.storage,
+        num_replicas=replicas,
+        max_msgs_per_subject=bucket.history,
+        max_age=bucket.ttl,
+        max_bytes=bucket.max_bytes,
+        duplicate_window=min(DUPLICATE_SECONDS, bucket.ttl or DUPLICATE_SECONDS),
+        discard=DiscardPolicy.NEW,
+        # The entry of somebody who is forgotten is deleted by its number, so that it is written over.
+        deny_delete=bucket.bucket != PEOPLE,
+        deny_purge=True,
+        allow_rollup_hdrs=False,  # whoever may write one entry could purge all of them
+        allow_direct=True,
+        republish=RePublish(
+            src=">", dest=watched(bucket.bucket), headers_only=bucket.bucket == OUTCOMES
+        ),
+    )
 
-    The client makes buckets that refuse this, for ever.
-    """
-    await stream.add_stream(
-        StreamConfig(
-            name=f"KV_{bucket.bucket}",
-            subjects=[f"$KV.{bucket.bucket}.>"],
-            storage=bucket.storage,
-            num_replicas=bucket.replicas,
-            max_msgs_per_subject=bucket.history,
-            discard=DiscardPolicy.NEW,
-            allow_rollup_hdrs=True,
-            allow_direct=True,
-        )
+
+def _objects(name: str, objects: ObjectStoreConfig, replicas: int) -> StreamConfig:
+    """Return an object store's stream. What is written again replaces what was there."""
+    return StreamConfig(
+        name=f"OBJ_{name}",
+        subjects=[f"$O.{name}.C.>", f"$O.{name}.M.>"],
+        storage=objects.storage,
+        num_replicas=replicas,
+        max_msgs_per_subject=1,
+        max_age=objects.ttl,
+        max_bytes=objects.max_bytes,
+        discard=DiscardPolicy.NEW,
+        deny_purge=True,
+        allow_rollup_hdrs=False,
+        allow_direct=True,
     )

@@ -1,20 +1,13 @@
-"""How large the entries of a bucket are, without reading them."""
+"""How large the entries of a bucket are, and when they were written."""
 
-import asyncio
-import logging
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 
-from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
-from nats.js.api import DeliverPolicy
-
+from toolbus_common.bucket import watched
 from toolbus_common.bus import Bus
-
-log = logging.getLogger(__name__)
-
-SIZE = "Nats-Msg-Size"
-AGAIN_SECONDS = 0.5
+from toolbus_common.following import Following
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +20,14 @@ class Size:
 
 
 async def follow_sizes(bus: Bus, bucket: str, hear: Callable[[Size], None]) -> None:
-    """Without end: every entry, then every change. All begins anew when the bus comes back."""
+    """Without end: every entry, then every change. All begins anew when the bucket was made anew.
+
+    What is there at first is read whole, batch by batch; of changes only sizes are repeated.
+    """
     prefix = f"$KV.{bucket}."
-    again = asyncio.Event()
-
-    async def take(message: Msg) -> None:
-        told = (message.headers or {}).get(SIZE)
-        if told is not None:
-            at = message.metadata.timestamp.timestamp()
-            hear(Size(message.subject.removeprefix(prefix), int(told), at))
-
-    bus.on_back.append(again.set)
-    try:
-        while True:
-            again.clear()
-            try:
-                followed = await bus.client.jetstream().subscribe(
-                    f"{prefix}>",
-                    stream=f"KV_{bucket}",
-                    cb=take,
-                    ordered_consumer=True,
-                    deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
-                    headers_only=True,
-                )
-            except (NatsError, TimeoutError) as error:
-                log.warning("sizes.not_followed", extra={"bucket": bucket, "reason": str(error)})
-                await asyncio.sleep(AGAIN_SECONDS)
-                continue
-            try:
-                await again.wait()
-            finally:
-                if bus.connected:
-                    await followed.unsubscribe()
-    finally:
-        bus.on_back.remove(again.set)
+    following = Following(bus.client, f"KV_{bucket}", watched(bucket))
+    async with aclosing(following.run(bus.on_back)) as batches:
+        async for batch in batches:
+            for kept in batch or ():
+                at = datetime.fromisoformat(kept.at).timestamp()
+                hear(Size(kept.subject.removeprefix(prefix), kept.size, at))

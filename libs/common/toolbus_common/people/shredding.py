@@ -20,7 +20,7 @@ async def shred(bus: Bus, entry: str, revision: int) -> int:
         # The server writes random bytes over a message that is deleted by its number.
         await stream.delete_msg(f"KV_{PEOPLE}", revision)
         bucket = await stream.key_value(PEOPLE)
-        await bucket.purge(entry)
+        await bucket.delete(entry)
         return (await stream.get_last_msg(f"KV_{PEOPLE}", f"$KV.{PEOPLE}.{entry}")).seq or 0
     except (NatsError, JetStreamError, TimeoutError) as error:
         raise BusDownError(f"The key could not be shredded ({error}); do it again.") from error
