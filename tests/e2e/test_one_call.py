@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from harness.cluster import Cluster, Upstream
 from harness.fresh import joined_by_tester
 from harness.operating import key
 from harness.waiting import until
+from toolbus_common.accounts import STORE
 from toolbus_common.contracts import CallAdmitted, CallRequested
 from toolbus_common.declared import Budget, Declaration, Period, Server
 from toolbus_common.snapshot import hash_of, proof_of
@@ -18,6 +20,9 @@ from toolbus_common.snapshot import hash_of, proof_of
 SECRET = "tbk_bot_a-secret-of-one-call"
 TOLD = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()
 Heard = list[tuple[str, bytes]]
+# Where all of it is heard. What is to come in an order is heard in one account: by one connection.
+FUSED = {STORE: ("tb.>",), "policy": ("tb.call.>", "tb.run.>"), "ingress": ("tb.reply.>",)}
+APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.fact.>"), STORE: ("tb.kv.>",)}
 
 
 @pytest.fixture(scope="module", params=["apart", "fused"])
@@ -47,9 +52,12 @@ def cluster(
 async def overheard(cluster: Cluster) -> Heard:
     """Everything said on the bus until one call's story is whole, by one who may hear all."""
     heard: Heard = []
-    async with joined_by_tester(cluster.nats.at) as bus:
-        await bus.subscribe("tb.>", lambda data, subject, _: heard.append((subject, data)))
-        await bus.client.flush()
+    async with AsyncExitStack() as joined:
+        for account, subjects in (FUSED if cluster.fused else APART).items():
+            bus = await joined.enter_async_context(joined_by_tester(cluster.nats.at, account))
+            for each in subjects:
+                await bus.subscribe(each, lambda data, subject, _: heard.append((subject, data)))
+            await bus.client.flush()
         answer = await asyncio.to_thread(cluster.client(SECRET).call, "echo__say", {"text": "hi"})
         assert answer.text == "hi"
         await until(lambda: story(heard, cluster), "a call with all its steps")
@@ -95,7 +103,7 @@ async def test_the_subjects_come_in_the_order_of_the_story(cluster: Cluster) -> 
 
 async def test_every_subject_said_is_in_the_table(cluster: Cluster) -> None:
     table = told_subjects()
-    assert len(table) == 11
+    assert len(table) == 12
     for subject, _ in await overheard(cluster):
         assert any(row.fullmatch(subject) for row in table), subject
 

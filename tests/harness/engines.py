@@ -222,14 +222,23 @@ class ValkeyServer(Engine):
 def seeded_configuration(
     directory: Path, *, host: str, port: int, store_dir: str
 ) -> dict[str, Any]:
-    """Our generated configuration and the tester; the seeds are laid down in `directory/nkeys`."""
+    """Our generated configuration and a tester in every account.
+
+    The seeds are laid down in `directory/nkeys`.
+    """
     seeds = directory / "nkeys"
     keys = lay_down_seeds(seeds)
-    tester = new_seed()
-    (seeds / f"{TESTER}.seed").write_text(tester)
     configuration = server_configuration(keys, host=host, port=port, store_dir=store_dir)
-    configuration["accounts"][STORE]["users"].append({"nkey": public_key(tester)})
+    for name, account in configuration["accounts"].items():
+        tester = new_seed()
+        (seeds / f"{tester_of(name)}.seed").write_text(tester)
+        account["users"].append({"nkey": public_key(tester)})
     return configuration
+
+
+def tester_of(account: str) -> str:
+    """The user of an account that may do there whatever the account may."""
+    return TESTER if account == STORE else f"{TESTER}-{account}"
 
 
 def installed(program: str) -> str:

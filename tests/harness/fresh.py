@@ -6,8 +6,9 @@ from pathlib import Path
 
 from nats.js.errors import ServerError
 
-from harness.engines import TESTER, NatsAt, NatsServer
+from harness.engines import NatsAt, NatsServer, tester_of
 from harness.waiting import PATIENCE, until, until_told
+from toolbus_common.accounts import STORE
 from toolbus_common.bus import Bus
 from toolbus_common.provision import provision
 
@@ -15,9 +16,10 @@ STILL_CLEARING = 10049  # NATS: error creating store for stream
 
 
 @asynccontextmanager
-async def joined_by_tester(server: NatsAt) -> AsyncIterator[Bus]:
-    """A connection of the user that may do everything."""
-    bus = Bus(TESTER, server.url, server.seed(TESTER))
+async def joined_by_tester(server: NatsAt, account: str = STORE) -> AsyncIterator[Bus]:
+    """A connection of the user that may do everything in an account."""
+    tester = tester_of(account)
+    bus = Bus(tester, server.url, server.seed(tester))
     await bus.open()
     try:
         yield bus

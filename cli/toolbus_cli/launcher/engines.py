@@ -12,8 +12,10 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import ports
 from toolbus_cli.launcher.child import Hear, Program
 from toolbus_cli.state import State
+from toolbus_common.accounts import STORE
 from toolbus_common.permissions import lay_down_seeds, server_configuration
 
+_ONE_FOR_ALL = "$G"  # the account of a NATS server that is told of none
 STAGE = 9  # engines end after every room
 
 
@@ -32,6 +34,7 @@ def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
         return Engine(external)
     directory = state.root / "nats"
     directory.mkdir(mode=0o700, exist_ok=True)
+    move_streams(directory / "store")
     port = ports.free(remembered)
     configuration = directory / "nats.conf"
     configuration.touch(mode=0o600)
@@ -48,6 +51,23 @@ def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
     )
     command = [nats_binary(), "--config", str(configuration)]
     return Engine(f"nats://{ports.LOOPBACK}:{port}", port, Program("nats", command, hear, STAGE))
+
+
+def move_streams(store: Path) -> None:
+    """Move the streams of an installation from before accounts to the account that holds them now.
+
+    The server must not be running. Raises `CommandError`.
+    """
+    before, now = store / "jetstream" / _ONE_FOR_ALL, store / "jetstream" / STORE
+    if not before.is_dir() or now.exists():
+        return
+    try:
+        before.rename(now)
+    except OSError as error:
+        raise CommandError(
+            f"{before} cannot be renamed to {now.name} ({error.strerror}), where this version "
+            "keeps streams; rename it, or make the directory writable."
+        ) from error
 
 
 def valkey(state: State, external: str, remembered: object, hear: Hear) -> Engine:

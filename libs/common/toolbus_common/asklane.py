@@ -10,7 +10,7 @@ from nats.micro import add_service
 from nats.micro.request import Request
 from nats.micro.service import Service, ServiceConfig
 
-from toolbus_common.bus import Bus
+from toolbus_common.bus import Bus, answerable
 from toolbus_common.contracts.message import Message
 from toolbus_common.contracts.questions import Question, RoomStatus, StatusAsked
 from toolbus_common.ending import end
@@ -121,6 +121,9 @@ class AskLane:
 
 def _respond(question: type[Question], handler: Answer) -> Respond:
     async def respond(request: Request) -> None:
+        if not answerable(request._msg.reply):  # noqa: SLF001 - it has no other way
+            log.warning("question.refused", extra={"subject": question.SUBJECT})
+            return
         try:
             data = (await handler(question.decode(request.data))).encode()
         except ToolbusError as error:

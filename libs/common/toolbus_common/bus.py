@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 ACK_SECONDS = 3.0
 LATE_SECONDS = 3.0  # for who is too busy to answer soon
 NO_RESPONDERS = "503"
+_ANSWERS = ("_INBOX.", "tb.reply.")
 LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; the server is configured with the same
 
 Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; must not block
@@ -139,14 +140,18 @@ class Bus:
     async def subscribe(
         self, subject: str, handler: Handler, *, queue: str = "", on_nobody: Handler | None = None
     ) -> "Subscription":
-        """Hear a subject. `on_nobody` hears that what was sent with this reply found nobody."""
+        """Hear a subject. `on_nobody` hears that what was sent with this reply found nobody.
+
+        A handler is told no reply subject that is none: it would write there with its own rights.
+        """
 
         async def hear(message: Msg) -> None:
             if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
                 if on_nobody is not None:
                     on_nobody(message.data, message.subject, message.reply)
             else:
-                handler(message.data, message.subject, message.reply)
+                reply = message.reply
+                handler(message.data, message.subject, reply if answerable(reply) else "")
 
         found = await self._nats.subscribe(subject, queue=queue, cb=hear)
         return Subscription(found.unsubscribe)
@@ -308,6 +313,11 @@ class Subscription:
     """A subject being heard."""
 
     stop: Callable[[], Awaitable[Any]]
+
+
+def answerable(reply: str) -> bool:
+    """Return whether a subject that somebody else names is one for answers, and nothing else."""
+    return reply.startswith(_ANSWERS)
 
 
 def _abandon(client: Client) -> None:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from toolbus_common.bus import Bus, Subscription
+from toolbus_common.bus import Bus, Subscription, answerable
 from toolbus_common.contracts.calls import CallAdmitted, CallRequested
 from toolbus_common.contracts.frames import Ending, Failed, Frame, Told, decode_frame
 from toolbus_common.errors import OutcomeUnknownError, PolicyDownError, ToolbusError
@@ -32,6 +32,9 @@ class BusReply:
 
     async def send(self, frame: Frame) -> None:
         """Publish; a caller that cannot be reached any more is told by its own deadline."""
+        if not answerable(self.address):  # it would be written with this room's rights
+            log.warning("call.reply_refused", extra={"address": self.address})
+            return
         try:
             await self._bus.publish(self.address, frame.encode())
         except ToolbusError:

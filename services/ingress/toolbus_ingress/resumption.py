@@ -159,7 +159,7 @@ class Resumption:
                 lent.reader.leave()
             else:
                 lent.lease = self._lease(lent.reader)
-        elif not asked.left:
+        elif reply and not asked.left:
             task = asyncio.create_task(self._lend(asked, reply))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
