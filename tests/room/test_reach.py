@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from time import time
 
 import pytest
 from nats.aio.client import Client
@@ -13,12 +14,26 @@ from nats.js.errors import NotFoundError
 from harness.engines import NatsAt
 from harness.fresh import joined_by_tester
 from harness.refusing import joined, publish, refused_among
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 from toolbus_common.accounts import STORE, overlap
+from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
+from toolbus_common.calllane import CallLane
+from toolbus_common.contracts import Answered, CallRequested, Era, PageAsked, PageTold
+from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.permissions import OPERATOR, rights
 from toolbus_common.process import ROOMS
-from toolbus_common.provision import BUCKETS, CONFIG, DURABLES, FACTS, OBJECTS, PEOPLE, RESULTS
+from toolbus_common.provision import (
+    BUCKETS,
+    CONFIG,
+    DURABLES,
+    FACTS,
+    OAUTH,
+    OBJECTS,
+    PEOPLE,
+    RESULTS,
+)
+from toolbus_common.settings import Settings
 
 STREAMS = (
     FACTS,
@@ -93,83 +108,84 @@ async def test_no_service_changes_streams_or_consumers_by_any_request_there_is(
 async def test_a_service_reads_its_own_buckets_and_no_others(
     nats_server: NatsAt, user: str
 ) -> None:
-    own = {f"KV_{pattern.split('.')[2]}" for pattern in rights()[user].subscribe if "tb.kv." in pattern}
+    own = {
+        f"KV_{pattern.split('.')[2]}" for pattern in rights()[user].subscribe if "tb.kv." in pattern
+    }
     reading = ("STREAM.MSG.GET.{s}", "DIRECT.GET.{s}", "DIRECT.GET.{s}.$KV.x")
     tried = {f"$JS.API.{way.format(s=s)}" for s in STREAMS for way in reading if s[:3] == "KV_"}
     refused = await refused_among(nats_server, user, tried, publish)
     assert refused == {each for each in tried if not own.intersection(each.split("."))}
 
 
-class Reached:
-    """What arrived in each account while a service tried, and in which of them it was allowed."""
-
-    def __init__(self) -> None:
-        self.heard: dict[str, set[str]] = {}
-
-    def hear(self, account: str) -> None:
-        self.heard[account] = set()
-
-    def listener(self, account: str) -> object:
-        async def hear(message: Msg) -> None:
-            self.heard[account].add(message.subject)
-
-        return hear
+Heard = dict[str, set[str]]  # in each account, the subjects on which something arrived
 
 
 @pytest.fixture
-async def reached(nats_server: NatsAt, settings: object) -> AsyncIterator[tuple[Reached, dict[str, Bus]]]:
-    """Somebody in every account who hears everything that is said there."""
+async def heard(buses: dict[str, Bus]) -> Heard:
+    """What arrives anywhere while a service tries."""
+    found: Heard = {account: set() for account in buses}
+
+    def listener(account: str) -> Callable[[Msg], Awaitable[None]]:
+        async def hear(message: Msg) -> None:
+            found[account].add(message.subject)
+
+        return hear
+
+    for account, bus in buses.items():
+        await bus.client.subscribe(">", cb=listener(account))
+        await bus.client.flush()
+    return found
+
+
+@pytest.fixture
+async def buses(nats_server: NatsAt, settings: Settings) -> AsyncIterator[dict[str, Bus]]:
+    """Somebody in every account who may do there what the account may."""
     assert settings
-    found, buses = Reached(), dict[str, Bus]()
-    async with AsyncExitStack() as open_:
-        for account in (STORE, *ROOMS):
-            bus = await open_.enter_async_context(joined_by_tester(nats_server, account))
-            found.hear(account)
-            await bus.client.subscribe(">", cb=found.listener(account))  # type: ignore[arg-type]
-            await bus.client.flush()
-            buses[account] = bus
-        yield found, buses
+    async with AsyncExitStack() as joining:
+        yield {
+            account: await joining.enter_async_context(joined_by_tester(nats_server, account))
+            for account in (STORE, *ROOMS)
+        }
 
 
-async def carried(client: Client, user: str, target: str) -> None:
-    """Have the server send to `target` in every way that this user's rights leave."""
+def ways(user: str) -> Iterator[tuple[str, bytes]]:
+    """Every request a user may make, each of which the server or somebody else answers."""
     for pattern in rights()[user].publish:
         subject = pattern.replace("*", "evil").replace(">", "evil")
-        if subject.startswith("$JS.API.DIRECT.GET."):
-            continue
-        payload = FORGED
-        if ".MSG.NEXT." in subject:
-            payload = json.dumps({"batch": 10, "no_wait": True}).encode()
+        if subject.startswith("$JS.ACK."):
+            yield f"{subject.removesuffix('evil')}1.1.1.1.0", b"+NXT"
+        elif pattern.startswith("$JS.API.DIRECT.GET.") and not pattern.endswith(">"):
+            for form in ({"batch": 10}, {}, {"no_hdr": True}):
+                yield pattern, json.dumps({"seq": 1, "next_by_subj": ">", **form}).encode()
         elif subject.startswith("$JS.API.STREAM.MSG.GET."):
-            payload = json.dumps({"seq": 1, "next_by_subj": ">"}).encode()
-        elif subject.startswith("$JS.API."):
-            payload = b""
-        elif subject.startswith("$JS.ACK."):
-            subject, payload = f"{subject.removesuffix('evil')}1.1.1.1.0", b"+NXT"
+            yield subject, json.dumps({"seq": 1, "next_by_subj": ">"}).encode()
+        elif ".MSG.NEXT." in subject:
+            yield subject, json.dumps({"batch": 10, "no_wait": True}).encode()
+        else:
+            yield subject, b"" if subject.startswith("$JS.API.") else FORGED
+
+
+async def carry(client: Client, user: str, target: str) -> None:
+    """Have the server send to `target` in every way that a user's rights leave."""
+    for subject, payload in ways(user):
         await client.publish(subject, payload, target)
         await client.publish(subject, payload, headers={"Nats-Trace-Dest": target})
-    for pattern in rights()[user].publish:
-        if pattern.startswith("$JS.API.DIRECT.GET.") and not pattern.endswith(">"):
-            for form in ({"batch": 10}, {}, {"no_hdr": True}):
-                asked = json.dumps({"seq": 1, "next_by_subj": ">", **form}).encode()
-                await client.publish(pattern, asked, target)
 
 
 @pytest.mark.parametrize("user", sorted(ROOMS))
 async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itself(
-    nats_server: NatsAt, reached: tuple[Reached, dict[str, Bus]], user: str
+    nats_server: NatsAt, buses: dict[str, Bus], heard: Heard, user: str
 ) -> None:
-    found, buses = reached
     tried = {target for target in TARGETS if not may_say(user, target)}
     async with joined(nats_server, user) as (client, _):
         for target in sorted(tried):
-            await carried(client, user, target)
+            await carry(client, user, target)
         await client.flush()
         # In its own account they all arrive: so they were sent, and went no further.
-        await until(lambda: tried <= set().union(*found.heard.values()), "all that is sent")
+        await until(lambda: tried <= set().union(*heard.values()), "all that is sent")
     for bus in buses.values():
         await bus.client.flush()
-    others = {account: heard & tried for account, heard in found.heard.items() if account != user}
+    others = {account: each & tried for account, each in heard.items() if account != user}
     assert others == {account: set() for account in others}
     store = buses[STORE].client.jetstream()
     assert {each.config.name for each in await store.streams_info()} == set(STREAMS)
@@ -180,3 +196,72 @@ async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itse
         if not may_say(user, f"$KV.{bucket}.{entry}"):
             with pytest.raises(NotFoundError):
                 await store.get_last_msg(f"KV_{bucket}", f"$KV.{bucket}.{entry}")
+
+
+@pytest.mark.parametrize("user", sorted(ROOMS))
+async def test_a_service_that_may_write_an_entry_cannot_purge_those_of_others(
+    nats_server: NatsAt, buses: dict[str, Bus], user: str
+) -> None:
+    store = buses[STORE].client.jetstream()
+    kept = [f"$KV.{bucket.bucket}.kept" for bucket in BUCKETS]
+    kept += [f"$O.{name}.C.kept" for name in OBJECTS]
+    for subject in kept:
+        await store.publish(subject, b"kept")
+    async with joined(nats_server, user) as (client, _):
+        for pattern in rights()[user].publish:
+            if pattern.startswith(("$KV.", "$O.", "tb.fact.")):
+                subject = pattern.replace("*", "own").replace(">", "C.own")
+                for scope in ("all", "sub"):
+                    await client.publish(subject, b"", headers={"Nats-Rollup": scope})
+                await client.request(subject, b"mine", timeout=PATIENCE)
+    for subject in kept:
+        stream = f"{'KV' if subject.startswith('$KV') else 'OBJ'}_{subject.split('.')[1]}"
+        assert (await store.get_last_msg(stream, subject)).data == b"kept"
+
+
+async def test_a_question_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
+    """Whoever answers would write there with rights that the asker has not."""
+    asked = list[str]()
+
+    async def answer(question: PageAsked) -> PageTold:
+        asked.append(question.path)
+        return PageTold(status=200, body=b"")
+
+    lane = AskLane("oauth", buses["oauth"])
+    await lane.answer({PageAsked: answer})
+    evil, inbox = f"$KV.{OAUTH}.evil", "_INBOX.ingress.told"
+    told = asyncio.Event()
+    await buses["ingress"].subscribe(inbox, lambda *_: told.set())
+    await buses["oauth"].settled()
+    for path, reply in (("/evil", evil), ("/told", inbox)):
+        page = PageAsked(method="GET", path=path, query="", headers={}, body=b"")
+        await buses["ingress"].publish(PageAsked.SUBJECT, page.encode(), reply)
+    await asyncio.wait_for(told.wait(), PATIENCE)
+    assert asked == ["/told"]
+    with pytest.raises(NotFoundError):
+        await buses[STORE].client.jetstream().get_last_msg(f"KV_{OAUTH}", evil)
+    await lane.close()
+
+
+async def test_a_call_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
+    served = list[str]()
+
+    async def handler(call: CallRequested, reply: Reply) -> None:
+        await reply.send(Answered(b"{}"))
+        served.append(call.call_id)
+
+    lane = CallLane("policy", buses["policy"], Exchange())
+    await lane.serve(CallRequested, "*", handler, "policy")
+    await buses["policy"].settled()
+    for call_id, reply in (("evil", EVIL), ("call", f"$KV.{PEOPLE}.evil")):
+        call = CallRequested(
+            call_id=call_id, reply_to=reply, server="docs", tool="burn", proof="p",
+            era=Era.MODERN, deadline=time() + PATIENCE, traceparent="",
+        )  # fmt: skip
+        await buses["ingress"].publish(call.subject, call.encode(), reply)
+    await until(lambda: served == ["evil", "call"], "both are served")
+    store = buses[STORE].client.jetstream()
+    for stream, subject in ((CONFIG, EVIL), (PEOPLE, f"$KV.{PEOPLE}.evil")):
+        with pytest.raises(NotFoundError):
+            await store.get_last_msg(f"KV_{stream}", subject)
+    await lane.drain(1.0)

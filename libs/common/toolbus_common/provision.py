@@ -211,7 +211,7 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
         max_bytes=bucket.max_bytes,
         duplicate_window=min(DUPLICATE_SECONDS, bucket.ttl or DUPLICATE_SECONDS),
         discard=DiscardPolicy.NEW,
-        # The entry of somebody who is forgotten is deleted by its number, so that it is written over.
+        # The entry of somebody forgotten is deleted by its number, so that it is written over.
         deny_delete=bucket.bucket != PEOPLE,
         deny_purge=True,
         allow_rollup_hdrs=False,  # whoever may write one entry could purge all of them
