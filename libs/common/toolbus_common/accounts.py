@@ -7,16 +7,13 @@ crosses accounts is imported subject by subject, derived from the same rights as
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 STORE = "TOOLBUS"  # holds streams, buckets and the operator
 _STORED = ("$JS.", "$KV.", "$O.", "tb.fact.")  # what a stream or the server's API takes
-_FROM_STORE = ("tb.kv.", "tb.fact.")  # what the server says of what it stored
-# Services both say and hear these: imported from each other they would form a cycle, which the
-# server refuses, so they pass through the account of the store.
-_SHARED = ("tb.cancel.",)
+_REPEATED = "tb.kv."  # what the server says of what it stored
 # Imported by every account, though no user may ask it: the server takes that for the sign that an
 # account uses another's JetStream, and answers the account's requests itself otherwise.
 _INFO = "$JS.API.INFO"
@@ -78,28 +75,37 @@ def overlap(one: str, other: str) -> str | None:
 def _crossings(spoken: Spoken, operator: str) -> set[_Crossing]:
     found: set[_Crossing] = set()
     for user, (says, hears) in spoken.items():
-        own = account_of(user, operator)
-        if own != STORE:
-            found.add(_Crossing("service", _INFO, STORE, own))
-            found.update(
-                _Crossing("service", subject, STORE, own)
-                for subject in says
-                if subject.startswith(_STORED + _SHARED)
-            )
-            found.update(
-                _Crossing("stream", subject, STORE, own)
-                for subject in hears
-                if subject.startswith(_FROM_STORE + _SHARED)
-            )
-        direct = [each for each in says if not each.startswith(_STORED + _SHARED)]
-        for other, (_, heard) in spoken.items():
-            found.update(
-                _Crossing("stream", subject, own, account_of(other, operator))
-                for said in direct
-                for pattern in heard
-                if other != user and (subject := overlap(said, pattern))
-            )
+        if user != operator:
+            stored = [each for each in says if each.startswith(_STORED)]
+            repeated = [each for each in hears if each.startswith(_REPEATED)]
+            found.update(_Crossing("service", each, STORE, user) for each in (_INFO, *stored))
+            found.update(_Crossing("stream", each, STORE, user) for each in repeated)
+        for other in spoken:
+            if other != user:
+                found.update(_between(user, other, spoken, operator))
     return found
+
+
+def _between(user: str, other: str, spoken: Spoken, operator: str) -> Iterator[_Crossing]:
+    """Yield what one user says and another hears.
+
+    Streams that two accounts import from each other are a cycle, which the server refuses: one of
+    the two hears the other as a service, which nobody answers.
+    """
+    own, theirs = account_of(user, operator), account_of(other, operator)
+    back = set(_heard_of(spoken[other][0], spoken[user][1]))
+    for subject in _heard_of(spoken[user][0], spoken[other][1]):
+        if subject in back and user < other:
+            yield _Crossing("service", subject, theirs, own)
+        else:
+            yield _Crossing("stream", subject, own, theirs)
+
+
+def _heard_of(says: Iterable[str], hears: Iterable[str]) -> Iterator[str]:
+    for said in says:
+        for heard in hears:
+            if (subject := overlap(said, heard)) is not None:
+                yield subject
 
 
 def _has_many_answers(subject: str) -> bool:
