@@ -15,7 +15,7 @@ from harness.engines import NatsAt
 from harness.fresh import joined_by_tester
 from harness.refusing import joined, publish, refused_among
 from harness.waiting import PATIENCE, until
-from toolbus_common.accounts import STORE, overlap
+from toolbus_common.accounts import STORE, account_of, overlap
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.calllane import CallLane
@@ -170,6 +170,34 @@ async def carry(client: Client, user: str, target: str) -> None:
     for subject, payload in ways(user):
         await client.publish(subject, payload, target)
         await client.publish(subject, payload, headers={"Nats-Trace-Dest": target})
+
+
+@pytest.mark.parametrize("user", sorted(rights()))
+async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
+    buses: dict[str, Bus], heard: Heard, user: str
+) -> None:
+    own = account_of(user, OPERATOR)
+    said = {
+        pattern.replace("*", "said").replace(">", "said")
+        for pattern in rights()[user].publish
+        if not pattern.startswith(("$JS.", "$KV.", "$O."))
+    }
+    expected: Heard = {account: set() for account in buses}
+    for other, theirs in rights().items():
+        expected[account_of(other, OPERATOR)].update(
+            subject for subject in said for heard in theirs.subscribe if overlap(subject, heard)
+        )
+    expected[own] = said
+    facts = {subject for subject in said if subject.startswith("tb.fact.")}
+    expected[STORE] |= facts  # which is where the stream is
+    for subject in said:
+        await buses[own].publish(subject, b"{}")
+    await until(
+        lambda: all(expected[account] <= heard[account] for account in buses), "all is heard"
+    )
+    for bus in buses.values():
+        await bus.client.flush()
+    assert {account: each & said for account, each in heard.items()} == expected
 
 
 @pytest.mark.parametrize("user", sorted(ROOMS))
