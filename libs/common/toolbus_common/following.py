@@ -9,7 +9,7 @@ reading on from the last number without a gap.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 from nats.aio.client import Client
@@ -40,7 +40,7 @@ class Following:
         self._place = 0  # everything up to here was told
         self._fell_back = False
 
-    async def run(self, on_back: list[Callable[[], None]]) -> AsyncIterator[list[Kept] | None]:
+    async def run(self, on_back: list[Callable[[], None]]) -> AsyncGenerator[list[Kept] | None]:
         """Yield what the stream keeps, then None, then what it stores from then on.
 
         It begins anew, with another None, when the stream was made anew. Without end.
@@ -97,7 +97,7 @@ class Following:
                 batch.append(kept)
         return batch
 
-    async def _read(self) -> AsyncIterator[list[Kept] | None]:
+    async def _read(self) -> AsyncGenerator[list[Kept] | None]:
         """Yield what the stream has beyond what was told, and None at the end of a first time."""
         self._unsure = False
         try:

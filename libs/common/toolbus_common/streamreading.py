@@ -6,7 +6,7 @@ NATS 2.11 calls it a batched direct get (ADR-31).
 import asyncio
 import re
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,7 +94,7 @@ async def extent(client: Client, stream: str) -> Extent:
 
 async def read_on(
     client: Client, stream: str, first: int, subjects: str
-) -> AsyncIterator[list[Kept]]:
+) -> AsyncGenerator[list[Kept]]:
     """Yield batches of everything the stream keeps of these subjects, from a number on.
 
     A replica that lags behind may serve the batches: the end is where the leader has nothing more.
