@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check browser metrics witness bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens
+.PHONY: install up test check browser metrics witness bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -77,6 +77,10 @@ bench-codemode: $(INSTALLED)
 # A hundred thousand reservations by 64 racing clients while policy and Valkey are killed.
 bench-ledger: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python bench/ledger.py $(ARGS)
+
+# What the sweeper's look-up of intents costs; ARGS=1000000 reads so many.
+bench-sweep: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python bench/sweep.py $(ARGS)
 
 # The public conformance suite; LEG=passthrough SCENARIO=tools-list narrows it.
 conformance: $(INSTALLED)

@@ -106,7 +106,7 @@ class Killing:
         try:
             self.cluster.start(self._declaration(), beside=("codemode", "oauth"))
             if again:
-                self.cluster.on_the_bus(lambda bus: _come_again(bus, again))
+                self.cluster.on_the_bus(lambda bus: come_again(bus, again))
             self.cluster.until_listed(self.cluster.client(KEY), "echo__count", "free__count")
             coder = self.cluster.client(CODER)
             until_now(lambda: coder.sees("executeToolCode"), "code mode")
@@ -276,7 +276,8 @@ def _digest(call: str, run: str) -> str:
     return sha256(json.dumps(arguments, separators=(",", ":")).encode()).hexdigest()
 
 
-async def _come_again(bus: Bus, seconds: float) -> None:
+async def come_again(bus: Bus, seconds: float) -> None:
+    """Have what audit and policy took and did not acknowledge sent again after so many seconds."""
     stream = bus.client.jetstream()
     for durable in ("audit", "policy"):
         config = (await stream.consumer_info(FACTS, durable)).config

@@ -88,27 +88,38 @@ async def test_more_than_was_reserved_is_charged_and_kept_as_debt(
     assert (found["spent"], found["debt"]) == (150, 50)
 
 
-async def test_an_overdue_call_that_was_handed_over_is_charged_in_full_and_correctable(
+async def test_an_overdue_call_charged_as_unknown_is_charged_once_and_correctable(
     ledger: Ledger, valkey_url: str
 ) -> None:
     await ledger.reserve(claim("r", admission(100), due=time() - 1))
-    ledger.dispatch("acme", "r")
-    await ledger._marks.drain()
     overdue = await ledger.overdue("acme")
-    assert [(late.rid, late.dispatched, late.amount) for late in overdue] == [("r", True, 100)]
-    await ledger.settle([Ending("r", "acme", "unknown")])
+    assert [(late.rid, late.amount) for late in overdue] == [("r", 100)]
+    for _ in range(2):
+        await ledger.settle([Ending("r", "acme", "unknown")])
     assert (await counters(valkey_url))["spent"] == 100
     await ledger.settle([Ending("r", "acme", "refund")])  # the late word: nothing was sent
     found = await counters(valkey_url)
     assert (found["spent"], found["held"]) == (0, 0)
 
 
-async def test_an_overdue_call_that_was_never_handed_over_is_not_dispatched(
-    ledger: Ledger,
+async def test_an_overdue_call_is_claimed_by_one_sweeper(ledger: Ledger) -> None:
+    await ledger.reserve(claim("r", admission(100), due=time() - 1))
+    assert [late.rid for late in await ledger.overdue("acme")] == ["r"]
+    assert await ledger.overdue("acme") == []  # claimed: another replica leaves it alone
+
+
+async def test_a_reservation_as_it_was_written_until_0_1_is_read(
+    ledger: Ledger, valkey_url: str
 ) -> None:
     await ledger.reserve(claim("r", admission(100), due=time() - 1))
-    assert [late.dispatched for late in await ledger.overdue("acme")] == [False]
-    assert await ledger.overdue("acme") == []  # claimed: another replica leaves it alone
+    async with redis.Redis.from_url(valkey_url, decode_responses=True) as client:
+        (name,) = [key async for key in client.scan_iter("{acme}:*:calls")]
+        record = str(await client.hget(name, "r"))
+        await client.hset(name, "r", f"h{record[1:]}")
+    (late,) = await ledger.overdue("acme")
+    assert (late.rid, late.about.after) == ("r", 0)
+    await ledger.settle([Ending("r", "acme", "unknown")])
+    assert (await counters(valkey_url))["spent"] == 100
 
 
 async def test_a_rate_lets_its_burst_pass_and_says_when_to_retry(ledger: Ledger) -> None:

@@ -239,9 +239,6 @@ async def every_script(ledger: Ledger, epochs: RememberedEpochs) -> None:
     wanted, store = admitted(100, *LEVELS), ledger.store
     for n in range(4):
         await ledger.reserve(claim(f"r{n}", wanted, due=time() - 1, repeated="x"))
-    ledger.dispatch("acme", "r0")
-    ledger.dispatch("acme", "r1")
-    await ledger._marks.drain()
     assert len(await ledger.overdue("acme")) == 4
     await ledger.settle([Ending("r0", "acme", "settle", 90), Ending("r1", "acme", "unknown")])
     await ledger.settle([Ending("r2", "acme", "refund"), Ending("r1", "acme", "refund")])

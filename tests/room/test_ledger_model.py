@@ -53,7 +53,7 @@ class Reservations(RuleBasedStateMachine):
             client.flushall()
         self.loop = asyncio.new_event_loop()
         self.ledger = Ledger(self.url, RememberedEpochs(), seconds=30.0)
-        self.state: dict[str, str] = {}  # held, dispatched, unknown, ended
+        self.state: dict[str, str] = {}  # held, unknown, ended
         self.held: dict[str, int] = {}
         self.charged: dict[str, int] = {}
         self.number = 0
@@ -84,18 +84,8 @@ class Reservations(RuleBasedStateMachine):
 
     @rule(rid=rids)
     def reserve_again(self, rid: str) -> None:
-        if self.state.get(rid) in ("held", "dispatched"):
-            self.does(self.ledger.reserve(claim(rid, admitted(7, *LEVELS))))
-
-    @rule(rid=rids)
-    def dispatch(self, rid: str) -> None:
-        async def dispatched() -> None:
-            self.ledger.dispatch("acme", rid)
-            await self.ledger._marks.drain()
-
-        self.does(dispatched())
         if self.state.get(rid) == "held":
-            self.state[rid] = "dispatched"
+            self.does(self.ledger.reserve(claim(rid, admitted(7, *LEVELS))))
 
     @rule(rid=rids, actual=st.integers(0, 500), times=st.integers(1, 2))
     def settle(self, rid: str, actual: int, times: int) -> None:
@@ -107,11 +97,10 @@ class Reservations(RuleBasedStateMachine):
         self.does(self.ledger.settle([Ending(rid, "acme", "refund")]))
         self._end(rid, lambda: None)
 
-    @rule()
-    def reap(self) -> None:
+    @rule(how=st.sampled_from(["unknown", "refund"]))
+    def reap(self, how: How) -> None:
         for late in self.does(self.ledger.overdue("acme")):
-            how: How = "unknown" if late.dispatched else "refund"
-            assert late.dispatched == (self.state[late.rid] == "dispatched")
+            assert self.state[late.rid] == "held"
             self.does(self.ledger.settle([Ending(late.rid, "acme", how)]))
             amount = self.held[late.rid]
             self._end(late.rid, lambda amount=amount, how=how: amount if how == "unknown" else None)  # type: ignore[misc]
@@ -119,7 +108,7 @@ class Reservations(RuleBasedStateMachine):
                 self.state[late.rid] = "unknown"
 
     def _end(self, rid: str, charge: Callable[[], int | None]) -> None:
-        if self.state.get(rid) not in ("held", "dispatched", "unknown"):
+        if self.state.get(rid) not in ("held", "unknown"):
             return
         self.held.pop(rid, None)
         self.charged.pop(rid, None)

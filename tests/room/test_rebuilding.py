@@ -27,6 +27,7 @@ from toolbus_common.snapshot import Snapshot
 from toolbus_policy.epochs import BusEpochs
 from toolbus_policy.ledger import Ending, Ledger
 from toolbus_policy.rebuilding import Rebuilder
+from toolbus_policy.settlement import Settlement
 
 PRICE = 1000
 DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
@@ -51,15 +52,14 @@ class Office:
     valkey_url: str
     number: int = field(default=0)
 
-    async def call(self, *, ends: bool = True) -> str:
-        """A call as the gate and settlement have it."""
+    async def call(self, *, ends: bool = True, deadline: float = 60.0) -> str:
+        """A call as the gate and settlement have it; `deadline` is seconds from now."""
         self.number += 1
         rid = f"r{self.number}"
-        await self.ledger.reserve(claim(rid, WANTED))
+        await self.ledger.reserve(claim(rid, WANTED, time() + deadline))
         await self.room.facts.record(
-            allowed(call_id=rid, **SERVER, reserved=True, deadline=time() + 60)
+            allowed(call_id=rid, **SERVER, reserved=True, deadline=time() + deadline)
         )
-        self.ledger.dispatch("acme", rid)
         if ends:
             await self.end(rid)
         return rid
@@ -146,6 +146,26 @@ async def test_an_emptied_redis_is_filled_from_the_facts_with_what_is_under_way(
     assert await office.standing() == before == (3 * PRICE, PRICE, 3)
     await office.end(rid)
     assert await office.standing() == (4 * PRICE, 0, 4)
+
+
+@pytest.mark.usefixtures("audit")
+@pytest.mark.parametrize("lost", [False, True])
+async def test_expired_reservations_end_alike_whether_the_counters_were_lost_meanwhile_or_not(
+    office: Office, *, lost: bool
+) -> None:
+    settlement = Settlement(office.room, office.ledger, lambda: ["acme"])
+    await office.call(ends=False, deadline=-6.0)
+    await office.ledger.reserve(claim("never", WANTED, time() - 6))
+    if lost:
+        await office.emptied()
+        assert await office.rebuilder.rebuild("acme") is not None
+
+    async def ended() -> bool:
+        await settlement.reap_once()
+        return (await office.standing())[1] == 0
+
+    await until(ended, "nothing is held")
+    assert await office.standing() == (PRICE, 0, 1)
 
 
 @pytest.mark.usefixtures("audit")

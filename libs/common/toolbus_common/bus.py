@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from math import inf
 from typing import Any
 
@@ -54,6 +55,15 @@ class StoredMessage:
     async def again(self, seconds: float) -> None:
         """Send it again after a while."""
         await self.source.nak(delay=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The numbers of a stream's oldest and newest message, and when the stream was made."""
+
+    first: int
+    last: int
+    created: float
 
 
 class Bus:
@@ -251,10 +261,17 @@ class Bus:
 
     async def newest(self, stream: str) -> int:
         """The number of a stream's newest message. Raises `BusDownError`."""
+        return (await self.extent(stream)).last
+
+    async def extent(self, stream: str) -> Extent:
+        """Return which messages a stream has now. Raises `BusDownError`."""
         try:
-            return (await self._js.stream_info(stream)).state.last_seq
+            info = await self._js.stream_info(stream)
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(f"The stream {stream} cannot be looked at: {error}") from error
+        created: datetime | None = info.created
+        began = created.timestamp() if created else 0.0
+        return Extent(info.state.first_seq, info.state.last_seq, began)
 
     async def finished(self, stream: str, durable: str) -> float:
         """Every message up to this number a durable consumer has acknowledged or does not hear.

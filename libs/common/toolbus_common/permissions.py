@@ -202,6 +202,8 @@ _ROOMS = (
             f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
             # What is declared, for who administers over HTTP; the rest of it is an operator's word.
             *(f"$KV.{CONFIG}.{entry}" for entry in _DECLARED),
+            # The intents of expired reservations; the second from the stream's leader.
+            f"$JS.API.DIRECT.GET.{FACTS}", f"$JS.API.STREAM.MSG.GET.{FACTS}",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from nats.aio.client import Client
@@ -27,6 +28,7 @@ _SEQUENCE = "Nats-Sequence"  # only what the stream keeps has it
 _SIZE = "Nats-Msg-Size"  # of a message of which only the headers are told
 _GONE = re.compile(r"^KV-Operation:\s*(DEL|PURGE)\s*$", re.MULTILINE)  # an entry was deleted
 _NONE_FOUND = 10037  # NATS: no message found
+_BEFORE = "Nats-Last-Sequence"  # the message of the same answer that comes before
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ async def read_on(
     while True:
         kept = await read_from(client, stream, first, subjects, most_bytes=MOST_BYTES)
         if not kept:
-            after = await _next_of_leader(client, stream, first, subjects)
+            after = await next_at_leader(client, stream, first, subjects)
             if after is None:
                 return
             kept = [after]
@@ -124,10 +126,11 @@ async def read_from(
 ) -> list[Kept]:
     """At most so many messages of these subjects, from a number or a time on, or none.
 
-    `most_bytes` ends a batch early; zero leaves that to the server.
+    `most_bytes` ends a batch early; zero leaves that to the server. Any replica of the stream may
+    answer, also one that lags behind: see `next_at_leader`.
 
     Raises:
-        BusDownError: the server did not answer to the end.
+        BusDownError: the server did not answer to the end, or part of the answer was lost.
 
     """
     reading, inbox = _Reading(), client.new_inbox()
@@ -146,11 +149,18 @@ async def read_from(
         raise BusDownError(f"The stream {stream} cannot be read: {error}") from error
     if status not in (_END, _NOTHING):
         raise BusDownError(f"The stream {stream} cannot be read: the server answered {status}.")
+    if reading.torn:
+        raise BusDownError(f"The stream {stream} cannot be read: part of the answer was lost.")
     return reading.found
 
 
-async def _next_of_leader(client: Client, stream: str, first: int, subjects: str) -> Kept | None:
-    """Return the first such message from a number on, as the stream's leader knows it."""
+async def next_at_leader(client: Client, stream: str, first: int, subjects: str) -> Kept | None:
+    """Return the first such message from a number on, or None, as the stream's leader knows it.
+
+    Raises:
+        BusDownError: there is no leader, or it did not answer.
+
+    """
     asked = msgspec.json.encode({"seq": first, "next_by_subj": subjects})
     try:
         answer = await client.request(
@@ -190,16 +200,23 @@ def _kept(message: Msg, headers: dict[str, str]) -> Kept:
 
 
 class _Reading:
-    """Messages as they come in, without a task for each, until the server says that it was all."""
+    """Messages as they come in, without a task for each, until the server says that it was all.
+
+    Each names the one before it, so that `torn` tells of any that was lost on the way.
+    """
 
     def __init__(self) -> None:
         self.found: list[Kept] = []
+        self.torn = False
         self._status = ""
         self._over = asyncio.Event()
 
     async def hear(self, message: Msg) -> None:
         """One message, or the end."""
         headers = message.headers or {}
+        if _BEFORE in headers:
+            before = self.found[-1].sequence if self.found else 0
+            self.torn = self.torn or int(headers[_BEFORE]) != before
         if _SEQUENCE in headers:
             self.found.append(_kept(message, headers))
         else:

@@ -34,6 +34,7 @@ SELECT call_id,
     anyIf(charge, is_intent) AS held_,
     anyIf(JSONExtractFloat(detail, 'deadline'), is_intent) AS deadline_,
     toFloat64(minIf(at, is_intent)) AS at_,
+    minIf(stream_seq, is_intent) AS seq_,
     countIf(is_unknown) AS unknowns,
     toFloat64(maxIf(at, is_unknown)) AS unknown_at,
     countIf(is_outcome) AS outcomes,
@@ -63,7 +64,7 @@ GROUP BY 1, 2, 3, 4, 5, 6
 """
 _OPEN = """
 SELECT call_id, parent_, trace_, key_, user_, team_, server_, tool_, held_, at_, deadline_,
-    if(unknowns > 0, unknown_at, 0) FROM ({calls})
+    if(unknowns > 0, unknown_at, 0), seq_ FROM ({calls})
 WHERE outcomes = 0 AND (unknowns = 0 OR unknown_at >= {late})
 """
 

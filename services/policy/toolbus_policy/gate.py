@@ -26,6 +26,7 @@ from toolbus_common.errors import (
     RuleDeniedError,
     ToolbusError,
     UnauthorizedError,
+    UnavailableError,
 )
 from toolbus_common.exchange import Reply
 from toolbus_common.lineage import Lineage
@@ -196,8 +197,11 @@ class Gate:
             await self._deny(call, error, reply, admission, yes.claim)
             return False
         intent = intent_of(yes, call, permit.approval if permit else "", reserved=reserved)
-        if not await self._record_intent(intent, call, admission):
-            await self._answer(Failed(_not_recorded()), call, reply, yes.claim)
+        try:
+            await self._record_intent(intent)
+        except ToolbusError as error:
+            self._say_not_sent(call, admission, error, reserved=reserved)
+            await self._answer(Failed(error), call, reply, yes.claim)
             return False
         if permit is not None:
             self.approving.record_use(permit)
@@ -231,32 +235,34 @@ class Gate:
         claim = Claim(
             call.call_id,
             admission,
-            _about(call, admission),
+            _about(call, admission, self.ledger.newest),
             call.deadline + self.reap_grace,
             _repeated(call, admission) if admission.loops else "",
         )
         await _tracer.below("toolbus.reserve").around(self.ledger.reserve(claim))
         return bool(admission.budgets)
 
-    async def _record_intent(
-        self, intent: CallAllowed, call: CallRequested, admission: Admission
-    ) -> bool:
-        """No durable intent, no call: what was held comes back with the fact that says so."""
+    async def _record_intent(self, intent: CallAllowed) -> None:
+        """Return once the stream has the intent, before the call's deadline.
+
+        The sweeper relies on both: an intent that comes after the deadline is of no call that ran.
+        Raises `BusDownError` or `UnavailableError`.
+        """
         try:
             with _tracer.below("toolbus.record_intent"):
                 await self.room.facts.record(intent)
         except BusDownError as error:
-            self._say_not_sent(call, admission, error, reserved=intent.reserved)
-            return False
-        return True
+            raise _not_recorded() from error
+        if time() > intent.deadline:
+            raise UnavailableError(
+                "The call's deadline passed while it was being recorded; nothing was sent. Retry."
+            )
 
     async def _hand_over(
         self, yes: Yes, call: CallRequested, reply: Reply, *, reserved: bool
     ) -> None:
         admission = yes.admission
         admitted = admitted_of(yes, call, reply.address, reserved=reserved)
-        if reserved:
-            self.ledger.dispatch(admitted.scope, call.call_id)
         _decided("allowed")
 
         def nobody() -> None:
@@ -337,9 +343,9 @@ def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
 
 
-def _about(call: CallRequested, admission: Admission) -> str:
-    trace = trace_id(call.traceparent)
-    return About(call.server, call.tool, admission.principal.key, trace, call.parent_id).encode()
+def _about(call: CallRequested, admission: Admission, after: int) -> str:
+    trace, key = trace_id(call.traceparent), admission.principal.key
+    return About(call.server, call.tool, key, trace, call.parent_id, after).encode()
 
 
 def _repeated(call: CallRequested, admission: Admission) -> str:

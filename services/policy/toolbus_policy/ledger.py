@@ -1,6 +1,5 @@
 """The ledger: money, calls and rates in Redis, every change one atomic script over many calls."""
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +18,7 @@ from toolbus_policy.windows import Calendars
 log = logging.getLogger(__name__)
 
 NOW = 1e11  # the year 5138: no bound but Redis' clock
+MOST_OVERDUE = 1000  # claimed at once: their intents are looked for together
 T = TypeVar("T")
 How = Literal["settle", "refund", "unknown"]
 
@@ -35,11 +35,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """A reservation whose call should have ended. `dispatched`: it may have been executed."""
+    """A reservation whose call should have ended. `at` is when it was made, epoch seconds."""
 
     rid: str
     scope: str
-    dispatched: bool
+    at: int
     amount: int
     about: About
 
@@ -54,11 +54,14 @@ class Book:
 
 
 class Ledger:
-    """Reserve, dispatch, settle. All keys of one paying customer share one hash slot.
+    """Reserve and settle. All keys of one paying customer share one hash slot.
 
     An epoch is written to Redis and to the bus at a customer's first use, and every change
     counts on. Counters of another epoch, or behind what was seen of them, are not ours: an
     emptied Redis, or one restored from an older copy, never means fresh budgets.
+
+    `newest` is the newest message of the stream this process has heard of; it goes into each
+    reservation's `About.after`.
     """
 
     def __init__(self, url: str, epochs: Epochs, seconds: float = 1.0) -> None:
@@ -66,14 +69,13 @@ class Ledger:
         self.epochs = epochs
         self.on_lost: Callable[[str], None] = lambda _scope: None
         self.why_lost: dict[str, str] = {}
+        self.newest = 0
         self._books: dict[str, Book] = {}
         self._calendars = Calendars()
         self._claims: Batcher[Claim, ToolbusError | None] = Batcher(self._reserve_all, lanes=2)
-        self._marks: Batcher[tuple[str, str], None] = Batcher(self._dispatch_all, lanes=1)
 
     async def close(self) -> None:
-        """Write what is waiting and leave."""
-        await self._marks.drain()
+        """Leave."""
         await self.store.close()
 
     async def reserve(self, claim: Claim) -> None:
@@ -88,10 +90,6 @@ class Ledger:
         refused = await self._claims.add(claim)
         if refused is not None:
             raise refused
-
-    def dispatch(self, scope: str, rid: str) -> None:
-        """Mark as handed over. Not waited for: settlement ends a reservation in either state."""
-        self._marks.add((scope, rid)).add_done_callback(_seen)
 
     async def settle(self, endings: Sequence[Ending]) -> None:
         """End reservations, each once however often it is told.
@@ -108,7 +106,9 @@ class Ledger:
         if waits:
             raise LedgerDownError(f"The ledger of {', '.join(waits)} is being rebuilt.")
 
-    async def overdue(self, scope: str, until: float = NOW, most: int = 200) -> list[Overdue]:
+    async def overdue(
+        self, scope: str, until: float = NOW, most: int = MOST_OVERDUE
+    ) -> list[Overdue]:
         """Claim reservations due before now, and before `until`. Raises `LedgerDownError`."""
         raw = await self._known(scope, lambda book: self._due(scope, book, until, most))
         if raw is None or raw == b"lost":
@@ -221,14 +221,6 @@ class Ledger:
         book.tick = max(book.tick, known.tick)
         return book
 
-    async def _dispatch_all(self, marks: list[tuple[str, str]]) -> Sequence[None]:
-        for scope, group in _grouped(marks, [scope for scope, _ in marks]).items():
-            book = self._books.get(scope)
-            if book is not None:  # else the counters were lost; their outcomes are in the facts
-                keys = [inside(scope, book.epoch, "calls")]
-                await self.store.run("dispatch", keys, [rid for _, rid in group])
-        return [None] * len(marks)
-
 
 def _beside(scope: str, book: Book) -> list[str]:
     return [slot(scope, "book"), *(inside(scope, book.epoch, own) for own in ("calls", "due"))]
@@ -243,7 +235,7 @@ def _grouped(items: Sequence[T], scopes: list[str]) -> dict[str, list[T]]:
 
 def _overdue(scope: str, rid: str, record: str) -> Overdue:
     found = Record.decode(record)
-    return Overdue(rid, scope, found.state == "d", found.amount, About.decode(found.about))
+    return Overdue(rid, scope, found.at, found.amount, About.decode(found.about))
 
 
 def lost(scope: str, why: str = "") -> LedgerRebuildingError:
@@ -253,9 +245,3 @@ def lost(scope: str, why: str = "") -> LedgerRebuildingError:
         f"rebuilt from the facts. {why or 'That has begun: retry shortly.'}",
         scope=scope,
     )
-
-
-def _seen(future: "asyncio.Future[None]") -> None:
-    """A mark that could not be written is no error of the call: its outcome settles it."""
-    if not future.cancelled() and (error := future.exception()) is not None:
-        log.warning("ledger.not_marked", extra={"reason": str(error)})

@@ -167,6 +167,7 @@ def build(exchange: Exchange) -> Room:
             lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
         )
         settlement = Settlement(room, ledger, lambda: marks.scopes)
+        await settlement.follow()
         room.hears(seconds=0.5, pause=0.1)(settlement.hear)
         work = (
             settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),

@@ -13,13 +13,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 class About(NamedTuple):
-    """What the reaper must know of a call to say what became of it."""
+    """What the sweeper must know of a call to say what became of it.
+
+    `after` is a message of the stream that was there before the reservation was made: the call's
+    intent, if there is one, has a higher number.
+    """
 
     server: str
     tool: str
     key: str
     trace: str
     parent: str
+    after: int = 0
 
     def encode(self) -> str:
         """As it is written: names are an upstream's, so nothing may be taken for a border."""
@@ -28,12 +33,15 @@ class About(NamedTuple):
     @classmethod
     def decode(cls, text: str) -> "About":
         """Read what was written."""
-        return cls(*msgspec.json.decode(text, type=tuple[str, str, str, str, str]))
+        return _decode(text)
+
+
+_decode = msgspec.json.Decoder(About).decode
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One reservation. States: h held, d dispatched, u charged as unknown."""
+    """One reservation. States: d open, perhaps handed over; u charged as unknown."""
 
     state: str
     at: int

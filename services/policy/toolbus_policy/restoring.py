@@ -85,7 +85,10 @@ class Restoring:
         if not call.unknown_at:
             for limit in limits:
                 self._level(limit)["held"] += call.charge if limit.in_money else 1
-        about = About(call.server, call.tool, call.key, call.trace_id, call.parent_id).encode()
+        after = max(0, call.stream_seq - 1)  # the sweeper finds the intent where audit has it from
+        about = About(
+            call.server, call.tool, call.key, call.trace_id, call.parent_id, after
+        ).encode()
         state = "u" if call.unknown_at else "d"
         record = Record(state, int(call.at), call.charge, counters_of(limits), about)
         self.contents.records[call.call_id] = record.encode()

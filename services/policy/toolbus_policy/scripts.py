@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import NoScriptError, ResponseError
 
-SCRIPTS = ("reserve", "dispatch", "settle", "due", "open")
-ALONE = ("dispatch", "open")  # the scripts that need nothing of the shared part
+SCRIPTS = ("reserve", "settle", "due", "open")
+ALONE = ("open",)  # the scripts that need nothing of the shared part
 
 
 class Scripts:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from time import time
+from time import monotonic, time
 
 import msgspec
 
@@ -13,6 +13,7 @@ from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import ToolbusError
 from toolbus_common.provision import FACTS
 from toolbus_common.room import Room
+from toolbus_policy.evidence import may_have_run
 from toolbus_policy.ledger import Ending, Ledger, Overdue
 
 log = logging.getLogger(__name__)
@@ -57,16 +58,24 @@ class Settlement:
         Telling an ending twice is harmless, so a batch that failed half-way simply comes again.
         """
         endings = [e for message in messages for e in endings_of(message.data)]
-        for start in range(0, len(endings), MOST_PER_SCRIPT):
-            await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
+        await self._settle(endings)
         for message in messages:
             await message.done()
 
+    async def follow(self) -> int:
+        """Note the stream's newest message for the reservations to come, and return it.
+
+        Raises `BusDownError`.
+        """
+        self.ledger.newest = await self.room.bus.newest(FACTS)
+        return self.ledger.newest
+
     async def reap(self) -> None:
-        """Without end: refund what was never handed over, charge what was and never came back.
+        """Without end: charge expired reservations whose intent is in the stream, refund the rest.
 
         Only what was due before the newest outcome that every replica has dealt with: one that a
-        killed replica took with it comes again after a while, and until then nobody knows.
+        killed replica took with it comes again after a while, and until then nobody knows. While
+        the bus is away nothing is decided.
         """
         while True:
             await asyncio.sleep(REAP_SECONDS)
@@ -79,26 +88,32 @@ class Settlement:
         """Look at every customer's reservations."""
         heard = await self._heard_until()
         for scope in sorted(self.scopes()):
-            await self._reap(await self.ledger.overdue(scope, heard))
+            overdue = await self.ledger.overdue(scope, heard)
+            if overdue:
+                await self._reap(scope, overdue)
 
     async def _heard_until(self) -> float:
-        now, newest = time(), await self.room.bus.newest(FACTS)
+        now, newest = time(), await self.follow()
         marked, at = self._marked
         if await self.room.bus.finished(FACTS, self.room.name) >= marked:
             self._heard, self._marked = at, (newest, now)
         return self._heard
 
-    async def _reap(self, overdue: list[Overdue]) -> None:
+    async def _reap(self, scope: str, overdue: list[Overdue]) -> None:
+        began = monotonic()
+        ran = await may_have_run(self.room.bus, scope, overdue)
         for late in overdue:
-            if late.dispatched:
+            if late.rid in ran:
                 await self.room.facts.insist(unknown_outcome(late))
-        if overdue:
-            endings = [
-                Ending(late.rid, late.scope, "unknown" if late.dispatched else "refund")
-                for late in overdue
-            ]
-            await self.ledger.settle(endings)
-            log.info("settlement.reaped", extra={"calls": len(overdue)})
+        charged = [Ending(late.rid, scope, "unknown") for late in overdue if late.rid in ran]
+        refunded = [Ending(late.rid, scope, "refund") for late in overdue if late.rid not in ran]
+        await self._settle([*charged, *refunded])
+        told = {"charged": len(charged), "refunded": len(refunded)}
+        log.info("settlement.reaped", extra={**told, "seconds": round(monotonic() - began, 3)})
+
+    async def _settle(self, endings: list[Ending]) -> None:
+        for start in range(0, len(endings), MOST_PER_SCRIPT):
+            await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
 
 
 def endings_of(lines: bytes) -> list[Ending]:
@@ -119,8 +134,8 @@ def endings_of(lines: bytes) -> list[Ending]:
 
 
 def unknown_outcome(late: Overdue) -> CallFailed:
-    """The fact about a call that was handed over and never heard of again: charged in full."""
-    server, tool, key, trace, parent = late.about
+    """The fact about a call that may have run and has no outcome: charged in full."""
+    server, tool, key, trace, parent, _ = late.about
     return CallFailed(
         id=f"{late.rid}.unknown",
         at=time(),

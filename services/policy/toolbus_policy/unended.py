@@ -1,7 +1,8 @@
 """Names calls that never ended and of which the ledger knows nothing.
 
-No money was held for them, or policy was killed before it marked them as handed over, and the
-reaper gave back what was held. The intent is there, so the end has to be.
+No money was held for them, or the intent reached the stream only after the sweeper had looked for
+it and refunded the reservation. Such a call was not handed over. The intent is there, so the end
+has to be.
 """
 
 import asyncio
@@ -87,7 +88,7 @@ class Unended:
         return await self.room.asks.ask(asked, UnendedTold, ASK_SECONDS)
 
     async def _forgotten(self, calls: Iterable[UnendedCall]) -> set[str]:
-        """Those that held money and of which the ledger has no record: the reaper is done."""
+        """Those that held money and of which the ledger has no record: the sweeper is done."""
         by_scope: dict[str, list[str]] = {}
         for call in calls:
             if call.reserved:

@@ -131,7 +131,10 @@ class OpenCallsAsked(Question):
 
 
 class OpenCall(Message):
-    """A call that was allowed. `unknown_at` is when it was charged as unknown, 0 if it was not."""
+    """A call that was allowed. `unknown_at` is when it was charged as unknown, 0 if it was not.
+
+    `stream_seq` is the number its intent has in the stream FACTS.
+    """
 
     call_id: str
     parent_id: str
@@ -145,6 +148,7 @@ class OpenCall(Message):
     at: float
     deadline: float
     unknown_at: float = 0.0
+    stream_seq: int = 0
 
 
 class OpenCallsTold(Message):

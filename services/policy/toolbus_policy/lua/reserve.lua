@@ -92,7 +92,7 @@ local function hold(call)
     at = math.max(at, l.window)
   end
   records[#records + 1] = call[1]
-  records[#records + 1] = string.format('h|%d|%d|', at, call[4]) .. table.concat(names, ',') .. '|' .. call[2]
+  records[#records + 1] = string.format('d|%d|%d|', at, call[4]) .. table.concat(names, ',') .. '|' .. call[2]
   due[#due + 1], due[#due + 2] = string.format('%d', call[3]), call[1]
 end
 

@@ -27,7 +27,7 @@ end
 
 local function finish(i, rid, how, actual)
   local state, at, amount, counters = parse(found[i])
-  if how == 'unknown' and state ~= 'd' then return end
+  if how == 'unknown' and state == 'u' then return end
   for _, counter in ipairs(counters) do
     local l = level(counter.key)
     local reserved = counter.money and amount or 1

@@ -64,7 +64,8 @@ local function write_levels()
   end
 end
 
--- A record is `state|second|amount|counters|about`; states: h held, d dispatched, u unknown.
+-- A record is `state|second|amount|counters|about`; states: d open, perhaps handed
+-- over; u charged as unknown. Until 0.1 h was one that was not handed over yet: it is taken for d.
 -- Counters are joined with commas; each begins with $ when it counts money, with # for calls.
 local function parse(record)
   local state, at, amount, names, about = string.match(record, '^(%a)|(%d+)|(%d+)|([^|]*)|(.*)$')

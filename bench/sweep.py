@@ -1,0 +1,58 @@
+"""What the sweeper's look-up costs: intents of one customer read for its expired reservations.
+
+`make bench-sweep` writes intents into a stream, as policy does, and looks for calls that have none:
+the worst case, for it reads to the end. A call that has one ends the reading where it is found.
+"""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter, process_time, time
+
+from harness.engines import NatsServer
+from harness.facts import allowed, facts_of
+from harness.fresh import provisioned
+from toolbus_common.bus import Bus
+from toolbus_common.provision import FACTS
+from toolbus_common.settings import Settings
+from toolbus_policy.evidence import may_have_run
+from toolbus_policy.ledger import Overdue
+from toolbus_policy.records import About
+
+INTENTS = 100_000
+AT_ONCE = 64  # calls of one moment, which share a message; a second argument says otherwise
+OVERDUE = 1000  # reservations looked for together
+
+
+async def _measure(server: NatsServer, directory: Path, intents: int, at_once: int) -> None:
+    await provisioned(server)
+    server.copy_seeds(directory)
+    settings = Settings(state_dir=directory, nats_url=server.url)
+    async with facts_of("policy", settings, directory) as facts:
+        for _ in range(0, intents, at_once):
+            await asyncio.gather(*(facts.record(allowed()) for _ in range(at_once)))
+    seed = settings.seed("policy")
+    bus = Bus("policy", settings.nats_url, seed.get_secret_value() if seed else None)
+    await bus.open()
+    about = About("docs", "search", "bot", "", "")
+    overdue = [Overdue(f"none{n}", "acme", int(time()), 2000, about) for n in range(OVERDUE)]
+    wall, cpu = perf_counter(), process_time()
+    assert not await may_have_run(bus, "acme", overdue)
+    wall, cpu = perf_counter() - wall, process_time() - cpu
+    messages = await bus.newest(FACTS)
+    await bus.close()
+    print(
+        f"{intents} intents in {messages} messages, {OVERDUE} reservations:"
+        f" {wall:.2f} s, {cpu:.2f} s of CPU, {intents / wall:,.0f} intents/s,"
+        f" {1e6 * cpu / intents:.2f} µs of CPU an intent"
+    )
+
+
+if __name__ == "__main__":
+    given = [int(each) for each in sys.argv[1:]]
+    wanted = [*given, *(INTENTS, AT_ONCE)[len(given) :]]
+    with tempfile.TemporaryDirectory() as made:
+        where = Path(made)
+        with NatsServer(where / "nats").running() as started:
+            asyncio.run(_measure(started, where / "state", *wanted))

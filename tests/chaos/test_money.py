@@ -1,0 +1,142 @@
+"""Policy killed at every step of a call, with its outcome and without: who ran pays, once."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+import redis
+
+from harness.cluster import Cluster, Upstream
+from harness.killing import come_again
+from harness.operating import key
+from harness.run_crashing import (
+    CRASH,
+    ENDED,
+    FORGET,
+    HANDED_OVER,
+    RESERVED,
+    STEPS,
+)
+from harness.waiting import until_now
+from toolbus_common.declared import Budget, Declaration, Period, Price, Server
+
+ACTUAL, MOST = 1_200, 2_000  # micro-dollars: what the outcome charges, and what is held
+PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, most=MOST / 1e6)
+RUNS = frozenset({HANDED_OVER, ENDED})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step at which policy dies, and whether the outcome is lost."""
+
+    step: str
+    lost: bool
+
+    @property
+    def key(self) -> str:
+        """Each case has a budget of its own."""
+        return f"{self.step}-{'lost' if self.lost else 'kept'}"
+
+    @property
+    def secret(self) -> str:
+        return f"tbk_{self.key}_a-secret-of-crashes"
+
+    @property
+    def charge(self) -> int:
+        """Nothing without an intent; in full where nobody knows; else what the outcome says."""
+        if self.step == RESERVED:
+            return 0
+        return ACTUAL if self.step in RUNS and not self.lost else MOST
+
+
+CASES = [Case(step, lost) for step in STEPS for lost in (False, True)]
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    with Upstream(tmp_path_factory.mktemp("upstream")).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
+    """One policy that crashes where it is told to, and an executor that forgets."""
+    made = Cluster(
+        tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="4", TOOLBUS_REAP_GRACE="1"
+    )
+    made.program = "run_crashing.py"
+    budget = Budget(usd=1, per=Period.MONTH)
+    try:
+        made.start(
+            Declaration(
+                servers={"echo": Server(url=upstream.url)},
+                keys={case.key: key(case.secret, budget=budget) for case in CASES},
+                prices={"echo__*": PRICE},
+            )
+        )
+        made.on_the_bus(lambda bus: come_again(bus, 4.0))
+        made.until_listed(made.client(CASES[0].secret), "echo__say")
+        yield made
+    finally:
+        made.stop()
+
+
+def crash(cluster: Cluster, case: Case) -> None:
+    """Make one call and have policy die at the step; begin a new one."""
+    client = cluster.client(case.secret)
+    if case.lost:
+        with (cluster.state_dir / FORGET).open("a") as forgotten:
+            forgotten.write(f"{case.key} ")
+    policy = cluster.processes["policy"].pop()
+    if case.step == ENDED and case.lost:  # there is nothing to hear at which it could die
+        assert client.call("echo__say", {"text": case.key}).text == case.key
+        policy.kill()
+    else:
+        (cluster.state_dir / CRASH).write_text(f"{case.step} {case.key}")
+        with ThreadPoolExecutor(1) as pool:
+            calling = pool.submit(client.call, "echo__say", {"text": case.key})
+            until_now(lambda: not policy.alive, f"policy dies at {case.step}")
+            (cluster.state_dir / CRASH).unlink()
+            cluster.run("policy").wait_ready()
+            calling.result()
+        return
+    cluster.run("policy").wait_ready()
+
+
+def levels(cluster: Cluster) -> dict[str, tuple[int, int]]:
+    """What each key has spent and holds."""
+    with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
+        epoch = client.hget("{default}:book", "epoch")
+        found = {}
+        for case in CASES:
+            level = client.hgetall(f"{{default}}:{epoch!s}:budget:key:{case.key}:usd:month:UTC")
+            assert isinstance(level, dict)
+            found[case.key] = int(level.get("spent", 0)), int(level.get("held", 0))
+    return found
+
+
+def test_whoever_ran_pays_once_wherever_policy_is_killed(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    for case in CASES:
+        crash(cluster, case)
+    cluster.run("policy").wait_ready()  # of two that sweep each deals with a call at most once
+    until_now(lambda: not any(held for _, held in levels(cluster).values()), "nothing is held")
+    assert levels(cluster) == {case.key: (case.charge, 0) for case in CASES}
+    arrived = Counter(str(call["text"]) for call in upstream.arrived())
+    assert arrived == {case.key: 1 for case in CASES if case.step in RUNS}
+    until_now(lambda: told(cluster) == {case.key: case.charge for case in CASES if case.charge})
+    unknown = "SELECT key, count() AS n FROM facts WHERE endsWith(id, '.unknown') GROUP BY key"
+    named = {row["key"]: int(row["n"]) for row in cluster.rows(unknown)}
+    assert named == {case.key: 1 for case in CASES if case.charge == MOST}
+
+
+def told(cluster: Cluster) -> dict[str, int]:
+    """What the facts say each key was charged, of the calls that cost something."""
+    rows = cluster.eventual_rows(
+        "SELECT key, sum(charge) AS charged FROM facts"
+        " WHERE fact IN ('call.completed', 'call.failed') GROUP BY key HAVING charged > 0"
+    )
+    return {row["key"]: int(row["charged"]) for row in rows}

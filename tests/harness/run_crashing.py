@@ -1,0 +1,96 @@
+"""`python run_crashing.py ROOM…`: policy dies by SIGKILL at one step of a call; outcomes get lost.
+
+The state directory's file `crash` names the step, and the key whose call it concerns; from the
+hand-over on, a policy that is to die there reaches Valkey no more. `forget` lists keys, apart by
+blanks, of whose calls the executor publishes no outcome.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from toolbus_common.bus import Bus
+from toolbus_common.calllane import CallLane
+from toolbus_common.contracts import Fact
+from toolbus_common.factlane import FactWriter
+from toolbus_common.process import run
+from toolbus_policy.ledger import Ledger
+from toolbus_policy.scripts import Scripts
+from toolbus_policy.settlement import Settlement
+
+RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
+    "reserved", "sent", "recorded", "handed-over", "ended",
+)  # fmt: skip
+CRASH, FORGET = "crash", "forget"
+OUTCOMES = ("call.completed", "call.failed")
+_reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallLane.hand_over
+_hear, _say = Settlement.hear, FactWriter.say
+
+
+def _written(name: str) -> list[str]:
+    path = Path(os.environ["TOOLBUS_STATE_DIR"]) / name
+    return path.read_text().split() if path.exists() else []
+
+
+def _is_now(step: str, told: str) -> bool:
+    found = _written(CRASH)
+    return len(found) > 1 and found[0] == step and f'"key":"{found[1]}"' in told
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _reserving(ledger: Ledger, claim: Any) -> None:
+    await _reserve(ledger, claim)
+    if _is_now(RESERVED, f'"key":"{claim.admission.principal.key}"'):
+        _die()
+
+
+async def _storing(bus: Bus, envelope: Any) -> None:
+    intent = envelope.subject.startswith("tb.fact.call.allowed")
+    if intent and _is_now(SENT, envelope.payload.decode()):
+        await bus.client.publish(envelope.subject, envelope.payload, headers=envelope.headers)
+        await bus.client.flush()
+        _die()
+    await _store(bus, envelope)
+
+
+async def _handing_over(lane: CallLane, call: Any, *given: Any) -> None:
+    about = f'"key":"{getattr(call, "key", "")}"'
+    if _is_now(RECORDED, about):
+        _die()
+    dies = _is_now(HANDED_OVER, about)
+    if dies:
+        setattr(Scripts, "run", _never)  # noqa: B010 - mypy knows no other way
+    await _hand_over(lane, call, *given)
+    if dies:
+        await lane._bus.client.flush()
+        _die()
+
+
+async def _never(*_given: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def _hearing(settlement: Settlement, messages: Any) -> None:
+    if any(_is_now(ENDED, message.data.decode()) for message in messages):
+        _die()
+    await _hear(settlement, messages)
+
+
+def _saying(facts: FactWriter, fact: Fact) -> None:
+    if fact.NAME not in OUTCOMES or getattr(fact, "key", "") not in _written(FORGET):
+        _say(facts, fact)
+
+
+if __name__ == "__main__":
+    setattr(Ledger, "reserve", _reserving)  # noqa: B010
+    setattr(Bus, "store", _storing)  # noqa: B010
+    setattr(CallLane, "hand_over", _handing_over)  # noqa: B010
+    setattr(Settlement, "hear", _hearing)  # noqa: B010
+    setattr(FactWriter, "say", _saying)  # noqa: B010
+    sys.exit(run(sys.argv[1:]))
