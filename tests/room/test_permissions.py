@@ -168,7 +168,7 @@ async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str)
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", sorted(ROOMS))
-async def test_a_room_reads_the_stream_only_through_its_own_consumer_and_audit_as_it_is(
+async def test_a_room_reads_the_stream_through_its_own_consumer_and_only_two_as_it_is(
     nats_server: NatsAt, user: str
 ) -> None:
     consumers = {f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{name}" for name in ROOMS}
@@ -180,7 +180,9 @@ async def test_a_room_reads_the_stream_only_through_its_own_consumer_and_audit_a
         "$JS.API.STREAM.CREATE.own", f"$JS.API.STREAM.SNAPSHOT.{FACTS}",
     }  # fmt: skip
     own = {f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{user}"} if user in ("audit", "policy") else set()
-    own |= {f"$JS.API.DIRECT.GET.{FACTS}"} if user == "audit" else set()  # for the seal
+    if user in ("audit", "policy"):  # for the seal, and for the intents of expired reservations
+        own |= {f"$JS.API.DIRECT.GET.{FACTS}"}
+    own |= {f"$JS.API.STREAM.MSG.GET.{FACTS}"} if user == "policy" else set()
     refused = await refused_among(nats_server, user, consumers | other_ways, publish)
     assert refused == (consumers | other_ways) - own
 

@@ -120,7 +120,7 @@ async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_ther
 async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
     settlement: Settlement, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = evidence.read_from
+    whole = read_from
 
     async def lagging(client: Any, stream: str, first: Any, *given: Any) -> list[Kept]:
         return [each for each in await whole(client, stream, first, *given) if each.sequence < 2]
