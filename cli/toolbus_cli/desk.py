@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from toolbus_cli.state import State
 from toolbus_common.bus import Bus
 from toolbus_common.declaring.desk import Desk
+from toolbus_common.declaring.literals import Writer
 from toolbus_common.factlane import FactWriter
 from toolbus_common.people.book import People
 from toolbus_common.provision import CONFIG, PEOPLE
@@ -24,7 +25,8 @@ async def opened(bus: Bus, state: State) -> AsyncIterator[Desk]:
     facts.people = await people_of(bus, state)
     facts.restore()
     try:
-        yield Desk(bus, await bus.bucket(CONFIG), facts, me(), operator=True)
+        literals = Writer.at(Settings(state_dir=state.root).sealing)
+        yield Desk(bus, await bus.bucket(CONFIG), facts, me(), literals, operator=True)
     finally:
         await facts.close(FACT_SECONDS)
 

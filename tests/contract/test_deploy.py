@@ -42,6 +42,7 @@ from toolbus_common.contracts import (
     UnendedAsked,
     UpstreamTokenAsked,
 )
+from toolbus_common.declaring.literals import READERS, WRITERS
 from toolbus_common.permissions import (
     OPERATOR,
     Rights,
@@ -53,6 +54,7 @@ from toolbus_common.process import ROOMS
 from toolbus_common.provision import (
     APPROVALS,
     BUCKETS,
+    CONFIG,
     DURABLES,
     FACTS,
     OAUTH,
@@ -139,12 +141,25 @@ def test_a_service_holds_its_own_seed_and_no_other(compose: dict[str, Any], user
     assert given == f"./nats/generated/nkeys/{owner}.seed"
     # Who says what is personal, or reads it, seals it under one key; nobody else has that.
     knows = user != "provision" and said_by(rights()[owner], f"$KV.{PEOPLE}.x")
-    assert bool(others) is (knows or user == "audit")
-    assert all(each["target"] == "/var/lib/toolbus/people.key" for each in others)
+    mounted = {each["target"].removeprefix("/var/lib/toolbus/") for each in others}
+    wanted = {"people.key"} if knows or user == "audit" else set()
+    # Who declares seals secrets and opens none; each service opens its own.
+    declares = user != "provision" and said_by(rights()[owner], f"$KV.{CONFIG}.declaration")
+    wanted |= {f"sealing/{WRITERS}"} if declares else set()
+    wanted |= {f"sealing/{user}.key"} if user in READERS else set()
+    wanted |= {"policy.key"} if user == "policy" else set()
+    assert mounted == wanted
 
 
-def test_a_seed_is_declared_for_every_user_of_the_bus(compose: dict[str, Any]) -> None:
-    assert set(compose["secrets"]) == {"people_key", *(f"{user}_seed" for user in rights())}
+def test_every_seed_and_key_that_is_mounted_is_written_by_nats_config(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    given = {each["file"].removeprefix("./nats/generated/") for each in compose["secrets"].values()}
+    subprocess.run([installed("toolbus"), "nats-config", str(tmp_path)], check=True)
+    assert {path for path in given if (tmp_path / path).is_file()} == given
+    sources = {f"{user}_seed" for user in rights()}
+    sources |= {"people_key", "policy_key", "sealing_writers"}
+    assert set(compose["secrets"]) == sources | {f"{each}_sealing" for each in READERS}
 
 
 @pytest.mark.parametrize("room", ROOMS)

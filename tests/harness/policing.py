@@ -13,6 +13,7 @@ from harness.facts import bus_of
 from harness.operating import key
 from harness.waiting import PATIENCE, until, until_told
 from toolbus_common.asklane import AskLane
+from toolbus_common.atrest import Records
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
     Answered,
@@ -141,6 +142,16 @@ class Policing:
     async def ask(self, tool: str = "burn", **given: Any) -> Ending:
         """Make a call."""
         return await self.ingress.calls.ask(self.call(tool, **given))
+
+    def records(self, bucket: str) -> Records:
+        """What opens the records that policy keeps in a bucket."""
+        return Records.at(bucket, self.ingress.settings.state_dir / "policy.key")
+
+    async def kept(self, bucket: str) -> list[bytes]:
+        """What policy keeps in a bucket, opened."""
+        records, found = self.records(bucket), await self._operator.bucket(bucket)
+        present = await found.present()
+        return [records.open(each.key, each.value) for each in present if each.value]
 
     async def refuses(self, why: type[ToolbusError], tool: str = "burn", **given: Any) -> bool:
         """Whether a call is refused for this reason."""

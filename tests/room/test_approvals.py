@@ -218,21 +218,14 @@ async def test_what_nobody_uses_in_time_expires(begin: Any) -> None:
         assert made.reached == []
 
 
-async def test_arguments_are_kept_only_while_an_approval_is_open(
-    at_work: Policing, operator: Bus
-) -> None:
+async def test_arguments_are_kept_only_while_an_approval_is_open(at_work: Policing) -> None:
     secret = {"page": "canary-argument"}
-    bucket = await operator.bucket(APPROVALS)
-
-    async def held() -> list[bytes]:
-        return [each.value or b"" for each in await bucket.present()]
-
     await at_work.approve(await required(at_work, arguments=secret))
-    assert b"canary-argument" in b"".join(await held())
+    assert b"canary-argument" in b"".join(await at_work.kept(APPROVALS))
     await at_work.ask(arguments=secret)
     approval = await required(at_work, arguments=secret)
     await at_work.reject(approval, "No.")
-    assert b"canary-argument" not in b"".join(await held())
+    assert b"canary-argument" not in b"".join(await at_work.kept(APPROVALS))
 
 
 async def test_a_key_has_only_so_many_waiting(begin: Any) -> None:

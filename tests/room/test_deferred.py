@@ -131,12 +131,11 @@ async def test_an_approved_task_is_paid_for_and_recorded_like_any_call(
 
 
 async def test_nothing_kept_of_a_waiting_call_is_a_proof_of_its_key(
-    at_work: Policing, operator: Bus
+    at_work: Policing,
 ) -> None:
     call = at_work.call(**MODERN)
     assert isinstance(await at_work.ingress.calls.ask(call), Begun)
-    bucket = await operator.bucket(TASKS)
-    held = b"".join([each.value or b"" for each in await bucket.present()])
+    held = b"".join(await at_work.kept(TASKS))
     assert b'"key":"bot"' in held
     assert call.proof.encode() not in held + b64decode(json.loads(held)["call"])
 

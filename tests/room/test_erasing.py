@@ -26,6 +26,7 @@ from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, RoomStatus, RowsFound, StatusAsked
 from toolbus_common.declared import Declaration
 from toolbus_common.declaring.desk import Desk
+from toolbus_common.declaring.literals import Writer
 from toolbus_common.exchange import Exchange
 from toolbus_common.factlane import FactWriter
 from toolbus_common.holds import HOLD_PREFIX, Hold
@@ -68,7 +69,8 @@ class Evidence:
         own.people = self.people
         stack.push_async_callback(own.close, 5.0)
         config = await self._operator.bucket(CONFIG)
-        self.desk = Desk(self._operator, config, own, "bo", operator=True)
+        literals = Writer.at(self.settings.sealing)
+        self.desk = Desk(self._operator, config, own, "bo", literals, operator=True)
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """What an operator is answered."""
@@ -223,7 +225,9 @@ async def test_a_room_too_busy_to_answer_is_waited_for_until_it_has_let_go_of_th
         await audit.subscribe(StatusAsked.SUBJECT, hear)
         await audit.settled()
         said = FactWriter(operator.store, Spool(tmp_path / "facts", 1 << 20))
-        desk = Desk(operator, await operator.bucket(CONFIG), said, "bo", operator=True)
+        desk = Desk(
+            operator, await operator.bucket(CONFIG), said, "bo", Writer.at(tmp_path), operator=True
+        )
         assert await forgetting._let_go(desk, 7) == 1
         await said.close(5.0)
     assert rounds == [7]

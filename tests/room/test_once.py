@@ -345,17 +345,18 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
     freed = await (await operator.bucket(OUTCOMES)).get(entry)
     assert freed is not None, "what the call claimed until it became a task"
     under_way = claimed(call)
-    revision = await outcomes.swap(entry, under_way.encode(), freed.revision)
+    records = at_work.records(OUTCOMES)
+    sealed = records.seal(entry, under_way.encode())
+    revision = await outcomes.swap(entry, sealed, freed.revision)
     assert revision is not None
     await at_work.approve(approval_of(task))
 
     async def put_off() -> bool:
-        kept = await (await operator.bucket(TASKS)).get(approval_of(task))
-        return kept is not None and b"has not ended yet" in (kept.value or b"")
+        return any(b"has not ended yet" in each for each in await at_work.kept(TASKS))
 
     await until_told(put_off, "an attempt while the key is in use")
     frame = Answered(b'{"page":"of the other call"}').encode()
     over = under_way.model_copy(update={"stage": Stage.ENDED, "frame": frame})
-    assert await outcomes.swap(entry, over.encode(), revision) is not None
+    assert await outcomes.swap(entry, records.seal(entry, over.encode()), revision) is not None
     assert (await ended(at_work, task))["result"]["page"] == "of the other call"
     assert at_work.reached == []

@@ -10,6 +10,7 @@ import pytest
 from harness.engines import NatsServer
 from harness.fresh import joined_by_tester, provisioned
 from harness.waiting import until, until_told
+from toolbus_common.atrest import Records
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
     Answered,
@@ -44,7 +45,8 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
         era=Era.MODERN, deadline=time() + 30, traceparent="",
     )  # fmt: skip
     claimed = KeptOutcome(call_id="first", digest="d", deadline=call.deadline, era=call.era)
-    revision = await bucket.swap(ENTRY, claimed.encode(), 0)
+    records = Records(OUTCOMES, [bytes(32)])
+    revision = await bucket.swap(ENTRY, records.seal(ENTRY, claimed.encode()), 0)
     assert revision is not None
     later: set[asyncio.Task[None]] = set()
 
@@ -53,7 +55,8 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
 
     own_nats.kill()
     await until(lambda: not tester.connected, "the bus is lost", PATIENCE)
-    claim = OutcomeClaim(name=ENTRY, revision=revision, digest="d")
+    seal = records.key_of(ENTRY).encode()
+    claim = OutcomeClaim(name=ENTRY, revision=revision, digest="d", seal=seal)
     await KeptOutcomes(bucket, spawn).end(call, claim, Answered(b'{"a":1}'))
     assert len(later) == 1, "whoever told it does not wait for the bus"
     own_nats.start()
@@ -64,7 +67,7 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
         entry = await bucket.get(ENTRY)
         assert entry is not None
         assert entry.value is not None
-        found = KeptOutcome.decode(entry.value)
+        found = KeptOutcome.decode(records.open(ENTRY, entry.value))
         return found if found.stage is not Stage.CLAIMED else None
 
     outcome = await until_told(kept, "the outcome", PATIENCE)

@@ -7,12 +7,16 @@ import msgspec
 import pytest
 
 from harness.waiting import until
+from toolbus_common.atrest import Records
 from toolbus_common.bucket import Change
 from toolbus_common.contracts import Era
+from toolbus_common.provision import APPROVALS, TASKS
 from toolbus_policy import deferring
 from toolbus_policy.deferred import Deferred, Step
 from toolbus_policy.docket import Docket
 from toolbus_policy.taskbook import TaskBook
+
+KEY = bytes(32)
 
 
 def change(number: int, key: str = "bot", revision: int = 1) -> Change:
@@ -20,11 +24,12 @@ def change(number: int, key: str = "bot", revision: int = 1) -> Change:
         id=f"{number:032x}", binding=f"{number:064x}", key=key, server="docs", tool="burn",
         era=Era.MODERN, page="", asked_at=0, changed_at=0, ends=1, kept_until=1, seconds=1,
     )  # fmt: skip
-    return Change(task.id, msgspec.json.encode(task), revision)
+    sealed = Records(TASKS, [KEY]).seal(task.id, msgspec.json.encode(task))
+    return Change(task.id, sealed, revision)
 
 
 def test_a_key_has_as_many_tasks_as_are_kept_of_it() -> None:
-    book = TaskBook()
+    book = TaskBook(Records(TASKS, [KEY]))
     for number in range(3):
         book.hear(change(number))
         book.hear(change(number, revision=2))
@@ -39,7 +44,7 @@ async def test_calls_go_on_while_very_many_tasks_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     many = 3 * deferring.AT_ONCE
-    book, nothing = TaskBook(), Any
+    book, nothing = TaskBook(Records(TASKS, [KEY])), Any
     for number in range(many):
         book.hear(change(number))
     turns, seen = 0, list[int]()
@@ -51,7 +56,9 @@ async def test_calls_go_on_while_very_many_tasks_are_looked_at(
     monkeypatch.setattr(deferring, "due", due)
     monkeypatch.setattr(deferring, "SWEEP_SECONDS", 0.001)
     made: Any = deferring.Deferring
-    working = asyncio.create_task(made(book, Docket(), nothing, nothing, nothing, 5.0).work())
+    working = asyncio.create_task(
+        made(book, Docket(Records(APPROVALS, [KEY])), nothing, nothing, nothing, 5.0).work()
+    )
 
     async def others() -> None:
         nonlocal turns

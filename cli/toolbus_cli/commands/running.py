@@ -12,6 +12,7 @@ from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, sh
 from toolbus_cli.errors import CommandError
 from toolbus_cli.local import find, joined
 from toolbus_common.bus import Bus
+from toolbus_common.declaring.literals import lay_down_sealing
 from toolbus_common.errors import BusDownError
 from toolbus_common.keyfile import load_key
 from toolbus_common.permissions import lay_down_seeds, server_configuration
@@ -114,12 +115,15 @@ def nats_config(
 ) -> None:
     """Write a NATS configuration: a user and permissions per room, a seed file each.
 
-    Seeds that exist are kept, so an upgrade only rewrites nats.conf. Give each room its own
-    seed and no other; and all but ingress, with operators, the one people.key.
+    Seeds and keys that exist are kept, so an upgrade only rewrites nats.conf. Give each room its
+    own seed and no other; all but ingress, with operators, the one people.key; policy policy.key;
+    policy and operators sealing/writers.json; executor, audit and oauth their key in sealing/.
     """
     try:
         keys = lay_down_seeds(directory / "nkeys")
         load_key(directory / "people.key")
+        load_key(directory / "policy.key")
+        lay_down_sealing(directory / "sealing")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
         path = directory / "nats.conf"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

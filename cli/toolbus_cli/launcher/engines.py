@@ -13,6 +13,7 @@ from toolbus_cli.launcher import ports
 from toolbus_cli.launcher.child import Hear, Program
 from toolbus_cli.state import State
 from toolbus_common.accounts import STORE
+from toolbus_common.declaring.literals import lay_down_sealing
 from toolbus_common.permissions import lay_down_seeds, server_configuration
 
 _ONE_FOR_ALL = "$G"  # the account of a NATS server that is told of none
@@ -36,6 +37,7 @@ def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
     directory.mkdir(mode=0o700, exist_ok=True)
     move_streams(directory / "store")
     port = ports.free(remembered)
+    lay_down_sealing(state.root / "sealing")
     configuration = directory / "nats.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from toolbus_common.atrest import RecordKey
 from toolbus_common.bucket import Bucket
 from toolbus_common.contracts import (
     Asked,
@@ -54,9 +55,13 @@ class KeptOutcomes:
         self._spawn(self._write_later(claim, outcome))
 
     async def _written(self, claim: OutcomeClaim, outcome: KeptOutcome) -> bool:
+        if not claim.seal:
+            log.warning("outcome.not_sealed", extra={"call_id": outcome.call_id})
+            return True
+        sealed = RecordKey.decode(claim.seal).seal(outcome.encode())
         try:
             async with asyncio.timeout(AWAITED_SECONDS):
-                revision = await self._bucket.swap(claim.name, outcome.encode(), claim.revision)
+                revision = await self._bucket.swap(claim.name, sealed, claim.revision)
         except (ToolbusError, TimeoutError) as error:
             log.warning("outcome.not_kept", extra={"call_id": outcome.call_id, "why": str(error)})
             return False

@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     `egress_allow` lists what may be called beside the open Internet (docs/egress.md), `egress_ca`
     is a file of authorities trusted beside the system's. `people_key` is the file with the key
     under which people's keys are kept, the same for every room: `<state_dir>/people.key`.
+    `sealing_dir` holds the keys of literal secrets in the declaration: `<state_dir>/sealing`.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
@@ -34,6 +35,7 @@ class Settings(BaseSettings):
     egress_ca: str = ""
     secret_seconds: float = Field(default=300.0, gt=0)  # what was read is believed so long
     people_key: Path | None = None
+    sealing_dir: Path | None = None
 
     @field_validator("egress_allow")
     @classmethod
@@ -50,6 +52,11 @@ class Settings(BaseSettings):
     def people_key_file(self) -> Path:
         """Where the key is under which people's keys are kept."""
         return self.people_key or self.state_dir / "people.key"
+
+    @property
+    def sealing(self) -> Path:
+        """Where the keys are with which secrets in the declaration are sealed and opened."""
+        return self.sealing_dir or self.state_dir / "sealing"
 
     def seed(self, room: str) -> SecretStr | None:
         """Read the room's NATS seed; None where none is laid down."""

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 DECLARATION = "declaration"  # the whole configuration file, as one entry
 KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
 ADMIN_PREFIX = "admin."  # admin keys likewise
+Opened = Callable[[Declaration], Declaration]
 NO_KEYS: Mapping[str, Key] = MappingProxyType({})
 
 
@@ -133,10 +134,12 @@ class Directory:
     """The newest snapshot, made of the configuration bucket's changes.
 
     Changes are taken in when somebody looks at `now`: those that came together cost one new
-    snapshot, and nobody sees one that is older than what was heard.
+    snapshot, and nobody sees one that is older than what was heard. `opened` opens the secrets
+    of a declaration that were sealed for this service.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Opened = lambda declaration: declaration) -> None:
+        self._opened = opened
         self.bearers = Bearers()
         self._now = Snapshot.of(Declaration(), version=0, bearers=self.bearers)
         self._declaration = self._now.declaration
@@ -197,7 +200,8 @@ class Directory:
             )
 
     def _take_declaration(self, value: bytes | None) -> None:
-        self._declaration = Declaration.model_validate_json(value) if value else Declaration()
+        whole = Declaration.model_validate_json(value) if value else Declaration()
+        self._declaration = self._opened(whole)
         self._tell_declared()
 
     def _take_key(self, name: str, value: bytes | None) -> None:

@@ -49,6 +49,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.fact import EVERY_FACT
 from toolbus_common.declared import Webhook
+from toolbus_common.declaring.literals import Reader
 from toolbus_common.egress.named import Named
 from toolbus_common.egress.tls import Tls
 from toolbus_common.ending import end
@@ -143,7 +144,8 @@ def _keep(room: Room, writer: Writer, store: ClickHouse) -> None:
 
 def _declared(room: Room, settings: Settings) -> tuple[Directory, Named, Poster]:
     """What is declared, what of it the operator named, and what posts there."""
-    directory, named = Directory(), Named()
+    directory = Directory(Reader.at("audit", settings.sealing).opened)
+    named = Named()
     room.watches(CONFIG)(named.hear)
     room.watches(CONFIG)(directory.hear)
     return directory, named, Poster(settings.egress, named.has, Tls(settings.egress_ca))
@@ -260,7 +262,8 @@ def _tell_webhooks(room: Room, webhooks: Webhooks) -> None:
 
 def _export(room: Room, settings: Settings, store: ClickHouse) -> None:
     """Answer who takes facts out, write declared exports, and tell declared sinks."""
-    directory, named = Directory(), Named()
+    directory = Directory(Reader.at("audit", settings.sealing).opened)
+    named = Named()
     room.watches(CONFIG)(named.hear)
     room.watches(CONFIG)(directory.hear)
     poster = Poster(settings.egress, named.has, Tls(settings.egress_ca))

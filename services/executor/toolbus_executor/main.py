@@ -31,6 +31,7 @@ from toolbus_common.contracts import (
     UpstreamTokenTold,
 )
 from toolbus_common.contracts.fact import subject_of
+from toolbus_common.declaring.literals import Reader
 from toolbus_common.egress.named import Named
 from toolbus_common.ending import end
 from toolbus_common.exchange import Exchange
@@ -218,7 +219,7 @@ def build(exchange: Exchange) -> Room:
     settings = Settings()
     room = Room("executor", settings, exchange)
     know_people(room)
-    directory = Directory()
+    directory = Directory(Reader.at("executor", settings.sealing).opened)
     pins = Pins(room.facts)
     steering = Steering()
     keys = IdentityKeys(partial(_identity_key, room))

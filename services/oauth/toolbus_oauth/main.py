@@ -25,6 +25,7 @@ from toolbus_common.contracts import (
     UpstreamTokenAsked,
 )
 from toolbus_common.declared import Declaration
+from toolbus_common.declaring.literals import Reader
 from toolbus_common.dpop.judging import Judge, Nonces
 from toolbus_common.egress.named import Named
 from toolbus_common.egress.tls import Tls
@@ -79,7 +80,7 @@ DAY = 86_400.0
 class Known:
     """What the room hears."""
 
-    directory: Directory = field(default_factory=Directory)
+    directory: Directory
     named: Named = field(default_factory=Named)
     bearers: Bearers = field(default_factory=Bearers)
 
@@ -186,7 +187,8 @@ class Parts:
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
     settings = Settings()
-    room, known = Room("oauth", settings, exchange), Known()
+    room = Room("oauth", settings, exchange)
+    known = Known(Directory(Reader.at("oauth", settings.sealing).opened))
     know_people(room)
     room.watches(CONFIG)(known.hear)
     room.watches(TOKENS)(known.bearers.hear)

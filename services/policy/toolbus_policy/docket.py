@@ -13,6 +13,7 @@ from time import time
 import msgspec
 from msgspec.structs import replace
 
+from toolbus_common.atrest import Records
 from toolbus_common.bucket import Bucket, Change
 from toolbus_policy.approval import OPEN, Approval, State
 
@@ -31,7 +32,8 @@ class Kept:
 class Docket:
     """The approvals as this replica knows them."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Records) -> None:
+        self._records = records
         self._bucket: Bucket
         self._kept: dict[str, Kept] = {}
         self._bindings: dict[str, str] = {}  # by id
@@ -44,6 +46,7 @@ class Docket:
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the bucket."""
+        change = self._records.opened(change)
         if change is None:
             return
         if change.value is None:
@@ -92,14 +95,15 @@ class Docket:
         if entry is None or entry.value is None:
             self._forget(binding)
             return None
-        kept = Kept(_decode(entry.value), entry.revision)
+        kept = Kept(_decode(self._records.open(binding, entry.value)), entry.revision)
         self._take(kept)
         return kept
 
     async def put(self, approval: Approval, over: Kept | None) -> bool:
         """Write over what is known; whether nobody was faster. Raises `BusDownError`."""
         last = over.revision if over is not None else 0
-        revision = await self._bucket.swap(approval.binding, _encode(approval), last)
+        sealed = self._records.seal(approval.binding, _encode(approval))
+        revision = await self._bucket.swap(approval.binding, sealed, last)
         if revision is None:
             return False
         self._take(Kept(approval, revision))

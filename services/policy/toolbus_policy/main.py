@@ -34,6 +34,7 @@ from toolbus_common.contracts import (
     RejectAsked,
 )
 from toolbus_common.declaring.desk import Desk
+from toolbus_common.declaring.literals import Writer
 from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange
@@ -210,7 +211,8 @@ def _seated(room: Room) -> Bench:
 
 def _consulted(room: Room, bench: Bench, settings: Settings) -> tuple[Approving, Approvers]:
     """Calls that wait for a person, those of them that are tasks, and who decides about them."""
-    docket, book = Docket(), TaskBook()
+    docket = Docket(settings.records(APPROVALS))
+    book = TaskBook(settings.records(TASKS))
     room.watches(APPROVALS)(docket.hear)
     room.watches(TASKS)(book.hear)
     deferring = Deferring(book, docket, room.facts, room.calls, room.bus, settings.reap_grace)
@@ -245,8 +247,10 @@ async def _administer(
         settings.egress,
     )
 
+    literals = Writer.at(settings.sealing)
+
     def desk_of(who: str) -> Desk:
-        return Desk(room.bus, config, room.facts, who)
+        return Desk(room.bus, config, room.facts, who, literals)
 
     office = Office(bench.administrator, desk_of, approvers, clerk.tell, reach)
 
@@ -258,7 +262,7 @@ async def _administer(
 async def _once(room: Room, settings: Settings) -> Once:
     """Have calls with an idempotency key made once."""
     allowance = Allowance(settings.most_outcomes, settings.most_outcome_bytes)
-    once = Once(allowance, settings.reap_grace)
+    once = Once(allowance, settings.records(OUTCOMES), settings.reap_grace)
     once.open(await room.bucket(OUTCOMES), room.spawn)
     return once
 

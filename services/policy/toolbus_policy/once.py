@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from toolbus_common.atrest import Records
 from toolbus_common.bucket import Bucket
 from toolbus_common.contracts import CallRequested, KeptOutcome, OutcomeClaim, Stage
 from toolbus_common.errors import BusDownError
@@ -17,8 +18,9 @@ ATTEMPTS = 8  # to claim what others claim too
 class Once:
     """The bucket of claims and outcomes. Of many who claim the same call the bus lets one."""
 
-    def __init__(self, allowance: Allowance, grace: float) -> None:
+    def __init__(self, allowance: Allowance, records: Records, grace: float) -> None:
         self.allowance = allowance
+        self._records = records
         self._grace = grace
         self._bucket: Bucket
         self._kept: KeptOutcomes
@@ -36,18 +38,21 @@ class Once:
             OutcomeNotKeptError: it ended in more than is kept.
             RateExceededError: too much is kept for this caller already.
             BusDownError: nothing could be claimed, so nothing may be made.
+            UnavailableError: what is kept cannot be opened, so nobody knows.
 
         """
         name, mine = entry_of(call, lineage), claimed(call)
         self.allowance.check(name, lineage.key)
-        over = 0
+        over, seal = 0, self._records.key_of(name)
         for _ in range(ATTEMPTS):
-            revision = await self._bucket.swap(name, mine.encode(), over)
+            revision = await self._bucket.swap(name, seal.seal(mine.encode()), over)
             if revision is not None:
-                return OutcomeClaim(name=name, revision=revision, digest=mine.digest)
+                return OutcomeClaim(
+                    name=name, revision=revision, digest=mine.digest, seal=seal.encode()
+                )
             found = await self._bucket.get(name)
             if found is not None and found.value is not None:
-                kept = KeptOutcome.decode(found.value)
+                kept = KeptOutcome.decode(self._records.open(name, found.value))
                 if kept.stage is not Stage.FREE:
                     return weighed(kept, mine.digest, call, self._grace)
             over = found.revision if found is not None else 0

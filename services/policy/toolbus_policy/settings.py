@@ -1,7 +1,10 @@
 """What policy is told by its environment."""
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 
+from toolbus_common.atrest import Records
 from toolbus_common.settings import Settings as CommonSettings
 
 MOST_APPROVAL_SECONDS = 43_200.0  # the bucket forgets whatever is a day old
@@ -18,6 +21,9 @@ class Settings(CommonSettings):
     `most_outcome_bytes` of them.
     `ledger_quiet` is seconds that calls decided before the counters were lost have to reach the
     stream: more than a fact may take to be acknowledged.
+    `policy_key` is the file with the key that seals waiting approvals, tasks and kept outcomes, the
+    same for every replica: `<state_dir>/policy.key`. `policy_earlier_keys` are files, apart by
+    blanks, that open what was sealed before.
     `admin_commands` and `admin_variables` are patterns, apart by blanks: the programs that
     servers declared over HTTP may start, and the variables they and webhooks may name or be given.
     """
@@ -32,5 +38,12 @@ class Settings(CommonSettings):
     most_outcome_bytes: int = Field(default=64 << 20, ge=1)
     public_url: str = "http://127.0.0.1:8080"
     ledger_quiet: float = Field(default=5.0, gt=0)
+    policy_key: Path | None = None
+    policy_earlier_keys: str = ""
     admin_commands: str = ""
     admin_variables: str = ""
+
+    def records(self, bucket: str) -> Records:
+        """Return what seals the records of a bucket. Raises `ValueError`."""
+        earlier = map(Path, self.policy_earlier_keys.split())
+        return Records.at(bucket, self.policy_key or self.state_dir / "policy.key", earlier)

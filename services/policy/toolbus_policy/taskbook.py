@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
+from toolbus_common.atrest import Records
 from toolbus_common.bucket import Bucket, Change
 from toolbus_policy.deferred import Deferred, Stage
 
@@ -30,7 +31,8 @@ class Entry:
 class TaskBook:
     """The deferred calls as this replica knows them."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Records) -> None:
+        self._records = records
         self._bucket: Bucket
         self._known: dict[str, Entry] = {}
         self._of_key: Counter[str] = Counter()
@@ -43,6 +45,7 @@ class TaskBook:
 
     def hear(self, change: Change | None) -> None:
         """Take one change of the bucket."""
+        change = self._records.opened(change)
         if change is None:
             return
         if change.value is None:
@@ -63,13 +66,14 @@ class TaskBook:
         found = await self._bucket.get(task)
         if found is None or found.value is None:
             return None
-        entry = Entry(_decode(found.value), found.revision)
+        entry = Entry(_decode(self._records.open(task, found.value)), found.revision)
         self._take(entry)
         return entry
 
     async def put(self, task: Deferred, over: Entry | None) -> Entry | None:
         """Write over what is known; None when somebody was faster. Raises `BusDownError`."""
-        revision = await self._bucket.swap(task.id, _encode(task), over.revision if over else 0)
+        sealed = self._records.seal(task.id, _encode(task))
+        revision = await self._bucket.swap(task.id, sealed, over.revision if over else 0)
         if revision is None:
             return None
         entry = Entry(task, revision)

@@ -27,13 +27,14 @@ class Era(StrEnum):
 class OutcomeClaim(Plain):
     """A call's entry in the bucket tb_outcomes, and what was written there when it was admitted.
 
-    Whoever ends the call writes its outcome over that `revision`. `digest` is that of its
-    arguments.
+    Whoever ends the call writes its outcome over that `revision`, sealed with `seal`, the key of
+    this entry alone; without one nothing is written. `digest` is that of its arguments.
     """
 
     name: str
     revision: int
     digest: str
+    seal: str = Field(default="", repr=False)
 
 
 class Identified(Plain):

@@ -15,6 +15,7 @@ from toolbus_common.bus import Bus
 from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCreated, KeyRevoked
 from toolbus_common.declared import Admin, Declaration, Key
 from toolbus_common.declaring.difference import ADDED, REMOVED, Change, changes, told_of
+from toolbus_common.declaring.literals import Writer
 from toolbus_common.declaring.showing import restored, told_in_a_fact
 from toolbus_common.declaring.vouching import forget_the_rest, vouch
 from toolbus_common.errors import (
@@ -81,10 +82,18 @@ class Desk:
     """Somebody (`by`) at one bus. An `operator` vouches for the addresses he applies."""
 
     def __init__(
-        self, bus: Bus, bucket: Bucket, facts: FactWriter, by: str, *, operator: bool = False
+        self,
+        bus: Bus,
+        bucket: Bucket,
+        facts: FactWriter,
+        by: str,
+        literals: Writer,
+        *,
+        operator: bool = False,
     ) -> None:
         self.bus = bus
         self.by = by
+        self._literals = literals
         self._operator = operator
         self._bucket = bucket
         self._facts = facts
@@ -130,7 +139,10 @@ class Desk:
         """What applying would change, and the revision that was looked at."""
         now = await self.declared()
         old = now.declaration
-        return await asyncio.to_thread(lambda: changes(old, restored(new, old))), now.revision
+        found = await asyncio.to_thread(
+            lambda: changes(old, self._literals.sealed(restored(new, old), old))
+        )
+        return found, now.revision
 
     async def apply(
         self,
@@ -164,7 +176,7 @@ class Desk:
             now = await self.declared()
             _check_revision(at, now.revision)
             # Thousands of keys take long, and calls share the loop of who administers.
-            draft = await asyncio.to_thread(_drafted, make, now.declaration, *own)
+            draft = await asyncio.to_thread(_drafted, make, now.declaration, self._literals, *own)
             if not draft.changes and now.revision:
                 await self._note_origin(source)
                 return Applied((), now.revision)
@@ -344,8 +356,10 @@ def _dumped(entry: Key | Admin | None) -> Any:
     return entry.model_dump(mode="json") if entry is not None else None
 
 
-def _drafted(make: Make, old: Declaration, own_keys: set[str], own_admins: set[str]) -> _Draft:
-    known = restored(make(old), old)
+def _drafted(
+    make: Make, old: Declaration, literals: Writer, own_keys: set[str], own_admins: set[str]
+) -> _Draft:
+    known = literals.sealed(restored(make(old), old), old)
     keys = _minted("key", known.keys, own_keys)
     admins = _minted("admin", known.admins, own_admins)
     whole = _with_secrets(known, keys, admins)

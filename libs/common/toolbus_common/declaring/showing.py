@@ -11,6 +11,13 @@ from toolbus_common.declared.servers import CREDENTIALS, DESTINATION
 from toolbus_common.errors import FaultyError
 from toolbus_common.secrets import REFERENCE
 
+LEADS: dict[str, tuple[str, ...]] = {  # what says who is given an entry's secrets
+    "servers": DESTINATION,
+    "webhooks": ("url",),
+    "issuers": ("url",),
+    "exports": ("to", "endpoint", "region"),
+    "sinks": ("url",),
+}
 D = TypeVar("D", bound=Declared)
 S = TypeVar("S", Issuer, Webhook)
 HIDDEN = "(set)"  # stands for a credential that is kept
@@ -52,10 +59,6 @@ def restored(new: Declaration, old: Declaration) -> Declaration:
     Raises `FaultyError`: a credential is kept only for whoever it was given to.
     """
     faults: list[dict[str, Any]] = []
-    servers = {
-        name: _entry(server, old.servers.get(name), DESTINATION, f"servers.{name}", faults)
-        for name, server in new.servers.items()
-    }
     webhooks = {
         name: _with_secret(hook, old.webhooks.get(name), f"webhooks.{name}", faults)
         for name, hook in new.webhooks.items()
@@ -64,11 +67,11 @@ def restored(new: Declaration, old: Declaration) -> Declaration:
         name: _with_secret(issuer, old.issuers.get(name), f"issuers.{name}", faults)
         for name, issuer in new.issuers.items()
     }
-    sections: dict[str, Any] = {"servers": servers, "webhooks": webhooks, "issuers": issuers}
-    for section, where in (("exports", ("to", "endpoint", "region")), ("sinks", ("url",))):
-        before_all = getattr(old, section)
+    sections: dict[str, Any] = {"webhooks": webhooks, "issuers": issuers}
+    for section in ("servers", "exports", "sinks"):
+        before, where = getattr(old, section), LEADS[section]
         sections[section] = {
-            name: _entry(entry, before_all.get(name), where, f"{section}.{name}", faults)
+            name: _entry(entry, before.get(name), where, f"{section}.{name}", faults)
             for name, entry in getattr(new, section).items()
         }
     if (places := new.evidence.checkpoints) is not None:
@@ -104,8 +107,13 @@ def told_in_a_fact(entry: Any) -> str:
     return text if len(text) <= LONGEST_TOLD else text[: LONGEST_TOLD - 1] + "…"
 
 
+def is_reference(value: str) -> bool:
+    """Whether it names a secret and holds none itself."""
+    return _REFERENCE.fullmatch(value) is not None
+
+
 def _struck(value: Any) -> Any:
-    return value if _REFERENCE.fullmatch(str(value)) else HIDDEN
+    return value if is_reference(str(value)) else HIDDEN
 
 
 def _entry(

@@ -38,6 +38,17 @@ class Files:
             raise SecretError(f"The file {path} cannot be read: {reason}.") from error
 
 
+class Unopened:
+    """Stands for values of the declaration that this service could not open: it has none."""
+
+    def read(self, path: str) -> str:
+        """Raise `SecretError`."""
+        raise SecretError(
+            f"The value of {path} was sealed for another key than this service has. Give it that "
+            "key, in the directory 'sealing' of its state, or the value again by 'toolbus apply'."
+        )
+
+
 def _text(path: str) -> str:
     # Without waiting, since opening a pipe does.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

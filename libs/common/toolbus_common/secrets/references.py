@@ -8,7 +8,7 @@ from dataclasses import dataclass
 ENVIRONMENT, FILE = "env", "file"
 REFERENCE = re.compile(
     r"\$\{(env:[A-Za-z_][A-Za-z0-9_]*"
-    r"|(?:file|vault|aws|gcp|azure):[^{}#\s]{1,512}(?:#[^{}#\s]{1,128})?)\}"
+    r"|(?:file|vault|aws|gcp|azure|sealed):[^{}#\s]{1,512}(?:#[^{}#\s]{1,128})?)\}"
 )
 
 

@@ -7,7 +7,7 @@ from toolbus_common.secrets.azure import Azure, AzureKeys
 from toolbus_common.secrets.google import Google, GoogleKeys
 from toolbus_common.secrets.hashicorp import HashiCorp, HashiCorpKeys
 from toolbus_common.secrets.keyservice import KeyService
-from toolbus_common.secrets.local import Environment, Files
+from toolbus_common.secrets.local import Environment, Files, Unopened
 from toolbus_common.secrets.store import Store
 
 
@@ -20,6 +20,7 @@ def stores_of(environ: Mapping[str, str]) -> dict[str, Store]:
         "aws": Amazon(),
         "gcp": Google(),
         "azure": Azure(),
+        "sealed": Unopened(),
     }
 
 
