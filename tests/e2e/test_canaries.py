@@ -20,6 +20,7 @@ from harness.administering import at, named
 from harness.browsing import Browser, Page
 from harness.canaries import canary, singing
 from harness.client import Answer, Client
+from harness.eras import META, stateless
 from harness.httpengine import sent_on
 from harness.listening import Heard, everywhere, recorded
 from harness.planted import Planted, planted
@@ -85,8 +86,15 @@ class Story:
         self.told(ann.call("blab__say", {"text": [word]}))
         self.told(ann.post(f'{{"jsonrpc": "2.0", "id": 1, "{word}'.encode()))
         self.told(ann.ask("tools/call", {"name": "blab__say", "arguments": word}))
-        bot = self.client(self.secrets["bot"])
-        assert self.told(bot.call("blab__count", {})).code == "approval_required"
+        bot, waiting = self.client(self.secrets["bot"]), self.secrets["waiting"]
+        assert self.told(bot.call("blab__count", {"id": waiting})).code == "approval_required"
+        params = {"name": "blab__count", "arguments": {"id": f"{waiting} later"}}
+        body, headers = stateless("tools/call", params, extensions={f"{META}tasks": {}})
+        assert bot.post(body, **headers).json["result"]["resultType"] == "task"
+        params = {"name": "blab__say", "arguments": {"text": word}}
+        once = {**params, "_meta": {"dev.toolbus/idempotency-key": "once"}}
+        for _ in range(2):  # the second is told what is kept of the first
+            assert ann.ask("tools/call", once).text == self.secrets["words"]
 
     def a_process_dies(self) -> None:
         """A process prints what it was given, and what ann told it; then eve calls it."""
@@ -321,7 +329,8 @@ def test_a_server_that_is_gone_is_told_to_another_customer_by_how_it_ended(story
 
 
 # What a server tells its caller is for that caller, its standard error for operators.
-MEANT_FOR = {"failures": {"words"}, "logs": {"last words"}}
+# Administrators decide about the arguments that wait for a person.
+MEANT_FOR = {"failures": {"words"}, "logs": {"last words"}, "administration": {"waiting"}}
 PLACES = {
     "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
     "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.asked",

@@ -2,7 +2,6 @@
 
 import gzip
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from harness.written import files_in
 from toolbus_common.administration.operations import OPERATIONS
 from toolbus_common.bus import Bus
 from toolbus_common.contracts.fact import EVERY_FACT
-from toolbus_common.provision import CONFIG, FACTS
+from toolbus_common.provision import FACTS
 from toolbus_common.streamreading import read_from
 
 Heard = dict[str, list[bytes]]
@@ -56,7 +55,7 @@ def everywhere(planted: Planted) -> Heard:
                 for operation in OPERATIONS.values()
                 if operation.method == "GET" and "{" not in operation.path
             ],
-            "disk": list(_kept(launched.state_dir)),
+            "disk": [content for _, content in files_in(launched.state_dir)],
         }
     )
 
@@ -83,10 +82,3 @@ async def _stream(bus: Bus) -> list[bytes]:
 def _unzipped(path: Path) -> list[bytes]:
     with zipfile.ZipFile(path) as bundle:
         return [bundle.read(name) for name in bundle.namelist()]
-
-
-def _kept(state_dir: Path) -> Iterator[bytes]:
-    """What lies there, but for the declaration, which keeps what stands in it."""
-    for path, content in files_in(state_dir):
-        if f"KV_{CONFIG}" not in path.parts:
-            yield content

@@ -26,11 +26,14 @@ from toolbus_common.permissions import OPERATOR
 
 KEPT = ("header by file", "client of servers", "webhook by file")
 BY_ENVIRONMENT = ("header by variable", "issuer", "process by variable")
-INLINE = ("header", "variable", "process", "webhook", "sink")  # in the declaration, and so in NATS
+INLINE = (  # in the declaration, and so, sealed, in NATS
+    "header", "variable", "process", "webhook", "sink", "credential", "bucket",
+)  # fmt: skip
+NOBODY = "http://127.0.0.1:9"
 KEYS = ("ann", "bot", "eve", "reader", "operator")
 NAMED = (
     "page", "words", "last words", "collector", "password", "wrong password", "wrong code",
-    "argument",
+    "argument", "waiting",
 )  # fmt: skip
 FRAIL = Path(__file__).with_name("frail_server.py")
 FUNCTION = """
@@ -182,7 +185,13 @@ def _configuration(made: Planted) -> dict[str, Any]:
                 "headers": {"Authorization": f"Splunk {secret['sink']}"}, "begin": "oldest",
             },
         },
-        "exports": {"files": {"to": str(made.exports), "every": "1s"}},
+        "exports": {
+            "files": {"to": str(made.exports), "every": "1s"},
+            "lake": {
+                "to": "s3://lake/events", "endpoint": NOBODY, "every": "1s",
+                "credentials": {"access_key": "toolbus", "secret_key": secret["bucket"]},
+            },
+        },
     }  # fmt: skip
 
 
@@ -208,6 +217,7 @@ def _servers(made: Planted, client: dict[str, str]) -> dict[str, Any]:
             "env": {"INLINE": secret["process"], "GIVEN": "${env:PROCESS_SECRET}"},
         },
         "sulking": {"url": made.blabbing.refusing_url, "headers": heads},
+        "api": {"openapi": f"{NOBODY}/api.json", "credentials": {"key": secret["credential"]}},
         "docs": {"url": made.docs.url, "oauth": {"tokens": "user"}},
         "jobs": {"url": made.docs.url, "oauth": machine},
     }  # fmt: skip

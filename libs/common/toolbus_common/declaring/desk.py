@@ -16,7 +16,7 @@ from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCrea
 from toolbus_common.declared import Admin, Declaration, Key
 from toolbus_common.declaring.difference import ADDED, REMOVED, Change, changes, told_of
 from toolbus_common.declaring.literals import Writer
-from toolbus_common.declaring.showing import restored, told_in_a_fact
+from toolbus_common.declaring.showing import told_in_a_fact
 from toolbus_common.declaring.vouching import forget_the_rest, vouch
 from toolbus_common.errors import (
     BusDownError,
@@ -82,15 +82,9 @@ class Desk:
     """Somebody (`by`) at one bus. An `operator` vouches for the addresses he applies."""
 
     def __init__(
-        self,
-        bus: Bus,
-        bucket: Bucket,
-        facts: FactWriter,
-        by: str,
-        literals: Writer,
-        *,
-        operator: bool = False,
-    ) -> None:
+        self, bus: Bus, bucket: Bucket, facts: FactWriter, by: str, literals: Writer,
+        *, operator: bool = False,
+    ) -> None:  # fmt: skip
         self.bus = bus
         self.by = by
         self._literals = literals
@@ -139,10 +133,8 @@ class Desk:
         """What applying would change, and the revision that was looked at."""
         now = await self.declared()
         old = now.declaration
-        found = await asyncio.to_thread(
-            lambda: changes(old, self._literals.sealed(restored(new, old), old))
-        )
-        return found, now.revision
+        complete = self._literals.complete
+        return await asyncio.to_thread(lambda: changes(old, complete(new, old))), now.revision
 
     async def apply(
         self,
@@ -359,7 +351,7 @@ def _dumped(entry: Key | Admin | None) -> Any:
 def _drafted(
     make: Make, old: Declaration, literals: Writer, own_keys: set[str], own_admins: set[str]
 ) -> _Draft:
-    known = literals.sealed(restored(make(old), old), old)
+    known = literals.complete(make(old), old)
     keys = _minted("key", known.keys, own_keys)
     admins = _minted("admin", known.admins, own_admins)
     whole = _with_secrets(known, keys, admins)

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from toolbus_common.declared import Declaration
 from toolbus_common.declared.servers import CREDENTIALS
-from toolbus_common.declaring.showing import LEADS, is_reference
+from toolbus_common.declaring.showing import LEADS, is_reference, restored
 from toolbus_common.keyfile import lay_down, load_key, read_key
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,13 @@ class Writer:
             return cls(told.pop(DIGESTS), {name: told[name] for name in READERS})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{path} does not hold the keys that seal secrets.") from error
+
+    def complete(self, new: Declaration, old: Declaration) -> Declaration:
+        """Return the new declaration as it is stored: with what it keeps of the old, and sealed.
+
+        Raises `FaultyError`: a credential is kept only for whoever it was given to.
+        """
+        return self.sealed(restored(new, old), old)
 
     def sealed(self, new: Declaration, old: Declaration) -> Declaration:
         """Return the declaration with every literal secret sealed."""
