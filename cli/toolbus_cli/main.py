@@ -1,6 +1,7 @@
 """`toolbus` starts here. `toolbus run` goes straight to the rooms, loading nothing it needs not."""
 
 import gc
+import os
 import sys
 from importlib import import_module
 
@@ -16,15 +17,36 @@ def main() -> int:
     return code
 
 
-def _run(names: list[str]) -> int:
+def _run(words: list[str]) -> int:
     process = import_module("toolbus_common.process")
+    try:
+        names, ops_listen = _split(words)
+        import_module("toolbus_common.hostport").parsed(
+            ops_listen or os.environ.get("TOOLBUS_OPS_LISTEN") or "127.0.0.1:0"
+        )
+    except ValueError as error:
+        sys.stderr.write(f"--ops-listen or TOOLBUS_OPS_LISTEN: {error}.\n")
+        return 2
     unknown = [name for name in names if name not in process.ROOMS]
     if unknown or not names or len(set(names)) < len(names):
         wrong = f"There is no room '{unknown[0]}'" if unknown else "Name each room once"
         sys.stderr.write(f"{wrong}; the rooms are {', '.join(process.ROOMS)}.\n")
         return 2
-    code: int = process.run(names)
+    code: int = process.run(names, ops_listen)
     return code
+
+
+def _split(words: list[str]) -> tuple[list[str], str]:
+    """Return the services and the value of the only option. Raises `ValueError`."""
+    names, ops_listen = [], ""
+    left = iter(words)
+    for word in left:
+        option, equals, value = word.partition("=")
+        if option != "--ops-listen":
+            names.append(word)
+        elif not (ops_listen := value if equals else next(left, "")):
+            raise ValueError("the address is missing; write --ops-listen HOST:PORT")
+    return names, ops_listen
 
 
 if __name__ == "__main__":

@@ -242,14 +242,14 @@ class Story:
     def leak(self) -> None:
         """One secret gets out on every way there is."""
         log = self.at.launched.directory / "leaking.log"
-        process, port = self.at.leaking(log)
+        process, port, ops = self.at.leaking(log)
         try:
             process.wait_ready()
             client = Client(f"http://127.0.0.1:{port}/mcp", self.secrets["ann"])
             run = token_hex(16)
             until_now(lambda: not client.call("blab__say", {"text": LEAKED}, run).code, "a call")
             self.at.collector.of(run, "tools/call blab__say")
-            self.heard["its metrics"] = [client.get(f"http://127.0.0.1:{port}/metrics").body]
+            self.heard["its metrics"] = [client.get(f"http://127.0.0.1:{ops}/metrics").body]
         finally:
             process.stop()
         self.heard["its log"] = [process.log.encode()]

@@ -88,7 +88,7 @@ def test_nats_down_is_503_at_once_and_heals(cluster: Cluster) -> None:
     assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
     assert answer.headers["retry-after"] == "1"
     assert "The bus is down" in answer.error["message"]
-    assert client.get(client.endpoint.replace("/mcp", "/readyz")).status == 503
+    assert client.get(f"http://{cluster.ops['ingress']}/readyz").status == 503
     assert client.get(client.endpoint.replace("/mcp", "/healthz")).status == 200
     cluster.nats.start()
     until_now(lambda: not dear(client).code, "calls flow again")

@@ -225,7 +225,7 @@ def test_rooms_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
     call(traced.client(), "fix__greet", parent_of(trace))
     traced.collector.of(trace, *CALL)
     client = traced.client()
-    page = client.endpoint.replace("/mcp", "/metrics")
+    page = f"http://{traced.cluster.ops['ingress']}/metrics"
     until_now(
         lambda: re.search(rb'toolbus_spans_total{outcome="exported"} [1-9]', client.get(page).body),
         "spans are counted once they are sent",

@@ -146,7 +146,7 @@ class Cluster(Operating):
         self.nats_url = self.nats.url
         self.fused = False
         self.program = RUN
-        self.scraped: dict[str, str] | None = None  # {}: where each room tells of itself
+        self.ops: dict[str, str] = {}  # HOST:PORT of each service's operations listener
         self._started = 0
         self._ports: list[int] = []
 
@@ -221,9 +221,7 @@ class Cluster(Operating):
         if "ingress" in rooms:
             self._ports.append(own_port())
             told["TOOLBUS_HTTP_PORT"] = str(self._ports[-1])
-        if self.scraped is not None:
-            port = own_port()
-            told["TOOLBUS_HEALTH_PORT"] = str(port)
-            self.scraped |= dict.fromkeys(rooms, f"127.0.0.1:{port}")
+        told["TOOLBUS_OPS_LISTEN"] = listen = f"127.0.0.1:{own_port()}"
+        self.ops |= dict.fromkeys(rooms, listen)
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
         return {**kept, **told, **self._extra}

@@ -43,6 +43,16 @@ def own_port() -> int:
     return port
 
 
+def own_ports(count: int) -> int:
+    """The first of so many that follow one another, each kept as `own_port` does."""
+    while True:
+        first = own_port()
+        with suppress(OSError, OverflowError):
+            for port in range(first + 1, first + count):
+                bound(port).detach()
+            return first
+
+
 def bound(port: int = 0) -> socket.socket:
     """A port of this machine, or any, that is given to nobody who asks for any. Raises `OSError`.
 

@@ -40,7 +40,7 @@ def everywhere(planted: Planted) -> Heard:
     said["rival's bundle"] += _unzipped(directory / "rival.zip")
     administrator = at(launched, planted.secrets["operator"])
     declared = administrator.ask("GET", "/v1/declaration")
-    edge = launched.ready["endpoint"].replace("/mcp", "/metrics")
+    listeners = sorted(set(launched.ready["ops"].values()))
     return (
         said
         | recorded(planted)
@@ -48,7 +48,7 @@ def everywhere(planted: Planted) -> Heard:
             "logs": [launched.logs().encode()],
             "stream": launched.on_the_bus(_stream),
             "traces": list(planted.collector.bodies),
-            "metrics": [Client(edge).get(edge).body],
+            "metrics": [Client(url).get(f"{url}/metrics").body for url in listeners],
             "declaration": [declared.body],
             "administration": [
                 administrator.ask("GET", operation.path.removeprefix("/api")).body

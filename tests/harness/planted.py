@@ -89,17 +89,18 @@ class Planted:
 
         return dict(self.launched.on_the_bus(ask).rows[0])
 
-    def leaking(self, log: Path) -> tuple[Process, int]:
-        """One more edge, which tells what it should not; and its port."""
-        port = own_port()
+    def leaking(self, log: Path) -> tuple[Process, int, int]:
+        """One more edge, which tells what it should not; its ports, the agents' first."""
+        port, ops = own_port(), own_port()
         told = {
             "STATE_DIR": str(self.launched.state_dir),
             "NATS_URL": self.launched.nats_url,
             "HTTP_PORT": str(port),
+            "OPS_LISTEN": f"127.0.0.1:{ops}",
         }
         environment = {f"TOOLBUS_{name}": value for name, value in told.items()}
         kept = self.launched.environment
-        return Process(["ingress"], {**kept, **environment}, log, "run_leaking.py"), port
+        return Process(["ingress"], {**kept, **environment}, log, "run_leaking.py"), port, ops
 
 
 @contextmanager

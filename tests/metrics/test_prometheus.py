@@ -64,7 +64,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             each.start()
             ending.callback(each.kill)
         cluster = Cluster(directory / "cluster", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
-        cluster.scraped = {}
         ending.callback(cluster.stop)
         pair = Server.model_validate({"replicas": [one.url, other.url]})
         tools = ("echo__say", "echo__complain", "echo__fault", "pair__*")
@@ -96,8 +95,7 @@ def jobs() -> list[Any]:
 
 def addresses(cluster: Cluster) -> dict[str, str]:
     """Where the rooms are that a compose installation has at these names."""
-    assert cluster.scraped is not None
-    return {f"{room}:8081": address for room, address in cluster.scraped.items()}
+    return {f"{room}:8081": address for room, address in cluster.ops.items()}
 
 
 def questions() -> list[str]:

@@ -11,6 +11,7 @@ import typer
 from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json
 from toolbus_cli.errors import CommandError
 from toolbus_cli.local import find, joined
+from toolbus_common import hostport
 from toolbus_common.bus import Bus
 from toolbus_common.declaring.literals import lay_down_sealing
 from toolbus_common.errors import BusDownError
@@ -19,6 +20,14 @@ from toolbus_common.permissions import lay_down_seeds, server_configuration
 from toolbus_common.process import ROOMS
 from toolbus_common.provision import BUCKETS, FACTS
 from toolbus_common.provision import provision as lay_down
+
+
+def _address(text: str) -> str:
+    try:
+        hostport.parsed(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error
+    return text
 
 
 def up(  # noqa: PLR0913
@@ -38,6 +47,14 @@ def up(  # noqa: PLR0913
         str, typer.Option(envvar=["TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM"], help="text or json.")
     ] = "text",
     log_level: Annotated[str, typer.Option(envvar="TOOLBUS_LOG_LEVEL")] = "info",
+    ops_listen: Annotated[
+        str,
+        typer.Option(
+            envvar="TOOLBUS_OPS_LISTEN",
+            help="HOST:PORT of /readyz and /metrics; each further process takes the next port.",
+            callback=_address,
+        ),
+    ] = "127.0.0.1:0",
 ) -> None:
     """Start everything on this machine and keep it running; Ctrl-C drains and ends it.
 
@@ -48,26 +65,38 @@ def up(  # noqa: PLR0913
     from toolbus_cli.launcher.up import Options  # noqa: PLC0415
     from toolbus_cli.launcher.up import up as launch  # noqa: PLC0415
 
-    options = Options(config, state_dir, host, port, apart, ready_file, log_form, log_level)
+    options = Options(
+        config, state_dir, host, port, apart, ready_file, log_form, log_level,
+        hostport.parsed(ops_listen),
+    )  # fmt: skip
     raise typer.Exit(launch(options))
 
 
 def run(
     rooms: Annotated[list[str], typer.Argument(help=f"Of {', '.join(ROOMS)}.")],
+    ops_listen: Annotated[
+        str,
+        typer.Option(
+            envvar="TOOLBUS_OPS_LISTEN",
+            help="HOST:PORT of /healthz, /readyz and /metrics; port 0 for any free one.",
+            callback=_address,
+        ),
+    ] = "127.0.0.1:0",
 ) -> None:
     """Run rooms in one process, for a cluster; SIGTERM drains.
 
     Rooms are told by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and unsent
     facts), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST and
-    TOOLBUS_HTTP_PORT (ingress), TOOLBUS_HEALTH_PORT.
+    TOOLBUS_HTTP_PORT (ingress). The operations listener takes TOOLBUS_OPS_LISTEN too, and
+    TOOLBUS_OPS_HOSTS: the names it may be asked by.
     """
-    raise typer.Exit(_run(rooms))
+    raise typer.Exit(_run(rooms, ops_listen))
 
 
-def _run(rooms: list[str]) -> int:
+def _run(rooms: list[str], ops_listen: str) -> int:
     from toolbus_common.process import run as run_rooms  # noqa: PLC0415
 
-    return run_rooms(rooms)
+    return run_rooms(rooms, ops_listen)
 
 
 def provision(

@@ -12,6 +12,7 @@ class Welcome:
     state_dir: str
     servers: list[dict[str, object]]
     demo: bool
+    ops: dict[str, str] = field(default_factory=dict)  # where each service is asked how it is
     key: str = ""
     key_declared: bool = False  # its secret stands in the configuration
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
@@ -27,6 +28,7 @@ def banner(welcome: Welcome) -> str:
         _keys(welcome),
         _clients(welcome),
         _next(welcome),
+        _operations(welcome),
         "Ctrl-C drains and ends.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -44,6 +46,14 @@ def _servers(welcome: Welcome) -> str:
         why = f"  {server['last_failure']}" if server["state"] != "ready" else ""
         lines.append(f"  {server['name']:12} {server['state']}, {server['tools']} tools{why}")
     return "\n".join(["Servers:", *lines]) if lines else ""
+
+
+def _operations(welcome: Welcome) -> str:
+    services: dict[str, list[str]] = {}
+    for service, url in welcome.ops.items():
+        services.setdefault(url, []).append(service)
+    lines = [f"  {url:24} {', '.join(names)}" for url, names in services.items()]
+    return "\n".join(["Health and metrics (/readyz, /metrics):", *lines]) if lines else ""
 
 
 def _keys(welcome: Welcome) -> str:

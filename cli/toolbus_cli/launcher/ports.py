@@ -18,7 +18,12 @@ def free(remembered: object = None) -> int:
     return _any()
 
 
-def asked_for(host: str, port: int, remembered: object = None) -> int:
+def is_kept(port: object) -> bool:
+    """Whether this process chose a port already, on any address."""
+    return any(port == kept for _, kept in _kept)
+
+
+def asked_for(host: str, port: int, remembered: object = None, option: str = "--port") -> int:
     """The port somebody asked for (0: any). Raises `CommandError` when it cannot be had."""
     if port == 0:
         return free(remembered)
@@ -26,7 +31,7 @@ def asked_for(host: str, port: int, remembered: object = None) -> int:
     if refusal is None:
         return port
     if refusal.errno == errno.EADDRINUSE:
-        raise CommandError(f"Port {port} on {host} is taken; choose another with --port.")
+        raise CommandError(f"Port {port} on {host} is taken; choose another with {option}.")
     reason = (refusal.strerror or "it is refused").lower()
     raise CommandError(f"Nothing may listen on {host}:{port} ({reason}); choose another.")
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from toolbus_cli import desk as desks
 from toolbus_cli.errors import CommandError
-from toolbus_cli.launcher import engines, ports, source
+from toolbus_cli.launcher import engines, ops, ports, source
 from toolbus_cli.launcher.banner import Welcome, banner, new_keys
 from toolbus_cli.launcher.child import Program
 from toolbus_cli.launcher.demo import notes_command
@@ -36,6 +36,7 @@ from toolbus_common.bus import Bus
 from toolbus_common.declaring.desk import Applied, Desk
 from toolbus_common.declaring.loading import Loaded
 from toolbus_common.errors import BusDownError
+from toolbus_common.hostport import HostPort
 from toolbus_common.provision import provision
 
 POLL_SECONDS = 0.5
@@ -61,6 +62,12 @@ class Options:
     ready_file: Path | None
     log_form: str = "text"
     log_level: str = "info"
+    ops_listen: HostPort = ops.ANY
+
+    @property
+    def processes(self) -> tuple[tuple[str, ...], ...]:
+        """Which services run in which process."""
+        return APART if self.apart else FUSED
 
 
 @dataclass(slots=True)
@@ -75,6 +82,7 @@ class Launch:
     nats: Engine
     valkey: Engine
     port: int
+    ops: Mapping[str, HostPort]  # of each process, by name
     fleet: Fleet
     began: float
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -125,6 +133,7 @@ class _StoppedError(Exception):
 def _prepared(options: Options, state: State, journal: Journal, held: int, began: float) -> Launch:
     """Everything that can be refused is refused here, before anything is started."""
     before = read_json(state.ports_file)
+    names = ["+".join(rooms) for rooms in options.processes]
     chosen = source.choose(options.config, state, ports.free(before.get("notes")))
     loaded = chosen.load()
     source.tell_warnings(chosen.path, loaded, journal.note)
@@ -138,10 +147,16 @@ def _prepared(options: Options, state: State, journal: Journal, held: int, began
         port=ports.asked_for(options.host, options.port, before.get("http")),
         nats=engines.nats(state, outside(NATS_URL, ""), before.get("nats"), journal.engine),
         valkey=engines.valkey(state, outside(REDIS_URL, ""), before.get("valkey"), journal.engine),
+        ops=ops.listeners(options.ops_listen, names, before.get("ops")),
         fleet=Fleet(journal.note, held),
         began=began,
     )
-    taken = {"http": launch.port, "nats": launch.nats.port, "valkey": launch.valkey.port}
+    taken: dict[str, Any] = {
+        "http": launch.port,
+        "nats": launch.nats.port,
+        "valkey": launch.valkey.port,
+    }
+    taken["ops"] = {name: address.port for name, address in launch.ops.items()}
     write_private(state.ports_file, {**before, **taken, "notes": chosen.notes_port})
     return launch
 
@@ -199,7 +214,6 @@ def _start_rooms(launch: Launch) -> None:
         "TOOLBUS_NATS_URL": launch.nats.url,
         "TOOLBUS_LOG_FORMAT": "json",
         "TOOLBUS_LOG_LEVEL": launch.options.log_level,
-        "TOOLBUS_HEALTH_PORT": "0",
         "TOOLBUS_FILE": str(launch.source.path.absolute()),  # no server sees it
         **foreign(SECRETS),
     }
@@ -214,8 +228,9 @@ def _start_rooms(launch: Launch) -> None:
         "oauth": {PUBLIC_URL: public},
         "audit": {CLICKHOUSE_URL: os.environ.get(CLICKHOUSE_URL, "")},
     }
-    for rooms in APART if launch.options.apart else FUSED:
-        launch.fleet.start(room_program(rooms, shared, launch.journal.room, own))
+    for rooms in launch.options.processes:
+        listen = {"TOOLBUS_OPS_LISTEN": str(launch.ops["+".join(rooms)])}
+        launch.fleet.start(room_program(rooms, shared | listen, launch.journal.room, own))
 
 
 def _rooms(processes: Iterable[tuple[str, ...]]) -> list[str]:
@@ -229,10 +244,12 @@ async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
     if launch.options.ready_file is not None:
         told = {"endpoint": launch.endpoint, "key": secret, "nats_url": launch.nats.url}
         told |= {"redis_url": launch.valkey.url, "state_dir": str(launch.state.root)}
-        write_private(launch.options.ready_file, {**told, "pids": launch.fleet.pids})
+        more = {"ops": ops.urls(launch.ops), "pids": launch.fleet.pids}
+        write_private(launch.options.ready_file, {**told, **more})
     welcome = Welcome(
         endpoint=launch.endpoint,
         state_dir=_relative(launch.options.state_dir),
+        ops=ops.urls(launch.ops),
         servers=servers,
         demo=launch.source.is_demo,
         key=name,
@@ -259,6 +276,7 @@ def _write_run_file(launch: Launch) -> None:
         "endpoint": launch.endpoint,
         "nats_url": launch.nats.url,
         "redis_url": launch.valkey.url,
+        "ops": ops.urls(launch.ops),
         "config": str(launch.source.path.absolute()),
         "mode": "apart" if launch.options.apart else "fused",
         "started": time.time(),

@@ -5,13 +5,14 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib import import_module
 
 import uvloop
 
 from toolbus_common import health, logs
+from toolbus_common.errors import UnavailableError
 from toolbus_common.exchange import Exchange
 from toolbus_common.room import Room
 from toolbus_common.secrets.references import SecretError
@@ -35,14 +36,17 @@ def build(name: str, exchange: Exchange) -> Room:
     return room
 
 
-def run(names: Sequence[str]) -> int:
-    """Run rooms until SIGTERM or SIGINT; the exit code. A second signal ends at once."""
-    settings = Settings()
+def run(names: Sequence[str], ops_listen: str = "") -> int:
+    """Run rooms until SIGTERM or SIGINT; the exit code. A second signal ends at once.
+
+    `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
+    """
+    settings = Settings(ops_listen=ops_listen) if ops_listen else Settings()
     logs.configure("+".join(names), settings.log_level, settings.log_form)
     try:
         with traced(os.environ):
             uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
-    except (TracingError, SecretError) as error:
+    except (TracingError, SecretError, _NoListenerError) as error:
         log.error("process.not_begun", extra={"reason": str(error)})  # noqa: TRY400
         return 1
     except Exception:
@@ -75,9 +79,7 @@ async def _run(names: Sequence[str], settings: Settings) -> None:
     rooms = [build(name, exchange) for name in names]
     try:
         async with AsyncExitStack() as stack:
-            if settings.health_port:
-                server = await health.serve(settings.health_port, lambda: rooms)
-                stack.callback(server.close)
+            await stack.enter_async_context(_operations(settings, rooms))
             for room in rooms:
                 await stack.enter_async_context(room.running())
             _settle_memory()
@@ -85,6 +87,23 @@ async def _run(names: Sequence[str], settings: Settings) -> None:
             await stop.wait()
     finally:
         await _end_the_rest()
+
+
+class _NoListenerError(Exception):
+    """Nobody could see how this process does."""
+
+
+@asynccontextmanager
+async def _operations(settings: Settings, rooms: list[Room]) -> AsyncIterator[None]:
+    address, names = settings.ops_address, settings.ops_names
+    async with AsyncExitStack() as stack:
+        try:
+            listener = health.serving(address, lambda: rooms, names)
+            bound = await stack.enter_async_context(listener)
+        except UnavailableError as error:
+            raise _NoListenerError(error.reason) from error
+        log.info("ops.listening", extra={"address": str(bound)})
+        yield
 
 
 async def _end_the_rest() -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from toolbus_common import hostport
 from toolbus_common.egress import Allowed, Egress
+from toolbus_common.hostport import HostPort
 
 
 class Settings(BaseSettings):
@@ -17,6 +19,8 @@ class Settings(BaseSettings):
     is a file of authorities trusted beside the system's. `people_key` is the file with the key
     under which people's keys are kept, the same for every room: `<state_dir>/people.key`.
     `sealing_dir` holds the keys of literal secrets in the declaration: `<state_dir>/sealing`.
+    `ops_listen` is HOST:PORT of the process's operations listener (health, metrics), port 0 for any
+    free one; `ops_hosts` are names it may be asked by, comma-separated, beside addresses.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
@@ -24,7 +28,8 @@ class Settings(BaseSettings):
     state_dir: Path = Path(".toolbus")
     nats_url: str = "nats://127.0.0.1:4222"
     nkey_seed_file: str = ""
-    health_port: int = Field(default=0, ge=0, le=65535)  # 0: no health endpoint of its own
+    ops_listen: str = "127.0.0.1:0"
+    ops_hosts: str = ""
     log_level: str = "info"
     log_form: str = Field(  # json or text
         default="json", validation_alias=AliasChoices("TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM")
@@ -42,6 +47,22 @@ class Settings(BaseSettings):
     def _is_listing(cls, text: str) -> str:
         Allowed.of(text)
         return text
+
+    @field_validator("ops_listen")
+    @classmethod
+    def _is_address(cls, text: str) -> str:
+        return str(hostport.parsed(text or "127.0.0.1:0"))
+
+    @property
+    def ops_address(self) -> HostPort:
+        """Where the operations listener listens."""
+        return hostport.parsed(self.ops_listen)
+
+    @property
+    def ops_names(self) -> frozenset[str]:
+        """The names by which the operations listener may be asked."""
+        names = (name.strip().lower() for name in self.ops_hosts.split(","))
+        return frozenset(filter(None, names))
 
     @property
     def egress(self) -> Egress:

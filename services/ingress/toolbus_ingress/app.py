@@ -3,19 +3,17 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable
 from typing import Any
 
-from toolbus_common import health
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 from toolbus_common.httpserver.body import Receive, announces_body, receive_nothing
-from toolbus_common.room import Room
 from toolbus_ingress import cors, jsonrpc
-from toolbus_ingress.admin.edge import Administration
+from toolbus_ingress.admin import answers
+from toolbus_ingress.admin import edge as administration
 from toolbus_ingress.approvals import Approvals
 from toolbus_ingress.endpoint import Endpoint
 from toolbus_ingress.eventstream import Send
-from toolbus_ingress.explicit import PATHS, Explicit
+from toolbus_ingress.explicit import PATHS, Explicit, reworded
 from toolbus_ingress.guard import RefusedRequestError, whole_body
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.oldsse import OldTransport
@@ -28,11 +26,11 @@ _OLD_STREAM = re.compile(r"/sse(?:/([^/]+))?")
 _OLD_POST = re.compile(r"/sse(?:/([^/]+))?/messages")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # whoever answers these reads their body
 LARGEST_UNREAD = 64 * 1024  # of a body that says nothing, and must be whole all the same
-_HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
 _ENDED = (
     "The gateway ended before the answer was there; the call may or may not have been executed. "
     "Look it up in the audit before repeating it."
 )
+_ALIVE = Response(200, b"")
 _NOT_FOUND = jsonrpc.error(
     404,
     jsonrpc.INVALID_REQUEST,
@@ -47,31 +45,30 @@ class App:
         self,
         endpoint: Endpoint,
         approvals: Approvals,
-        rooms: Callable[[], list[Room]],
         scripts: frozenset[str] = frozenset(),
     ) -> None:
         self._scripts = scripts  # origins of scripts in browsers that may read answers
         self._endpoint = endpoint
         self._approvals = approvals
-        self._administration = Administration(endpoint)
+        self._administration = administration.Administration(endpoint)
         self._pages = Pages(endpoint)
         self._old = OldTransport(endpoint)
         self._explicit = Explicit(endpoint)
-        self._rooms = rooms
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        if self._scripts and (origin := cors.origin_of(scope, self._scripts)):
-            send = cors.readable(send, origin)
-            if (response := cors.preflight(scope)) is not None:
-                await _send(response, send)
-                return
+        scripted = self._scripts and cors.origin_of(scope, self._scripts)
+        if scripted:
+            send = cors.readable(send, scripted)
         try:
-            response = await self._route(scope, receive, send)
+            self._endpoint.guard.headers(scope)
+            response = cors.preflight(scope) if scripted else None
+            if response is None:
+                response = await self._route(scope, receive, send)
         except RefusedRequestError as refusal:
-            response = refusal.response
+            response = _refused(refusal, scope["path"])
         except asyncio.CancelledError:  # at the end of a drain
             response = jsonrpc.failure(OutcomeUnknownError(_ENDED))
         except Exception:
@@ -89,9 +86,8 @@ class App:
             receive = receive_nothing
         if path == "/mcp":
             return await self._endpoint.answer(scope, "", receive, send)
-        if path in _HEALTH:
-            status, content_type, body = health.answer(path, self._rooms())
-            return Response(status, body, ((b"content-type", content_type.encode()),))
+        if path == "/healthz":
+            return _ALIVE
         if path in PATHS:
             return await self._explicit.answer(scope, receive, send)
         match = _SERVER_PATH.fullmatch(path)
@@ -108,6 +104,13 @@ class App:
             or await self._pages.answer(scope, receive)
             or _NOT_FOUND
         )
+
+
+def _refused(refusal: RefusedRequestError, path: str) -> Response:
+    """What the guard refused, in the form the path answers in."""
+    if administration.serves(path):
+        return answers.refused(refusal)
+    return reworded(refusal.response) if path in PATHS else refusal.response
 
 
 async def _send(response: Response, send: Send) -> None:

@@ -62,7 +62,7 @@ class Explicit:
             return Response(405, b"", ((b"allow", verb.encode()),))
         work = self._list(scope) if verb == "GET" else self._execute(scope, receive, send)
         answer = await self._endpoint.bounded(scope, work)
-        return answer and _reworded(answer)
+        return answer and reworded(answer)
 
     async def _list(self, scope: dict[str, Any]) -> Response:
         headers = self._endpoint.guard.headers(scope)
@@ -203,7 +203,7 @@ def _told(body: dict[str, Any], *, failed: bool) -> Response:
     return Response(jsonrpc.OK, strictjson.dump(body), ((IS_ERROR, b"true"),) if failed else ())
 
 
-def _reworded(answer: Response) -> Response:
+def reworded(answer: Response) -> Response:
     """A failure in the words of this API; anything else as it is."""
     if not answer.body.startswith(b'{"jsonrpc"'):
         return answer

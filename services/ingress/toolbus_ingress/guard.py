@@ -16,6 +16,7 @@ Headers = dict[bytes, bytes]
 
 LARGEST_HEAD = 32 * 1024
 MOST_HEADERS = 100
+_CHECKED = "toolbus.headers"
 
 # A second copy of one of these would let two readers see two different requests.
 _SINGLE = frozenset(
@@ -45,13 +46,20 @@ class Guard:
     origins: frozenset[str]
 
     def headers(self, scope: dict[str, Any]) -> Headers:
-        """The request's headers by lower-case name, values stripped of blanks.
+        """Return the request's headers by lower-case name, values stripped of blanks.
+
+        The application checks every request before it is routed; later callers get what it found.
 
         Raises:
             RefusedRequestError: sizes, doubled headers, or a host or origin that is not ours.
 
         """
-        raw = scope["headers"]
+        found: Headers | None = scope.get(_CHECKED)
+        if found is None:
+            found = scope[_CHECKED] = self._checked(scope["headers"])
+        return found
+
+    def _checked(self, raw: list[tuple[bytes, bytes]]) -> Headers:
         found: Headers = {}
         size = 0
         for name, value in raw:

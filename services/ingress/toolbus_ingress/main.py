@@ -43,7 +43,7 @@ def build(exchange: Exchange) -> Room:
     seal = Seal(load_key(settings.seal_key))
     endpoint = _endpoint(room, settings, seal)
     scripts = _names(settings.browser_origins)
-    app = App(endpoint, Approvals(endpoint, seal), lambda: [room], scripts)
+    app = App(endpoint, Approvals(endpoint, seal), scripts)
     room.needs(lambda: _open_to_clients(endpoint, app, settings))
     return room
 

@@ -42,7 +42,7 @@ class Administration:
     async def answer(self, scope: dict[str, Any], receive: Receive) -> Response | None:
         """The answer, or None where the path is not of these."""
         path: str = scope["path"]
-        if path not in ("/api", "/api/", DOCUMENT) and not path.startswith("/api/v1"):
+        if not serves(path):
             return None
         if self.endpoint.crowded:
             return answers.failed(OverloadedError("Too many requests are under way; retry."))
@@ -111,6 +111,11 @@ class Administration:
         form = asking.form_of(headers, found.operation)
         body = await whole_body(receive, largest)
         return form, asking.body_of(body, form, found.operation)
+
+
+def serves(path: str) -> bool:
+    """Whether a path is one of the administration's."""
+    return path in ("/api", "/api/", DOCUMENT) or path.startswith("/api/v1")
 
 
 def _told(path: str, method: str) -> Response:

@@ -1,0 +1,172 @@
+"""Operations endpoints have their own listener, and every path of the agents' port one guard."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from harness.engines import installed, own_ports
+from harness.launched import Launched
+from harness.rawhttp import asked, exchange
+from toolbus_common.process import ROOMS
+
+SCRIPTS = "https://scripts.example"
+PATHS = (
+    "/healthz", "/metrics", "/readyz", "/", "/nothing", "/mcp", "/mcp/clock", "/sse", "/sse/clock",
+    "/sse/messages?session=x", "/v1/mcp/tools", "/v1/mcp/tools/execute", "/api", "/api/v1/keys",
+    "/api/v2", "/api/openapi.json", "/api/approvals", "/approvals/x", "/oauth/token",
+    "/oauth/register", "/oauth/authorize", "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration", "/.well-known/oauth-protected-resource/mcp",
+)  # fmt: skip
+METHODS = ("GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH")
+
+
+@pytest.fixture(scope="module", params=["fused", "apart"])
+def demo(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Launched]:
+    """The demo, with scripts of one origin allowed: a preflight passes the guard too."""
+    options = ["--apart"] if request.param == "apart" else []
+    directory = tmp_path_factory.mktemp("operated")
+    made = Launched(directory, *options, TOOLBUS_BROWSER_ORIGINS=SCRIPTS)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def listener(demo: Launched, service: str = "ingress") -> int:
+    """The port of the operations listener of a service's process."""
+    return urlsplit(demo.ready["ops"][service]).port or 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_path_of_the_agents_port_answers_a_foreign_host_or_origin(
+    demo: Launched, path: str
+) -> None:
+    for method in METHODS:
+        told = {"Access_Control_Request_Method": "POST"} if method == "OPTIONS" else {}
+        for foreign in (
+            {"Host": "evil.example"},
+            {"Host": ""},
+            {"Host": "127.0.0.1.evil.example"},
+            {"Origin": "https://evil.example"},
+            {"Host": "evil.example", "Origin": SCRIPTS},
+        ):
+            answer = exchange(demo.port, asked(path, method, **told, **foreign))
+            assert answer.status == 403, (method, path, foreign, answer)
+        twice = asked(path, method).replace(b"Host: 127.0.0.1\r\n", b"Host: 127.0.0.1\r\n" * 2)
+        assert exchange(demo.port, twice).status == 400, (method, path)
+
+
+def test_an_agents_port_says_that_it_is_alive_and_nothing_else(demo: Launched) -> None:
+    alive = exchange(demo.port, asked("/healthz"))
+    assert (alive.status, alive.body, alive.content_type) == (200, b"", "")
+    for path in ("/metrics", "/readyz", "/metrics/", "/healthz/", "//metrics", "/%6detrics"):
+        gone = exchange(demo.port, asked(path))
+        assert gone.status == 404, path
+        assert b"toolbus_" not in gone.body
+
+
+def test_each_process_has_one_operations_listener_and_none_shares_its_port(demo: Launched) -> None:
+    assert set(demo.ready["ops"]) == set(ROOMS)
+    processes = {name for name in demo.ready["pids"] if set(name.split("+")) <= set(ROOMS)}
+    assert len(set(demo.ready["ops"].values())) == len(processes)
+    for name in processes:
+        services = name.split("+")
+        (port,) = {listener(demo, service) for service in services}
+        ready = exchange(port, asked("/readyz"))
+        assert (ready.status, set(json.loads(ready.body))) == (200, set(services))
+        metrics = exchange(port, asked("/metrics?all"))
+        assert metrics.status == 200
+        for service in services:
+            assert f'toolbus_room_ready{{room="{service}"}} 1.0'.encode() in metrics.body
+    shown = demo.logs()
+    for url in set(demo.ready["ops"].values()):
+        assert url in shown
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "localhost", "[::1]:9", "10.1.2.3"])
+def test_an_operations_listener_is_asked_by_address(demo: Launched, host: str) -> None:
+    alive = exchange(listener(demo), asked("/healthz", Host=host))
+    assert (alive.status, alive.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:80", "", "127.0.0.1.evil.example", "localhost.evil"],
+)
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/other"])
+def test_an_operations_listener_cannot_be_reached_by_a_name_that_was_rebound(
+    demo: Launched, path: str, host: str
+) -> None:
+    refused = exchange(listener(demo), asked(path, Host=host))
+    assert (refused.status, b"toolbus_" in refused.body) == (403, False)
+
+
+def test_an_operations_listener_refuses_what_is_no_plain_question(demo: Launched) -> None:
+    port, get = listener(demo), asked("/metrics")
+    assert exchange(port, asked("/metrics", "POST")).status == 405
+    assert exchange(port, get.replace(b"Host: 127.0.0.1\r\n", b"")).status == 403
+    assert exchange(port, get.replace(b"Host: ", b"Host: 127.0.0.1\r\nHost: ")).status == 403
+    assert exchange(port, get.replace(b" HTTP/1.1", b"")).status == 400
+    assert exchange(port, asked("/metrics", Long="x" * 9000)).status in (0, 431)
+    assert exchange(port, b"\x00\xff\r\n\r\n").status == 400
+    assert exchange(port, asked("/metrics", "HEAD")).body == b""
+
+
+def test_a_listed_name_is_answered_and_others_are_not(tmp_path: Path) -> None:
+    made = Launched(tmp_path, "--ops-listen", "127.0.0.1:0", TOOLBUS_OPS_HOSTS="policy, Ingress")
+    try:
+        made.start()
+        for host, status in (("policy:8081", 200), ("ingress", 200), ("executor:8081", 403)):
+            assert exchange(listener(made), asked("/readyz", Host=host)).status == status
+    finally:
+        made.stop()
+
+
+def test_named_ports_follow_one_another_and_a_port_that_is_needed_is_refused(
+    tmp_path: Path,
+) -> None:
+    first = own_ports(3)
+    made = Launched(tmp_path, "--ops-listen", f"127.0.0.1:{first}")
+    try:
+        made.start()
+        used = [listener(made, service) for service in ("ingress", "audit", "oauth")]
+        assert used == [first, first + 1, first + 2]
+    finally:
+        made.stop()
+    clashing = Launched(tmp_path / "clashing", "--ops-listen", f"127.0.0.1:{made.port}")
+    clashing.directory.mkdir()
+    clashing.port = made.port
+    with pytest.raises(RuntimeError, match=f"{made.port} is needed for something else"):
+        clashing.start()
+
+
+@pytest.mark.parametrize("address", ["9090", "127.0.0.1", "::1:90", "127.0.0.1:99999", ":9", "h:x"])
+def test_what_is_no_address_is_refused_at_once(address: str, tmp_path: Path) -> None:
+    for words in (("run", "policy"), ("up",)):
+        ran = subprocess.run(
+            [installed("toolbus"), *words, "--ops-listen", address],
+            capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert ran.returncode == 2
+        assert "is not HOST:PORT" in " ".join(ran.stderr.split())
+
+
+def test_a_service_whose_operations_port_is_taken_says_so_and_ends(
+    demo: Launched, tmp_path: Path
+) -> None:
+    taken = f"127.0.0.1:{listener(demo)}"
+    ran = subprocess.run(
+        [installed("toolbus"), "run", "policy", "--ops-listen", taken],
+        capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path,
+        env={**demo.environment, "TOOLBUS_NATS_URL": demo.nats_url},
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "name another address with --ops-listen" in ran.stderr
+    assert "Traceback" not in ran.stderr
