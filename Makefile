@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install up test check browser metrics witness bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
+.PHONY: install up test check browser metrics witness fuzz bench bench-governance bench-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-upstream-tokens bench-sweep
 
 install: $(INSTALLED)
 
@@ -46,6 +46,10 @@ LITEWITNESS := filippo.io/torchwood/cmd/litewitness@v0.9.0
 witness: $(INSTALLED)
 	test -x build/bin/litewitness || GOBIN=$(CURDIR)/build/bin go install $(LITEWITNESS)
 	$(BIN)/python -m pytest tests/witness $(ARGS)
+
+# Broken requests to every endpoint, for so long; the seed is printed: ARGS="--seconds 600 --seed 7".
+fuzz: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

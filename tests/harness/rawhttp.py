@@ -16,15 +16,18 @@ class RawAnswer:
     content_type: str = ""
 
 
-def exchange(port: int, request: bytes, patience: float = PATIENCE) -> RawAnswer:
-    """Send bytes and read one answer.
+def exchange(
+    port: int, request: bytes, patience: float = PATIENCE, *, whole: bool = True
+) -> RawAnswer:
+    """Send bytes and read one answer; what is not `whole` ends with the client's side closed.
 
     Raises `TimeoutError` when neither an answer nor the end of the connection comes.
     """
     with socket.create_connection(("127.0.0.1", port), patience) as connection:
         try:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
+            if not whole:
+                connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError, OSError):
             pass  # it was answered, or refused, before it was sent whole
         method = request[:5].partition(b" ")[0].decode("latin-1")
@@ -32,8 +35,8 @@ def exchange(port: int, request: bytes, patience: float = PATIENCE) -> RawAnswer
         try:
             response.begin()
             kind = response.getheader("content-type", "")
-            whole = "event-stream" not in kind
-            return RawAnswer(response.status, response.read() if whole else b"", kind)
+            ends = "event-stream" not in kind
+            return RawAnswer(response.status, response.read() if ends else b"", kind)
         except (HTTPException, ConnectionResetError, ConnectionAbortedError):
             return RawAnswer(0)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_ingress.strictjson import DEEPEST, StrictJSONError, dump, parse
+from toolbus_common.strictjson import DEEPEST, StrictJSONError, dump, members, parse, typed
 
 values: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -79,3 +79,21 @@ def test_many_siblings_are_not_depth() -> None:
 def test_integers_beyond_64_bits_survive() -> None:
     text = b'{"n":123456789012345678901234567890}'
     assert dump(parse(text)) == text
+
+
+UNREADABLE = (
+    b'{"a": "\xff"}', b'{"\xff": 1}', b'{"a": "\\ud800"}', b'{"a": 1, "a": 2}', b"[]", b"[" * 9999,
+    b'{"a": ' + b"9" * 9999 + b"}", b'{"a": NaN}', '{"a": "\ud800"}', b"", b"\x00",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_an_object_that_cannot_be_read_is_one_error_and_no_other(text: bytes | str) -> None:
+    with pytest.raises(StrictJSONError):
+        members(text)
+
+
+def test_a_document_of_another_type_is_the_same_error() -> None:
+    assert typed('{"a": "b"}', dict[str, str]) == {"a": "b"}
+    with pytest.raises(StrictJSONError, match="not as it must be"):
+        typed(b'{"a": 1}', dict[str, str])

@@ -21,6 +21,10 @@ CONNECTIONS_REFUSED = Counter(
 CONNECTIONS_CLOSED = Counter(
     "toolbus_http_connections_closed", "Connections closed by a bound", ["listener", "reason"]
 )
+# Requests whose credentials were rejected. entrance: mcp, admin, …; reason: our own words.
+REJECTED_ACCESS = Counter(
+    "toolbus_rejected_access", "Requests rejected for their credentials", ["entrance", "reason"]
+)
 # Policy's decisions. decision: allowed, or the error's code.
 DECISIONS = Counter("toolbus_decisions", "Decisions of policy", ["decision"])
 # Calls per upstream. outcome: ok, tool_error, or the error's code.

@@ -12,6 +12,7 @@ from toolbus_common.bucket import watched
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.bus import LARGEST_MESSAGE
 from toolbus_common.contracts import (
+    AccessRejected,
     AdminAsked,
     ApprovalAsked,
     ApprovalExpired,
@@ -182,6 +183,7 @@ def _answered(room: str) -> list[str]:
 _ROOMS = (
     _Room(
         "ingress",
+        says=(AccessRejected,),
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
         subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
@@ -243,7 +245,7 @@ _ROOMS = (
     ),
     _Room(
         "audit",
-        says=(FactsExpired, WitnessContradicted),
+        says=(FactsExpired, WitnessContradicted, AccessRejected),
         # The stream as it is, for the seal, for sinks and for what tables lack; how far the writer
         # is, for exports.
         publishes=(

@@ -64,6 +64,7 @@ class Room:
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
+        self.draining: list[Callable[[], None]] = []  # last words, before facts are delivered
         self.why_not: Callable[[], str] = str  # a sentence when the room cannot do its work now
 
     # -- declaring ---------------------------------------------------------------------------
@@ -249,5 +250,7 @@ class Room:
                 log.exception("room.leave_failed")
         await self.asks.close()
         await self.calls.drain(self.settings.drain_seconds)
+        for last in self.draining:
+            last()
         await self.facts.close(2.0)
         await end(*self._tasks)

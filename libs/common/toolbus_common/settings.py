@@ -19,6 +19,7 @@ class Settings(BaseSettings):
     is a file of authorities trusted beside the system's. `people_key` is the file with the key
     under which people's keys are kept, the same for every room: `<state_dir>/people.key`.
     `sealing_dir` holds the keys of literal secrets in the declaration: `<state_dir>/sealing`.
+    Requests rejected for their credentials are told once in `rejection_seconds`, counted.
     `ops_listen` is HOST:PORT of the process's operations listener (health, metrics), port 0 for any
     free one; `ops_hosts` are names it may be asked by, comma-separated, beside addresses.
     """
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = 25.0
     spool_bytes: int = 64 * 1024 * 1024
+    rejection_seconds: float = Field(default=60.0, gt=0)  # one event about rejected requests
     egress_allow: str = ""
     egress_ca: str = ""
     secret_seconds: float = Field(default=300.0, gt=0)  # what was read is believed so long

@@ -58,6 +58,7 @@ from toolbus_common.holds import Holds
 from toolbus_common.people.book import People
 from toolbus_common.people.keeping import know_people
 from toolbus_common.provision import CONFIG, EXPORTS, FACTS, WEBHOOKS
+from toolbus_common.rejections import Rejections
 from toolbus_common.room import Room
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.snapshot import Directory
@@ -207,6 +208,10 @@ def _answer_readers(
         )
         return
 
+    rejections = Rejections(room.facts.say, settings.rejection_seconds)
+    room.needs(rejections.written)
+    room.draining.append(rejections.flush)
+
     @room.needs
     @asynccontextmanager
     async def read() -> AsyncIterator[None]:
@@ -215,7 +220,10 @@ def _answer_readers(
         )
         try:
             async with listening(
-                answering.answer, settings.audit_http_host, settings.audit_http_port
+                answering.answer,
+                rejections.note,
+                settings.audit_http_host,
+                settings.audit_http_port,
             ):
                 yield
         finally:

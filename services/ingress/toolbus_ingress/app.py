@@ -7,7 +7,8 @@ from typing import Any
 
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 from toolbus_common.httpserver.body import Receive, announces_body, receive_nothing
-from toolbus_ingress import cors, jsonrpc
+from toolbus_common.rejections import Rejections
+from toolbus_ingress import cors, jsonrpc, rejecting
 from toolbus_ingress.admin import answers
 from toolbus_ingress.admin import edge as administration
 from toolbus_ingress.approvals import Approvals
@@ -45,8 +46,10 @@ class App:
         self,
         endpoint: Endpoint,
         approvals: Approvals,
+        rejections: Rejections,
         scripts: frozenset[str] = frozenset(),
     ) -> None:
+        self._rejections = rejections
         self._scripts = scripts  # origins of scripts in browsers that may read answers
         self._endpoint = endpoint
         self._approvals = approvals
@@ -77,6 +80,7 @@ class App:
                 ToolbusError("Something failed inside; the log of ingress says what.")
             )
         if response is not None:
+            rejecting.note(self._rejections, scope, response)
             await _send(response, send)
 
     async def _route(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from toolbus_common import strictjson
 from toolbus_common.contracts import ApprovalsTold, ApproverAsked
 from toolbus_common.errors import InvalidError, ToolbusError, UnauthorizedError
 from toolbus_common.httpserver.body import Receive
@@ -21,7 +22,7 @@ from toolbus_ingress import jsonrpc
 from toolbus_ingress.endpoint import Endpoint
 from toolbus_ingress.guard import Headers, announced, refused, whole_body
 from toolbus_ingress.jsonrpc import Response
-from toolbus_ingress.possession import challenged
+from toolbus_ingress.possession import challenged, rejection
 from toolbus_ingress.seal import Claims, Seal
 
 TICKET_SECONDS = 600.0
@@ -139,9 +140,11 @@ class Approvals:
 def _note(body: bytes) -> str:
     """The note or reason in a body such as `{"reason": "Not today."}`. Raises `InvalidError`."""
     try:
-        told = msgspec.json.decode(body or b"{}", type=dict[str, str])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidError('The body must be as {"note": "…"} or {"reason": "…"}.') from error
+        told = strictjson.typed(body or b"{}", dict[str, str])
+    except strictjson.StrictJSONError as error:
+        raise InvalidError(
+            f'The body must be as {{"note": "…"}} or {{"reason": "…"}}; it is {error}.'
+        ) from error
     return told.get("reason", told.get("note", ""))
 
 
@@ -156,4 +159,4 @@ def _failed(error: ToolbusError) -> Response:
     headers: tuple[tuple[bytes, bytes], ...] = ((b"cache-control", b"no-store"),)
     if isinstance(error, UnauthorizedError):
         headers += challenged(error, b"", b"")
-    return Response(_status(error), msgspec.json.encode({"error": told}), headers)
+    return Response(_status(error), msgspec.json.encode({"error": told}), headers, rejection(error))

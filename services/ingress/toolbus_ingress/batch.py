@@ -6,7 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from toolbus_ingress import jsonrpc, strictjson
+from toolbus_common import strictjson
+from toolbus_ingress import jsonrpc
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import RuleBrokenError
 from toolbus_ingress.eventstream import EventStream, attend

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import strictjson
 from toolbus_common.calllane import CallLane
 from toolbus_common.contracts import (
     Asked,
@@ -19,7 +20,6 @@ from toolbus_common.contracts import (
     Told,
 )
 from toolbus_common.errors import CallCancelledError, InvalidError
-from toolbus_ingress import strictjson
 from toolbus_ingress.asking import MOST_ROUNDS, PATIENCE, Questions, answer_of, question
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import Request

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from toolbus_common import strictjson
 from toolbus_common.bearers import is_person
 from toolbus_common.bus import bus_down
 from toolbus_common.contracts import Era
@@ -14,12 +15,13 @@ from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedErr
 from toolbus_common.httpserver.body import Receive
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, proof_of
-from toolbus_ingress import batch, eras, jsonrpc, strictjson, trail
+from toolbus_ingress import batch, eras, jsonrpc, trail
 from toolbus_ingress.batch import Batch
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eras import Request, RuleBrokenError
 from toolbus_ingress.eventstream import Send
 from toolbus_ingress.guard import (
+    UNKNOWN_SERVER,
     Guard,
     Headers,
     RefusedRequestError,
@@ -33,7 +35,7 @@ from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import SESSION, Local
 from toolbus_ingress.narrowing import asked_terms, narrower_of
-from toolbus_ingress.possession import BEARER, SCHEMES, challenged
+from toolbus_ingress.possession import BEARER, SCHEMES, challenged, rejection
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.resumption import LAST_EVENT, Resumption
 from toolbus_ingress.sessions import Session, Sessions
@@ -160,7 +162,7 @@ class Endpoint:
         if found is None or (scheme != BEARER and not person):
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         if server and not self.catalogue.serves(server):
-            raise refused("unknown_server", 404, "No such server.")
+            raise refused(UNKNOWN_SERVER, 404, "No such server.")
         terms = asked_terms(headers, self.catalogue.mode(found[0], query))
         holder = self.identity.held(proof, server, headers, scope) if person else ""
         return Caller(proof, *found, server, narrower, terms, holder)
@@ -276,4 +278,4 @@ def _unauthorized(
     sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     answer = jsonrpc.failure(error)
     headers = challenged(error, where, sent.partition(b" ")[0])
-    return Response(answer.status, answer.body, headers)
+    return Response(answer.status, answer.body, headers, rejection(error))

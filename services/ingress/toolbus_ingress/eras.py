@@ -4,9 +4,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from toolbus_common import strictjson
 from toolbus_common.contracts import Era
 from toolbus_common.headers import NAMED, decoded
-from toolbus_ingress import strictjson
 from toolbus_ingress.guard import Headers
 from toolbus_ingress.jsonrpc import (
     BAD_REQUEST,

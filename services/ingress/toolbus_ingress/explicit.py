@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import strictjson
 from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.grants import full_name, granted
 from toolbus_common.httpserver.body import Receive
-from toolbus_ingress import jsonrpc, strictjson
+from toolbus_ingress import jsonrpc
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.endpoint import Endpoint
 from toolbus_ingress.eras import Request

@@ -10,12 +10,13 @@ from toolbus_common.httpserver.body import (
     read_body,
 )
 from toolbus_common.metrics import REFUSED_REQUESTS
-from toolbus_ingress.jsonrpc import HEADER_MISMATCH, INVALID_REQUEST, Response, error
+from toolbus_ingress.jsonrpc import FORBIDDEN, HEADER_MISMATCH, INVALID_REQUEST, Response, error
 
 Headers = dict[bytes, bytes]
 
 LARGEST_HEAD = 32 * 1024
 MOST_HEADERS = 100
+UNKNOWN_SERVER = "unknown_server"
 _CHECKED = "toolbus.headers"
 
 # A second copy of one of these would let two readers see two different requests.
@@ -128,7 +129,9 @@ def too_large(largest: int) -> RefusedRequestError:
 
 def refused(reason: str, status: int, sentence: str) -> RefusedRequestError:
     """A refusal with its HTTP status and a JSON-RPC body."""
-    return RefusedRequestError(reason, error(status, INVALID_REQUEST, sentence))
+    answer = error(status, INVALID_REQUEST, sentence)
+    rejected = reason if status == FORBIDDEN or reason == UNKNOWN_SERVER else ""
+    return RefusedRequestError(reason, Response(status, answer.body, (), rejected))
 
 
 def _covered(name: str, allowed: frozenset[str]) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from toolbus_common import strictjson
 from toolbus_common.contracts import Era, ServerSaid
 from toolbus_common.errors import ToolbusError
-from toolbus_ingress import strictjson
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import META, Request, takes_tasks
 from toolbus_ingress.eventstream import EventStream, attend

@@ -177,7 +177,7 @@ class Identity:
             (name, value + self._where(path) if _lacks_where(name, value) else value)
             for name, value in answer.headers
         )
-        return Response(answer.status, answer.body, headers)
+        return Response(answer.status, answer.body, headers, answer.rejected)
 
     @property
     def _first(self) -> list[str]:

@@ -70,11 +70,15 @@ _CODES: dict[str, tuple[int, int]] = {
 
 
 class Response(Struct, frozen=True):
-    """One HTTP answer: status, JSON body, and headers beyond content type and length."""
+    """One HTTP answer: status, JSON body, and headers beyond content type and length.
+
+    `rejected` says why credentials were refused, where the status alone does not.
+    """
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    rejected: str = ""
 
 
 def result(request_id: bytes, body: bytes) -> Response:
@@ -104,7 +108,7 @@ def failure(failed: ToolbusError, request_id: bytes = b"null", call_id: str = ""
         return Response(status, answer.body, ((b"retry-after", _seconds(failed)),))
     if isinstance(failed, InsufficientScopeError):
         challenge = b'Bearer realm="toolbus"' + lacking(failed)
-        return Response(status, answer.body, ((b"www-authenticate", challenge),))
+        return Response(status, answer.body, ((b"www-authenticate", challenge),), failed.code)
     return answer
 
 

@@ -157,6 +157,11 @@ class Catalogue:
             if self.serves(owner) and server in ("", owner) and self._sees_any(bounds, listing)
         ]
 
+    def hides(self, bounds: Bounds, server: str) -> bool:
+        """Whether a server offers something and nothing of it is within bounds."""
+        listing = self._listings.get(server)
+        return listing is not None and not self._sees_any(bounds, listing)
+
     def sees(self, bounds: Bounds, server: str, name: str) -> bool:
         """Whether a name or URI of a server is within bounds."""
         return bounds.cover(full_name(server, name))

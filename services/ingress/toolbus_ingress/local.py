@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from toolbus_common import strictjson
 from toolbus_common.asklane import VERSION as RELEASE
 from toolbus_common.contracts import Era, Listing
 from toolbus_common.errors import InvalidError, ToolbusError
-from toolbus_ingress import eras, jsonrpc, strictjson
+from toolbus_ingress import eras, jsonrpc
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import Request
 from toolbus_ingress.failures import told
@@ -54,7 +55,10 @@ class Local:
             return jsonrpc.error(200, jsonrpc.INVALID_PARAMS, sentence, request_id=request.id)
         caller = visit.caller
         body = self._catalogue.told(request.method, caller, request.era)
-        return jsonrpc.result(request.id, body)
+        answer = jsonrpc.result(request.id, body)
+        if caller.server and self._catalogue.hides(caller.bounds, caller.server):
+            return Response(answer.status, answer.body, answer.headers, "server_not_granted")
+        return answer
 
     def _modern(self, visit: Visit, request: Request) -> Response:
         if request.method != "server/discover":

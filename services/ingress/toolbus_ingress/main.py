@@ -2,7 +2,7 @@
 
 hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
         tb_config, tb_catalogue and tb_tokens
-says    CallRequested, CallCancelled, SessionSaid
+says    CallRequested, CallCancelled, SessionSaid; the fact AccessRejected
 asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oauth
 owns    nothing but the streams open to it: any replica serves any request
 """
@@ -15,6 +15,7 @@ from toolbus_common.dpop.judging import Judge, Nonces
 from toolbus_common.exchange import Exchange
 from toolbus_common.keyfile import load_key
 from toolbus_common.provision import CATALOGUE, CONFIG, TOKENS
+from toolbus_common.rejections import Rejections
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
 from toolbus_ingress.app import App
@@ -43,7 +44,10 @@ def build(exchange: Exchange) -> Room:
     seal = Seal(load_key(settings.seal_key))
     endpoint = _endpoint(room, settings, seal)
     scripts = _names(settings.browser_origins)
-    app = App(endpoint, Approvals(endpoint, seal), scripts)
+    rejections = Rejections(room.facts.say, settings.rejection_seconds)
+    room.needs(rejections.written)
+    room.draining.append(rejections.flush)
+    app = App(endpoint, Approvals(endpoint, seal), rejections, scripts)
     room.needs(lambda: _open_to_clients(endpoint, app, settings))
     return room
 

@@ -73,6 +73,7 @@ class Pages:
             told.status,
             told.body,
             tuple((name.encode(), value.encode("latin-1")) for name, value in told.headers),
+            told.rejected,
         )
 
 

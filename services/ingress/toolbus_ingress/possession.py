@@ -8,7 +8,7 @@ from toolbus_common.contracts import Bearer
 from toolbus_common.dpop.judging import Judge
 from toolbus_common.dpop.keys import ALGORITHMS
 from toolbus_common.dpop.proofs import HEADER, INVALID, NONCE_HEADER, ProofError
-from toolbus_common.errors import UnauthorizedError
+from toolbus_common.errors import ToolbusError, UnauthorizedError
 from toolbus_ingress.guard import Headers
 
 BEARER, DPOP = b"bearer", b"dpop"
@@ -19,6 +19,7 @@ _CHALLENGE = b"www-authenticate"
 _ALGORITHMS = b'algs="%b"' % " ".join(ALGORITHMS).encode()
 _DPOP = b'DPoP realm="toolbus", %b' % _ALGORITHMS
 _WRONG = "invalid_token"
+_REJECTING = ("unauthorized", "forbidden", "insufficient_scope")
 
 
 class UnprovenError(UnauthorizedError):
@@ -28,6 +29,13 @@ class UnprovenError(UnauthorizedError):
         super().__init__(reason)
         self.error = error
         self.nonce = nonce
+
+
+def rejection(error: ToolbusError) -> str:
+    """Return why credentials were refused, as it is counted; empty for any other failure."""
+    if isinstance(error, UnprovenError):
+        return "unproven"
+    return error.code if error.code in _REJECTING else ""
 
 
 @dataclass(frozen=True, slots=True)

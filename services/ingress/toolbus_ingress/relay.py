@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import strictjson
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import (
     FOLLOW,
@@ -26,7 +27,7 @@ from toolbus_common.idempotency import checked_key
 from toolbus_common.metrics import CALL_SECONDS, CALLS
 from toolbus_common.room import Room
 from toolbus_common.tracing import bind
-from toolbus_ingress import eras, jsonrpc, paramheaders, strictjson, trail
+from toolbus_ingress import eras, jsonrpc, paramheaders, trail
 from toolbus_ingress.asking import Questions
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.conversation import Conversation

@@ -4,9 +4,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from toolbus_common import strictjson
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, UnknownToolError
-from toolbus_ingress import strictjson
 from toolbus_ingress.caller import Caller
 from toolbus_ingress.eras import Request
 from toolbus_ingress.listing import Catalogue

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import strictjson
 from toolbus_common.contracts import DEFERRED, TOOLS_CALL, CallRequested, Era
 from toolbus_common.errors import InvalidError, ToolbusError
-from toolbus_ingress import jsonrpc, strictjson
+from toolbus_ingress import jsonrpc
 from toolbus_ingress.caller import Caller
 from toolbus_ingress.eras import META, Request
 from toolbus_ingress.listing import Catalogue

@@ -68,7 +68,8 @@ class Browsing:
             return html.device()
         wish = await self.devices.wish(code)
         if wish is None:
-            return html.device("No device waits with this code.", 400)
+            page = html.device("No device waits with this code.", 400)
+            return page.model_copy(update={"rejected": "device_code"})
         return await self.begin(request, wish)
 
     async def sign_in(self, request: Request) -> PageTold:
@@ -82,7 +83,8 @@ class Browsing:
             person = await self.accounts.signed_in(name, *told)
         except NotSignedInError as error:
             self._say_refused(name if error.known else "", str(error))
-            return self._sign_in_page(ticket.wish, ticket.browser, str(error), 403)
+            page = self._sign_in_page(ticket.wish, ticket.browser, str(error), 403)
+            return page.model_copy(update={"rejected": "password"})
         return await self._signed_in(ticket.wish, ticket.browser, person)
 
     async def returned(self, request: Request) -> PageTold:
@@ -162,7 +164,8 @@ class Browsing:
         if access is None:
             sentence = "You are who you say, but no rule grants you anything here."
             self._say_refused(person.user, sentence)
-            return self._sign_in_page(wish, browser, sentence, 403)
+            page = self._sign_in_page(wish, browser, sentence, 403)
+            return page.model_copy(update={"rejected": "no_access"})
         shown = await self._shown(wish, browser, person, access)
         session = self.seal.close(Session(person, browser, time() + self.session_seconds))
         if len(session) > LONGEST_COOKIE - 128:

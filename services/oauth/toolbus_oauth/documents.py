@@ -9,8 +9,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
+from toolbus_common import strictjson
 from toolbus_common.declared.authorizing import BY_KEY
 from toolbus_oauth.clients import described
 from toolbus_oauth.fetching import Fetcher, FetchError
@@ -66,8 +65,8 @@ class Documents:
 def read(client_id: str, body: bytes) -> Client:
     """The client a document describes. Raises `OAuthError`."""
     try:
-        told: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+        told = strictjson.members(body)
+    except strictjson.StrictJSONError as error:
         raise invalid_client("The client's document is no JSON object.") from error
     if told.get("client_id") != client_id:
         raise invalid_client("The client's document names another client_id than its own URL.")

@@ -3,7 +3,7 @@
 from base64 import urlsafe_b64decode
 from typing import Any
 
-import msgspec
+from toolbus_common import strictjson
 
 PARTS = 3
 
@@ -19,7 +19,6 @@ def peeked(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _object(text: str) -> dict[str, Any]:
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        found: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
-    except (ValueError, msgspec.DecodeError, RecursionError):
+        return strictjson.members(raw)
+    except ValueError:
         return {}
-    return found

@@ -14,6 +14,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+from toolbus_common import strictjson
 from toolbus_common.base64url import encoded
 from toolbus_common.declared import Declaration, Issuer
 from toolbus_common.egress import EgressError, target_of
@@ -257,10 +258,9 @@ def _object(found: Fetched) -> dict[str, Any]:
     if found.status != _OK:
         raise ProviderError(f"it answers {found.status}")
     try:
-        told: dict[str, Any] = msgspec.json.decode(found.body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+        return strictjson.members(found.body)
+    except strictjson.StrictJSONError as error:
         raise ProviderError("it answers with no JSON object") from error
-    return told
 
 
 def _keys(told: dict[str, Any]) -> KeySet:

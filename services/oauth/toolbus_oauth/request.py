@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 import msgspec
 
+from toolbus_common import strictjson
 from toolbus_common.contracts import PageAsked, PageTold
 from toolbus_oauth.refusing import OAuthError, invalid
 
@@ -17,6 +18,11 @@ FORM = "application/x-www-form-urlencoded"
 NO_STORE = (("cache-control", "no-store"), ("pragma", "no-cache"))
 MAY_KEEP = ("cache-control", "public, max-age=60")
 Fields = dict[str, str]
+# Refusals of credentials, which ingress counts by the client's address.
+REJECTING = (
+    "invalid_client", "invalid_grant", "invalid_dpop_proof", "invalid_token", "unauthorized_client",
+    "access_denied",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,9 @@ class Request:
     def json(self) -> dict[str, Any]:
         """The body's object. Raises `OAuthError`."""
         try:
-            told: dict[str, Any] = msgspec.json.decode(self.asked.body, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise invalid("The body must be a JSON object.") from error
-        return told
+            return strictjson.members(self.asked.body)
+        except strictjson.StrictJSONError as error:
+            raise invalid(f"The body must be a JSON object; it is {error}.") from error
 
     @cached_property
     def cookies(self) -> Fields:
@@ -93,7 +98,8 @@ def told_error(error: OAuthError) -> PageTold:
     """A refusal for programs."""
     challenge = (("www-authenticate", 'Basic realm="toolbus"'),) if error.status == 401 else ()  # noqa: PLR2004
     told = {"error": error.code, "error_description": error.sentence}
-    return told_json(error.status, told, *challenge, *error.headers)
+    answer = told_json(error.status, told, *challenge, *error.headers)
+    return answer.model_copy(update={"rejected": error.code}) if error.code in REJECTING else answer
 
 
 def kept(document: dict[str, Any]) -> PageTold:

@@ -67,7 +67,8 @@ class Routes:
         except OAuthError as error:
             return told_error(error)
         except PageError as error:
-            return html.ended("This cannot go on", error.sentence, error.status)
+            page = html.ended("This cannot go on", error.sentence, error.status)
+            return page.model_copy(update={"rejected": _why(error, asked.path)})
 
     def _nothing(self, asked: PageAsked, above: str) -> PageTold:
         """Nothing answers this; who looks at it in a browser is told so."""
@@ -89,6 +90,13 @@ class Routes:
     async def _registered(self, request: Request) -> PageTold:
         client, secret = await self.clients.register(request.json)
         return told_json(201, registered(client, secret))
+
+
+def _why(error: PageError, path: str) -> str:
+    """Return why somebody could not sign in or go on, as ingress counts it; empty: for no fault."""
+    if path.startswith(CALLBACK):
+        return "provider"
+    return "forbidden" if error.status == 403 else ""  # noqa: PLR2004
 
 
 def registered(client: Client, secret: str) -> dict[str, Any]:

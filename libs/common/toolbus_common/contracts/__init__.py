@@ -88,7 +88,12 @@ from toolbus_common.contracts.identity import (
     PageTold,
     TokenShown,
 )
-from toolbus_common.contracts.identityfacts import GrantEnded, GrantGiven, SignInRefused
+from toolbus_common.contracts.identityfacts import (
+    AccessRejected,
+    GrantEnded,
+    GrantGiven,
+    SignInRefused,
+)
 from toolbus_common.contracts.message import Message
 from toolbus_common.contracts.outcomes import KeptOutcome, Stage
 from toolbus_common.contracts.pins import FirstListing, Pin
@@ -147,6 +152,7 @@ __all__ = [
     "ROUTED_EXTENSIONS",
     "STEERED_PREFIX",
     "TOOLS_CALL",
+    "AccessRejected",
     "AdminAsked",
     "AdminTold",
     "Answered",

@@ -31,7 +31,12 @@ from toolbus_common.contracts.evidencefacts import (
     WitnessContradicted,
 )
 from toolbus_common.contracts.fact import CallFact, Fact
-from toolbus_common.contracts.identityfacts import GrantEnded, GrantGiven, SignInRefused
+from toolbus_common.contracts.identityfacts import (
+    AccessRejected,
+    GrantEnded,
+    GrantGiven,
+    SignInRefused,
+)
 from toolbus_common.contracts.runs import RunCompleted, RunFailed, RunStarted
 from toolbus_common.contracts.serverfacts import (
     BreakerClosed,
@@ -275,6 +280,7 @@ FACTS: dict[str, type[Fact]] = {
         GrantGiven,
         GrantEnded,
         SignInRefused,
+        AccessRejected,
         ConnectionMade,
         ConnectionEnded,
         KeyCreated,

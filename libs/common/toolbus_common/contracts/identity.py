@@ -26,12 +26,16 @@ class PageAsked(Question):
 
 
 class PageTold(Message):
-    """The answer to it; each header is a name and a value."""
+    """The answer to it; each header is a name and a value.
+
+    `rejected` says why, where it refuses somebody's credentials; ingress counts it.
+    """
 
     BODY: ClassVar[str | None] = "body"
 
     status: int
     headers: tuple[tuple[str, ...], ...] = Field(default=(), repr=False)
+    rejected: str = ""
     body: bytes = Field(default=b"", exclude=True, repr=False)
 
 

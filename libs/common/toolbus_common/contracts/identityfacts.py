@@ -47,3 +47,21 @@ class SignInRefused(Fact):
 
     user: str
     reason: str
+
+
+class AccessRejected(Fact):
+    """Requests from one client address that were rejected for one reason, counted over a minute.
+
+    `entrance` is where they came (`mcp`, `admin`, `approvals`, `oauth`, `reader`, `http`), `code`
+    why, `address` the client's (IPv6: its /64), empty where too many addresses came to tell them
+    apart. `since` is when the first came, in seconds since the epoch, and `at` when the last did.
+    """
+
+    NAME: ClassVar[str] = "access.rejected"
+
+    entrance: str
+    code: str
+    address: str = ""
+    count: int
+    since: float
+    reason: str = ""

@@ -224,6 +224,7 @@ _MEANT = {
     "run.started": Meant(API),
     "run.completed": Meant(API),
     "run.failed": Meant(API, severity=LOW, status=FAILURE),
+    "access.rejected": Meant(BASE, severity=MEDIUM, status=FAILURE),
     "approval.granted": Meant(ACCESS, 1),
     "approval.asked": Meant(ACCESS),
     "approval.rejected": Meant(ACCESS, severity=LOW, status=FAILURE),

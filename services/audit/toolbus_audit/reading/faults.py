@@ -8,6 +8,7 @@ AUTHENTICATION_FAILED = 516
 TOO_MUCH = 396
 ACCESS_DENIED = 497
 NOT_NOW = 210
+LOGICAL_ERROR = 49
 _STATUS = {
     AUTHENTICATION_FAILED: 403,
     ACCESS_DENIED: 403,
@@ -16,7 +17,11 @@ _STATUS = {
     UNKNOWN_DATABASE: 404,
     TOO_MANY: 503,
     NOT_NOW: 503,
+    LOGICAL_ERROR: 500,
 }
+
+# What is counted as rejected access, and as what.
+REJECTING = {AUTHENTICATION_FAILED: "unauthorized", ACCESS_DENIED: "forbidden"}
 
 
 class RefusedError(Exception):
@@ -28,8 +33,8 @@ class RefusedError(Exception):
 
     @property
     def status(self) -> int:
-        """The status of the HTTP answer."""
-        return _STATUS.get(self.code, 500)
+        """The status of the HTTP answer: what the engine refuses is the question's fault."""
+        return _STATUS.get(self.code, 400)
 
     @property
     def text(self) -> str:

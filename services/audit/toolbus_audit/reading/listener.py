@@ -9,7 +9,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import Any
 
-from toolbus_audit.reading.faults import BAD_ARGUMENTS, RefusedError
+from toolbus_audit.reading.faults import BAD_ARGUMENTS, REJECTING, RefusedError
 from toolbus_audit.reading.request import LONGEST_SQL, Asked, read
 from toolbus_common.errors import UnavailableError
 from toolbus_common.httpserver.body import BodyTooLargeError, CutShortError, read_body
@@ -33,14 +33,16 @@ _TYPES = {
 }
 
 Answer = Callable[[Asked], Awaitable[tuple[str, bytes]]]  # the format and the body
+Rejected = Callable[[str, str, str], None]  # the entrance, why, the client's address
 Headers = dict[str, str]
 
 
 class Listener:
     """An ASGI application that answers as ClickHouse does; `answer` raises `RefusedError`."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, rejected: Rejected) -> None:
         self._answer = answer
+        self._rejected = rejected
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -49,7 +51,7 @@ class Listener:
         if scope["path"] in ("/ping", "/replicas_status"):
             await _send(send, 200, b"Ok.\n", {}, head=scope["method"] == "HEAD")
             return
-        began = monotonic()
+        began, client = monotonic(), scope.get("client")
         asked: Asked | None = None
         try:
             asked = await self._read(scope, receive)
@@ -62,6 +64,8 @@ class Listener:
         except RefusedError as error:
             status, code, body = error.status, error.code, error.text.encode()
             headers = {"x-clickhouse-exception-code": str(code)}
+            if code in REJECTING:
+                self._rejected("reader", REJECTING[code], client[0] if client else "")
         query_id = (asked and asked.query_id) or token_hex(8)
         headers |= {"x-clickhouse-query-id": _plain(query_id), "x-clickhouse-timezone": "UTC"}
         _told(asked, query_id, code, len(body), monotonic() - began)
@@ -117,11 +121,11 @@ def _plain(text: str) -> str:
 
 
 @asynccontextmanager
-async def listening(answer: Answer, host: str, port: int) -> AsyncIterator[int]:
+async def listening(answer: Answer, rejected: Rejected, host: str, port: int) -> AsyncIterator[int]:
     """Answer while this is entered; the port. Raises `UnavailableError` when it is taken."""
     try:
         async with serving(
-            Listener(answer), "readers", host, port, LIMITS, DRAIN_SECONDS
+            Listener(answer, rejected), "readers", host, port, LIMITS, DRAIN_SECONDS
         ) as listener:
             yield listener.port
     except NotServedError as error:

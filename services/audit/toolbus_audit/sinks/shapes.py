@@ -9,6 +9,7 @@ import msgspec
 
 from toolbus_audit.posting import Answered
 from toolbus_audit.sinks.records import Record
+from toolbus_common import strictjson
 from toolbus_common.declared import Sink
 
 SPLUNK, ELASTIC = "splunk", "elastic"
@@ -46,12 +47,12 @@ def verdict(sink: Sink, records: Sequence[Record], answered: Answered) -> Verdic
     if sink.shape != ELASTIC:
         return Verdict()
     try:
-        told = msgspec.json.decode(answered.body)
+        told = strictjson.members(answered.body)
         if not told["errors"]:
             return Verdict()
         items = [item["create"] for item in told["items"]]
         statuses = [int(item["status"]) for item in items]
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return Verdict(again=True, why="its answer is none of a bulk request")
     if len(statuses) != len(records):
         return Verdict(again=True, why="its answer does not tell of every fact")

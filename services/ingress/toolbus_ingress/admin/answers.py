@@ -16,6 +16,7 @@ from toolbus_ingress import jsonrpc
 from toolbus_ingress.admin.asking import JSON, YAML, Matched, UnknownFormError
 from toolbus_ingress.guard import RefusedRequestError
 from toolbus_ingress.jsonrpc import Response
+from toolbus_ingress.possession import rejection
 
 _NO_STORE = (b"cache-control", b"no-store")
 _MENDS = {
@@ -59,7 +60,8 @@ def failed(error: ToolbusError, where: bytes = b"") -> Response:
         headers += ((b"www-authenticate", _challenge(error, where)),)
     if status_of(error) == jsonrpc.UNAVAILABLE:
         headers += ((b"retry-after", b"1"),)
-    return Response(status_of(error), msgspec.json.encode({"error": told}), headers)
+    body = msgspec.json.encode({"error": told})
+    return Response(status_of(error), body, headers, rejection(error))
 
 
 def _challenge(error: ToolbusError, where: bytes) -> bytes:
@@ -85,7 +87,7 @@ def refused(refusal: RefusedRequestError) -> Response:
     reason = msgspec.json.decode(answer.body)["error"]["message"]
     told = {"code": str(refusal), "reason": reason, "mend": _AS_TOLD, "retryable": False}
     body = msgspec.json.encode({"error": {**told, "faults": []}})
-    return Response(answer.status, body, (*answer.headers, _NO_STORE))
+    return Response(answer.status, body, (*answer.headers, _NO_STORE), answer.rejected)
 
 
 def not_allowed(methods: tuple[str, ...]) -> Response:

@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from toolbus_common import strictjson
 from toolbus_common.administration.operations import BASE, OPERATIONS, Operation
 from toolbus_common.errors import InvalidError
-from toolbus_ingress import strictjson
 from toolbus_ingress.guard import Headers
 
 JSON, YAML = "application/json", "application/yaml"

@@ -9,11 +9,11 @@ from time import time
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-import msgspec
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from toolbus_common import strictjson
 from toolbus_common.declared.authorizing import BY_KEY
 from toolbus_common.dpop.making import ProofKey, bare
 from toolbus_common.dpop.proofs import HEADER, NONCE_HEADER, WANTS_NONCE, nonce_told
@@ -133,8 +133,8 @@ class Tokens:
         if key is not None:
             self._keep_nonce(place.url, answer.headers)
         try:
-            told = msgspec.json.decode(answer.body or b"{}", type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError):
+            told = strictjson.members(answer.body or b"{}")
+        except strictjson.StrictJSONError:
             told = {}
         return answer.status, told
 

@@ -7,8 +7,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
+from toolbus_common import strictjson
 from toolbus_common.declared import Server
 from toolbus_common.egress import EgressError, target_of
 from toolbus_oauth.fetching import Fetched, Fetcher, FetchError
@@ -238,6 +237,6 @@ def _origin(url: str) -> str:
 
 def _object(found: Fetched) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(found.body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+        return strictjson.members(found.body)
+    except strictjson.StrictJSONError as error:
         raise DiscoveryError("its metadata is no JSON object") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import strictjson
 from toolbus_common.declared import Server
 from toolbus_common.declared.authorizing import BY_KEY
 from toolbus_oauth.fetching import Fetcher, FetchError
@@ -76,8 +77,8 @@ class Enrolling:
             answer = await self.fetcher.post(
                 where, body, headers, named=self.is_named(where, server)
             )
-            told: dict[str, Any] = msgspec.json.decode(answer.body, type=dict[str, Any])
-        except (FetchError, msgspec.DecodeError, RecursionError) as error:
+            told = strictjson.members(answer.body)
+        except (FetchError, strictjson.StrictJSONError) as error:
             raise DiscoveryError(f"its authorization server registers nobody: {error}") from error
         if answer.status not in _CREATED:
             raise DiscoveryError(

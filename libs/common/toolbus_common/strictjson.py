@@ -1,11 +1,18 @@
-"""Strict JSON (RFC 8259, I-JSON): what two readers could read differently is refused."""
+"""The decoder of JSON that comes from outside (RFC 8259, I-JSON), with one error.
+
+What two readers could read differently is refused: repeated names, NaN and Infinity, bytes that
+are not UTF-8, lone surrogates; and so is what costs too much: deep nesting, numbers of thousands
+of digits. How many bytes there may be is the caller's business, before it asks.
+"""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 DEEPEST = 64
+
+T = TypeVar("T")
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -27,11 +34,30 @@ def parse(text: bytes) -> Any:
             _refuse_depth(value)
         if _encode(value) != text:
             _refuse_repeated_names(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except StrictJSONError:
+        raise
+    except UnicodeDecodeError as error:
+        raise StrictJSONError("not UTF-8") from error
+    except ValueError as error:
         raise StrictJSONError(f"not JSON: {error}") from error
     except RecursionError as error:
         raise StrictJSONError(f"nested deeper than {DEEPEST}") from error
     return value
+
+
+def typed(text: bytes | str, kind: type[T]) -> T:
+    """Read one document of a type. Raises `StrictJSONError`, also where it is of another type."""
+    try:
+        return msgspec.convert(parse(text.encode() if isinstance(text, str) else text), kind)
+    except msgspec.ValidationError as error:
+        raise StrictJSONError(f"not as it must be: {error}") from error
+    except UnicodeEncodeError as error:
+        raise StrictJSONError("not UTF-8") from error
+
+
+def members(text: bytes | str) -> dict[str, Any]:
+    """Read one object. Raises `StrictJSONError`, also where it is none."""
+    return typed(text, dict[str, Any])
 
 
 def dump(value: Any) -> bytes:

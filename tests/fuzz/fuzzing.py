@@ -1,0 +1,113 @@
+"""Send seeded mutations of real requests, several at once, and note every answer that is wrong."""
+
+import itertools
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from random import Random
+
+from fuzz.mutations import mutated
+from fuzz.place import Place, Seed
+from harness.rawhttp import exchange
+
+AT_ONCE = 6
+PATIENCE = 60.0  # a bound: without an answer for so long, something hangs
+INTERNAL = 500
+MOST_SHOWN = 10
+# Events that only a defect writes: an exception nobody foresaw.
+TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclass
+class Report:
+    """What came of a run."""
+
+    seed: int
+    sent: int = 0
+    seconds: float = 0.0
+    statuses: Counter[int] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Counts and the seed; what was wrong."""
+        statuses = ", ".join(f"{status}: {n}" for status, n in sorted(self.statuses.items()))
+        done = f"{self.sent} requests to {len(self.kinds)} endpoints in {self.seconds:.0f} s"
+        lines = [
+            f"seed {self.seed}: {done}, {len(self.wrong)} wrong",
+            f"answers by status (0: closed without one): {statuses}",
+            *self.wrong[:MOST_SHOWN],
+        ]
+        return "\n".join(lines)
+
+
+def fuzz(place: Place, seed: int, *, seconds: float = 0.0, most: int = 0, only: int = -1) -> Report:
+    """Send until the time is over or so many are sent; or only the one of this number."""
+    report, began, lock = Report(seed), time.monotonic(), threading.Lock()
+    numbers = itertools.count() if only < 0 else iter([only])
+
+    def next_number() -> int | None:
+        with lock:
+            over = bool(seconds) and time.monotonic() - began > seconds
+            number = None if over or (most and report.sent >= most) else next(numbers, None)
+            report.sent += number is not None
+            return number
+
+    def work() -> None:
+        while (number := next_number()) is not None:
+            status, why, kind = _tried(place, seed, number)
+            with lock:
+                report.statuses[status] += 1
+                report.kinds[kind] += 1
+                if why:
+                    report.wrong.append(f"number {number}, {kind}: {why}")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in [pool.submit(work) for _ in range(AT_ONCE)]:
+            done.result()
+    report.wrong += _of_the_log(place)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _tried(place: Place, seed: int, number: int) -> tuple[int, str, str]:
+    """The status of one mutation's answer, what was wrong with it, and its kind."""
+    random = Random(f"{seed}/{number}")
+    chosen: Seed = place.seeds[number % len(place.seeds)]
+    request = mutated(chosen.request, random)
+    sent = request.encode()
+    try:
+        answer = exchange(chosen.port, sent, PATIENCE, whole=request.framed)
+    except TimeoutError:
+        return -1, f"no answer in {PATIENCE:g} s to {sent[:2000]!r}", chosen.name
+    except ConnectionRefusedError:
+        return -2, f"nothing listens any longer after {sent[:2000]!r}", chosen.name
+    if request.framed and not answer.status:
+        return 0, f"closed without an answer to {sent[:2000]!r}", chosen.name
+    if answer.status == INTERNAL or TRACEBACK.encode() in answer.body:
+        return (
+            answer.status,
+            f"{answer.status} {answer.body[:300]!r} to {sent[:2000]!r}",
+            chosen.name,
+        )
+    return answer.status, "", chosen.name
+
+
+def _of_the_log(place: Place) -> Iterator[str]:
+    """Tracebacks that were logged, each kind of them once."""
+    found: dict[str, str] = {}
+    for line in place.launched.logs().splitlines():
+        if TRACEBACK in line or '"exception"' in line:
+            try:
+                told = json.loads(line)
+            except ValueError:
+                told = {"event": "unstructured", "exception": line}
+            exception = str(told.get("exception", line))
+            last = exception.strip().splitlines()[-1]
+            where = [each for each in exception.splitlines() if each.lstrip().startswith("File")]
+            found.setdefault(f"{told.get('event')} {where[-1:]} {last[:200]}", exception[-1500:])
+    return (f"logged: {kind}\n{text}" for kind, text in found.items())

@@ -1,0 +1,32 @@
+"""`make fuzz ARGS="--seconds 300 --seed 7"`: fuzz every endpoint, print counts and the seed."""
+
+import argparse
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from fuzz.fuzzing import fuzz
+from fuzz.place import place
+
+
+def main() -> int:
+    """Run; 1 when an answer was wrong, or a traceback was logged."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31))
+    parser.add_argument(
+        "--only", type=int, default=-1, help="send the request of this number alone"
+    )
+    given = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="toolbus-fuzz-") as directory,
+        place(Path(directory)) as found,
+    ):
+        report = fuzz(found, given.seed, seconds=given.seconds, only=given.only)
+        print(report.text(), flush=True)
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

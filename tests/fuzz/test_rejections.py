@@ -1,0 +1,146 @@
+"""An attack on keys is visible: every entrance counts what it rejects, by address and reason."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import urlencode
+
+import pytest
+
+from fuzz.place import ADMIN, CUSTOMER_READER, KEY, NARROW, PASSWORD, READER, Place, place
+from harness.client import Client
+from harness.rawhttp import asked, exchange
+from harness.waiting import until_now
+from toolbus_common.process import ROOMS
+
+SOON = "0.2"  # instead of a minute
+WRONG = "tbk_root_a-secret-that-is-guessed"
+COUNTS = "SELECT entrance, code, address, sum(requests) AS n FROM rejections GROUP BY ALL"
+Counts = dict[tuple[str, str, str], int]
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(tmp_path_factory.mktemp("attacked"), TOOLBUS_REJECTION_SECONDS=SOON) as made:
+        yield made
+
+
+def counts(attacked: Place) -> Counts:
+    """What was rejected, as ClickHouse has it."""
+    rows = attacked.launched.rows(COUNTS)
+    return {(str(r["entrance"]), str(r["code"]), str(r["address"])): int(r["n"]) for r in rows}
+
+
+def attempts(attacked: Place) -> dict[tuple[str, str], bytes]:
+    """One request for each way of being rejected, by its entrance and reason."""
+    seeds = {seed.name: seed.request for seed in attacked.seeds}
+    wrong, narrow = f"Bearer {WRONG}", f"Bearer {NARROW}"
+    mcp = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
+    listing = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    guessed = seeds["sign in"].body.replace(urlencode({"p": PASSWORD})[2:].encode(), b"guessed")
+    page = urlencode({"wish": "show", "key": WRONG}).encode()
+    return {
+        ("mcp", "unauthorized"): asked("/mcp", "POST", listing, Authorization=wrong, **mcp),
+        ("mcp", "no_credential"): asked("/mcp", "POST", listing, **mcp),
+        ("mcp", "unknown_server"): asked(
+            "/mcp/secret", "POST", listing, Authorization=narrow, **mcp
+        ),
+        ("mcp", "server_not_granted"): asked(
+            "/mcp/echo", "POST", listing, Authorization=narrow, **mcp
+        ),
+        ("mcp", "host"): asked("/mcp", "POST", listing, Host="evil.example", **mcp),
+        ("admin", "unauthorized"): asked("/api/v1/keys", Authorization=wrong),
+        ("admin", "no_credential"): asked("/api/v1/keys"),
+        ("approvals", "unauthorized"): asked("/approvals/a1", "POST", page, **form),
+        ("approvals", "no_credential"): asked("/api/approvals"),
+        ("oauth", "password"): replace(seeds["sign in"], body=guessed).encode(),
+        ("oauth", "device_code"): seeds["device"].encode(),
+        ("oauth", "invalid_dpop_proof"): seeds["token"].encode(),
+        ("oauth", "invalid_client"): seeds["refresh"].encode(),
+        ("oauth", "invalid_grant"): replace(
+            seeds["token"], headers=seeds["token"].headers[:-1]
+        ).encode(),
+        ("oauth", "provider"): seeds["returned"].encode(),
+    }
+
+
+def test_each_way_of_being_rejected_is_an_event_and_a_metric(attacked: Place) -> None:
+    before = counts(attacked)
+    port, tried = attacked.launched.port, attempts(attacked)
+    for request in tried.values():
+        for _ in range(3):
+            assert exchange(port, request).status in (200, 400, 401, 403, 404)
+    bad = {"X_ClickHouse_User": "analyst", "X_ClickHouse_Key": WRONG}
+    assert exchange(attacked.reading, asked("/", "POST", b"SELECT 1", **bad)).status == 403
+    wanted = {(*kind, "127.0.0.1"): 3 for kind in tried} | {
+        ("reader", "unauthorized", "127.0.0.1"): 1
+    }
+
+    def there() -> bool:
+        now = counts(attacked)
+        return {kind: now.get(kind, 0) - before.get(kind, 0) for kind in wanted} == wanted
+
+    until_now(there, f"{wanted}")
+    told = [Client(url).get(f"{url}/metrics").body.decode() for url in _listeners(attacked)]
+    for entrance, code, _ in wanted:
+        name = f'toolbus_rejected_access_total{{entrance="{entrance}",reason="{code}"}}'
+        assert any(name in page for page in told), name
+
+
+def test_a_good_request_leaves_nothing(attacked: Place) -> None:
+    before = counts(attacked)
+    assert not attacked.launched.client(KEY).call("echo__say", {"text": "x"}).code
+    marked = exchange(attacked.launched.port, asked("/mcp/marked", "POST", b"{}",
+                      Content_Type="application/json", Authorization=f"Bearer {KEY}"))  # fmt: skip
+    assert marked.status == 404
+    unknown = ("mcp", "unknown_server", "127.0.0.1")
+    until_now(
+        lambda: counts(attacked).get(unknown, 0) == before.get(unknown, 0) + 1, "the later one"
+    )
+    assert {k: n for k, n in counts(attacked).items() if k != unknown} == {
+        k: n for k, n in before.items() if k != unknown
+    }
+
+
+def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: Place) -> None:
+    before, many = counts(attacked), 400
+    client = Client(attacked.launched.ready["endpoint"], WRONG)
+    rows = "SELECT count() AS n FROM rejections"
+    (events,) = attacked.launched.rows(rows)
+    for _ in range(many):
+        assert client.ask("tools/list").status == 401
+    kind = ("mcp", "unauthorized", "127.0.0.1")
+    until_now(lambda: counts(attacked).get(kind, 0) - before.get(kind, 0) == many, "all of them")
+    (after,) = attacked.launched.rows(rows)
+    assert int(after["n"]) - int(events["n"]) < many / 2
+
+
+def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Place) -> None:
+    Client(attacked.launched.ready["endpoint"], WRONG).ask("tools/list")
+    until_now(lambda: counts(attacked).get(("mcp", "unauthorized", "127.0.0.1")), "an event")
+    tail = attacked.launched.toolbus("audit", "tail", "--no-follow", "--fact", "access.rejected")
+    assert "unauthorized: " in tail.stdout
+    assert "at mcp from 127.0.0.1" in tail.stdout
+    saved = attacked.launched.toolbus("audit", "query", "--saved", "rejections", "--json")
+    assert saved.returncode == 0, saved.stderr
+    assert ("127.0.0.1", "mcp", "unauthorized") in {
+        (row["client"], row["entrance"], row["code"]) for row in json.loads(saved.stdout)
+    }
+
+
+def test_no_secret_is_in_an_event_and_no_customer_sees_one(attacked: Place) -> None:
+    Client(attacked.launched.ready["endpoint"], WRONG).ask("tools/list")
+    until_now(lambda: counts(attacked), "an event")
+    told = repr(attacked.launched.rows("SELECT * FROM facts WHERE fact = 'access.rejected'"))
+    for secret in (WRONG, KEY, ADMIN, READER, NARROW, PASSWORD, "guessed"):
+        assert secret not in told
+    question = b"SELECT count() FROM rejections FORMAT TSV"
+    for user, secret, sees in (("analyst", READER, True), ("customer", CUSTOMER_READER, False)):
+        about = {"X_ClickHouse_User": user, "X_ClickHouse_Key": secret}
+        found = exchange(attacked.reading, asked("/", "POST", question, **about))
+        assert (found.status, int(found.body) > 0) == (200, sees), found
+
+
+def _listeners(attacked: Place) -> set[str]:
+    return {attacked.launched.ready["ops"][service] for service in ROOMS}
