@@ -24,6 +24,7 @@ ADMIN = "tba_admin_a-secret-that-is-fuzzed"
 READER = "tbr_reader_a-secret-that-is-fuzzed"
 CUSTOMER_READER = "tbr_customer_a-secret-of-one-customer"
 NARROW = "tbk_narrow_a-secret-for-nothing-of-echo"
+APPROVAL = "0" * 32
 PASSWORD = "a password that is fuzzed"
 FORM = b"application/x-www-form-urlencoded"
 REDIRECT = "http://127.0.0.1:1/back"
@@ -160,8 +161,10 @@ def _agents(place: Place, stream: Events) -> Iterator[Seed]:
         "alive": _request("GET", "/healthz"),
         "resource": _request("GET", "/.well-known/oauth-protected-resource/mcp/echo"),
         "approvals": _request("GET", "/api/approvals", Authorization=bearer),
-        "approval": _json("POST", "/api/approvals/a1/reject", {"reason": "no"}, KEY),
-        "approval page": _posted("/approvals/a1", {"wish": "show", "key": KEY, "ticket": "x"}),
+        "approval": _json("POST", f"/api/approvals/{APPROVAL}/reject", {"reason": "no"}, KEY),
+        "approval page": _posted(
+            f"/approvals/{APPROVAL}", {"wish": "show", "key": KEY, "ticket": "x"}
+        ),
         "read the declaration": _request(
             "GET", "/api/v1/declaration?format=yaml", Authorization=f"Bearer {ADMIN}"
         ),

@@ -67,7 +67,8 @@ FACTS_SAID = {
         "server.drained", "server.undrained", "server.reset", "person.forgotten", "hold.placed",
         "hold.lifted",
     },
-    "audit": {"facts.expired", "witness.contradicted"},
+    "ingress": {"access.rejected"},
+    "audit": {"facts.expired", "witness.contradicted", "access.rejected"},
 }  # fmt: skip
 ENTRIES = ("declaration", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
 ADMINISTERED = ("declaration", "key.k", "admin.k")  # by holders of admin keys, through policy
