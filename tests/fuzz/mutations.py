@@ -55,7 +55,7 @@ NASTY = (
     b"\xa0",
     b"\x0b",
 )
-JSON_NASTY = (
+JSON_NASTY: tuple[Any, ...] = (
     None,
     True,
     -1,

@@ -299,7 +299,9 @@ def _others(place: Place) -> Iterator[Seed]:
     where = "/?param_k=root&query_id=q&default_format=CSV&max_result_rows=5&session_timezone=UTC"
     yield Seed("read", place.reading, _request("POST", where, sql, **user))
     yield Seed(
-        "read by GET", place.reading, _request("GET", "/?query=SELECT+1&database=toolbus", **basic)
+        "read by GET",
+        place.reading,
+        _request("GET", "/?query=SELECT+1&database=toolbus", b"", **basic),
     )
     yield Seed("ping", place.reading, _request("GET", "/ping"))
     for path in ("/healthz", "/readyz", "/metrics"):

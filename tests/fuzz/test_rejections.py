@@ -120,7 +120,7 @@ def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: Place) -> None:
 def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: Place) -> None:
     Client(attacked.launched.ready["endpoint"], WRONG).ask("tools/list")
     until_now(lambda: counts(attacked).get(("mcp", "unauthorized", "127.0.0.1")), "an event")
-    tail = attacked.launched.toolbus("audit", "tail", "--no-follow", "--fact", "access.rejected")
+    tail = attacked.launched.toolbus("audit", "tail", "--fact", "access.rejected")
     assert "unauthorized: " in tail.stdout
     assert "at mcp from 127.0.0.1" in tail.stdout
     saved = attacked.launched.toolbus("audit", "query", "--saved", "rejections", "--json")

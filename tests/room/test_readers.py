@@ -122,7 +122,7 @@ async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[En
         await store.insert("checkpoints", told, "checkpoint")
         assert await add_up(store.beside)
         assert await add_up_days(store.beside)
-        async with listening(answering.answer, "127.0.0.1", 0) as port:
+        async with listening(answering.answer, lambda *_: None, "127.0.0.1", 0) as port:
             yield Endpoint(port)
     finally:
         answering.close()
@@ -148,6 +148,7 @@ async def test_a_reader_sees_the_facts_of_his_customers_alone(endpoint: Endpoint
         "runs",
         "approvals",
         "config_changes",
+        "rejections",
     ],
 )
 async def test_views_show_no_more_than_the_facts_below_them(endpoint: Endpoint, view: str) -> None:
