@@ -27,7 +27,9 @@ class AnswerTransport:
         self.resume_reading = transport.resume_reading
 
     def write(self, data: bytes) -> None:
-        """Write, or keep a head."""
+        """Write, or keep a head; the answer to a client that is gone is dropped."""
+        if self.is_closing():
+            return
         if not self._head and _HEAD.match(data) is not None and data.endswith(b"\r\n\r\n"):
             self._head = self._on_head(data)
             return
@@ -36,9 +38,9 @@ class AnswerTransport:
 
     def flush(self) -> None:
         """Write a head no body follows: the answer to HEAD has none."""
-        if self._head:
-            self.raw.write(self._head)
-            self._head = b""
+        head, self._head = self._head, b""
+        if head and not self.is_closing():
+            self.raw.write(head)
 
     def is_closing(self) -> bool:
         """Return whether nothing more can be written."""

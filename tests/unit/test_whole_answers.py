@@ -1,0 +1,55 @@
+"""What is written of an answer, and what becomes of it when the client is gone."""
+
+from typing import Any
+
+import pytest
+
+from toolbus_common.httpserver.transport import AnswerTransport
+
+HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"{}"
+
+
+class Transport:
+    """As uvloop's: a closed one refuses to be written to."""
+
+    def __init__(self, *, closed: bool = False) -> None:
+        self.closed = closed
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if self.closed:
+            raise RuntimeError("the handler is closed")
+        self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+def test_a_head_is_written_with_its_body() -> None:
+    transport = Transport()
+    answers = AnswerTransport(transport, lambda head: head, transport.close)
+    answers.write(HEAD)
+    answers.write(BODY)
+    assert transport.written == [HEAD + BODY]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_answer_to_a_client_that_is_gone_is_dropped_and_no_error(whole: bool) -> None:
+    transport = Transport()
+    answers = AnswerTransport(transport, lambda head: head, transport.close)
+    if whole:
+        transport.close()
+        answers.write(HEAD)
+    else:
+        answers.write(HEAD)
+        transport.close()
+    answers.write(BODY)
+    answers.flush()
+    answers.close()
+    assert transport.written == []
