@@ -40,7 +40,7 @@ class Answering:
 @pytest_asyncio.fixture
 async def reading() -> AsyncIterator[Answering]:
     made = Answering()
-    async with listening(made.answer, "127.0.0.1", 0) as made.port:
+    async with listening(made.answer, lambda *_: None, "127.0.0.1", 0) as made.port:
         yield made
 
 
