@@ -21,7 +21,7 @@ from toolbus_common.permissions import OPERATOR
 
 ANN, EVE = "tbk_ann_a-secret-of-late-words", "tbk_eve_another-secret-of-late-words"
 WORD, OWN = "card-4929-of-ann", "word-of-eve"
-SERVER = Server(command=(sys.executable, str(Path(late_server.__file__))))
+SERVER = Server(command=(sys.executable, str(Path(late_server.__file__))), sessions="shared")
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,8 @@ async def test_what_a_server_lists_badly_is_told_and_is_a_fact(
         said = await until_told(lambda: facts(operator, "server.faulted"), "the fact")
     assert (told["state"], told["version"], told["tools"]) == ("ready", "2025-06-18", 1)
     assert told["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
-    assert told["failed_lists"] == {"prompts/list": "The shelf is locked"}
+    reason = "The upstream answered with JSON-RPC error -32603."
+    assert told["failed_lists"] == {"prompts/list": reason}
     assert told["lost_at"] == 0
     assert told["refused_hosts"] == {}
     assert told["isolation"]["no new privileges"], "it is a process, and told what holds it"
@@ -114,7 +115,7 @@ async def test_what_a_server_lists_badly_is_told_and_is_a_fact(
     (fact,) = said
     assert (fact["dropped"], fact["failed"]) == (told["dropped"], told["failed_lists"])
     assert list(faults_of(told)) == [
-        "Its prompts/list fails: The shelf is locked",
+        f"Its prompts/list fails: {reason}",
         "bad is not shown: it has no inputSchema; and 1 more, see --json",
     ]
 

@@ -131,7 +131,8 @@ def test_the_configuration_of_nats_is_written_for_its_owner_only(tmp_path: Path)
     ended = toolbus(tmp_path, "nats-config", "made", "--json")
     users = json.loads(ended.stdout)["users"]
     written = json.loads((tmp_path / "made" / "nats.conf").read_text())
-    assert {user["nkey"] for user in written["authorization"]["users"]} == set(users.values())
+    named = {user["nkey"] for each in written["accounts"].values() for user in each["users"]}
+    assert named == set(users.values())
     private = [tmp_path / "made" / "nats.conf", *(tmp_path / "made" / "nkeys").iterdir()]
     assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
     before = (tmp_path / "made" / "nkeys" / "policy.seed").read_text()

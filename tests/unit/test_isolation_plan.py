@@ -185,7 +185,7 @@ def test_a_control_group_is_told_its_limits_and_is_out_of_sight() -> None:
             {"url": "https://a.example", "files": {}},
             "files belongs to command, python and container",
         ),
-        ({"url": "https://a.example", "idle": 5}, "idle belongs to command, python and container"),
+        ({"openapi": "https://a.example/api.json", "idle": 5}, "idle belongs to "),
         ({"url": "https://a.example", "network": "none"}, "network belongs to"),
     ],
 )

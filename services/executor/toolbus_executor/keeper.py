@@ -235,11 +235,8 @@ class Keeper:
             if probing is not None:
                 await end(probing)
             if upstream is not None:
-                await self._leave(upstream)
-
-    async def _leave(self, upstream: Upstream) -> None:
-        await leave(upstream)
-        self.held.ended(upstream)
+                await leave(upstream)
+                self.held.ended(upstream)
 
     def _news(self) -> News:
         """Who hears what a connection says that belongs to no call."""
@@ -395,9 +392,8 @@ class Keeper:
             self._room.facts.say(ServerLost(**about_server(self.name, "lost"), reason=reason))
         with suppress(Exception):  # the bus may be away: the next connection publishes
             known = await self.entry.now()
-            state = (
-                ServerState.STALE if known and (known.tools or known.held) else ServerState.FAILED
-            )
+            stale = known is not None and (known.tools or known.held)
+            state = ServerState.STALE if stale else ServerState.FAILED
             listing = known or Listing(server=self.name, state=state)
             self._lost_at = listing.lost_at or self._lost_at  # it may be longer than we know
             told = {"state": state, "reason": reason, "lost_at": self._lost_at}
