@@ -216,6 +216,7 @@ def _servers(made: Planted, client: dict[str, str]) -> dict[str, Any]:
         "frail": {
             "command": [sys.executable, f"{cwd}/{FRAIL.name}"], "cwd": cwd,
             "env": {"INLINE": secret["process"], "GIVEN": "${env:PROCESS_SECRET}"},
+            "sessions": "shared",  # so that its end concerns two customers
         },
         "sulking": {"url": made.blabbing.refusing_url, "headers": heads},
         "api": {"openapi": f"{NOBODY}/api.json", "credentials": {"key": secret["credential"]}},

@@ -70,8 +70,13 @@ FACTS_SAID = {
     "ingress": {"access.rejected"},
     "audit": {"facts.expired", "witness.contradicted", "access.rejected"},
 }  # fmt: skip
-ENTRIES = ("declaration", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
-ADMINISTERED = ("declaration", "key.k", "admin.k")  # by holders of admin keys, through policy
+ENTRIES = ("declaration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
+ADMINISTERED = (
+    "declaration",
+    "origin",
+    "key.k",
+    "admin.k",
+)  # by holders of admin keys, through policy
 WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE},
     "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE},

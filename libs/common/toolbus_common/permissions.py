@@ -92,14 +92,15 @@ from toolbus_common.provision import (
     TASKS,
     TOKENS,
 )
-from toolbus_common.snapshot import ADMIN_PREFIX, DECLARATION, KEY_PREFIX
+from toolbus_common.snapshot import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, ORIGIN
 
 OPERATOR = "operator"
 _SAID_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
     ServerDrained, ServerUndrained, ServerReset, PersonForgotten, HoldPlaced, HoldLifted,
 )  # fmt: skip
-_DECLARED = (DECLARATION, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")  # entries of the configuration
+# Entries of the configuration that change over the administration API.
+_DECLARED = (DECLARATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
 # A server's token is nobody's but the executor's, and so is the key that says who calls.
 _NOT_ASKED_BY_OPERATORS = (UpstreamTokenAsked, IdentityKeyAsked)
 

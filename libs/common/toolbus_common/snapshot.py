@@ -21,6 +21,7 @@ from toolbus_common.scopes import TOOLS, administers
 log = logging.getLogger(__name__)
 
 DECLARATION = "declaration"  # the whole configuration file, as one entry
+ORIGIN = "origin"  # where the declaration came from, and which of its secrets were made here
 KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
 ADMIN_PREFIX = "admin."  # admin keys likewise
 Opened = Callable[[Declaration], Declaration]

@@ -27,11 +27,17 @@ from toolbus_common.errors import (
 )
 from toolbus_common.factlane import FactWriter
 from toolbus_common.lineage import DEFAULT_SCOPE, lineage_of
-from toolbus_common.snapshot import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, hash_of, proof_of
+from toolbus_common.snapshot import (
+    ADMIN_PREFIX,
+    DECLARATION,
+    KEY_PREFIX,
+    ORIGIN,
+    hash_of,
+    proof_of,
+)
 
 log = logging.getLogger(__name__)
 
-ORIGIN = "origin"  # where the declaration came from, and which of its secrets were made here
 ATTEMPTS = 8
 ROOM_FOR_HEADERS = 4096  # bytes
 AT_ONCE = 1 << 20  # characters of facts that are on their way at once
