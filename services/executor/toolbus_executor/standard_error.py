@@ -26,6 +26,7 @@ GATHER_SECONDS = 0.25  # lines of one moment are searched together: a secret may
 _OVERLAP = 64  # characters of the lines before that are searched with them
 _OWN = b"isolation: "
 _REFUSED, _FAILED = _OWN + b"refused: ", _OWN + b"cannot start: "
+_UNVERIFIED = _OWN + b"image not verified"
 _ENDED_BY = {_OWN + f"ended by {each}".encode(): each for each in ("cpu_seconds", "memory")}
 
 
@@ -91,6 +92,9 @@ class StandardError:
             else:
                 told = line.removeprefix(_OWN).decode("utf-8", "replace").split(", ")
                 self.held |= {each[1:]: each[0] == "+" for each in told if each[:1] in ("+", "-")}
+            return True
+        if line == _UNVERIFIED:
+            self.refused = "the signature of its image could not be verified"
             return True
         number = line.removeprefix(_FAILED)
         if number != line and number.isdigit() and int(number) in errno.errorcode:

@@ -25,7 +25,7 @@ Which = Callable[[str], str | None]
 _STEPS = """
 "$1" rm --force "$2" >/dev/null 2>&1
 if [ -n "$3" ] && ! cosign verify --key "$3" "$4" >/dev/null; then
-  echo "the signature of its image could not be verified" >&2
+  echo "isolation: image not verified" >&2
   exit 1
 fi
 engine="$1"; shift 4
