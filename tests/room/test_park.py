@@ -89,7 +89,8 @@ async def agent(
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     server = FixtureServer(tmp_path / "fixture", "--era", "legacy")
     server.start()
-    declared = Declaration(servers={"asks": Server(url=server.url)})
+    # Shared, so that either executor serves every call of the one agent.
+    declared = Declaration(servers={"asks": Server(url=server.url, sessions="shared")})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())
     made = Agent(settings, server)

@@ -228,7 +228,7 @@ async def test_when_an_executor_stops_its_sessions_go_to_the_other(begin: Any) -
 
 
 async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
-    server = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)})
+    server = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)}, cwd=str(TESTS))
     async with begin(1).running() as apart:
         said: list[ServerSaid] = []
         await apart.ingress.bus.subscribe(
@@ -252,7 +252,7 @@ async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_aske
     begin: Any, tmp_path: Path, kind: str
 ) -> None:
     with FixtureServer(tmp_path, "--era", "legacy").running() as fixture:
-        process = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)})
+        process = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)}, cwd=str(TESTS))
         declared = process if kind == "stdio" else Server(url=fixture.url)
         async with begin(1).running() as apart:
             await apart.declare(s=declared)
