@@ -381,10 +381,7 @@ def _minted(kind: str, entries: Mapping[str, Key | Admin], own: set[str]) -> dic
 def _with_secrets(
     declaration: Declaration, keys: dict[str, str], admins: dict[str, str]
 ) -> Declaration:
-    made: dict[str, dict[str, Any]] = {
-        "keys": dict(declaration.keys),
-        "admins": dict(declaration.admins),
-    }
+    made: dict[str, Any] = {"keys": {**declaration.keys}, "admins": {**declaration.admins}}
     for section, minted in (("keys", keys), ("admins", admins)):
         for name, secret in minted.items():
             entry = made[section][name]
