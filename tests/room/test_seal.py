@@ -1,7 +1,6 @@
 """The sealer on a real bus, and evidence from the stream to the verifier."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,15 @@ import pytest
 
 from harness.facts import allowed, bus_of, completed, facts_of, until
 from harness.sealed import seen
-from toolbus_audit.main import build
+from harness.witnessed import auditing
 from toolbus_audit.sealing.note import signer
 from toolbus_audit.sealing.sealer import Log, OvertakenError, Sealer
-from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence import bundle, verify
 from toolbus_cli.evidence.gathering import gathered
 from toolbus_common.asklane import AskLane
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, RowsFound
-from toolbus_common.exchange import Exchange
 from toolbus_common.provision import FACTS, SEALS
-from toolbus_common.room import Room
 from toolbus_common.settings import Settings
 from toolbus_common.streamreading import Kept, begun, read_from
 
@@ -109,23 +105,6 @@ async def test_of_two_sealers_one_writes_and_the_other_stops(
     with pytest.raises(OvertakenError):
         await second.seal()
     assert sealing.sizes("acme") == [1]
-
-
-@asynccontextmanager
-async def auditing(settings: Settings) -> AsyncIterator[Room]:
-    own = AuditSettings(
-        state_dir=settings.state_dir,
-        nats_url=settings.nats_url,
-        drain_seconds=5.0,
-        seal_seconds=0.2,
-    )
-    async with build(Exchange(), own).running() as room:
-
-        async def ready() -> bool:
-            return room.status().ready
-
-        await until(ready, "audit is ready")
-        yield room
 
 
 async def rows(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
