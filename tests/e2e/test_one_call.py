@@ -57,7 +57,7 @@ async def overheard(cluster: Cluster) -> Heard:
             bus = await joined.enter_async_context(joined_by_tester(cluster.nats.at, account))
             for each in subjects:
                 await bus.subscribe(each, lambda data, subject, _: heard.append((subject, data)))
-            await bus.client.flush()
+            await bus.settled()
         answer = await asyncio.to_thread(cluster.client(SECRET).call, "echo__say", {"text": "hi"})
         assert answer.text == "hi"
         await until(lambda: story(heard, cluster), "a call with all its steps")

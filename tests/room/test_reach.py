@@ -133,7 +133,7 @@ async def heard(buses: dict[str, Bus]) -> Heard:
 
     for account, bus in buses.items():
         await bus.client.subscribe(">", cb=listener(account))
-        await bus.client.flush()
+        await bus.settled()
     return found
 
 
@@ -196,7 +196,7 @@ async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
         lambda: all(expected[account] <= heard[account] for account in buses), "all is heard"
     )
     for bus in buses.values():
-        await bus.client.flush()
+        await bus.settled()
     assert {account: each & said for account, each in heard.items()} == expected
 
 
@@ -212,7 +212,7 @@ async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itse
         # In its own account they all arrive: so they were sent, and went no further.
         await until(lambda: tried <= set().union(*heard.values()), "all that is sent")
     for bus in buses.values():
-        await bus.client.flush()
+        await bus.settled()
     others = {account: each & tried for account, each in heard.items() if account != user}
     assert others == {account: set() for account in others}
     store = buses[STORE].client.jetstream()

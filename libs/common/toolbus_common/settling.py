@@ -32,7 +32,7 @@ async def _answered(client: Client, on_lost: list[Callable[[], None]]) -> bool:
         return False
     lost = asyncio.Event()
     on_lost.append(lost.set)
-    answer = asyncio.ensure_future(client.flush(timeout=NEVER))
+    answer = asyncio.ensure_future(_ping_twice(client))
     try:
         while client.is_connected and not (lost.is_set() or answer.done()):
             await asyncio.wait({answer}, timeout=PAUSE_SECONDS)
@@ -40,3 +40,13 @@ async def _answered(client: Client, on_lost: list[Callable[[], None]]) -> bool:
     finally:
         on_lost.remove(lost.set)
         answer.cancel()
+
+
+async def _ping_twice(client: Client) -> None:
+    """Wait for the answers to two pings, one after the other.
+
+    The client writes a ping at once and a subscription from a queue, so the first ping may overtake
+    a subscription made before it. By the time it is answered the queue has been written.
+    """
+    for _ in range(2):
+        await client.flush(timeout=NEVER)
