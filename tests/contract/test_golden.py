@@ -63,6 +63,8 @@ def filled(cls: type[BaseModel]) -> BaseModel:
 
 SAMPLES[contracts.OutcomeClaim | None] = filled(contracts.OutcomeClaim)
 SAMPLES[contracts.Identified | None] = filled(contracts.Identified)
+SAMPLES[contracts.Handshake | None] = filled(contracts.Handshake)
+SAMPLES[contracts.Era | None] = contracts.Era.LEGACY
 
 
 def subject_of(cls: type[Message]) -> str:

@@ -238,7 +238,9 @@ class Tried:
     # -- how ---------------------------------------------------------------------------------
 
     async def _met(self, url: str, *, old: bool) -> None:
-        await _opened(HttpUpstream(url, {}, Bench().news, self.way, old=old))
+        await _opened(
+            HttpUpstream(url, {}, Bench().news, self.way, protocol="sse" if old else "auto")
+        )
 
     async def _called(self, server: Server) -> None:
         upstream = OpenApiUpstream(server, {}, {}, Bench().news, self.way)

@@ -84,7 +84,7 @@ def seen(request: pytest.FixtureRequest, servers: dict[str, FixtureServer], tmp_
 async def test_an_old_server_may_be_declared_as_one(servers: dict[str, FixtureServer]) -> None:
     made = Bench()
     url = servers["sse"].url.replace("/mcp", "/sse")
-    await made.open(HttpUpstream(url, {}, made.news, AT_LOOPBACK, old=True))
+    await made.open(HttpUpstream(url, {}, made.news, AT_LOOPBACK, protocol="sse"))
     assert (await made.call("test_echo", {"text": "hello"})).text == "hello"
     assert servers["sse"].seen()["methods"].get("server/discover") is None
     await made.close()

@@ -138,6 +138,7 @@ class Inner:
             tool=wanted.tool,
             proof=self.outer.proof,
             era=Era.MODERN,
+            caller_era=self.outer.caller_era or self.outer.era,
             deadline=self.outer.deadline,
             traceparent=trace,
             method=method,

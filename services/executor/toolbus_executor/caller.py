@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolbus_common.contracts import CallAdmitted, Notified, Paused, Progressed, Told
 from toolbus_common.exchange import Reply
 from toolbus_executor.capabilities import kind_asked, kinds_of
-from toolbus_executor.levels import rank_of
+from toolbus_executor.levels import DEFAULT, rank_of
 from toolbus_executor.pace import Pace
 from toolbus_executor.requests import name_of, refusal
 from toolbus_executor.task_forms import RESULT
@@ -35,7 +35,7 @@ class Caller:
 
     __slots__ = (
         "_count", "_frames", "_held", "_kinds", "_least", "_pace", "_progress", "_pump", "_reply",
-        "_timer", "asked", "owner", "questions", "task",
+        "_timer", "_unasked", "asked", "owner", "questions", "task",
     )  # fmt: skip
 
     def __init__(self, call: CallAdmitted, reply: Reply) -> None:
@@ -61,6 +61,7 @@ class Caller:
         self._reply = reply
         self._progress = call.progress
         self._least = rank_of(call.log_level)
+        self._unasked = call.default_logs and not call.log_level
         self._kinds = call.capabilities
 
     def progressed(self, body: bytes) -> None:
@@ -78,9 +79,14 @@ class Caller:
         else:
             self._release()
 
-    def logged(self, rank: int, body: bytes) -> None:
-        """The server logs something of this gravity."""
-        if rank >= self._least:
+    def logged(self, rank: int, body: bytes, *, raised: bool = False) -> None:
+        """The server logs something of this gravity.
+
+        A caller that named no level takes what the server sends by itself; where the server was
+        asked for more (`raised`) on behalf of others, what is sent by default elsewhere.
+        """
+        least = (DEFAULT if raised else 0) if self._unasked else self._least
+        if rank >= least:
             self._tell(Notified("notifications/message", body))
 
     def paused(self, seconds: float) -> None:

@@ -24,6 +24,7 @@ MOST_DROPPED = 200  # that are told by name
 LARGEST_DEFINITION = 64 * 1024  # bytes
 LARGEST_LISTING = 6 * 1024 * 1024  # bytes; a listing is one entry of a bucket
 DEEPEST_DEFINITION = 40
+DISCOVER = "server/discover"
 LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,96}")
@@ -107,13 +108,16 @@ class _Hints:
     def __init__(self, page: Page) -> None:
         self._page = page
         self.least: int | None = None
+        self.each: dict[str, int] = {}  # by method
 
     async def page(self, method: str, cursor: str | None) -> dict[str, Any]:
         """One page, its hint taken note of."""
         told = await self._page(method, cursor)
         ttl = told.get("ttlMs")
         if isinstance(ttl, int) and not isinstance(ttl, bool):
-            self.least = max(0, min(ttl, LONGEST_TTL if self.least is None else self.least))
+            own = max(0, min(ttl, self.each.get(method, LONGEST_TTL)))
+            self.each[method] = own
+            self.least = own if self.least is None else min(self.least, own)
         return told
 
 
@@ -142,6 +146,8 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
         capabilities=described.capabilities,
         dropped=sieve.told,
         failed=failed,
+        server_info=described.info,
+        hints=hints.each | ({} if described.ttl_ms is None else {DISCOVER: described.ttl_ms}),
         ttl_ms=hints.least,
         listed_at=began if hints.least else 0.0,
         **found,

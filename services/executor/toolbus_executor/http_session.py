@@ -89,7 +89,7 @@ class HttpSession:
         await self._transport.ask(with_body(head, body), None, DEFAULT_SECONDS)
         # Only now: calls beside this one must not meet a session that is half begun.
         self.id, self.described, self._head = session, described, head
-        self._level, self._watched = NO_LEVEL, frozenset()
+        self._level, self._board.raised, self._watched = NO_LEVEL, False, frozenset()
         await self._listen_anew()
         return described
 
@@ -215,7 +215,7 @@ class HttpSession:
         rank = rank_of(level)
         if rank >= self._level or not self.described.has("logging"):
             return
-        self._level = rank
+        self._level, self._board.raised = rank, True
         await self.request("logging/setLevel", {"level": level})
 
     def _post_later(self, body: bytes) -> None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Collection
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal
+from typing import Protocol as Interface
 
 from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.declared.servers import Protocol
+from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor import chaining, wire
 from toolbus_executor.authorizing.bearer import Bearer
 from toolbus_executor.caller import Caller
@@ -15,13 +18,14 @@ from toolbus_executor.http_transport import HttpStatusError, Transport
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.sse_upstream import OldHttp
 from toolbus_executor.tasking import Tasking
-from toolbus_executor.upstream import Described, News
+from toolbus_executor.upstream import Described, News, NoSuchFamilyError
 from toolbus_executor.way import Way
 
+Spoken = Protocol | Literal["sse"]  # the family, or HTTP+SSE of 2024-11-05
 _MAYBE_OLD = (400, 404, 405)  # how a server of HTTP+SSE answers a POST to its stream
 
 
-class Face(Protocol):
+class Face(Interface):
     """One era's way of speaking to the server."""
 
     asks: bool
@@ -56,7 +60,7 @@ class Face(Protocol):
 
 
 class HttpUpstream:
-    """One server at a URL; `old` says that it is known to speak HTTP+SSE of 2024-11-05."""
+    """One server at a URL. With `protocol` it is met in that way and no other."""
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class HttpUpstream:
         news: News,
         way: Way,
         *,
-        old: bool = False,
+        protocol: Spoken = "auto",
         spills: Spills | None = None,
         bearer: Bearer | None = None,
     ) -> None:
@@ -74,7 +78,7 @@ class HttpUpstream:
         self._transport = Transport(url, headers, way)
         self._transport.bearer, self._transport.spills = bearer, spills
         self._news = news
-        self._old = old
+        self._protocol = protocol
         self._face: Face = ModernHttp(self._transport, news)
         self._tasking = Tasking()
         self.left_out: dict[str, str] = {}
@@ -103,7 +107,7 @@ class HttpUpstream:
     def another(self, news: News, kinds: Kinds) -> "HttpUpstream":
         """Another session at this server, whose callers can all be asked these kinds."""
         if self.is_old:
-            return self._same(news=news, old=True)
+            return self._same(news=news, protocol="sse")
         made = self._same(news=news)
         made.share(self._transport, kinds)
         return made
@@ -115,21 +119,32 @@ class HttpUpstream:
     async def open(self) -> Described:
         """Probe with server/discover, else shake hands, else look for an old stream."""
         described = await self._open()
-        self._is_toolbus = described.name == chaining.NAME
+        self._is_toolbus = described.is_toolbus
         return described
 
     async def _open(self) -> Described:
-        if self._old:
+        if self._protocol == "sse":
             return await self._open_old()
         if self._own is not None:
             legacy = LegacyHttp(self._transport, self._news, self._own)
             self._face = legacy
             return await legacy.open()
-        modern = ModernHttp(self._transport, self._news)
-        self._face = modern
-        described = await modern.discover()
-        if described is not None:
-            return described
+        if self._protocol != "legacy":
+            modern = ModernHttp(self._transport, self._news)
+            self._face = modern
+            described = await modern.discover()
+            if described is not None:
+                return described
+            if self._protocol == "modern":
+                raise NoSuchFamilyError.modern()
+        try:
+            return await self._shake_hands()
+        except (UpstreamRefusedError, UpstreamFaultError) as error:
+            if self._protocol == "legacy" and _refuses(error):
+                raise NoSuchFamilyError.legacy() from error
+            raise
+
+    async def _shake_hands(self) -> Described:
         legacy = LegacyHttp(self._transport, self._news)
         try:
             described = await legacy.open()
@@ -205,3 +220,10 @@ class HttpUpstream:
         elif transport.shaken:
             self._news.changed()
         transport.shaken = False
+
+
+def _refuses(error: ToolbusError) -> bool:
+    """Whether an answer to initialize says that there is no handshake, and nothing else."""
+    if isinstance(error, HttpStatusError):
+        return error.status in _MAYBE_OLD
+    return isinstance(error, UpstreamRefusedError)

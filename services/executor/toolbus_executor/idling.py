@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -140,9 +140,17 @@ def digest_of(declared: Server) -> str:
     return hashlib.sha256(declared.model_dump_json().encode()).hexdigest()[:16]
 
 
+def noted_of(upstream: object, declared: Server) -> dict[str, Any]:
+    """What a listing holds beside the lists: which declaration it is of, and the other family."""
+    handshake = getattr(upstream, "handshake", None)
+    return {"declared": digest_of(declared), "handshake": handshake}
+
+
 def described_in(known: Listing) -> Described:
     """What a server said of itself when it was listed."""
-    return Described(known.era, known.version, known.instructions, known.capabilities)
+    return Described(
+        known.era, known.version, known.instructions, known.capabilities, known.server_info
+    )
 
 
 def still_true(known: Listing | None, declared: Server) -> bool:

@@ -27,7 +27,7 @@ from toolbus_executor.announcing import Announcements
 from toolbus_executor.attribution import Dropped
 from toolbus_executor.catalogue import listed, with_left_out
 from toolbus_executor.failures import lost_by, why
-from toolbus_executor.idling import described_in, digest_of, still_true
+from toolbus_executor.idling import described_in, noted_of, still_true
 from toolbus_executor.isolation.telling import Held
 from toolbus_executor.kinds import kind_of, secrets_of
 from toolbus_executor.lease import Lease
@@ -328,7 +328,7 @@ class Keeper:
         assert self.described is not None  # noqa: S101 - set by whoever connected
         listing = with_left_out(
             await listed(self.name, self.described, upstream.list_page), upstream.left_out
-        ).model_copy(update={"declared": digest_of(self.declared)})
+        ).model_copy(update=noted_of(upstream, self.declared))
         await self.runner.checks.learn(listing.tools)
         self._take_note(upstream, listing)
         self.entry.ours = self.described.ours

@@ -15,7 +15,7 @@ from toolbus_common.known_secrets import PIECE, KnownSecrets
 from toolbus_common.secrets import Values, filled
 from toolbus_executor.functions import serving
 from toolbus_executor.graphql import GraphQLUpstream
-from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.http_upstream import HttpUpstream, Spoken
 from toolbus_executor.isolation.container import OF_ENGINES, contained
 from toolbus_executor.isolation.gate import Gate
 from toolbus_executor.isolation.places import CERTIFICATES
@@ -71,8 +71,9 @@ def reached(
         return GraphQLUpstream(declared, headers, news, way)
     if declared.grpc:
         return _grpc(declared, headers, news, way)
-    url, old = declared.url or declared.sse, bool(declared.sse)
-    return HttpUpstream(url, headers, news, way, old=old, spills=spills)
+    protocol: Spoken = "sse" if declared.sse else declared.protocol
+    url = declared.url or declared.sse
+    return HttpUpstream(url, headers, news, way, protocol=protocol, spills=spills)
 
 
 def _held(name: str, declared: Server, ways: Ways, settings: Settings) -> Isolation:
@@ -103,7 +104,9 @@ def _process(
     environment = {each: os.environ[each] for each in passed if each in os.environ}
     environment |= _all(declared.env, found)
     errors = partial(StandardError, name, secrets_of(declared, found))
-    return StdioUpstream(command, environment, declared.cwd, news, held, spills, errors)
+    made = StdioUpstream(command, environment, declared.cwd, news, held, spills, errors)
+    made.protocol = declared.protocol
+    return made
 
 
 def _grpc(declared: Server, headers: dict[str, str], news: News, way: Way) -> Upstream:

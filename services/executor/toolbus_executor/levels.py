@@ -1,6 +1,7 @@
 """The levels of logging, least grave first."""
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+DEFAULT = LEVELS.index("info")  # what most servers send that nobody told a level
 NO_LEVEL = len(LEVELS)  # graver than any: nothing is told
 
 

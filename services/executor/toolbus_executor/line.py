@@ -86,7 +86,7 @@ class Line:
         """Have the server log as much as its most curious caller wants."""
         rank = rank_of(level)
         if rank < self._level and self.described.has("logging"):
-            self._level = rank
+            self._level, self.board.raised = rank, True
             await self.request("logging/setLevel", {"level": level})
 
     async def _send(

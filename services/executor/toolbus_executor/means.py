@@ -10,7 +10,8 @@ from toolbus_common.factlane import FactWriter
 from toolbus_common.secrets import SecretError, Secrets, Values, filled
 from toolbus_executor.authorizing.bearer import Ask, Bearer
 from toolbus_executor.authorizing.upstream import Authorized, Connected
-from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.families import reached_in_families
+from toolbus_executor.http_upstream import HttpUpstream, Spoken
 from toolbus_executor.kinds import reached, texts_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.offload.vault import Vault
@@ -67,10 +68,10 @@ class Means:
         if declared.oauth is not None:
             return self._authorized(name, declared, news, found, spills, separation)
 
-        def make(heard: News) -> Upstream:
+        def make(declared: Server, heard: News) -> Upstream:
             return reached(declared, heard, self.ways, found, spills, self.settings, name)
 
-        return separation.over(news, make) if separation is not None else make(news)
+        return reached_in_families(declared, news, make, separation)
 
     def _authorized(
         self,
@@ -83,13 +84,16 @@ class Means:
     ) -> Upstream:
         way = self.ways.to(declared, filled(declared.proxy, found))
         headers = {key: filled(value, found) for key, value in declared.headers.items()}
-        url, old = declared.url or declared.sse, bool(declared.sse)
+        url = declared.url or declared.sse
 
         def make(bearer: Bearer, heard: News) -> Connected:
-            def http(own: News) -> Upstream:
-                return HttpUpstream(url, headers, own, way, old=old, spills=spills, bearer=bearer)
+            def http(declared: Server, own: News) -> Upstream:
+                protocol: Spoken = "sse" if declared.sse else declared.protocol
+                return HttpUpstream(
+                    url, headers, own, way, protocol=protocol, spills=spills, bearer=bearer
+                )
 
-            made = separation.over(heard, http, bearer.user) if separation else http(heard)
+            made = reached_in_families(declared, heard, http, separation, bearer.user)
             return cast("Connected", made)
 
         return Authorized(name, declared, self.token, make, news)

@@ -16,7 +16,7 @@ from toolbus_executor.caller import MOST_QUESTIONS, Caller
 from toolbus_executor.capabilities import URL, kinds_of
 from toolbus_executor.park import PARK_SECONDS, Park, Parked, answer, binding_of, brought
 from toolbus_executor.task_questions import TaskQuestions, concerns
-from toolbus_executor.upstream import Upstream
+from toolbus_executor.upstream import Upstream, asks
 
 GATHER_SECONDS = 0.02  # a server may ask several things at once
 URL_REQUIRED = -32042
@@ -50,8 +50,8 @@ class Rounds:
     ) -> bytes:
         caller = Caller(call, reply)
         try:
-            if not upstream.asks or call.method not in _ASKING:
-                if upstream.asks and concerns(call):
+            if not asks(upstream, call) or call.method not in _ASKING:
+                if concerns(call) and asks(upstream, call):
                     return await self._of_tasks.ask(upstream, call, seconds, caller)
                 return await upstream.call(call, seconds, caller)
             if call.extra:

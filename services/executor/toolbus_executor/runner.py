@@ -36,7 +36,7 @@ from toolbus_executor.idling import Idling
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.park import brought, expired, owner_of
 from toolbus_executor.probing import Health
-from toolbus_executor.replicas.upstream import spares, told_of
+from toolbus_executor.replicas.upstream import told_of
 from toolbus_executor.reporting import Reports
 from toolbus_executor.requests import name_of
 from toolbus_executor.response_cache import Key, ResponseCache, cache_of
@@ -53,7 +53,7 @@ from toolbus_executor.steering import refuse_new
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
 from toolbus_executor.task_questions import keeper_of
-from toolbus_executor.upstream import SameDeathError, Upstream
+from toolbus_executor.upstream import SameDeathError, Upstream, separates, spares
 from toolbus_executor.validation import Checks
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Runner:
             if owner:
                 await self.run_here(call, reply)
                 return
-        if self.placing is not None and self.placing.applies(self.upstream):
+        if self.placing is not None and self.placing.applies(self.upstream, call):
             await self.placing.run(self, call, reply)
         else:
             await self.run_here(call, reply)
@@ -363,7 +363,7 @@ class Runner:
 
     async def _hear(self, upstream: Upstream, call: CallAdmitted, seconds: float) -> bytes:
         """Have the server tell of a resource or a task: in its owner's session if it has one."""
-        if getattr(upstream, "separates", False):
+        if separates(upstream, call):
             return await cast("Separated", upstream).hear(call, seconds)
         if call.method == SUBSCRIBE:
             return await self._watched.hear(call.tool, upstream.watch, seconds)

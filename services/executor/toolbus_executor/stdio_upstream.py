@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.declared.servers import Protocol
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
@@ -31,9 +32,10 @@ from toolbus_executor.subscribing import (
     refuse_unless_subscribable,
 )
 from toolbus_executor.tasking import Tasking
-from toolbus_executor.upstream import Described, News
+from toolbus_executor.upstream import Described, News, NoSuchFamilyError
 
 PROBE_SECONDS = 5.0
+STARTING_SECONDS = 15.0  # where there is no other question to try
 ANSWER_SECONDS = 4.0  # what the answer to a later probe may take
 LARGEST_HEEDED = 4096  # bytes of a result that may say which file its server missed
 IS_ERROR = re.compile(rb'"isError"\s*:\s*true')
@@ -56,6 +58,7 @@ class StdioUpstream:
         self._command = command
         self._environment = environment
         self._cwd = cwd or None
+        self.protocol: Protocol = "auto"  # the family it is spoken to in
         self._isolation = isolation or Isolation(cwd=cwd)
         self._numbers = itertools.count(1)
         self._line = Line(news, self._write, self._numbers)
@@ -99,9 +102,14 @@ class StdioUpstream:
     async def open(self) -> Described:
         """Start the process; ask it server/discover, and shake hands if it does not know that."""
         await self._start()
-        described = await self._discover()
+        if self.protocol == "legacy":
+            return await self._shake_hands()
+        modern_only = self.protocol == "modern"
+        described = await self._discover(STARTING_SECONDS if modern_only else PROBE_SECONDS)
         if described is not None:
             return self._found(described)
+        if modern_only:
+            raise NoSuchFamilyError.modern()
         if self._child.ended.done():
             # Some servers end when the first thing they hear is no handshake.
             await self._child.close()
@@ -189,10 +197,17 @@ class StdioUpstream:
         self._listen_anew()
         return described
 
-    async def _discover(self) -> Described | None:
+    async def _shake_hands(self) -> Described:
+        """Begin with the handshake: a process may speak the family it first heard, and no other."""
+        try:
+            return await self._line.initialize()
+        except UpstreamRefusedError as error:
+            raise NoSuchFamilyError.legacy() from error
+
+    async def _discover(self, seconds: float = PROBE_SECONDS) -> Described | None:
         self._line.modern, self._line.board.may_ask = True, False
         try:
-            return wire.discovered(await self._line.request("server/discover", {}, PROBE_SECONDS))
+            return wire.discovered(await self._line.request("server/discover", {}, seconds))
         except (TimeoutError, UpstreamFaultError, UpstreamDeadError):
             return None
 

@@ -36,6 +36,7 @@ class Switchboard:
         self.callers: dict[int, Caller] = {}
         self.waiting: dict[int, asyncio.Future[wire.Incoming]] = {}
         self.may_ask = True  # no modern server may
+        self.raised = False  # the server logs as much as one of its callers asked for
         self._history = Attribution()
         self._news = news
         self._write = write
@@ -124,7 +125,7 @@ class Switchboard:
         if caller is None:
             self._news.dropped("log")
         else:
-            caller.logged(*told)
+            caller.logged(*told, raised=self.raised)
 
     def _ask(self, message: wire.Incoming, caller: Caller | None) -> None:
         def answer(member: bytes) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted, Offered
-from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor.caller import Caller
 
 LISTS = ("tools", "prompts", "resources")
@@ -15,13 +15,18 @@ LISTS = ("tools", "prompts", "resources")
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What an upstream says of itself; `ours` where Toolbus speaks for one it cannot meet yet."""
+    """What an upstream says of itself; `ours` where Toolbus speaks for one it cannot meet yet.
+
+    `info` is its name, version and title; `is_toolbus` says that it leads on through a gateway.
+    """
 
     era: str
     version: str
     instructions: str = ""
     capabilities: dict[str, Any] = field(default_factory=dict)
-    name: str = ""  # that it gives itself
+    info: dict[str, Any] = field(default_factory=dict)
+    is_toolbus: bool = False
+    ttl_ms: int | None = None  # how long all this may be kept, by its own word
     ours: bool = False
 
     def has(self, capability: str) -> bool:
@@ -60,6 +65,28 @@ class News:
     dropped: Callable[[str], None] = lambda _kind: None
     told: Callable[[str, str, str, bytes], None] | None = None
     asked: Callable[[], None] | None = None
+
+
+class NoSuchFamilyError(UpstreamFaultError):
+    """The server does not speak the family of protocol revisions it was to be spoken to in."""
+
+    @classmethod
+    def legacy(cls) -> "NoSuchFamilyError":
+        """It refuses the handshake."""
+        return cls(
+            "The upstream refuses the handshake (initialize), so it offers no legacy revision; "
+            "declare protocol: modern, or leave protocol out.",
+            sent=False,
+        )
+
+    @classmethod
+    def modern(cls) -> "NoSuchFamilyError":
+        """It names no stateless revision."""
+        return cls(
+            "The upstream names no stateless revision (2026-07-28) when asked server/discover; "
+            "declare protocol: legacy, or leave protocol out.",
+            sent=False,
+        )
 
 
 class SameDeathError(UpstreamDeadError):
@@ -125,6 +152,24 @@ async def leave(upstream: Upstream) -> None:
     if cancelled is not None:
         raise cancelled
     closing.result()
+
+
+def asks(upstream: Upstream, call: CallAdmitted) -> bool:
+    """Whether the server may ask back in the middle of this call."""
+    of_call = getattr(upstream, "asks_in", None)
+    return upstream.asks if of_call is None else bool(of_call(call))
+
+
+def separates(upstream: object, call: CallAdmitted) -> bool:
+    """Whether this call belongs to a session of its owner's."""
+    of_call = getattr(upstream, "separates_in", None)
+    return bool(getattr(upstream, "separates", False) if of_call is None else of_call(call))
+
+
+def spares(upstream: object, call: CallAdmitted) -> bool:
+    """Whether a failed call says nothing of the whole server: others of it are well."""
+    of_call = getattr(upstream, "spared", None)
+    return of_call is not None and bool(of_call(call))
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.contracts import THROUGH
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_executor import chaining
 from toolbus_executor.failures import GarbageError
 from toolbus_executor.levels import LEVELS
 from toolbus_executor.requests import LEGACY, META, MODERN
@@ -14,6 +16,7 @@ from toolbus_executor.upstream import Described
 HANDSHAKEN = (LEGACY, "2025-06-18", "2025-03-26", "2024-11-05")  # revisions with a handshake
 LONGEST_SENTENCE = 500
 LONGEST_INSTRUCTIONS = 4096
+LARGEST_INFO = 32 * 1024  # bytes of what a server calls itself, icons included
 INTERNAL_ERROR = -32603
 OTHERWISE = (-32020, -32022)  # what a server answers whose revision has changed
 
@@ -108,23 +111,28 @@ def log_of(message: Incoming) -> tuple[int, bytes] | None:
 def described(told: dict[str, Any], era: str, version: str) -> Described:
     """What a discover or initialize result says."""
     capabilities, instructions = told.get("capabilities"), told.get("instructions")
+    meta, ttl = told.get("_meta"), told.get("ttlMs")
+    meta = meta if isinstance(meta, dict) else {}
+    info = _info(told.get("serverInfo") or meta.get(f"{META}serverInfo"))
     return Described(
         era,
         version,
         instructions[:LONGEST_INSTRUCTIONS] if isinstance(instructions, str) else "",
         capabilities if isinstance(capabilities, dict) else {},
-        _name_of(told),
+        info,
+        is_toolbus=info.get("name") == chaining.NAME or THROUGH in meta,
+        ttl_ms=ttl if type(ttl) is int and ttl >= 0 else None,
     )
 
 
-def _name_of(told: dict[str, Any]) -> str:
-    """What a server calls itself, wherever its era says it."""
-    meta = told.get("_meta")
-    found = told.get("serverInfo") or (
-        meta.get(f"{META}serverInfo") if isinstance(meta, dict) else None
-    )
-    name = found.get("name") if isinstance(found, dict) else None
-    return name if isinstance(name, str) else ""
+def _info(told: Any) -> dict[str, Any]:
+    """A server's name for itself, with what belongs to it: at least a name, and not too large."""
+    if not isinstance(told, dict) or not isinstance(told.get("name"), str):
+        return {}
+    known = {"version": "", **told}
+    if not isinstance(known["version"], str) or len(msgspec.json.encode(known)) > LARGEST_INFO:
+        return {name: str(known[name])[:LONGEST_SENTENCE] for name in ("name", "version")}
+    return known
 
 
 def discovered(message: Incoming) -> Described | None:

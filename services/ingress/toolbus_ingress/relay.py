@@ -177,6 +177,7 @@ class Relay:
             progress=isinstance(meta.get("progressToken"), str | int) and visit.takes_events,
             capabilities=_declared(meta) if modern else capabilities_of(visit.session),
             log_level=level if level in LEVELS and visit.takes_events else "",
+            default_logs=_takes_logs(visit) and not level,
             extra=self._extra(visit, request, subject),
             narrower=visit.caller.narrower,
             run=way.run or (visit.session.sid if visit.session is not None else ""),
@@ -257,7 +258,9 @@ class Relay:
     ) -> Response | None:
         session = visit.session
         talks = session is not None and (session.polls or call.capabilities != NOTHING)
-        if not visit.takes_events or not (talks or call.progress or call.log_level):
+        if not visit.takes_events or not (
+            talks or call.progress or call.log_level or call.default_logs
+        ):
             ending = await self._room.calls.ask(call)
             if isinstance(ending, Asked) and request.era is Era.LEGACY:
                 self._give_up(call.call_id)
@@ -324,6 +327,11 @@ class Relay:
 def _key_of(method: str, meta: dict[str, Any]) -> str:
     """The idempotency key of a tool's call; what else may be repeated has none."""
     return checked_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
+
+
+def _takes_logs(visit: Visit) -> bool:
+    """Whether the caller takes log messages it did not ask for: clients with a session do."""
+    return visit.session is not None and visit.takes_events
 
 
 def _declared(meta: dict[str, Any]) -> str:

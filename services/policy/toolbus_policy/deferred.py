@@ -125,7 +125,7 @@ def deferred(
 ) -> Deferred:
     """A call that waits from now on."""
     bare = {"proof": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
-    bare |= {"capabilities": _unasking(call.capabilities)}
+    bare |= {"capabilities": _unasking(call.capabilities), "default_logs": False}
     return Deferred(
         id=approval.id,
         binding=approval.binding,

@@ -59,6 +59,8 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         method=call.method,
         capabilities=call.capabilities,
         log_level=call.log_level,
+        default_logs=call.default_logs,
+        caller_era=call.caller_era,
         extra=call.extra,
         charge=admission.charge,
         reserved=reserved,

@@ -25,6 +25,7 @@ from toolbus_common.contracts.calls import (
     NOTHING,
     REPLAYED,
     ROUTED_EXTENSIONS,
+    THROUGH,
     TOOLS_CALL,
     CallAdmitted,
     CallCancelled,
@@ -33,7 +34,13 @@ from toolbus_common.contracts.calls import (
     Identified,
     OutcomeClaim,
 )
-from toolbus_common.contracts.catalogue import HeldBack, Listing, Offered, ServerState
+from toolbus_common.contracts.catalogue import (
+    Handshake,
+    HeldBack,
+    Listing,
+    Offered,
+    ServerState,
+)
 from toolbus_common.contracts.configfacts import (
     ConfigApplied,
     ConfigChanged,
@@ -151,6 +158,7 @@ __all__ = [
     "REPLAYED",
     "ROUTED_EXTENSIONS",
     "STEERED_PREFIX",
+    "THROUGH",
     "TOOLS_CALL",
     "AccessRejected",
     "AdminAsked",
@@ -206,6 +214,7 @@ __all__ = [
     "Frame",
     "GrantEnded",
     "GrantGiven",
+    "Handshake",
     "HeldBack",
     "HoldFact",
     "HoldLifted",

@@ -13,6 +13,8 @@ DEFERRED = "toolbus.deferred."  # begins the name of a task that policy keeps, u
 NOTHING = "{}"
 IDEMPOTENCY = "dev.toolbus/idempotency-key"  # of a call's `_meta`: repeated, it is not made again
 REPLAYED = "dev.toolbus/replayed"  # of a result's `_meta`: it is that of an earlier call
+# Of the `_meta` of a handshake or discovery: a server's own word of itself, told by a gateway.
+THROUGH = "dev.toolbus/through"
 # Extensions of MCP whose messages find their way back through ingress and executor alike.
 ROUTED_EXTENSIONS = ("io.modelcontextprotocol/ui", "io.modelcontextprotocol/tasks")
 
@@ -63,6 +65,10 @@ class CallRequested(Plain):
     `baggage` are what the caller said beside its traceparent. `session` names the client's session;
     empty where it has none.
 
+    `log_level` is the least level of the server's log messages the caller takes; where it is empty,
+    `default_logs` says that the caller takes those the server sends unasked. `caller_era` is that
+    of the client whose program makes the call, where it may differ from `era`, the result's form.
+
     `proof` is SHA-256 of the key's secret in hex: the store keeps SHA-256 of the proof, so the
     bus never carries the secret and a reader of the store cannot make a proof.
     `deadline` is seconds since the epoch. `reply_to` is the subject the answer's frames go to.
@@ -84,6 +90,8 @@ class CallRequested(Plain):
     method: str = TOOLS_CALL
     capabilities: str = NOTHING
     log_level: str = ""
+    default_logs: bool = False
+    caller_era: Era | None = None
     extra: str = Field(default="", repr=False)
     narrower: tuple[tuple[str, ...], ...] = ()
     run: str = ""
@@ -132,6 +140,8 @@ class CallAdmitted(Plain):
     method: str = TOOLS_CALL
     capabilities: str = NOTHING
     log_level: str = ""
+    default_logs: bool = False
+    caller_era: Era | None = None
     extra: str = Field(default="", repr=False)
     charge: int = 0
     reserved: bool = False
@@ -153,6 +163,11 @@ class CallAdmitted(Plain):
     def subject(self) -> str:
         """Where this call is said."""
         return f"{self.SUBJECT}.{self.server}"
+
+    @property
+    def shakes_hands(self) -> bool:
+        """Whether the client behind it speaks a revision with a handshake."""
+        return (self.caller_era or self.era) is Era.LEGACY
 
 
 class CallCancelled(Message):

@@ -36,6 +36,19 @@ class HeldBack(Offered):
     why: str = ""
 
 
+class Handshake(Message):
+    """What a server that speaks both protocol families says of itself in the handshake.
+
+    `tasks` names the tools that may run as tasks there, with what each says of it.
+    """
+
+    version: str
+    instructions: str = ""
+    capabilities: dict[str, Any] = Field(default_factory=dict)
+    server_info: dict[str, Any] = Field(default_factory=dict)
+    tasks: dict[str, str] = Field(default_factory=dict)
+
+
 class Listing(Message):
     """One server's entry in the catalogue bucket, under the server's name.
 
@@ -45,7 +58,9 @@ class Listing(Message):
     What is held back stands apart: who reads the other lists cannot show or call it by mistake.
     `known` once pins decided about the server: should they be lost, nothing is trusted anew.
     `declared` tells a process's declaration from others, so that none is started only to be listed
-    as before.
+    as before. `server_info` is the server's name for itself, with its version, title and icons.
+    `handshake` is there for a server that speaks both families, of which `era` is the newest.
+    `hints` are the milliseconds each method's result may be kept by the server's own word.
     """
 
     server: str
@@ -67,6 +82,9 @@ class Listing(Message):
     held: tuple[HeldBack, ...] = ()
     known: bool = False
     declared: str = ""
+    server_info: dict[str, Any] = Field(default_factory=dict)
+    handshake: Handshake | None = None
+    hints: dict[str, int] = Field(default_factory=dict)
 
     def left_ms(self, now: float) -> int | None:
         """How long its lists may still be kept; None where the server does not say."""

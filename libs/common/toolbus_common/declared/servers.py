@@ -1,7 +1,7 @@
 """Upstream servers, and how agents see their tools."""
 
 import re
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,6 +23,11 @@ from toolbus_common.secrets import REFERENCE
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 Validation = Literal["arguments", "results", "both", "none"]
 Sessions = Literal["principal", "shared", "client"]
+Protocol = Literal["auto", "modern", "legacy"]
+PROTOCOLS = (
+    "auto (each caller's own family where the server speaks both), modern (stateless, 2026-07-28) "
+    "or legacy (with a handshake, 2025-11-25 and before)"
+)
 _PROXY = re.compile(rf"http://[^/@\s]+/?|{REFERENCE.pattern}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
 # What says who is given them.
@@ -122,6 +127,9 @@ class Server(Declared):
     over HTTP): one `principal` (a user, or a key without one), one `client` session, or everybody
     (`shared`, the operator's word that the server keeps no state). At most `most_sessions` are open
     at once, `most_sessions_each` of one principal; one that is unused for `idle` seconds is ended.
+    `protocol` is the family of MCP revisions that the server is spoken to in: `modern` (stateless,
+    2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the caller's own
+    where the server speaks both, else the one it speaks.
     `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
     `certificate` and `key` what it is shown; the three are files in PEM form. `oauth` says whose
     tokens it is called with, where it wants them; `identity` that each request says who calls.
@@ -146,6 +154,7 @@ class Server(Declared):
     container: Container | None = None
     idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
     sessions: Sessions = "principal"
+    protocol: Protocol = "auto"
     most_sessions: int | None = Field(default=None, ge=1, le=100_000)
     most_sessions_each: int = Field(default=8, ge=1, le=1000)
     limits: Limits = Limits()
@@ -189,6 +198,13 @@ class Server(Declared):
     @classmethod
     def _is_http(cls, url: str) -> str:
         return _http(url)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _is_a_family(cls, protocol: Any) -> Any:
+        if protocol not in get_args(Protocol):
+            raise ValueError(f"must be {PROTOCOLS}")
+        return protocol
 
     @field_validator("replicas", mode="before")
     @classmethod
@@ -296,10 +312,19 @@ class Server(Declared):
             self._refuse_alien(_OF_PROCESS, "command, python and container")
         if not self.has_sessions:
             self._refuse_alien(_OF_SESSIONS, "what may keep state: processes, url, replicas, sse")
+            self._refuse_alien(("protocol",), "MCP servers: processes, url, replicas, sse")
         if self.is_process or self.grpc:
             self._refuse_alien(("proxy",), "what has an address over HTTP")
         if self.is_process or self.grpc.startswith("grpc://"):
             self._refuse_alien(FILES, "what is called over TLS")
+        return self
+
+    @model_validator(mode="after")
+    def _has_that_family(self) -> Self:
+        if self.sse and self.protocol == "modern":
+            raise ValueError(
+                "sse is of the legacy revisions alone: leave protocol out, or declare a url"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol, cast
 
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, Handshake, Offered
 from toolbus_common.declared import MACHINES, Server
 from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamRefusedError
@@ -18,7 +18,7 @@ from toolbus_executor.caller import METHOD_NOT_FOUND, Caller
 from toolbus_executor.requests import MODERN
 from toolbus_executor.sessions.separate import Separated
 from toolbus_executor.toolsonly import no_such_method
-from toolbus_executor.upstream import Described, News, Upstream, leave
+from toolbus_executor.upstream import Described, News, Upstream, asks, leave, separates
 
 MOST_USERS = 512  # connected at once
 WAIT_SECONDS = 20.0  # for a person who has just accepted to open the page
@@ -87,10 +87,18 @@ class Authorized:
         """Whether the server may ask back in the middle of a call."""
         return self._looking is None and self._main.asks
 
+    def asks_in(self, call: CallAdmitted) -> bool:
+        """Whether the server may ask back in the middle of this call."""
+        return self._looking is None and asks(self._main, call)
+
+    def separates_in(self, call: CallAdmitted) -> bool:
+        """Whether this call belongs to a session of its owner's."""
+        return self._looking is None and separates(self._main, call)
+
     @property
-    def separates(self) -> bool:
-        """Whether each owner has a session of its own."""
-        return self._looking is None and bool(getattr(self._main, "separates", False))
+    def handshake(self) -> Handshake | None:
+        """What it says of itself in the handshake, where it speaks both families."""
+        return getattr(self._main, "handshake", None)
 
     async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
         """Have the server tell a call's owner of a resource or a task."""

@@ -14,6 +14,7 @@ from toolbus_common.contracts import (
     BreakerClosed,
     BreakerOpened,
     CallAdmitted,
+    Handshake,
     Offered,
 )
 from toolbus_common.declared import Server
@@ -33,6 +34,7 @@ from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import takes_tasks
 from toolbus_executor.catalogue import TOOLS
 from toolbus_executor.failures import is_failure, why
+from toolbus_executor.families import reached_in_families
 from toolbus_executor.kinds import reached
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.replicas.choosing import home_of, next_in_turn, uncrowded
@@ -41,7 +43,7 @@ from toolbus_executor.replicas.ejecting import Place, may_go
 from toolbus_executor.replicas.replica import Replica
 from toolbus_executor.sessions.separate import Separated, Separation
 from toolbus_executor.task_forms import RESULT
-from toolbus_executor.upstream import Described, News, Upstream
+from toolbus_executor.upstream import Described, News, Upstream, asks, separates
 from toolbus_executor.ways import Ways
 
 log = logging.getLogger(__name__)
@@ -83,8 +85,8 @@ class Replicated:
         for label, each in zip(labels(declared), declared.replicas, strict=True):
             alone = declared.model_copy(update={"url": each.url, "replicas": ()})
             own = ways.to_replicas_of(declared)
-            make = partial(reached, alone, ways=own, found=found, spills=spills)
-            reach = partial(self._reached, make=make, place=each.url)
+            make = partial(reached, ways=own, found=found, spills=spills)
+            reach = partial(self._reached, declared=alone, make=make, place=each.url)
             REPLICA_EJECTED.labels(name, label).set(0)
             self._replicas.append(Replica(label, each.weight, reach, self, declared.probe))
 
@@ -92,6 +94,25 @@ class Replicated:
     def asks(self) -> bool:
         """Whether the server may ask back in the middle of a call."""
         return self._described is not None and self._described.era != "modern"
+
+    def asks_in(self, call: CallAdmitted) -> bool:
+        """Whether the server may ask back in the middle of this call, wherever it is made."""
+        connected = [each.upstream for each in self._replicas if each.upstream is not None]
+        return any(asks(each, call) for each in connected) if connected else self.asks
+
+    def separates_in(self, call: CallAdmitted) -> bool:
+        """Whether this call belongs to a session of its owner's."""
+        return any(separates(each.upstream, call) for each in self._replicas)
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """What it says of itself in the handshake, where it speaks both families."""
+        told = (getattr(each.upstream, "handshake", None) for each in self._replicas)
+        return next((each for each in told if each is not None), None)
+
+    def spared(self, _call: CallAdmitted) -> bool:
+        """Whether a failed call says nothing of the whole server: another replica is well."""
+        return self.well
 
     @property
     def well(self) -> bool:
@@ -175,11 +196,6 @@ class Replicated:
         finally:
             replica.under_way -= 1
 
-    @property
-    def separates(self) -> bool:
-        """Whether each owner has a session of its own."""
-        return any(getattr(each.upstream, "separates", False) for each in self._replicas)
-
     async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
         """Have the replica tell of a resource or a task where the call's owner has its session."""
         return await cast("Separated", self._chosen(call).upstream).hear(call, seconds)
@@ -250,11 +266,11 @@ class Replicated:
         if not self._ended.done():
             self._ended.set_result(self._none_left())
 
-    def _reached(self, news: News, make: Callable[..., Upstream], place: str) -> Upstream:
+    def _reached(
+        self, news: News, declared: Server, make: Callable[[Server, News], Upstream], place: str
+    ) -> Upstream:
         """A connection to one replica, at which each owner has its session where it has one."""
-        if self.separation is None:
-            return make(news=news)
-        return self.separation.over(news, lambda heard: make(news=heard), place)
+        return reached_in_families(declared, news, make, self.separation, place)
 
     # -- which one ---------------------------------------------------------------------------
 
@@ -290,7 +306,7 @@ class Replicated:
     def _stays(self, call: CallAdmitted) -> bool:
         """Whether a replica may know something of this caller that the others do not."""
         return (
-            self.asks
+            self.asks_in(call)
             or bool(call.extra)
             or call.method.startswith("tasks/")
             or call.method == FOLLOW
@@ -329,13 +345,6 @@ class Replicated:
         """For callers too, who need not know the addresses."""
         said = "; ".join(sorted({each.reason or each.state for each in self._replicas}))
         return f"The upstream has no replica that can be called ({said[:1000]}); retry shortly."
-
-
-def spares(upstream: Upstream, call: CallAdmitted) -> bool:
-    """Whether a failed call says nothing of the whole server: others of it are well."""
-    if isinstance(upstream, Separated):
-        return upstream.spared(call)
-    return isinstance(upstream, Replicated) and upstream.well
 
 
 def told_of(upstream: Upstream | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from toolbus_executor.reporting import Reports
 from toolbus_executor.sessions.owners import Owner
 from toolbus_executor.sessions.places import Places
 from toolbus_executor.sessions.separate import Separation
+from toolbus_executor.upstream import separates
 
 AGAIN_SECONDS = 0.2  # between two looks at a holder that does not answer
 
@@ -47,11 +48,9 @@ class Placing:
         self._using: Counter[str] = Counter()  # calls between their placing and their end
         self._pool.on_left = self._left
 
-    def applies(self, upstream: object | None) -> bool:
-        """Whether calls belong to sessions, as far as is known before the server is met."""
-        if upstream is None:
-            return self._is_process
-        return bool(getattr(upstream, "separates", False))
+    def applies(self, upstream: object | None, call: CallAdmitted) -> bool:
+        """Whether a call belongs to a session, as far as is known before the server is met."""
+        return self._is_process if upstream is None else separates(upstream, call)
 
     async def run(
         self, runner: Runs, call: CallAdmitted, reply: Reply, find: FindHolder | None = None

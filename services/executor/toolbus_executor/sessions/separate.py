@@ -35,9 +35,9 @@ class Separation:
     starts: asyncio.Semaphore
     is_process: bool
 
-    def over(self, news: News, make: Make, place: str = "") -> "Separated":
-        """The server as `make` reaches it; `place` tells its addresses apart."""
-        return Separated(self, news, make, place)
+    def over(self, news: News, make: Make, place: str = "", family: str = "") -> "Separated":
+        """The server as `make` reaches it; `place` tells its addresses apart, `family` eras."""
+        return Separated(self, news, make, place, family)
 
 
 def separation_of(name: str, declared: Server, starts: asyncio.Semaphore) -> Separation | None:
@@ -57,11 +57,12 @@ class Separated:
     first owner in need of one; the next listing starts another.
     """
 
-    def __init__(self, how: Separation, news: News, make: Make, place: str) -> None:
+    def __init__(self, how: Separation, news: News, make: Make, place: str, family: str) -> None:
         self._how = how
         self._news = news
         self._make = make
         self._place = place
+        self._family = family
         self._main: Connection | None = None
         self._asks = False
         self._by_kinds = False  # a session declares what its callers can be asked
@@ -186,10 +187,10 @@ class Separated:
 
     def _wanted(
         self, call: CallAdmitted
-    ) -> tuple[Owner, tuple[str, Owner, Kinds], Callable[[], Any]]:
+    ) -> tuple[Owner, tuple[str, str, Owner, Kinds], Callable[[], Any]]:
         owner = self._how.ownership.of(call)
         kinds = kinds_of(call.capabilities) if self._by_kinds else _NOBODY
-        return owner, (self._place, owner, kinds), lambda: self._begin(owner, kinds)
+        return owner, (self._place, self._family, owner, kinds), lambda: self._begin(owner, kinds)
 
     async def _begin(self, owner: Owner, kinds: Kinds) -> Connection:
         """A session for an owner: the process that has listed, or a new one."""
@@ -233,7 +234,7 @@ class Separated:
     def _on_lost(self, connection: Connection, reason: str) -> None:
         """A session ended by itself. Those of others go on; without any, the server is lost."""
         self._note_missed(connection)
-        if connection is self._main and (not self._own() or not self._survives):
+        if connection is self._main and (not self._any_left or not self._survives):
             self._lose(reason)
         elif connection is self._main:
             self._main = None
@@ -278,6 +279,12 @@ class Separated:
     def _note_missed(self, connection: Connection) -> None:
         self._missed |= getattr(connection.upstream, "refused_files", {})
 
+    @property
+    def _any_left(self) -> bool:
+        """Whether anybody has a session at this address, in this family or the other."""
+        here = (each for each in self._how.pool if each.key[0] == self._place)
+        return any(each.kept is not None for each in here)
+
     def _own(self) -> list[Connection]:
         mine = (each.kept for each in self._how.pool if self._is_mine(each.key))
         return [each for each in mine if each is not None]
@@ -286,7 +293,7 @@ class Separated:
         return [*self._own(), *((self._main,) if self._main is not None else ())]
 
     def _is_mine(self, key: Any) -> bool:
-        return bool(key[0] == self._place)
+        return bool(key[:2] == (self._place, self._family))
 
 
 def _refused(connections: Collection[Connection]) -> dict[str, int]:
