@@ -127,7 +127,7 @@ async def test_with_sessions_of_clients_each_has_its_own_and_who_has_none_its_pr
         await apart.say("ann", "remember", arguments=told, session=session, **mine)
     assert await apart.say("ann", "recall", session="c1", **mine) == "c1"
     assert await apart.say("ann", "recall", session="c2", **mine) == "c2"
-    assert await apart.say("ann", "recall") == "none"
+    assert await apart.say("ann", "recall", **mine) == "none"
     assert await apart.say("bob", "recall", session="c1", **mine) == "", "its name is no key to it"
 
 

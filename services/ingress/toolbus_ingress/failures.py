@@ -1,5 +1,6 @@
 """How a request failed, in the words of its era: a server's own error stays what it was."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from toolbus_common.errors import (
     UnknownToolError,
     UpstreamRefusedError,
 )
+from toolbus_common.grants import full_name
 from toolbus_ingress.eras import Request
 from toolbus_ingress.jsonrpc import (
     BAD_REQUEST,
@@ -26,9 +28,11 @@ from toolbus_ingress.jsonrpc import (
     result,
     told_within,
 )
+from toolbus_ingress.subjects import Subject
 
 FAILED = "dev.toolbus/failed"  # of a result's `_meta`: why Toolbus did not ask the tool
 URL_REQUIRED = -32042  # of 2025-11-25; the stateless era has no such code
+_LONGEST_ASKED = 512
 _MOST_PAGES, _LONGEST_PAGE = 8, 2048
 _STATUS = {MISSING_CAPABILITY: BAD_REQUEST, METHOD_NOT_FOUND: 404}
 
@@ -54,6 +58,30 @@ def told(failed: ToolbusError, request: Request, call_id: str) -> Response:
     if isinstance(failed, UnknownToolError):
         data = {"uri": request.params.get("uri")}
     return error(status, code, failed.reason, request_id=request.id, data=data)
+
+
+def as_asked(failed: ToolbusError, request: Request, subject: Subject | None) -> ToolbusError:
+    """The failure by the name that was asked for: an endpoint tells no other name of a thing."""
+    asked = _asked(request.params)
+    if not asked or subject is None or isinstance(failed, UpstreamRefusedError):
+        return failed
+    if isinstance(failed, UnknownToolError):
+        return UnknownToolError.named(asked, request.method)
+    full = full_name(subject.server, subject.name)
+    if full == asked or full not in failed.reason:
+        return failed
+    whole = re.compile(rf"(?<![\w-]){re.escape(full)}(?![\w-])")
+    renamed = whole.sub(lambda _: asked, failed.reason)
+    data = {name: asked if value == full else value for name, value in failed.data.items()}
+    return type(failed)(renamed, **data)
+
+
+def _asked(params: dict[str, Any]) -> str:
+    """The name or URI that a request is about, as its caller wrote it; empty where it has none."""
+    ref = params.get("ref")
+    about = ref if isinstance(ref, dict) else params
+    found = about.get("name") or about.get("uri")
+    return found[:_LONGEST_ASKED] if isinstance(found, str) else ""
 
 
 def _misfit(failed: ToolbusError, request: Request, call_id: str) -> Response:

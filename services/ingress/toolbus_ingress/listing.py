@@ -12,7 +12,7 @@ import msgspec
 
 from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN, SHOWN, Mode
-from toolbus_common.contracts import ROUTED_EXTENSIONS, Era, Listing, Offered
+from toolbus_common.contracts import Era, Listing, Offered, ServerState
 from toolbus_common.declared import Patterns
 from toolbus_common.grants import full_name
 from toolbus_common.handles import Handle, piece_of
@@ -21,11 +21,12 @@ from toolbus_common.naming import NAMED, Names
 from toolbus_common.principals import principal_of
 from toolbus_common.snapshot import Directory, hash_of
 from toolbus_ingress.caller import Caller
-from toolbus_ingress.eras import TASKS
+from toolbus_ingress.introduction import decides, said_by
 from toolbus_ingress.uris import Shelves
 
 log = logging.getLogger(__name__)
 
+DISCOVER = "server/discover"
 TTL_MS = 5_000  # how long a client may keep a list; changes reach us within milliseconds
 
 # A method that lists: the field of a listing it shows, and the member of its result.
@@ -81,17 +82,29 @@ class Catalogue:
     def told(self, method: str, caller: Caller, era: Era) -> bytes:
         """The result of a list method, and to the stateless era how long it may be kept."""
         body = self.listed(method, caller.bounds, caller.server, era, caller.mode)
-        ttl_ms = self.ttl_ms(caller.server)
+        ttl_ms = self.ttl_ms(caller.server, method)
         return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if era is Era.MODERN else body
 
-    def ttl_ms(self, server: str) -> int:
-        """What is left of every server's own word, and no more than ours."""
+    def ttl_ms(self, server: str, method: str) -> int:
+        """What is left of every server's own word, and no more than ours; of one, its own word."""
+        own = self._listings.get(server)
+        if own is not None and method in own.hints and self.serves(server):
+            return _own_ttl(own, method)
         now, least = time(), TTL_MS
         for owner, listing in self._listings.items():
             if server in ("", owner) and self.serves(owner):
                 left = listing.left_ms(now)
                 least = least if left is None else min(least, left)
         return least
+
+    def discovery_ttl_ms(self, listings: list[Listing], server: str) -> int:
+        """How long what is said of servers may be kept: by the word of one on its own endpoint.
+
+        What a stateless server says of itself is asked once for each connection to it.
+        """
+        if server and listings and DISCOVER in listings[0].hints:
+            return self.ttl_ms(server, DISCOVER)
+        return 0 if any(listing.era == Era.MODERN for listing in listings) else TTL_MS
 
     def listed(
         self, method: str, bounds: Bounds, server: str, era: Era, mode: Mode = Mode.TOOLS
@@ -258,8 +271,8 @@ class Catalogue:
             shown.pop("execution", None)
         elif kind == "tools" and not _is_object(shown.get("outputSchema")):
             shown.pop("outputSchema", None)
-        if kind == "tools" and era is Era.LEGACY and _decides(self._listings[owner]):
-            shown["execution"] = {"taskSupport": "optional"}
+        if kind == "tools" and era is Era.LEGACY:
+            shown |= _as_task(self._listings[owner], offered.name)
         return shown
 
     def _called(self, kind: str, owner: str, offered: Offered, *, bare: bool) -> dict[str, str]:
@@ -305,50 +318,27 @@ class Catalogue:
             callback()
 
 
-def capabilities(listings: list[Listing], era: Era) -> dict[str, Any]:
-    """What is told to be there: what at least one of these servers declared, and we can route."""
-    declared: dict[str, Any] = {}
-    for listing in listings:
-        declared = {**listing.capabilities, **declared}
-    told: dict[str, Any] = {"tools": {"listChanged": True}}
-    if "prompts" in declared:
-        told["prompts"] = {"listChanged": True}
-    if "resources" in declared:
-        told["resources"] = {"listChanged": True, "subscribe": True}
-    for name in ("completions", "logging"):
-        if name in declared:
-            told[name] = {}
-    extensions = _extensions(listings)
-    if era is Era.MODERN and extensions:
-        told["extensions"] = extensions
-    if era is Era.LEGACY and any(_decides(each) or _begins(each) for each in listings):
-        told["tasks"] = {"cancel": {}, "requests": {"tools": {"call": {}}}}
-    return told
+def _own_ttl(listing: Listing, method: str) -> int:
+    """How long a list of one server may be kept by its own word.
+
+    Of a list whose changes it tells we know the newest; else what is left since it was read.
+    """
+    said, kind = listing.hints[method], method.partition("/")[0]
+    told = listing.capabilities.get(kind)
+    tells = isinstance(told, dict) and told.get("listChanged") is True
+    if listing.state is ServerState.READY and (tells or method == DISCOVER):
+        return said
+    gone = max(0.0, time() - listing.listed_at) * 1000
+    return max(0, int(said - gone))
 
 
-def _extensions(listings: list[Listing]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for listing in listings:
-        extensions = listing.capabilities.get("extensions")
-        if isinstance(extensions, dict):
-            found |= {name: extensions[name] for name in ROUTED_EXTENSIONS if name in extensions}
-        if _begins(listing):
-            found.setdefault(TASKS, {})
-    return found
-
-
-def _decides(listing: Listing) -> bool:
-    """Whether a server decides by itself which calls become tasks (MCP 2026-07-28)."""
-    extensions = listing.capabilities.get("extensions")
-    return listing.era == "modern" and isinstance(extensions, dict) and TASKS in extensions
-
-
-def _begins(listing: Listing) -> bool:
-    """Whether a server makes a tool's call a task if it is told to (MCP 2025-11-25)."""
-    found: Any = listing.capabilities
-    for step in ("tasks", "requests", "tools", "call"):
-        found = found.get(step) if isinstance(found, dict) else None
-    return listing.era == "legacy" and isinstance(found, dict)
+def _as_task(listing: Listing, tool: str) -> dict[str, Any]:
+    """What a client with a session is told of running a tool as a task, beside its definition."""
+    if listing.handshake is not None:
+        support = listing.handshake.tasks.get(tool)
+    else:
+        support = "optional" if decides(said_by(listing, Era.LEGACY)) else None
+    return {"execution": {"taskSupport": support}} if support else {}
 
 
 def _is_object(schema: Any) -> bool:

@@ -4,23 +4,19 @@ from typing import Any
 
 from toolbus_common import strictjson
 from toolbus_common.asklane import VERSION as RELEASE
-from toolbus_common.contracts import Era, Listing
+from toolbus_common.contracts import THROUGH, Era, Listing
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_ingress import eras, jsonrpc
 from toolbus_ingress.caller import Visit
 from toolbus_ingress.eras import Request
 from toolbus_ingress.failures import told
+from toolbus_ingress.introduction import introduced
 from toolbus_ingress.jsonrpc import Response
-from toolbus_ingress.listing import LISTS, TTL_MS, Catalogue, capabilities
+from toolbus_ingress.listing import LISTS, Catalogue
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.sessions import LEVELS, Sessions
 
 SESSION = b"mcp-session-id"
-_SERVER_INFO = {"name": "toolbus", "version": RELEASE}
-_INSTRUCTIONS = (
-    "Tools of several servers behind one gateway; each is named server__tool. "
-    "Calls are checked, priced and recorded; a refusal says what to do about it."
-)
 _NO_TASK_LIST = (
     "tasks/list is not offered: servers do not know which key began a task. Keep the ids that your "
     "calls were answered with, and ask tasks/get."
@@ -63,16 +59,16 @@ class Local:
     def _modern(self, visit: Visit, request: Request) -> Response:
         if request.method != "server/discover":
             return _unknown(request, 404)
-        listings = self._visible(visit)
+        listings, server = self._visible(visit), visit.caller.server
+        told = introduced(listings, Era.MODERN, server)
         result = {
             "resultType": "complete",
             "supportedVersions": list(eras.MODERN),
-            "capabilities": capabilities(listings, Era.MODERN),
-            "instructions": _instructions(visit, listings),
-            # What a stateless server says of itself is asked once for each connection to it.
-            "ttlMs": 0 if any(listing.era == Era.MODERN for listing in listings) else TTL_MS,
+            "capabilities": told["capabilities"],
+            **_optional(told),
+            "ttlMs": self._catalogue.discovery_ttl_ms(listings, server),
             "cacheScope": "private",
-            "_meta": {eras.META + "serverInfo": _SERVER_INFO},
+            "_meta": {eras.META + "serverInfo": told["serverInfo"], **_through(server)},
         }
         return jsonrpc.result(request.id, strictjson.dump(result))
 
@@ -81,15 +77,17 @@ class Local:
         version = asked if asked in eras.LEGACY else eras.LEGACY[0]
         able = request.params.get("capabilities")
         session = self._sessions.begin(visit.caller.principal, version, able)
-        listings = self._visible(visit)
-        declared = capabilities(listings, Era.LEGACY)
+        server = visit.caller.server
+        told = introduced(self._visible(visit), Era.LEGACY, server)
+        declared = told["capabilities"]
         if version != eras.LEGACY[0]:
             declared.pop("tasks", None)  # no revision before has them
         result = {
             "protocolVersion": version,
             "capabilities": declared,
-            "serverInfo": _SERVER_INFO,
-            "instructions": _instructions(visit, listings),
+            "serverInfo": told["serverInfo"],
+            **_optional(told),
+            **({"_meta": meta} if (meta := _through(server)) else {}),
         }
         answer = jsonrpc.result(request.id, strictjson.dump(result))
         return Response(answer.status, answer.body, ((SESSION, session.token.encode()),))
@@ -127,10 +125,14 @@ class Local:
         return self._catalogue.visible(visit.caller.bounds, visit.caller.server)
 
 
-def _instructions(visit: Visit, listings: list[Listing]) -> str:
-    """The gateway's words, or on the endpoint of one server that server's own."""
-    own = listings[0].instructions if visit.caller.server and listings else ""
-    return own or _INSTRUCTIONS
+def _optional(told: dict[str, Any]) -> dict[str, Any]:
+    """The instructions, where there are any: a server without them has none of ours."""
+    return {name: told[name] for name in ("instructions",) if name in told}
+
+
+def _through(server: str) -> dict[str, Any]:
+    """That what is said is a server's own and comes through here, for gateways in front of us."""
+    return {THROUGH: RELEASE} if server else {}
 
 
 def _unknown(request: Request, status: int) -> Response:

@@ -33,7 +33,7 @@ from toolbus_ingress.caller import Visit
 from toolbus_ingress.conversation import Conversation
 from toolbus_ingress.eras import META, Request
 from toolbus_ingress.eventstream import Presence
-from toolbus_ingress.failures import told
+from toolbus_ingress.failures import as_asked, told
 from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.seal import Seal, StateClaims
@@ -97,6 +97,7 @@ class Relay:
     async def _answered(self, visit: Visit, request: Request, way: Trail) -> Response | None:
         began = perf_counter()
         call_id = self._room.calls.new_call_id()
+        subject: Subject | None = None
         if request.method in TASKS and request.era is Era.MODERN:
             eras.require_tasks(request)
         try:
@@ -112,7 +113,7 @@ class Relay:
         except ToolbusError as error:
             CALLS.labels(error.code).inc()
             trail.failed(error)
-            answer = told(error, request, call_id)
+            answer = told(as_asked(error, request, subject), request, call_id)
         CALL_SECONDS.observe(perf_counter() - began)
         return answer
 
@@ -280,7 +281,8 @@ class Relay:
                 raise
             CALLS.labels(error.code).inc()
             trail.failed(error)
-            answer = told(error, request, call.call_id)
+            asked = as_asked(error, request, Subject(call.server, call.tool, b""))
+            answer = told(asked, request, call.call_id)
         return await conversation.end(answer)
 
     def _body(self, visit: Visit, request: Request, call: CallRequested, ending: Ending) -> bytes:

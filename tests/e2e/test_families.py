@@ -1,0 +1,365 @@
+"""Real servers of both protocol families, and real clients of each in front of them."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import MCPError
+from mcp.client.client import Client as SdkClient
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CreateMessageResult, ElicitResult, TextContent
+
+from harness.client import Client
+from harness.cluster import Cluster
+from harness.engines import Engine
+from harness.eras import ROOT, ask, begun, calling
+from harness.operating import key
+from harness.waiting import until_now
+from toolbus_common.asklane import AskLane
+from toolbus_common.bus import Bus
+from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.declared import Declaration, Server
+from toolbus_common.declared.isolation import Files
+
+PROGRAM = Path(__file__).parents[1] / "harness" / "classic_server.py"
+MODERN, LEGACY = "2026-07-28", "2025-11-25"
+NARROW = "tbk_narrow_a-secret-for-one-tool"
+BLIND = "tbk_blind_a-secret-for-another-server"
+modes = pytest.mark.parametrize("mode", ["auto", "legacy"])
+dual = pytest.mark.parametrize("server", ["web", "pipe", "shared", "many"])
+
+
+class Classic(Engine):
+    """The classic server over HTTP, in both families or in one."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        super().__init__(directory)
+        self._options = options
+
+    def command(self) -> list[str]:
+        """It listens on our port."""
+        return [sys.executable, str(PROGRAM), "http", str(self.port), *self._options]
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+
+class Families:
+    """A gateway over servers of both families, and of one."""
+
+    def __init__(self, directory: Path) -> None:
+        self.web = Classic(directory / "web")
+        self.one = Classic(directory / "one", "modern")
+        self.again = Classic(directory / "again")
+        self.cluster = Cluster(directory / "cluster")
+
+    @property
+    def declaration(self) -> Declaration:
+        """Each server once for each way of declaring it."""
+        pipe = {
+            "command": (sys.executable, str(PROGRAM), "stdio"),
+            "files": Files(read=(str(PROGRAM.parent),)),
+        }
+        many: Any = [self.web.url, self.again.url]
+        servers = {
+            "web": Server(url=self.web.url),
+            "pipe": Server(**pipe),
+            "shared": Server(**pipe, sessions="shared"),
+            "many": Server(replicas=many),
+            "one": Server(url=self.one.url),
+            "old": Server(url=self.web.url, protocol="legacy"),
+            "oldpipe": Server(**pipe, protocol="legacy"),
+            "new": Server(url=self.web.url, protocol="modern"),
+            "wrong": Server(url=self.one.url, protocol="legacy"),
+        }
+        keys = {
+            "root": key(ROOT),
+            "narrow": key(NARROW, "web__family"),
+            "blind": key(BLIND, "one__*"),
+        }
+        return Declaration(servers=servers, keys=keys)
+
+    def start(self) -> None:
+        """Until every server's tools are there."""
+        for server in (self.web, self.again, self.one):
+            server.start()
+        self.cluster.start(self.declaration, fused=True)
+        names = ("web", "pipe", "shared", "many", "one", "old", "oldpipe", "new")
+        self.cluster.until_listed(self.client(), *(f"{name}__family" for name in names))
+
+    def stop(self) -> None:
+        """End everything."""
+        self.cluster.stop()
+        for server in (self.web, self.again, self.one):
+            server.kill()
+
+    def client(self, secret: str = ROOT, server: str = "") -> Client:
+        """A plain client of all servers, or of one."""
+        made = self.cluster.client(secret)
+        return Client(f"{made.endpoint}/{server}", secret) if server else made
+
+    def reason(self, server: str) -> str:
+        """Why a server is not in use, as the status tells it."""
+
+        async def look(bus: Bus) -> str:
+            found = await AskLane(bus).ask(ServersAsked(), ServersTold)
+            rows = {row["name"]: row for row in found.servers}
+            return str(rows[server]["last_failure"])
+
+        return self.cluster.on_the_bus(look)
+
+    @asynccontextmanager
+    async def sdk(self, mode: str, server: str = "", **more: Any) -> AsyncIterator[SdkClient]:
+        """A client of the SDK with a person and a model behind it."""
+
+        async def answer(_ctx: Any, _params: Any) -> ElicitResult:
+            return ElicitResult(action="accept", content={"name": "Ann"})
+
+        async def think(_ctx: Any, _params: Any) -> CreateMessageResult:
+            said = TextContent(type="text", text="so")
+            return CreateMessageResult(role="assistant", content=said, model="m")
+
+        able = {"elicitation_callback": answer, "sampling_callback": think}
+        headers = {"Authorization": f"Bearer {ROOT}"}
+        async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+            endpoint = self.client(server=server).endpoint
+            transport = streamable_http_client(endpoint, http_client=http)
+            async with SdkClient(transport, mode=mode, **able | more) as client:
+                yield client
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Families]:
+    """The gateway of these tests."""
+    made = Families(tmp_path_factory.mktemp("families"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def text(result: Any) -> str:
+    """The first text of a result."""
+    return str(result.content[0].text)
+
+
+# -- which family a server is spoken to in ---------------------------------------------------------
+
+
+@dual
+async def test_a_client_with_a_session_is_asked_by_tools_written_the_classic_way(
+    families: Families, server: str
+) -> None:
+    async with families.sdk("legacy") as client:
+        assert text(await client.call_tool(f"{server}__greet")) == "Hello Ann"
+        assert text(await client.call_tool(f"{server}__think")) == "Thought so"
+
+
+@dual
+async def test_each_caller_is_served_in_its_own_family(families: Families, server: str) -> None:
+    async with families.sdk("legacy") as old, families.sdk("auto") as new:
+        for _ in range(2):
+            assert text(await old.call_tool(f"{server}__family")) == LEGACY
+            assert text(await new.call_tool(f"{server}__family")) == MODERN
+
+
+@modes
+async def test_a_server_of_the_stateless_family_serves_clients_of_both(
+    families: Families, mode: str
+) -> None:
+    async with families.sdk(mode) as client:
+        assert text(await client.call_tool("one__family")) == MODERN
+
+
+@modes
+@pytest.mark.parametrize("server", ["old", "oldpipe"])
+async def test_a_server_declared_legacy_is_spoken_to_with_a_handshake(
+    families: Families, server: str, mode: str
+) -> None:
+    async with families.sdk(mode) as client:
+        assert text(await client.call_tool(f"{server}__family")) == LEGACY
+        assert text(await client.call_tool(f"{server}__greet")) == "Hello Ann"
+
+
+@modes
+async def test_a_server_declared_modern_is_spoken_to_without_one(
+    families: Families, mode: str
+) -> None:
+    async with families.sdk(mode) as client:
+        assert text(await client.call_tool("new__family")) == MODERN
+
+
+async def test_a_declared_family_that_a_server_does_not_offer_is_named_with_what_to_declare(
+    families: Families,
+) -> None:
+    def told() -> bool:
+        return "declare protocol: modern" in families.reason("wrong")
+
+    until_now(told, "the reason in the status")
+
+
+# -- log messages of servers that do not declare them ----------------------------------------------
+
+
+@pytest.mark.parametrize("server", ["web", "pipe", "old", "many"])
+async def test_a_client_that_named_no_level_is_told_what_its_server_logs(
+    families: Families, server: str
+) -> None:
+    heard: list[str] = []
+
+    async def hear(params: Any) -> None:
+        heard.append(str(params.data))
+
+    async with families.sdk("legacy", logging_callback=hear) as client:
+        await client.call_tool(f"{server}__note", {"text": server})
+    assert heard == [f"{level} {server}" for level in ("debug", "info", "error")]
+
+
+async def test_a_client_that_named_a_level_is_told_nothing_below(families: Families) -> None:
+    heard: list[str] = []
+
+    async def hear(params: Any) -> None:
+        heard.append(str(params.data))
+
+    async with families.sdk("legacy", logging_callback=hear) as client:
+        await client.set_logging_level("error")
+        await client.call_tool("web__note", {"text": "x"})
+    assert heard == ["error x"]
+
+
+def test_older_clients_with_a_session_are_told_too(families: Families) -> None:
+    for version in ("2025-06-18", "2025-03-26"):
+        client = families.client()
+        session = begun(client, version=version)
+        call = calling("web__note", 3, text=version)
+        answer = client.post(call, Mcp_Session_Id=session)
+        assert answer.body.count(b'"notifications/message"') == 3
+
+
+async def test_a_stateless_client_is_told_what_it_asked_for_and_nothing_else(
+    families: Families,
+) -> None:
+    heard: list[str] = []
+
+    async def hear(params: Any) -> None:
+        heard.append(str(params.data))
+
+    async with families.sdk("auto", logging_callback=hear) as client:
+        await client.call_tool("old__note", {"text": "x"})
+    assert not heard
+
+
+async def test_log_messages_reach_nobody_but_the_caller_they_were_said_to(
+    families: Families,
+) -> None:
+    heard: list[str] = []
+
+    async def hear(params: Any) -> None:
+        heard.append(str(params.data))
+
+    async with families.sdk("legacy", logging_callback=hear) as other:
+        async with families.sdk("legacy") as client:
+            await client.call_tool("web__note", {"text": "mine"})
+        await other.call_tool("web__note", {"text": "yours"})
+    assert heard == [f"{level} yours" for level in ("debug", "info", "error")]
+
+
+# -- the endpoint of one server --------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def directly(url: str, mode: str) -> AsyncIterator[SdkClient]:
+    async with SdkClient(streamable_http_client(url), mode=mode) as client:
+        yield client
+
+
+@modes
+@pytest.mark.parametrize("server", ["web", "many"])
+async def test_the_endpoint_of_one_server_says_what_that_server_says(
+    families: Families, server: str, mode: str
+) -> None:
+    async with directly(families.web.url, mode) as own, families.sdk(mode, server) as through:
+        assert through.server_info == own.server_info
+        assert through.instructions == own.instructions
+        assert through.server_capabilities == own.server_capabilities
+
+
+@modes
+async def test_the_endpoint_of_a_process_says_what_that_process_says(
+    families: Families, mode: str
+) -> None:
+    async with families.sdk(mode, "pipe") as client:
+        await client.call_tool("family")
+    async with directly(families.web.url, mode) as own:
+
+        def said() -> bool:
+            body = families.client(server="pipe")
+            return b'"subscribe":true' not in body.post(INITIALIZE).body
+
+        until_now(said, "the process met with a handshake")
+        async with families.sdk(mode, "pipe") as through:
+            assert through.server_info == own.server_info
+            assert through.server_capabilities == own.server_capabilities
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": LEGACY,
+        "capabilities": {},
+        "clientInfo": {"name": "e2e", "version": "1"},
+    },
+}
+
+
+@modes
+async def test_the_endpoint_of_all_servers_is_the_gateways(families: Families, mode: str) -> None:
+    async with families.sdk(mode) as client:
+        assert client.server_info is not None
+        assert client.server_info.name == "toolbus"
+
+
+@modes
+async def test_what_is_unknown_is_named_as_it_was_asked_for(families: Families, mode: str) -> None:
+    async with families.sdk(mode, "web") as client:
+        with pytest.raises(MCPError, match=r"^Unknown tool: nope$"):
+            await client.call_tool("nope")
+        with pytest.raises(MCPError, match=r"^Unknown prompt: nope$"):
+            await client.get_prompt("nope")
+
+
+def test_how_long_a_list_may_be_kept_is_the_servers_word(families: Families) -> None:
+    own, through = Client(families.web.url), families.client(server="web")
+    for method in ("server/discover", "tools/list", "prompts/list", "resources/list"):
+        said, told = ask(own, method).json["result"], ask(through, method).json["result"]
+        assert told["ttlMs"] == said["ttlMs"], method
+
+
+def test_who_sees_nothing_of_a_server_learns_nothing_of_it(families: Families) -> None:
+    client = families.client(BLIND, "web")
+    for answer in (client.post(INITIALIZE), ask(client, "server/discover")):
+        assert b"classic" not in answer.body.lower()
+        assert b"Ask away" not in answer.body
+    refused = ask(client, "tools/call", {"name": "greet", "arguments": {}})
+    assert refused.error["message"] == "Unknown tool: greet"
+
+
+def test_what_a_key_may_not_use_is_as_unknown_as_what_is_not_there(families: Families) -> None:
+    client = families.client(NARROW, "web")
+    told = [
+        ask(client, "tools/call", {"name": name, "arguments": {}}).error
+        for name in ("greet", "nope")
+    ]
+    for error in told:
+        error["data"].pop("callId", None)
+    assert told[0]["message"].replace("greet", "nope") == told[1]["message"]
+    assert told[0]["data"] == told[1]["data"]

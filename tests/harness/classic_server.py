@@ -1,0 +1,92 @@
+"""A server of the SDK with tools written the classic way: they ask and log in mid-call.
+
+`python classic_server.py stdio [FAMILY]` or `http PORT [FAMILY]`; it speaks both protocol families,
+or with `modern` the stateless one alone. It declares no `logging`. In the stateless family the SDK
+has no way back to the client, so what asks there fails.
+"""
+
+import sys
+from typing import Any
+
+import uvicorn
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.types import Icon, SamplingMessage, TextContent
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+app = MCPServer(
+    "classic",
+    title="The classic server",
+    version="7.1",
+    instructions="Ask away.",
+    website_url="https://example.org/classic",
+    icons=[Icon(src="https://example.org/classic.png")],
+)
+
+
+class Name(BaseModel):
+    """What is asked for."""
+
+    name: str
+
+
+@app.tool()
+async def greet(ctx: Context) -> str:
+    """Ask for a name."""
+    told = await ctx.elicit("Who?", Name)
+    return f"Hello {told.data.name}" if told.action == "accept" else told.action
+
+
+@app.tool()
+async def think(ctx: Context) -> str:
+    """Ask the client's model."""
+    asked = SamplingMessage(role="user", content=TextContent(type="text", text="Think"))
+    told = await ctx.session.create_message(
+        [asked], max_tokens=5, related_request_id=ctx.request_id
+    )
+    return f"Thought {getattr(told.content, 'text', '')}"
+
+
+@app.tool()
+async def note(text: str, ctx: Context) -> str:
+    """Log at three levels."""
+    for level in ("debug", "info", "error"):
+        await ctx.log(level, f"{level} {text}")
+    return text
+
+
+@app.tool()
+async def family(ctx: Context) -> str:
+    """The revision this call is made in."""
+    return str(ctx.session.protocol_version)
+
+
+class OfOneFamily:
+    """The application of a server that has never heard of a handshake."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        headers = dict(scope.get("headers") or ())
+        if scope["type"] == "http" and headers.get(b"mcp-protocol-version") != b"2026-07-28":
+            error = {"code": -32022, "message": "Unsupported", "data": {"supported": []}}
+            told = JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, 400)
+            await told(scope, receive, send)
+            return
+        await self._inner(scope, receive, send)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "stdio":
+        app.run(transport="stdio")
+    else:
+        inner = app.streamable_http_app()
+        one = sys.argv[-1] == "modern"
+        uvicorn.run(
+            OfOneFamily(inner) if one else inner,
+            port=int(sys.argv[2]),
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+        )
