@@ -145,6 +145,13 @@ LEGS: dict[str, Leg] = {
     for leg in (
         ServerLeg("fixture", "the fixture itself, no gateway"),
         ServerLeg("passthrough", "an endpoint of one server, names unchanged", path=_THROUGH),
+        ServerLeg(
+            "classic",
+            "a server of both families whose tools ask with a handshake alone",
+            ("--classic",),
+            _THROUGH,
+            extras=False,
+        ),
         ServerLeg("lax", "the gateway checks what the upstream does not", ("--lax",), _THROUGH),
         ServerLeg(
             "namespaced",

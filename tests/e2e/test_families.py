@@ -1,5 +1,6 @@
 """Real servers of both protocol families, and real clients of each in front of them."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from toolbus_common.bus import Bus
 from toolbus_common.contracts import ServersAsked, ServersTold
 from toolbus_common.declared import Declaration, Server
 from toolbus_common.declared.isolation import Files
+from toolbus_common.permissions import OPERATOR
 
 PROGRAM = Path(__file__).parents[1] / "harness" / "classic_server.py"
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
@@ -108,7 +110,7 @@ class Families:
         """Why a server is not in use, as the status tells it."""
 
         async def look(bus: Bus) -> str:
-            found = await AskLane(bus).ask(ServersAsked(), ServersTold)
+            found = await AskLane(OPERATOR, bus).ask(ServersAsked(), ServersTold)
             rows = {row["name"]: row for row in found.servers}
             return str(rows[server]["last_failure"])
 
@@ -196,7 +198,7 @@ async def test_a_server_declared_modern_is_spoken_to_without_one(
         assert text(await client.call_tool("new__family")) == MODERN
 
 
-async def test_a_declared_family_that_a_server_does_not_offer_is_named_with_what_to_declare(
+def test_a_declared_family_that_a_server_does_not_offer_is_named_with_what_to_declare(
     families: Families,
 ) -> None:
     def told() -> bool:
@@ -303,7 +305,7 @@ async def test_the_endpoint_of_a_process_says_what_that_process_says(
             body = families.client(server="pipe")
             return b'"subscribe":true' not in body.post(INITIALIZE).body
 
-        until_now(said, "the process met with a handshake")
+        await asyncio.to_thread(until_now, said, "the process met with a handshake")
         async with families.sdk(mode, "pipe") as through:
             assert through.server_info == own.server_info
             assert through.server_capabilities == own.server_capabilities

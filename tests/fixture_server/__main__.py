@@ -21,6 +21,7 @@ def main() -> None:
     transport.add_argument("--stdio", action="store_true", help="speak over the standard pipes")
     parser.add_argument("--era", choices=("modern", "legacy", "both"), default="both")
     parser.add_argument("--lax", action="store_true", help="check nothing that can be left")
+    parser.add_argument("--classic", action="store_true", help="ask with a handshake alone")
     parser.add_argument("--sse", action="store_true", help="HTTP+SSE of 2024-11-05, at /sse")
     parser.add_argument("--page", type=int, default=0, help="entries on a page of a list")
     parser.add_argument("--ttl", type=int, default=60_000, help="ms its answers may be kept")
@@ -34,6 +35,7 @@ def main() -> None:
         ttl=given.ttl,
         seen=Seen(given.seen),
         definitions=given.definitions,
+        classic=given.classic,
     )
     if given.stdio:
         asyncio.run(Pipe(fixture, eras).serve())

@@ -16,6 +16,7 @@ from .wire import (
     IMPLEMENTATION,
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    INVALID_REQUEST,
     LEGACY,
     LEVELS,
     METHOD_NOT_FOUND,
@@ -49,6 +50,10 @@ _INITIALIZED = {
     "logging": {},
     "tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}},
 }
+_CLASSIC = {
+    "test_sampling", "test_elicitation", "test_elicitation_sep1034_defaults",
+    "test_elicitation_sep1330_enums",
+}  # fmt: skip
 _TOO_MANY = 100
 
 Answer = Callable[[Call], Awaitable[Json]]
@@ -59,7 +64,8 @@ class Fixture:
     """The server behind every transport. `page` is the length of a list's page, 0 for none.
 
     `ttl` is what it says its answers may be kept, in milliseconds; `definitions` is a file that
-    may say how tools are listed instead, read at every listing.
+    may say how tools are listed instead, read at every listing. With `classic` the tools of the
+    handshake revisions ask in mid-call and in no other way, as those written for them do.
     """
 
     lax: bool = False
@@ -68,6 +74,7 @@ class Fixture:
     hub: Hub = field(default_factory=Hub)
     seen: Seen = field(default_factory=Seen)
     definitions: Path | None = None
+    classic: bool = False
 
     def __post_init__(self) -> None:
         """Set the tables."""
@@ -181,6 +188,8 @@ class Fixture:
         return await self._run(tool, call)
 
     async def _run(self, tool: Tool, call: Call) -> Json:
+        if self.classic and call.era is Era.MODERN and tool.name in _CLASSIC:
+            raise RefusedError(INVALID_REQUEST, "There is no way back to the client here.")
         if tool.before is not None and "before" not in call.params:
             call.params["before"] = await tool.before(call, self._place)
         try:
