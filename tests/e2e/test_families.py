@@ -12,6 +12,7 @@ import pytest
 from mcp import MCPError
 from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CreateMessageResult, ElicitResult, TextContent
 
 from harness.client import Client
@@ -231,7 +232,8 @@ async def test_a_client_that_named_a_level_is_told_nothing_below(families: Famil
         heard.append(str(params.data))
 
     async with families.sdk("legacy", logging_callback=hear) as client:
-        await client.set_logging_level("error")
+        with pytest.warns(MCPDeprecationWarning):
+            await client.set_logging_level("error")
         await client.call_tool("web__note", {"text": "x"})
     assert heard == ["error x"]
 

@@ -91,3 +91,23 @@ def test_a_server_is_of_exactly_one_kind(fields: dict[str, Any]) -> None:
 
 def test_an_old_server_may_be_declared_with_headers() -> None:
     assert Server(sse="https://a/sse", headers={"X": "y"}).sse == "https://a/sse"
+
+
+@pytest.mark.parametrize("wrong", ["2025-11-25", "handshake", "", None, 7])
+def test_a_family_that_is_none_is_refused_with_those_there_are(wrong: Any) -> None:
+    with pytest.raises(ValidationError, match=r"must be auto .* modern .* or legacy"):
+        Server(url="https://a.example/mcp", protocol=wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ({"sse": "https://a.example/sse", "protocol": "modern"}, "leave protocol out"),
+        ({"openapi": "https://a.example/api.json", "protocol": "legacy"}, "belongs to MCP servers"),
+    ],
+)
+def test_a_family_is_declared_for_servers_that_may_speak_it(
+    kind: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Server(**kind)

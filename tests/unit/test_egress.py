@@ -204,6 +204,7 @@ def test_what_the_operator_named_may_be_what_he_meant(
         ({"headers": {"X": "y"}}, True),
         ({"timeout": 5.0}, True),
         ({"definitions": "each"}, True),
+        ({"protocol": "legacy"}, True),
         ({"url": "http://127.0.0.1/other"}, False),
         ({"proxy": "http://proxy.example:3128"}, False),
         ({"ca": "other.pem"}, False),

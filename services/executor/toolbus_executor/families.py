@@ -19,6 +19,7 @@ from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
 from toolbus_executor.caller import Caller
 from toolbus_executor.catalogue import TOOLS, every_page
+from toolbus_executor.failures import why
 from toolbus_executor.probing import AwayError
 from toolbus_executor.sessions.separate import Separated, Separation
 from toolbus_executor.upstream import (
@@ -256,7 +257,7 @@ class BothFamilies:
                     raise
                 refused = isinstance(error, NoSuchFamilyError)
                 self._again_at = inf if refused else monotonic() + AGAIN_SECONDS
-                log.info("server.one_family", extra={"final": refused})
+                log.info("server.one_family", extra={"final": refused, "reason": why(error)})
                 return None
             self._other = met
             self._teach()

@@ -59,7 +59,7 @@ def capabilities(listings: list[Listing], era: Era) -> dict[str, Any]:
         watched = any(_of(said, "resources").get("subscribe") is True for said in every)
         told["resources"] = {"listChanged": True} | ({"subscribe": True} if watched else {})
     told |= {name: {} for name in _BESIDE if name in declared}
-    if any(said.era == "legacy" for said in every):
+    if era is Era.LEGACY and any(said.era == "legacy" for said in every):
         told["logging"] = {}  # they may log unasked, whether they declare it or not
     return told | _beside(every, era)
 

@@ -25,7 +25,7 @@ _HARMLESS = frozenset(
     {
         "headers", "env", "credentials", "operations", "refresh", "tools", "expose", "definitions",
         "code_mode", "content", "result_content", "timeout", "concurrency", "probe", "results",
-        "validation", "identity",
+        "validation", "identity", "protocol",
         "idle", *(each for each in BOUNDS if each != "network"), "probe_path",
     }
 )  # fmt: skip
