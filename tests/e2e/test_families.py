@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from mcp import MCPError
 from mcp.client.client import Client as SdkClient
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CreateMessageResult, ElicitResult, TextContent
@@ -245,6 +246,24 @@ def test_older_clients_with_a_session_are_told_too(families: Families) -> None:
         call = calling("web__note", 3, text=version)
         answer = client.post(call, Mcp_Session_Id=session)
         assert answer.body.count(b'"notifications/message"') == 3
+
+
+async def test_clients_of_http_sse_are_asked_and_told_too(families: Families) -> None:
+    heard: list[str] = []
+
+    async def hear(params: Any) -> None:
+        heard.append(str(params.data))
+
+    async def answer(_ctx: Any, _params: Any) -> ElicitResult:
+        return ElicitResult(action="accept", content={"name": "Eve"})
+
+    url = families.client().endpoint.replace("/mcp", "/sse")
+    headers = {"Authorization": f"Bearer {ROOT}"}
+    able: dict[str, Any] = {"elicitation_callback": answer, "logging_callback": hear}
+    async with SdkClient(sse_client(url, headers=headers), mode="legacy", **able) as client:
+        await client.call_tool("pipe__note", {"text": "x"})
+        assert text(await client.call_tool("web__greet")) == "Hello Eve"
+    assert heard == ["debug x", "info x", "error x"]
 
 
 async def test_a_stateless_client_is_told_what_it_asked_for_and_nothing_else(
