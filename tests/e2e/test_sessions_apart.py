@@ -38,6 +38,7 @@ def cluster(
             {
                 "servers": {
                     "stdio": {"command": COMMAND},
+                    "legacy": {"command": COMMAND, "protocol": "legacy"},
                     "http": {"url": over[0].url},
                     "sse": {"sse": over[1].url},
                 },
@@ -50,7 +51,9 @@ def cluster(
             }
         )
         made.start(declared, fused=fused, replicas=1 if fused else 2, beside=("codemode",))
-        made.until_listed(made.client(ANN), *(f"{server}__recall" for server in SERVERS))
+        made.until_listed(
+            made.client(ANN), *(f"{server}__recall" for server in (*SERVERS, "legacy"))
+        )
         yield made
     finally:
         made.stop()
@@ -80,7 +83,7 @@ def by_program(client: Client, tool: str, **arguments: str) -> str:
     return at.call("executeToolCode", {"code": f"result = {server}.{own}({told})['result']"}).text
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", ["legacy", "http", "sse"])
 def test_what_a_key_leaves_at_a_server_is_met_by_its_user_alone(
     cluster: Cluster, server: str
 ) -> None:
@@ -96,6 +99,17 @@ def test_what_a_key_leaves_at_a_server_is_met_by_its_user_alone(
         for way in ways:
             told = {way(client, f"{server}__recall") for _ in range(TURNS)}
             assert {each.strip('"') for each in told} == {whole}
+
+
+def test_a_process_of_both_families_keeps_what_each_family_of_callers_leaves(
+    cluster: Cluster,
+) -> None:
+    ann, anns = cluster.client(ANN), cluster.client(ANNS)
+    stateless(ann, "stdio__remember", text="of the stateless")
+    with_handshake(ann, "stdio__remember", text="with a handshake")
+    by_program(anns, "stdio__remember", text="of a program")  # whose caller shakes hands
+    assert stateless(anns, "stdio__recall") == "of the stateless"
+    assert with_handshake(anns, "stdio__recall") == "with a handshake,of a program"
 
 
 def test_status_tells_who_holds_what_and_no_secret(cluster: Cluster) -> None:
