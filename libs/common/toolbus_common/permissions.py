@@ -25,6 +25,7 @@ from toolbus_common.contracts import (
     BreakerOpened,
     CallAllowed,
     CallCompleted,
+    CallExtended,
     CallDenied,
     CallFailed,
     CallReplayed,
@@ -216,7 +217,7 @@ _ROOMS = (
     _Room(
         "executor",
         says=(
-            CallCompleted, CallFailed, ServerConnected, ServerLost, ServerFaulted, BreakerOpened,
+            CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted, BreakerOpened,
             BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
@@ -232,7 +233,7 @@ _ROOMS = (
     _Room(
         "codemode",
         says=(
-            CallCompleted, CallFailed, ContextSpent, ContextMeasured, RunStarted, RunCompleted,
+            CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted, RunCompleted,
             RunFailed,
         ),
         publishes=(

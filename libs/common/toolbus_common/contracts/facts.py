@@ -149,6 +149,19 @@ class CallFailed(Outcome):
     sent: bool
 
 
+class CallExtended(CallFact):
+    """The server reports progress: the call has until `deadline`, in seconds since the epoch.
+
+    Published at most once in half the server's `timeout`. `held` says whether the ledger holds
+    anything for the call.
+    """
+
+    NAME: ClassVar[str] = "call.extended"
+
+    deadline: float
+    held: bool = False
+
+
 class CallReplayed(CallFact):
     """A call with a known idempotency key was answered with the outcome of the call `first`.
 
@@ -253,6 +266,7 @@ FACTS: dict[str, type[Fact]] = {
         CallDenied,
         CallCompleted,
         CallFailed,
+        CallExtended,
         CallReplayed,
         ContextSpent,
         ContextMeasured,
