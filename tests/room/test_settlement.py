@@ -193,9 +193,7 @@ async def test_while_the_bus_is_away_nothing_is_decided(
 async def test_two_sweepers_charge_and_name_a_call_once(
     settlement: Settlement, operator: Bus, valkey_url: str
 ) -> None:
-    other = Settlement(
-        settlement.room, settlement.ledger, settlement.scopes, settlement.grace
-    )
+    other = Settlement(settlement.room, settlement.ledger, settlement.scopes, settlement.grace)
     for number in range(20):
         await settlement.ledger.reserve(late(f"r{number}"))
         await settlement.room.facts.record(allowed(call_id=f"r{number}"))

@@ -75,9 +75,7 @@ class ReplyMux:
         """A slot for a call about to be sent."""
         if self._loop is None:  # asked once: on 3.11 each asking is a system call
             self._loop = asyncio.get_running_loop()
-        slot = self._slots[call_id] = Slot(
-            self._loop.create_future(), on_told, on_extended
-        )
+        slot = self._slots[call_id] = Slot(self._loop.create_future(), on_told, on_extended)
         return slot
 
     def close(self, call_id: str) -> None:

@@ -25,8 +25,8 @@ from toolbus_common.contracts import (
     BreakerOpened,
     CallAllowed,
     CallCompleted,
-    CallExtended,
     CallDenied,
+    CallExtended,
     CallFailed,
     CallReplayed,
     ConfigApplied,
@@ -217,8 +217,8 @@ _ROOMS = (
     _Room(
         "executor",
         says=(
-            CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted, BreakerOpened,
-            BreakerClosed, DefinitionPinned, DefinitionChanged,
+            CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
+            BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
         subscribes=(
@@ -233,8 +233,8 @@ _ROOMS = (
     _Room(
         "codemode",
         says=(
-            CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted, RunCompleted,
-            RunFailed,
+            CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted,
+            RunCompleted, RunFailed,
         ),
         publishes=(
             "tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}",

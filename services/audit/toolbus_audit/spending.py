@@ -48,7 +48,8 @@ FROM (
         NOT is_intent AND endsWith(id, '.unknown') AS is_unknown,
         NOT is_intent AND NOT is_extension AND NOT is_unknown AS is_outcome
     FROM facts
-    WHERE scope = '{scope}' AND fact IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
+    WHERE scope = '{scope}'
+        AND fact IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
         AND method = 'tools/call' AND at >= fromUnixTimestamp64Micro({start})
         AND call_id IN (
             SELECT call_id FROM facts WHERE scope = '{scope}' AND fact = 'call.allowed'

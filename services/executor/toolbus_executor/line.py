@@ -63,7 +63,7 @@ class Line:
         with self.board.call(number, caller):
             try:
                 body = call_body(call, number, modern=self.modern)
-                return await self._send(number, body, seconds, write)
+                return await self._send(number, body, seconds, write, caller)
             except (TimeoutError, asyncio.CancelledError):
                 self.cancel(number)
                 raise
@@ -90,13 +90,31 @@ class Line:
             await self.request("logging/setLevel", {"level": level})
 
     async def _send(
-        self, number: int, body: bytes, seconds: float, write: Write | None = None
+        self,
+        number: int,
+        body: bytes,
+        seconds: float,
+        write: Write | None = None,
+        caller: Caller | None = None,
     ) -> wire.Incoming:
-        future: asyncio.Future[wire.Incoming] = asyncio.get_running_loop().create_future()
+        """Wait for the answer, for as long as progress extends the caller's call."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[wire.Incoming] = loop.create_future()
         self.board.waiting[number] = future
+
+        timer = loop.call_later(seconds, lambda: late())
+
+        def late() -> None:
+            nonlocal timer
+            left = 0.0 if caller is None else caller.left()
+            if left > 0:
+                timer = loop.call_later(left, late)
+            elif not future.done():
+                future.set_exception(TimeoutError())
+
         try:
-            async with asyncio.timeout(seconds):
-                (write or self._write)(body)
-                return await future
+            (write or self._write)(body)
+            return await future
         finally:
+            timer.cancel()
             del self.board.waiting[number]

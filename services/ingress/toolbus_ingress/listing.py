@@ -14,6 +14,7 @@ from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN, SHOWN, Mode
 from toolbus_common.contracts import ROUTED_EXTENSIONS, Era, Listing, Offered
 from toolbus_common.declared import Patterns
+from toolbus_common.declared.timeouts import deadline_of
 from toolbus_common.grants import full_name
 from toolbus_common.handles import Handle, piece_of
 from toolbus_common.lineage import Bounds
@@ -137,6 +138,10 @@ class Catalogue:
     def serves(self, server: str) -> bool:
         """Whether a server of that name is declared."""
         return self._directory.now.serves(server)
+
+    def deadline(self, server: str, tool: str, now: float) -> float:
+        """Return the first deadline of a call, as its server is configured."""
+        return deadline_of(self._directory.now.declaration.servers.get(server), tool, now)
 
     def definition(self, server: str, tool: str) -> dict[str, Any] | None:
         """A tool's definition as its server sent it."""

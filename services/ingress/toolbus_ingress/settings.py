@@ -14,7 +14,9 @@ class Settings(CommonSettings):
 
     `allowed_hosts` and `allowed_origins` are comma-separated; an entry without a port covers
     every port. Scripts of `browser_origins`, exactly so, may read answers (CORS). Sizes are bytes,
-    times seconds. `call_timeout` is every call's deadline. `head_timeout` and `body_timeout` bound
+    times seconds. `call_timeout` is how long
+    any call may take until progress extends it; unset: its server's `timeout`, and 30 s to wait
+    for a free place or a person. `head_timeout` and `body_timeout` bound
     how long a client may take to send a request, `idle_timeout` how long its connection is kept
     after an answer, `write_timeout` how long it may leave an answer unread; `most_connections` and
     `most_per_address` bound what is open (docs/connections.md). `trusted_proxies` are addresses
@@ -43,7 +45,7 @@ class Settings(CommonSettings):
     trusted_proxies: str = ""
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     leave_seconds: float = Field(default=0.5, ge=0)
-    call_timeout: float = Field(default=60.0, gt=0)
+    call_timeout: float | None = Field(default=None, gt=0)
     poll_after: float = Field(default=0.0, ge=0)
     seal_key_file: str = ""
     public_url: str = ""

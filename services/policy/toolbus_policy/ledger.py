@@ -215,8 +215,7 @@ class Ledger:
         """Change the reservations of every customer; those being rebuilt make it raise at last."""
         waits = []
         for scope, group in _grouped(items, [each.scope for each in items]).items():
-            answer = await self._known(scope, lambda b, s=scope, g=group: change(s, b, g))  # type: ignore[misc]
-            if answer == b"wait":
+            if await self._known(scope, _changing(change, scope, group)) == b"wait":
                 waits.append(scope)
         if waits:
             raise LedgerDownError(f"The ledger of {', '.join(waits)} is being rebuilt.")
@@ -252,6 +251,12 @@ class Ledger:
             book = self._books[scope] = Book(known.epoch.id, known.tick, known.tick)
         book.tick = max(book.tick, known.tick)
         return book
+
+
+def _changing(
+    change: Callable[[str, Book, list[Changing]], Awaitable[Any]], scope: str, group: list[Changing]
+) -> Callable[[Book], Awaitable[Any]]:
+    return lambda book: change(scope, book, group)
 
 
 def _beside(scope: str, book: Book) -> list[str]:
