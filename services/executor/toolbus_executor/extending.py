@@ -4,8 +4,10 @@ Progress costs a clock reading and a comparison. Other services are told only wh
 they know would come too early: at most once in half the idle timeout, and once a second.
 """
 
+import asyncio
 from collections.abc import Callable
 from time import monotonic, time
+from typing import Any
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.declared import Server
@@ -68,6 +70,33 @@ class Patience:
     def left(self) -> float:
         """Return the seconds until the deadline, not above 0 once it has passed."""
         return self._until - monotonic()
+
+
+class Limit:
+    """A timer that fails a future with `TimeoutError`, unless `left` grants more time by then."""
+
+    __slots__ = ("_future", "_left", "_timer")
+
+    def __init__(
+        self,
+        future: "asyncio.Future[Any]",
+        seconds: float,
+        left: Callable[[], float] | None,
+    ) -> None:
+        self._future = future
+        self._left = left
+        self._timer = future.get_loop().call_later(seconds, self._expire)
+
+    def cancel(self) -> None:
+        """Stop."""
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        seconds = self._left() if self._left is not None else 0.0
+        if seconds > 0:
+            self._timer = self._future.get_loop().call_later(seconds, self._expire)
+        elif not self._future.done():
+            self._future.set_exception(TimeoutError())
 
 
 def too_late(name: str, seconds: float, took: float, times: Timeouts) -> str:

@@ -10,6 +10,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import EVERYTHING, declared
+from toolbus_executor.extending import Limit
 from toolbus_executor.levels import NO_LEVEL, rank_of
 from toolbus_executor.requests import (
     call_body,
@@ -98,23 +99,13 @@ class Line:
         caller: Caller | None = None,
     ) -> wire.Incoming:
         """Wait for the answer, for as long as progress extends the caller's call."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[wire.Incoming] = loop.create_future()
+        future: asyncio.Future[wire.Incoming] = asyncio.get_running_loop().create_future()
         self.board.waiting[number] = future
 
-        timer = loop.call_later(seconds, lambda: late())
-
-        def late() -> None:
-            nonlocal timer
-            left = 0.0 if caller is None else caller.left()
-            if left > 0:
-                timer = loop.call_later(left, late)
-            elif not future.done():
-                future.set_exception(TimeoutError())
-
+        limit = Limit(future, seconds, None if caller is None else caller.left)
         try:
             (write or self._write)(body)
             return await future
         finally:
-            timer.cancel()
+            limit.cancel()
             del self.board.waiting[number]
