@@ -33,6 +33,7 @@ from toolbus_common.contracts import (
     ConfigChanged,
     ConnectionEnded,
     ConnectionMade,
+    ContextListed,
     ContextMeasured,
     ContextSpent,
     DefinitionApproved,
@@ -185,7 +186,7 @@ def _answered(room: str) -> list[str]:
 _ROOMS = (
     _Room(
         "ingress",
-        says=(AccessRejected,),
+        says=(AccessRejected, ContextListed),
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
         subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),

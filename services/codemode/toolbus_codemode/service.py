@@ -164,6 +164,8 @@ class Service:
                 latency_us=int((perf_counter() - began) * 1e6),
                 is_error=is_error,
                 result_bytes=len(body),
+                sent_bytes=len(body),
+                whole_bytes=len(body),
                 **told_of_result(call, body),
             )
         )

@@ -245,9 +245,10 @@ class Runner:
         whole = raw
         if select and self.selector is not None:
             raw = await selected(self.selector, select, raw)
+        left_out = len(whole) - len(raw)
         if self.spills is not None and self.spills.concern(raw, call):
             raw, kept = await self.spills.settle(raw, call)
-        ended = Ended(*ending_of(raw, call), kept)
+        ended = Ended(*ending_of(raw, call), kept, left_out=left_out)
         if not kept and not ended.is_error and isinstance(ended.ending, Answered):
             self.checks.hold_to_word(call, whole)
         return whole, ended

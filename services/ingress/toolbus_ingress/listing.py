@@ -48,6 +48,7 @@ class Catalogue:
         self._listings: dict[str, Listing] = {}
         self._kept: dict[tuple[Any, ...], bytes] = {}
         self._kept_bytes = 0
+        self._weights: dict[tuple[Any, ...], int] = {}
         self._encodings: dict[tuple[Any, ...], tuple[str, msgspec.Raw] | None] = {}
         self._names: Names | None = Names()
         self._told: set[tuple[str, str, str]] = set()
@@ -106,6 +107,25 @@ class Catalogue:
             kept = self._kept[wanted] = self._encoded(method, bounds, server, era, mode)
             self._kept_bytes += len(kept)
         return kept
+
+    def weight(self, method: str, bounds: Bounds, server: str, era: Era) -> int:
+        """Return the bytes of all definitions within bounds, as no mode of seeing tools cuts them.
+
+        Toolbus' own tools are none of them.
+        """
+        wanted = (bounds, server, era, method)
+        found = self._weights.get(wanted)
+        if found is None:
+            kind, bare = LISTS[method][0], bool(server)
+            found = self._weights[wanted] = sum(
+                len(ready[1]) + 1
+                for owner in self._listings
+                if owner != BUILT_IN and self.serves(owner) and server in ("", owner)
+                for offered in getattr(self._listings[owner], kind)
+                if bounds.cover(full_name(owner, offered.name))
+                and (ready := self._ready(kind, owner, offered, era, bare=bare)) is not None
+            )
+        return found
 
     def holder(self, proof: str, narrower: tuple[Patterns, ...]) -> tuple[str, Bounds] | None:
         """The live key behind a proof, and what it is shown now within what was asked for."""
@@ -292,6 +312,7 @@ class Catalogue:
 
     def _forget_views(self) -> None:
         self._kept.clear()
+        self._weights.clear()
         self._kept_bytes = 0
 
     def _changed(self) -> None:

@@ -23,6 +23,7 @@ class Settings(CommonSettings):
     and networks whose `proxy_header` names the client. After SIGTERM new connections are accepted
     for `leave_seconds`. With `poll_after` a client of 2025-11-25 whose answer takes longer is sent
     away, to come back for it; 0: it waits.
+    What lists cost each key's context is written once in `context_seconds`.
     `public_url` is how browsers and agents reach this gateway: tokens are made for it. With
     `dpop_nonce` proofs of keys must be made with a nonce that was asked for before.
     `seal_key_file` holds the 32 bytes that seal what clients carry (sessions, states, tasks);
@@ -46,6 +47,7 @@ class Settings(CommonSettings):
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     leave_seconds: float = Field(default=0.5, ge=0)
     call_timeout: float | None = Field(default=None, gt=0)
+    context_seconds: float = Field(default=60.0, gt=0)
     poll_after: float = Field(default=0.0, ge=0)
     seal_key_file: str = ""
     public_url: str = ""

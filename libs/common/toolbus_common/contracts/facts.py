@@ -122,7 +122,8 @@ class CallCompleted(Outcome):
     `ending` is `complete`, `input_required` (the call goes on with the caller's answer, and costs
     nothing yet) or `task` (the server goes on by itself). `cached` says that it was not asked: an
     earlier answer was told again. `result_bytes` counts what was kept instead of told, too.
-    `result_digest` is SHA-256 in hex of the result as it was told. `result` is its text where
+    `sent_bytes` is the size of the result as the caller got it, `whole_bytes` as the server
+    answered, before a selection. `result_digest` is SHA-256 in hex of the result as it was told. `result` is its text where
     `result_content` says so, cut as arguments are, and `user` then whose call it was.
     """
 
@@ -134,6 +135,8 @@ class CallCompleted(Outcome):
     is_error: bool = False
     result_bytes: int = 0
     cached: bool = False
+    sent_bytes: int = 0
+    whole_bytes: int = 0
     result_digest: str = ""
     user: str = ""
     result: str = Field(default="", repr=False)
@@ -191,6 +194,27 @@ class ContextSpent(CallFact):
     request_tokens: int = 0
     answer_tokens: int = 0
     counted_by: str = ""
+
+
+class ContextListed(Fact):
+    """What the lists of one key cost its context in a minute or so, in bytes.
+
+    `spent_bytes` were sent; `classic_bytes` are the definitions of all that the key may use, and
+    `whole_bytes` of all there is, as often. `server` is set for the endpoint of one server, `mode`
+    is how the key sees tools.
+    """
+
+    NAME: ClassVar[str] = "context.listed"
+
+    key: str
+    team: str = ""
+    server: str = ""
+    method: str
+    mode: str = ""
+    lists: int
+    spent_bytes: int
+    classic_bytes: int
+    whole_bytes: int
 
 
 class ContextMeasured(ServerFact):
@@ -269,6 +293,7 @@ FACTS: dict[str, type[Fact]] = {
         CallExtended,
         CallReplayed,
         ContextSpent,
+        ContextListed,
         ContextMeasured,
         RunStarted,
         RunCompleted,
