@@ -114,8 +114,8 @@ async def test_progress_keeps_calls_of_every_transport_and_client_alive(cluster:
         async def on_progress(step: float, _total: float | None, _message: str | None) -> None:
             told.append(step)
 
-        more = {"progress_callback": on_progress} if listens else {}
-        result = await client.call_tool(f"{server}__work", **long_call(trace), **more)
+        more: Any = {"progress_callback": on_progress} if listens else {}
+        result: Any = await client.call_tool(f"{server}__work", **long_call(trace), **more)
         return str(result.content[0].text)
 
     async with (

@@ -245,7 +245,7 @@ class Runner:
         whole = raw
         if select and self.selector is not None:
             raw = await selected(self.selector, select, raw)
-        left_out = len(whole) - len(raw)
+        left_out = max(0, len(whole) - len(raw))
         if self.spills is not None and self.spills.concern(raw, call):
             raw, kept = await self.spills.settle(raw, call)
         ended = Ended(*ending_of(raw, call), kept, left_out=left_out)

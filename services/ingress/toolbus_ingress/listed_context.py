@@ -88,7 +88,6 @@ class ListedContext:
             at=time(),
             scope=found.scope if found is not None else DEFAULT_SCOPE,
             key=key,
-            team=(found.team or "") if found is not None else "",
             server=server,
             method=method,
             mode=mode,

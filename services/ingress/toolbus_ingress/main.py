@@ -2,7 +2,7 @@
 
 hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
         tb_config, tb_catalogue and tb_tokens
-says    CallRequested, CallCancelled, SessionSaid; the fact AccessRejected
+says    CallRequested, CallCancelled, SessionSaid; the facts AccessRejected and ContextListed
 asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oauth
 owns    nothing but the streams open to it: any replica serves any request
 """

@@ -123,8 +123,9 @@ class CallCompleted(Outcome):
     nothing yet) or `task` (the server goes on by itself). `cached` says that it was not asked: an
     earlier answer was told again. `result_bytes` counts what was kept instead of told, too.
     `sent_bytes` is the size of the result as the caller got it, `whole_bytes` as the server
-    answered, before a selection. `result_digest` is SHA-256 in hex of the result as it was told. `result` is its text where
-    `result_content` says so, cut as arguments are, and `user` then whose call it was.
+    answered, before a selection. `result_digest` is SHA-256 in hex of the result as it was told.
+    `result` is its text where `result_content` says so, cut as arguments are, and `user` then whose
+    call it was.
     """
 
     NAME: ClassVar[str] = "call.completed"
@@ -207,7 +208,6 @@ class ContextListed(Fact):
     NAME: ClassVar[str] = "context.listed"
 
     key: str
-    team: str = ""
     server: str = ""
     method: str
     mode: str = ""
