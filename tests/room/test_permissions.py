@@ -59,7 +59,8 @@ FACTS_SAID = {
     },
     "executor": {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
-        "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned", "definition.changed",
+        "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
+        "definition.changed",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
