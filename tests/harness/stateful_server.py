@@ -2,7 +2,7 @@
 
 `python stateful_server.py stdio` keeps it in the process; `http PORT` and `sse PORT` for each
 session, as a server of the handshake era: it does not know `server/discover`. `stateless PORT`
-issues no session ids.
+issues no session ids, `dual PORT` speaks both families.
 """
 
 import asyncio
@@ -48,6 +48,16 @@ async def wait() -> str:
     """Wait for long."""
     await asyncio.sleep(3600)
     return "waited"
+
+
+@app.tool
+async def work(steps: int, pause: float, ctx: Context, then: float = 0.0) -> str:
+    """Report progress so many times, with a pause before each; then go on in silence."""
+    for step in range(1, steps + 1):
+        await asyncio.sleep(pause)
+        await ctx.report_progress(step, steps)
+    await asyncio.sleep(then)
+    return f"{steps} steps"
 
 
 @app.tool
@@ -102,7 +112,7 @@ if __name__ == "__main__":
             else app.http_app(transport="http", stateless_http=kind == "stateless")
         )
         uvicorn.run(
-            OfHandshakeEra(inner),
+            inner if kind == "dual" else OfHandshakeEra(inner),
             port=int(sys.argv[2]),
             log_level="warning",
             timeout_graceful_shutdown=1,

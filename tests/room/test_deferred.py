@@ -4,6 +4,7 @@ import asyncio
 import json
 from base64 import b64decode
 from functools import partial
+from time import time
 from typing import Any
 
 import pytest
@@ -26,10 +27,13 @@ from toolbus_common.contracts import (
     Answered,
     Asked,
     Begun,
+    CallAdmitted,
+    Extended,
 )
 from toolbus_common.errors import (
     ApprovalRequiredError,
 )
+from toolbus_common.exchange import Reply
 from toolbus_common.provision import TASKS
 from toolbus_policy import deferring
 
@@ -206,3 +210,36 @@ async def test_a_call_whose_answer_never_comes_is_told_as_unknown(begin: Any) ->
         assert (found["status"], found["error"]["code"]) == ("failed", "outcome_unknown")
         assert len(made.reached) == 1
         made.before_answer.set()
+
+
+async def test_a_task_whose_call_is_extended_runs_on_past_its_first_deadline(
+    begin: Any,
+) -> None:
+    async with begin(REAP_GRACE="0.2") as made:
+        may_end = asyncio.Event()
+        later = time() + 3600
+
+        async def extend(call: CallAdmitted, reply: Reply) -> None:
+            await reply.send(Extended(later))
+            await may_end.wait()
+            await reply.send(Answered(call.arguments))
+
+        made.ends = extend
+        task = await begun(made, **MODERN, seconds=1)
+        await made.approve(approval_of(task))
+        await until_told(partial(reached, made, 1), "the call is made")
+
+        async def extended() -> bool:
+            kept = [json.loads(each) for each in await made.kept(TASKS)]
+            return any(each["ends"] > later for each in kept)
+
+        await until_told(extended, "its task is kept until the later deadline")
+        (call,) = made.reached
+        await until_told(partial(_over, call.deadline + 2), "the first deadline is long over")
+        assert (await told(made, task, **MODERN))["status"] == "working"
+        may_end.set()
+        assert (await ended(made, task, **MODERN))["status"] == "completed"
+
+
+async def _over(moment: float) -> bool:
+    return time() > moment

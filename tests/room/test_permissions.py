@@ -45,8 +45,8 @@ SAYS = {
 }
 FACTS_SAID = {
     "codemode": {
-        "call.completed", "call.failed", "context.spent", "context.measured", "run.started",
-        "run.completed", "run.failed",
+        "call.completed", "call.failed", "call.extended", "context.spent", "context.measured",
+        "run.started", "run.completed", "run.failed",
     },
     "policy": {
         "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.asked",
@@ -58,8 +58,9 @@ FACTS_SAID = {
         "grant.given", "grant.ended", "signin.refused", "connection.made", "connection.ended",
     },
     "executor": {
-        "call.completed", "call.failed", "server.connected", "server.lost", "server.faulted",
-        "breaker.opened", "breaker.closed", "definition.pinned", "definition.changed",
+        "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
+        "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
+        "definition.changed",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
@@ -67,7 +68,7 @@ FACTS_SAID = {
         "server.drained", "server.undrained", "server.reset", "person.forgotten", "hold.placed",
         "hold.lifted",
     },
-    "ingress": {"access.rejected"},
+    "ingress": {"access.rejected", "context.listed"},
     "audit": {"facts.expired", "witness.contradicted", "access.rejected"},
 }  # fmt: skip
 ENTRIES = ("declaration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")

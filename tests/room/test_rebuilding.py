@@ -153,7 +153,7 @@ async def test_an_emptied_redis_is_filled_from_the_facts_with_what_is_under_way(
 async def test_expired_reservations_end_alike_whether_the_counters_were_lost_meanwhile_or_not(
     office: Office, *, lost: bool
 ) -> None:
-    settlement = Settlement(office.room, office.ledger, lambda: ["acme"])
+    settlement = Settlement(office.room, office.ledger, lambda: ["acme"], 1.0)
     await office.call(ends=False, deadline=-6.0)
     await office.ledger.reserve(claim("never", WANTED, time() - 6))
     if lost:

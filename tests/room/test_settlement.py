@@ -34,7 +34,7 @@ CHARGED, REFUNDED, HELD = (100, 0), (0, 0), (0, 100)
 async def settling(settings: Settings, valkey_url: str) -> AsyncIterator[Settlement]:
     room, ledger = Room("policy", settings), Ledger(valkey_url, RememberedEpochs(), 30.0)
     async with room.running():
-        yield Settlement(room, ledger, lambda: ["acme"])
+        yield Settlement(room, ledger, lambda: ["acme"], 1.0)
         await ledger.close()
 
 
@@ -193,7 +193,7 @@ async def test_while_the_bus_is_away_nothing_is_decided(
 async def test_two_sweepers_charge_and_name_a_call_once(
     settlement: Settlement, operator: Bus, valkey_url: str
 ) -> None:
-    other = Settlement(settlement.room, settlement.ledger, settlement.scopes)
+    other = Settlement(settlement.room, settlement.ledger, settlement.scopes, settlement.grace)
     for number in range(20):
         await settlement.ledger.reserve(late(f"r{number}"))
         await settlement.room.facts.record(allowed(call_id=f"r{number}"))

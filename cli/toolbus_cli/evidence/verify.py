@@ -320,7 +320,7 @@ class Calls:
     def take(self, event: dict[str, Any], number: int) -> None:
         """Take the next event of the log."""
         name, call = event.get("fact"), event.get("call_id", "")
-        if name not in ("call.allowed", "call.completed", "call.failed"):
+        if name not in ("call.allowed", "call.extended", "call.completed", "call.failed"):
             return
         deadline = event.get("deadline") or event.get("at", 0)
         if not (_named(call) and _is_time(deadline)):
@@ -330,6 +330,9 @@ class Calls:
             if call not in self._outcomes:
                 self._open[call] = deadline
             self._outcomes.discard(call)
+        elif name == "call.extended":
+            if call in self._open:
+                self._open[call] = max(self._open[call], deadline)
         elif self._open.pop(call, None) is None:
             self._outcomes.add(call)
 

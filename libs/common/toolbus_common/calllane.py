@@ -98,9 +98,14 @@ class CallLane:
         finally:
             self._mux.close(call.call_id)
 
-    async def ask_here(self, call: CallRequested, handler: CallHandler) -> Ending:
-        """The same of a handler of this room's own. Raises `ToolbusError`."""
-        slot = self._mux.open(call.call_id)
+    async def ask_here(
+        self, call: CallRequested, handler: CallHandler, on_extended: Callable[[float], None]
+    ) -> Ending:
+        """The same of a handler of this room's own. Raises `ToolbusError`.
+
+        `on_extended` is called with each later deadline of the call.
+        """
+        slot = self._mux.open(call.call_id, on_extended=on_extended)
         try:
             self.spawn(_run(handler, call, LocalReply(self._mux, call.call_id, call.reply_to)))
             return await self._mux.wait(slot, call.deadline)

@@ -40,12 +40,45 @@ class KeptOutcomes:
         self._bucket = bucket
         self._spawn = spawn
         self._late = 0
+        self._extended: dict[str, asyncio.Task[int]] = {}  # revisions of extended claims
 
     async def end(
         self, call: CallAdmitted, claim: OutcomeClaim, told: Told, *, sent: bool = True
     ) -> None:
         """Keep what the caller is about to be told, or let the key be used again."""
+        extended = self._extended.pop(claim.name, None)
+        if extended is not None:
+            claim = claim.model_copy(update={"revision": await extended})
         await self.write(claim, ended(call, claim, told, sent=sent))
+
+    def extend(self, call: CallAdmitted, claim: OutcomeClaim, deadline: float) -> None:
+        """Postpone when a claim without an outcome means that nobody knows; `end` waits for it."""
+        if claim.seal:
+            before = self._extended.get(claim.name)
+            later = self._extend(call, claim, deadline, before)
+            self._extended[claim.name] = asyncio.get_running_loop().create_task(later)
+
+    async def _extend(
+        self,
+        call: CallAdmitted,
+        claim: OutcomeClaim,
+        deadline: float,
+        before: asyncio.Task[int] | None,
+    ) -> int:
+        """Return the revision that the outcome is to be written over."""
+        revision = claim.revision if before is None else await before
+        outcome = KeptOutcome(
+            call_id=call.call_id, digest=claim.digest, deadline=deadline, era=call.era
+        )
+        sealed = RecordKey.decode(claim.seal).seal(outcome.encode())
+        try:
+            async with asyncio.timeout(AWAITED_SECONDS):
+                return await self._bucket.swap(claim.name, sealed, revision) or revision
+        except (ToolbusError, TimeoutError) as error:
+            # If it was written all the same, the outcome will not be kept: a repeated call is
+            # then refused as unknown, and never made again.
+            log.warning("outcome.not_extended", extra={"call_id": call.call_id, "why": str(error)})
+            return revision
 
     async def write(self, claim: OutcomeClaim, outcome: KeptOutcome) -> None:
         """Write over a claim; return once that is done, or will be as soon as the bus takes it."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from time import time
 
-from toolbus_common.contracts.frames import Ending, Failed, Frame, Told
+from toolbus_common.contracts.frames import Ending, Extended, Failed, Frame, Told
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
 GRACE = 1.0  # seconds past the deadline that the room which holds the call may use to say so
@@ -13,13 +13,23 @@ GRACE = 1.0  # seconds past the deadline that the room which holds the call may 
 class Slot:
     """Where one call's answer arrives. `ending` resolves to the frame that ended it."""
 
-    __slots__ = ("_on_told", "ending")
+    __slots__ = ("_on_extended", "_on_told", "_until", "ending", "timer")
 
     def __init__(
-        self, ending: asyncio.Future[Ending], on_told: Callable[[Told], None] | None = None
+        self,
+        ending: asyncio.Future[Ending],
+        on_told: Callable[[Told], None] | None = None,
+        on_extended: Callable[[float], None] | None = None,
     ) -> None:
         self.ending = ending
         self._on_told = on_told
+        self._on_extended = on_extended
+        self._until = 0.0  # the deadline, once the call was extended
+
+    def arm(self, deadline: float) -> None:
+        """Give up at this deadline, or at the one the call is extended to."""
+        seconds = max(0.0, deadline - time()) + GRACE
+        self.timer = self.ending.get_loop().call_later(seconds, self._give_up)
 
     def deliver(self, frame: Frame) -> None:
         """Take a frame; anything after the ending is late and dropped."""
@@ -27,10 +37,23 @@ class Slot:
             return
         if isinstance(frame, Failed):
             self.ending.set_exception(frame.error)
+        elif isinstance(frame, Extended):
+            self._extend(frame.deadline)
         elif not isinstance(frame, Told):
             self.ending.set_result(frame)
         elif self._on_told is not None:
             self._on_told(frame)
+
+    def _extend(self, deadline: float) -> None:
+        self._until = max(self._until, deadline)  # the timer is set again only when it fires
+        if self._on_extended is not None:
+            self._on_extended(self._until)
+
+    def _give_up(self) -> None:
+        if self._until > time():
+            self.arm(self._until)
+        else:
+            self.deliver(Failed(_nobody_answered()))
 
 
 class ReplyMux:
@@ -43,11 +66,16 @@ class ReplyMux:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def open(self, call_id: str, on_told: Callable[[Told], None] | None = None) -> Slot:
+    def open(
+        self,
+        call_id: str,
+        on_told: Callable[[Told], None] | None = None,
+        on_extended: Callable[[float], None] | None = None,
+    ) -> Slot:
         """A slot for a call about to be sent."""
         if self._loop is None:  # asked once: on 3.11 each asking is a system call
             self._loop = asyncio.get_running_loop()
-        slot = self._slots[call_id] = Slot(self._loop.create_future(), on_told)
+        slot = self._slots[call_id] = Slot(self._loop.create_future(), on_told, on_extended)
         return slot
 
     def close(self, call_id: str) -> None:
@@ -81,18 +109,12 @@ class ReplyMux:
 
         """
         if not slot.ending.done():
-            timer = slot.ending.get_loop().call_later(
-                max(0.0, deadline - time()) + GRACE, _give_up, slot
-            )
+            slot.arm(deadline)
             try:
                 return await slot.ending
             finally:
-                timer.cancel()
+                slot.timer.cancel()
         return slot.ending.result()
-
-
-def _give_up(slot: Slot) -> None:
-    slot.deliver(Failed(_nobody_answered()))
 
 
 def _nobody_answered() -> OutcomeUnknownError:

@@ -4,7 +4,7 @@ from hashlib import sha256
 from time import time
 from typing import Any
 
-from toolbus_common.contracts import CallAdmitted, CallRequested
+from toolbus_common.contracts import CallAdmitted, CallExtended, CallRequested
 from toolbus_common.recording import recorded
 from toolbus_common.trace import trace_id
 
@@ -12,6 +12,16 @@ from toolbus_common.trace import trace_id
 def about(call: CallAdmitted) -> dict[str, Any]:
     """The fields a `CallCompleted` or `CallFailed` takes from its call, as of now."""
     return {**about_call(call, call.scope, call.key), "reserved": call.reserved}
+
+
+def extended(call: CallAdmitted, deadline: float) -> CallExtended:
+    """Return the event that postpones a call's deadline."""
+    return CallExtended(
+        id=f"{call.call_id}.extended.{int(deadline * 1000)}",
+        **about_call(call, call.scope, call.key),
+        deadline=deadline,
+        held=call.reserved,
+    )
 
 
 def told_of_result(call: CallAdmitted, body: bytes) -> dict[str, Any]:

@@ -26,12 +26,14 @@ from toolbus_common.contracts import (
     CallAllowed,
     CallCompleted,
     CallDenied,
+    CallExtended,
     CallFailed,
     CallReplayed,
     ConfigApplied,
     ConfigChanged,
     ConnectionEnded,
     ConnectionMade,
+    ContextListed,
     ContextMeasured,
     ContextSpent,
     DefinitionApproved,
@@ -184,7 +186,7 @@ def _answered(room: str) -> list[str]:
 _ROOMS = (
     _Room(
         "ingress",
-        says=(AccessRejected,),
+        says=(AccessRejected, ContextListed),
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
         subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
@@ -216,8 +218,8 @@ _ROOMS = (
     _Room(
         "executor",
         says=(
-            CallCompleted, CallFailed, ServerConnected, ServerLost, ServerFaulted, BreakerOpened,
-            BreakerClosed, DefinitionPinned, DefinitionChanged,
+            CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
+            BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
         subscribes=(
@@ -232,8 +234,8 @@ _ROOMS = (
     _Room(
         "codemode",
         says=(
-            CallCompleted, CallFailed, ContextSpent, ContextMeasured, RunStarted, RunCompleted,
-            RunFailed,
+            CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted,
+            RunCompleted, RunFailed,
         ),
         publishes=(
             "tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}",

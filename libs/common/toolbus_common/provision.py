@@ -78,7 +78,12 @@ class Durable:
 
 DURABLES = (
     Durable("audit", (EVERY_FACT,), 20_000, 20.0),
-    Durable("policy", ("tb.fact.call.completed.*", "tb.fact.call.failed.*"), 20_000, 30.0),
+    Durable(
+        "policy",
+        ("tb.fact.call.completed.*", "tb.fact.call.failed.*", "tb.fact.call.extended.*"),
+        20_000,
+        30.0,
+    ),
     Durable("audit", tuple(f"tb.fact.{noun}.>" for noun in POSTED), 20_000, 120.0, WEBHOOKS),
 )
 BUCKETS = (

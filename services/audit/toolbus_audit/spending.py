@@ -32,7 +32,7 @@ SELECT call_id,
     anyIf(parent_id, is_intent) AS parent_,
     anyIf(trace_id, is_intent) AS trace_,
     anyIf(charge, is_intent) AS held_,
-    anyIf(JSONExtractFloat(detail, 'deadline'), is_intent) AS deadline_,
+    maxIf(JSONExtractFloat(detail, 'deadline'), is_intent OR is_extension) AS deadline_,
     toFloat64(minIf(at, is_intent)) AS at_,
     minIf(stream_seq, is_intent) AS seq_,
     countIf(is_unknown) AS unknowns,
@@ -44,11 +44,12 @@ SELECT call_id,
     argMinIf(sent AND ending != 'input_required', (stream_seq, line), is_outcome) AS counted,
     maxIf(charge, is_unknown) AS unknown_charge
 FROM (
-    SELECT *, fact = 'call.allowed' AS is_intent,
+    SELECT *, fact = 'call.allowed' AS is_intent, fact = 'call.extended' AS is_extension,
         NOT is_intent AND endsWith(id, '.unknown') AS is_unknown,
-        NOT is_intent AND NOT is_unknown AS is_outcome
+        NOT is_intent AND NOT is_extension AND NOT is_unknown AS is_outcome
     FROM facts
-    WHERE scope = '{scope}' AND fact IN ('call.allowed', 'call.completed', 'call.failed')
+    WHERE scope = '{scope}'
+        AND fact IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
         AND method = 'tools/call' AND at >= fromUnixTimestamp64Micro({start})
         AND call_id IN (
             SELECT call_id FROM facts WHERE scope = '{scope}' AND fact = 'call.allowed'

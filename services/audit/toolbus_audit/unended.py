@@ -11,8 +11,13 @@ MOST = 1000
 # The calls first, of which there are few, and then what their intents say.
 _UNENDED = """
 SELECT call_id, parent_id, trace_id, scope, key, server, tool, method, charge, toFloat64(at) AS at_,
-    JSONExtractFloat(detail, 'deadline'), JSONExtractBool(detail, 'reserved')
+    greatest(JSONExtractFloat(detail, 'deadline'), extended.deadline),
+    JSONExtractBool(detail, 'reserved')
 FROM facts
+LEFT JOIN (
+    SELECT call_id, max(JSONExtractFloat(detail, 'deadline')) AS deadline FROM facts
+    WHERE fact = 'call.extended' AND at >= fromUnixTimestamp64Micro({start})
+    GROUP BY call_id) AS extended USING call_id
 WHERE fact = 'call.allowed' AND at >= fromUnixTimestamp64Micro({start})
     AND at < fromUnixTimestamp64Micro({end})
     AND call_id IN (

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from time import time
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from toolbus_common.contracts import (
     Era,
 )
 from toolbus_common.declared import Declaration
+from toolbus_common.declared.timeouts import deadline_of
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.grants import full_name
 from toolbus_common.handles import Handle
@@ -131,6 +133,7 @@ class Inner:
         method: str = TOOLS_CALL,
     ) -> CallRequested:
         call_id = self.room.calls.new_call_id()
+        declared = self.directory.now.declaration.servers
         return CallRequested(
             call_id=call_id,
             reply_to=self.room.calls.address(call_id),
@@ -139,7 +142,9 @@ class Inner:
             proof=self.outer.proof,
             era=Era.MODERN,
             caller_era=self.outer.caller_era or self.outer.era,
-            deadline=self.outer.deadline,
+            deadline=min(
+                self.outer.deadline, deadline_of(declared.get(wanted.server), wanted.tool, time())
+            ),
             traceparent=trace,
             method=method,
             tracestate=self.outer.tracestate,

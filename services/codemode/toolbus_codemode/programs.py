@@ -52,7 +52,7 @@ class Programs:
         self, call: CallAdmitted, lineage: Lineage, shelf: Shelf, arguments: dict[str, Any]
     ) -> Answer:
         """Run one program. Raises `InvalidError` for arguments that hold none."""
-        caps = caps_of(lineage.levels, self.usual).within(REQUEST, terms_of(call.terms))
+        caps = self.caps(call, lineage)
         program = self._program(call, shelf, caps, arguments)
         inner = Inner(self.room, self.directory, self.results, call, Purse(caps.usd))
         run = Run(call, lineage, program, inner.purse, inner.tally, self.room.facts.say)
@@ -74,6 +74,14 @@ class Programs:
             raise
         run.ended(ended, answer.output_bytes, answer.kept)
         return answer
+
+    def caps(self, call: CallAdmitted, lineage: Lineage) -> Caps:
+        """Return what the program that a call carries may use."""
+        return caps_of(lineage.levels, self.usual).within(REQUEST, terms_of(call.terms))
+
+    def needed_until(self, call: CallAdmitted, lineage: Lineage) -> float:
+        """Return the deadline that leaves a program its time, in seconds since the epoch."""
+        return time() + _most(self.caps(call, lineage).seconds) + 2 * MARGIN
 
     def _program(
         self, call: CallAdmitted, shelf: Shelf, caps: Caps, arguments: dict[str, Any]

@@ -13,7 +13,15 @@ from toolbus_codemode.programs import Programs
 from toolbus_codemode.reading import answer
 from toolbus_codemode.spending import Spending, Spent
 from toolbus_common.builtin import EXECUTE, Mode
-from toolbus_common.contracts import Answered, CallAdmitted, CallCompleted, CallFailed, Era, Failed
+from toolbus_common.contracts import (
+    Answered,
+    CallAdmitted,
+    CallCompleted,
+    CallFailed,
+    Era,
+    Extended,
+    Failed,
+)
 from toolbus_common.errors import (
     CallCancelledError,
     InvalidError,
@@ -24,7 +32,7 @@ from toolbus_common.errors import (
 from toolbus_common.exchange import Reply
 from toolbus_common.kept import KeptOutcomes
 from toolbus_common.lineage import Lineage
-from toolbus_common.outcomes import about, told_of_result
+from toolbus_common.outcomes import about, extended, told_of_result
 from toolbus_common.pricing import charged
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, hash_of
@@ -70,7 +78,7 @@ class Service:
         """Handle one admitted call."""
         began = perf_counter()
         try:
-            result, is_error = await self._revocable(call)
+            result, is_error = await self._revocable(call, reply)
         except ToolbusError as error:
             await self._fail(call, reply, error, began)
         except asyncio.CancelledError:
@@ -89,15 +97,15 @@ class Service:
         finally:
             self._revoked.discard(call.call_id)
 
-    async def _revocable(self, call: CallAdmitted) -> Result:
+    async def _revocable(self, call: CallAdmitted, reply: Reply) -> Result:
         """The result, in a way that `cancel` finds; what has ended is told and kept undisturbed."""
         self._running[call.call_id] = asyncio.current_task()
         try:
-            return await self._result(call)
+            return await self._result(call, reply)
         finally:
             del self._running[call.call_id]
 
-    async def _result(self, call: CallAdmitted) -> Result:
+    async def _result(self, call: CallAdmitted, reply: Reply) -> Result:
         arguments = msgspec.json.decode(call.arguments)
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
@@ -106,6 +114,7 @@ class Service:
         try:
             if call.tool == EXECUTE:
                 shelf = self._catalogue.shelf(bounds)
+                call = await self._extended(call, reply, self._programs.needed_until(call, lineage))
                 ran = await self._programs.run(call, lineage, shelf, arguments)
                 return text(ran.text), ran.is_error
             plain = terms_of(call.terms).mode is Mode.SEARCH
@@ -113,6 +122,16 @@ class Service:
             return text(told), False
         except InvalidError as error:  # the model can mend this: it is an answer to it
             return text(error.reason), True
+
+    async def _extended(self, call: CallAdmitted, reply: Reply, deadline: float) -> CallAdmitted:
+        """Return the call with a deadline that leaves its program the time it may take."""
+        if deadline <= call.deadline:
+            return call
+        self._room.facts.say(extended(call, deadline))
+        if call.claim is not None:
+            self._outcomes.extend(call, call.claim, deadline)
+        await reply.send(Extended(deadline))
+        return call.model_copy(update={"deadline": deadline})
 
     async def _known(self, call: CallAdmitted) -> Lineage:
         """The same, where the caller's access token may be known since a moment only."""
@@ -145,6 +164,8 @@ class Service:
                 latency_us=int((perf_counter() - began) * 1e6),
                 is_error=is_error,
                 result_bytes=len(body),
+                sent_bytes=len(body),
+                whole_bytes=len(body),
                 **told_of_result(call, body),
             )
         )

@@ -4,10 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 
-from toolbus_common.contracts import CallAdmitted, Notified, Paused, Progressed, Told
+from toolbus_common.contracts import CallAdmitted, Extended, Notified, Paused, Progressed, Told
 from toolbus_common.exchange import Reply
 from toolbus_executor.capabilities import kind_asked, kinds_of
+from toolbus_executor.extending import Extending, Patience
 from toolbus_executor.levels import DEFAULT, rank_of
 from toolbus_executor.pace import Pace
 from toolbus_executor.requests import name_of, refusal
@@ -34,12 +36,15 @@ class Caller:
     """One call's way back. After a round of questions another call takes it over."""
 
     __slots__ = (
-        "_count", "_frames", "_held", "_kinds", "_least", "_pace", "_progress", "_pump", "_reply",
-        "_timer", "_unasked", "asked", "owner", "questions", "task",
+        "_began", "_call", "_count", "_extending", "_frames", "_held", "_kinds", "_least", "_pace",
+        "_patience", "_progress", "_pump", "_reply", "_timer", "_unasked", "asked", "owner", "questions",
+        "task",
     )  # fmt: skip
 
-    def __init__(self, call: CallAdmitted, reply: Reply) -> None:
-        self._frames: deque[Told] = deque()
+    def __init__(
+        self, call: CallAdmitted, reply: Reply, extending: Extending | None = None
+    ) -> None:
+        self._frames: deque[Told | Extended] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._count = 0
         self._pace: Pace | None = None
@@ -49,15 +54,21 @@ class Caller:
         self.questions: dict[str, Question] = {}
         self.task = name_of(call) if call.method == RESULT else ""  # whose questions are for it
         self.asked: asyncio.Future[None] | None = None  # for whoever waits for a question
-        self.answer_to(call, reply)
+        self.answer_to(call, reply, extending)
 
     @property
     def was_asked(self) -> bool:
         """Whether the server asked something in the middle of the call."""
         return self._count > 0
 
-    def answer_to(self, call: CallAdmitted, reply: Reply) -> None:
-        """Belong to this call from now on."""
+    def answer_to(
+        self, call: CallAdmitted, reply: Reply, extending: Extending | None = None
+    ) -> None:
+        """Belong to this call from now on; progress extends it as `extending` allows."""
+        self._call = call
+        self._began = monotonic()
+        self._extending = extending
+        self._patience: Patience | None = None
         self._reply = reply
         self._progress = call.progress
         self._least = rank_of(call.log_level)
@@ -66,6 +77,7 @@ class Caller:
 
     def progressed(self, body: bytes) -> None:
         """The server says how far it is. Of what comes too fast the latest is told in time."""
+        self.works()
         if not self._progress:
             return
         early, self._held = bool(self._held), body
@@ -78,6 +90,22 @@ class Caller:
             self._timer = loop.call_later(wait, self._release)
         else:
             self._release()
+
+    def works(self) -> None:
+        """Extend the call's deadline: the server is known to be working on it."""
+        if self._patience is not None:
+            self._patience.restart()
+        elif self._extending is not None:
+            self._patience = Patience(self._call, self._began, self._extending, self._extend)
+            self._patience.restart()
+
+    def left(self) -> float:
+        """Return the seconds until the extended deadline; 0 or less where there is none."""
+        return 0.0 if self._patience is None else self._patience.left()
+
+    def suspend(self) -> None:
+        """Belong to no call until another one takes over."""
+        self._extending = self._patience = None
 
     def logged(self, rank: int, body: bytes, *, raised: bool = False) -> None:
         """The server logs something of this gravity.
@@ -123,11 +151,15 @@ class Caller:
             self._pace.tell(asyncio.get_running_loop().time())
             self._put(Progressed(body))  # few enough to need no other bound
 
+    def _extend(self, deadline: float) -> None:
+        """Have whoever waits for the answer wait until this deadline."""
+        self._put(Extended(deadline))
+
     def _tell(self, frame: Told) -> None:
         if len(self._frames) < MOST_WAITING:
             self._put(frame)
 
-    def _put(self, frame: Told) -> None:
+    def _put(self, frame: Told | Extended) -> None:
         self._frames.append(frame)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.ensure_future(self._send_all())

@@ -52,7 +52,8 @@ class Head:
 
 _NO_HEAD = Head(0, {})
 
-# Takes a piece of a stream, and an empty one when it begins; True when it has seen enough.
+# Takes a piece of a stream, and an empty one when it begins; True when it has seen enough. It may
+# have a method `left`: the seconds to wait on, asked when the time for the answer is over.
 OnStream = Callable[[bytes], bool]
 
 
@@ -75,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._keeps = False
         self._until_closed = False  # a body without a length ends with its connection
         self._bodiless = False  # the answer to HEAD: what it says of a body does not follow
+        self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
         self.on_whole: Callable[[], None] | None = None  # told once a stream has ended too
 
@@ -191,7 +193,8 @@ class Connection(asyncio.Protocol):
         self._waiting = self._loop.create_future()
         self._transport.write(request)
         # A timer of our own: a quarter of what asyncio.timeout costs, and paid by every call.
-        timer = None if seconds is None else self._loop.call_later(seconds, self._too_late)
+        if seconds is not None:
+            self._timer = self._loop.call_later(seconds, self._too_late)
         try:
             answer = await self._waiting
             if self._spill is None or large is None:
@@ -202,8 +205,9 @@ class Connection(asyncio.Protocol):
             if self._spill is not None and large is not None:
                 large.abandon(self._spill)
             self._waiting = self._on_stream = self._large = self._spill = None
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     @property
     def reusable(self) -> bool:
@@ -232,7 +236,12 @@ class Connection(asyncio.Protocol):
             (self._transport.resume_reading if go else self._transport.pause_reading)()
 
     def _too_late(self) -> None:
-        self._fail(TimeoutError())
+        left: Callable[[], float] | None = getattr(self._on_stream, "left", None)
+        seconds = 0.0 if left is None else left()
+        if seconds > 0:
+            self._timer = self._loop.call_later(seconds, self._too_late)
+        else:
+            self._fail(TimeoutError())
 
     def _fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():

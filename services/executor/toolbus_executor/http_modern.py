@@ -141,7 +141,7 @@ class ModernHttp:
             head += header_lines(params, call.arguments)
         head += self._transport.lines_of(call)
         body = call_body(call, number, modern=True)
-        answer = AnswerStream(number, partial(self._board.take, caller=caller))
+        answer = AnswerStream(number, partial(self._board.take, caller=caller), caller)
         with self._board.call(number, caller):
             told, text = await self._transport.exchange(with_body(head, body), answer, seconds)
         return answer.message or message_in(told, text, number)

@@ -151,7 +151,7 @@ class HttpSession:
         self, call: CallAdmitted, seconds: float, caller: Caller
     ) -> wire.Incoming | None:
         number = next(self._transport.numbers)
-        answer = AnswerStream(number, partial(self._board.take, caller=caller))
+        answer = AnswerStream(number, partial(self._board.take, caller=caller), caller)
         with self._board.call(number, caller):
             try:
                 body = call_body(call, number, modern=False)
@@ -180,7 +180,8 @@ class HttpSession:
                 on_paused(pause)
             await asyncio.sleep(pause)
             with sent_before():
-                told, text = await self._come_back(answer, seconds - (monotonic() - began))
+                left = max(seconds - (monotonic() - began), answer.left())
+                told, text = await self._come_back(answer, left)
         if answer.message is not None:
             return answer.message
         assert told is not None  # noqa: S101 - without an id to come back with it was raised

@@ -18,6 +18,7 @@ from toolbus_common.errors import (
 from toolbus_executor import wire
 from toolbus_executor.authorizing.bearer import Bearer, authorized
 from toolbus_executor.authorizing.prover import Prover
+from toolbus_executor.caller import Caller
 from toolbus_executor.events import EventReader
 from toolbus_executor.failures import GarbageError
 from toolbus_executor.http1 import (
@@ -51,9 +52,15 @@ class HttpStatusError(UpstreamFaultError):
 class AnswerStream(Answering):
     """Collects one request's answer from an event stream; the rest goes to `hear`."""
 
-    def __init__(self, number: int, hear: Callable[[wire.Incoming], None] | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        hear: Callable[[wire.Incoming], None] | None = None,
+        caller: Caller | None = None,
+    ) -> None:
         self._number = number
         self._hear = hear
+        self._caller = caller
         self.events = EventReader()
         self.message: wire.Incoming | None = None
         self.fault: ToolbusError | None = None
@@ -67,6 +74,12 @@ class AnswerStream(Answering):
             self.fault = error
         spilled = self.events.spilled is not None
         return spilled or self.message is not None or self.fault is not None
+
+    __call__ = feed
+
+    def left(self) -> float:
+        """Return the seconds to wait on, once the time for the answer is over."""
+        return 0.0 if self._caller is None else self._caller.left()
 
     async def gathered(self) -> None:
         """Take the message that was too large to hold. Raises `ToolbusError`."""
@@ -232,7 +245,7 @@ class Transport:
     ) -> tuple[Head, bytes]:
         """Ask for one message; a stream that cannot be understood is a fault."""
         if self.spills is None:
-            told = await self.ask(request, answer.feed, seconds)
+            told = await self.ask(request, answer, seconds)
         else:
             told = await self._exchange_large(request, answer, seconds, self.spills)
         if answer.fault is not None:
@@ -245,7 +258,7 @@ class Transport:
         """The same where an answer too large to hold is kept."""
         answer.spills, answer.events.large = spills, answer
         try:
-            told = await self.ask(request, answer.feed, seconds, answer)
+            told = await self.ask(request, answer, seconds, answer)
             if answer.events.spilled is not None:
                 await answer.gathered()
         except BaseException:

@@ -10,6 +10,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
 from toolbus_executor.capabilities import EVERYTHING, declared
+from toolbus_executor.extending import Limit
 from toolbus_executor.levels import NO_LEVEL, rank_of
 from toolbus_executor.requests import (
     call_body,
@@ -63,7 +64,7 @@ class Line:
         with self.board.call(number, caller):
             try:
                 body = call_body(call, number, modern=self.modern)
-                return await self._send(number, body, seconds, write)
+                return await self._send(number, body, seconds, write, caller)
             except (TimeoutError, asyncio.CancelledError):
                 self.cancel(number)
                 raise
@@ -90,13 +91,21 @@ class Line:
             await self.request("logging/setLevel", {"level": level})
 
     async def _send(
-        self, number: int, body: bytes, seconds: float, write: Write | None = None
+        self,
+        number: int,
+        body: bytes,
+        seconds: float,
+        write: Write | None = None,
+        caller: Caller | None = None,
     ) -> wire.Incoming:
+        """Wait for the answer, for as long as progress extends the caller's call."""
         future: asyncio.Future[wire.Incoming] = asyncio.get_running_loop().create_future()
         self.board.waiting[number] = future
+
+        limit = Limit(future, seconds, None if caller is None else caller.left)
         try:
-            async with asyncio.timeout(seconds):
-                (write or self._write)(body)
-                return await future
+            (write or self._write)(body)
+            return await future
         finally:
+            limit.cancel()
             del self.board.waiting[number]

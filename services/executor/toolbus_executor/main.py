@@ -2,8 +2,9 @@
 
 hears   CallAdmitted, per server, and from other executors; CallCancelled; the buckets tb_config
         and tb_pins; ConnectionMade
-says    the frames of each call's answer; CallCompleted, CallFailed; ServerConnected, ServerLost,
-        ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned, DefinitionChanged; ServerSaid
+says    the frames of each call's answer; CallCompleted, CallFailed, CallExtended; ServerConnected,
+        ServerLost, ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned,
+        DefinitionChanged; ServerSaid
 owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and the outcomes it
         keeps in tb_outcomes; results too large to tell, in tb_results; connections to upstreams
         and stdio processes

@@ -13,7 +13,8 @@ _completed = trusted(CallCompleted)
 
 def completed(call: CallAdmitted, ended: Ended, seconds: float) -> CallCompleted:
     """The server answered."""
-    ending, is_error, kept, cached = ended
+    ending, is_error, kept, cached, left_out = ended
+    sent = len(ending.body)
     return _completed(
         id=f"{call.call_id}.completed",
         **about(call),
@@ -21,7 +22,9 @@ def completed(call: CallAdmitted, ended: Ended, seconds: float) -> CallCompleted
         charge=charge_of(call, ending, kept),
         latency_us=int(seconds * 1e6),
         is_error=is_error,
-        result_bytes=len(ending.body) + kept,
+        result_bytes=sent + kept,
+        sent_bytes=sent,
+        whole_bytes=sent + kept + left_out,
         cached=cached,
         **told_of_result(call, ending.body),
     )

@@ -8,6 +8,7 @@ from toolbus_common.exchange import Reply
 from toolbus_common.factlane import FactWriter
 from toolbus_common.kept import KeptOutcomes, Told
 from toolbus_common.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
+from toolbus_common.outcomes import extended
 from toolbus_executor.failures import Failures, with_name
 from toolbus_executor.outcome_facts import completed, failed
 from toolbus_executor.results import Ended
@@ -24,6 +25,12 @@ class Reports:
         self._ok = UPSTREAM_CALLS.labels(name, "ok")
         self._tool_error = UPSTREAM_CALLS.labels(name, "tool_error")
         self._seconds = UPSTREAM_SECONDS.labels(name)
+
+    def extended(self, call: CallAdmitted, deadline: float) -> None:
+        """Publish a call's later deadline, and postpone its idempotency claim."""
+        self._facts.say(extended(call, deadline))
+        if call.claim is not None and self.outcomes is not None:
+            self.outcomes.extend(call, call.claim, deadline)
 
     def completed(self, call: CallAdmitted, ended: Ended, took: float) -> None:
         """Count and record an answer."""

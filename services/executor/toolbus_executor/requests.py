@@ -17,6 +17,7 @@ META = "io.modelcontextprotocol/"
 CLIENT = {"name": "toolbus", "version": RELEASE}
 
 _WITH_ARGUMENTS = frozenset({"tools/call", "prompts/get"})
+_LONG = frozenset({"tools/call", "prompts/get", "resources/read"})  # progress extends their calls
 _NAMED_BY_TOOL = frozenset({"tools/call", "prompts/get", "resources/read"})
 _OF_ERA = {True: ("inputResponses", "requestState"), False: ("task",)}
 _OWNED_META = frozenset(
@@ -57,7 +58,7 @@ def call_body(call: CallAdmitted, number: int, *, modern: bool) -> bytes:
         meta += b',"tracestate":%b' % _encode(call.tracestate)
     if call.baggage:
         meta += b',"baggage":%b' % _encode(call.baggage)
-    if call.progress:
+    if call.progress or call.method in _LONG:
         meta += b',"progressToken":%d' % number
     if call.method == TOOLS_CALL and not (call.extra or call.log_level):
         plain = call.capabilities == NOTHING

@@ -34,13 +34,15 @@ class _Owned(msgspec.Struct):
 class Ended(NamedTuple):
     """How a call ended: what its caller is told, and what is worth knowing of it.
 
-    `kept` is how many bytes are kept instead of told, `cached` that its server was not asked.
+    `kept` is how many bytes are kept instead of told, `cached` that its server was not asked,
+    `left_out` how many bytes a selection left out.
     """
 
     ending: Ending
     is_error: bool
     kept: int = 0
     cached: bool = False
+    left_out: int = 0
 
 
 _owned = msgspec.json.Decoder(_Owned).decode

@@ -14,6 +14,7 @@ from toolbus_common.tracing import Span
 from toolbus_executor import spans
 from toolbus_executor.caller import MOST_QUESTIONS, Caller
 from toolbus_executor.capabilities import URL, kinds_of
+from toolbus_executor.extending import Extending
 from toolbus_executor.park import PARK_SECONDS, Park, Parked, answer, binding_of, brought
 from toolbus_executor.task_questions import TaskQuestions, concerns
 from toolbus_executor.upstream import Upstream, asks
@@ -26,8 +27,9 @@ _ASKING = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/resul
 class Rounds:
     """The rounds of one server's calls."""
 
-    def __init__(self, instance: str) -> None:
+    def __init__(self, instance: str, extending: Extending) -> None:
         self.park = Park(instance)
+        self._extending = extending
         self._of_tasks = TaskQuestions(instance)
 
     def close(self) -> None:
@@ -48,7 +50,7 @@ class Rounds:
     async def _asked(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
     ) -> bytes:
-        caller = Caller(call, reply)
+        caller = Caller(call, reply, self._extending)
         try:
             if not asks(upstream, call) or call.method not in _ASKING:
                 if concerns(call) and asks(upstream, call):
@@ -70,10 +72,11 @@ class Rounds:
     async def _resume(self, state: str, call: CallAdmitted, seconds: float, reply: Reply) -> bytes:
         parked = self.park.take(state, call)
         _, answers = brought(call.extra)
-        parked.caller.answer_to(call, reply)
+        parked.caller.answer_to(call, reply, self._extending)
         if not parked.task.done():
             answer(parked.caller, answers or {})
             if parked.caller.questions:
+                parked.caller.suspend()
                 return self.park.put(parked, call.call_id)
         try:
             return await self._round(parked, call, seconds)
@@ -88,21 +91,32 @@ class Rounds:
         if parked.caller.questions:
             asked.set_result(None)
         try:
-            async with asyncio.timeout(seconds):
-                await asyncio.wait((parked.task, asked), return_when=asyncio.FIRST_COMPLETED)
-                if not parked.task.done():
-                    await asyncio.wait((parked.task,), timeout=GATHER_SECONDS)
+            await _first(parked, asked, seconds)
+            if not parked.task.done():
+                await asyncio.wait((parked.task,), timeout=GATHER_SECONDS)
         except (TimeoutError, asyncio.CancelledError):
             parked.end()
             raise
         finally:
             parked.caller.asked = None
         if not parked.task.done():
+            parked.caller.suspend()
             return self.park.put(parked, call.call_id)
         try:
             return parked.task.result()
         except UpstreamRefusedError as error:
             return _pages(error, call)
+
+
+async def _first(parked: Parked, asked: asyncio.Future[None], seconds: float) -> None:
+    """Wait for the result or a question, for as long as progress extends the call."""
+    while seconds > 0:
+        both = (parked.task, asked)
+        done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if done:
+            return
+        seconds = parked.caller.left()
+    raise TimeoutError
 
 
 def _pages(error: UpstreamRefusedError, call: CallAdmitted) -> bytes:

@@ -31,6 +31,7 @@ from toolbus_common.handles import SCHEME
 from toolbus_common.tracing.executing import executing
 from toolbus_executor.bulkhead import Bulkhead
 from toolbus_executor.early import EarlyCancellations, taken_back_early
+from toolbus_executor.extending import Extending, too_late
 from toolbus_executor.guard import Guard
 from toolbus_executor.idling import Idling
 from toolbus_executor.offload.spills import Spills
@@ -78,7 +79,8 @@ class Runner:
         self.reports = Reports(name, facts, self.guard.failures)
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.checks = Checks(name, declared.validation)
-        self.rounds = Rounds(facts.producer)
+        self.extending = Extending(declared, self.reports.extended)
+        self.rounds = Rounds(facts.producer, self.extending)
         relied_on = (watched, followed, *((separation.pool,) if separation is not None else ()))
         self.idling = Idling(declared, self.bulkhead, self.rounds.park, relied_on)
         self.upstream: Upstream | None = None
@@ -95,7 +97,6 @@ class Runner:
         self.early = EarlyCancellations()
         self._watched = watched
         self._followed = followed
-        self._timeout = declared.timeout
         self._producer = facts.producer
         self._running: dict[str, asyncio.Task[Any] | None] = {}
         self._revoked: set[str] = set()
@@ -244,9 +245,10 @@ class Runner:
         whole = raw
         if select and self.selector is not None:
             raw = await selected(self.selector, select, raw)
+        left_out = max(0, len(whole) - len(raw))
         if self.spills is not None and self.spills.concern(raw, call):
             raw, kept = await self.spills.settle(raw, call)
-        ended = Ended(*ending_of(raw, call), kept)
+        ended = Ended(*ending_of(raw, call), kept, left_out=left_out)
         if not kept and not ended.is_error and isinstance(ended.ending, Answered):
             self.checks.hold_to_word(call, whole)
         return whole, ended
@@ -263,7 +265,7 @@ class Runner:
         if self.drained:
             refuse_new(call)
         self._refuse_misfit(call)
-        left = min(self._timeout, call.deadline - time())
+        left = min(self.extending.timeouts(call).idle, call.deadline - time())
         if left <= 0:
             raise self._too_late()
         try:
@@ -334,6 +336,7 @@ class Runner:
         self, upstream: Upstream, call: CallAdmitted, seconds: float, reply: Reply
     ) -> bytes:
         """Ask the server; an error it answers with is a success of the transport."""
+        began = monotonic()
         try:
             if call.method in (SUBSCRIBE, FOLLOW):
                 raw = await self._hear(upstream, call, seconds)
@@ -346,7 +349,7 @@ class Runner:
             self.guard.failed(spared=spares(upstream, call))
             self._learn(call, seconds)
             raise UpstreamTimeoutError(
-                f"{self.name} did not answer within {seconds:.3g} s; the call may have happened."
+                too_late(self.name, seconds, monotonic() - began, self.extending.timeouts(call))
             ) from error
         except UpstreamDeadError as error:
             same = isinstance(error, SameDeathError)

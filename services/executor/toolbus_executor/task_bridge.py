@@ -66,9 +66,11 @@ class OverModern(Bridge):
     async def _outcome(self) -> bytes:
         """Wait for the end, and come back with what the server needs of its caller meanwhile."""
         answered = await self._pass_answers()
-        async with asyncio.timeout(self.seconds):
+        async with asyncio.timeout(self.seconds) as limit:
             while True:
                 task = task_forms.read(await self._get())
+                if not self.caller.task:  # who asks for the result can ask again
+                    works_on(limit, self.caller)
                 if task.status in ENDED:
                     return outcome(task)
                 asked = task.inputRequests or {}
@@ -173,6 +175,14 @@ def about(call: CallAdmitted, method: str, params: bytes) -> CallAdmitted:
 def as_task(extra: str) -> str:
     """What travels beside the arguments, and the wish that the call becomes a task."""
     return msgspec.json.encode({**(_members(extra) if extra else {}), "task": {}}).decode()
+
+
+def works_on(limit: asyncio.Timeout, caller: Caller) -> None:
+    """Extend a call whose task the server has just told about: it is at work on it."""
+    caller.works()
+    left, until = caller.left(), limit.when()
+    if until is not None and left > 0 and not limit.expired():
+        limit.reschedule(max(until, asyncio.get_running_loop().time() + left))
 
 
 def pause(task: Task) -> float:

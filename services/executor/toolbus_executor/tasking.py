@@ -23,6 +23,7 @@ from toolbus_executor.task_bridge import (
     about,
     as_task,
     pause,
+    works_on,
 )
 from toolbus_executor.task_forms import ASKS, CANCEL, ENDED, GET, RESULT
 from toolbus_executor.upstream import sent_before
@@ -112,10 +113,11 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
     named = msgspec.json.encode({"taskId": task.taskId})
     try:
         with sent_before():
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
                 while task.status not in ENDED and task.status != ASKS:
                     await asyncio.sleep(pause(task))
                     task = task_forms.read(await once(about(call, GET, named), seconds, caller))
+                    works_on(limit, caller)
                 return await once(about(call, RESULT, named), seconds, caller)
     except (TimeoutError, asyncio.CancelledError):
         with suppress(ToolbusError, TimeoutError):

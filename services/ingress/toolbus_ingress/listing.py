@@ -14,6 +14,7 @@ from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN, SHOWN, Mode
 from toolbus_common.contracts import Era, Listing, Offered, ServerState
 from toolbus_common.declared import Patterns
+from toolbus_common.declared.timeouts import deadline_of
 from toolbus_common.grants import full_name
 from toolbus_common.handles import Handle, piece_of
 from toolbus_common.lineage import Bounds
@@ -48,6 +49,7 @@ class Catalogue:
         self._listings: dict[str, Listing] = {}
         self._kept: dict[tuple[Any, ...], bytes] = {}
         self._kept_bytes = 0
+        self._weights: dict[tuple[Any, ...], int] = {}
         self._encodings: dict[tuple[Any, ...], tuple[str, msgspec.Raw] | None] = {}
         self._names: Names | None = Names()
         self._told: set[tuple[str, str, str]] = set()
@@ -119,6 +121,25 @@ class Catalogue:
             self._kept_bytes += len(kept)
         return kept
 
+    def weight(self, method: str, bounds: Bounds, server: str, era: Era) -> int:
+        """Return the bytes of all definitions within bounds, as no mode of seeing tools cuts them.
+
+        Toolbus' own tools are none of them.
+        """
+        wanted = (bounds, server, era, method)
+        found = self._weights.get(wanted)
+        if found is None:
+            kind, bare = LISTS[method][0], bool(server)
+            found = self._weights[wanted] = sum(
+                len(ready[1]) + 1
+                for owner in self._listings
+                if owner != BUILT_IN and self.serves(owner) and server in ("", owner)
+                for offered in getattr(self._listings[owner], kind)
+                if bounds.cover(full_name(owner, offered.name))
+                and (ready := self._ready(kind, owner, offered, era, bare=bare)) is not None
+            )
+        return found
+
     def holder(self, proof: str, narrower: tuple[Patterns, ...]) -> tuple[str, Bounds] | None:
         """The live key behind a proof, and what it is shown now within what was asked for."""
         found = self._directory.now.lineage_for(proof, time())
@@ -150,6 +171,10 @@ class Catalogue:
     def serves(self, server: str) -> bool:
         """Whether a server of that name is declared."""
         return self._directory.now.serves(server)
+
+    def deadline(self, server: str, tool: str, now: float) -> float:
+        """Return the first deadline of a call, as its server is configured."""
+        return deadline_of(self._directory.now.declaration.servers.get(server), tool, now)
 
     def definition(self, server: str, tool: str) -> dict[str, Any] | None:
         """A tool's definition as its server sent it."""
@@ -300,6 +325,7 @@ class Catalogue:
 
     def _forget_views(self) -> None:
         self._kept.clear()
+        self._weights.clear()
         self._kept_bytes = 0
 
     def _changed(self) -> None:

@@ -12,6 +12,7 @@ from toolbus_ingress.eras import Request
 from toolbus_ingress.failures import told
 from toolbus_ingress.introduction import introduced
 from toolbus_ingress.jsonrpc import Response
+from toolbus_ingress.listed_context import ListedContext
 from toolbus_ingress.listing import LISTS, Catalogue
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.sessions import LEVELS, Sessions
@@ -27,10 +28,13 @@ _WATCHING = ("resources/subscribe", "resources/unsubscribe")
 class Local:
     """Methods that need no server, or only tell it to watch something."""
 
-    def __init__(self, catalogue: Catalogue, sessions: Sessions, relay: Relay) -> None:
+    def __init__(
+        self, catalogue: Catalogue, sessions: Sessions, relay: Relay, context: ListedContext
+    ) -> None:
         self._catalogue = catalogue
         self._sessions = sessions
         self._relay = relay
+        self._context = context
 
     async def answer(self, visit: Visit, request: Request) -> Response:
         """Answer a request of a method that no server answers."""
@@ -51,6 +55,7 @@ class Local:
             return jsonrpc.error(200, jsonrpc.INVALID_PARAMS, sentence, request_id=request.id)
         caller = visit.caller
         body = self._catalogue.told(request.method, caller, request.era)
+        self._context.note(caller, request.method, request.era, len(body))
         answer = jsonrpc.result(request.id, body)
         if caller.server and self._catalogue.hides(caller.bounds, caller.server):
             return Response(answer.status, answer.body, answer.headers, "server_not_granted")

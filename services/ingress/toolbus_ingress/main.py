@@ -2,7 +2,7 @@
 
 hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
         tb_config, tb_catalogue and tb_tokens
-says    CallRequested, CallCancelled, SessionSaid; the fact AccessRejected
+says    CallRequested, CallCancelled, SessionSaid; the facts AccessRejected and ContextListed
 asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oauth
 owns    nothing but the streams open to it: any replica serves any request
 """
@@ -26,6 +26,7 @@ from toolbus_ingress.guard import Guard
 from toolbus_ingress.http import listening
 from toolbus_ingress.hub import Hub
 from toolbus_ingress.identity import Identity, own_names
+from toolbus_ingress.listed_context import ListedContext
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import Local
 from toolbus_ingress.possession import Possession
@@ -57,6 +58,9 @@ def _endpoint(room: Room, settings: Settings, seal: Seal) -> Endpoint:
     questions, shelf = Questions(), Shelf(settings.poll_after)
     relay = Relay(room, catalogue, seal, questions, shelf, settings.call_timeout)
     hub, sessions = Hub(catalogue, relay, shelf), _sessions(room, seal, questions, relay)
+    context = ListedContext(room.facts.say, catalogue, directory, settings.context_seconds)
+    room.needs(context.written)
+    room.draining.append(context.flush)
     _introduce(directory, relay, hub, sessions)
     return Endpoint(
         room=room,
@@ -65,7 +69,7 @@ def _endpoint(room: Room, settings: Settings, seal: Seal) -> Endpoint:
         catalogue=catalogue,
         sessions=sessions,
         relay=relay,
-        local=Local(catalogue, sessions, relay),
+        local=Local(catalogue, sessions, relay, context),
         hub=hub,
         resumption=Resumption(room.bus, shelf),
         shelf=shelf,

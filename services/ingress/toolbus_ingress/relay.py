@@ -75,7 +75,7 @@ class Relay:
         seal: Seal,
         questions: Questions,
         shelf: Shelf,
-        timeout: float,
+        timeout: float | None,
     ) -> None:
         self._room = room
         self._catalogue = catalogue
@@ -171,7 +171,7 @@ class Relay:
             method=request.method,
             proof=visit.caller.proof,
             era=request.era,
-            deadline=time() + self._timeout,
+            deadline=self._deadline(subject),
             traceparent=way.traceparent,
             tracestate=way.state,
             baggage=way.baggage,
@@ -189,6 +189,12 @@ class Relay:
         )
         trail.describe(visit, request, call, self._catalogue)
         return call
+
+    def _deadline(self, subject: Subject) -> float:
+        now = time()
+        if self._timeout is not None:
+            return now + self._timeout
+        return self._catalogue.deadline(subject.server, subject.name, now)
 
     def _extra(self, visit: Visit, request: Request, subject: Subject) -> str:
         """What travels beside the arguments, as raw JSON; empty when nothing does."""

@@ -14,13 +14,16 @@ class Settings(CommonSettings):
 
     `allowed_hosts` and `allowed_origins` are comma-separated; an entry without a port covers
     every port. Scripts of `browser_origins`, exactly so, may read answers (CORS). Sizes are bytes,
-    times seconds. `call_timeout` is every call's deadline. `head_timeout` and `body_timeout` bound
+    times seconds. `call_timeout` is how long
+    any call may take until progress extends it; unset: its server's `timeout`, and 30 s to wait
+    for a free place or a person. `head_timeout` and `body_timeout` bound
     how long a client may take to send a request, `idle_timeout` how long its connection is kept
     after an answer, `write_timeout` how long it may leave an answer unread; `most_connections` and
     `most_per_address` bound what is open (docs/connections.md). `trusted_proxies` are addresses
     and networks whose `proxy_header` names the client. After SIGTERM new connections are accepted
     for `leave_seconds`. With `poll_after` a client of 2025-11-25 whose answer takes longer is sent
     away, to come back for it; 0: it waits.
+    What lists cost each key's context is written once in `context_seconds`.
     `public_url` is how browsers and agents reach this gateway: tokens are made for it. With
     `dpop_nonce` proofs of keys must be made with a nonce that was asked for before.
     `seal_key_file` holds the 32 bytes that seal what clients carry (sessions, states, tasks);
@@ -43,7 +46,8 @@ class Settings(CommonSettings):
     trusted_proxies: str = ""
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     leave_seconds: float = Field(default=0.5, ge=0)
-    call_timeout: float = Field(default=60.0, gt=0)
+    call_timeout: float | None = Field(default=None, gt=0)
+    context_seconds: float = Field(default=60.0, gt=0)
     poll_after: float = Field(default=0.0, ge=0)
     seal_key_file: str = ""
     public_url: str = ""

@@ -11,7 +11,7 @@ from toolbus_common.lineage import Lineage
 # What levels say about who may do what. Money and rates are checked when the call is made.
 _GOVERNING = {"tools", "groups", "deny", "approve", "environment", "expires"}
 # What of a server changes neither what is called nor who answers.
-_INDIFFERENT = {"tools", "timeout", "concurrency", "definitions"}
+_INDIFFERENT = {"tools", "timeout", "max_total_timeout", "concurrency", "definitions"}
 _KINDS = ("tools", "prompts", "resources", "templates")
 
 

@@ -210,6 +210,11 @@ def running(waiting: Deferred, call_id: str, now: float, grace: float) -> Deferr
     return replace(waiting, stage=Stage.RUNNING, call_id=call_id, changed_at=now, ends=ends)
 
 
+def extended(over: Deferred, deadline: float, grace: float) -> Deferred:
+    """Return a task whose call may take longer."""
+    return replace(over, ends=max(over.ends, deadline + grace))
+
+
 def put_off(tried: Deferred, waiting: Deferred, why: str) -> Deferred:
     """Once it could not be made, and nothing was sent: it is as it was."""
     return replace(waiting, hindered=why, changed_at=tried.changed_at)

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import time
+from typing import Any
 
 import msgspec
 
@@ -138,17 +139,21 @@ class Deferring:
         taken = await self.book.put(tasks.running(waiting, call_id, time(), self.grace), entry)
         if taken is None:
             return
+        running = _Running(self.book, taken, self.grace, self.lane.spawn)
         arguments, address = kept.approval.arguments.encode(), self.lane.address(call_id)
         call = tasks.revived(waiting, arguments, call_id, address, time())
         ending: Ending | Failed
         try:
-            ending = await self.lane.ask_here(call, partial(self._pass_on, waiting))
+            made = partial(self._pass_on, waiting)
+            ending = await self.lane.ask_here(call, made, running.extend)
         except ToolbusError as error:
             if isinstance(error, AGAIN) and await self._still_approved(kept, call_id):
-                await self._put(tasks.put_off(taken.task, waiting, error.reason), taken)
+                last = await running.stop()
+                await self._put(tasks.put_off(last.task, waiting, error.reason), last)
                 return
             ending = Failed(error)
-        await self._put(tasks.ended(taken.task, ending, time()), taken)
+        last = await running.stop()
+        await self._put(tasks.ended(last.task, ending, time()), last)
 
     async def _pass_on(self, waiting: Deferred, call: CallRequested, reply: Reply) -> None:
         await self.pass_on(call, reply, waiting.key, waiting.id)
@@ -240,6 +245,40 @@ class Deferring:
         asked = task.opens_pages and task.stage is Stage.WAITING
         if asked and QUESTION in _members(answers):
             await self.book.put(tasks.page_opened(task, time()), entry)
+
+
+class _Running:
+    """The entry of a task whose call is under way, kept until the call's latest deadline."""
+
+    def __init__(
+        self,
+        book: TaskBook,
+        entry: Entry,
+        grace: float,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._book = book
+        self._entry = entry
+        self._grace = grace
+        self._spawn = spawn
+        self._turn = asyncio.Lock()
+
+    def extend(self, deadline: float) -> None:
+        """Write a later deadline, beside everything else."""
+        self._spawn(self._write(deadline))
+
+    async def stop(self) -> Entry:
+        """Return the entry as it was last written."""
+        async with self._turn:
+            return self._entry
+
+    async def _write(self, deadline: float) -> None:
+        async with self._turn:
+            later = tasks.extended(self._entry.task, deadline, self._grace)
+            try:
+                self._entry = await self._book.put(later, self._entry) or self._entry
+            except BusDownError as error:
+                log.warning("task.not_extended", extra={"reason": error.reason})
 
 
 def _answer(call: CallRequested, task: Deferred) -> Ending:

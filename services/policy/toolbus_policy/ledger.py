@@ -34,6 +34,15 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Extension:
+    """A reservation that may last longer: until `due`, in seconds since the epoch."""
+
+    rid: str
+    scope: str
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
 class Overdue:
     """A reservation whose call should have ended. `at` is when it was made, epoch seconds."""
 
@@ -42,6 +51,9 @@ class Overdue:
     at: int
     amount: int
     about: About
+
+
+Changing = TypeVar("Changing", Ending, Extension)
 
 
 @dataclass(slots=True)
@@ -98,13 +110,14 @@ class Ledger:
         which these endings come from. Raises `LedgerDownError`, also while that is under way;
         every other customer's are dealt with first.
         """
-        waits = []
-        for scope, group in _grouped(endings, [ending.scope for ending in endings]).items():
-            answer = await self._known(scope, lambda b, s=scope, g=group: self._settle(s, b, g))  # type: ignore[misc]
-            if answer == b"wait":
-                waits.append(scope)
-        if waits:
-            raise LedgerDownError(f"The ledger of {', '.join(waits)} is being rebuilt.")
+        await self._each(endings, self._settle)
+
+    async def extend(self, extensions: Sequence[Extension]) -> None:
+        """Postpone when reservations are due, those of calls that are still open.
+
+        Raises `LedgerDownError`, also while counters are being rebuilt.
+        """
+        await self._each(extensions, self._extend)
 
     async def overdue(
         self, scope: str, until: float = NOW, most: int = MOST_OVERDUE
@@ -194,6 +207,24 @@ class Ledger:
                 answer = await work(self._remember(scope, known))
         return answer
 
+    async def _each(
+        self,
+        items: Sequence[Changing],
+        change: Callable[[str, Book, list[Changing]], Awaitable[Any]],
+    ) -> None:
+        """Change the reservations of every customer; those being rebuilt make it raise at last."""
+        waits = []
+        for scope, group in _grouped(items, [each.scope for each in items]).items():
+            if await self._known(scope, _changing(change, scope, group)) == b"wait":
+                waits.append(scope)
+        if waits:
+            raise LedgerDownError(f"The ledger of {', '.join(waits)} is being rebuilt.")
+
+    async def _extend(self, scope: str, book: Book, extensions: list[Extension]) -> Any:
+        told = [part for each in extensions for part in (each.rid, int(each.due * 1000))]
+        keys = [*_beside(scope, book), slot(scope, "lock")]
+        return await self.store.run("extend", keys, [book.epoch, book.tick, *told])
+
     async def _settle(self, scope: str, book: Book, endings: list[Ending]) -> Any:
         told = [part for ending in endings for part in (ending.rid, ending.how, ending.actual)]
         keys = [*_beside(scope, book), slot(scope, "lock")]
@@ -220,6 +251,12 @@ class Ledger:
             book = self._books[scope] = Book(known.epoch.id, known.tick, known.tick)
         book.tick = max(book.tick, known.tick)
         return book
+
+
+def _changing(
+    change: Callable[[str, Book, list[Changing]], Awaitable[Any]], scope: str, group: list[Changing]
+) -> Callable[[Book], Awaitable[Any]]:
+    return lambda book: change(scope, book, group)
 
 
 def _beside(scope: str, book: Book) -> list[str]:

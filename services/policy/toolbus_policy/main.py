@@ -1,6 +1,6 @@
 """The policy room: may this key make this call, and who pays?
 
-hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed
+hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed; CallExtended
 says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed,
         CallReplayed, LedgerOpened, those of approvals, and of what is declared over HTTP
 asks    audit what was spent, when counters were lost, and which calls never ended
@@ -167,7 +167,7 @@ def build(exchange: Exchange) -> Room:
             f"{CallCancelled.SUBJECT}.*",
             lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
         )
-        settlement = Settlement(room, ledger, lambda: marks.scopes)
+        settlement = Settlement(room, ledger, lambda: marks.scopes, settings.reap_grace)
         await settlement.follow()
         room.hears(seconds=0.5, pause=0.1)(settlement.hear)
         work = (

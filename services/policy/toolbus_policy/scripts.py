@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import NoScriptError, ResponseError
 
-SCRIPTS = ("reserve", "settle", "due", "open")
+SCRIPTS = ("reserve", "extend", "settle", "due", "open")
 ALONE = ("open",)  # the scripts that need nothing of the shared part
 
 

@@ -9,12 +9,12 @@ from time import monotonic, time
 import msgspec
 
 from toolbus_common.bus import StoredMessage
-from toolbus_common.contracts import CallFailed
+from toolbus_common.contracts import CallExtended, CallFailed
 from toolbus_common.errors import ToolbusError
 from toolbus_common.provision import FACTS
 from toolbus_common.room import Room
 from toolbus_policy.evidence import may_have_run
-from toolbus_policy.ledger import Ending, Ledger, Overdue
+from toolbus_policy.ledger import Ending, Extension, Ledger, Overdue
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ MOST_PER_SCRIPT = 500
 
 
 class Outcome(msgspec.Struct):
-    """What settlement reads of an outcome fact."""
+    """What settlement reads of an outcome, and of an event that extends a call."""
 
     fact: str
     call_id: str
@@ -32,6 +32,8 @@ class Outcome(msgspec.Struct):
     reserved: bool = False
     sent: bool = True
     ending: str = "complete"
+    deadline: float = 0.0
+    held: bool = False
 
     @property
     def free(self) -> bool:
@@ -44,20 +46,31 @@ _outcome = msgspec.json.Decoder(Outcome).decode
 
 @dataclass(slots=True)
 class Settlement:
-    """Hears outcomes, and looks after reservations whose outcome never came."""
+    """Hears outcomes, and looks after reservations whose outcome never came.
+
+    An extension that was published before its reservation was due is dealt with before the
+    reservation is looked at: `reap` is never ahead of what was heard.
+    """
 
     room: Room
     ledger: Ledger
     scopes: Callable[[], Iterable[str]]
+    grace: float
     _heard: float = 0.0  # every outcome said before this moment has been dealt with, by any replica
     _marked: tuple[int, float] = (0, 0.0)  # a message of the stream, and when it was the newest
 
     async def hear(self, messages: list[StoredMessage]) -> None:
-        """End the reservations these outcomes are about, then acknowledge.
+        """Extend and end the reservations these events are about, then acknowledge.
 
         Telling an ending twice is harmless, so a batch that failed half-way simply comes again.
         """
-        endings = [e for message in messages for e in endings_of(message.data)]
+        endings, extensions = list[Ending](), list[Extension]()
+        for message in messages:
+            ended, extended = read(message.data, self.grace)
+            endings += ended
+            extensions += extended
+        for start in range(0, len(extensions), MOST_PER_SCRIPT):
+            await self.ledger.extend(extensions[start : start + MOST_PER_SCRIPT])
         await self._settle(endings)
         for message in messages:
             await message.done()
@@ -116,21 +129,28 @@ class Settlement:
             await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
 
 
-def endings_of(lines: bytes) -> list[Ending]:
-    """The reservations one message of facts ends. A line that is no outcome is passed over."""
-    endings = []
+def read(lines: bytes, grace: float) -> tuple[list[Ending], list[Extension]]:
+    """Return the reservations that one message of events ends, and those that it extends.
+
+    A line that is neither is passed over.
+    """
+    endings, extensions = list[Ending](), list[Extension]()
     for line in lines.split(b"\n"):
         try:
             outcome = _outcome(line)
         except msgspec.DecodeError:
             log.error("settlement.unreadable_fact")  # noqa: TRY400 - the line itself is not logged
             continue
-        if outcome.reserved:
+        if outcome.fact == CallExtended.NAME:
+            if outcome.held:
+                due = outcome.deadline + grace
+                extensions.append(Extension(outcome.call_id, outcome.scope, due))
+        elif outcome.reserved:
             how = "refund" if outcome.free else "settle"
             endings.append(
                 Ending(outcome.call_id, outcome.scope, how, outcome.charge)  # type: ignore[arg-type]
             )
-    return endings
+    return endings, extensions
 
 
 def unknown_outcome(late: Overdue) -> CallFailed:

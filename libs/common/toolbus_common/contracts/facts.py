@@ -122,8 +122,10 @@ class CallCompleted(Outcome):
     `ending` is `complete`, `input_required` (the call goes on with the caller's answer, and costs
     nothing yet) or `task` (the server goes on by itself). `cached` says that it was not asked: an
     earlier answer was told again. `result_bytes` counts what was kept instead of told, too.
-    `result_digest` is SHA-256 in hex of the result as it was told. `result` is its text where
-    `result_content` says so, cut as arguments are, and `user` then whose call it was.
+    `sent_bytes` is the size of the result as the caller got it, `whole_bytes` as the server
+    answered, before a selection. `result_digest` is SHA-256 in hex of the result as it was told.
+    `result` is its text where `result_content` says so, cut as arguments are, and `user` then whose
+    call it was.
     """
 
     NAME: ClassVar[str] = "call.completed"
@@ -134,6 +136,8 @@ class CallCompleted(Outcome):
     is_error: bool = False
     result_bytes: int = 0
     cached: bool = False
+    sent_bytes: int = 0
+    whole_bytes: int = 0
     result_digest: str = ""
     user: str = ""
     result: str = Field(default="", repr=False)
@@ -147,6 +151,19 @@ class CallFailed(Outcome):
     code: str
     reason: str
     sent: bool
+
+
+class CallExtended(CallFact):
+    """The server reports progress: the call has until `deadline`, in seconds since the epoch.
+
+    Published at most once in half the server's `timeout`. `held` says whether the ledger holds
+    anything for the call.
+    """
+
+    NAME: ClassVar[str] = "call.extended"
+
+    deadline: float
+    held: bool = False
 
 
 class CallReplayed(CallFact):
@@ -178,6 +195,26 @@ class ContextSpent(CallFact):
     request_tokens: int = 0
     answer_tokens: int = 0
     counted_by: str = ""
+
+
+class ContextListed(Fact):
+    """What the lists of one key cost its context in a minute or so, in bytes.
+
+    `spent_bytes` were sent; `classic_bytes` are the definitions of all that the key may use, and
+    `whole_bytes` of all there is, as often. `server` is set for the endpoint of one server, `mode`
+    is how the key sees tools.
+    """
+
+    NAME: ClassVar[str] = "context.listed"
+
+    key: str
+    server: str = ""
+    method: str
+    mode: str = ""
+    lists: int
+    spent_bytes: int
+    classic_bytes: int
+    whole_bytes: int
 
 
 class ContextMeasured(ServerFact):
@@ -253,8 +290,10 @@ FACTS: dict[str, type[Fact]] = {
         CallDenied,
         CallCompleted,
         CallFailed,
+        CallExtended,
         CallReplayed,
         ContextSpent,
+        ContextListed,
         ContextMeasured,
         RunStarted,
         RunCompleted,

@@ -16,6 +16,16 @@ class Progressed(Struct, frozen=True):
         return b"p" + self.body
 
 
+class Extended(Struct, frozen=True):
+    """The call may take longer: its deadline is now `deadline`, in seconds since the epoch."""
+
+    deadline: float
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        return b"e%r" % self.deadline
+
+
 class Notified(Struct, frozen=True):
     """The upstream says something else about this call; `body` is the notification's raw params."""
 
@@ -83,7 +93,7 @@ class Failed(Struct, frozen=True):
 
 Ending = Answered | Asked | Begun
 Told = Progressed | Notified | Paused
-Frame = Told | Ending | Failed
+Frame = Told | Extended | Ending | Failed
 
 
 def decode_frame(data: bytes) -> Frame:
@@ -96,6 +106,8 @@ def decode_frame(data: bytes) -> Frame:
     if kind == b"n":
         method, _, params = body.partition(b"\n")
         return Notified(method.decode(), params)
+    if kind == b"e":
+        return Extended(float(body))
     if kind == b"w":
         return Paused(int(body))
     known = _OTHERS.get(kind)

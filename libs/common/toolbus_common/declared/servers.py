@@ -39,6 +39,7 @@ DESTINATION = (
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
+LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks are forgotten after a day
 MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
 _OF_PROCESS = BOUNDS
 _OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
@@ -52,6 +53,7 @@ class ToolView(Declared):
 
     Grants, prices and facts keep to the name its server gave it. `idempotent` is the operator's
     word that a call may happen twice: one that failed may be tried again. A server's is not taken.
+    `timeout` and `max_total_timeout` replace those of its server.
     """
 
     alias: str = ""
@@ -59,6 +61,8 @@ class ToolView(Declared):
     hidden: bool = False
     idempotent: bool = False
     cache: ToolCache | None = None
+    timeout: float | None = Field(default=None, gt=0, le=3600)
+    max_total_timeout: float | None = Field(default=None, gt=0, le=LONGEST_CALL)
 
     @field_validator("alias")
     @classmethod
@@ -112,7 +116,9 @@ class Server(Declared):
     over TLS; `operations` and `refresh` are for them likewise.
     `python` names functions as `package.module:function`, found from `cwd`. `container` is an
     image with its digest, whose program speaks MCP on stdio.
-    `timeout` is seconds per call, `concurrency` the most calls at once. Values of `headers`,
+    `timeout` is how many seconds a call may take without progress; each progress notification
+    restarts it, until the call has taken `max_total_timeout` (600 s, or `timeout` where that is
+    longer). `concurrency` is the most calls at once. Values of `headers`,
     `env`, `credentials` and `proxy` may hold references, `${env:NAME}`, which the executor reads
     and nobody else. `expose` bounds what anybody may use of it, by its own names. `definitions`
     says what happens to a tool that is new or has changed: `trust` shows it; `first` pins what is
@@ -172,7 +178,8 @@ class Server(Declared):
     definitions: Literal["trust", "first", "each"] = "first"
     code_mode: bool | None = None
     probe: float = Field(default=15.0, ge=0, le=3600)
-    timeout: float = Field(default=30.0, gt=0, le=3600)
+    timeout: float = Field(default=60.0, gt=0, le=3600)
+    max_total_timeout: float | None = Field(default=None, gt=0, le=LONGEST_CALL)
     results: Results = Results()
     validation: Validation = "arguments"
     content: Content | None = None

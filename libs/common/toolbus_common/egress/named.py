@@ -24,8 +24,8 @@ Leads = Server | Webhook | Issuer | Place | Sink | Witness
 _HARMLESS = frozenset(
     {
         "headers", "env", "credentials", "operations", "refresh", "tools", "expose", "definitions",
-        "code_mode", "content", "result_content", "timeout", "concurrency", "probe", "results",
-        "validation", "identity", "protocol",
+        "code_mode", "content", "result_content", "timeout", "max_total_timeout", "concurrency",
+        "probe", "results", "validation", "identity", "protocol",
         "idle", *(each for each in BOUNDS if each != "network"), "probe_path",
     }
 )  # fmt: skip

@@ -217,6 +217,7 @@ BASE = Class(0, 0, "Base Event", {}, _nothing)
 
 _MEANT = {
     "call.allowed": Meant(API),
+    "call.extended": Meant(API),
     "call.completed": Meant(API),
     "call.denied": Meant(API, severity=LOW, status=FAILURE),
     "call.failed": Meant(API, severity=LOW, status=FAILURE),

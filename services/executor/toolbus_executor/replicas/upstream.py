@@ -18,6 +18,7 @@ from toolbus_common.contracts import (
     Offered,
 )
 from toolbus_common.declared import Server
+from toolbus_common.declared.timeouts import timeouts_of
 from toolbus_common.ending import end
 from toolbus_common.errors import (
     ToolbusError,
@@ -75,7 +76,7 @@ class Replicated:
         self.watched: frozenset[str] = frozenset()
         self.followed: frozenset[str] = frozenset()
         self._facts = facts
-        self._timeout = declared.timeout
+        self._declared = declared
         self._described: Described | None = None
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
         self.separation: Separation | None = None  # set before anything is connected
@@ -169,7 +170,7 @@ class Replicated:
         replica = self._chosen(call)
         upstream, began = replica.upstream, monotonic()
         assert upstream is not None  # noqa: S101 - who is compared is connected
-        patience = min(self._timeout, call.deadline - time())
+        patience = min(timeouts_of(self._declared, call.tool).idle, call.deadline - time())
         replica.asked += 1
         replica.under_way += 1
         try:
@@ -183,6 +184,7 @@ class Replicated:
             if (
                 monotonic() - began >= ALL * patience
                 and not caller.was_asked
+                and caller.left() <= 0
                 and call.method != RESULT
             ):
                 replica.failed(_unanswered(patience))

@@ -1,0 +1,66 @@
+-- Bytes of calls as columns of their own: what was sent to the caller, and what the server answered.
+-- Events of before have no bytes that were sent: all of the result counts.
+ALTER TABLE facts ADD COLUMN IF NOT EXISTS sent_bytes Int64 MATERIALIZED multiIf(
+    fact = 'call.allowed', JSONExtractInt(detail, 'arguments_bytes'),
+    fact = 'call.completed' AND JSONHas(detail, 'sent_bytes'), JSONExtractInt(detail, 'sent_bytes'),
+    fact = 'call.completed', JSONExtractInt(detail, 'result_bytes'),
+    0
+);
+ALTER TABLE facts ADD COLUMN IF NOT EXISTS whole_bytes Int64 MATERIALIZED multiIf(
+    fact = 'call.allowed', JSONExtractInt(detail, 'arguments_bytes'),
+    fact = 'call.completed',
+        greatest(JSONExtractInt(detail, 'whole_bytes'), JSONExtractInt(detail, 'result_bytes')),
+    0
+);
+
+-- What each key's lists and calls cost the context of its model, in tokens, and what they would
+-- have. `spent_tokens` were sent; `classic_tokens` are the same without code mode, search, narrowing
+-- by the request, selections and results by reference; `whole_tokens`, of lists, also without grants.
+-- Four bytes count as a token, but for code mode, whose texts are counted (`counted_by`). What a
+-- program calls is not sent to the model: it is classic alone.
+CREATE VIEW IF NOT EXISTS context_by_key AS
+SELECT
+    toStartOfHour(at) AS hour,
+    facts.scope AS scope,
+    facts.key AS key,
+    'lists' AS what,
+    sum(JSONExtractInt(detail, 'lists')) AS requests,
+    intDiv(sum(JSONExtractInt(detail, 'spent_bytes')) + 3, 4) AS spent_tokens,
+    intDiv(sum(JSONExtractInt(detail, 'classic_bytes')) + 3, 4) AS classic_tokens,
+    intDiv(sum(JSONExtractInt(detail, 'whole_bytes')) + 3, 4) AS whole_tokens,
+    'bytes/4' AS counted_by
+FROM facts
+WHERE fact = 'context.listed'
+GROUP BY hour, scope, key
+UNION ALL
+SELECT
+    toStartOfHour(at) AS hour,
+    facts.scope AS scope,
+    facts.key AS key,
+    if(fact = 'call.allowed', 'arguments', 'results') AS what,
+    toInt64(count()) AS requests,
+    intDiv(sumIf(
+        facts.sent_bytes,
+        facts.parent_id NOT IN (SELECT call_id FROM facts WHERE fact = 'run.started')
+    ) + 3, 4) AS spent_tokens,
+    intDiv(sum(facts.whole_bytes) + 3, 4) AS classic_tokens,
+    classic_tokens AS whole_tokens,
+    'bytes/4' AS counted_by
+FROM facts
+WHERE fact IN ('call.allowed', 'call.completed') AND facts.server != 'toolbus'
+GROUP BY hour, scope, key, what
+UNION ALL
+SELECT
+    toStartOfHour(at) AS hour,
+    facts.scope AS scope,
+    facts.key AS key,
+    'code mode' AS what,
+    toInt64(count()) AS requests,
+    sum(JSONExtractInt(detail, 'request_tokens') + JSONExtractInt(detail, 'answer_tokens'))
+        AS spent_tokens,
+    toInt64(0) AS classic_tokens,
+    toInt64(0) AS whole_tokens,
+    any(JSONExtractString(detail, 'counted_by')) AS counted_by
+FROM facts
+WHERE fact = 'context.spent'
+GROUP BY hour, scope, key;

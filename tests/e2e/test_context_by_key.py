@@ -1,0 +1,102 @@
+"""What lists and calls cost each key's context, as analysts are told: sent, and without Toolbus."""
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from harness.cluster import Cluster, Upstream
+from harness.operating import Row, key
+from toolbus_cli.analytics import saved
+from toolbus_common.builtin import EXECUTE
+from toolbus_common.declared import Declaration
+
+WIDE, NARROW, CODER = (f"tbk_{name}_a-secret-of-contexts" for name in ("wide", "narrow", "coder"))
+TEXT = "x" * 4000
+SINCE = "toDateTime('2020-01-01 00:00:00', 'UTC')"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A gateway over one server, whose keys see all of it, one tool, and it through programs."""
+    upstream = Upstream(tmp_path_factory.mktemp("upstream"))
+    made = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CONTEXT_SECONDS="0.5")
+    try:
+        upstream.start()
+        declared = Declaration.model_validate(
+            {
+                "servers": {"echo": {"url": upstream.url}},
+                "keys": {
+                    "wide": key(WIDE),
+                    "narrow": key(NARROW, "echo__say"),
+                    "coder": key(CODER, code_mode=True),
+                },
+            }
+        )
+        made.start(declared, fused=True, beside=("codemode",))
+        made.until_listed(made.client(WIDE), "echo__say")
+        yield made
+    finally:
+        made.stop()
+        upstream.kill()
+
+
+def rows_of(cluster: Cluster, name: str, *awaited: str) -> dict[str, Row]:
+    """What the saved question tells of one key, once these are among it."""
+    question = saved.read(
+        "context-by-key", (files("toolbus_cli") / "saved" / "context-by-key.sql").read_text()
+    )
+    sql = question.sql.replace("{since:DateTime}", SINCE)
+    rows = cluster.eventual_rows(
+        f"SELECT * FROM ({sql}) WHERE key = '{name}'",
+        lambda rows: {*awaited} <= {row["what"] for row in rows},
+    )
+    return {row["what"]: row for row in rows}
+
+
+def tokens(row: Row) -> tuple[int, int, int]:
+    """What was spent, what all the key may use costs, and what all there is costs."""
+    return tuple(int(row[f"{kind}_tokens"]) for kind in ("spent", "classic", "whole"))  # type: ignore[return-value]
+
+
+def test_each_list_is_counted_beside_all_that_its_key_may_use_and_all_there_is(
+    cluster: Cluster,
+) -> None:
+    listed: Any = cluster.client(NARROW).ask("tools/list").json["result"]
+    assert [tool["name"] for tool in listed["tools"]] == ["echo__say"]
+    cluster.client(WIDE).ask("tools/list", x_toolbus_tools="echo__say")
+    cluster.client(CODER).ask("tools/list")
+    narrow = tokens(rows_of(cluster, "narrow", "lists")["lists"])
+    wide = tokens(rows_of(cluster, "wide", "lists")["lists"])
+    coder = tokens(rows_of(cluster, "coder", "lists")["lists"])
+    assert narrow[0] <= narrow[1] + 50 < narrow[2], "a list of one tool is that tool's definition"
+    assert wide[0] < wide[1] == wide[2], "one of its lists was narrowed by the request"
+    assert 0 < coder[0] != coder[1] == coder[2] > 0, "it is shown code mode's tools instead"
+
+
+def test_results_count_as_sent_and_as_the_server_answered(cluster: Cluster) -> None:
+    cluster.client(NARROW).call("echo__say", {"text": TEXT})
+    rows = rows_of(cluster, "narrow", "arguments", "results")
+    spent, classic, _ = tokens(rows["results"])
+    assert 1000 < spent == classic < 1100
+    assert 1000 < tokens(rows["arguments"])[0] < 1100
+    select = {"_meta": {"dev.toolbus/select": "b"}}
+    text = json.dumps({"a": TEXT, "b": 1})
+    params = {"name": "echo__say", "arguments": {"text": text}, **select}
+    assert len(cluster.client(WIDE).ask("tools/call", params).body) < 1000
+    spent, classic, _ = tokens(rows_of(cluster, "wide", "results")["results"])
+    assert spent < 100
+    assert 1000 < classic < 1100
+
+
+def test_what_a_program_calls_is_not_sent_to_its_model(cluster: Cluster) -> None:
+    source = f"len(str(echo.say(text='{TEXT}')))"
+    cluster.client(CODER).call(EXECUTE, {"code": source})
+    rows = rows_of(cluster, "coder", "arguments", "results", "code mode")
+    spent, classic, _ = tokens(rows["results"])
+    assert spent == 0
+    assert 1000 < classic < 1100
+    assert tokens(rows["arguments"])[0] == 0
+    assert tokens(rows["code mode"])[0] > 0

@@ -1,0 +1,225 @@
+"""Calls that take longer than their first deadline: SDK clients, SDK servers, the real chain.
+
+A call here has `FIRST` seconds at first, and `IDLE` from its last progress on.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+from mcp.client.client import Client as SdkClient
+from mcp.client.streamable_http import streamable_http_client
+
+from harness.apart import COMMAND, Stateful
+from harness.cluster import Cluster
+from harness.operating import Row, key
+from harness.waiting import until_now
+from toolbus_common.builtin import EXECUTE
+from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
+from toolbus_common.declared import Declaration
+
+BOT, POOR, CODER = (f"tbk_{name}_a-secret-of-long-calls" for name in ("bot", "poor", "coder"))
+FIRST, IDLE, TOTAL = 4.0, 6.0, 120.0
+PAUSE, STEPS = 0.5, 22  # 11 seconds: more than the first deadline, its grace and an idle time
+PRICE = 10_000  # micro-dollars
+LEVEL = "{{default}}:{epoch}:budget:key:{key}:usd:month:UTC"
+OVER_HTTP = ("http", "sse", "dual")
+SERVERS = ("stdio", *OVER_HTTP)
+
+
+@pytest.fixture(scope="module", params=["separate", "fused"])
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A gateway over an SDK server of each transport."""
+    over = {kind: Stateful(tmp_path_factory.mktemp(kind), kind) for kind in OVER_HTTP}
+    directory = tmp_path_factory.mktemp("cluster")
+    made = Cluster(directory, TOOLBUS_CALL_TIMEOUT=f"{FIRST:g}", TOOLBUS_REAP_GRACE="0.5")
+    times = {"timeout": IDLE, "max_total_timeout": TOTAL}
+    try:
+        for each in over.values():
+            each.start()
+        where = {kind: "sse" if kind == "sse" else "url" for kind in OVER_HTTP}
+        servers = {kind: {where[kind]: over[kind].url, **times} for kind in OVER_HTTP}
+        short = {"url": over["dual"].url, **times, "tools": {"work": {"max_total_timeout": 6.5}}}
+        budget = {"usd": 100, "per": "month"}
+        declared = Declaration.model_validate(
+            {
+                "servers": {"stdio": {"command": COMMAND, **times}, **servers, "short": short},
+                "keys": {
+                    "bot": key(BOT, budget=budget),
+                    "poor": key(POOR, budget=budget),
+                    "coder": key(CODER, budget=budget, code_mode=True),
+                },
+                "prices": {"*": PRICE / 1_000_000},
+            }
+        )
+        made.start(declared, fused=request.param == "fused", beside=("codemode",))
+        made.until_listed(made.client(BOT), *(f"{server}__work" for server in (*SERVERS, "short")))
+        yield made
+    finally:
+        made.stop()
+        for each in over.values():
+            each.kill()
+
+
+@asynccontextmanager
+async def sdk(cluster: Cluster, mode: str, **options: Any) -> AsyncIterator[SdkClient]:
+    headers = {"Authorization": f"Bearer {BOT}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+        transport = streamable_http_client(cluster.client(BOT).endpoint, http_client=http)
+        async with SdkClient(transport, mode=mode, **options) as client:
+            yield client
+
+
+def long_call(trace: str, **more: Any) -> dict[str, Any]:
+    meta = {"traceparent": f"00-{trace}-00000000000000aa-01", **more}
+    return {"arguments": {"steps": STEPS, "pause": PAUSE}, "meta": meta}
+
+
+def facts_of(cluster: Cluster, trace: str, *awaited: str) -> list[Row]:
+    """The events of one trace, in order, once these are among them."""
+    return cluster.eventual_rows(
+        "SELECT fact, id, call_id, toFloat64(at) AS at_, charge, code, reason,"
+        f" JSONExtractFloat(detail, 'deadline') AS deadline FROM facts WHERE trace_id = '{trace}'"
+        " ORDER BY stream_seq, line",
+        lambda rows: {*awaited} <= {row["fact"] for row in rows},
+    )
+
+
+def ledger(cluster: Cluster, name: str) -> tuple[int, int]:
+    """What a key has spent and holds, in micro-dollars."""
+    with redis.Redis.from_url(cluster.valkey.url, decode_responses=True) as client:
+        epoch = client.hget("{default}:book", "epoch")
+        level: Any = client.hgetall(LEVEL.format(epoch=epoch, key=name))
+    return int(level.get("spent", 0)), int(level.get("held", 0))
+
+
+async def refused(*_: Any) -> Any:
+    raise AssertionError("nobody is asked")
+
+
+async def test_progress_keeps_calls_of_every_transport_and_client_alive(cluster: Cluster) -> None:
+    heard: dict[str, list[float]] = {}
+
+    async def work(client: SdkClient, server: str, trace: str, *, listens: bool) -> str:
+        told = heard.setdefault(trace, [])
+
+        async def on_progress(step: float, _total: float | None, _message: str | None) -> None:
+            told.append(step)
+
+        more: Any = {"progress_callback": on_progress} if listens else {}
+        result: Any = await client.call_tool(f"{server}__work", **long_call(trace), **more)
+        return str(result.content[0].text)
+
+    async with (
+        sdk(cluster, "auto") as stateless,
+        sdk(cluster, "legacy") as legacy,
+        sdk(cluster, "legacy", elicitation_callback=refused) as asked,
+    ):
+        clients = (stateless, legacy, asked)
+        jobs = {
+            f"{10 * number + index:032x}": (client, server, number == 1 or server == "http")
+            for number, client in enumerate(clients, 1)
+            for index, server in enumerate(SERVERS)
+        }
+        found = await asyncio.gather(
+            *(work(c, s, trace, listens=listens) for trace, (c, s, listens) in jobs.items())
+        )
+    assert found == [f"{STEPS} steps"] * len(jobs)
+    for trace, (_, _, listens) in jobs.items():
+        assert heard[trace] == (list(range(1, STEPS + 1)) if listens else []), trace
+        await asyncio.to_thread(_was_extended_and_charged_once, cluster, trace)
+
+
+def _was_extended_and_charged_once(cluster: Cluster, trace: str) -> None:
+    rows = facts_of(cluster, trace, "call.completed")
+    names = [row["fact"] for row in rows]
+    assert names[0] == "call.allowed"
+    assert names.count("call.completed") == 1
+    assert "call.failed" not in names, rows
+    (completed,) = (row for row in rows if row["fact"] == "call.completed")
+    later = [row["deadline"] for row in rows if row["fact"] == "call.extended"]
+    assert later == sorted(later)
+    assert later[-1] > completed["at_"] > rows[0]["deadline"]
+    seconds = completed["at_"] - rows[0]["at_"]
+    assert 1 <= len(later) <= seconds / (IDLE / 2) + 1, (
+        "published at most once in half an idle time"
+    )
+    assert completed["charge"] == PRICE
+
+
+def test_a_call_is_cut_when_progress_ceases_and_when_it_took_its_longest(cluster: Cluster) -> None:
+    def call(server: str, **arguments: float) -> Any:
+        return cluster.client(BOT).call(f"{server}__work", arguments)
+
+    with ThreadPoolExecutor(2) as pool:
+        silent = pool.submit(call, "stdio", steps=2, pause=0.5, then=3600)
+        endless = pool.submit(call, "short", steps=7200, pause=0.5)
+        assert silent.result().code == "upstream_timeout"
+        assert "no more progress for 6 s" in silent.result().error["message"]
+        assert endless.result().code == "upstream_timeout"
+        assert "within 6.5 s in total (max_total_timeout)" in endless.result().error["message"]
+
+
+def test_a_claim_lasts_as_long_as_its_extended_call(cluster: Cluster) -> None:
+    client = cluster.client(BOT)
+    meta = {"_meta": {IDEMPOTENCY: "long-one"}}
+    arguments = {"steps": STEPS, "pause": PAUSE}
+    params = {"name": "dual__work", "arguments": arguments, **meta}
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.ask, "tools/call", params)
+        codes = {""}
+        while not first.done():
+            codes.add(client.ask("tools/call", params).code if time.monotonic() > began + 1 else "")
+            time.sleep(0.2)
+        assert codes <= {"", "call_under_way"}
+        assert "call_under_way" in codes
+        assert first.result().text == f"{STEPS} steps"
+    again = client.ask("tools/call", params)
+    assert again.json["result"]["_meta"][REPLAYED] is True
+
+
+def test_a_program_outlasts_the_first_deadline_of_its_request(cluster: Cluster) -> None:
+    source = f"stdio.work(steps={STEPS}, pause={PAUSE})"
+    answer = cluster.client(CODER).call(EXECUTE, {"code": source})
+    assert f"{STEPS} steps" in answer.text, answer.body
+
+
+def test_an_extended_call_of_a_killed_executor_is_charged_once_and_not_before_its_deadline(
+    cluster: Cluster,
+) -> None:
+    trace = f"{99:032x}"
+    room = next(name for name in cluster.processes if "executor" in name)
+    deadline = 0.0
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            cluster.client(POOR).call, "dual__work", {"steps": 7200, "pause": 0.25}, trace
+        )
+        rows = facts_of(cluster, trace, "call.allowed", "call.extended")
+        until_now(lambda: time.time() > rows[0]["deadline"] + 2, "the first deadline is over")
+        assert ledger(cluster, "poor") == (0, PRICE)
+        cluster.processes[room].pop().kill()
+        if not cluster.fused:
+            assert running.result().code == "outcome_unknown"
+        else:
+            assert running.exception() is not None
+            cluster.forget_port(0)
+        ended = time.time()
+    deadline = max(row["deadline"] for row in facts_of(cluster, trace) if row["deadline"])
+    if not cluster.fused:
+        assert ended >= deadline
+        assert ledger(cluster, "poor")[0] in (0, PRICE)
+    cluster.run(room).wait_ready()
+    rows = facts_of(cluster, trace, "call.failed")
+    (failed,) = (row for row in rows if row["fact"] == "call.failed")
+    assert (failed["code"], failed["charge"]) == ("outcome_unknown", PRICE)
+    assert failed["at_"] >= deadline
+    until_now(lambda: ledger(cluster, "poor") == (PRICE, 0), "charged once")
