@@ -80,7 +80,7 @@ class Local:
         asked = request.params.get("protocolVersion")
         version = asked if asked in eras.LEGACY else eras.LEGACY[0]
         able = request.params.get("capabilities")
-        session = self._sessions.begin(visit.caller.principal, version, able)
+        session = self._sessions.begin(visit.caller.account, version, able)
         listings = self._visible(visit)
         declared = capabilities(listings, Era.LEGACY)
         if version != eras.LEGACY[0]:

@@ -32,6 +32,7 @@ _REFUSED = (
     "TOOLBUS_ADMIN_{} of policy name it"
 )
 _LEAVES = "facts would leave to there, which may not be declared over HTTP; use 'toolbus apply'"
+_ANONYMOUS = "callers without a key may not be let in over HTTP; use 'toolbus apply'"
 _FILE = "is a file, which may not be declared over HTTP; {}use 'toolbus apply'"
 
 
@@ -58,13 +59,19 @@ class Reach:
             found += self._leaves(f"exports.{name}", export, old.exports.get(name))
         for name, sink in new.sinks.items():
             found += self._leaves(f"sinks.{name}", sink, old.sinks.get(name))
+        if new.anonymous.on and new.anonymous != old.anonymous:
+            found.append(("anonymous", _ANONYMOUS))
+        found += self._of_evidence(old, new)
+        return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
+
+    def _of_evidence(self, old: Declaration, new: Declaration) -> Iterator[tuple[str, str]]:
+        """Where checkpoints leave to, and who witnesses them."""
         if (place := new.evidence.checkpoints) is not None:
-            found += self._leaves("evidence.checkpoints", place, old.evidence.checkpoints)
+            yield from self._leaves("evidence.checkpoints", place, old.evidence.checkpoints)
         for witness in new.evidence.witnesses:
             if witness.url not in {each.url for each in old.evidence.witnesses}:
-                where = f"evidence.witnesses.{witness.name}.url"
-                found += [(where, reason) for _, reason in self._led("url", witness.url)]
-        return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
+                for _, reason in self._led("url", witness.url):
+                    yield f"evidence.witnesses.{witness.name}.url", reason
 
     def _leaves(
         self, place: str, entry: Place | Sink, old: Place | Sink | None
