@@ -1,16 +1,18 @@
 """What an executor reaches servers with: ways, secrets, settings, and room for large results."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.factlane import FactWriter
-from toolbus_common.secrets import SecretError, Secrets, Values, filled
+from toolbus_common.secrets import SecretError, Secrets, Values
 from toolbus_executor.authorizing.bearer import Ask, Bearer
+from toolbus_executor.authorizing.described import TakesTokens, TokenView
 from toolbus_executor.authorizing.upstream import Authorized, Connected
-from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.kinds import reached, texts_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.offload.vault import Vault
@@ -63,12 +65,18 @@ class Means:
         if declared.replicas:
             made = Replicated(name, declared, news, facts, self.ways, found, spills)
             made.separation = separation
+            if declared.oauth is not None:
+                made.authorize = partial(self._authorized, name, declared, separation)
             return made
+        reach = partial(
+            reached, declared, ways=self.ways, found=found, spills=spills,
+            settings=self.settings, name=name,
+        )  # fmt: skip
         if declared.oauth is not None:
-            return self._authorized(name, declared, news, found, spills, separation)
+            return self._authorized(name, declared, separation, news, reach)
 
         def make(heard: News) -> Upstream:
-            return reached(declared, heard, self.ways, found, spills, self.settings, name)
+            return reach(news=heard)
 
         return separation.over(news, make) if separation is not None else make(news)
 
@@ -76,20 +84,25 @@ class Means:
         self,
         name: str,
         declared: Server,
-        news: News,
-        found: Values,
-        spills: Spills,
         separation: Separation | None,
+        news: News,
+        reach: Callable[..., Upstream],
+        place: str = "",
     ) -> Upstream:
-        way = self.ways.to(declared, filled(declared.proxy, found))
-        headers = {key: filled(value, found) for key, value in declared.headers.items()}
-        url, old = declared.url or declared.sse, bool(declared.sse)
+        """The way to a server, or one of its addresses, whose calls carry tokens."""
+        described: list[TakesTokens] = []  # an API is described once, whoever calls it
 
         def make(bearer: Bearer, heard: News) -> Connected:
-            def http(own: News) -> Upstream:
-                return HttpUpstream(url, headers, own, way, old=old, spills=spills, bearer=bearer)
+            if described:
+                return TokenView(described[0], bearer)
 
-            made = separation.over(heard, http, bearer.user) if separation else http(heard)
+            def one(own: News) -> Upstream:
+                return reach(news=own, bearer=bearer)
+
+            where = f"{place} {bearer.user}" if place else bearer.user
+            made = separation.over(heard, one, where) if separation else one(heard)
+            if declared.openapi or declared.graphql or declared.grpc:
+                described.append(cast("TakesTokens", made))
             return cast("Connected", made)
 
         return Authorized(name, declared, self.token, make, news)
