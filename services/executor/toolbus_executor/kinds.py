@@ -97,10 +97,16 @@ class _Program:
         """The process as it is given a token, by its environment or a file in its home."""
         told = self.declared.oauth
         assert told is not None  # noqa: S101 - who has a bearer has declared it
-        file = TokenFile(told.file, self.settings.state_dir) if told.file else None
-        place = (str(file.directory), file.below_home) if file is not None else ("", "")
-        own = told.tokens == "shared" or bool(bearer.user)
-        return TokenProcess(bearer, lambda token: self.started(token, place), file, may_rewrite=own)
+
+        def start(token: str) -> tuple[StdioUpstream, TokenFile | None]:
+            if not told.file:
+                return self.started(token), None
+            file = TokenFile(told.file, self.settings.state_dir)
+            file.write(token)
+            return self.started(token, (str(file.directory), file.below_home)), file
+
+        one_account = told.tokens == "shared" or bool(bearer.user)
+        return TokenProcess(bearer, start, one_account=one_account)
 
     def started(self, token: str = "", place: tuple[str, str] = ("", "")) -> StdioUpstream:
         """The process, not started yet; `place` is where it finds its token."""

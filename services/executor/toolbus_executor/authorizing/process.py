@@ -13,6 +13,7 @@ from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.authorizing.bearer import Bearer, UnconsentedError
 from toolbus_executor.authorizing.tokenfile import TokenFile
 from toolbus_executor.caller import Caller
+from toolbus_executor.failures import why
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import Described, leave
 
@@ -27,31 +28,40 @@ class _Started:
     """A process that was started with a token, and how many calls it has under way."""
 
     process: StdioUpstream
+    file: TokenFile | None
     token: str
     under_way: int = 0
     attending: asyncio.Task[None] | None = None
 
+    async def end(self) -> None:
+        """End it; its token is gone with it."""
+        if self.attending is not None:
+            await end(self.attending)
+        try:
+            await leave(self.process)
+        finally:
+            if self.file is not None:
+                self.file.remove()
+
 
 class TokenProcess:
-    """A process as an upstream. `start` makes it for a token, which it is not shown in words.
+    """A process as an upstream. `start` makes it for a token, with the file that has it, if any.
 
-    With a `file` another token is written there, and the process goes on; without one the next
-    call starts another process, and the one before ends with its last call. `may_rewrite` is
-    false where the next token may be somebody else's, as that of a listing may be.
+    Another token is written to that file, and the process goes on; without one the next call
+    starts another process, and the one before ends with its last call. What only lists may be given
+    one account's token after another's, so it is started again for each.
     """
 
     def __init__(
         self,
         bearer: Bearer,
-        start: Callable[[str], StdioUpstream],
-        file: TokenFile | None,
+        start: Callable[[str], tuple[StdioUpstream, TokenFile | None]],
         *,
-        may_rewrite: bool,
+        one_account: bool,
     ) -> None:
         self._bearer = bearer
         self._start = start
-        self._file = file
-        self._may_rewrite = file is not None and may_rewrite
+        self._one_account = one_account
         self._now: _Started | None = None
         self._turn = asyncio.Lock()
         self._tools: Collection[Offered] = ()
@@ -141,11 +151,9 @@ class TokenProcess:
             await end(self._looking)
         started, self._now = self._now, None
         if started is not None:
-            await self._end(started)
+            await started.end()
         if self._leaving:
             await asyncio.wait(self._leaving)
-        if self._file is not None:
-            self._file.remove()
 
     # -- with which token ----------------------------------------------------------------------
 
@@ -173,8 +181,9 @@ class TokenProcess:
 
     async def _renew(self, before: _Started) -> None:
         """See that the process has the token that is at hand now."""
-        if self._may_rewrite:
-            self._write(before)
+        if self._one_account and before.file is not None:
+            before.token = self._bearer.token
+            before.file.write(before.token)
             return
         try:
             await self._begin()
@@ -188,24 +197,17 @@ class TokenProcess:
 
     async def _begin(self) -> Described:
         token = self._bearer.token
-        if self._file is not None:
-            self._file.write(token)
-        made = self._start(token)
+        process, file = self._start(token)
+        made = _Started(process, file, token)
         try:
-            described = await made.open()
+            described = await process.open()
         except BaseException:
-            await leave(made)
+            await made.end()
             raise
-        made.learn(self._tools)
-        self._now = _Started(made, token)
-        self._now.attending = asyncio.create_task(self._attend(self._now))
+        process.learn(self._tools)
+        self._now = made
+        made.attending = asyncio.create_task(self._attend(made))
         return described
-
-    def _write(self, started: _Started) -> None:
-        token = self._bearer.token
-        if self._file is not None and token:
-            self._file.write(token)
-            started.token = token
 
     async def _look(self) -> None:
         """End the process when its token is taken back; write the next one where it reads it."""
@@ -213,20 +215,27 @@ class TokenProcess:
             await asyncio.sleep(LOOK_SECONDS)
             line = await self._bearer.line()
             started = self._now
+            if started is None:
+                continue
             if not line:
                 self._disconnect()
-            elif started is not None and started.token != self._bearer.token:
-                if self._may_rewrite:
-                    self._write(started)
-                elif self._file is not None:
-                    self._lose("Its token is another account's now, so it is started again.")
+            elif started.token != self._bearer.token and not self._starts_with_calls(started):
+                await self._follow_token()
+
+    def _starts_with_calls(self, started: _Started) -> bool:
+        """Whether the next call is early enough to start it with the next token."""
+        return self._one_account and started.file is None
+
+    async def _follow_token(self) -> None:
+        try:
+            await self._with_token()
+        except (ToolbusError, TimeoutError) as error:
+            self._lose(f"It could not be started again with another token: {why(error)}.")
 
     def _disconnect(self) -> None:
         started, self._now = self._now, None
         if started is not None:
             self._leave_later(started)
-        if self._file is not None:
-            self._file.write("")
         self._lose(ENDED)
 
     def _leave_idle(self, started: _Started) -> None:
@@ -235,14 +244,9 @@ class TokenProcess:
             self._leave_later(started)
 
     def _leave_later(self, started: _Started) -> None:
-        task = asyncio.create_task(self._end(started))
+        task = asyncio.create_task(started.end())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
-
-    async def _end(self, started: _Started) -> None:
-        if started.attending is not None:
-            await end(started.attending)
-        await leave(started.process)
 
     async def _attend(self, started: _Started) -> None:
         reason = await started.process.wait_lost()
