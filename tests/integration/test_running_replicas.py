@@ -1,4 +1,4 @@
-"""docs/running-replicas.md, run as it stands: two of each service on a real NATS and Valkey."""
+"""The steps of docs/running-replicas.md as they stand: two of each service, on NATS and Valkey."""
 
 import json
 import os
