@@ -19,7 +19,9 @@ from harness.waiting import until_now
 PASSWORD = "correct horse battery"
 KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
 PROGRAM = Path(__file__).parents[1] / "harness" / "token_program.py"
-WHO = {  # by kind: the tool that tells whose token a call carried, and its arguments
+WHO: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # by kind: the tool that tells whose token a call carried, and its arguments
     "rest": ("rest__whoami", {}),
     "graph": ("graph__whoami", {}),
     "rpc": ("rpc__Shop_Echo", {}),
@@ -194,7 +196,7 @@ def _short_token_renewed(place: Place, kind: str) -> None:
         first = place.who("eve", kind)
         assert "eve@far" in first
         before = len(place.far.seen("refresh_token"))
-        pid = place.client("eve").call(f"{kind}__pid").json if kind != "function" else None
+        began = place.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
 
         def renewed() -> bool:
             assert "eve@far" in place.who("eve", kind), "no call meets a token that has ended"
@@ -204,7 +206,7 @@ def _short_token_renewed(place: Place, kind: str) -> None:
         assert "eve@far" in place.who("eve", kind)
         if kind == "byfile":
             now = place.client("eve").call(f"{kind}__pid").json
-            assert now["result"] == pid["result"], "a file is rewritten, and the process goes on"
+            assert now["result"] == began["result"], "a file is rewritten, and the process goes on"
     finally:
         place.far.say(seconds=3600)
         place.launched.toolbus("connections", "revoke", kind, "--user", "eve")
