@@ -85,14 +85,15 @@ class ShowingOAuthServer(SecureEngine, OAuthServer):
 class ProtectedServer(Engine):
     """The MCP server."""
 
-    def __init__(self, directory: Path, issuer: str, *scopes: str) -> None:
+    def __init__(self, directory: Path, issuer: str, *scopes: str, resource: str = "") -> None:
         super().__init__(directory)
-        self._issuer, self._scopes = issuer, scopes
+        self._issuer, self._scopes, self._resource = issuer, scopes, resource
 
     def command(self) -> list[str]:
         """It listens on our port."""
         program = Path(__file__).with_name("protected_server.py")
-        return [sys.executable, str(program), str(self.port), self._issuer, *self._scopes]
+        words = [sys.executable, str(program), str(self.port), self._issuer, *self._scopes]
+        return ["/usr/bin/env", f"RESOURCE={self._resource}", *words]
 
     @property
     def url(self) -> str:

@@ -1,10 +1,11 @@
 """An MCP server of the SDK that wants tokens, run as a process of its own.
 
-`python protected_server.py PORT ISSUER SCOPES`. It asks the authorization server about each token,
-and `whoami` says whose the call's was. A token that is bound to a key (DPoP) is taken with a proof
-of it alone, as a server of DPoP takes it.
+`python protected_server.py PORT ISSUER SCOPES`. Tokens are for its URL, or for what RESOURCE says.
+It asks the authorization server about each token, and `whoami` says whose the call's was. A token
+that is bound to a key (DPoP) is taken with a proof of it alone, as a server of DPoP takes it.
 """
 
+import os
 import ssl
 import sys
 from base64 import urlsafe_b64encode
@@ -108,7 +109,11 @@ def server_of(asks: Introspecting, issuer: str, url: str, scopes: list[str]) -> 
 def main(port: int, issuer: str, scopes: list[str]) -> None:
     """Serve until ended."""
     asks, url = Introspecting(issuer), f"http://127.0.0.1:{port}/mcp"
-    app = Proving(server_of(asks, issuer, url, scopes).streamable_http_app(), asks, url)
+    app = Proving(
+        server_of(asks, issuer, os.environ.get("RESOURCE") or url, scopes).streamable_http_app(),
+        asks,
+        url,
+    )
     uvicorn.run(app, port=port, log_level="error")
 
 

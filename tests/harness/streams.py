@@ -19,7 +19,7 @@ class Events:
         self._connection = http.client.HTTPConnection(
             target.hostname or "", target.port, timeout=PATIENCE
         )
-        sent = {"Authorization": f"Bearer {client.key}"}
+        sent = {"Authorization": f"Bearer {client.key}"} if client.key else {}
         sent["Accept"] = "text/event-stream" if body is None else JSON["Accept"]
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         data = None if body is None else json.dumps(body).encode()

@@ -102,15 +102,9 @@ def test_an_unknown_section_is_told_with_the_nearest_name() -> None:
     assert "did you mean 'servers'?" in said
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        'anonymous: {tools: ["*"]}',
-        'hooks: {a: {url: "http://a.example"}}',
-    ],
-)
-def test_a_thing_of_a_later_version_is_told_as_such(text: str) -> None:
-    assert "is not supported by this version" in only_fault(text)[1]
+def test_a_thing_of_a_later_version_is_told_as_such() -> None:
+    said = only_fault('hooks: {a: {url: "http://a.example"}}')[1]
+    assert "is not supported by this version" in said
 
 
 def test_an_unknown_team_is_told_with_the_nearest_name() -> None:

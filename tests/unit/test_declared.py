@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from toolbus_common.declared import Budget, Declaration, Key, Name, Period, Server
 from toolbus_common.grants import full_name, split_name
+from toolbus_policy.admin.reach import Reach
 
 NAME = TypeAdapter(Name)
 
@@ -111,3 +112,70 @@ def test_a_family_is_declared_for_servers_that_may_speak_it(
 ) -> None:
     with pytest.raises(ValidationError, match=said):
         Server(**kind)
+
+
+OWN = {"tokens": "user", "issuer": "https://login.example"}
+
+
+@pytest.mark.parametrize(
+    ("server", "why"),
+    [
+        ({"url": "https://a.example/mcp", "oauth": {"env": "T"}}, "env and file are for processes"),
+        ({"url": "https://a.example/mcp", "oauth": {"resource": "https://b.example"}}, "leave it"),
+        ({"openapi": "api.yaml", "oauth": {}}, "name it with resource or base_url"),
+        ({"grpc": "grpcs://a.example:1", "oauth": {"tokens": "user"}}, "name the issuer"),
+        ({"grpc": "grpcs://a.example:1", "oauth": {**OWN, "dpop": True}}, "cannot prove"),
+        ({"command": ["x"], "oauth": OWN}, "either env (a variable) or file"),
+        ({"command": ["x"], "oauth": {**OWN, "env": "T", "file": "~/.a/t"}}, "either env"),
+        ({"command": ["x"], "oauth": {"env": "T"}}, "name the issuer"),
+        ({"command": ["x"], "env": {"T": "1"}, "oauth": {**OWN, "env": "T"}}, "under env already"),
+        ({"command": ["x"], "oauth": {**OWN, "file": "~/token"}}, "directory of its own"),
+        ({"command": ["x"], "oauth": {**OWN, "file": "~/.a/../token"}}, "directory of its own"),
+        ({"command": ["x"], "oauth": {**OWN, "env": "A-B"}}, "name of a variable"),
+        ({"command": ["x"], "oauth": {**OWN, "env": "T", "dpop": True}}, "cannot prove"),
+    ],
+)
+def test_a_server_whose_token_cannot_reach_it_is_told_what_to_declare(
+    server: dict[str, object], why: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Server.model_validate(server)
+    assert why in str(refused.value)
+
+
+def test_a_token_is_of_no_use_to_another_program_or_address() -> None:
+    told = {"oauth": {**OWN, "env": "T"}}
+    places = {
+        Server.model_validate({**told, **program}).oauth_place
+        for program in ({"command": ["a"]}, {"command": ["b"]}, {"command": ["a"], "cwd": "/b"})
+    }
+    assert len(places) == 3
+    about = {"resource": "https://r.example", "issuer": "https://login.example"}
+    apis = [{"graphql": f"https://{name}.example", "oauth": about} for name in "ab"]
+    assert len({Server.model_validate(each).oauth_place for each in apis}) == 2
+
+
+@pytest.mark.parametrize(
+    ("anonymous", "why"),
+    [
+        ({"tools": ["*"], "user": "ann"}, "leave user out"),
+        ({"tools": ["*"], "rights": ["approve"]}, "leave rights out"),
+    ],
+)
+def test_anonymous_callers_are_nobody_and_approve_nothing(
+    anonymous: dict[str, object], why: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Declaration.model_validate({"anonymous": anonymous})
+    assert why in str(refused.value)
+
+
+def test_what_is_loaded_from_afar_neither_lets_in_anonymous_callers_nor_names_variables() -> None:
+    old = Declaration.model_validate({"servers": {"s": {"command": ["allowed"]}}})
+    given = {"command": ["allowed"], "oauth": {**OWN, "env": "LD_PRELOAD"}}
+    new = Declaration.model_validate({"servers": {"s": given}, "anonymous": {"tools": ["*"]}})
+    found = {fault["place"] for fault in Reach(commands=("allowed",)).faults(old, new)}
+    assert {"anonymous", "servers.s.oauth.env"} <= found
+    assert not Reach(commands=("allowed",), variables=("LD_*",)).faults(
+        old, new.model_copy(update={"anonymous": old.anonymous})
+    )

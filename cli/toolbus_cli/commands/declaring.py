@@ -20,6 +20,8 @@ from toolbus_cli.commands.shared import (
 from toolbus_cli.config.load import ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import client_servers
+from toolbus_cli.launcher.source import listening_on
+from toolbus_cli.state import State
 from toolbus_common.declared import Declaration, Declared
 from toolbus_common.declaring.desk import Applied, Desk
 from toolbus_common.declaring.difference import Change
@@ -45,7 +47,8 @@ def apply(
     A file with faults changes nothing: each fault is told with its line. A key declared
     without a secret is given one, shown once.
     """
-    loaded = load_file(file, os.environ)
+    running = State(state_dir).running().get("http_host", "")
+    loaded = load_file(file, {**os.environ, **listening_on(running)})
 
     async def work(desk: Desk) -> Applied:
         planned, revision = await desk.plan(loaded.declaration)

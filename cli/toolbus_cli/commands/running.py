@@ -21,6 +21,9 @@ from toolbus_common.process import ROOMS
 from toolbus_common.provision import BUCKETS, FACTS
 from toolbus_common.provision import provision as lay_down
 
+# What replicas of one service share, beside their seed.
+KEYS = ("people.key", "policy.key", "seal.key", "oauth.key", "oauth-vault.key")
+
 
 def _address(text: str) -> str:
     try:
@@ -146,12 +149,13 @@ def nats_config(
 
     Seeds and keys that exist are kept, so an upgrade only rewrites nats.conf. Give each room its
     own seed and no other; all but ingress, with operators, the one people.key; policy policy.key;
+    ingress seal.key; oauth oauth.key and oauth-vault.key;
     policy and operators sealing/writers.json; executor, audit and oauth their key in sealing/.
     """
     try:
         keys = lay_down_seeds(directory / "nkeys")
-        load_key(directory / "people.key")
-        load_key(directory / "policy.key")
+        for name in KEYS:
+            load_key(directory / name)
         lay_down_sealing(directory / "sealing")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
         path = directory / "nats.conf"

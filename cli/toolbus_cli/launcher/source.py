@@ -25,6 +25,7 @@ class Source:
     path: Path
     by: str
     notes_port: int = 0
+    host: str = ""  # what the gateway listens on
     _loaded: tuple[int, int] | None = None
     _seen: tuple[int, int] | None = None  # at the last look
 
@@ -36,7 +37,7 @@ class Source:
     def load(self) -> Loaded:
         """The checked file. Raises `ConfigurationError` with every fault."""
         self._loaded = self._mark()
-        return load_file(self.path, os.environ)
+        return load_file(self.path, {**os.environ, **listening_on(self.host)})
 
     def changed(self) -> bool:
         """Whether the file differs from when it was last loaded; a missing file is left alone.
@@ -64,6 +65,11 @@ def choose(given: Path | None, state: State, notes_port: int) -> Source:
     path = state.root / DEMO_FILE
     demo.write(path, notes_port)
     return Source(path, DEMO, notes_port)
+
+
+def listening_on(host: str) -> dict[str, str]:
+    """Return what the environment of ingress says of its address; nothing where that is unknown."""
+    return {"TOOLBUS_HTTP_HOST": host} if host else {}
 
 
 async def apply_first(desk: Desk, source: Source, loaded: Loaded) -> Applied:

@@ -135,6 +135,7 @@ def _prepared(options: Options, state: State, journal: Journal, held: int, began
     before = read_json(state.ports_file)
     names = ["+".join(rooms) for rooms in options.processes]
     chosen = source.choose(options.config, state, ports.free(before.get("notes")))
+    chosen.host = options.host
     loaded = chosen.load()
     source.tell_warnings(chosen.path, loaded, journal.note)
     outside = os.environ.get
@@ -274,6 +275,7 @@ def _write_run_file(launch: Launch) -> None:
     told = {
         "pid": os.getpid(),
         "endpoint": launch.endpoint,
+        "http_host": launch.options.host,
         "nats_url": launch.nats.url,
         "redis_url": launch.valkey.url,
         "ops": ops.urls(launch.ops),

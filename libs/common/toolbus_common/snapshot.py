@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from toolbus_common.administration.holders import Administrator, of_key, of_person
+from toolbus_common.anonymous import ANONYMOUS, is_anonymous
 from toolbus_common.bearers import Bearers, is_person
 from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN
@@ -70,7 +71,8 @@ class Snapshot:
         bearers: Bearers | None = None,
     ) -> Self:
         """The view of a declaration and keys made one by one, which win over declared ones."""
-        keys = Keyring().changed({**declaration.keys, **own})
+        nobody = {ANONYMOUS: declaration.anonymous.key} if declaration.anonymous.on else {}
+        keys = Keyring().changed({**declaration.keys, **own, **nobody})
         return cls(version, declaration, keys, Lineages(declaration), bearers or Bearers())
 
     def after(self, version: int, keys: Mapping[str, Key | None]) -> "Snapshot":
@@ -94,6 +96,8 @@ class Snapshot:
         """The live key a proof belongs to: not revoked, and nothing above it has expired."""
         found = self._by_proof.get(proof)
         if found is None:
+            if is_anonymous(proof):
+                return self.lineage_of(ANONYMOUS, now)
             secret_hash = hash_of(proof)
             name = self.keys.owner(secret_hash)
             if name is None:

@@ -20,7 +20,7 @@ MOST_QUESTIONS = 32
 METHOD_NOT_FOUND = -32601
 
 
-Owner = tuple[str, str, str]  # the principal: customer, key and user
+Owner = tuple[str, str, str, str]  # the principal: customer, key, user, and its digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Caller:
         self._pace: Pace | None = None
         self._held = b""  # the latest progress, while it is too early to tell it
         self._timer: asyncio.TimerHandle | None = None
-        self.owner: Owner = (call.scope, call.key, call.user)
+        self.owner: Owner = (call.scope, call.key, call.user, call.principal)
         self.questions: dict[str, Question] = {}
         self.task = name_of(call) if call.method == RESULT else ""  # whose questions are for it
         self.asked: asyncio.Future[None] | None = None  # for whoever waits for a question

@@ -159,15 +159,20 @@ class Transport:
         seconds: float | None,
         large: Answering | None = None,
         hops: int = 0,
+        bearer: Bearer | None = None,
     ) -> tuple[Head, bytes]:
-        """Ask the pool, and follow redirects on this origin; failures are those of the upstream."""
+        """Ask the pool, and follow redirects on this origin; failures are those of the upstream.
+
+        `bearer` has the token of this request, where that is not everybody's.
+        """
         if self.identity is not None:
             request = _completed(self.identity, request)
         began = monotonic()
-        if self.bearer is None:
+        bearer = bearer or self.bearer
+        if bearer is None:
             told = await self._ask(request, on_stream, seconds, large)
         else:
-            told = await self._ask_authorized(self.bearer, request, on_stream, seconds, large)
+            told = await self._ask_authorized(bearer, request, on_stream, seconds, large)
         if told[0].status not in SAME_METHOD or hops == MOST_REDIRECTS:
             return told
         line, _, rest = request.partition(b"\r\n")
@@ -179,7 +184,7 @@ class Transport:
             self._move(target.encode())
         again = b"%b %b %b\r\n%b" % (verb, target.encode(), version, rest)
         left = None if seconds is None else seconds - (monotonic() - began)
-        return await self.ask(again, on_stream, left, large, hops + 1)
+        return await self.ask(again, on_stream, left, large, hops + 1, bearer)
 
     async def _ask_authorized(
         self,

@@ -1,17 +1,19 @@
 """What an executor reaches servers with: ways, secrets, settings, and room for large results."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.factlane import FactWriter
-from toolbus_common.secrets import SecretError, Secrets, Values, filled
+from toolbus_common.secrets import SecretError, Secrets, Values
 from toolbus_executor.authorizing.bearer import Ask, Bearer
+from toolbus_executor.authorizing.described import TakesTokens, TokenView
 from toolbus_executor.authorizing.upstream import Authorized, Connected
 from toolbus_executor.families import reached_in_families
-from toolbus_executor.http_upstream import HttpUpstream, Spoken
 from toolbus_executor.kinds import reached, texts_of
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.offload.vault import Vault
@@ -64,36 +66,38 @@ class Means:
         if declared.replicas:
             made = Replicated(name, declared, news, facts, self.ways, found, spills)
             made.separation = separation
+            if declared.oauth is not None:
+                made.authorize = partial(self._authorized, name, declared, separation)
             return made
+        reach = partial(
+            reached, ways=self.ways, found=found, spills=spills, settings=self.settings, name=name
+        )
         if declared.oauth is not None:
-            return self._authorized(name, declared, news, found, spills, separation)
-
-        def make(declared: Server, heard: News) -> Upstream:
-            return reached(declared, heard, self.ways, found, spills, self.settings, name)
-
-        return reached_in_families(declared, news, make, separation)
+            return self._authorized(name, declared, separation, declared, news, reach)
+        return reached_in_families(declared, news, reach, separation)
 
     def _authorized(
         self,
         name: str,
         declared: Server,
-        news: News,
-        found: Values,
-        spills: Spills,
         separation: Separation | None,
+        at: Server,
+        news: News,
+        reach: Callable[..., Upstream],
+        place: str = "",
     ) -> Upstream:
-        way = self.ways.to(declared, filled(declared.proxy, found))
-        headers = {key: filled(value, found) for key, value in declared.headers.items()}
-        url = declared.url or declared.sse
+        """Make the way to a server whose calls carry tokens; `at` has one of its addresses."""
+        described: list[TakesTokens] = []  # an API is described once, whoever calls it
 
         def make(bearer: Bearer, heard: News) -> Connected:
-            def http(declared: Server, own: News) -> Upstream:
-                protocol: Spoken = "sse" if declared.sse else declared.protocol
-                return HttpUpstream(
-                    url, headers, own, way, protocol=protocol, spills=spills, bearer=bearer
-                )
+            if described:
+                return TokenView(described[0], bearer)
 
-            made = reached_in_families(declared, heard, http, separation, bearer.user)
+            where = f"{place} {bearer.user}" if place else bearer.user
+            with_token = partial(reach, bearer=bearer)
+            made = reached_in_families(at, heard, with_token, separation, where)
+            if declared.openapi or declared.graphql or declared.grpc:
+                described.append(cast("TakesTokens", made))
             return cast("Connected", made)
 
         return Authorized(name, declared, self.token, make, news)

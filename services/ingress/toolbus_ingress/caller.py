@@ -4,7 +4,9 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from toolbus_common.anonymous import PROOF, is_anonymous, proof_in
 from toolbus_common.builtin import Mode
 from toolbus_common.declared import Patterns
 from toolbus_common.lineage import Bounds
@@ -36,6 +38,11 @@ class Caller(Struct, frozen=True):
         return self.holder or self.proof
 
     @property
+    def account(self) -> str:
+        """Whose a session is: all anonymous callers are one, and each session's id is its key."""
+        return PROOF if is_anonymous(self.proof) else self.principal
+
+    @property
     def mode(self) -> Mode:
         """How it sees tools."""
         return self.terms.mode
@@ -53,6 +60,13 @@ class Visit(Struct, frozen=True):
     send: Send
     session: Session | None = None
     tell: Callable[[bytes], None] | None = None
+
+    def within(self, session: Session) -> "Visit":
+        """Return the same in a session, which tells anonymous callers apart."""
+        caller = self.caller
+        if is_anonymous(caller.proof):
+            caller = replace(caller, proof=proof_in(session.sid))
+        return replace(self, caller=caller, session=session)
 
     @property
     def takes_events(self) -> bool:

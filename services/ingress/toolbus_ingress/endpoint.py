@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Coroutine, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec.structs import replace
-
 from toolbus_common import strictjson
+from toolbus_common.anonymous import PROOF
 from toolbus_common.bearers import is_person
 from toolbus_common.bus import bus_down
 from toolbus_common.contracts import Era
@@ -16,6 +15,7 @@ from toolbus_common.httpserver.body import Receive
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory, proof_of
 from toolbus_ingress import batch, eras, jsonrpc, trail
+from toolbus_ingress.anonymous import AnonymousAccess
 from toolbus_ingress.batch import Batch
 from toolbus_ingress.caller import Caller, Visit
 from toolbus_ingress.eras import Request, RuleBrokenError
@@ -76,6 +76,7 @@ class Endpoint:
     resumption: Resumption
     shelf: Shelf
     identity: Identity
+    anonymous: AnonymousAccess
     largest_body: int
     most_in_flight: int
     _in_flight: int = field(default=0)
@@ -125,12 +126,12 @@ class Endpoint:
             if SESSION not in headers or scope["method"] not in ("GET", "DELETE"):
                 return _NOT_ALLOWED
             await self.introduce(headers, server)
-            caller = self.authenticate(headers, scope, server, scope["query_string"])
+            caller = self.caller(headers, scope, server, scope["query_string"])
             return await self._session_itself(scope["method"], Visit(caller, headers, scope, send))
         check_post(headers, self.largest_body)
         if token_of(headers):
             await self.introduce(headers, server)
-        caller = self.authenticate(headers, scope, server, scope["query_string"])
+        caller = self.caller(headers, scope, server, scope["query_string"])
         body = await whole_body(receive, self.largest_body)
         return await self.dispatch(Visit(caller, headers, scope, send), body)
 
@@ -143,6 +144,18 @@ class Endpoint:
         if token and self.room.bus.connected:
             await self.identity.meet(token, self.identity.resource(server))
 
+    def caller(
+        self, headers: Headers, scope: dict[str, Any], server: str, query: bytes = b""
+    ) -> Caller:
+        """Return who asks for tools: the credential's holder, or where allowed an anonymous caller.
+
+        Raises what `authenticate` raises.
+        """
+        if not self.anonymous.applies(headers):
+            return self.authenticate(headers, scope, server, query)
+        self.anonymous.check(headers, scope)
+        return self._known(PROOF, headers, scope, server, query)
+
     def authenticate(
         self, headers: Headers, scope: dict[str, Any], server: str, query: bytes = b""
     ) -> Caller:
@@ -153,9 +166,20 @@ class Endpoint:
             raise UnauthorizedError(
                 "Send a key as 'Authorization: Bearer <key>'; 'toolbus keys create' makes one."
             )
+        proof = proof_of(secret.strip().decode("latin-1"))
+        return self._known(proof, headers, scope, server, query, scheme)
+
+    def _known(
+        self,
+        proof: str,
+        headers: Headers,
+        scope: dict[str, Any],
+        server: str,
+        query: bytes,
+        scheme: bytes = BEARER,
+    ) -> Caller:
         if not self.room.bus.connected:
             raise bus_down()
-        proof = proof_of(secret.strip().decode("latin-1"))
         narrower = narrower_of(headers)
         found = self.catalogue.holder(proof, narrower)
         person = found is not None and is_person(found[0])
@@ -179,12 +203,12 @@ class Endpoint:
             raise OverloadedError("Too many streams are open; retry later.")
         last = visit.headers.get(LAST_EVENT)
         if not (last and session.resumable and await self.resumption.follow(visit, session, last)):
-            await self.hub.follow_session(replace(visit, session=session))
+            await self.hub.follow_session(visit.within(session))
         return None
 
     def session(self, visit: Visit) -> Session:
         """The session the request names. Raises `RuleBrokenError` when it is not there."""
-        session = self.sessions.find(visit.headers[SESSION], visit.caller.principal)
+        session = self.sessions.find(visit.headers[SESSION], visit.caller.account)
         if session is None:
             raise RuleBrokenError(_NO_SESSION)
         return session
@@ -198,7 +222,7 @@ class Endpoint:
 
     async def _batch(self, visit: Visit, messages: list[Any]) -> Response | None:
         if SESSION in visit.headers:
-            visit = replace(visit, session=self.session(visit))
+            visit = visit.within(self.session(visit))
         version = visit.headers.get(b"mcp-protocol-version", b"")
         batch.check(messages, visit.session, version)
         return await Batch(visit, messages, self.shelf).answer(self._one)
@@ -228,7 +252,7 @@ class Endpoint:
             and request.era is Era.LEGACY
             and request.method != "initialize"
         ):
-            visit = replace(visit, session=self.session(visit))
+            visit = visit.within(self.session(visit))
         if not request.id:
             self._take_notification(visit, request)
             return _ACCEPTED

@@ -68,7 +68,7 @@ class Explicit:
     async def _list(self, scope: dict[str, Any]) -> Response:
         headers = self._endpoint.guard.headers(scope)
         await self._endpoint.introduce(headers)
-        caller = self._endpoint.authenticate(headers, scope, "", scope["query_string"])
+        caller = self._endpoint.caller(headers, scope, "", scope["query_string"])
         listed = self._endpoint.catalogue.listed(
             "tools/list", caller.bounds, "", Era.LEGACY, caller.mode
         )
@@ -89,7 +89,7 @@ class Explicit:
         headers = self._endpoint.guard.headers(scope)
         check_post(headers, self._endpoint.largest_body)
         await self._endpoint.introduce(headers)
-        caller = self._endpoint.authenticate(headers, scope, "")
+        caller = self._endpoint.caller(headers, scope, "")
         told = _object(await whole_body(receive, self._endpoint.largest_body))
         run = _Run(self._endpoint, Visit(caller, headers, scope, send))
         presence = Presence(scope, run.leave)

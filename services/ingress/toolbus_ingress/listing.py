@@ -150,7 +150,7 @@ class Catalogue:
     def principal(self, proof: str) -> str:
         """Whose state at servers the holder of a proof may touch; empty where it is nobody's."""
         found = self._directory.now.lineage_for(proof, time())
-        return principal_of(found) if found is not None else ""
+        return principal_of(found, proof) if found is not None else ""
 
     def holder_of_token(self, proof: str) -> str:
         """Who holds an access token, whichever of theirs it is; empty for a key's proof."""

@@ -81,7 +81,7 @@ class Local:
         asked = request.params.get("protocolVersion")
         version = asked if asked in eras.LEGACY else eras.LEGACY[0]
         able = request.params.get("capabilities")
-        session = self._sessions.begin(visit.caller.principal, version, able)
+        session = self._sessions.begin(visit.caller.account, version, able)
         server = visit.caller.server
         told = introduced(self._visible(visit), Era.LEGACY, server)
         declared = told["capabilities"]

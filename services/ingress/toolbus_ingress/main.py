@@ -7,9 +7,11 @@ asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oa
 owns    nothing but the streams open to it: any replica serves any request
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from toolbus_common.anonymous import FORCE
 from toolbus_common.contracts import ServerSaid, SessionSaid
 from toolbus_common.dpop.judging import Judge, Nonces
 from toolbus_common.exchange import Exchange
@@ -18,6 +20,7 @@ from toolbus_common.provision import CATALOGUE, CONFIG, TOKENS
 from toolbus_common.rejections import Rejections
 from toolbus_common.room import Room
 from toolbus_common.snapshot import Directory
+from toolbus_ingress.anonymous import AnonymousAccess
 from toolbus_ingress.app import App
 from toolbus_ingress.approvals import Approvals
 from toolbus_ingress.asking import Questions
@@ -37,6 +40,8 @@ from toolbus_ingress.sessions import Session, Sessions
 from toolbus_ingress.settings import Settings
 from toolbus_ingress.shelf import Shelf
 
+log = logging.getLogger(__name__)
+
 
 def build(exchange: Exchange) -> Room:
     """Wire the room. Nothing connects until it runs."""
@@ -47,6 +52,7 @@ def build(exchange: Exchange) -> Room:
     scripts = _names(settings.browser_origins)
     rejections = Rejections(room.facts.say, settings.rejection_seconds)
     room.needs(rejections.written)
+    _tell_of_anonymous(room, endpoint.anonymous)
     room.draining.append(rejections.flush)
     app = App(endpoint, Approvals(endpoint, seal), rejections, scripts)
     room.needs(lambda: _open_to_clients(endpoint, app, settings))
@@ -73,10 +79,22 @@ def _endpoint(room: Room, settings: Settings, seal: Seal) -> Endpoint:
         hub=hub,
         resumption=Resumption(room.bus, shelf),
         shelf=shelf,
+        anonymous=AnonymousAccess.of(directory, settings, _names(settings.browser_origins)),
         identity=Identity(directory, room.asks, _possession(settings, seal)),
         largest_body=settings.largest_body,
         most_in_flight=settings.most_in_flight,
     )
+
+
+def _tell_of_anonymous(room: Room, anonymous: AnonymousAccess) -> None:
+    """Show who is served without a credential, and log where that is declared and refused."""
+
+    def look() -> None:
+        if anonymous.refused:
+            log.error("anonymous.refused", extra={"reason": anonymous.refused, "accept": FORCE})
+
+    anonymous.directory.on_declared.append(look)
+    room.details = lambda: {"anonymous": anonymous.state} if anonymous.state else {}
 
 
 def _introduce(directory: Directory, relay: Relay, hub: Hub, sessions: Sessions) -> None:

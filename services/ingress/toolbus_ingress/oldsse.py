@@ -48,7 +48,7 @@ class OldTransport:
         if scope["method"] == "POST":
             check_post(headers, endpoint.largest_body)
         await endpoint.introduce(headers, server)
-        caller = endpoint.authenticate(headers, scope, server)
+        caller = endpoint.caller(headers, scope, server)
         visit = Visit(caller, {**headers, b"accept": b"text/event-stream"}, scope, send)
         if scope["method"] == "GET":
             await self._stream(visit)
@@ -62,10 +62,10 @@ class OldTransport:
         if self.endpoint.hub.full:
             raise OverloadedError("Too many streams are open; retry later.")
         sessions = self.endpoint.sessions
-        session = sessions.begin(visit.caller.principal, _OLDEST, {})
+        session = sessions.begin(visit.caller.account, _OLDEST, {})
         where = f"{visit.scope['path']}/messages?session={session.token}"
         try:
-            await self.endpoint.hub.follow_session(replace(visit, session=session), where)
+            await self.endpoint.hub.follow_session(visit.within(session), where)
         finally:
             sessions.end(session)
 
@@ -81,7 +81,7 @@ class OldTransport:
             self.endpoint.sessions.tell(session, "message", "", message)
 
         inside: dict[str, Any] = {"headers": ()}
-        visit = replace(visit, scope=inside, session=session, tell=tell)
+        visit = replace(visit.within(session), scope=inside, tell=tell)
         try:
             answer = await self.endpoint.bounded(inside, self._dispatch(visit, body))
         except Exception:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common import strictjson
+from toolbus_common.anonymous import PROOF as ANONYMOUS
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import (
     FOLLOW,
@@ -182,7 +183,7 @@ class Relay:
             extra=self._extra(visit, request, subject),
             narrower=visit.caller.narrower,
             run=way.run or (visit.session.sid if visit.session is not None else ""),
-            idempotency_key=_key_of(request.method, meta),
+            idempotency_key=_key_of(request.method, meta, visit.caller.proof),
             terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",
             session=visit.session.sid if visit.session is not None else "",
             arguments=subject.arguments,
@@ -332,9 +333,15 @@ class Relay:
         return lambda: self._give_up(call_id)
 
 
-def _key_of(method: str, meta: dict[str, Any]) -> str:
+def _key_of(method: str, meta: dict[str, Any], proof: str) -> str:
     """The idempotency key of a tool's call; what else may be repeated has none."""
-    return checked_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
+    key = checked_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
+    if key and proof == ANONYMOUS:
+        raise InvalidError(
+            "An idempotency key belongs to a caller, and without a key or a session nobody knows "
+            "which one this is. Send a key, begin a session, or leave the idempotency key out."
+        )
+    return key
 
 
 def _takes_logs(visit: Visit) -> bool:

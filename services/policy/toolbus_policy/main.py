@@ -40,6 +40,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.exchange import Exchange
 from toolbus_common.lineage import Lineage
 from toolbus_common.people.keeping import know_people
+from toolbus_common.principals import holder_of
 from toolbus_common.provision import (
     APPROVALS,
     CATALOGUE,
@@ -134,7 +135,7 @@ class Bench:
             digest = policy_digest(lineage, self._directory.now.declaration, call.server)
             policy = self._policies.keep(about, lineage, digest)
         definition = definition_digest(self._catalogue.get(call.server), call.tool)
-        return binding_of(call, lineage.key, definition, policy)
+        return binding_of(call, holder_of(call.proof, lineage), definition, policy)
 
     def _seated(self, snapshot: Snapshot, before: Judge | None) -> Judge:
         same = before is not None and before.snapshot.declaration is snapshot.declaration

@@ -28,6 +28,7 @@ from toolbus_common.grants import full_name
 from toolbus_common.kept import LARGEST_KEPT
 from toolbus_common.lineage import Lineage
 from toolbus_common.outcomes import about_call
+from toolbus_common.principals import holder_of
 from toolbus_common.resultforms import as_legacy, as_modern
 
 RETRY_SECONDS = 1.0
@@ -42,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 
 def entry_of(call: CallRequested, lineage: Lineage) -> str:
     """The entry of a call: whose it is, then which; nothing of either can be read from it."""
-    owner = _digest(lineage.scope, lineage.key)[:_OWNER]
+    owner = _digest(lineage.scope, holder_of(call.proof, lineage))[:_OWNER]
     return f"{owner}.{_digest(call.server, call.tool, call.idempotency_key)[:_CALL]}"
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from toolbus_common import principals
+from toolbus_common.anonymous import is_anonymous
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
 from toolbus_common.declared import Content, Patterns
@@ -54,6 +55,10 @@ class Principal:
     loops: tuple[LoopLimit, ...] = ()
     environment: str = ""
     id: str = ""  # whose state at servers its calls may touch
+
+    def id_for(self, proof: str) -> str:
+        """Return whose state the calls of a proof may touch: anonymous clients have their own."""
+        return principals.principal_of(self.lineage, proof) if is_anonymous(proof) else self.id
 
     @property
     def key(self) -> str:

@@ -69,7 +69,7 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         result_content=admission.result_content,
         user=principal.user,
         identity=identified(yes.judge.snapshot, call, principal),
-        principal=principal.id,
+        principal=principal.id_for(call.proof),
         session=call.session,
         arguments=call.arguments,
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from toolbus_common.declared.admins import Admin, Role
+from toolbus_common.declared.anonymous import Anonymous
 from toolbus_common.declared.authorizing import OAuthClient, ServerOAuth
 from toolbus_common.declared.basics import MICRO, Declared, Name, Pattern, Patterns
 from toolbus_common.declared.evidence import Audit, Checkpoints, Evidence, Witness
@@ -36,6 +37,7 @@ __all__ = [
     "POSTED",
     "Access",
     "Admin",
+    "Anonymous",
     "Audit",
     "Budget",
     "Checkpoints",
@@ -109,3 +111,4 @@ class Declaration(Declared):
     readers: dict[Name, Reader] = Field(default_factory=dict)
     issuers: dict[Name, Issuer] = Field(default_factory=dict)
     access: dict[Name, Access] = Field(default_factory=dict)
+    anonymous: Anonymous = Anonymous()

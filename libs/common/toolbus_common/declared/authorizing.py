@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from toolbus_common.declared.basics import Declared
 
 _REFERENCE = re.compile(r"\$\{[a-z]+:[^{}]+\}")
+_FILE = re.compile(r"~(?:/[A-Za-z0-9._-]+){2,8}")
+_PROCESSES = ("command", "python", "container")
 Text = Annotated[str, Field(max_length=512)]
 CLIENT_CREDENTIALS, WORKLOAD, ENTERPRISE = "client_credentials", "workload", "enterprise"
 OF_PEOPLE = ("consent", ENTERPRISE)
@@ -83,7 +85,9 @@ class ServerOAuth(Declared):
     for beside what the server wants. `listing` is the user with whose connection tools are listed
     where each person has their own; without it, whichever lasts longest is used. `dpop`: tokens are
     bound to a key of Toolbus' own; unset: where the authorization server offers it, and no bound
-    token is no reason to give up.
+    token is no reason to give up. `resource` is the URL that tokens are for, where that is not
+    where the server is. A process gets its token in the variable `env` of its environment, or in
+    the file `file` of its private home.
     """
 
     tokens: Literal["shared", "user"] = "shared"
@@ -94,6 +98,33 @@ class ServerOAuth(Declared):
     scopes: tuple[Text, ...] = ()
     listing: Text = ""
     dpop: bool | None = None
+    resource: Text = ""
+    env: Text = ""
+    file: Text = ""
+
+    @field_validator("resource")
+    @classmethod
+    def _is_url(cls, resource: str) -> str:
+        if resource and not re.fullmatch(r"https?://[^/\s?#]+[^\s#]*", resource):
+            raise ValueError("must be the URL that tokens are for, without #")
+        return resource
+
+    @field_validator("env")
+    @classmethod
+    def _is_variable(cls, env: str) -> str:
+        if env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", env):
+            raise ValueError("must be the name of a variable, such as GITHUB_TOKEN")
+        return env
+
+    @field_validator("file")
+    @classmethod
+    def _is_below_home(cls, file: str) -> str:
+        if file and (not _FILE.fullmatch(file) or ".." in file.split("/")):
+            raise ValueError(
+                "must be a file in a directory of its own below the private home, such as "
+                "~/.secrets/token: nothing else is in that directory"
+            )
+        return file
 
     @model_validator(mode="after")
     def _fits_itself(self) -> Self:
@@ -110,3 +141,33 @@ class ServerOAuth(Declared):
         if self.listing and self.tokens != "user":
             raise ValueError("listing names one of several; it needs tokens: user, or leave it out")
         return self
+
+
+def misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...] = ()) -> str:
+    """Return what does not fit a server of this kind; empty where everything does."""
+    if kind in _PROCESSES:
+        return _process_misfit(oauth, kind, own_env) or _unproven_misfit(oauth, kind)
+    if oauth.env or oauth.file:
+        return "env and file are for processes, which are given their token; leave them out"
+    if oauth.resource and kind in ("url", "sse"):
+        return f"resource is where the {kind} leads; leave it out"
+    return _unproven_misfit(oauth, kind) if kind == "grpc" else ""
+
+
+def _process_misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...]) -> str:
+    if bool(oauth.env) is bool(oauth.file):
+        return "name how the process is given its token: either env (a variable) or file"
+    if oauth.env in own_env:
+        return f"{oauth.env} is under env already; leave one of them out"
+    if oauth.file and kind == "container":
+        return "a container has no private home: give it its token by env"
+    return ""
+
+
+def _unproven_misfit(oauth: ServerOAuth, kind: str) -> str:
+    """Of servers that nobody asks over HTTP what they want, and that prove nothing."""
+    if oauth.dpop:
+        return f"a {kind} server cannot prove a bound token; leave dpop out"
+    if not (oauth.issuer or oauth.resource):
+        return "name the issuer whose tokens it takes, or the resource they are for"
+    return ""

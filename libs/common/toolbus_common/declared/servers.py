@@ -1,11 +1,13 @@
 """Upstream servers, and how agents see their tools."""
 
+import json
 import re
+from hashlib import sha256
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from toolbus_common.declared.authorizing import ServerOAuth
+from toolbus_common.declared.authorizing import ServerOAuth, misfit
 from toolbus_common.declared.basics import Declared, Patterns
 from toolbus_common.declared.callers import ServerIdentity
 from toolbus_common.declared.isolation import (
@@ -78,6 +80,11 @@ def _http(url: str) -> str:
     if url and not re.match(r"^https?://[^/\s]+", url):
         raise ValueError("must begin with http:// or https:// and name a host")
     return url
+
+
+def _as_http(grpc: str) -> str:
+    """Return the URL of a gRPC server as others know it."""
+    return grpc.replace("grpc", "http", 1) if grpc else ""
 
 
 class Replica(Declared):
@@ -190,6 +197,39 @@ class Server(Declared):
     def is_process(self) -> bool:
         """Whether it is a process of the executor's own."""
         return bool(self.command or self.python or self.container)
+
+    @property
+    def kind(self) -> str:
+        """Return the field that says what it is."""
+        kinds = ("url", "replicas", "sse", "openapi", "graphql", "grpc", "command", "python")
+        return next((each for each in kinds if getattr(self, each)), "container")
+
+    @property
+    def oauth_url(self) -> str:
+        """Return the URL its tokens are for, where its authorization server is looked up."""
+        told = self.oauth
+        if told is not None and told.resource:
+            return told.resource
+        if self.replicas:
+            return self.replicas[0].url
+        if self.is_process:
+            return told.issuer if told is not None else ""
+        document = self.openapi if self.openapi.startswith(("http://", "https://")) else ""
+        return (
+            self.url or self.sse or self.base_url or document or self.graphql or _as_http(self.grpc)
+        )
+
+    @property
+    def oauth_place(self) -> str:
+        """Return what a token is of use for: where it is sent, or which program is given it."""
+        if self.url or self.sse:
+            return self.oauth_url
+        if self.is_process:
+            told = self.model_dump(mode="json", include={"command", "python", "container", "cwd"})
+            program = json.dumps(told, sort_keys=True)
+            return f"{self.oauth_url} {sha256(program.encode()).hexdigest()[:32]}"
+        own = self.base_url or self.openapi or self.graphql or self.grpc
+        return f"{self.oauth_url} {own}" if own else self.oauth_url
 
     @property
     def has_sessions(self) -> bool:
@@ -338,12 +378,15 @@ class Server(Declared):
     def _is_authorized_once(self) -> Self:
         if self.oauth is None:
             return self
-        if not (self.url or self.sse):
-            raise ValueError("oauth belongs to url and sse; leave it out")
         if any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("has oauth and a header Authorization; leave one of them out")
         if self.oauth.tokens == "user" and self._has_public_cache:
             raise ValueError("answers each user by their own token: no cache may be public")
+        fault = misfit(self.oauth, self.kind, own_env=tuple(self.env))
+        if not fault and not self.oauth_url:
+            fault = "the URL that tokens are for is not known: name it with resource or base_url"
+        if fault:
+            raise ValueError(f"oauth: {fault}")
         return self
 
     @model_validator(mode="after")

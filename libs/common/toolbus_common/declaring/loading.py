@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from toolbus_common.anonymous import FORCE, remote_reason
 from toolbus_common.declared import Admin, Declaration, Key
 from toolbus_common.declared.expiry import expired
 from toolbus_common.declaring import references, rules
@@ -62,12 +63,14 @@ def check(document: Document, environ: Environ) -> Loaded:
     secrets: dict[str, str] = {}
     found += _take_secrets(document, environ, secrets)
     declaration, wrong = _validated(document)
+    found += _reached_from_afar(document, declaration, environ or {})
     faults = tuple(sorted({*found, *wrong}))
     warnings = [
         *references.warnings(document, environ or {}),
         *rules.warnings(document, declaration),
         *_expired(document, declaration),
         *_let_in_by_nothing(document, declaration),
+        *_open_to_everybody(document, declaration),
     ]
     return Loaded(declaration, faults, tuple(sorted(set(warnings))), secrets)
 
@@ -184,3 +187,27 @@ def _let_in_by_nothing(document: Document, declaration: Declaration) -> Iterator
                 "has no secret: unless it had one before, nobody can ask as this reader; give one"
             )
             yield document.fault(("readers", name), said)
+
+
+def _reached_from_afar(
+    document: Document, declaration: Declaration, environ: Mapping[str, str]
+) -> Iterator[Fault]:
+    """Callers without a credential, where other machines may reach the gateway."""
+    if not declaration.anonymous.on or declaration.anonymous.allow_remote:
+        return
+    told = (environ.get(f"TOOLBUS_{each}", "") for each in ("PUBLIC_URL", "TRUSTED_PROXIES"))
+    reason = remote_reason(environ.get("TOOLBUS_HTTP_HOST") or "127.0.0.1", *told)
+    if reason:
+        yield document.fault(
+            ("anonymous",),
+            f"lets in callers without a credential, and {reason}: anybody who reaches it could use "
+            f"these tools. Listen on 127.0.0.1 only, or accept that with {FORCE}",
+        )
+
+
+def _open_to_everybody(document: Document, declaration: Declaration) -> Iterator[Fault]:
+    if declaration.anonymous.on and declaration.anonymous.allow_remote:
+        yield document.fault(
+            ("anonymous", "allow_remote"),
+            "lets everybody who reaches the gateway use these tools without a key",
+        )

@@ -35,6 +35,7 @@ def faults(document: Document) -> Iterator[Fault]:
     for section, links in _LINKS.items():
         for name, thing in _section(data, section):
             yield from _links_of(document, (section, name), thing, links)
+    yield from _links_of(document, ("anonymous",), _nobody(data), _LINKS["access"])
     for section, own in (("servers", (BUILT_IN,)), ("issuers", OWN_ISSUERS)):
         for name in {*own} & {*dict(_section(data, section))}:
             yield document.fault((section, name), "is Toolbus' own name; give it another")
@@ -65,6 +66,12 @@ def _section(data: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(section, dict):
         return []
     return [(key, value) for key, value in section.items() if isinstance(value, dict)]
+
+
+def _nobody(data: Any) -> dict[str, Any]:
+    """What is declared for callers without a credential."""
+    found = data.get("anonymous") if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _entry(data: Any, section: str, name: Any) -> dict[str, Any]:
@@ -123,13 +130,15 @@ def _lost(document: Document, place: Place, wanted: Any, section: str) -> Iterat
 
 
 def _patterns(data: Any) -> Iterator[tuple[Place, str]]:
+    things: list[tuple[Place, dict[str, Any]]] = [(("anonymous",), _nobody(data))]
     for section in (*_LINKS, "groups"):
-        for name, thing in _section(data, section):
-            for field in ("tools", "deny", "approve", "auto_execute"):
-                patterns = thing.get(field)
-                for at, pattern in enumerate(patterns if isinstance(patterns, list) else []):
-                    if isinstance(pattern, str):
-                        yield (section, name, field, at), pattern
+        things += [((section, name), thing) for name, thing in _section(data, section)]
+    for place, thing in things:
+        for field in ("tools", "deny", "approve", "auto_execute"):
+            patterns = thing.get(field)
+            for at, pattern in enumerate(patterns if isinstance(patterns, list) else []):
+                if isinstance(pattern, str):
+                    yield (*place, field, at), pattern
     for section in ("prices", "labels"):
         priced = data.get(section) if isinstance(data, dict) else None
         for pattern in priced if isinstance(priced, dict) else []:

@@ -13,9 +13,7 @@ from toolbus_common.declaring.document import Place
 LONGEST_SHOWN = 40
 _MEMBER = re.compile(r"<[^<>:]*: ('[^']*')>")  # <Period.DAY: 'day'>
 # What DESIGN promises for later: said plainly rather than called unknown.
-LATER = {
-    "anonymous", "guardrails", "hooks", "llm",
-}  # fmt: skip
+LATER = {"guardrails", "hooks", "llm"}
 _NAME_RULE = (
     "is no name: use at most 32 letters, digits, '-' and single '_', beginning with a letter "
     "or digit"

@@ -14,6 +14,7 @@ from toolbus_executor.http1 import Head
 
 Ask = Callable[[UpstreamTokenAsked], Awaitable[UpstreamTokenTold]]
 
+STRUCK = b"(secret)"
 LEAST_SECONDS = 5.0  # what ends sooner is not used
 EARLY_SECONDS = 60.0  # before its end the next one is asked for, while calls go on
 LONGEST_SECONDS = 5.0  # then oauth is asked again, so that what was revoked is felt
@@ -49,6 +50,19 @@ class Bearer:
         self._turn = asyncio.Lock()
         self._asking: asyncio.Task[None] | None = None
         self._told = UpstreamTokenTold()
+        self._shown: tuple[bytes, ...] = ()  # the last tokens, as they are struck from answers
+
+    @property
+    def token(self) -> str:
+        """The token that is at hand; empty where none is."""
+        return _token_in(self._line).decode("ascii") if monotonic() < self._good_until else ""
+
+    def struck(self, text: bytes) -> bytes:
+        """Return a text without the token."""
+        for token in self._shown:
+            if token in text:
+                text = text.replace(token, STRUCK)
+        return text
 
     def now(self) -> bytes:
         """The header that is at hand; empty where none is."""
@@ -131,6 +145,9 @@ class Bearer:
             return
         scheme = _BOUND if told.key else _BEARER
         self._line = b"%b%b%b" % (scheme, told.token.encode("ascii"), _ENDS)
+        token = told.token.encode("ascii")
+        if token not in self._shown:
+            self._shown = (token, *self._shown[:1])
         self.prover = prover_of(self.prover, told.token, told.key)
         early = random.uniform(1.0, 1.5) * min(EARLY_SECONDS, lasts / 4)  # noqa: S311
         self._good_until = monotonic() + lasts
@@ -150,8 +167,12 @@ def authorized(request: bytes, line: bytes) -> bytes:
 
 def _digest(line: bytes) -> str:
     """What stands for the token of a header."""
-    token = line.removeprefix(_BEARER).removeprefix(_BOUND).removesuffix(_ENDS)
+    token = _token_in(line)
     return sha256(token).hexdigest() if token else ""
+
+
+def _token_in(line: bytes) -> bytes:
+    return line.removeprefix(_BEARER).removeprefix(_BOUND).removesuffix(_ENDS)
 
 
 def _heard(task: "asyncio.Task[None]") -> None:

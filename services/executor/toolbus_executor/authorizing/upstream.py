@@ -83,6 +83,26 @@ class Authorized:
         self._main.left_out = told
 
     @property
+    def pid(self) -> int | None:
+        """The process that lists, where it is one."""
+        return getattr(self._main, "pid", None)
+
+    @property
+    def held(self) -> dict[str, bool]:
+        """What its processes are held to on this machine, and what not."""
+        return getattr(self._main, "held", {})
+
+    @property
+    def refused_hosts(self) -> dict[str, int]:
+        """Hosts its processes wanted to reach and may not."""
+        return getattr(self._main, "refused_hosts", {})
+
+    @property
+    def refused_files(self) -> dict[str, str]:
+        """Files its processes missed."""
+        return getattr(self._main, "refused_files", {})
+
+    @property
     def asks(self) -> bool:
         """Whether the server may ask back in the middle of a call."""
         return self._looking is None and self._main.asks
@@ -205,10 +225,24 @@ class Authorized:
         own.under_way += 1
         try:
             if not own.bearer.now():
-                await own.bearer.needed(patience)
+                await self._consented(own, patience)
             yield None if self._looking is not None else await self._opened(own, seconds)
         finally:
             own.under_way -= 1
+
+    async def _consented(self, own: _Own, patience: float) -> None:
+        """See that there is a token; without one the user's connection ends."""
+        try:
+            await own.bearer.needed(patience)
+        except UnconsentedError:
+            self._forget(own)
+            raise
+
+    def _forget(self, own: _Own) -> None:
+        """Leave a user's connection: the next one begins with nothing of it."""
+        left, own.upstream = own.upstream, None
+        if left is not None:
+            self._closing(left)
 
     def _user(self, call: CallAdmitted) -> str:
         user = call.user

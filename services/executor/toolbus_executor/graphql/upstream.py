@@ -10,6 +10,7 @@ import msgspec
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.declared import Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
+from toolbus_executor.authorizing.bearer import Bearer
 from toolbus_executor.caller import Caller
 from toolbus_executor.failures import GarbageError
 from toolbus_executor.graphql.answering import refused, result_of
@@ -36,12 +37,20 @@ _HEADERS = (
 class GraphQLUpstream(ToolsOnly[Operation]):
     """One API. Its schema is read anew every `refresh` seconds."""
 
-    def __init__(self, declared: Server, headers: dict[str, str], news: News, way: Way) -> None:
+    def __init__(
+        self,
+        declared: Server,
+        headers: dict[str, str],
+        news: News,
+        way: Way,
+        bearer: Bearer | None = None,
+    ) -> None:
         super().__init__(news, declared.refresh)
         self._declared = declared
         target = urlsplit(declared.graphql)
         self._path = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
         self._transport = Transport(declared.graphql, headers, way)
+        self._transport.bearer = bearer
         self._credentials = Credentials({}, {}, headers)
 
     async def open(self) -> Described:
@@ -52,6 +61,10 @@ class GraphQLUpstream(ToolsOnly[Operation]):
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
         """Make the request of an operation; its answer as a tool's result."""
+        return await self.call_as(self._transport.bearer, call, seconds)
+
+    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+        """Do so with somebody's token, where the API wants one."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
@@ -60,10 +73,12 @@ class GraphQLUpstream(ToolsOnly[Operation]):
                 body = operation.request(msgspec.json.decode(call.arguments, type=dict))
             except SelectionError as error:
                 raise InvalidArgumentsError(f"Invalid arguments: {error}.", sent=False) from error
-            head, told = await self._ask(body, None, self._transport.headers_of(call))
+            head, told = await self._ask(body, None, self._transport.headers_of(call), bearer)
         if head.status in _REDIRECTIONS:
             return refused(f"The API answered HTTP {head.status}, which leads elsewhere.")
-        return result_of(head.status, self._credentials.struck(told), operation.field.name)
+        told = self._credentials.struck(told)
+        told = bearer.struck(told) if bearer is not None else told
+        return result_of(head.status, told, operation.field.name)
 
     async def probe(self) -> None:
         """Ask for what every schema has, and costs nothing."""
@@ -97,13 +112,17 @@ class GraphQLUpstream(ToolsOnly[Operation]):
         self._operations, self.left_out = found
 
     async def _ask(
-        self, body: dict[str, Any], seconds: float | None, more: Iterable[tuple[str, str]] = ()
+        self,
+        body: dict[str, Any],
+        seconds: float | None,
+        more: Iterable[tuple[str, str]] = (),
+        bearer: Bearer | None = None,
     ) -> tuple[Head, bytes]:
         headers = (*_HEADERS, *more)
         request = bytes_of(
             "POST", self._path, self._transport.common, headers, msgspec.json.encode(body)
         )
-        head, told = await self._transport.ask(request, None, seconds)
+        head, told = await self._transport.ask(request, None, seconds, bearer=bearer)
         if head.status in _DEAD:
             raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
         return head, told

@@ -1,8 +1,10 @@
 """A gRPC server as an upstream: read by reflection, called with messages made of JSON."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
@@ -12,6 +14,7 @@ from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.declared import Server
 from toolbus_common.egress import EgressError, as_http
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_executor.authorizing.bearer import Bearer
 from toolbus_executor.caller import Caller
 from toolbus_executor.grpc.files import SERVICES, Reflected, ReflectionError, Request, Response
 from toolbus_executor.grpc.methods import Method, methods_in
@@ -22,6 +25,8 @@ from toolbus_executor.toolsonly import ToolsOnly, no_such_method
 from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
+T = TypeVar("T")
+Metadata = tuple[tuple[str, str], ...]
 ASK_SECONDS, PROBE_SECONDS = 10.0, 4.0
 _HEALTH = "/grpc.health.v1.Health/Check"
 _NOT_SERVING = b"\x08\x02"  # its answer, whole
@@ -41,8 +46,16 @@ _encode = msgspec.json.Encoder().encode
 class GrpcUpstream(ToolsOnly[Method]):
     """One server; it is asked anew what it is every `refresh` seconds."""
 
-    def __init__(self, declared: Server, headers: dict[str, str], news: News, way: Way) -> None:
+    def __init__(
+        self,
+        declared: Server,
+        headers: dict[str, str],
+        news: News,
+        way: Way,
+        bearer: Bearer | None = None,
+    ) -> None:
         super().__init__(news, declared.refresh)
+        self._bearer = bearer
         self._declared = declared
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         self._credentials = Credentials({}, {}, headers)
@@ -59,27 +72,37 @@ class GrpcUpstream(ToolsOnly[Method]):
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
         """Make the request of a method; its answer as a tool's result."""
+        return await self.call_as(self._bearer, call, seconds)
+
+    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+        """Do so with somebody's token, where the server wants one."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
             method = await self._operation(call)
             request = method.request(msgspec.json.decode(call.arguments))
             metadata = (*self._own(call), *trace_headers(call))
+
+            async def ask(shown: Metadata) -> dict[str, Any]:
+                told = (*metadata, *shown)
+                if method.streams:
+                    return await self._collected(method, request, told, seconds)
+                return method.told(await self._unary(method.path, request, told, seconds))
+
             try:
-                made = (
-                    await self._collected(method, request, metadata, seconds)
-                    if method.streams
-                    else method.told(await self._unary(method.path, request, metadata, seconds))
-                )
+                made = await _shown(bearer, ask)
             except grpc.aio.AioRpcError as error:
-                return self._failed(error)
+                return self._failed(error, bearer)
         raw = _encode({"content": [_text(_encode(made).decode())], "structuredContent": made})
         return raw if len(raw) <= LARGEST_RESULT else _refused("The answer is too large.")
 
     async def probe(self) -> None:
         """Ask its health service; without one, any answer is as good."""
         try:
-            told = await self._unary(_HEALTH, b"", self._own(), PROBE_SECONDS)
+            told = await _shown(
+                self._bearer,
+                lambda shown: self._unary(_HEALTH, b"", (*self._own(), *shown), PROBE_SECONDS),
+            )
         except grpc.aio.AioRpcError as error:
             self._failed(error)
             return
@@ -152,7 +175,7 @@ class GrpcUpstream(ToolsOnly[Method]):
             stream.cancel()
         return {"messages": found, "more": more}
 
-    def _failed(self, error: grpc.aio.AioRpcError) -> bytes:
+    def _failed(self, error: grpc.aio.AioRpcError, bearer: Bearer | None = None) -> bytes:
         """The result for an error of the method's own. Raises what is no word of the method."""
         code = error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -160,6 +183,7 @@ class GrpcUpstream(ToolsOnly[Method]):
         if code is grpc.StatusCode.UNAVAILABLE:
             raise UpstreamDeadError("The upstream cannot be reached (gRPC UNAVAILABLE).") from error
         told = (error.details() or "no details")[:LONGEST_ERROR].encode("utf-8", "replace")
+        told = bearer.struck(told) if bearer is not None else told
         words = self._credentials.struck(told).decode("utf-8", "replace")
         return _refused(f"{code.name}: {words}")
 
@@ -181,15 +205,18 @@ class GrpcUpstream(ToolsOnly[Method]):
             ) from error
         self._operations, self.left_out = found
 
+    async def _reflected_by(self, service: str, shown: Metadata) -> Reflected:
+        async with _Conversation(self._open, service, (*self._own(), *shown)) as talk:
+            reflected = Reflected(talk.ask)
+            await reflected.read()
+            return reflected
+
     async def _reflected(self) -> Reflected:
         """By the newest revision of reflection the server has."""
         failure: grpc.aio.AioRpcError | None = None
         for service in SERVICES:
             try:
-                async with _Conversation(self._open, service, self._own()) as talk:
-                    reflected = Reflected(talk.ask)
-                    await reflected.read()
-                    return reflected
+                return await _shown(self._bearer, partial(self._reflected_by, service))
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _NOT_SPOKEN:
                     self._failed(error)
@@ -200,6 +227,30 @@ class GrpcUpstream(ToolsOnly[Method]):
         raise UpstreamFaultError(
             "The upstream does not reflect what it is; switch server reflection on there."
         )
+
+
+async def _shown(bearer: Bearer | None, ask: Callable[[Metadata], Awaitable[T]]) -> T:
+    """Ask with a token; once more with another, where the server did nothing for want of one.
+
+    Raises:
+        UnconsentedError: there is no other.
+
+    """
+    if bearer is None:
+        return await ask(())
+    line = bearer.now() or await bearer.line()
+    try:
+        return await ask(_metadata_of(bearer))
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+            raise
+    await bearer.another(line, "Bearer")
+    return await ask(_metadata_of(bearer))
+
+
+def _metadata_of(bearer: Bearer) -> Metadata:
+    token = bearer.token
+    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 def _place(addresses: list[str], port: int | None) -> str:

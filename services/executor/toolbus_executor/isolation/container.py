@@ -77,7 +77,8 @@ def _run(container: str, declared: Server) -> list[str]:
         words += _mounts(set(declared.files.read) - {"/"}, ":ro")
         words += _mounts(declared.files.write, "")
     # By name only: what they are is not to be read among the words of a process.
-    words += [word for name in sorted(declared.env) for word in ("--env", name)]
+    given = {*declared.env} | ({declared.oauth.env} if declared.oauth is not None else set())
+    words += [word for name in sorted(given) for word in ("--env", name)]
     return [*words, declared.container.image, *declared.container.args]
 
 

@@ -32,6 +32,7 @@ class Isolation:
     It sees the system, what its command is made of, `base` and `cwd`, and what `files` names; its
     home, at the path of `home`, and /tmp are its own. `cache` is a directory that is kept for it,
     `hidden` what it sees in no case. `gate` judges where its `network` of hosts leads.
+    `token` is a directory with a token, and where below its home the process sees it.
     `confined` is false for an engine's own command, which starts what somebody else confines.
     """
 
@@ -46,6 +47,7 @@ class Isolation:
     namespaces: bool = True
     hidden: tuple[str, ...] = ()
     cgroup: str = ""
+    token: tuple[str, str] = ("", "")
     gate: Gate | None = None
     confined: bool = True
 
@@ -69,7 +71,9 @@ class Isolation:
 
     def _told(self) -> dict[str, Any]:
         """What its supervisor is told of the declaration."""
-        names = ("name", "base", "cwd", "home", "cache", "network", "namespaces", "cgroup")
+        names = (
+            "name", "base", "cwd", "home", "cache", "network", "namespaces", "cgroup", "token",
+        )  # fmt: skip
         hidden = self.hidden + ((self.cgroup,) if self.cgroup else ())
         return {
             **{name: getattr(self, name) for name in names},

@@ -63,6 +63,14 @@ def link_declared(home: str, theirs: str, paths: list[str]) -> None:
             os.symlink(path, place)
 
 
+def link_token(theirs: str, token: tuple[str, str]) -> None:
+    """Let a directory with a token be found below the private home."""
+    if token[0]:
+        place = f"{theirs}/{token[1]}"
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.symlink(token[0], place)
+
+
 def _above() -> str:
     """The directory of all of them, which nobody else may have made."""
     place = f"{_ALL}-{os.geteuid()}"

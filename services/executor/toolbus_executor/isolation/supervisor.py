@@ -191,6 +191,8 @@ def _be_first(
 
 def _make_scratch(plan: SimpleNamespace, places: Places) -> None:
     """Prepare what is private where nothing can be mounted, and decide who the server is."""
+    if plan.token[0]:
+        places.read.append(plan.token[0])
     if plan.user:
         plan.cache = ""  # ours, and not that user's to enter
         try:
@@ -201,6 +203,7 @@ def _make_scratch(plan: SimpleNamespace, places: Places) -> None:
         plan.scratch = scratch.make(plan.user)
         declared = [*plan.read, *plan.write]
         scratch.link_declared(plan.home, f"{plan.scratch}/home", declared)
+        scratch.link_token(f"{plan.scratch}/home", plan.token)
     except OSError as error:
         _refuse(f"its private home cannot be made: {error.strerror}: {error.filename}")
 

@@ -74,6 +74,11 @@ def _trees(plan: SimpleNamespace, places: Places, users: int) -> list[tuple[str,
     for path in _roots(write):
         devices = 0 if is_below(path, "/dev") else mounts.NO_DEVICES
         taken[path] = _tree(path, mounts.NO_SUID | devices, users)
+    if plan.token[0]:
+        attributes = mounts.READ_ONLY | _QUIET
+        taken[f"{plan.home}/{plan.token[1]}"] = _tree(
+            plan.token[0], attributes, users, must_map=users >= 0
+        )
     if plan.cache:
         kept = f"{plan.home}/{CACHE}"
         try:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from toolbus_common.anonymous import ANONYMOUS
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.handles import Handle
 from toolbus_executor.offload.allowance import Allowance
@@ -132,5 +133,6 @@ def _place(handle: Handle) -> str:
 
 def _cipher(handle: Handle, call: CallAdmitted) -> AESGCM:
     """The cipher of one handle for one principal; nothing else is ever sealed under its key."""
-    told = msgspec.json.encode(("toolbus kept", call.scope, call.key, handle.server, handle.tool))
+    holder = call.principal if call.key == ANONYMOUS else call.key
+    told = msgspec.json.encode(("toolbus kept", call.scope, holder, handle.server, handle.tool))
     return AESGCM(HKDF(SHA256(), 32, salt=None, info=told).derive(handle.secret.encode()))

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_common.readable import visible
+from toolbus_executor.authorizing.bearer import Bearer
 from toolbus_executor.http_transport import Transport
 from toolbus_executor.openapi.sending import bytes_of
 from toolbus_executor.way import Way
@@ -37,9 +38,10 @@ def read_file(path: str) -> bytes:
     return text
 
 
-async def fetch(url: str, headers: dict[str, str], way: Way) -> bytes:
+async def fetch(url: str, headers: dict[str, str], way: Way, bearer: Bearer | None = None) -> bytes:
     """The text at a URL; redirections are told and not followed. Raises `ToolbusError`s."""
     transport = Transport(url, headers, way)
+    transport.bearer = bearer
     target = urlsplit(url)
     path = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
     told = (("Accept", "application/json, application/yaml, */*;q=0.5"),)

@@ -1,6 +1,7 @@
 """An HTTP API as an upstream: its document is its list of tools, each call one request."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_common.openapi import Api, DocumentError, Operation, read, translated
 from toolbus_common.openapi.servers import origin
+from toolbus_executor.authorizing.bearer import Bearer
 from toolbus_executor.caller import Caller
 from toolbus_executor.http1 import DEFAULT_SECONDS, Head
 from toolbus_executor.http_transport import Transport
@@ -29,6 +31,7 @@ from toolbus_executor.toolsonly import ToolsOnly, no_such_method
 from toolbus_executor.upstream import Described, News
 from toolbus_executor.way import Way
 
+Struck = Callable[[bytes], bytes]
 INVALID_PARAMS = -32602
 MOST_REDIRECTIONS = 3
 _SERVER_FAULT = 500
@@ -46,9 +49,11 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         news: News,
         way: Way,
         spills: Spills | None = None,
+        bearer: Bearer | None = None,
     ) -> None:
         super().__init__(news, declared.refresh)
         self._spills = spills
+        self._bearer = bearer
         self._declared = declared
         self._headers = headers
         self._values = credentials
@@ -66,6 +71,10 @@ class OpenApiUpstream(ToolsOnly[Operation]):
 
     async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
         """Make the request of an operation; its answer as a tool's result."""
+        return await self.call_as(self._bearer, call, seconds)
+
+    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+        """Do so with somebody's token, where the API wants one."""
         if call.method != TOOLS_CALL:
             raise no_such_method()
         async with asyncio.timeout(seconds):
@@ -78,7 +87,7 @@ class OpenApiUpstream(ToolsOnly[Operation]):
                 raise UpstreamRefusedError(
                     f"Invalid arguments: {error}.", upstream_code=INVALID_PARAMS, sent=False
                 ) from error
-            return await self._asked(operation, request, call)
+            return await self._asked(operation, request, call, bearer)
 
     async def probe(self) -> None:
         """Read what was declared to tell whether the API is well; any answer but 5xx does."""
@@ -106,7 +115,9 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         if self._api is None or self._api.base != api.base:
             if self._transport is not None:
                 self._transport.close()
+            self._refuse_elsewhere(api.base)
             self._transport = Transport(f"{api.base}/", self._headers, self._way)
+            self._transport.bearer = self._bearer
         self._api, self._operations = api, api.operations
         self._credentials = Credentials(self._values, api.schemes, self._headers)
         self.left_out = api.left_out | self._credentials.unknown
@@ -115,7 +126,9 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         """The document's text. What is meant for the API is told to no other origin."""
         source, base = self._declared.openapi, self._declared.base_url
         if not base or origin(base) == origin(source):
-            return await fetch(source, self._headers, self._way)
+            meant = self._bearer is not None and origin(self._declared.oauth_url) == origin(source)
+            shown = self._bearer if meant else None
+            return await fetch(source, self._headers, self._way, shown)
         return await fetch(source, {}, replace(self._way, identity=None))
 
     def _translated(self, source: str, text: bytes | None) -> Api:
@@ -136,16 +149,31 @@ class OpenApiUpstream(ToolsOnly[Operation]):
     def _reserved(self) -> tuple[str, ...]:
         """The headers that no argument may set."""
         identity = self._way.identity
-        return (*self._headers, *([identity.name] if identity is not None else []))
+        own = ["Authorization"] if self._bearer is not None else []
+        return (*self._headers, *([identity.name] if identity is not None else []), *own)
 
-    async def _asked(self, operation: Operation, request: Request, call: CallAdmitted) -> bytes:
+    def _refuse_elsewhere(self, base: str) -> None:
+        """Raise `UpstreamFaultError` where a document alone says that tokens go elsewhere."""
+        meant = self._declared.oauth_url
+        if self._bearer is None or self._declared.base_url or origin(base) == origin(meant):
+            return
+        raise UpstreamFaultError(
+            f"Its document leads to {origin(base)}, and its tokens are for {origin(meant)}: name "
+            "the API's address with base_url if they are meant for it."
+        )
+
+    async def _asked(
+        self, operation: Operation, request: Request, call: CallAdmitted, bearer: Bearer | None
+    ) -> bytes:
         assert self._api is not None  # noqa: S101
         assert self._transport is not None  # noqa: S101 - the two are set together
         address, transport = self._api.base, self._transport
         credentials, target = self._credentials, _under(address, request.target)
-        large = LargeBody(self._spills, credentials.struck) if self._spills is not None else None
+        struck = _without_secrets(credentials, bearer)
+        large = LargeBody(self._spills, struck) if self._spills is not None else None
         for _ in range(MOST_REDIRECTIONS):
-            head, body = await transport.ask(self._bytes(request, target, call), None, None, large)
+            made = self._bytes(request, target, call)
+            head, body = await transport.ask(made, None, None, large, bearer=bearer)
             again = followed(head, request.method, _at(address, target))
             if again is None:
                 break
@@ -156,8 +184,8 @@ class OpenApiUpstream(ToolsOnly[Operation]):
         structured = "outputSchema" in operation.definition
         kept = large.result(head, structured=structured) if large is not None else None
         return kept or result_of(
-            _struck(head, credentials),
-            credentials.struck(body),
+            Head(head.status, {name: struck(value) for name, value in head.headers.items()}),
+            struck(body),
             request.path,
             structured=structured,
             bodiless=request.method == "HEAD",
@@ -202,6 +230,8 @@ def _at(base: str, target: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{target}"
 
 
-def _struck(head: Head, credentials: Credentials) -> Head:
-    told = {name: credentials.struck(value) for name, value in head.headers.items()}
-    return Head(head.status, told)
+def _without_secrets(credentials: Credentials, bearer: Bearer | None) -> Struck:
+    """How secrets are struck from an answer."""
+    if bearer is None:
+        return credentials.struck
+    return lambda text: bearer.struck(credentials.struck(text))

@@ -80,6 +80,7 @@ class Replicated:
         self._described: Described | None = None
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
         self.separation: Separation | None = None  # set before anything is connected
+        self.authorize: Callable[..., Upstream] | None = None  # where they want tokens
         self._homes: OrderedDict[str, Replica] = OrderedDict()  # where owners have sessions
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._replicas: list[Replica] = []
@@ -235,6 +236,8 @@ class Replicated:
         """Take a replica in. Raises `UpstreamFaultError` for one of another era."""
         if self._described is None:
             self._described = described
+        elif self._described.ours != described.ours:
+            self._end("Somebody has connected or disconnected, so all replicas are met again.")
         elif self._described.era != described.era:
             raise UpstreamFaultError(
                 f"It speaks the {described.era} era and the others the {self._described.era} one; "
@@ -265,13 +268,18 @@ class Replicated:
         """A connection ended; when it was the last, so did the server."""
         if self._described is None or any(each.upstream is not None for each in self._replicas):
             return
+        self._end(self._none_left())
+
+    def _end(self, reason: str) -> None:
         if not self._ended.done():
-            self._ended.set_result(self._none_left())
+            self._ended.set_result(reason)
 
     def _reached(
         self, news: News, declared: Server, make: Callable[[Server, News], Upstream], place: str
     ) -> Upstream:
         """A connection to one replica, at which each owner has its session where it has one."""
+        if self.authorize is not None:
+            return self.authorize(declared, news, make, place)
         return reached_in_families(declared, news, make, self.separation, place)
 
     # -- which one ---------------------------------------------------------------------------

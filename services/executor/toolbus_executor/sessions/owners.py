@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from toolbus_common.anonymous import ANONYMOUS
 from toolbus_common.contracts import CallAdmitted, Era
 from toolbus_common.declared.servers import Sessions
 from toolbus_common.principals import digest_of
@@ -10,11 +11,20 @@ from toolbus_executor.capabilities import kinds_of
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A principal, or one client session of it; `label` is how operators read it."""
+    """A principal, or one client session of it; `label` is how operators read it.
+
+    `counted` is with whom it shares its places; empty: those of its principal.
+    """
 
     principal: str
     session: str = ""
     label: str = field(default="", compare=False)
+    counted: str = field(default="", compare=False)
+
+    @property
+    def quota(self) -> str:
+        """Whose places it takes."""
+        return self.counted or self.principal
 
     @property
     def id(self) -> str:
@@ -32,7 +42,10 @@ class Ownership:
     def of(self, call: CallAdmitted) -> Owner:
         """Return who owns the session a call belongs to."""
         principal = call.principal or _principal_of(call)
-        return Owner(principal, call.session if self._per_client(call) else "", _label_of(call))
+        session = call.session if self._per_client(call) else ""
+        # Each session of an anonymous client is a principal; their places they share.
+        counted = digest_of(ANONYMOUS, call.scope) if call.key == ANONYMOUS else ""
+        return Owner(principal, session, _label_of(call), counted)
 
     def note_question(self) -> None:
         """Take note that the server asks its callers."""

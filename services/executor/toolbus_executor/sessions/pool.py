@@ -226,7 +226,7 @@ class Pool(Generic[K]):
 
     def _admit(self, key: Hashable, owner: Owner) -> Session[K]:
         sessions = tuple(self._sessions.values())
-        own = [each for each in sessions if each.owner.principal == owner.principal]
+        own = [each for each in sessions if each.owner.quota == owner.quota]
         if len(own) >= self.each:
             self._make_room(own, "most_sessions_each", self.each)
         elif len(sessions) >= self.bound:

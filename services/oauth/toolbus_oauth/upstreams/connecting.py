@@ -108,7 +108,7 @@ class Connecting:
 
     def _server(self, link: Link) -> Server:
         server = self.declared().servers.get(link.server)
-        if server is None or server.oauth is None or (server.url or server.sse) != link.url:
+        if server is None or server.oauth is None or server.oauth_place != link.url:
             raise PageError("The server was changed meanwhile. Call the tool again.")
         return server
 

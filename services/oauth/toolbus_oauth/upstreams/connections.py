@@ -277,7 +277,7 @@ def link_for(
     """What is asked for, where, and in whose name. Pure but for its id."""
     shows = bool(client.shown)
     return Link(
-        secrets.token_urlsafe(24), name, user, server.url or server.sse, found.issuer,
+        secrets.token_urlsafe(24), name, user, server.oauth_place, found.issuer,
         found.resource, found.url("authorization_endpoint"),
         found.place("token_endpoint", shows=shows), found.place("revocation_endpoint", shows=shows),
         found.says_issuer, client.id, client.method, scopes, time() + 600.0,
@@ -289,6 +289,8 @@ def wants_bound(server: Server, found: Found) -> bool:
     """Whether tokens are to be bound to a key: as declared, else where that is offered. Pure."""
     if server.oauth is not None and server.oauth.dpop is not None:
         return server.oauth.dpop
+    if server.is_process or server.grpc:  # who would prove it
+        return False
     return found.has("dpop_signing_alg_values_supported", ALGORITHM)
 
 
@@ -301,7 +303,7 @@ def about_to_end(connection: Connection) -> bool:
 def _is_of_use(connection: Connection, server: Server) -> bool:
     """Whether it is for the address that is declared now, and bound to a key if it must be."""
     must = server.oauth is not None and server.oauth.dpop
-    return connection.url == (server.url or server.sse) and bool(connection.key or not must)
+    return connection.url == server.oauth_place and bool(connection.key or not must)
 
 
 def _fresh(link: Link) -> str:

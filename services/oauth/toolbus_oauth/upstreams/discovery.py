@@ -85,7 +85,7 @@ class Discovery:
 
     async def found(self, server: Server, challenge: Challenge) -> Found:
         """The authorization server that counts. Raises `DiscoveryError`."""
-        place = f"{server.url or server.sse} {server.oauth.issuer if server.oauth else ''}"
+        place = f"{server.oauth_place} {server.oauth.issuer if server.oauth else ''}"
         age = AGAIN_SECONDS if challenge.metadata or challenge.error else KEPT_SECONDS
         known = self._known.get(place)
         if known is not None and monotonic() - known[0] < age:
@@ -103,7 +103,7 @@ class Discovery:
         """Whether the operator named where this leads: the server itself, or a declared issuer."""
         try:
             target = target_of(url)
-            meant = {target_of(server.url or server.sse)}
+            meant = {target_of(server.oauth_url)}
             if server.oauth is not None:
                 told = (server.oauth.issuer, *server.oauth.clients)
                 meant |= {target_of(each) for each in told if each}
@@ -112,12 +112,15 @@ class Discovery:
         return target in meant and self.named(server)
 
     async def _look(self, server: Server, challenge: Challenge) -> Found:
-        url = server.url or server.sse
-        told = await self._resource(server, url, challenge.metadata)
+        url = server.oauth_url
         wanted = server.oauth.issuer if server.oauth is not None else ""
+        declared = server.oauth.resource if server.oauth is not None else ""
         scopes: tuple[str, ...] = ()
+        told = None
+        if declared or not (server.is_process or server.grpc):  # else nothing there speaks HTTP
+            told = await self._resource(server, url, challenge.metadata)
         if told is None:  # of before RFC 9728: the server answers for itself (MCP 2025-03-26)
-            issuer, resource = wanted or _origin(url), ""
+            issuer, resource = wanted or _origin(url), declared
         else:
             resource = str(told.get("resource", ""))
             if not covers(resource, url):

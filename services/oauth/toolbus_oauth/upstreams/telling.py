@@ -211,7 +211,7 @@ class Telling:
     async def _open(self, name: str, server: Server, user: str) -> OpenLink | None:
         """The link that is open for them to where the server is now, if it lasts a while yet."""
         last = await self.brief.get(OpenLink, _place(name, user))
-        if last is None or last.url != (server.url or server.sse):
+        if last is None or last.url != server.oauth_place:
             return None
         return last if last.expires - time() > LEFT_SECONDS else None
 

@@ -81,7 +81,7 @@ class Vouching:
             "subject_token": kept.token,
             "subject_token_type": ID_TOKEN,
             "audience": found.issuer,
-            "resource": found.resource or server.url or server.sse,
+            "resource": found.resource or server.oauth_url,
             **({"scope": " ".join(scopes)} if scopes else {}),
         }
         try:

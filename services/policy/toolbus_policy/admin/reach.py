@@ -32,6 +32,7 @@ _REFUSED = (
     "TOOLBUS_ADMIN_{} of policy name it"
 )
 _LEAVES = "facts would leave to there, which may not be declared over HTTP; use 'toolbus apply'"
+_ANONYMOUS = "callers without a key may not be let in over HTTP; use 'toolbus apply'"
 _FILE = "is a file, which may not be declared over HTTP; {}use 'toolbus apply'"
 
 
@@ -58,13 +59,19 @@ class Reach:
             found += self._leaves(f"exports.{name}", export, old.exports.get(name))
         for name, sink in new.sinks.items():
             found += self._leaves(f"sinks.{name}", sink, old.sinks.get(name))
+        if new.anonymous.on and new.anonymous != old.anonymous:
+            found.append(("anonymous", _ANONYMOUS))
+        found += self._of_evidence(old, new)
+        return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
+
+    def _of_evidence(self, old: Declaration, new: Declaration) -> Iterator[tuple[str, str]]:
+        """Where checkpoints leave to, and who witnesses them."""
         if (place := new.evidence.checkpoints) is not None:
-            found += self._leaves("evidence.checkpoints", place, old.evidence.checkpoints)
+            yield from self._leaves("evidence.checkpoints", place, old.evidence.checkpoints)
         for witness in new.evidence.witnesses:
             if witness.url not in {each.url for each in old.evidence.witnesses}:
-                where = f"evidence.witnesses.{witness.name}.url"
-                found += [(where, reason) for _, reason in self._led("url", witness.url)]
-        return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
+                for _, reason in self._led("url", witness.url):
+                    yield f"evidence.witnesses.{witness.name}.url", reason
 
     def _leaves(
         self, place: str, entry: Place | Sink, old: Place | Sink | None
@@ -91,8 +98,8 @@ class Reach:
         if server.openapi and "://" not in server.openapi and not _unmoved(server, old):
             yield "openapi", _FILE.format("name a URL, or ")
         same = old is not None and _unmoved(server, old)
-        if not same and not server.is_process:
-            yield from self._moved(server)
+        if not same:
+            yield from self._given_tokens(server) if server.is_process else self._moved(server)
         for field in CREDENTIALS:
             before = set(getattr(old, field).items()) if same else set()
             for name, value in getattr(server, field).items():
@@ -114,12 +121,25 @@ class Reach:
             if getattr(server, field):
                 yield field, _FILE.format("")
         yield from self._referred("proxy", server.proxy)
-        for issuer, client in server.oauth.clients.items() if server.oauth else ():
-            for field in REFERENCES:
-                yield from self._referred(f"oauth.clients.{issuer}.{field}", getattr(client, field))
+        yield from self._shown_to_issuers(server)
         for field in DESTINATION:
             for url in _urls(getattr(server, field)):
                 yield from self._led(field, url)
+
+    def _given_tokens(self, server: Server) -> Iterator[tuple[str, str]]:
+        """What is wrong with how a process gets its tokens: whoever gives them may be anybody."""
+        if server.oauth is None:
+            return
+        yield from self._shown_to_issuers(server)
+        for url in _urls(server.oauth):
+            yield from self._led("oauth", url)
+        if server.oauth.env:
+            yield from self._variables("oauth.env", [server.oauth.env])
+
+    def _shown_to_issuers(self, server: Server) -> Iterator[tuple[str, str]]:
+        for issuer, client in server.oauth.clients.items() if server.oauth else ():
+            for field in REFERENCES:
+                yield from self._referred(f"oauth.clients.{issuer}.{field}", getattr(client, field))
 
     def _led(self, place: str, url: str) -> Iterator[tuple[str, str]]:
         try:

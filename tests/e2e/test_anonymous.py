@@ -1,0 +1,327 @@
+"""Callers without a credential: what they may use, from where, and what they see of each other."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.apart import COMMAND
+from harness.client import JSON, Client
+from harness.cluster import Upstream
+from harness.eras import ask, begun, calling, stateless
+from harness.launched import Launched
+from harness.rawhttp import asked, exchange
+from harness.streams import Events
+from harness.waiting import until_now
+from toolbus_common.contracts import IDEMPOTENCY
+
+KEY = "tbk_owner_e2e-secret-beside-anonymous"
+OK, DENIED, FORBIDDEN = 200, 401, 403
+
+
+class Place:
+    """A gateway that serves callers without a credential, and one of its clients."""
+
+    def __init__(self, launched: Launched, echo: Upstream) -> None:
+        self.launched = launched
+        self.echo = echo
+        self.nobody = Client(launched.ready["endpoint"])
+        self.owner = launched.client(KEY)
+
+    @property
+    def port(self) -> int:
+        return self.launched.port
+
+    def at(self, path: str, key: str = "") -> Client:
+        return Client(f"http://127.0.0.1:{self.port}{path}", key)
+
+
+def declared(echo: Upstream, **anonymous: Any) -> dict[str, Any]:
+    tools = ["echo__say", "echo__count", "kept__*"]
+    return {
+        "servers": {
+            "echo": {"url": echo.url},
+            "kept": {"command": list(COMMAND), "most_sessions": 8, "most_sessions_each": 3},
+        },
+        "keys": {"owner": {"secret": KEY, "tools": ["*"]}},
+        "prices": {"echo__count": 0.5},
+        "anonymous": {"tools": tools, "budget": {"usd": 1, "per": "day"}, **anonymous},
+    }
+
+
+@pytest.fixture(scope="module", params=["apart", "fused"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    echo = Upstream(tmp_path_factory.mktemp("echo"))
+    options = ["--apart"] if request.param == "apart" else []
+    launched = Launched(tmp_path_factory.mktemp(request.param), *options)
+    try:
+        echo.start()
+        launched.configure(declared(echo))
+        launched.start()
+        made = Place(launched, echo)
+        launched.until_listed(made.owner, "echo__say", "kept__recall")
+        yield made
+    finally:
+        launched.stop()
+        echo.kill()
+
+
+def test_what_is_granted_is_listed_and_called_and_the_rest_is_unknown(place: Place) -> None:
+    seen = set(place.nobody.tools())
+    assert {"echo__say", "kept__recall"} <= seen
+    assert "echo__wait" not in seen
+    assert place.nobody.call("echo__say", {"text": "hello"}).text == "hello"
+    assert place.nobody.call("echo__wait", {"seconds": 0}).code == "unknown_tool"
+    assert place.at("/mcp/echo").call("say", {"text": "hello"}).text == "hello"
+    assert ask(place.nobody, "tools/call", {"name": "echo__say", "arguments": {"text": "new"}}).text
+
+
+def test_events_name_the_caller_and_its_budget_ends(place: Place) -> None:
+    run = "a" * 31 + "1"
+    codes = [place.nobody.call("echo__count", {"id": "n"}, run).code for _ in range(4)]
+    assert "budget_exceeded" in codes, "two calls cost the whole budget"
+    rows = place.launched.eventual_facts(f"trace_id = '{run}'", "call.completed", "call.denied")
+    assert {row["key"] for row in rows.values()} == {"(anonymous)"}
+    assert {row["user"] for row in rows.values()} == {""}
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        {"Authorization": "Bearer tbk_wrong_is-a-key-that-nobody-has"},
+        {"Authorization": "Bearer"},
+        {"Authorization": ""},
+        {"Authorization": "Bearer anonymous"},
+        {"Authorization": "Bearer (anonymous)"},
+        {"Authorization": "Basic b3duZXI6b3duZXI="},
+        {"Authorization": "DPoP eyJhbGciOiJub25lIn0.e30.x"},
+        {"DPoP": "eyJhbGciOiJub25lIn0.e30.x"},
+        {"X-API-Key": KEY},
+    ],
+)
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/echo", "/v1/mcp/tools", "/sse"])
+def test_a_wrong_credential_never_becomes_an_anonymous_call(
+    place: Place, credential: dict[str, str], path: str
+) -> None:
+    method = "POST" if path.startswith("/mcp") else "GET"
+    body = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}' if method == "POST" else b""
+    )
+    request = asked(path, method, body, **{**JSON, **credential})
+    assert exchange(place.port, request).status == DENIED
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"Origin": "http://localhost:3000"},  # a page this machine serves
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": "null"},
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Host": "rebound.example"},
+        {"X-Forwarded-For": "203.0.113.7"},
+        {"X-Forwarded-Host": "tools.example"},
+        {"Forwarded": "for=203.0.113.7"},
+        {"Via": "1.1 proxy"},
+        {"X-Real-IP": "203.0.113.7"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/echo", "/v1/mcp/tools/execute", "/sse"])
+def test_no_web_page_and_no_proxy_is_served_without_a_key(
+    place: Place, foreign: dict[str, str], path: str
+) -> None:
+    before = len(place.echo.arrived())
+    body = msg(calling("echo__say", 1, text="stolen"))
+    if path == "/v1/mcp/tools/execute":
+        body = b'{"type":"function_call","call_id":"1","name":"echo__say","arguments":"{}"}'
+    method, body = ("GET", b"") if path == "/sse" else ("POST", body)
+    answer = exchange(place.port, asked(path, method, body, **{**JSON, **foreign}))
+    assert answer.status in (DENIED, FORBIDDEN), answer.body
+    assert len(place.echo.arrived()) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/declaration"),
+        ("GET", "/api/v1/keys"),
+        ("GET", "/api/v1/approvals"),
+        ("GET", "/api/approvals"),
+        ("POST", f"/api/approvals/{'0' * 32}/approve"),
+        ("PUT", "/api/v1/keys/owner"),
+    ],
+)
+def test_neither_administration_nor_approvals_open_without_a_key(
+    place: Place, method: str, path: str
+) -> None:
+    body = b"" if method == "GET" else b"{}"
+    assert exchange(place.port, asked(path, method, body, **JSON)).status == DENIED
+
+
+def test_two_client_sessions_have_states_of_their_own(place: Place) -> None:
+    first, second = (begun(place.nobody) for _ in range(2))
+
+    def said(session: str, tool: str, **arguments: Any) -> str:
+        return place.nobody.post(calling(tool, 1, **arguments), Mcp_Session_Id=session).text
+
+    for session, text in ((first, "one"), (second, "two")):
+        assert said(session, "kept__remember", text=text) == text
+    assert said(first, "kept__recall") == "one"
+    assert said(second, "kept__recall") == "two"
+    assert ask(place.nobody, "tools/call", {"name": "kept__recall", "arguments": {}}).text == ""
+
+
+def test_what_one_session_made_once_is_not_told_to_another(place: Place) -> None:
+    meta = {"_meta": {IDEMPOTENCY: "same"}}
+    call = calling("echo__say", 1, text="mine")
+    call["params"] |= meta
+    first, second = (begun(place.nobody) for _ in range(2))
+    before = len(place.echo.arrived())
+    for session in (first, second, first):
+        assert place.nobody.post(call, Mcp_Session_Id=session).text == "mine"
+    assert len(place.echo.arrived()) == before + 2
+    body, headers = stateless("tools/call", {"name": "echo__say", "arguments": {"text": "x"}})
+    body["params"]["_meta"][IDEMPOTENCY] = "same"
+    assert "idempotency key" in place.nobody.post(body, **headers).error["message"]
+
+
+def test_a_session_task_and_result_of_one_client_are_unknown_to_another(place: Place) -> None:
+    tasks: dict[str, Any] = {"tasks": {"requests": {"tools": {"call": {}}}}}
+    first, second = (begun(place.nobody, tasks) for _ in range(2))
+    call = calling("echo__say", 1, text="mine")
+    call["params"]["task"] = {"ttl": 60_000}
+    told = place.nobody.post(call, Mcp_Session_Id=first).json["result"]["task"]["taskId"]
+
+    def result(session: str, client: Client) -> Any:
+        wanted = {"jsonrpc": "2.0", "id": 2, "method": "tasks/result", "params": {"taskId": told}}
+        return client.post(wanted, **({"Mcp_Session_Id": session} if session else {}))
+
+    assert result(first, place.nobody).text == "mine"
+    for session, client in ((second, place.nobody), ("", place.nobody), ("", place.owner)):
+        assert "error" in result(session, client).json
+    assert place.owner.post(calling("echo__say", 3, text="x"), Mcp_Session_Id=first).status == 404
+
+
+def test_they_take_no_more_places_than_one_principal(place: Place) -> None:
+    held = [begun(place.nobody) for _ in range(5)]
+    for session in held:
+        place.nobody.post(calling("kept__remember", 1, text="x"), Mcp_Session_Id=session)
+    told = place.launched.toolbus("status", "--json")
+    assert '"bound": 8' in told.stdout
+    # Of five sessions only three have a place: the longest unused have ended.
+    texts = [
+        place.nobody.post(calling("kept__recall", 1), Mcp_Session_Id=each).text
+        for each in reversed(held)
+    ]
+    assert texts[:3] == ["x", "x", "x"]
+    assert texts[3] == ""
+
+
+def test_programs_call_the_same_tools_and_no_others(place: Place) -> None:
+    client = place.at("/mcp?mode=code")
+    said = client.call("executeToolCode", {"code": 'result = echo.say(text="from a program")'})
+    assert "from a program" in said.text
+    refused = client.call("executeToolCode", {"code": "result = echo.wait(seconds=0)"})
+    assert "unknown_tool" in refused.text or "nknown" in refused.text
+
+
+def test_the_oldest_transport_serves_them_too(place: Place) -> None:
+    with Events(place.at("/sse")) as stream:
+        where = stream.data()
+        posted = place.at(where).post(calling("echo__say", 1, text="over a stream"))
+        assert posted.status == 202
+        assert stream.next()["result"]["content"][0]["text"] == "over a stream"
+
+
+def test_status_names_who_is_served(place: Place) -> None:
+    told = place.launched.toolbus("status").stdout
+    assert "anonymous=this machine" in told
+
+
+def test_without_a_declaration_nobody_is_served(place: Place) -> None:
+    document = declared(place.echo)
+    document.pop("anonymous")
+    place.launched.configure(document)
+    try:
+        until_now(lambda: place.nobody.ask("tools/list").status == DENIED, "it is closed", 60)
+        assert place.nobody.call("echo__say", {"text": "x"}).status == DENIED
+    finally:
+        place.launched.configure(declared(place.echo))
+        until_now(lambda: place.nobody.ask("tools/list").status == OK, "it is open", 60)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[tuple[Launched, Upstream]]:
+    """A gateway that listens on every address, not started."""
+    echo = Upstream(tmp_path / "echo")
+    (tmp_path / "up").mkdir()
+    launched = Launched(tmp_path / "up", "--host", "0.0.0.0")
+    try:
+        echo.start()
+        yield launched, echo
+    finally:
+        launched.stop()
+        echo.kill()
+
+
+def test_a_listener_for_other_machines_refuses_the_declaration_unless_it_is_forced(
+    elsewhere: tuple[Launched, Upstream],
+) -> None:
+    launched, echo = elsewhere
+    launched.configure(declared(echo))
+    with pytest.raises(RuntimeError) as refused:
+        launched.start()
+    for part in ("anonymous:", "0.0.0.0", "127.0.0.1 only", "anonymous.allow_remote: true"):
+        assert part in str(refused.value)
+    launched.configure(declared(echo, allow_remote=True))
+    address = own_address()
+    launched.environment["TOOLBUS_ALLOWED_HOSTS"] = f"127.0.0.1,localhost,{address}"
+    launched.start()
+    launched.until_listed(launched.client(KEY), "echo__say")
+    nobody = Client(f"http://{address}:{launched.port}/mcp")
+    assert nobody.call("echo__say", {"text": "from afar"}).text == "from afar"
+    call = calling("echo__say", 1, text="x")
+    assert nobody.post(call, Origin="https://evil.example").status == FORBIDDEN
+    page = nobody.post(call, Origin="http://localhost:3000")
+    assert page.status == DENIED, "web pages are not let in by allow_remote"
+    assert "everybody" in launched.toolbus("status").stdout
+
+
+def test_a_room_that_listens_for_other_machines_refuses_by_itself(
+    elsewhere: tuple[Launched, Upstream],
+) -> None:
+    launched, echo = elsewhere
+    document = declared(echo)
+    anonymous = document.pop("anonymous")
+    launched.configure(document)
+    launched.start()
+    launched.until_listed(launched.client(KEY), "echo__say")
+    file = launched.directory / "more.yaml"
+    launched.configure({**document, "anonymous": anonymous})
+    launched.config.rename(file)
+    launched.configure(document)
+    applied = launched.toolbus("apply", "-f", str(file), "-y")
+    assert applied.returncode != 0
+    assert "allow_remote" in applied.stderr
+    assert launched.client("").ask("tools/list").status == DENIED
+
+
+def own_address() -> str:
+    """An address of this machine's that is not loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.2"
+        return str(probe.getsockname()[0])
+
+
+def msg(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode()

@@ -1,0 +1,317 @@
+"""Servers of every kind that want OAuth: each person's own token, and nobody else's."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.browsing import Browser
+from harness.client import Client
+from harness.httpengine import sent_on
+from harness.launched import Launched
+from harness.protected import OAuthServer, ProtectedServer
+from harness.protected_apis import ProtectedApis
+from harness.waiting import until_now
+
+PASSWORD = "correct horse battery"
+KEYS = {name: f"tbk_{name}_the-secret-of-these-tests" for name in ("ann", "bob", "eve")}
+PROGRAM = Path(__file__).parents[1] / "harness" / "token_program.py"
+WHO: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # by kind: the tool that tells whose token a call carried, and its arguments
+    "rest": ("rest__whoami", {}),
+    "graph": ("graph__whoami", {}),
+    "rpc": ("rpc__Shop_Echo", {}),
+    "several": ("several__whoami", {}),
+    "byenv": ("byenv__whoami", {}),
+    "byfile": ("byfile__whoami", {}),
+    "function": ("function__whoami", {}),
+}
+PROCESSES = ("byenv", "byfile", "function")
+
+
+def servers(
+    far: OAuthServer, apis: ProtectedApis, several: list[ProtectedServer], directory: Path
+) -> dict[str, Any]:
+    own = {"tokens": "user", "issuer": far.issuer}
+    (directory / "functions.py").write_text(
+        "import os, json, urllib.request, urllib.parse\n"
+        "def whoami() -> str:\n"
+        "    body = urllib.parse.urlencode({'token': os.environ['API_TOKEN']}).encode()\n"
+        "    with urllib.request.urlopen(os.environ['ISSUER'] + '/introspect', body) as told:\n"
+        "        return json.loads(told.read()).get('subject') or 'nobody'\n"
+    )
+    program, env = [sys.executable, str(PROGRAM)], {"ISSUER": far.issuer}
+    return {
+        "rest": {"openapi": f"{apis.origin}/openapi.json", "oauth": own, "probe": 0},
+        "graph": {"graphql": f"{apis.origin}/graphql", "oauth": own, "probe": 0},
+        "rpc": {"grpc": f"grpc://127.0.0.1:{apis.grpc_port}", "oauth": own, "probe": 0},
+        "several": {
+            "replicas": [each.url for each in several],
+            "oauth": {"tokens": "user"},
+            "probe": 0,
+        },
+        "byenv": {
+            "command": [*program, "env", "API_TOKEN"],
+            "env": env,
+            "oauth": {**own, "env": "API_TOKEN"},
+        },
+        "byfile": {
+            "command": [*program, "file", "~/.secrets/token"],
+            "env": env,
+            "oauth": {**own, "file": "~/.secrets/token"},
+        },
+        "function": {
+            "python": ["functions:whoami"],
+            "cwd": str(directory),
+            "env": env,
+            "oauth": {**own, "env": "API_TOKEN"},
+        },
+    }
+
+
+class Place:
+    """A gateway before servers of every kind, and who connects there."""
+
+    def __init__(self, launched: Launched, far: OAuthServer) -> None:
+        self.launched = launched
+        self.far = far
+        self.ready: set[tuple[str, str]] = set()
+
+    def client(self, user: str) -> Client:
+        return self.launched.client(KEYS[user])
+
+    def who(self, user: str, kind: str) -> str:
+        """What a call tells, whatever it is."""
+        tool, arguments = WHO[kind]
+        return json.dumps(self.client(user).call(tool, arguments).json)
+
+    def connected(self, user: str, kind: str) -> None:
+        """Have somebody connect their own account, unless they have."""
+        if (user, kind) in self.ready:
+            return
+        client, (tool, _) = self.client(user), WHO[kind]
+        met = f"{kind}__connect_account"
+        until_now(lambda: client.sees(met) or client.sees(tool), f"{kind} is listed", 90)
+        until_now(self.launched.up_to_date, "all know it", 90)
+        asked = until_now(
+            lambda: _link_in(client.call(tool if client.sees(tool) else met, {}).json),
+            f"a link of {kind}",
+            90,
+        )
+        self.far.say(subject=f"{user}@far")
+        browser = Browser(self.launched.ready["endpoint"].removesuffix("/mcp"))
+        page = browser.sign_in(browser.get(asked), user, PASSWORD)
+        sent = browser.post("/oauth/connect", ticket=page.ticket, answer="allow")
+        assert sent.status == 303, sent.text
+        done = browser.get(sent_on(sent.location))
+        assert "Connected" in done.text, done.text
+        self.launched.until_listed(client, tool)
+        self.ready.add((user, kind))
+
+
+def _link_in(answer: Any) -> str:
+    words = json.dumps(answer).replace('"', " ").split()
+    return next((word for word in words if "/oauth/connect/" in word), "")
+
+
+@pytest.fixture(scope="module", params=["apart", "fused"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    base = tmp_path_factory.mktemp(request.param)
+    options = ["--apart"] if request.param == "apart" else []
+    made = Launched(base, *options, TOOLBUS_EGRESS_ALLOW="127.0.0.0/8 ::1")
+    with OAuthServer(base / "far").running() as far:
+        apis = ProtectedApis(base / "apis", far.issuer)
+        first = ProtectedServer(base / "first", far.issuer)
+        second = ProtectedServer(base / "second", far.issuer, resource=first.url)
+        try:
+            for each in (apis, first, second):
+                each.start()
+            made.configure(
+                {
+                    "servers": servers(far, apis, [first, second], base),
+                    "users": {name: {} for name in KEYS},
+                    "keys": {
+                        name: {"secret": secret, "user": name, "tools": ["*"]}
+                        for name, secret in KEYS.items()
+                    },
+                    "access": {"staff": {"claims": {"groups": "staff"}, "tools": ["*"]}},
+                }
+            )
+            made.start()
+            for name in KEYS:
+                words = ("accounts", "add", name, "--group", "staff", "--password-stdin")
+                done = made.toolbus(*words, said=PASSWORD + "\n")
+                assert done.returncode == 0, done.stderr
+            yield Place(made, far)
+        finally:
+            made.stop()
+            for each in (apis, first, second):
+                each.kill()
+
+
+@pytest.mark.parametrize("kind", WHO)
+def test_two_people_call_with_two_tokens_and_who_has_none_is_asked_to_connect(
+    place: Place, kind: str
+) -> None:
+    place.connected("ann", kind)
+    assert "ann@far" in place.who("ann", kind)
+    assert "/oauth/connect/" in place.who("bob", kind), "bob has connected nothing"
+    assert "@far" not in place.who("bob", kind)
+    place.connected("bob", kind)
+    for _ in range(3):
+        for user, other in (("ann", "bob"), ("bob", "ann")):
+            told = place.who(user, kind)
+            assert f"{user}@far" in told, told
+            assert f"{other}@far" not in told
+
+
+@pytest.mark.parametrize("kind", WHO)
+def test_a_token_that_was_refused_or_has_ended_is_renewed_and_no_call_fails(
+    place: Place, kind: str
+) -> None:
+    for user in ("ann", "bob"):
+        place.connected(user, kind)
+    if kind in PROCESSES:  # nobody hears of its refusals: it gets the next one in time
+        _short_token_renewed(place, kind)
+        return
+    before = len(place.far.seen("refresh_token"))
+    place.far.expire()
+    for user in ("ann", "bob"):
+        assert f"{user}@far" in place.who(user, kind)
+    assert len(place.far.seen("refresh_token")) >= before + 2
+
+
+def _short_token_renewed(place: Place, kind: str) -> None:
+    """A token that lasts twenty seconds is replaced before it ends, and no call notices."""
+    place.far.say(seconds=20)
+    try:
+        place.ready.discard(("eve", kind))
+        place.connected("eve", kind)
+        first = place.who("eve", kind)
+        assert "eve@far" in first
+        before = len(place.far.seen("refresh_token"))
+        began = place.client("eve").call(f"{kind}__pid").json if kind == "byfile" else {}
+
+        def renewed() -> bool:
+            assert "eve@far" in place.who("eve", kind), "no call meets a token that has ended"
+            return len(place.far.seen("refresh_token")) > before
+
+        until_now(renewed, "the next token", 60)
+        assert "eve@far" in place.who("eve", kind)
+        if kind == "byfile":
+            now = place.client("eve").call(f"{kind}__pid").json
+            assert now["result"] == began["result"], "a file is rewritten, and the process goes on"
+    finally:
+        place.far.say(seconds=3600)
+        place.launched.toolbus("connections", "revoke", kind, "--user", "eve")
+        place.ready.discard(("eve", kind))
+
+
+@pytest.mark.parametrize("kind", WHO)
+def test_who_disconnects_loses_the_process_and_calls_nothing_more(place: Place, kind: str) -> None:
+    for user in ("ann", "bob"):
+        place.connected(user, kind)
+    pids = {}
+    if kind in ("byenv", "byfile"):
+        pids = {user: _pid(place, user, kind) for user in ("ann", "bob")}
+        assert pids["ann"] != pids["bob"]
+    done = place.launched.toolbus("connections", "revoke", kind, "--user", "bob")
+    assert done.returncode == 0, done.stderr
+    place.ready.discard(("bob", kind))
+    if pids:
+        until_now(lambda: not _runs(pids["bob"]), "bob's process has ended", 60)
+        assert _runs(pids["ann"])
+    until_now(lambda: "/oauth/connect/" in place.who("bob", kind), "bob is asked to connect", 60)
+    assert "ann@far" in place.who("ann", kind)
+    place.connected("bob", kind)
+    assert "bob@far" in place.who("bob", kind)
+
+
+def _pid(place: Place, user: str, kind: str) -> str:
+    """What marks a user's process on this machine: its own number is another in there."""
+    told = place.client(user).call(f"{kind}__begins").text
+    return _process_with(told, kind)
+
+
+def _process_with(mark: str, kind: str) -> str:
+    """The number of the process whose token ends so."""
+    for each in Path("/proc").iterdir():
+        if not each.name.isdigit() or not _is_program(each, kind):
+            continue
+        found = _environment(each) if kind == "byenv" else _file(each)
+        if found.endswith(mark):
+            return each.name
+    raise AssertionError(f"no process has a token that ends with {mark}")
+
+
+def _is_program(process: Path, kind: str) -> bool:
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    how = b"env" if kind == "byenv" else b"file"
+    return str(PROGRAM).encode() in words and how in words and b"-I" not in words
+
+
+def _environment(process: Path) -> str:
+    try:
+        told = (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return next((each.decode() for each in told if each.startswith(b"API_TOKEN=")), "")
+
+
+def _file(process: Path) -> str:
+    home = str(Path.home()).lstrip("/")
+    try:
+        return (process / "root" / home / ".secrets/token").read_text()
+    except OSError:
+        return ""
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("kind", ["byenv", "byfile"])
+def test_a_process_finds_its_token_where_it_was_declared_and_never_in_words(
+    place: Place, kind: str
+) -> None:
+    place.connected("ann", kind)
+    told = place.client("ann").call(f"{kind}__words").text
+    assert told == ("False " if kind == "byenv" else "False 0o600 read-only")
+    token = place.client("ann").call(f"{kind}__begins").text
+    every = [each / "cmdline" for each in Path("/proc").iterdir() if each.name.isdigit()]
+    for each in every:
+        try:
+            assert token.encode() not in each.read_bytes()
+        except OSError:
+            continue
+
+
+@pytest.mark.parametrize(("kind", "tool"), [("rest", "rest__repeat"), ("graph", "graph__repeat")])
+def test_an_api_that_repeats_a_token_does_not_tell_the_caller(
+    place: Place, kind: str, tool: str
+) -> None:
+    place.connected("ann", kind)
+    told = json.dumps(place.client("ann").call(tool).json)
+    assert "(secret)" in told
+    assert "far-" not in told
+
+
+def test_a_key_of_nobody_is_told_so_and_no_token_is_written_anywhere(place: Place) -> None:
+    place.connected("ann", "byenv")
+    logs = place.launched.logs()
+    assert "far-" not in logs
+    for each in place.launched.state_dir.rglob("*"):
+        if each.is_file():
+            assert b"far-" not in each.read_bytes(), each

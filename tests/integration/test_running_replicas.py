@@ -1,0 +1,149 @@
+"""The steps of docs/running-replicas.md as they stand: two of each service, on NATS and Valkey."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from harness.client import Client
+from harness.engines import die_with_parent, own_port
+from harness.eras import begun, calling
+from harness.waiting import until_now
+from toolbus_cli.launcher.engines import nats_binary, valkey_binary
+
+PAGE = Path(__file__).parents[2] / "docs" / "running-replicas.md"
+TOOL = "time__get_current_time"
+DONE = "--step-done--"
+
+
+class Shell:
+    """One shell session, in which the page's steps are run one after another."""
+
+    def __init__(self, directory: Path) -> None:
+        programs = directory / "bin"
+        programs.mkdir()
+        (programs / "nats-server").symlink_to(nats_binary())
+        (programs / "valkey-server").symlink_to(valkey_binary())
+        self.ports = {name: own_port() for name in ("NATS_PORT", "VALKEY_PORT")}
+        self.ports |= {name: own_port() for name in ("INGRESS_1", "INGRESS_2")}
+        kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
+        path = f"{Path(sys.executable).parent}:{programs}:{kept['PATH']}"
+        told = {name: str(port) for name, port in self.ports.items()}
+        self.place = directory / "cluster"
+        self._bash = subprocess.Popen(
+            ["bash", "-e"],
+            cwd=directory,
+            env={**kept, **told, "PATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )
+
+    def run(self, step: str) -> str:
+        """What a step printed; fails where one of its commands does."""
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        self._bash.stdin.write(f"{step}\necho {DONE}\n")
+        self._bash.stdin.flush()
+        said = ""
+        for line in self._bash.stdout:
+            if line.strip() == DONE:
+                return said
+            said += line
+        raise AssertionError(f"it failed:\n{step}\n{said}\n{self.logs()}")
+
+    def logs(self) -> str:
+        """The last words of every process."""
+        logs = sorted(self.place.glob("*-*/log"))
+        return "\n".join(f"{log.parent.name}: {log.read_text()[-800:]}" for log in logs)
+
+    def close(self) -> None:
+        """End what the steps started, if they did not."""
+        for file in [*self.place.glob("*/pid"), *self.place.glob("*.pid")]:
+            with suppress(OSError, ValueError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+        self._bash.kill()
+        with self._bash:  # which closes its pipes
+            pass
+
+    def client(self, number: int, key: str) -> Client:
+        """A client of one ingress."""
+        return Client(f"http://127.0.0.1:{self.ports[f'INGRESS_{number}']}/mcp", key)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    made = Shell(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def steps() -> list[str]:
+    """The commands of each numbered section of the page."""
+    found = re.findall(r"^## \d\. .*?^```sh\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(found) == 6
+    return found
+
+
+def test_the_pages_steps_run_two_of_each_and_one_may_be_killed(shell: Shell) -> None:
+    keys, operator, services, calls, losing, end = steps()
+    shell.run(keys)
+    shell.run(operator)
+    status = shell.run(services)
+    for service in ("ingress", "policy", "executor", "codemode"):
+        rows = re.findall(rf"^{service} +ready +(\d+)", status, re.MULTILINE)
+        assert len(set(rows)) == 2, status
+    said = shell.run(calls)
+    assert said.count('"timezone"') >= 2, said
+    assert said.count(TOOL.partition("__")[2]) >= 2, "audit has both"
+    key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
+    session = begun(shell.client(1, key))
+    call = calling(TOOL, 2, timezone="UTC")
+    shared = shell.client(2, key).post(call, Mcp_Session_Id=session)
+    assert "UTC" in shared.text, "the session of one ingress is good at the other"
+    assert "UTC" in said
+    assert '"timezone"' in shell.run(losing)
+    for _ in range(5):
+        assert "UTC" in shell.client(2, key).post(call, Mcp_Session_Id=session).text
+    until_now(
+        lambda: len(_ready(shell.run("toolbus status --state-dir operator"), "executor")) == 2,
+        "the third executor takes the first one's place",
+        90,
+    )
+    shell.run(end)
+    until_now(lambda: not any(map(_runs, shell.place.glob("*.pid"))), "the engines' end", 60)
+
+
+def test_without_the_same_seal_key_a_session_is_unknown_to_the_other_ingress(shell: Shell) -> None:
+    """Why the page has `seal.key` copied."""
+    keys, operator, services, *_ = steps()
+    shell.run(keys)
+    shell.run(operator)
+    shell.run(services.replace("give ingress $number seal.key", "give ingress $number"))
+    key = json.loads((shell.place / "applied.json").read_text())["secrets"]["bot"]
+    session = begun(shell.client(1, key))
+    call = calling(TOOL, 2, timezone="UTC")
+    assert shell.client(2, key).post(call, Mcp_Session_Id=session).status == 404
+
+
+def _ready(status: str, service: str) -> list[str]:
+    return re.findall(rf"^{service} +ready +(\d+)", status, re.MULTILINE)
+
+
+def _runs(file: Path) -> bool:
+    try:
+        told = Path(f"/proc/{int(file.read_text())}/stat").read_text()
+    except OSError:
+        return False
+    return told.rpartition(")")[2].split()[0] != "Z"
