@@ -34,6 +34,7 @@ DESTINATION = (
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
+LARGEST_LIST = 6 << 20  # bytes; all that a server lists is one entry of a bucket
 MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
 _OF_PROCESS = BOUNDS
 _OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
@@ -164,6 +165,7 @@ class Server(Declared):
     code_mode: bool | None = None
     probe: float = Field(default=15.0, ge=0, le=3600)
     timeout: float = Field(default=30.0, gt=0, le=3600)
+    list_limit: int = Field(default=LARGEST_LIST, ge=64 << 10, le=LARGEST_LIST)
     results: Results = Results()
     validation: Validation = "arguments"
     content: Content | None = None
