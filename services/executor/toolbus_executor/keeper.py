@@ -88,7 +88,7 @@ class Keeper:
         self._changed = asyncio.Event()
         self._hope = asyncio.Event()
         self._pause: float | None = None  # until its lists are old by its own word
-        self._said = Announcements(name, room)
+        self._said = Announcements(name, room, self.watched)
         self._unattributed = Dropped(name)
         self._task = asyncio.create_task(self._keep())
 

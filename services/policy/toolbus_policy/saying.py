@@ -69,6 +69,7 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         identity=identified(yes.judge.snapshot, call, principal),
         principal=principal.id,
         session=call.session,
+        checked=None if admission.strict else yes.verdict.reads,
         arguments=call.arguments,
     )
     if call.server != BUILT_IN:

@@ -21,7 +21,8 @@ from toolbus_common.declared.results import Results, ToolCache
 from toolbus_common.secrets import REFERENCE
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-Validation = Literal["arguments", "results", "both", "none"]
+Validation = Literal["report", "strict", "arguments", "results", "both", "none"]
+Misfits = Literal["report", "strict", "none"]  # what follows when arguments do not fit
 Sessions = Literal["principal", "shared", "client"]
 _PROXY = re.compile(rf"http://[^/@\s]+/?|{REFERENCE.pattern}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
@@ -48,12 +49,14 @@ class ToolView(Declared):
 
     Grants, prices and facts keep to the name its server gave it. `idempotent` is the operator's
     word that a call may happen twice: one that failed may be tried again. A server's is not taken.
+    `validation` is what follows when arguments do not fit the schema, instead of its server's word.
     """
 
     alias: str = ""
     description: str = Field(default="", max_length=4096)
     hidden: bool = False
     idempotent: bool = False
+    validation: Misfits | None = None
     cache: ToolCache | None = None
 
     @field_validator("alias")
@@ -114,7 +117,10 @@ class Server(Declared):
     says what happens to a tool that is new or has changed: `trust` shows it; `first` pins what is
     seen first and holds back later changes; `each` holds back everything until somebody approves
     it. `code_mode` keeps its tools for programs (true), or shows them as they are even to callers
-    in code mode (false). `validation` is what is held against the schemas that the server declares.
+    in code mode (false). `validation` says what follows when arguments do not fit the schema that
+    the server declares: `report` says so in the call's event, `strict` refuses the call, `none` says
+    nothing; `arguments` is another word for strict. `results` and `both` refuse results that do
+    not fit. `list_limit` is how many bytes everything it lists may have.
     `content` and `result_content` bound what is recorded of its calls.
     A process (`command`, `python`, `container`) is ended after `idle` seconds without work, and
     started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound
@@ -167,7 +173,7 @@ class Server(Declared):
     timeout: float = Field(default=30.0, gt=0, le=3600)
     list_limit: int = Field(default=LARGEST_LIST, ge=64 << 10, le=LARGEST_LIST)
     results: Results = Results()
-    validation: Validation = "arguments"
+    validation: Validation = "report"
     content: Content | None = None
     result_content: Content | None = None
     concurrency: int = Field(default=64, ge=1, le=4096)
@@ -176,6 +182,16 @@ class Server(Declared):
     def is_process(self) -> bool:
         """Whether it is a process of the executor's own."""
         return bool(self.command or self.python or self.container)
+
+    @property
+    def misfits(self) -> Misfits:
+        """What follows when arguments do not fit; Toolbus reads those of described APIs itself."""
+        if self.validation in ("strict", "arguments", "both"):
+            return "strict"
+        if self.validation == "none":
+            return "none"
+        described = self.openapi or self.graphql or self.grpc
+        return "strict" if described and self.validation == "report" else "report"
 
     @property
     def has_sessions(self) -> bool:
