@@ -19,6 +19,9 @@ from harness.odd_definitions import (
     PROMPTS_SHOWN,
     RESOURCES_HELD,
     RESOURCES_SHOWN,
+    RESULTS,
+    RESULTS_FAULTY,
+    RESULTS_READ,
     TEMPLATES_SHOWN,
     TOOLS_HELD,
     TOOLS_SHOWN,
@@ -27,7 +30,7 @@ from harness.odd_definitions import (
 KEY = "tbk_bot_e2e-secret-for-odd-definitions"
 SERVERS = ("pipe", "web")
 SHOWN = {
-    "tools": {*GOOD, *TOOLS_SHOWN},
+    "tools": {*GOOD, *TOOLS_SHOWN, *RESULTS_READ, *RESULTS_FAULTY},
     "prompts": {*GOOD, *PROMPTS_SHOWN},
     "resources": {"odd://good", *RESOURCES_SHOWN},
     "resourceTemplates": {*TEMPLATES_SHOWN},
@@ -57,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     assert pytestconfig.cache is not None
     program = strict_clients.installed(pytestconfig.cache.mkdir("node-strict"))
     directory = tmp_path_factory.mktemp("odd")
-    told = {"lists": LISTS}
+    told = {"lists": LISTS, "results": RESULTS}
     source = Path(odd_server.__file__)
     stored = directory / "told.json"
     stored.write_text(json.dumps(told))
@@ -138,3 +141,33 @@ def test_what_is_held_back_cannot_be_called_and_what_was_repaired_can(place: Pla
     assert client.call("web__type_string").code == "unknown_tool"
     for server in SERVERS:
         assert json.loads(client.call(f"{server}__empty_schema").text) == ["empty_schema", {}]
+
+
+@clients
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_typescript_sdk_reads_every_result_or_is_told_whose_fault_it_is(
+    place: Place, server: str, sdk: str, era: str
+) -> None:
+    names = [*RESULTS_READ, *RESULTS_FAULTY]
+    reference = {"type": "ref/prompt", "name": "good"}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        *(("callTool", {"name": name, "arguments": {}}) for name in names),
+        ("getPrompt", {"name": "arguments_null"}),
+        ("readResource", {"uri": "odd://size"}),
+        ("complete", {"ref": reference, "argument": {"name": "a", "value": "odd"}}),
+        ("getPrompt", {"name": "arguments_object"}),
+        ("readResource", {"uri": "odd://good"}),
+        ("complete", {"ref": reference, "argument": {"name": "a", "value": "odder"}}),
+    ]
+    endpoint = place.endpoint(server)
+    told = strict_clients.typescript(
+        place.program, sdk=sdk, era=era, endpoint=endpoint, key=KEY, calls=calls
+    )["calls"]
+    read, faulty = len(RESULTS_READ), len(names)
+    good = [*told[:read], *told[faulty : faulty + 3]]
+    bad = [*told[read:faulty], *told[faulty + 3 :]]
+    assert [each["error"] for each in good if "error" in each] == []
+    assert good[-2]["result"]["contents"] == [{"text": "read", "uri": "odd://size"}]
+    assert len(bad) == len(RESULTS_FAULTY) + 3
+    for each in bad:
+        assert "result cannot be read by clients" in each.get("error", str(each))

@@ -107,6 +107,44 @@ TEMPLATES_SHOWN: dict[str, dict[str, Any]] = {
     "odd://u/{a}": {"name": "u", "annotations": [], "mimeType": 1},
 }
 GOOD = ("good", "also_good")
+TEXT: dict[str, Any] = {"type": "text", "text": "read"}
+
+
+def part(**members: Any) -> dict[str, Any]:
+    """A result of one part."""
+    return {"content": [members]}
+
+
+RESULTS_READ: dict[str, dict[str, Any]] = {
+    "content_missing": {},
+    "content_null": {"content": None},
+    "is_error_null": {"content": [TEXT], "isError": None, "_meta": None},
+    "part_nulls": part(**TEXT, annotations=None, _meta=None),
+    "part_hints": part(**TEXT, annotations={"audience": "user", "priority": 9}),
+    "image_url_safe": part(type="image", data="a-b_", mimeType="image/png"),
+    "link_without_name": part(type="resource_link", uri="odd://good", description=None),
+    "structured_null": {"content": [TEXT], "structuredContent": None},
+}
+RESULTS_FAULTY: dict[str, dict[str, Any]] = {
+    "text_missing": part(type="text"),
+    "text_number": part(type="text", text=5),
+    "part_unknown": part(type="video", data="x"),
+    "part_text": {"content": ["text"]},
+    "content_text": {"content": "text"},
+    "image_broken": part(type="image", data="%", mimeType="image/png"),
+    "image_of_no_type": part(type="image", data="aaaa"),
+    "resource_empty": part(type="resource", resource={"uri": "odd://x"}),
+}
+RESULTS: dict[str, dict[str, Any]] = {
+    **RESULTS_READ,
+    **RESULTS_FAULTY,
+    "arguments_null": {"messages": [{"role": "user", "content": TEXT}], "description": None},
+    "arguments_object": {"messages": [{"role": "system", "content": TEXT}]},
+    "odd://size": {"contents": [{"text": "read", "mimeType": None}]},
+    "odd://good": {"contents": [{"uri": "odd://good"}]},
+    "odd": {"completion": {"values": ["read"], "total": None}},
+    "odder": {"completion": {"values": [1]}},
+}
 CASES = (
     *TOOLS_SHOWN, *TOOLS_HELD, *PROMPTS_SHOWN, *PROMPTS_HELD, *RESOURCES_SHOWN, *RESOURCES_HELD,
     *TEMPLATES_SHOWN,
@@ -120,7 +158,10 @@ def named(key: str, definitions: dict[str, dict[str, Any]]) -> list[dict[str, An
 
 LISTS: dict[str, list[Any]] = {
     "tools": [
-        *({"name": name, "inputSchema": OBJECT} for name in GOOD),
+        *(
+            {"name": each, "inputSchema": OBJECT}
+            for each in (*GOOD, *RESULTS_READ, *RESULTS_FAULTY)
+        ),
         *named("name", TOOLS_SHOWN | TOOLS_HELD),
         None,
         7,

@@ -231,9 +231,10 @@ class Hub:
         for (server, uri, *meant), (params, unasked) in updated.items():
             for listener in tuple(self._listeners):
                 once = listener, server, uri
-                if once not in told and self._is_for(listener, *meant):
-                    if self._tell_updated(listener, server, params, unasked=unasked):
-                        told.add(once)
+                if once in told or not self._is_for(listener, *meant):
+                    continue
+                if self._tell_updated(listener, server, params, unasked=unasked):
+                    told.add(once)
 
     def _is_for(self, listener: Listener, principal: str, session: str) -> bool:
         """Whether what a server said in somebody's session there is for this stream."""

@@ -118,9 +118,9 @@ class Server(Declared):
     seen first and holds back later changes; `each` holds back everything until somebody approves
     it. `code_mode` keeps its tools for programs (true), or shows them as they are even to callers
     in code mode (false). `validation` says what follows when arguments do not fit the schema that
-    the server declares: `report` says so in the call's event, `strict` refuses the call, `none` says
-    nothing; `arguments` is another word for strict. `results` and `both` refuse results that do
-    not fit. `list_limit` is how many bytes everything it lists may have.
+    the server declares: `report` says so in the call's event, `strict` refuses the call, `none`
+    says nothing; `arguments` is another word for strict. `results` and `both` refuse results that
+    do not fit. `list_limit` is how many bytes everything it lists may have.
     `content` and `result_content` bound what is recorded of its calls.
     A process (`command`, `python`, `container`) is ended after `idle` seconds without work, and
     started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound

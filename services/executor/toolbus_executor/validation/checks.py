@@ -84,12 +84,6 @@ class _Compiled:
     late: bool = False  # there was no time for it
 
 
-def checks_of(name: str, declared: Server) -> Checks:
-    """Return the checks of a server as it is declared."""
-    tools = {own: each.validation for own, each in declared.tools.items() if each.validation}
-    return Checks(name, declared.misfits, declared.validation in ("results", "both"), tools)
-
-
 @dataclass(slots=True)
 class Checks:
     """What a server's calls are held against. `unchecked` says of which tools nothing is, and why.
@@ -193,6 +187,12 @@ class Checks:
             for member, wanted in (("inputSchema", True), ("outputSchema", self.results))
         )
         return _Compiled(arguments, results, "; ".join(why_not))
+
+
+def checks_of(name: str, declared: Server) -> Checks:
+    """Return the checks of a server as it is declared."""
+    tools = {own: each.validation for own, each in declared.tools.items() if each.validation}
+    return Checks(name, declared.misfits, declared.validation in ("results", "both"), tools)
 
 
 def _checked(schema: Any, member: str, why_not: list[str]) -> Checked | None:
