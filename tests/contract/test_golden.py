@@ -63,6 +63,8 @@ def filled(cls: type[BaseModel]) -> BaseModel:
 
 SAMPLES[contracts.OutcomeClaim | None] = filled(contracts.OutcomeClaim)
 SAMPLES[contracts.Identified | None] = filled(contracts.Identified)
+SAMPLES[tuple[str, ...] | None] = ("text",)
+SAMPLES[dict[str, Any] | None] = {"text": 7}
 
 
 def subject_of(cls: type[Message]) -> str:
