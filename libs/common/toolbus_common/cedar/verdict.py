@@ -1,6 +1,6 @@
 """What the rules say of a call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Verdict:
     approve_by: str = ""
     shadow: tuple[str, ...] = ()
     reason: str = ""
-    reads: tuple[str, ...] | None = ()
+    reads: tuple[str, ...] | None = field(default=(), compare=False)
 
 
 SILENT = Verdict()
