@@ -92,7 +92,7 @@ class Pinboard:
         _take_no_name(cases, listings, servers)
         for case in cases:
             offered = case.offered
-            pin = Pin(digest=offered.digest, definition=offered.definition, by=me(), at=time())
+            pin = Pin(digest=offered.digest, definition=offered.as_sent, by=me(), at=time())
             await self._write(case, pin)
             self._desk.record(DefinitionApproved(**_about(case, "approved")))
 
@@ -141,7 +141,7 @@ def _still(case: Case, listings: Iterable[Listing]) -> None:
         for _, kind, offered in _offered(listing, case.offered.name)
         if kind == case.kind
     ]
-    if now != [case.offered.digest] or digest_of(case.offered.definition) != now[0]:
+    if now != [case.offered.digest] or digest_of(case.offered.as_sent) != now[0]:
         raise CommandError(changed_again(case.name))
 
 

@@ -65,6 +65,8 @@ SAMPLES[contracts.OutcomeClaim | None] = filled(contracts.OutcomeClaim)
 SAMPLES[contracts.Identified | None] = filled(contracts.Identified)
 SAMPLES[contracts.Handshake | None] = filled(contracts.Handshake)
 SAMPLES[contracts.Era | None] = contracts.Era.LEGACY
+SAMPLES[tuple[str, ...] | None] = ("text",)
+SAMPLES[dict[str, Any] | None] = {"text": 7}
 
 
 def subject_of(cls: type[Message]) -> str:

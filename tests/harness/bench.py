@@ -148,6 +148,7 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
         "deadline": time() + 60,
         "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         "charge": 5,
+        "checked": (),
         "arguments": json.dumps(arguments or {}).encode(),
     }
     return CallAdmitted(**told | more)

@@ -121,7 +121,7 @@ def test_a_name_survives_its_header(name: str) -> None:
 
 def test_a_modern_caller_gets_a_result_type_from_a_legacy_answer() -> None:
     for raw in (b'{"content":[]}', b"{}", b'{ "content" : [] }'):
-        assert told(raw) == {"resultType": "complete", **json.loads(raw)}
+        assert told(raw) == {"resultType": "complete", "content": []}
 
 
 def test_a_read_resource_is_given_the_hints_its_server_left_out() -> None:
@@ -161,9 +161,10 @@ def test_a_hint_that_is_none_is_never_read_as_leave_to_keep(
 
 
 def test_a_legacy_caller_gets_no_modern_member_and_every_other_byte() -> None:
-    raw = b'{"resultType":"complete","ttlMs":5,"content":[{"x":1.50,"n":12345678901234567890123}]}'
+    part = b'{"type":"text","text":"a","x":1.50,"n":12345678901234567890123}'
+    raw = b'{"resultType":"complete","ttlMs":5,"content":[%b]}' % part
     body = ending(raw, era=Era.LEGACY).body
-    assert body == b'{"content":[{"x":1.50,"n":12345678901234567890123}]}'
+    assert body == b'{"content":[%b]}' % part
 
 
 def test_structured_content_that_is_no_object_is_not_for_legacy_callers() -> None:

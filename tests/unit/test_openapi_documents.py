@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolbus_common.declared import Server
+from toolbus_common.declared.servers import LARGEST_LIST
 from toolbus_common.openapi import Api, DocumentError, read, translated
-from toolbus_executor.catalogue import DEEPEST_DEFINITION, LARGEST_LISTING, _deeper_than
+from toolbus_executor.catalogue import DEEPEST_DEFINITION, _deeper_than
 
 SOURCE = "https://api.example/openapi.json"
 INFO = {"title": "T", "version": "1"}
@@ -195,7 +196,7 @@ def test_the_tools_of_a_large_document_fit_one_listing() -> None:
     made = api(paths, components={"schemas": shared})
     assert (len(made.operations), made.left_out) == (501, {})
     told = [each.definition for each in made.operations.values()]
-    assert len(msgspec.json.encode(told)) < LARGEST_LISTING
+    assert len(msgspec.json.encode(told)) < LARGEST_LIST
 
 
 # -- operations --------------------------------------------------------------------------------

@@ -51,7 +51,8 @@ async def checks(schema: Any, results: Any = None, mode: Any = "both") -> Checks
     definition = {"name": "t", "inputSchema": schema}
     if results is not None:
         definition["outputSchema"] = results
-    made = Checks("s", mode)
+    misfits = {"both": "strict", "arguments": "strict", "results": "report"}.get(mode, mode)
+    made = Checks("s", misfits, mode in ("both", "results"))
     tool = Offered(name="t", definition=definition, digest="d")
     await made.learn([tool])
     return made
@@ -66,7 +67,7 @@ async def refusal(schema: Any, arguments: Any) -> str:
 
 def told(made: Checks, arguments: Any) -> str:
     try:
-        made.refuse_misfit(admitted("t", arguments))
+        made.check_arguments(admitted("t", arguments))
     except InvalidArgumentsError as error:
         return error.reason
     return ""
@@ -83,7 +84,7 @@ async def broken(schema: Any, result: Any) -> str:
 
 async def why_unchecked(schema: Any) -> str:
     made = await checks(schema)
-    made.refuse_misfit(admitted("t", {"x": 1}))  # it stays callable
+    made.check_arguments(admitted("t", {"x": 1}))  # it stays callable
     return made.unchecked.get("t", "")
 
 
@@ -238,9 +239,9 @@ async def test_only_what_is_asked_for_is_held_against_a_schema(mode: str, *, ref
     made.hold_to_word(admitted("t"), b'{"structuredContent":{}}')
     if refused:
         with pytest.raises(InvalidArgumentsError):
-            made.refuse_misfit(admitted("t", {}))
+            made.check_arguments(admitted("t", {}))
     else:
-        made.refuse_misfit(admitted("t", {}))
+        made.check_arguments(admitted("t", {}))
 
 
 async def test_a_result_that_breaks_its_schema_is_its_servers_fault_and_says_where() -> None:

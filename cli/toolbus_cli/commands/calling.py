@@ -26,6 +26,7 @@ from toolbus_common.declaring.desk import Desk
 from toolbus_common.grants import full_name
 from toolbus_common.lineage import Bounds, exposed, lineage_of
 from toolbus_common.naming import Names
+from toolbus_common.pins import PINNED
 from toolbus_common.provision import CATALOGUE
 
 LONGEST_SHOWN = 70
@@ -38,6 +39,10 @@ def tools(
     everything: Annotated[
         bool, typer.Option("--all", help="Also what agents are not shown, and why.")
     ] = False,
+    quarantined: Annotated[
+        bool,
+        typer.Option("--quarantined", help="Only what is held back, and what was repaired; why."),
+    ] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
@@ -47,6 +52,8 @@ def tools(
         declaration = (await desk.declared()).declaration
         listings = await _listings(desk, declaration)
         names = Names(listings, declaration.servers)
+        if quarantined:
+            return _repaired(listings), _held_back(listings)
         bounds = await _bounds(desk, as_key, declaration) if as_key else Bounds(())
         seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
         unseen = _unseen(listings, declaration, names) if everything else []
@@ -56,9 +63,9 @@ def tools(
     if as_json:
         show_json([*found, *unseen])
         return
-    rows = [(tool["name"], _first_line(str(tool.get("description") or ""))) for tool in found]
+    rows = [(tool["name"], _said(tool)) for tool in found]
     rows += [(tool["name"], f"not shown: {tool['notShown']}") for tool in unseen]
-    show_table(("tool", "what it does"), rows, "No tool.")
+    show_table(("name", "why") if quarantined else ("tool", "what it does"), rows, "No tool.")
 
 
 async def _listings(desk: Desk, declaration: Declaration) -> list[Listing]:
@@ -100,13 +107,8 @@ def _unseen(
         for (kind, server, own), reason in (names.dropped | names.crowded).items()
         if kind == "tools"
     }
+    found |= {each["name"]: each["notShown"] for each in _held_back(listings, ("tools",))}
     for listing in listings:
-        found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
-        found |= {
-            full_name(listing.server, each.name): f"held back: {each.why}"
-            for each in listing.held
-            if each.kind == "tools"
-        }
         views = declaration.servers[listing.server].tools
         found |= {
             full_name(listing.server, tool.name): "the configuration hides it"
@@ -114,6 +116,38 @@ def _unseen(
             if tool.name in views and views[tool.name].hidden
         }
     return [{"name": name, "notShown": found[name]} for name in sorted(found)]
+
+
+def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list[dict[str, str]]:
+    """What no client could read, and what nobody has approved, with the reason."""
+    found: dict[str, str] = {}
+    for listing in listings:
+        found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
+        found |= {
+            full_name(listing.server, each.name): f"held back: {each.why}"
+            for each in listing.held
+            if each.kind in kinds
+        }
+    return [{"name": name, "notShown": found[name]} for name in sorted(found)]
+
+
+def _repaired(listings: list[Listing]) -> list[dict[str, Any]]:
+    """What is shown otherwise than its server sent it, since clients could not have read that."""
+    kinds = ("tools", "prompts", "resources", "templates")
+    found = {
+        full_name(listing.server, each.name): each.repaired
+        for listing in listings
+        for kind in kinds
+        for each in getattr(listing, kind)
+        if each.repaired
+    }
+    return [{"name": name, "repaired": found[name]} for name in sorted(found)]
+
+
+def _said(tool: dict[str, Any]) -> str:
+    if "repaired" in tool:
+        return f"repaired: {tool['repaired']}"
+    return _first_line(str(tool.get("description") or ""))
 
 
 def _first_line(text: str) -> str:

@@ -144,11 +144,12 @@ def faults_of(server: dict[str, Any]) -> Iterator[str]:
         yield from _faults_of_replica(replica)
     yield from _refused(server)
     yield from _lost_of(server)
-    dropped = server.get("dropped", {})
-    if dropped:
-        name, why = next(iter(dropped.items()))
-        others = f"; and {len(dropped) - 1} more, see --json" if len(dropped) > 1 else ""
-        yield f"{name} is not shown: {why}{others}"
+    for told, is_so in (("dropped", "is not shown"), ("repaired", "was repaired")):
+        if found := server.get(told, {}):
+            name, why = next(iter(found.items()))
+            all_of_them = "see 'toolbus tools --quarantined'"
+            others = f"; and {len(found) - 1} more, {all_of_them}" if len(found) > 1 else ""
+            yield f"{name} {is_so}: {why}{others}"
 
 
 def _refused(server: dict[str, Any]) -> Iterator[str]:

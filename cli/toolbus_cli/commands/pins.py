@@ -161,9 +161,9 @@ def _show(cases: list[Case]) -> None:
         if case.pin.digest:
             say(f"  approved {case.pin.digest[:SHOWN_DIGEST]}, {_decided(case)}")
         say(f"  now      {case.offered.digest[:SHOWN_DIGEST]}")
-        for each in differences(case.pin.definition, case.offered.definition):
+        for each in differences(case.pin.definition, case.offered.as_sent):
             say(*(f"  {line}" for line in each.lines()))
-        hidden = counted(texts(case.offered.definition))
+        hidden = counted(texts(case.offered.as_sent))
         for name, times in hidden.items():
             say(f"  ! it holds {name}, {times} times" if times > 1 else f"  ! it holds {name}")
         say("")
@@ -191,11 +191,11 @@ def _told(case: Case) -> dict[str, Any]:
 
 
 def _differing(case: Case) -> dict[str, Any]:
-    found = differences(case.pin.definition, case.offered.definition)
+    found = differences(case.pin.definition, case.offered.as_sent)
     return {
         "differences": [
             {"sign": each.sign, "path": each.path, "before": each.before, "after": each.after}
             for each in found
         ],
-        "definition": case.offered.definition,
+        "definition": case.offered.as_sent,
     }

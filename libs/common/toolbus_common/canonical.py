@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 DEEPEST = 64
-LARGEST = 1 << 20  # bytes of the canonical form
+LARGEST = 8 << 20  # bytes of the canonical form
 
 _EXACT = 2**53  # every whole number up to here is one double, and every such double one number
 _LONGEST_PLAIN = 21  # digits before the point; longer ones are written with an exponent

@@ -3,7 +3,7 @@
 import unicodedata
 from functools import lru_cache
 
-_ALIKE = str.maketrans({"0": "o", "1": "l", "i": "l", "|": "l", "-": "_", ".": "_", " ": "_"})
+_ALIKE = str.maketrans({"0": "o", "1": "l", "i": "l", "|": "l", "-": "_", ".": "_"})
 _PAIRS = (("rn", "m"), ("vv", "w"))
 
 

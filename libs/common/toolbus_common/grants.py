@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from fnmatch import translate
 from functools import lru_cache
-from re import Pattern
+from re import Pattern, escape
 from re import compile as compile_pattern
 
 SEPARATOR = "__"
@@ -29,4 +29,6 @@ def granted(patterns: Iterable[str], name: str) -> bool:
 def _compiled(patterns: tuple[str, ...]) -> Pattern[str]:
     if not patterns:
         return compile_pattern(r"(?!)")
-    return compile_pattern("|".join(map(translate, patterns)))
+    # A name may have a bracket in it: a pattern with one also covers the name that reads the same.
+    literal = [escape(pattern) + r"\Z" for pattern in patterns if "[" in pattern]
+    return compile_pattern("|".join([*map(translate, patterns), *literal]))

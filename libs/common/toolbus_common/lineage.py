@@ -113,6 +113,11 @@ class Lineage:
         )
 
     @property
+    def strict(self) -> bool:
+        """Return whether a level wants arguments to fit their schema."""
+        return any(level.validation == "strict" for _, level in self.levels)
+
+    @property
     def code_mode(self) -> bool | None:
         """Whether the nearest level that says so wants tools through programs."""
         said = (level.through_programs for _, level in self.levels)

@@ -1,5 +1,7 @@
 """Names agents see and send: `server__tool`, in a form every client takes, none like another."""
 
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2s
@@ -12,7 +14,13 @@ from toolbus_common.grants import full_name, split_name
 
 LONGEST = 64  # characters: several model APIs take no more
 NAMED = ("tools", "prompts")  # the kinds of a listing that go by a name; each has its own space
+LONGEST_OWN = 200  # characters of a name that a server gives a tool or prompt
 _KEPT = LONGEST - 9
+_KEPT_OF_UNSAFE = LONGEST - 13
+_SAFE = re.compile(r"[A-Za-z0-9_-]*")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+_JOINERS = "\u200c\u200d"  # that some scripts and emoji are written with
 _AS_IT_IS = ToolView()
 
 
@@ -64,7 +72,10 @@ class Names:
 
     def _unless_renamed(self, kind: str, server: str, own: str, name: str) -> tuple[str, str]:
         place = (kind, server, own)
-        return ("", name) if place in self._offered or place in self.dropped else (server, own)
+        shown = self._offered.get(place)
+        if shown is not None and shown.full and not shown.aliased:
+            return server, own  # the whole name of one that is shown in a safe form
+        return ("", name) if shown is not None or place in self.dropped else (server, own)
 
     def _take(self, kind: str, listings: list[Listing], servers: Mapping[str, Server]) -> None:
         kept: list[Shown] = []
@@ -102,8 +113,23 @@ class Names:
         return list(first.values())
 
 
+def is_own_name(name: str) -> bool:
+    """Return whether a server may list a tool or prompt under this name: any that one can see."""
+    if name.isascii():
+        return name.isprintable() and bool(name.strip()) and len(name) <= LONGEST_OWN
+    seen = all(each in _JOINERS or unicodedata.category(each) not in _UNSEEN for each in name)
+    return seen and len(name) <= LONGEST_OWN
+
+
 def shortened(full: str) -> str:
-    """A full name within what clients take: cut, and told apart by a hash of the whole."""
+    """Return a full name within what clients take: `[A-Za-z0-9_-]{1,64}`.
+
+    One that is too long or has other characters is cut, each run of those becomes `_`, and it ends
+    with a hash of the whole: the same at every start, and in every replica.
+    """
+    if not _SAFE.fullmatch(full):
+        kept = _UNSAFE.sub("_", full)[:_KEPT_OF_UNSAFE]
+        return f"{kept}_{blake2s(full.encode(), digest_size=6).hexdigest()}"
     if len(full) <= LONGEST:
         return full
     return f"{full[:_KEPT]}_{blake2s(full.encode(), digest_size=4).hexdigest()}"

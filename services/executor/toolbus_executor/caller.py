@@ -37,8 +37,8 @@ class Caller:
 
     __slots__ = (
         "_began", "_call", "_count", "_extending", "_frames", "_held", "_kinds", "_least", "_pace",
-        "_patience", "_progress", "_pump", "_reply", "_timer", "_unasked", "asked", "owner", "questions",
-        "task",
+        "_patience", "_progress", "_pump", "_reply", "_timer", "_unasked", "asked",
+        "owner", "questions", "task",
     )  # fmt: skip
 
     def __init__(

@@ -11,25 +11,27 @@ import msgspec
 
 from toolbus_common.canonical import digest_of
 from toolbus_common.contracts import Listing, Offered, ServerState
+from toolbus_common.declared.servers import LARGEST_LIST
 from toolbus_common.errors import UpstreamError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_common.naming import LONGEST_OWN, is_own_name
 from toolbus_common.pins import PINNED
 from toolbus_executor.caller import METHOD_NOT_FOUND
 from toolbus_executor.failures import shared_reason
 from toolbus_executor.param_headers import AnnotationError, params_of
+from toolbus_executor.readable import Read, UnreadableError, read_definition
 from toolbus_executor.upstream import Described
 
 MOST_PAGES = 100
 MOST_ENTRIES = 5_000
 MOST_DROPPED = 200  # that are told by name
-LARGEST_DEFINITION = 64 * 1024  # bytes
-LARGEST_LISTING = 6 * 1024 * 1024  # bytes; a listing is one entry of a bucket
 DEEPEST_DEFINITION = 40
 DISCOVER = "server/discover"
 LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,96}")
-_URI = re.compile(r"[^\x00-\x20\x7f]{1,2048}")
-_DIGESTS_AT_ONCE = 16
+_LONGEST_URI = 2048
+_URI = re.compile(rf"[^\x00-\x20\x7f]{{1,{_LONGEST_URI}}}")
+_AT_ONCE = 16  # definitions that are read before others get a turn
+_LARGE = 64 * 1024  # bytes of a definition whose digest is computed beside the calls
 _LONGEST_REASON = 300
 _LONGEST_REASONED = 96  # characters of a name in the list of dropped ones
 
@@ -57,8 +59,10 @@ OTHERS = (
 
 @dataclass(slots=True)
 class _Sieve:
-    """Keeps good entries; counts what all kinds together may hold."""
+    """Keeps good entries; counts what all kinds together may hold: `limit` bytes."""
 
+    server: str = ""
+    limit: int = LARGEST_LIST
     dropped: dict[str, str] = field(default_factory=dict)
     more: int = 0  # dropped beside those told by name
     size: int = 0
@@ -68,18 +72,19 @@ class _Sieve:
         """What was dropped, and why; beyond a bound only how many more."""
         return self.dropped | ({"…": f"and {self.more} more"} if self.more else {})
 
-    def sift(self, kind: Kind, entries: list[Any]) -> tuple[Offered, ...]:
+    async def sift(self, kind: Kind, entries: list[Any]) -> tuple[Offered, ...]:
         """The good ones: by name, but resources in their server's order, which may have a sense."""
         kept: dict[str, Offered] = {}
         for number, definition in enumerate(entries):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
             name = definition.get(kind.key) if isinstance(definition, dict) else None
-            fault = self._fault(kind, definition, name, kept)
-            if fault:
-                shown = str(name)[:_LONGEST_REASONED] if name else f"#{number}"
-                self.drop(shown, fault)
+            try:
+                offered = self._offered(kind, definition, name, kept)
+            except UnreadableError as error:
+                self.drop(str(name)[:_LONGEST_REASONED] if name else f"#{number}", str(error))
             else:
-                self.size += len(msgspec.json.encode(definition))
-                kept[str(name)] = Offered(name=str(name), definition=definition)
+                kept[offered.name] = offered
         return tuple(kept[name] for name in (sorted(kept) if kind.key == "name" else kept))
 
     def drop(self, shown: str, fault: str) -> None:
@@ -89,17 +94,45 @@ class _Sieve:
         else:
             self.more += 1
 
-    def _fault(self, kind: Kind, definition: Any, name: Any, kept: dict[str, Offered]) -> str:
-        """What is wrong with a definition; empty when nothing is."""
+    def _offered(self, kind: Kind, definition: Any, name: Any, kept: dict[str, Offered]) -> Offered:
+        """A definition that clients can read and call. Raises `UnreadableError`."""
         if not isinstance(definition, dict) or not isinstance(name, str):
-            return f"it has no {kind.key}"
-        if not (_NAME if kind.key == "name" else _URI).fullmatch(name):
-            return f"its {kind.key} has characters or a length that clients do not take"
-        if name in kept:
-            return f"its {kind.key} is listed twice"
-        return _fault_of_size(definition, self.size) or (
-            _fault_of_tool(definition) if kind is TOOLS else ""
+            raise UnreadableError(f"it has no {kind.key}")
+        fits, longest = (
+            (is_own_name(name), LONGEST_OWN)
+            if kind.key == "name"
+            else (_URI.fullmatch(name), _LONGEST_URI)
         )
+        if not fits:
+            raise UnreadableError(
+                f"its {kind.key} is empty, has more than {longest} characters, or has characters "
+                "that nobody sees"
+            )
+        if name in kept:
+            raise UnreadableError(f"its {kind.key} is listed twice")
+        if _deeper_than(definition, DEEPEST_DEFINITION):
+            raise UnreadableError(f"its definition is nested deeper than {DEEPEST_DEFINITION}")
+        read = read_definition(kind.name, definition)
+        if kind is TOOLS:
+            _check_annotations(read.definition["inputSchema"])
+        self._weigh(definition, read)
+        return Offered(
+            name=name,
+            definition=read.definition,
+            sent=definition if read.repaired else None,
+            repaired=read.repaired,
+        )
+
+    def _weigh(self, definition: dict[str, Any], read: Read) -> None:
+        """Count what an entry takes. Raises `UnreadableError` where there is no room for it."""
+        own = len(msgspec.json.encode(definition))
+        both = own + (len(msgspec.json.encode(read.definition)) if read.repaired else 0)
+        if self.size + both > self.limit:
+            raise UnreadableError(
+                f"its definition of {own} bytes makes the list larger than {self.limit} bytes, "
+                f"which is the limit: see servers.{self.server}.list_limit"
+            )
+        self.size += both
 
 
 class _Hints:
@@ -121,20 +154,22 @@ class _Hints:
         return told
 
 
-async def listed(server: str, described: Described, page: Page) -> Listing:
-    """Everything a server offers, ready to publish.
+async def listed(
+    server: str, described: Described, page: Page, limit: int = LARGEST_LIST
+) -> Listing:
+    """Everything a server offers, ready to publish, within `limit` bytes.
 
     Raises:
         UpstreamFaultError: its tools cannot be listed; other lists are left out with the reason.
 
     """
-    sieve, hints, began = _Sieve(), _Hints(page), time()
+    sieve, hints, began = _Sieve(server, limit), _Hints(page), time()
     page, failed = hints.page, dict[str, str]()
     tools = await _tools(described, page)
-    found: dict[str, tuple[Offered, ...]] = {"tools": sieve.sift(TOOLS, tools)}
+    found: dict[str, tuple[Offered, ...]] = {"tools": await sieve.sift(TOOLS, tools)}
     for kind in OTHERS:
         if described.has(kind.capability):
-            found[kind.name] = sieve.sift(kind, await _others(kind, page, failed))
+            found[kind.name] = await sieve.sift(kind, await _others(kind, page, failed))
     for name in PINNED:
         found[name] = await _with_digests(found.get(name, ()))
     return Listing(
@@ -154,11 +189,18 @@ async def listed(server: str, described: Described, page: Page) -> Listing:
     )
 
 
+def repairs_of(listing: Listing) -> dict[str, str]:
+    """What of each definition was repaired, by its name, of so many of them."""
+    every = (*listing.tools, *listing.prompts, *listing.resources, *listing.templates)
+    repaired = [each for each in (*every, *listing.held) if each.repaired]
+    return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MOST_DROPPED]}
+
+
 def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
     """The listing, telling also what its server left out itself."""
     if not left_out:
         return listing
-    sieve = _Sieve(dict(listing.dropped))
+    sieve = _Sieve(dropped=dict(listing.dropped))
     for shown, reason in left_out.items():
         sieve.drop(shown[:_LONGEST_REASONED], reason[:_LONGEST_REASON])
     return listing.model_copy(update={"dropped": sieve.told})
@@ -168,15 +210,20 @@ async def _with_digests(entries: tuple[Offered, ...]) -> tuple[Offered, ...]:
     """Each with the digest of its definition; others are let in between."""
     found = []
     for number, each in enumerate(entries):
-        if number % _DIGESTS_AT_ONCE == 0:
+        if number % _AT_ONCE == 0:
             await asyncio.sleep(0)
-        found.append(each.model_copy(update={"digest": digest_of(each.definition)}))
+        if len(msgspec.json.encode(each.as_sent)) > _LARGE:
+            digest = await asyncio.to_thread(digest_of, each.as_sent)
+        else:
+            digest = digest_of(each.as_sent)
+        found.append(each.model_copy(update={"digest": digest}))
     return tuple(found)
 
 
 async def digests_of(kind: Kind, entries: list[Any]) -> dict[str, str]:
     """The digest of each entry that can be published, by its name."""
-    return {each.name: each.digest for each in await _with_digests(_Sieve().sift(kind, entries))}
+    kept = await _with_digests(await _Sieve().sift(kind, entries))
+    return {each.name: each.digest for each in kept}
 
 
 async def every_page(kind: Kind, page: Page) -> list[Any]:
@@ -213,24 +260,11 @@ async def _others(kind: Kind, page: Page, failed: dict[str, str]) -> list[Any]:
     return []
 
 
-def _fault_of_tool(definition: dict[str, Any]) -> str:
-    schema = definition.get("inputSchema")
-    if not isinstance(schema, dict):
-        return "it has no inputSchema"
+def _check_annotations(schema: dict[str, Any]) -> None:
     try:
         params_of(schema)
     except AnnotationError as error:
-        return str(error)
-    return ""
-
-
-def _fault_of_size(definition: dict[str, Any], size: int) -> str:
-    if _deeper_than(definition, DEEPEST_DEFINITION):
-        return f"its definition is nested deeper than {DEEPEST_DEFINITION}"
-    own = len(msgspec.json.encode(definition))
-    if own > LARGEST_DEFINITION or size + own > LARGEST_LISTING:
-        return f"its definition is too large ({own} bytes)"
-    return ""
+        raise UnreadableError(str(error)) from error
 
 
 def _deeper_than(value: Any, most: int) -> bool:

@@ -13,7 +13,6 @@ from toolbus_common.contracts import (
     CallAdmitted,
     Listing,
     ServerConnected,
-    ServerFaulted,
     ServerLost,
     ServerState,
 )
@@ -25,12 +24,13 @@ from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.announcing import Announcements
 from toolbus_executor.attribution import Dropped
-from toolbus_executor.catalogue import listed, with_left_out
+from toolbus_executor.catalogue import listed, repairs_of, with_left_out
 from toolbus_executor.failures import lost_by, why
 from toolbus_executor.idling import described_in, noted_of, still_true
 from toolbus_executor.isolation.telling import Held
 from toolbus_executor.kinds import kind_of, secrets_of
 from toolbus_executor.lease import Lease
+from toolbus_executor.list_faults import ListFaults
 from toolbus_executor.means import Means
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.pinning import Pins
@@ -75,8 +75,7 @@ class Keeper:
         self.described: Described | None = None
         self.fresh = False  # to be listed anew, though its declaration is as it was
         self.held = Held(name)
-        self._dropped: dict[str, str] = {}
-        self._failed: dict[str, str] = {}
+        self._faults = ListFaults(name, room.facts)
         self._lost_at = 0.0
         self._said_lost = ""  # why, as long as it is lost
         self._room = room
@@ -89,7 +88,7 @@ class Keeper:
         self._changed = asyncio.Event()
         self._hope = asyncio.Event()
         self._pause: float | None = None  # until its lists are old by its own word
-        self._said = Announcements(name, room)
+        self._said = Announcements(name, room, self.watched)
         self._unattributed = Dropped(name)
         self._task = asyncio.create_task(self._keep())
 
@@ -106,6 +105,7 @@ class Keeper:
             "tools": len(shown.tools),
             "held": len(shown.held),
             "dropped": shown.dropped,
+            "repaired": repairs_of(shown),
             "failed_lists": shown.failed,
             "lost_at": shown.lost_at,
             "owner": not elsewhere,
@@ -317,7 +317,7 @@ class Keeper:
             reason = why(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
             log.warning("server.not_renewed", extra={"server": self.name, "reason": reason})
             failed = {"tools/list": reason}
-            self._say_faults(self._own().model_copy(update={"failed": failed}))
+            self._faults.note(self._own().model_copy(update={"failed": failed}))
 
     async def _list(self, upstream: Upstream) -> None:
         await self._publish(await self._listing(upstream))
@@ -327,28 +327,16 @@ class Keeper:
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
         listing = with_left_out(
-            await listed(self.name, self.described, upstream.list_page), upstream.left_out
+            await listed(self.name, self.described, upstream.list_page, self.declared.list_limit),
+            upstream.left_out,
         ).model_copy(update=noted_of(upstream, self.declared))
         await self.runner.checks.learn(listing.tools)
         self._take_note(upstream, listing)
         self.entry.ours = self.described.ours
         return await self.entry.take(listing, self._pins)
 
-    def _say_faults(self, listing: Listing) -> None:
-        """Tell what is wrong with its lists when that is not what was told before."""
-        faults = listing.dropped, listing.failed
-        if faults == (self._dropped, self._failed):
-            return
-        self._dropped, self._failed = faults
-        for what, reason in (listing.dropped | listing.failed).items():
-            log.warning("listed.dropped", extra={"server": self.name, "what": what, "why": reason})
-        told = ServerFaulted(
-            **about_server(self.name, "faulted"), dropped=faults[0], failed=faults[1]
-        )
-        self._room.facts.say(told)
-
     def _take_note(self, upstream: Upstream, listing: Listing) -> None:
-        self._say_faults(listing)
+        self._faults.note(listing)
         upstream.learn(listing.tools)
         if self.runner.cache is not None:
             self.runner.cache.learn(listing.tools)
@@ -365,7 +353,8 @@ class Keeper:
         """What this executor knows of the server, in its present state."""
         described = self.described or Described("", "")
         told = self.entry.listed or Listing(server=self.name, state=self.state)
-        mine = {"dropped": self._dropped, "failed": self._failed, "lost_at": self._lost_at}
+        faults = {"dropped": self._faults.dropped, "failed": self._faults.failed}
+        mine = {**faults, "lost_at": self._lost_at}
         seen = {"state": self.state, "era": described.era, "version": described.version}
         return told.model_copy(update=mine | seen)
 

@@ -11,7 +11,7 @@ from toolbus_executor.results import Ended
 _completed = trusted(CallCompleted)
 
 
-def completed(call: CallAdmitted, ended: Ended, seconds: float) -> CallCompleted:
+def completed(call: CallAdmitted, ended: Ended, seconds: float, misfit: str = "") -> CallCompleted:
     """The server answered."""
     ending, is_error, kept, cached, left_out = ended
     sent = len(ending.body)
@@ -26,11 +26,14 @@ def completed(call: CallAdmitted, ended: Ended, seconds: float) -> CallCompleted
         sent_bytes=sent,
         whole_bytes=sent + kept + left_out,
         cached=cached,
+        misfit=misfit,
         **told_of_result(call, ending.body),
     )
 
 
-def failed(call: CallAdmitted, error: ToolbusError, seconds: float, *, sent: bool) -> CallFailed:
+def failed(
+    call: CallAdmitted, error: ToolbusError, seconds: float, misfit: str = "", *, sent: bool
+) -> CallFailed:
     """No answer came of it; what was not sent costs nothing."""
     return CallFailed(
         id=f"{call.call_id}.failed",
@@ -40,6 +43,7 @@ def failed(call: CallAdmitted, error: ToolbusError, seconds: float, *, sent: boo
         code=error.code,
         reason=_recorded(call, error),
         sent=sent,
+        misfit=misfit,
     )
 
 

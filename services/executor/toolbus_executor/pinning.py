@@ -101,7 +101,7 @@ class Pins:
     async def _pin(self, bucket: Bucket, server: str, kind: str, offered: Offered) -> None:
         """Pin one definition, unless somebody decided about it already."""
         key = pin_key(kind, server, offered.name)
-        pin = Pin(digest=offered.digest, definition=offered.definition, by=BY_FIRST, at=time())
+        pin = Pin(digest=offered.digest, definition=offered.as_sent, by=BY_FIRST, at=time())
         if await bucket.swap(key, pin.encode(), 0) is None:
             entry = await bucket.get(key)
             self._note(key, entry.value if entry else None)
@@ -231,6 +231,8 @@ def _held(kind: str, offered: Offered, approved: str, why: str) -> HeldBack:
         name=offered.name,
         definition=offered.definition,
         digest=offered.digest,
+        sent=offered.sent,
+        repaired=offered.repaired,
         kind=kind,
         approved=approved,
         why=why,

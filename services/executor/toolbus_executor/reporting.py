@@ -19,6 +19,7 @@ class Reports:
 
     def __init__(self, name: str, facts: FactWriter, failures: Failures) -> None:
         self.outcomes: KeptOutcomes | None = None  # of calls with an idempotency key
+        self.misfits: dict[str, str] = {}  # of calls under way whose arguments do not fit
         self._name = name
         self._facts = facts
         self._failures = failures
@@ -36,7 +37,7 @@ class Reports:
         """Count and record an answer."""
         self._seconds.observe(took)
         (self._tool_error if ended.is_error else self._ok).inc()
-        self._facts.say(completed(call, ended, took))
+        self._facts.say(completed(call, ended, took, self._misfit(call)))
 
     async def failed(
         self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
@@ -51,10 +52,14 @@ class Reports:
             error.data["retryable"] = True  # unlike one that may have happened
         self._failures.note(error)
         UPSTREAM_CALLS.labels(self._name, error.code).inc()
-        self._facts.say(failed(call, error, perf_counter() - began, sent=sent))
+        took, misfit = perf_counter() - began, self._misfit(call)
+        self._facts.say(failed(call, error, took, misfit, sent=sent))
         if call.claim is not None:
             await self.keep(call, call.claim, Failed(error), sent=sent)
         await reply.send(Failed(error))
+
+    def _misfit(self, call: CallAdmitted) -> str:
+        return self.misfits.pop(call.call_id, "") if self.misfits else ""
 
     async def keep(
         self, call: CallAdmitted, claim: OutcomeClaim, told: Told, *, sent: bool = True

@@ -12,23 +12,11 @@ from toolbus_common.contracts import TOOLS_CALL, Answered, Asked, Begun, CallAdm
 from toolbus_common.errors import UpstreamFaultError
 from toolbus_common.resultforms import as_legacy
 from toolbus_executor import task_forms
+from toolbus_executor.readable.results import Owned, read_result
 
-_ABSENT = msgspec.Raw(b"")
 _CACHED = "resources/read"
 _PRIVATE = b'"cacheScope":"private",'
 _SCOPES = (b'"public"', b'"private"')
-
-
-class _Owned(msgspec.Struct):
-    """The members of a result the gateway reads."""
-
-    resultType: str | None = None  # noqa: N815 - the wire's own name
-    isError: bool | None = None  # noqa: N815
-    ttlMs: msgspec.Raw = _ABSENT  # noqa: N815
-    cacheScope: msgspec.Raw = _ABSENT  # noqa: N815
-    structuredContent: msgspec.Raw = _ABSENT  # noqa: N815
-    content: msgspec.Raw = _ABSENT
-    task: msgspec.Raw = _ABSENT
 
 
 class Ended(NamedTuple):
@@ -45,32 +33,30 @@ class Ended(NamedTuple):
     left_out: int = 0
 
 
-_owned = msgspec.json.Decoder(_Owned).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def ending_of(raw: bytes, call: CallAdmitted) -> tuple[Ending, bool]:
     """How a call ends, and whether its tool reports an error. Raises `UpstreamFaultError`."""
-    try:
-        owned = _owned(raw)
-    except msgspec.DecodeError as error:
-        raise UpstreamFaultError("The upstream's result is malformed.") from error
+    raw, owned = read_result(raw, call)
     if owned.resultType == "input_required":
         return Asked(in_one_line(raw)), False
     if owned.resultType == "task" and call.method == TOOLS_CALL:
         return Begun(in_one_line(_task(raw, call))), False
-    if owned.resultType not in (None, "complete", "task"):
+    if owned.resultType not in ("", "complete", "task"):
         raise UpstreamFaultError(
             "The upstream answered with a resultType that Toolbus cannot pass on."
         )
-    if owned.resultType is None and owned.task and not owned.content and call.method == TOOLS_CALL:
+    if not owned.resultType and owned.task and not owned.content and call.method == TOOLS_CALL:
         return Begun(in_one_line(raw)), False
     if call.era is Era.MODERN:
         told = _for_modern(raw, owned, call.method)
     else:
         told = _for_legacy(raw, owned)
-    return Answered(in_one_line(told)), bool(owned.isError)
+    if call.method == TOOLS_CALL and owned.content is msgspec.UNSET:
+        told = _with(b'"content":[],', told)  # clients need it, if only for its emptiness
+    return Answered(in_one_line(told)), owned.isError
 
 
 def in_one_line(raw: bytes) -> bytes:
@@ -78,9 +64,9 @@ def in_one_line(raw: bytes) -> bytes:
     return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
 
 
-def _for_modern(raw: bytes, owned: _Owned, method: str) -> bytes:
+def _for_modern(raw: bytes, owned: Owned, method: str) -> bytes:
     missing = b""
-    if owned.resultType is None:
+    if not owned.resultType:
         missing += b'"resultType":"complete",'
     if method == _CACHED:
         bad = _bad_hints(owned)
@@ -88,20 +74,23 @@ def _for_modern(raw: bytes, owned: _Owned, method: str) -> bytes:
             raw = _encode({name: told for name, told in _members(raw).items() if name not in bad})
         missing += b"" if owned.ttlMs and "ttlMs" not in bad else b'"ttlMs":0,'
         missing += b"" if owned.cacheScope and "cacheScope" not in bad else _PRIVATE
-    if not missing:
-        return raw
+    return _with(missing, raw) if missing else raw
+
+
+def _with(missing: bytes, raw: bytes) -> bytes:
+    """An object with these members in front, each of which a comma ends."""
     body = raw[1:].lstrip()
     return b"{" + (missing[:-1] if body[:1] == b"}" else missing) + body
 
 
-def _bad_hints(owned: _Owned) -> set[str]:
+def _bad_hints(owned: Owned) -> set[str]:
     """The hints that say nothing a cache may go by: it must not take them for a yes."""
     ttl, scope = bytes(owned.ttlMs), bytes(owned.cacheScope)
     bad = {"ttlMs"} if ttl and not ttl.isdigit() else set()
     return bad | ({"cacheScope"} if scope and scope not in _SCOPES else set())
 
 
-def _for_legacy(raw: bytes, owned: _Owned) -> bytes:
+def _for_legacy(raw: bytes, owned: Owned) -> bytes:
     odd = bool(owned.structuredContent) and bytes(owned.structuredContent)[:1] != b"{"
     if not (odd or owned.resultType or owned.ttlMs or owned.cacheScope):
         return raw

@@ -55,7 +55,7 @@ from toolbus_executor.subscribing import Watched
 from toolbus_executor.task_forms import RESULT, UPDATE
 from toolbus_executor.task_questions import keeper_of
 from toolbus_executor.upstream import SameDeathError, Upstream, separates, spares
-from toolbus_executor.validation import Checks
+from toolbus_executor.validation import checks_of
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Runner:
         self.guard = Guard(name, facts)
         self.reports = Reports(name, facts, self.guard.failures)
         self.bulkhead = Bulkhead(name, declared.concurrency)
-        self.checks = Checks(name, declared.validation)
+        self.checks = checks_of(name, declared)
         self.extending = Extending(declared, self.reports.extended)
         self.rounds = Rounds(facts.producer, self.extending)
         relied_on = (watched, followed, *((separation.pool,) if separation is not None else ()))
@@ -264,7 +264,7 @@ class Runner:
         """Wait for a turn and ask the server."""
         if self.drained:
             refuse_new(call)
-        self._refuse_misfit(call)
+        self._check_arguments(call)
         left = min(self.extending.timeouts(call).idle, call.deadline - time())
         if left <= 0:
             raise self._too_late()
@@ -310,10 +310,11 @@ class Runner:
             ) from error
         return seconds - (monotonic() - began)
 
-    def _refuse_misfit(self, call: CallAdmitted) -> None:
-        """Refuse arguments that do not fit; of what is held back nobody is told what would."""
+    def _check_arguments(self, call: CallAdmitted) -> None:
+        """Report or refuse what does not fit; of what is held back nobody is told what would."""
         try:
-            self.checks.refuse_misfit(call)
+            if misfit := self.checks.check_arguments(call):
+                self.reports.misfits[call.call_id] = misfit
         except InvalidArgumentsError:
             self.refuse_held(call)
             raise

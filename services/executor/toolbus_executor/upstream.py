@@ -54,7 +54,8 @@ class News:
 
     `changed` hears that a list may have changed, `said` a notification's method and raw params;
     `relist` lists anew at once, and raises when the call's tool is held back as it is now. `told`
-    hears what is for one principal, and of its client sessions for one where that is named;
+    hears what is for one principal, and of its client sessions for one where that is named, with
+    the resources that are watched there;
     `asked` that the server asks its callers something, `dropped` of messages that can be
     attributed to no call, by their kind.
     """
@@ -63,7 +64,7 @@ class News:
     said: Callable[[str, bytes], None]
     relist: Callable[[CallAdmitted], Awaitable[None]]
     dropped: Callable[[str], None] = lambda _kind: None
-    told: Callable[[str, str, str, bytes], None] | None = None
+    told: Callable[[str, str, str, bytes, Collection[str]], None] | None = None
     asked: Callable[[], None] | None = None
 
 

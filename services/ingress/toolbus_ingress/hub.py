@@ -73,7 +73,7 @@ class Hub:
         self._said_changed: set[Said] = set()  # servers, what they said, and to whom
         self._keys_changed: set[str] = set()
         self._lists_changed = False
-        self._updated: dict[Said, dict[str, Any]] = {}  # by server, URI, and for whom
+        self._updated: dict[Said, tuple[dict[str, Any], bool]] = {}  # by server, URI, and for whom
         self._telling: asyncio.TimerHandle | None = None
         catalogue.on_change.append(self._hear_lists)
 
@@ -213,7 +213,9 @@ class Hub:
         uri = params.get("uri")
         if not isinstance(uri, str):
             return
-        self._updated[said.server, uri, said.principal, said.session] = params
+        about = said.server, uri, said.principal, said.session
+        unasked = said.unasked and self._updated.get(about, ({}, True))[1]
+        self._updated[about] = params, unasked
         if len(self._updated) >= MOST_MERGED:
             self._tell_merged()
         elif self._telling is None:
@@ -225,10 +227,14 @@ class Hub:
             self._telling.cancel()
             self._telling = None
         updated, self._updated = self._updated, {}
-        for (server, _, *meant), params in updated.items():
+        told: set[tuple[Listener, str, str]] = set()  # in a session of its own, and in another
+        for (server, uri, *meant), (params, unasked) in updated.items():
             for listener in tuple(self._listeners):
-                if self._is_for(listener, *meant):
-                    self._tell_updated(listener, server, params)
+                once = listener, server, uri
+                if once in told or not self._is_for(listener, *meant):
+                    continue
+                if self._tell_updated(listener, server, params, unasked=unasked):
+                    told.add(once)
 
     def _is_for(self, listener: Listener, principal: str, session: str) -> bool:
         """Whether what a server said in somebody's session there is for this stream."""
@@ -239,13 +245,22 @@ class Hub:
             return False
         return self._catalogue.principal(listener.visit.caller.proof) == principal
 
-    def _tell_updated(self, listener: Listener, server: str, params: dict[str, Any]) -> None:
+    def _tell_updated(
+        self, listener: Listener, server: str, params: dict[str, Any], *, unasked: bool
+    ) -> bool:
+        """Tell a stream that subscribed, or, where nobody did, each session that may read it.
+
+        A stream of the stateless era hears of what it asked for and of nothing else.
+        """
         uri, caller = str(params["uri"]), listener.visit.caller
         if caller.server not in ("", server):
-            return
+            return False
         shown = uri if caller.server else self._catalogue.shelves.shown(server, uri)
-        if shown in listener.uris and self._catalogue.sees(caller.bounds, server, uri):
-            listener.tell(_UPDATED, {**params, "uri": shown})
+        wanted = shown in listener.uris or (unasked and listener.era is Era.LEGACY)
+        if not wanted or not self._catalogue.sees(caller.bounds, server, uri):
+            return False
+        listener.tell(_UPDATED, {**params, "uri": shown})
+        return True
 
     def _tell_moved(self, said: ServerSaid) -> None:
         """Tell whoever holds a task how it goes on."""

@@ -7,10 +7,11 @@ from msgspec import Struct
 from toolbus_common import strictjson
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, UnknownToolError
+from toolbus_common.naming import is_own_name
 from toolbus_ingress.caller import Caller
 from toolbus_ingress.eras import Request
 from toolbus_ingress.listing import Catalogue
-from toolbus_ingress.names import is_server_name, is_tool_name
+from toolbus_ingress.names import is_server_name
 from toolbus_ingress.seal import Seal, TaskClaims
 from toolbus_ingress.tasks import unknown
 
@@ -59,7 +60,7 @@ def _named(method: str, params: dict[str, Any], caller: Caller, catalogue: Catal
 def _meant(name: str, caller: Caller, catalogue: Catalogue, method: str) -> tuple[str, str]:
     kind = "tools" if method == TOOLS_CALL else "prompts"
     server, inner = catalogue.names.meant(name, kind, caller.server)
-    if not is_server_name(server) or not is_tool_name(inner):
+    if not is_server_name(server) or not is_own_name(inner):
         raise UnknownToolError.named(name[:128], method)
     return server, inner
 

@@ -26,7 +26,7 @@ def definition_digest(listing: Listing | None, name: str) -> str:
     for kind in _KINDS if listing is not None else ():
         for offered in getattr(listing, kind):
             if offered.name == name:
-                return offered.digest or _digest(offered.definition)
+                return offered.digest or _digest(offered.as_sent)
     return ""
 
 

@@ -78,6 +78,7 @@ class Admission:
     A free call fits every budget in money, and only calls of tools count against budgets. `cause`
     is the level that wants a person asked first; empty when none does. `definition` is the digest
     of the tool or prompt as it is shown; `content` and `result_content` are how much is recorded.
+    `strict` says that a level wants arguments to fit their schema.
     """
 
     principal: Principal
@@ -88,6 +89,7 @@ class Admission:
     definition: str = ""
     content: Content = "digest"
     result_content: Content = "digest"
+    strict: bool = False
 
     @property
     def charge(self) -> int:
@@ -238,6 +240,7 @@ class Judge:
             cause,
             known[name] if known is not None else "",
             *principal.lineage.recording(server),
+            principal.lineage.strict,
         )
         if method != TOOLS_CALL:
             return Admission(principal, FREE, (), (), *told)

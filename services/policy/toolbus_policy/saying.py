@@ -71,6 +71,7 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         identity=identified(yes.judge.snapshot, call, principal),
         principal=principal.id_for(call.proof),
         session=call.session,
+        checked=None if admission.strict else yes.verdict.reads,
         arguments=call.arguments,
     )
     if call.server != BUILT_IN:

@@ -100,7 +100,9 @@ class Slice:
         for group in self.groups:
             if arguments is not None or not group.reads_arguments:
                 found += self._asked(group, arguments or b"{}", now)
-        return self.book.told((*self.settled, *found)) if found else self.verdict
+        if not found:
+            return self.verdict
+        return replace(self.book.told((*self.settled, *found)), reads=self.verdict.reads)
 
     @property
     def reads_arguments(self) -> bool:
@@ -167,7 +169,12 @@ class Rulebook:
                 open_policies.append(found.rule)
         if not settled and not open_policies:
             return self._silent
-        return Slice(self, case, tuple(settled), self._grouped(open_policies), self.told(settled))
+        groups = self._grouped(open_policies)
+        verdict = self.told(settled)
+        reads = self._read_by(groups)
+        if reads != frozenset():
+            verdict = replace(verdict, reads=None if reads is WHOLE else tuple(sorted(reads)))
+        return Slice(self, case, tuple(settled), groups, verdict)
 
     def told(self, findings: Iterable[Finding]) -> Verdict:
         """The findings as one verdict: a refusal wins, then a fault, then the wish for a person."""
@@ -214,6 +221,16 @@ class Rulebook:
             remainders = {number: self._remainders[number] for number in numbers}
             group = self._groups[numbers] = _group_of(remainders)
         return group
+
+    def _read_by(self, groups: Iterable[Group]) -> frozenset[str] | None:
+        """The arguments that rules in force read; a shadow decides nothing."""
+        read: frozenset[str] = frozenset()
+        for group in groups:
+            if any(not self._is_shadow(each.rule) for each in group.remainders.values()):
+                if group.arguments is WHOLE:
+                    return WHOLE
+                read |= group.arguments
+        return read
 
     def _is_shadow(self, rule: int) -> bool:
         return self._rules[rule].shadow

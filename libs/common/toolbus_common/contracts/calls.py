@@ -120,7 +120,8 @@ class CallAdmitted(Plain):
     recorded; `user` whose call it is: some servers are called with that person's token. `claim` is
     there when the call has an idempotency key: its outcome is kept before it is told. `identity`
     is there where the server is told who calls. `principal` identifies whose state at the server
-    the call may touch (`toolbus_common.principals`), `session` the client's session.
+    the call may touch (`toolbus_common.principals`), `session` the client's session. `checked`
+    names the arguments that must fit the tool's schema, as rules read them; None means all.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -157,6 +158,7 @@ class CallAdmitted(Plain):
     identity: Identified | None = None
     principal: str = ""
     session: str = ""
+    checked: tuple[str, ...] | None = None
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

@@ -18,14 +18,23 @@ class ServerState(StrEnum):
 
 
 class Offered(Message):
-    """One thing a server offers, by its name or URI there, and its whole definition as sent.
+    """One thing a server offers, by its name or URI there, and its whole definition.
 
-    `digest` is the definition's canonical SHA-256 in hex, of tools and prompts.
+    Where strict clients could not read it as its server sent it, `definition` is the repaired one,
+    `sent` the other, and `repaired` says what was changed. `digest` is the canonical SHA-256 in hex
+    of what was sent, of tools and prompts.
     """
 
     name: str
     definition: dict[str, Any]
     digest: str = ""
+    sent: dict[str, Any] | None = None
+    repaired: str = ""
+
+    @property
+    def as_sent(self) -> dict[str, Any]:
+        """The definition as its server sent it."""
+        return self.definition if self.sent is None else self.sent
 
 
 class HeldBack(Offered):

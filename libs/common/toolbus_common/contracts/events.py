@@ -12,7 +12,8 @@ class ServerSaid(Message):
 
     `method` is MCP's, as `notifications/resources/updated`; `params` is raw JSON. Changes of lists
     are not said here: the catalogue bucket tells them. With `principal` it is for clients of that
-    principal only, with `session` for that client session only.
+    principal only, with `session` for that client session only. `unasked` says that a resource
+    changed which nobody had it watch: that is for every session that may read it.
     """
 
     SUBJECT: ClassVar[str] = "tb.event"
@@ -22,6 +23,7 @@ class ServerSaid(Message):
     method: str
     principal: str = ""
     session: str = ""
+    unasked: bool = False
     params: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

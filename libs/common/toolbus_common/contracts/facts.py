@@ -109,11 +109,15 @@ class CallDenied(Decided):
 
 
 class Outcome(CallFact):
-    """The end of an allowed call. `charge` is what it cost, `latency_us` the time upstream."""
+    """The end of an allowed call. `charge` is what it cost, `latency_us` the time upstream.
+
+    `misfit` names the arguments that did not fit the tool's schema, by the schema's own names.
+    """
 
     charge: int = 0
     reserved: bool = False
     latency_us: int = 0
+    misfit: str = ""
 
 
 class CallCompleted(Outcome):

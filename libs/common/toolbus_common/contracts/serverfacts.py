@@ -30,12 +30,16 @@ class ServerLost(ServerFact):
 
 
 class ServerFaulted(ServerFact):
-    """Some of what an upstream lists is not shown, or a list of its fails; empty when mended."""
+    """Some of what an upstream lists is not shown, repaired, or a list of its fails.
+
+    Each has the reason by name; all are empty when the upstream lists without fault again.
+    """
 
     NAME: ClassVar[str] = "server.faulted"
 
     dropped: dict[str, str] = Field(default_factory=dict)
     failed: dict[str, str] = Field(default_factory=dict)
+    repaired: dict[str, str] = Field(default_factory=dict)
 
 
 class ServerSteered(ServerFact):

@@ -39,7 +39,8 @@ class Level(Declared):
     `code_mode` shows tools through programs (true), or never (false); unset, a request may ask.
     It may hold caps on one program as well.
     `content` says how much of a call's arguments is recorded, `result_content` of its result: the
-    strictest word of all levels, the environment and the server counts.
+    strictest word of all levels, the environment and the server counts. `validation: strict`
+    refuses calls whose arguments do not fit the schema of their tool, whatever the server says.
     """
 
     tools: Patterns | None = None
@@ -56,6 +57,7 @@ class Level(Declared):
     content: Content | None = None
     result_content: Content | None = None
     code_mode: bool | Programs | None = None
+    validation: Literal["strict"] | None = None
 
     @property
     def through_programs(self) -> bool | None:

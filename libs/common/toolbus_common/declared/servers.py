@@ -23,7 +23,8 @@ from toolbus_common.declared.results import Results, ToolCache
 from toolbus_common.secrets import REFERENCE
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-Validation = Literal["arguments", "results", "both", "none"]
+Validation = Literal["report", "strict", "arguments", "results", "both", "none"]
+Misfits = Literal["report", "strict", "none"]  # what follows when arguments do not fit
 Sessions = Literal["principal", "shared", "client"]
 Protocol = Literal["auto", "modern", "legacy"]
 PROTOCOLS = (
@@ -42,6 +43,7 @@ DESTINATION = (
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
 LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks are forgotten after a day
+LARGEST_LIST = 6 << 20  # bytes; all that a server lists is one entry of a bucket
 MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
 _OF_PROCESS = BOUNDS
 _OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
@@ -56,12 +58,14 @@ class ToolView(Declared):
     Grants, prices and facts keep to the name its server gave it. `idempotent` is the operator's
     word that a call may happen twice: one that failed may be tried again. A server's is not taken.
     `timeout` and `max_total_timeout` replace those of its server.
+    `validation` is what follows when arguments do not fit the schema, instead of its server's word.
     """
 
     alias: str = ""
     description: str = Field(default="", max_length=4096)
     hidden: bool = False
     idempotent: bool = False
+    validation: Misfits | None = None
     cache: ToolCache | None = None
     timeout: float | None = Field(default=None, gt=0, le=3600)
     max_total_timeout: float | None = Field(default=None, gt=0, le=LONGEST_CALL)
@@ -131,7 +135,10 @@ class Server(Declared):
     says what happens to a tool that is new or has changed: `trust` shows it; `first` pins what is
     seen first and holds back later changes; `each` holds back everything until somebody approves
     it. `code_mode` keeps its tools for programs (true), or shows them as they are even to callers
-    in code mode (false). `validation` is what is held against the schemas that the server declares.
+    in code mode (false). `validation` says what follows when arguments do not fit the schema that
+    the server declares: `report` says so in the call's event, `strict` refuses the call, `none`
+    says nothing; `arguments` is another word for strict. `results` and `both` refuse results that
+    do not fit. `list_limit` is how many bytes everything it lists may have.
     `content` and `result_content` bound what is recorded of its calls.
     A process (`command`, `python`, `container`) is ended after `idle` seconds without work, and
     started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound
@@ -187,8 +194,9 @@ class Server(Declared):
     probe: float = Field(default=15.0, ge=0, le=3600)
     timeout: float = Field(default=60.0, gt=0, le=3600)
     max_total_timeout: float | None = Field(default=None, gt=0, le=LONGEST_CALL)
+    list_limit: int = Field(default=LARGEST_LIST, ge=64 << 10, le=LARGEST_LIST)
     results: Results = Results()
-    validation: Validation = "arguments"
+    validation: Validation = "report"
     content: Content | None = None
     result_content: Content | None = None
     concurrency: int = Field(default=64, ge=1, le=4096)
@@ -230,6 +238,16 @@ class Server(Declared):
             return f"{self.oauth_url} {sha256(program.encode()).hexdigest()[:32]}"
         own = self.base_url or self.openapi or self.graphql or self.grpc
         return f"{self.oauth_url} {own}" if own else self.oauth_url
+
+    @property
+    def misfits(self) -> Misfits:
+        """What follows when arguments do not fit; Toolbus reads those of described APIs itself."""
+        if self.validation in ("strict", "arguments", "both"):
+            return "strict"
+        if self.validation == "none":
+            return "none"
+        described = self.openapi or self.graphql or self.grpc
+        return "strict" if described and self.validation == "report" else "report"
 
     @property
     def has_sessions(self) -> bool:

@@ -4,6 +4,7 @@ import keyword
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from hashlib import blake2s
 from typing import Any, Literal
 
 Engine = Literal["starlark", "python"]
@@ -40,8 +41,13 @@ SHOWN_PARAMETERS = 12
 
 
 def identifier(name: str, taken: Collection[str] = ()) -> str:
-    """A name both engines accept for a tool, or a server, unlike those taken."""
+    """A name both engines accept for a tool, or a server, unlike those taken.
+
+    Of a name in another script little may be left: a hash of the whole tells it apart.
+    """
     plain = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "tool"
+    if not name.isascii():
+        plain = f"{plain}_{blake2s(name.encode(), digest_size=4).hexdigest()}"
     if plain[0].isdigit() or keyword.iskeyword(plain) or plain in RESERVED:
         plain = f"t_{plain}"
     numbered, number = plain, 2

@@ -110,7 +110,8 @@ class Connection:
         if self.owner is None or self._news.told is None:
             self._news.said(method, params)
         else:
-            self._news.told(self.owner.principal, self.owner.session, method, params)
+            owner, watched = self.owner, self.watched.names
+            self._news.told(owner.principal, owner.session, method, params, watched)
 
     async def _attend(self) -> None:
         self._on_lost(self, await self.upstream.wait_lost())

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 LARGEST_WEIGHT = 20_000  # subschemas, each counted as often as references lead to it
 MOST_PATTERNS = 64
@@ -18,6 +19,10 @@ _INDEX = re.compile(r"\d{1,6}")
 
 class UnboundedError(Exception):
     """The schema is not used for checks; its text says why."""
+
+
+class DanglingError(UnboundedError):
+    """A reference leads to nothing that comes with the schema: nobody can compile it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +104,13 @@ class _Scale:
         return [self.weigh(self._at(reference), depth + 1)]
 
     def _at(self, reference: str) -> Any:
+        if not reference.startswith("#"):
+            raise DanglingError("its schema refers to what is not in it")
         if reference != "#" and not reference.startswith("#/"):
             raise UnboundedError("its schema refers to what is not in it")
         found = resolved(self._root, reference)
         if found is None:
-            raise UnboundedError("its schema refers to what it does not hold")
+            raise DanglingError("its schema refers to what it does not hold")
         return found
 
 
@@ -119,7 +126,7 @@ def resolved(root: Any, reference: str) -> Any:
     """What a JSON pointer after `#` leads to; None where that is nothing."""
     found = root
     for step in reference[1:].split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
         if isinstance(found, dict):
             found = found.get(name)
         elif isinstance(found, list) and _INDEX.fullmatch(name) and int(name) < len(found):

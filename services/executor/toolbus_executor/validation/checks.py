@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -11,10 +12,12 @@ import jsonschema_rs
 import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
-from toolbus_common.declared import Validation
+from toolbus_common.declared import Server
+from toolbus_common.declared.servers import Misfits
 from toolbus_common.errors import InvalidArgumentsError
 from toolbus_executor.failures import MisfitError
 from toolbus_executor.validation.bounds import MOST_VISITS, Bounds, UnboundedError, bounds_of
+from toolbus_executor.validation.misfits import MOST_MISFITS, UNCHECKED, Misfit, misfit_of
 from toolbus_executor.validation.words import faults_in
 
 log = logging.getLogger(__name__)
@@ -44,28 +47,31 @@ class Checked:
     bounds: Bounds
     validator: jsonschema_rs.Validator
 
-    def fault(self, raw: bytes, whole: str, *, nulls: bool = False) -> str:
-        """What is wrong with this JSON; empty if nothing is, or if it is too much to be checked.
+    def misfit(self, raw: bytes, whole: str, *, nulls: bool = False) -> Misfit | None:
+        """What does not fit in this JSON; None if all does.
 
         With `nulls`, a member that is null may as well have been left out, as many models write it.
         """
         if self.bounds.visits(raw) > MOST_VISITS:
-            return ""
+            return UNCHECKED
         try:
             value = _decode(raw)
             if self.validator.is_valid(value):
-                return ""
+                return None
             if nulls and isinstance(value, dict) and None in value.values():
                 value = {name: each for name, each in value.items() if each is not None}
                 if self.validator.is_valid(value):
-                    return ""
+                    return None
             if not self.bounds.describable(raw):
-                return f"the schema does not allow {whole}"
-            return faults_in(self.validator.iter_errors(value), self.schema, whole)
+                return Misfit(f"the schema does not allow {whole}", "the arguments (many)")
+            errors = list(islice(self.validator.iter_errors(value), MOST_MISFITS + 1))
+            known = self.schema.get("properties")
+            names = known if isinstance(known, dict) else {}
+            return misfit_of(errors, names, faults_in(errors, self.schema, whole))
         except BaseException as error:
             if not _given_up(error):
                 raise
-            return ""
+            return UNCHECKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +88,14 @@ class _Compiled:
 class Checks:
     """What a server's calls are held against. `unchecked` says of which tools nothing is, and why.
 
-    A tool whose schema cannot be used stays callable: its server still judges for itself.
+    A tool whose schema cannot be used stays callable: its server still judges for itself. `misfits`
+    says what follows when arguments do not fit, `tools` the same for some of them.
     """
 
     server: str
-    mode: Validation
+    misfits: Misfits = "report"
+    results: bool = False
+    tools: Mapping[str, Misfits] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
     _arguments: dict[str, Checked] = field(default_factory=dict)
     _results: dict[str, Checked] = field(default_factory=dict)
@@ -95,8 +104,6 @@ class Checks:
 
     async def learn(self, tools: Collection[Offered]) -> None:
         """Compile what is new, beside the calls, and forget what is gone."""
-        if self.mode == "none":
-            return
         async with self._learning:  # what is listed later is learnt later
             if any(each.digest not in self._known for each in tools):
                 self._known = await asyncio.to_thread(self._compiled, tools)
@@ -113,26 +120,33 @@ class Checks:
             log.warning("schema.not_used", extra=about)
         self.unchecked = unchecked
 
-    def refuse_misfit(self, call: CallAdmitted) -> None:
-        """Refuse arguments that do not fit.
+    def check_arguments(self, call: CallAdmitted) -> str:
+        """Return which arguments do not fit, for the event of a call that goes on all the same.
 
         Raises:
-            InvalidArgumentsError: with what to change.
+            InvalidArgumentsError: with what to change, where misfits are refused, or where a rule
+                has read an argument that does not fit: it may have misread it.
 
         """
         if call.method != TOOLS_CALL or STATE in call.extra:  # a later round: they were checked
-            return
+            return ""
         checked = self._arguments.get(call.tool)
-        fault = (
-            checked.fault(call.arguments, "the arguments", nulls=True)
-            if checked is not None
-            else ""
-        )
-        if fault:
+        if checked is None:
+            return ""
+        follows = self.tools.get(call.tool, self.misfits)
+        if follows == "none" and call.checked == ():
+            return ""
+        found = checked.misfit(call.arguments, "the arguments", nulls=True)
+        if found is None:
+            return ""
+        if found is UNCHECKED and call.checked == ():
+            return ""  # its server judges, as nobody else has to
+        if found.concerns(call.checked) or (follows == "strict" and found is not UNCHECKED):
             raise InvalidArgumentsError(
-                f"Invalid arguments: {fault}. Nothing was sent; correct them and call again.",
+                f"Invalid arguments: {found.text}. Nothing was sent; correct them and call again.",
                 sent=False,
             )
+        return found.note if follows == "report" else ""
 
     def hold_to_word(self, call: CallAdmitted, raw: bytes) -> None:
         """Hold a result against what its server declares of it.
@@ -145,7 +159,11 @@ class Checks:
         if checked is None or call.method != TOOLS_CALL:
             return
         told = bytes(_structured(raw).structuredContent)
-        fault = checked.fault(told, "structuredContent") if told else "structuredContent is missing"
+        if told:
+            found = checked.misfit(told, "structuredContent")
+            fault = found.text if found is not None and found is not UNCHECKED else ""
+        else:
+            fault = "structuredContent is missing"
         if fault:
             raise MisfitError(
                 f"The upstream's result breaks the outputSchema of {call.tool}: {fault}. "
@@ -164,13 +182,17 @@ class Checks:
             late = "the schemas of its server take too long to compile"
             return _Compiled(why_not=late, late=True)
         why_not: list[str] = []
-        wanted = {"arguments": "inputSchema", "results": "outputSchema"}
-        found = {
-            what: _checked(tool.definition.get(member), member, why_not)
-            for what, member in wanted.items()
-            if self.mode in (what, "both")
-        }
-        return _Compiled(found.get("arguments"), found.get("results"), "; ".join(why_not))
+        arguments, results = (
+            _checked(tool.definition.get(member), member, why_not) if wanted else None
+            for member, wanted in (("inputSchema", True), ("outputSchema", self.results))
+        )
+        return _Compiled(arguments, results, "; ".join(why_not))
+
+
+def checks_of(name: str, declared: Server) -> Checks:
+    """Return the checks of a server as it is declared."""
+    tools = {own: each.validation for own, each in declared.tools.items() if each.validation}
+    return Checks(name, declared.misfits, declared.validation in ("results", "both"), tools)
 
 
 def _checked(schema: Any, member: str, why_not: list[str]) -> Checked | None:

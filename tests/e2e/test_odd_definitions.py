@@ -1,0 +1,173 @@
+"""What careless servers list and answer, read by the strictest clients there are."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import odd_server, strict_clients
+from harness.launched import Launched
+from harness.odd_definitions import (
+    CASES,
+    GOOD,
+    LISTS,
+    PROMPTS_HELD,
+    PROMPTS_SHOWN,
+    RESOURCES_HELD,
+    RESOURCES_SHOWN,
+    RESULTS,
+    RESULTS_FAULTY,
+    RESULTS_READ,
+    TEMPLATES_SHOWN,
+    TOOLS_HELD,
+    TOOLS_SHOWN,
+)
+
+KEY = "tbk_bot_e2e-secret-for-odd-definitions"
+SERVERS = ("pipe", "web")
+SHOWN = {
+    "tools": {*GOOD, *TOOLS_SHOWN, *RESULTS_READ, *RESULTS_FAULTY},
+    "prompts": {*GOOD, *PROMPTS_SHOWN},
+    "resources": {"odd://good", *RESOURCES_SHOWN},
+    "resourceTemplates": {*TEMPLATES_SHOWN},
+}
+clients = pytest.mark.parametrize(
+    ("sdk", "era"), [("v1", "legacy"), ("v2", "legacy"), ("v2", "modern")]
+)
+endpoints = pytest.mark.parametrize("server", ["", *SERVERS])
+
+
+@dataclass
+class Place:
+    """A gateway over one careless server on stdio and over HTTP, and the strict client."""
+
+    launched: Launched
+    program: Path
+
+    def endpoint(self, server: str) -> str:
+        """The shared endpoint, or that of one server."""
+        shared = self.launched.client(KEY).endpoint
+        return f"{shared}/{server}" if server else shared
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Place]:
+    """One server of many odd definitions, twice."""
+    assert pytestconfig.cache is not None
+    program = strict_clients.installed(pytestconfig.cache.mkdir("node-strict"))
+    directory = tmp_path_factory.mktemp("odd")
+    told = {"lists": LISTS, "results": RESULTS}
+    source = Path(odd_server.__file__)
+    stored = directory / "told.json"
+    stored.write_text(json.dumps(told))
+    launched = Launched(directory)
+    with odd_server.serving(told) as url:
+        pipe = {
+            "command": [sys.executable, str(source), str(stored)],
+            "files": {"read": [str(source), str(stored)]},
+        }
+        key = {"secret": KEY, "tools": ["*"]}
+        launched.configure({"servers": {"pipe": pipe, "web": {"url": url}}, "keys": {"bot": key}})
+        try:
+            launched.start()
+            launched.until_listed(launched.client(KEY), "pipe__good", "web__good")
+            yield Place(launched, program)
+        finally:
+            launched.stop()
+
+
+def expected(server: str) -> dict[str, set[str]]:
+    """What a client must be listed at an endpoint."""
+    if server:
+        return SHOWN
+    named = {
+        kind: {f"{each}__{name}" for each in SERVERS for name in SHOWN[kind]}
+        for kind in ("tools", "prompts")
+    }
+    # Of two servers with one URI the second is shown with its name in front.
+    marked = SHOWN["resources"] | {f"web+{uri}" for uri in SHOWN["resources"]}
+    return {**named, "resources": marked, "resourceTemplates": SHOWN["resourceTemplates"]}
+
+
+def test_there_are_more_odd_definitions_than_the_strict_sdk_was_seen_to_reject() -> None:
+    assert len(CASES) >= 60
+
+
+@clients
+@endpoints
+def test_the_typescript_sdk_reads_every_list_whatever_servers_list(
+    place: Place, server: str, sdk: str, era: str
+) -> None:
+    endpoint = place.endpoint(server)
+    told = strict_clients.typescript(place.program, sdk=sdk, era=era, endpoint=endpoint, key=KEY)
+    assert {member: set(found) for member, found in told["lists"].items()} == expected(server)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@endpoints
+async def test_the_python_sdk_reads_every_list_whatever_servers_list(
+    place: Place, server: str, mode: str
+) -> None:
+    told = await strict_clients.python(place.endpoint(server), KEY, mode)
+    assert {member: set(found) for member, found in told.items()} == expected(server)
+
+
+def test_operators_see_what_is_held_back_and_what_was_repaired_and_why(place: Place) -> None:
+    told = json.loads(place.launched.toolbus("tools", "--quarantined", "--json").stdout)
+    held = {each["name"]: each["notShown"] for each in told if "notShown" in each}
+    repaired = {each["name"]: each["repaired"] for each in told if "repaired" in each}
+    for server in SERVERS:
+        names = {*TOOLS_HELD, *PROMPTS_HELD, *RESOURCES_HELD}
+        assert {f"{server}__{name}" for name in names} <= held.keys()
+        assert {f"{server}__{name}" for name in {**TOOLS_SHOWN, **PROMPTS_SHOWN}} <= repaired.keys()
+    assert held["web__type_string"] == "inputSchema.type must be object"
+    assert repaired["web__required_null"] == "inputSchema.required was null and was left out"
+    status: dict[str, Any] = json.loads(place.launched.toolbus("status", "--json").stdout)
+    row = next(each for each in status["servers"] if each["name"] == "web")
+    assert "type_string" in row["dropped"]
+    assert "required_null" in row["repaired"]
+    found = place.launched.eventual_facts("server = 'web'", "server.faulted")
+    event = json.loads(found["server.faulted"]["detail"])
+    assert "type_string" in event["dropped"]
+    assert "required_null" in event["repaired"]
+
+
+def test_what_is_held_back_cannot_be_called_and_what_was_repaired_can(place: Place) -> None:
+    client = place.launched.client(KEY)
+    assert client.call("web__type_string").code == "unknown_tool"
+    for server in SERVERS:
+        assert json.loads(client.call(f"{server}__empty_schema").text) == ["empty_schema", {}]
+
+
+@clients
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_typescript_sdk_reads_every_result_or_is_told_whose_fault_it_is(
+    place: Place, server: str, sdk: str, era: str
+) -> None:
+    names = [*RESULTS_READ, *RESULTS_FAULTY]
+    reference = {"type": "ref/prompt", "name": "good"}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        *(("callTool", {"name": name, "arguments": {}}) for name in names),
+        ("getPrompt", {"name": "arguments_null"}),
+        ("readResource", {"uri": "odd://size"}),
+        ("complete", {"ref": reference, "argument": {"name": "a", "value": "odd"}}),
+        ("getPrompt", {"name": "arguments_object"}),
+        ("readResource", {"uri": "odd://good"}),
+        ("complete", {"ref": reference, "argument": {"name": "a", "value": "odder"}}),
+    ]
+    endpoint = place.endpoint(server)
+    told = strict_clients.typescript(
+        place.program, sdk=sdk, era=era, endpoint=endpoint, key=KEY, calls=calls
+    )["calls"]
+    read, faulty = len(RESULTS_READ), len(names)
+    good = [*told[:read], *told[faulty : faulty + 3]]
+    bad = [*told[read:faulty], *told[faulty + 3 :]]
+    assert [each["error"] for each in good if "error" in each] == []
+    assert good[-2]["result"]["contents"] == [{"text": "read", "uri": "odd://size"}]
+    assert len(bad) == len(RESULTS_FAULTY) + 3
+    for each in bad:
+        assert "result cannot be read by clients" in each.get("error", str(each))
