@@ -19,11 +19,14 @@ class Announcements:
         """Take what the server said to everybody."""
         self.tell("", "", method, params)
 
-    def tell(self, principal: str, session: str, method: str, params: bytes) -> None:
-        """Take what the server said to one principal, or to one of its client sessions."""
+    def tell(
+        self, principal: str, session: str, method: str, params: bytes, asked: str = ""
+    ) -> None:
+        """Take what the server said to, or asked of, a principal or one of its sessions."""
         said = ServerSaid(
-            server=self._server, method=method, principal=principal, session=session, params=params
-        )
+            server=self._server, method=method, principal=principal, session=session, asked=asked,
+            params=params,
+        )  # fmt: skip
         if method.endswith("/list_changed"):
             self._changed[method, principal, session] = said
         else:

@@ -25,8 +25,8 @@ from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.announcing import Announcements
 from toolbus_executor.attribution import Dropped
-from toolbus_executor.catalogue import listed, with_left_out
 from toolbus_executor.failures import lost_by, why
+from toolbus_executor.fitting import listed_for_all
 from toolbus_executor.idling import described_in, digest_of, still_true
 from toolbus_executor.isolation.telling import Held
 from toolbus_executor.kinds import kind_of, secrets_of
@@ -326,9 +326,8 @@ class Keeper:
         """What the server offers now, taken note of: nothing held back can be called from here."""
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
-        listing = with_left_out(
-            await listed(self.name, self.described, upstream.list_page), upstream.left_out
-        ).model_copy(update={"declared": digest_of(self.declared)})
+        declared = digest_of(self.declared)
+        listing = await listed_for_all(self.described, upstream, self.entry, declared)
         await self.runner.checks.learn(listing.tools)
         self._take_note(upstream, listing)
         self.entry.ours = self.described.ours

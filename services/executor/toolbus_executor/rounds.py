@@ -7,20 +7,28 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import CallAdmitted, Era
-from toolbus_common.errors import UpstreamRefusedError
+from toolbus_common.contracts import ERROR, CallAdmitted, Era
+from toolbus_common.errors import InvalidError, UpstreamRefusedError
 from toolbus_common.exchange import Reply
 from toolbus_common.tracing import Span
 from toolbus_executor import spans
 from toolbus_executor.caller import MOST_QUESTIONS, Caller
 from toolbus_executor.capabilities import URL, kinds_of
-from toolbus_executor.park import PARK_SECONDS, Park, Parked, answer, binding_of, brought
+from toolbus_executor.park import (
+    PARK_SECONDS,
+    Park,
+    Parked,
+    answer,
+    binding_of,
+    brought,
+    error_in,
+)
+from toolbus_executor.sessions.turns import MAY_ASK
 from toolbus_executor.task_questions import TaskQuestions, concerns
 from toolbus_executor.upstream import Upstream
 
 GATHER_SECONDS = 0.02  # a server may ask several things at once
 URL_REQUIRED = -32042
-_ASKING = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/result"})
 
 
 class Rounds:
@@ -50,7 +58,10 @@ class Rounds:
     ) -> bytes:
         caller = Caller(call, reply)
         try:
-            if not upstream.asks or call.method not in _ASKING:
+            if not upstream.asks or call.method not in MAY_ASK:
+                caller.likely = False
+                if ERROR in call.extra:
+                    _refuse_errors(call)
                 if upstream.asks and concerns(call):
                     return await self._of_tasks.ask(upstream, call, seconds, caller)
                 return await upstream.call(call, seconds, caller)
@@ -71,10 +82,10 @@ class Rounds:
         parked = self.park.take(state, call)
         _, answers = brought(call.extra)
         parked.caller.answer_to(call, reply)
-        if not parked.task.done():
-            answer(parked.caller, answers or {})
-            if parked.caller.questions:
-                return self.park.put(parked, call.call_id)
+        # A question of another call of the same client may have come with this one.
+        answer(parked.caller, answers or {})
+        if parked.caller.questions and not parked.task.done():
+            return self.park.put(parked, call.call_id)
         try:
             return await self._round(parked, call, seconds)
         finally:
@@ -99,6 +110,7 @@ class Rounds:
             parked.caller.asked = None
         if not parked.task.done():
             return self.park.put(parked, call.call_id)
+        parked.settle()
         try:
             return parked.task.result()
         except UpstreamRefusedError as error:
@@ -141,3 +153,18 @@ def _all_accepted(answers: Iterable[msgspec.Raw]) -> bool:
 def _declined() -> bytes:
     text = "The page the server wanted opened first was declined, so it was not asked again."
     return msgspec.json.encode({"content": [{"type": "text", "text": text}], "isError": True})
+
+
+def _refuse_errors(call: CallAdmitted) -> None:
+    """Raise `InvalidError` where a client answered with an error that a stateless server lacks.
+
+    That era has no errors among answers; an elicitation's is a cancelled one there.
+    """
+    for raw in (brought(call.extra)[1] or {}).values():
+        found = error_in(raw)
+        if found is not None and "action" not in msgspec.json.decode(raw):
+            raise InvalidError(
+                f"The client refused what the server asked of it: {found.get('message', '')} "
+                f"({found.get('code')}). Call again, and answer the request.",
+                sent=False,
+            )

@@ -20,12 +20,14 @@ class ServerState(StrEnum):
 class Offered(Message):
     """One thing a server offers, by its name or URI there, and its whole definition as sent.
 
-    `digest` is the definition's canonical SHA-256 in hex, of tools and prompts.
+    `digest` is the definition's canonical SHA-256 in hex, of tools and prompts. `shown_to` are the
+    classes of clients that the server offers it to (`client_classes`); None: to all.
     """
 
     name: str
     definition: dict[str, Any]
     digest: str = ""
+    shown_to: tuple[str, ...] | None = None
 
 
 class HeldBack(Offered):
@@ -46,6 +48,7 @@ class Listing(Message):
     `known` once pins decided about the server: should they be lost, nothing is trusted anew.
     `declared` tells a process's declaration from others, so that none is started only to be listed
     as before.
+    `depends` says whether the lists depend on what a client declares; None where that is not known.
     """
 
     server: str
@@ -67,6 +70,7 @@ class Listing(Message):
     held: tuple[HeldBack, ...] = ()
     known: bool = False
     declared: str = ""
+    depends: bool | None = None
 
     def left_ms(self, now: float) -> int | None:
         """How long its lists may still be kept; None where the server does not say."""

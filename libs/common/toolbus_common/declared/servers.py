@@ -147,7 +147,7 @@ class Server(Declared):
     idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
     sessions: Sessions = "principal"
     most_sessions: int | None = Field(default=None, ge=1, le=100_000)
-    most_sessions_each: int = Field(default=8, ge=1, le=1000)
+    most_sessions_each: int = Field(default=16, ge=1, le=1000)
     limits: Limits = Limits()
     files: Files | None = None
     network: Network = "any"

@@ -100,6 +100,17 @@ class Pool(Generic[K]):
         """Whether there is a session of this owner."""
         return any(each.owner.id == owner_id for each in self._sessions.values())
 
+    def kept(self, key: Hashable) -> K | None:
+        """Return the session of this key, if it has begun."""
+        session = self._sessions.get(key)
+        return session.kept if session is not None else None
+
+    def end_of_client(self, session_id: str) -> None:
+        """End the sessions of a client session that has ended."""
+        for session in tuple(self._sessions.values()):
+            if session.owner.session == session_id:
+                self._remove(session)
+
     @asynccontextmanager
     async def lent(
         self, key: Hashable, owner: Owner, begin: Begin[K], seconds: float
