@@ -14,17 +14,11 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import mcp_types as types
-import uvicorn
 from mcp.server.lowlevel import Server
 from mcp.server.lowlevel import server as low_level
 from mcp.server.runner import serve_loop
-from mcp.server.sse import SseServerTransport
 from mcp.server.stdio import stdio_server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Mount, Route
 
 FORM: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
 TEXT: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
@@ -148,9 +142,14 @@ async def on_stdio() -> None:
 
 def on_sse() -> Any:
     """The application of HTTP+SSE."""
+    from mcp.server.sse import SseServerTransport  # noqa: PLC0415 - a process on stdio starts fast
+    from starlette.applications import Starlette  # noqa: PLC0415
+    from starlette.responses import Response  # noqa: PLC0415
+    from starlette.routing import Mount, Route  # noqa: PLC0415
+
     server, transport = made(), SseServerTransport("/messages/")
 
-    async def stream(request: Any) -> Response:
+    async def stream(request: Any) -> Any:
         async with transport.connect_sse(
             request.scope,
             request.receive,
@@ -168,6 +167,10 @@ def on_sse() -> Any:
 
 def over_http() -> Any:
     """The application of streamable HTTP."""
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager  # noqa: PLC0415
+    from starlette.applications import Starlette  # noqa: PLC0415
+    from starlette.routing import Mount  # noqa: PLC0415
+
     of_handshake_era = import_module("stateful_server").OfHandshakeEra  # beside this program
     manager = StreamableHTTPSessionManager(made())
 
@@ -185,6 +188,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "stdio":
         anyio.run(on_stdio)
     else:
+        import uvicorn
+
         uvicorn.run(
             on_sse() if sys.argv[1] == "sse" else over_http(),
             port=int(sys.argv[2]),

@@ -22,7 +22,7 @@ from toolbus_executor.sessions.owners import Owner
 
 log = logging.getLogger(__name__)
 
-BEGIN_SECONDS = 20.0  # what a session may take to begin
+BEGIN_SECONDS = 45.0  # to begin, with the wait for a place among processes that start
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # before a session is begun again that failed
 MOST_TOLD = 200
 MOST_REMEMBERED = 1024  # sessions that failed lately
