@@ -18,7 +18,7 @@ from toolbus_common.contracts.message import trusted
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
-SAMPLES[int | None] = 7
+SAMPLES |= {int | None: 7, bool | None: True, tuple[str, ...] | None: ("text",)}
 ABSTRACT = {
     Message, Fact, Question, contracts.CallFact, contracts.ApprovalFact, contracts.DefinitionFact,
     contracts.RunFact, contracts.RunEnded, contracts.ServerSteered,

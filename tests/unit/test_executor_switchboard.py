@@ -155,7 +155,8 @@ def test_the_calls_of_one_principal_hear_the_server_one_after_the_other() -> Non
         caller = Hearing("k")
         with desk.board.call(number, caller):
             speak(desk)
-        assert (caller.heard, len(caller.questions)) == (1, 1)
+            assert (caller.heard, len(caller.questions)) == (1, 1)
+        assert desk.answers.pop()["result"] == {"action": "cancel"}, "the call ended before that"
     assert desk.dropped == []
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from toolbus_common.contracts import ERROR
 from toolbus_common.errors import InvalidError
 from toolbus_common.keyfile import KEY_BYTES
 from toolbus_ingress.asking import Questions, answer_of, question
@@ -118,26 +119,30 @@ def test_an_answer_is_the_servers_as_it_came(told: dict[str, Any]) -> None:
     assert answer_of({"id": "q1", "result": told}, "elicitation/create") == told
 
 
-@pytest.mark.parametrize("message", [{"error": {"code": -1, "message": "no"}}, {}, {"result": 5}])
-def test_a_failed_elicitation_is_a_cancelled_one(message: dict[str, Any]) -> None:
-    assert answer_of(message, "elicitation/create") == {"action": "cancel"}
+NO_ANSWER = {"code": -32603, "message": "The client's answer has no result."}
 
 
 @pytest.mark.parametrize(
-    ("message", "reason"),
+    ("message", "error"),
     [
-        ({"error": {"code": -1, "message": "User rejected"}}, "User rejected"),
-        ({"error": {"code": -1, "message": "x" * 5000}}, "x" * 300),
-        ({"error": "odd"}, "no reason given"),
-        ({}, "no reason given"),
+        ({"error": {"code": -1, "message": "no"}}, {"code": -1, "message": "no"}),
+        (
+            {"error": {"code": 4, "message": "no", "data": [1]}},
+            {"code": 4, "message": "no", "data": [1]},
+        ),
+        ({"error": {"code": -1, "message": "x" * 5000}}, {"code": -1, "message": "x" * 2000}),
+        ({"error": "odd"}, NO_ANSWER),
+        ({"error": {"code": "odd"}}, NO_ANSWER),
+        ({"result": 5}, NO_ANSWER),
+        ({}, NO_ANSWER),
     ],
 )
-def test_a_refused_sample_ends_the_call_with_the_clients_reason(
-    message: dict[str, Any], reason: str
+def test_an_error_of_a_client_is_passed_on_with_its_code_and_message(
+    message: dict[str, Any], error: dict[str, Any]
 ) -> None:
-    with pytest.raises(InvalidError, match="refused") as caught:
-        answer_of(message, "sampling/createMessage")
-    assert caught.value.reason.endswith(f": {reason}")
+    assert answer_of(message, "sampling/createMessage") == {"_meta": {ERROR: error}}
+    cancelled = {"action": "cancel", "_meta": {ERROR: error}}
+    assert answer_of(message, "elicitation/create") == cancelled
 
 
 async def test_an_answer_is_heard_in_its_own_session_only() -> None:

@@ -187,7 +187,7 @@ _ROOMS = (
     _Room(
         "ingress",
         says=(AccessRejected, ContextListed),
-        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*"),
+        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*", "tb.client.*"),
         subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
         asks=(ApproverAsked, AdminAsked, PageAsked, TokenShown),
@@ -223,7 +223,8 @@ _ROOMS = (
         ),
         publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
         subscribes=(
-            "tb.run.*", "tb.cancel.*", "tb.park.*", subject_of(ConnectionMade.NAME, "*")
+            "tb.run.*", "tb.cancel.*", "tb.park.*", "tb.client.*",
+            subject_of(ConnectionMade.NAME, "*"),
         ),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
         reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),

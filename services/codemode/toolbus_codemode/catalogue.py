@@ -7,6 +7,7 @@ from toolbus_codemode.meaning import Meaning
 from toolbus_codemode.shelf import Shelf
 from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN
+from toolbus_common.client_classes import NONE
 from toolbus_common.contracts import Listing
 from toolbus_common.lineage import Bounds
 from toolbus_common.naming import Names
@@ -89,6 +90,8 @@ class Catalogue:
 def _seen(listing: Listing, names: Names) -> dict[str, dict[str, Any]]:
     found = {}
     for offered in listing.tools:
+        if offered.shown_to is not None and NONE not in offered.shown_to:
+            continue  # a program can be asked nothing
         shown = names.shown("tools", listing.server, offered.name)
         if shown is not None:
             said = {"description": shown.description} if shown.description else {}

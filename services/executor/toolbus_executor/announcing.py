@@ -36,8 +36,9 @@ class Announcements:
         method: str,
         params: bytes,
         watched: Collection[str] = (),
+        asked: str = "",
     ) -> None:
-        """Take what the server said to one principal, or to one of its client sessions.
+        """Take what the server said to, or asked of, a principal or one of its client sessions.
 
         `watched` are the resources that it was asked to watch there.
         """
@@ -47,6 +48,7 @@ class Announcements:
             principal=principal,
             session=session,
             unasked=method == UPDATED and _uri_of(params) not in watched,
+            asked=asked,
             params=params,
         )
         if method.endswith("/list_changed"):

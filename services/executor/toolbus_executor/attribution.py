@@ -58,6 +58,30 @@ class Attribution:
         (caller,) = callers.values()
         return caller if self._owners <= {caller.owner} and not self._lingers() else None
 
+    def asker(self, callers: Mapping[int, Caller], *, one_client: bool) -> Caller | None:
+        """Return the call that a request without a name is for.
+
+        All calls on a connection of one client session are that client's, so any of them can take
+        the question to it. Elsewhere it is the only call whose tool may ask.
+        """
+        likely = [each for each in callers.values() if each.likely]
+        if one_client:
+            return likely[-1] if likely else None
+        likely = likely or list(callers.values())
+        if not callers and self._ended:
+            self._restless_until = monotonic() + QUIET_SECONDS
+        if len(likely) == 1:
+            (caller,) = likely
+            return caller if self._owners <= {caller.owner} and self.certain else None
+        for each in likely:
+            each.suspect = True
+        return None
+
+    @property
+    def certain(self) -> bool:
+        """Whether no call that is gone may still be at work in the server."""
+        return not self._lingers()
+
     def _lingers(self) -> bool:
         now = monotonic()
         if self._unanswered:

@@ -37,8 +37,8 @@ class Caller:
 
     __slots__ = (
         "_began", "_call", "_count", "_extending", "_frames", "_held", "_kinds", "_least", "_pace",
-        "_patience", "_progress", "_pump", "_reply", "_timer", "_unasked", "asked",
-        "owner", "questions", "task",
+        "_patience", "_progress", "_pump", "_reply", "_timer", "_unasked", "asked", "likely",
+        "owner", "questions", "shown", "suspect", "task",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,9 @@ class Caller:
         self._timer: asyncio.TimerHandle | None = None
         self.owner: Owner = (call.scope, call.key, call.user, call.principal)
         self.questions: dict[str, Question] = {}
+        self.likely = True  # the server may ask in this call, as far as is known of its tool
+        self.suspect = False  # the server asked in this call, or may have
+        self.shown = False  # the client has been sent the questions, and will answer them
         self.task = name_of(call) if call.method == RESULT else ""  # whose questions are for it
         self.asked: asyncio.Future[None] | None = None  # for whoever waits for a question
         self.answer_to(call, reply, extending)
@@ -123,6 +126,7 @@ class Caller:
 
     def ask(self, question: Question) -> None:
         """Keep a question for the caller, or refuse one it cannot be asked."""
+        self.suspect = self.suspect or question.method != "ping"
         if question.method == "ping":
             question.answer(b'"result":{}')
             return
@@ -134,6 +138,13 @@ class Caller:
         self.questions[f"q{self._count}"] = question
         if self.asked is not None and not self.asked.done():
             self.asked.set_result(None)
+
+    def unshown(self) -> list[Question]:
+        """Return and forget the questions that the client has not been sent."""
+        if self.shown:
+            return []
+        left, self.questions = list(self.questions.values()), {}
+        return left
 
     async def flushed(self) -> None:
         """Return once everything told so far has been sent, the latest progress too."""

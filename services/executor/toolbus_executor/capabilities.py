@@ -8,6 +8,7 @@ import msgspec
 from toolbus_common.contracts import ROUTED_EXTENSIONS
 
 FORM, URL, SAMPLING, SAMPLING_TOOLS, ROOTS = "form", "url", "sampling", "sampling.tools", "roots"
+ROOTS_CHANGE = "roots.listChanged"
 Kinds = frozenset[str]
 EVERYTHING: Kinds = frozenset({FORM, URL, SAMPLING, SAMPLING_TOOLS, ROOTS})
 TASKS = "io.modelcontextprotocol/tasks"
@@ -39,8 +40,9 @@ def kinds_of(raw: str) -> Kinds:
     sampling = told.get("sampling")
     if isinstance(sampling, dict):
         found |= {SAMPLING, SAMPLING_TOOLS} if "tools" in sampling else {SAMPLING}
-    if isinstance(told.get("roots"), dict):
-        found.add(ROOTS)
+    roots = told.get("roots")
+    if isinstance(roots, dict):
+        found |= {ROOTS, ROOTS_CHANGE} if roots.get("listChanged") is True else {ROOTS}
     return frozenset(found)
 
 
@@ -68,7 +70,7 @@ def declared(kinds: Kinds) -> dict[str, Any]:
     if SAMPLING in kinds:
         told["sampling"] = {"tools": {}} if SAMPLING_TOOLS in kinds else {}
     if ROOTS in kinds:
-        told["roots"] = {}
+        told["roots"] = {"listChanged": True} if ROOTS_CHANGE in kinds else {}
     return told
 
 

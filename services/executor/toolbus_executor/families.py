@@ -108,6 +108,11 @@ class BothFamilies:
         return any(getattr(each, "separates", False) for each in both)
 
     @property
+    def lists(self) -> Upstream:
+        """The family that lists and is probed."""
+        return self._first
+
+    @property
     def handshake(self) -> Handshake | None:
         """What it says of itself in the other family, as far as it was met there."""
         if self._other is None:

@@ -62,6 +62,10 @@ class LegacyHttp:
         """Ask what asks for nothing; a session that was forgotten is begun anew by it."""
         await self._main.request("ping", {})
 
+    def notify(self, method: str) -> None:
+        """Tell the server something of the client that the main session belongs to."""
+        self._main.notify(method)
+
     def learn(self, tools: Collection[Offered]) -> None:
         """Nothing here depends on the tool."""
 

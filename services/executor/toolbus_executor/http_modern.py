@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
+from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted, Offered
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
@@ -78,9 +78,12 @@ class ModernHttp:
             await self._listen_anew()
         return found
 
-    async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list."""
-        message = await self._request(method, {} if cursor is None else {"cursor": cursor})
+    async def list_page(
+        self, method: str, cursor: str | None, capabilities: str = NOTHING
+    ) -> dict[str, Any]:
+        """One page of a list, as it is for clients with these capabilities."""
+        params = {} if cursor is None else {"cursor": cursor}
+        message = await self._request(method, params, capabilities=capabilities)
         result: dict[str, Any] = msgspec.json.decode(wire.result_of(message))
         return result
 
@@ -147,10 +150,14 @@ class ModernHttp:
         return answer.message or message_in(told, text, number)
 
     async def _request(
-        self, method: str, params: dict[str, Any], seconds: float = DEFAULT_SECONDS
+        self,
+        method: str,
+        params: dict[str, Any],
+        seconds: float = DEFAULT_SECONDS,
+        capabilities: str = NOTHING,
     ) -> wire.Incoming:
         number = next(self._transport.numbers)
-        body = request_body(number, method, params, modern=True)
+        body = request_body(number, method, params, modern=True, capabilities=capabilities)
         answer = AnswerStream(number)
         request = with_body(self._head(method), body)
         told, text = await self._transport.exchange(request, answer, seconds)

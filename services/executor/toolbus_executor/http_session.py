@@ -134,6 +134,10 @@ class HttpSession:
             self._watched -= {uri}
             await self.request("resources/unsubscribe", {"uri": uri})
 
+    def notify(self, method: str) -> None:
+        """Send a notification without params."""
+        self._post_later(notification_body(method))
+
     async def close(self) -> None:
         """End the stream and the session."""
         if self._listening is not None:

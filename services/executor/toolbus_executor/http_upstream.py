@@ -5,13 +5,15 @@ from functools import partial
 from typing import Any, Literal
 from typing import Protocol as Interface
 
+import msgspec
+
 from toolbus_common.contracts import CallAdmitted, Offered
 from toolbus_common.declared.servers import Protocol
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
 from toolbus_executor import chaining, wire
 from toolbus_executor.authorizing.bearer import Bearer
 from toolbus_executor.caller import Caller
-from toolbus_executor.capabilities import Kinds
+from toolbus_executor.capabilities import EVERYTHING, Kinds, declared
 from toolbus_executor.http_legacy import LegacyHttp
 from toolbus_executor.http_modern import ModernHttp
 from toolbus_executor.http_transport import HttpStatusError, Transport
@@ -74,6 +76,7 @@ class HttpUpstream:
         bearer: Bearer | None = None,
     ) -> None:
         self._same = partial(HttpUpstream, url, headers, way=way, spills=spills, bearer=bearer)
+        self._declared: Kinds = EVERYTHING
         self._own: Kinds | None = None  # what can be asked in it, where it is one owner's
         self._transport = Transport(url, headers, way)
         self._transport.bearer, self._transport.spills = bearer, spills
@@ -107,10 +110,26 @@ class HttpUpstream:
     def another(self, news: News, kinds: Kinds) -> "HttpUpstream":
         """Another session at this server, whose callers can all be asked these kinds."""
         if self.is_old:
-            return self._same(news=news, protocol="sse")
+            made = self._same(news=news, protocol="sse")
+            made.declare(kinds)
+            return made
         made = self._same(news=news)
         made.share(self._transport, kinds)
         return made
+
+    @property
+    def certain(self) -> bool:
+        """Whether no call that is gone may still be at work in the server."""
+        return not isinstance(self._face, OldHttp) or self._face.certain
+
+    def declare(self, kinds: Kinds) -> None:
+        """Have a handshake over HTTP+SSE declare only what its one client can be asked."""
+        self._declared = kinds
+
+    def notify(self, method: str) -> None:
+        """Tell the server something of the client that the session belongs to."""
+        if isinstance(self._face, OldHttp | LegacyHttp):
+            self._face.notify(method)
 
     def share(self, transport: Transport, kinds: Kinds) -> None:
         """Be one session more over a transport, for callers that can be asked these kinds."""
@@ -155,9 +174,17 @@ class HttpUpstream:
         self._face = legacy
         return described
 
+    async def list_as(self, kinds: Kinds, method: str, cursor: str | None) -> dict[str, Any]:
+        """One page as a stateless server lists it to clients that declare these kinds."""
+        assert isinstance(self._face, ModernHttp)  # noqa: S101 - others have sessions for that
+        able = msgspec.json.encode(declared(kinds)).decode()
+        return self._near(method, cursor, await self._face.list_page(method, cursor, able))
+
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
         """One page of a list."""
-        page = await self._face.list_page(method, cursor)
+        return self._near(method, cursor, await self._face.list_page(method, cursor))
+
+    def _near(self, method: str, cursor: str | None, page: dict[str, Any]) -> dict[str, Any]:
         if not self._is_toolbus:
             return page
         page, far = chaining.near(method, page)
@@ -203,6 +230,7 @@ class HttpUpstream:
 
     async def _open_old(self, otherwise: Exception | None = None) -> Described:
         face = OldHttp(self._transport, self._news)
+        face.declare(self._declared)
         self._face = face
         return await face.open(otherwise)
 

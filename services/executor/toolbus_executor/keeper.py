@@ -24,9 +24,10 @@ from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.announcing import Announcements
 from toolbus_executor.attribution import Dropped
-from toolbus_executor.catalogue import listed, repairs_of, with_left_out
+from toolbus_executor.catalogue import repairs_of
 from toolbus_executor.failures import lost_by, why
-from toolbus_executor.idling import described_in, noted_of, still_true
+from toolbus_executor.fitting import listed_for_all
+from toolbus_executor.idling import described_in, still_true
 from toolbus_executor.isolation.telling import Held
 from toolbus_executor.kinds import kind_of, secrets_of
 from toolbus_executor.lease import Lease
@@ -326,10 +327,7 @@ class Keeper:
         """What the server offers now, taken note of: nothing held back can be called from here."""
         self._changed.clear()
         assert self.described is not None  # noqa: S101 - set by whoever connected
-        listing = with_left_out(
-            await listed(self.name, self.described, upstream.list_page, self.declared.list_limit),
-            upstream.left_out,
-        ).model_copy(update=noted_of(upstream, self.declared))
+        listing = await listed_for_all(self.described, upstream, self.entry, self.declared)
         await self.runner.checks.learn(listing.tools)
         self._take_note(upstream, listing)
         self.entry.ours = self.described.ours

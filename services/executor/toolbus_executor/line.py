@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from toolbus_common.contracts import CallAdmitted
+from toolbus_common.contracts import NOTHING, CallAdmitted
 from toolbus_common.errors import ToolbusError
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
@@ -32,26 +32,31 @@ class Line:
         self.board = Switchboard(news, write)
         self.modern = False
         self.described = Described("legacy", "")
+        self.kinds = EVERYTHING  # that a handshake declares
         self._write = write
         self._numbers = numbers
         self._level = NO_LEVEL
         self._watched: frozenset[str] = frozenset()
 
     async def initialize(self) -> Described:
-        """Shake hands, declaring everything: there is one session for all callers."""
+        """Shake hands; a connection that several clients use declares everything."""
         self.modern, self.board.may_ask = False, True
         number = next(self._numbers)
-        body = initialize_body(number, declared(EVERYTHING))
+        body = initialize_body(number, declared(self.kinds))
         self.described = wire.greeted(await self._send(number, body, REQUEST_SECONDS))
         self._write(notification_body("notifications/initialized"))
         return self.described
 
     async def request(
-        self, method: str, params: dict[str, Any], seconds: float = REQUEST_SECONDS
+        self,
+        method: str,
+        params: dict[str, Any],
+        seconds: float = REQUEST_SECONDS,
+        capabilities: str = NOTHING,
     ) -> wire.Incoming:
         """A request of our own."""
         number = next(self._numbers)
-        body = request_body(number, method, params, modern=self.modern)
+        body = request_body(number, method, params, modern=self.modern, capabilities=capabilities)
         return await self._send(number, body, seconds)
 
     async def call(
@@ -68,6 +73,11 @@ class Line:
             except (TimeoutError, asyncio.CancelledError):
                 self.cancel(number)
                 raise
+
+    def notify(self, method: str) -> None:
+        """Send a notification without params."""
+        with suppress(ToolbusError):
+            self._write(notification_body(method))
 
     def cancel(self, number: int) -> None:
         """Tell the server that an answer is no longer wanted."""

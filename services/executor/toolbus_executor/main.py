@@ -1,7 +1,7 @@
 """The executor room: calls upstreams, and knows what they offer.
 
 hears   CallAdmitted, per server, and from other executors; CallCancelled; the buckets tb_config
-        and tb_pins; ConnectionMade
+        and tb_pins; ConnectionMade; ClientSaid
 says    the frames of each call's answer; CallCompleted, CallFailed, CallExtended; ServerConnected,
         ServerLost, ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned,
         DefinitionChanged; ServerSaid
@@ -21,6 +21,7 @@ from typing import Any
 from toolbus_common.bucket import Bucket
 from toolbus_common.builtin import BUILT_IN
 from toolbus_common.contracts import (
+    ClientSaid,
     ConnectionMade,
     IdentityKeyAsked,
     IdentityKeyTold,
@@ -123,6 +124,7 @@ class Fleet:
         self._changed.set()
         await self._lane.open(self._cancel)
         await self._room.bus.subscribe(subject_of(ConnectionMade.NAME, "*"), self._account_made)
+        await self._room.bus.subscribe(f"{ClientSaid.SUBJECT}.*", self._client_said)
         following = asyncio.create_task(self._follow(buckets))
         if any(each.is_process for each in self._directory.now.declaration.servers.values()):
             self._room.spawn(probe(self._means.settings))
@@ -186,6 +188,13 @@ class Fleet:
         under_way = [keeper.runner.cancel(call_id) for keeper in self._keepers.values()]
         if not any(under_way):
             self._early.remember(call_id)
+
+    def _client_said(self, payload: bytes, *_: str) -> None:
+        """Take what a client session says outside calls."""
+        said = ClientSaid.decode(payload)
+        for keeper in self._keepers.values():
+            if keeper.separation is not None:
+                keeper.separation.hear_client(said)
 
     def _account_made(self, lines: bytes, *_: str) -> None:
         """A server that waits for the account it is listed with need wait no longer."""

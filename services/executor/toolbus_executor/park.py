@@ -9,16 +9,19 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import CallAdmitted
+from toolbus_common.contracts import ERROR, CallAdmitted
 from toolbus_common.errors import OverloadedError, UpstreamRefusedError
 from toolbus_executor.caller import Caller
+from toolbus_executor.requests import refusal
 
 PARK_SECONDS = 600.0
 MOST_PARKED = 1000  # of one server
 INVALID_PARAMS = -32602
+CANCELLED = -32800
 _PREFIX = "park"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -36,11 +39,22 @@ class Parked:
     timer: asyncio.TimerHandle | None = field(default=None)
 
     def end(self) -> None:
-        """Give it up: the server is told by whoever asks it."""
+        """Give it up: the server is told that the call is cancelled, and so are its questions."""
         if self.timer is not None:
             self.timer.cancel()
         self.task.cancel()
-        self.task.add_done_callback(_looked_at)
+        self.task.add_done_callback(self._ended)
+
+    def settle(self) -> None:
+        """Answer the questions that the client left unanswered when the call ended."""
+        questions, self.caller.questions = self.caller.questions, {}
+        for question in questions.values():
+            question.answer(unanswered(question.method))
+
+    def _ended(self, task: asyncio.Task[bytes]) -> None:
+        if not task.cancelled():
+            task.exception()
+        self.settle()
 
 
 class Park:
@@ -63,7 +77,7 @@ class Park:
         loop = asyncio.get_running_loop()
         parked.timer = loop.call_later(PARK_SECONDS, self._expire, number)
         self._parked[number], self._calls[call_id] = parked, number
-        parked.call_id = call_id
+        parked.call_id, parked.caller.shown = call_id, True
         asked = {
             key: {"method": question.method, "params": msgspec.Raw(question.params)}
             for key, question in parked.caller.questions.items()
@@ -82,6 +96,7 @@ class Park:
         self._forget(number)
         if parked.timer is not None:
             parked.timer.cancel()
+        parked.caller.shown = False
         return parked
 
     def cancel(self, call_id: str) -> None:
@@ -138,7 +153,24 @@ def answer(caller: Caller, answers: Mapping[str, msgspec.Raw]) -> None:
         raw = bytes(answers.get(key, b"")).strip()
         if raw[:1] == b"{":
             del caller.questions[key]
-            question.answer(b'"result":' + raw)
+            question.answer(_member(raw))
+
+
+def _member(raw: bytes) -> bytes:
+    """Return the member of a server's answer: an error where the client answered with one."""
+    if ERROR.encode() in raw:
+        found = error_in(msgspec.Raw(raw))
+        if found is not None:
+            return b'"error":' + _encode(found)
+    return b'"result":' + raw
+
+
+def error_in(answer: msgspec.Raw) -> Any:
+    """Return the JSON-RPC error that a client answered with; None where it answered otherwise."""
+    told = msgspec.json.decode(answer)
+    meta = told.get("_meta") if isinstance(told, dict) else None
+    found = meta.get(ERROR) if isinstance(meta, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def expired() -> UpstreamRefusedError:
@@ -148,6 +180,8 @@ def expired() -> UpstreamRefusedError:
     )
 
 
-def _looked_at(task: asyncio.Task[bytes]) -> None:
-    if not task.cancelled():
-        task.exception()
+def unanswered(method: str) -> bytes:
+    """Return the member that answers a question whose client left or did not answer in time."""
+    if method == "elicitation/create":
+        return b'"result":{"action":"cancel"}'
+    return refusal(CANCELLED, "The client left, or did not answer in time.")

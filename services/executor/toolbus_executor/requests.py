@@ -110,10 +110,12 @@ def listen_body(number: int, params: dict[str, Any]) -> bytes:
     return _encode({**told, "params": {**params, "_meta": meta}})
 
 
-def request_body(number: int, method: str, params: dict[str, Any], *, modern: bool) -> bytes:
+def request_body(
+    number: int, method: str, params: dict[str, Any], *, modern: bool, capabilities: str = NOTHING
+) -> bytes:
     """The body of a request of our own."""
     if modern:
-        params = params | {"_meta": msgspec.Raw(_MODERN_META)}
+        params = params | {"_meta": msgspec.Raw(b"{" + _modern_meta(capabilities))}
     return _encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
 
 

@@ -7,21 +7,29 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.contracts import CallAdmitted, Era
-from toolbus_common.errors import UpstreamRefusedError
+from toolbus_common.contracts import ERROR, CallAdmitted, Era
+from toolbus_common.errors import InvalidError, UpstreamRefusedError
 from toolbus_common.exchange import Reply
 from toolbus_common.tracing import Span
 from toolbus_executor import spans
 from toolbus_executor.caller import MOST_QUESTIONS, Caller
 from toolbus_executor.capabilities import URL, kinds_of
 from toolbus_executor.extending import Extending
-from toolbus_executor.park import PARK_SECONDS, Park, Parked, answer, binding_of, brought
+from toolbus_executor.park import (
+    PARK_SECONDS,
+    Park,
+    Parked,
+    answer,
+    binding_of,
+    brought,
+    error_in,
+)
+from toolbus_executor.sessions.turns import MAY_ASK
 from toolbus_executor.task_questions import TaskQuestions, concerns
 from toolbus_executor.upstream import Upstream, asks
 
 GATHER_SECONDS = 0.02  # a server may ask several things at once
 URL_REQUIRED = -32042
-_ASKING = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/result"})
 
 
 class Rounds:
@@ -52,7 +60,10 @@ class Rounds:
     ) -> bytes:
         caller = Caller(call, reply, self._extending)
         try:
-            if not asks(upstream, call) or call.method not in _ASKING:
+            if not asks(upstream, call) or call.method not in MAY_ASK:
+                caller.likely = False
+                if ERROR in call.extra:
+                    _refuse_errors(call)
                 if concerns(call) and asks(upstream, call):
                     return await self._of_tasks.ask(upstream, call, seconds, caller)
                 return await upstream.call(call, seconds, caller)
@@ -73,11 +84,11 @@ class Rounds:
         parked = self.park.take(state, call)
         _, answers = brought(call.extra)
         parked.caller.answer_to(call, reply, self._extending)
-        if not parked.task.done():
-            answer(parked.caller, answers or {})
-            if parked.caller.questions:
-                parked.caller.suspend()
-                return self.park.put(parked, call.call_id)
+        # A question of another call of the same client may have come with this one.
+        answer(parked.caller, answers or {})
+        if parked.caller.questions and not parked.task.done():
+            parked.caller.suspend()
+            return self.park.put(parked, call.call_id)
         try:
             return await self._round(parked, call, seconds)
         finally:
@@ -102,6 +113,7 @@ class Rounds:
         if not parked.task.done():
             parked.caller.suspend()
             return self.park.put(parked, call.call_id)
+        parked.settle()
         try:
             return parked.task.result()
         except UpstreamRefusedError as error:
@@ -155,3 +167,18 @@ def _all_accepted(answers: Iterable[msgspec.Raw]) -> bool:
 def _declined() -> bytes:
     text = "The page the server wanted opened first was declined, so it was not asked again."
     return msgspec.json.encode({"content": [{"type": "text", "text": text}], "isError": True})
+
+
+def _refuse_errors(call: CallAdmitted) -> None:
+    """Raise `InvalidError` where a client answered with an error that a stateless server lacks.
+
+    That era has no errors among answers; an elicitation's is a cancelled one there.
+    """
+    for raw in (brought(call.extra)[1] or {}).values():
+        found = error_in(raw)
+        if found is not None and "action" not in msgspec.json.decode(raw):
+            raise InvalidError(
+                f"The client refused what the server asked of it: {found.get('message', '')} "
+                f"({found.get('code')}). Call again, and answer the request.",
+                sent=False,
+            )

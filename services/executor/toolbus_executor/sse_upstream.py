@@ -13,6 +13,7 @@ from toolbus_common.contracts import CallAdmitted, Offered
 from toolbus_common.errors import UpstreamDeadError, UpstreamFaultError
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
+from toolbus_executor.capabilities import Kinds
 from toolbus_executor.events import EventReader
 from toolbus_executor.http_transport import Transport
 from toolbus_executor.line import Line
@@ -38,6 +39,19 @@ class OldHttp:
         self._head = b""
         self._stream: asyncio.Task[None] | None = None
         self._posting: set[asyncio.Task[None]] = set()
+
+    @property
+    def certain(self) -> bool:
+        """Whether no call that is gone may still be at work in the server."""
+        return self._line.board.certain
+
+    def declare(self, kinds: Kinds) -> None:
+        """Have the handshake declare only what the connection's one client can be asked."""
+        self._line.kinds = kinds
+
+    def notify(self, method: str) -> None:
+        """Tell the server something of its client."""
+        self._line.notify(method)
 
     async def open(self, otherwise: Exception | None = None) -> Described:
         """Open the stream and shake hands; `otherwise` is raised if there is no such stream."""

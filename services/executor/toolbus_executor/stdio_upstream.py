@@ -19,6 +19,7 @@ from toolbus_common.errors import (
 )
 from toolbus_executor import wire
 from toolbus_executor.caller import Caller
+from toolbus_executor.capabilities import Kinds, declared
 from toolbus_executor.child import Child
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.line import Line
@@ -99,6 +100,20 @@ class StdioUpstream:
         """Whether the server may ask back in the middle of a call."""
         return not self._line.modern
 
+    @property
+    def certain(self) -> bool:
+        """Whether no call that is gone may still be at work in the server."""
+        return self._line.board.certain
+
+    def declare(self, kinds: Kinds) -> None:
+        """Have a handshake declare only what the connection's one client can be asked."""
+        self._line.kinds = kinds
+
+    def notify(self, method: str) -> None:
+        """Tell the server something of its client, in the revisions that have a handshake."""
+        if not self._line.modern:
+            self._line.notify(method)
+
     async def open(self) -> Described:
         """Start the process; ask it server/discover, and shake hands if it does not know that."""
         await self._start()
@@ -127,6 +142,14 @@ class StdioUpstream:
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
         """One page of a list."""
         message = await self._line.request(method, {} if cursor is None else {"cursor": cursor})
+        result: dict[str, Any] = msgspec.json.decode(wire.result_of(message))
+        return result
+
+    async def list_as(self, kinds: Kinds, method: str, cursor: str | None) -> dict[str, Any]:
+        """One page as a stateless server lists it to clients that declare these kinds."""
+        params = {} if cursor is None else {"cursor": cursor}
+        able = msgspec.json.encode(declared(kinds)).decode()
+        message = await self._line.request(method, params, capabilities=able)
         result: dict[str, Any] = msgspec.json.decode(wire.result_of(message))
         return result
 

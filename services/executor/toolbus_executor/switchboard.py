@@ -8,6 +8,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_executor import task_forms, wire
 from toolbus_executor.attribution import Attribution
 from toolbus_executor.caller import METHOD_NOT_FOUND, Caller, Question
+from toolbus_executor.park import unanswered
 from toolbus_executor.requests import answer_body, refusal
 from toolbus_executor.results import in_one_line
 from toolbus_executor.upstream import News
@@ -53,6 +54,16 @@ class Switchboard:
         finally:
             del self.callers[number]
             self._history.end(number, answered=answered)
+            for question in caller.unshown():
+                if self._news.one_client():  # it may be that of another call of the same client
+                    self._put(question, self._asker())
+                else:
+                    question.answer(unanswered(question.method))
+
+    @property
+    def certain(self) -> bool:
+        """Whether no call that is gone may still be at work in the server."""
+        return self._history.certain
 
     def take(self, message: wire.Incoming, caller: Caller | None = None) -> None:
         """Take a message; `caller` is whose stream it came on."""
@@ -102,7 +113,14 @@ class Switchboard:
         """The call a question is for: the one that waits for its task's result, or its own."""
         if task_forms.related(bytes(message.params)):
             return self._of_task(message)
-        return None if message.method == "ping" else self._history.owner(self.callers)
+        if message.method == "ping":
+            return None
+        if message.method == "roots/list" and not self.callers:
+            return None  # servers ask for them at any time: it says nothing of calls
+        return self._asker()
+
+    def _asker(self) -> Caller | None:
+        return self._history.asker(self.callers, one_client=self._news.one_client())
 
     def _of_task(self, message: wire.Incoming) -> Caller | None:
         task = task_forms.related(bytes(message.params))
@@ -134,13 +152,19 @@ class Switchboard:
 
         if message.method != "ping" and self._news.asked is not None:
             self._news.asked()
+        params = task_forms.unrelated(in_one_line(bytes(message.params)))
+        self._put(Question(message.method, params, answer), caller)
+
+    def _put(self, question: Question, caller: Caller | None) -> None:
+        """Put a question to a call's client, or to the client that the connection belongs to."""
         if caller is not None:
-            params = task_forms.unrelated(in_one_line(bytes(message.params)))
-            caller.ask(Question(message.method, params, answer))
-        elif message.method == "ping":
-            answer(b'"result":{}')
-        elif message.method == "roots/list":
-            answer(b'"result":{"roots":[]}')
+            caller.ask(question)
+        elif question.method == "ping":
+            question.answer(b'"result":{}')
+        elif self._news.one_client() and self._news.ask is not None:
+            self._news.ask(question)
+        elif question.method == "roots/list":
+            question.answer(b'"result":{"roots":[]}')
         else:
             self._news.dropped("request")
-            answer(refusal(METHOD_NOT_FOUND, _UNATTRIBUTED))
+            question.answer(refusal(METHOD_NOT_FOUND, _UNATTRIBUTED))

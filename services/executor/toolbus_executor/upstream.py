@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from toolbus_common.contracts import CallAdmitted, Offered
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
-from toolbus_executor.caller import Caller
+from toolbus_executor.caller import Caller, Question
 
 LISTS = ("tools", "prompts", "resources")
 
@@ -55,17 +55,21 @@ class News:
     `changed` hears that a list may have changed, `said` a notification's method and raw params;
     `relist` lists anew at once, and raises when the call's tool is held back as it is now. `told`
     hears what is for one principal, and of its client sessions for one where that is named, with
-    the resources that are watched there;
+    the resources that are watched there; its
+    last argument is the id of a request that the client is to answer, else empty;
     `asked` that the server asks its callers something, `dropped` of messages that can be
-    attributed to no call, by their kind.
+    attributed to no call, by their kind. `one_client` says whether the connection belongs to one
+    client session; `ask` puts a question of no call to that client.
     """
 
     changed: Callable[[], None]
     said: Callable[[str, bytes], None]
     relist: Callable[[CallAdmitted], Awaitable[None]]
     dropped: Callable[[str], None] = lambda _kind: None
-    told: Callable[[str, str, str, bytes, Collection[str]], None] | None = None
+    told: Callable[[str, str, str, bytes, Collection[str], str], None] | None = None
     asked: Callable[[], None] | None = None
+    one_client: Callable[[], bool] = lambda: False
+    ask: Callable[[Question], None] | None = None
 
 
 class NoSuchFamilyError(UpstreamFaultError):

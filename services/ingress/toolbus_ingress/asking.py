@@ -8,12 +8,15 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.contracts import ERROR
 from toolbus_common.errors import InvalidError
+from toolbus_ingress.jsonrpc import INTERNAL_ERROR
 from toolbus_ingress.sessions import Session
 from toolbus_ingress.tasks import RELATED
 
 PATIENCE = 300.0  # seconds a person has to answer
 MOST_ROUNDS = 32  # of questions within one call
+LONGEST_MESSAGE = 2000  # characters of an error's message
 
 _NEEDS = {
     "elicitation/create": "elicitation",
@@ -102,12 +105,19 @@ def _declared(session: Session, kind: str, mode: Any) -> bool:
     return session.can(kind) and (unnamed or session.can(kind, "form"))
 
 
-def answer_of(message: dict[str, Any], method: str) -> Any:
-    """A client's answer as an entry of `inputResponses`. Raises `InvalidError` for a refusal."""
+def answer_of(message: dict[str, Any], method: str) -> dict[str, Any]:
+    """Return a client's answer as an entry of `inputResponses`.
+
+    An error travels in `_meta`, and beside it what says the same to a server that takes no errors.
+    """
     if isinstance(message.get("result"), dict):
-        return message["result"]
-    if method == "elicitation/create":
-        return {"action": "cancel"}
+        result: dict[str, Any] = message["result"]
+        return result
     error = message.get("error")
-    sentence = error.get("message") if isinstance(error, dict) else "no reason given"
-    raise InvalidError(f"The client refused what the server asked of it: {str(sentence)[:300]}")
+    if not isinstance(error, dict) or type(error.get("code")) is not int:
+        error = {"code": INTERNAL_ERROR, "message": "The client's answer has no result."}
+    told = {"code": error["code"], "message": str(error.get("message", ""))[:LONGEST_MESSAGE]}
+    if "data" in error:
+        told["data"] = error["data"]
+    own = {"action": "cancel"} if method == "elicitation/create" else {}
+    return {**own, "_meta": {ERROR: told}}

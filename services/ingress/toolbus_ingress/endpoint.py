@@ -35,6 +35,7 @@ from toolbus_ingress.jsonrpc import Response
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import SESSION, Local
 from toolbus_ingress.narrowing import asked_terms, narrower_of
+from toolbus_ingress.outside import ROOTS_CHANGED
 from toolbus_ingress.possession import BEARER, SCHEMES, challenged, rejection
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.resumption import LAST_EVENT, Resumption
@@ -284,6 +285,8 @@ class Endpoint:
             about = request.params.get("requestId")
             if isinstance(about, str | int):
                 self.sessions.tell(visit.session, "cancelled", strictjson.dump(about).decode())
+        elif request.method == ROOTS_CHANGED and visit.session is not None:
+            self.sessions.on_roots(visit.session.sid)
 
 
 def parsed(body: bytes) -> Any:

@@ -1,6 +1,7 @@
 """Notifications that belong to no call: brought to every open stream that wants them."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +10,11 @@ import msgspec
 from msgspec.structs import replace
 
 from toolbus_common import strictjson
+from toolbus_common.client_classes import NONE, class_of
 from toolbus_common.contracts import Era, ServerSaid
 from toolbus_common.errors import ToolbusError
 from toolbus_ingress.caller import Visit
-from toolbus_ingress.eras import META, Request, takes_tasks
+from toolbus_ingress.eras import CAPABILITIES, META, Request, takes_tasks
 from toolbus_ingress.eventstream import EventStream, attend
 from toolbus_ingress.journal import LARGEST, Journal
 from toolbus_ingress.listing import LISTS, Catalogue
@@ -54,6 +56,7 @@ class Listener:
     tasks: dict[str, str]  # handles by what servers' news call them
     mail: Journal
     mark: bytes = b""
+    client: str = NONE  # the class of a client without a session, by what it can be asked
     seen: dict[str, bytes] = field(default_factory=dict)
 
     def tell(self, method: str, params: dict[str, Any]) -> None:
@@ -75,6 +78,7 @@ class Hub:
         self._lists_changed = False
         self._updated: dict[Said, tuple[dict[str, Any], bool]] = {}  # by server, URI, and for whom
         self._telling: asyncio.TimerHandle | None = None
+        self.on_asked: Callable[[ServerSaid], None] = lambda _said: None
         catalogue.on_change.append(self._hear_lists)
 
     @property
@@ -106,6 +110,7 @@ class Hub:
         kinds = tuple(kind for kind in _LISTED if wanted.get(kind) is True)
         mail = Journal(most=MOST_WAITING)
         listener = Listener(visit, Era.MODERN, kinds, set(uris), tasks, mail, request.id)
+        listener.client = class_of(request.meta.get(CAPABILITIES))
         honoured: dict[str, Any] = dict.fromkeys(kinds, True)
         if uris:
             honoured["resourceSubscriptions"] = uris
@@ -118,8 +123,19 @@ class Hub:
         end = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request.id, msgspec.json.encode(result))
         await attend(visit.scope, mail.read(), EventStream(visit.send), end)
 
+    def stream_of(self, sid: str, principal: str) -> Listener | None:
+        """Return the open stream of a client session, if this replica has it."""
+        for listener in self._listeners:
+            is_read = listener.era is Era.LEGACY and listener.mail.reader is not None
+            if is_read and self._is_for(listener, principal, sid):
+                return listener
+        return None
+
     def hear(self, said: ServerSaid) -> None:
         """A server said something that belongs to no call."""
+        if said.asked:
+            self.on_asked(said)
+            return
         if said.method in _CHANGES.values():
             self._said_changed.add((said.server, said.method, said.principal, said.session))
             self._compare_soon()
@@ -313,8 +329,10 @@ class Hub:
 
     def _lists(self, listener: Listener) -> dict[str, bytes]:
         caller, listed = listener.visit.caller, self._catalogue.listed
+        session = listener.visit.session
+        client = class_of(session.declared) if session is not None else listener.client
         return {
-            method: listed(method, caller.bounds, caller.server, listener.era, caller.mode)
+            method: listed(method, caller.bounds, caller.server, listener.era, caller.mode, client)
             for kind in listener.kinds
             for method in _LISTED[kind]
         }

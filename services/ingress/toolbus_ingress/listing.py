@@ -12,6 +12,7 @@ import msgspec
 
 from toolbus_common.bucket import Change
 from toolbus_common.builtin import BUILT_IN, SHOWN, Mode
+from toolbus_common.client_classes import NONE
 from toolbus_common.contracts import Era, Listing, Offered, ServerState
 from toolbus_common.declared import Patterns
 from toolbus_common.declared.timeouts import deadline_of
@@ -50,6 +51,7 @@ class Catalogue:
         self._kept: dict[tuple[Any, ...], bytes] = {}
         self._kept_bytes = 0
         self._weights: dict[tuple[Any, ...], int] = {}
+        self._depends = False  # whether any list depends on what a client declares
         self._encodings: dict[tuple[Any, ...], tuple[str, msgspec.Raw] | None] = {}
         self._names: Names | None = Names()
         self._told: set[tuple[str, str, str]] = set()
@@ -81,9 +83,9 @@ class Catalogue:
                 return  # listed anew, and nothing is new
         self._changed()
 
-    def told(self, method: str, caller: Caller, era: Era) -> bytes:
+    def told(self, method: str, caller: Caller, era: Era, client: str = NONE) -> bytes:
         """The result of a list method, and to the stateless era how long it may be kept."""
-        body = self.listed(method, caller.bounds, caller.server, era, caller.mode)
+        body = self.listed(method, caller.bounds, caller.server, era, caller.mode, client)
         ttl_ms = self.ttl_ms(caller.server, method)
         return b'{"ttlMs":%d,%b' % (ttl_ms, body[1:]) if era is Era.MODERN else body
 
@@ -109,15 +111,24 @@ class Catalogue:
         return 0 if any(listing.era == Era.MODERN for listing in listings) else TTL_MS
 
     def listed(
-        self, method: str, bounds: Bounds, server: str, era: Era, mode: Mode = Mode.TOOLS
+        self,
+        method: str,
+        bounds: Bounds,
+        server: str,
+        era: Era,
+        mode: Mode = Mode.TOOLS,
+        client: str = NONE,
     ) -> bytes:
-        """What is within bounds of a list, of all servers (`server` empty) or of one."""
-        wanted = (bounds, server, era, method, mode)
+        """What is within bounds of a list, of all servers (`server` empty) or of one.
+
+        `client` is the class of the client, for servers whose lists depend on it.
+        """
+        wanted = (bounds, server, era, method, mode, client if self._depends else NONE)
         kept = self._kept.get(wanted)
         if kept is None:
             if self._kept_bytes >= self.MOST_KEPT_BYTES:
                 self._forget_views()
-            kept = self._kept[wanted] = self._encoded(method, bounds, server, era, mode)
+            kept = self._kept[wanted] = self._encoded(method, bounds, server, era, mode, client)
             self._kept_bytes += len(kept)
         return kept
 
@@ -224,12 +235,15 @@ class Catalogue:
         theirs = server in ("", owner) and self.serves(owner)
         return (owner, uri) if theirs and self.sees(bounds, owner, handle.tool) else None
 
-    def _encoded(self, method: str, bounds: Bounds, server: str, era: Era, mode: Mode) -> bytes:
+    def _encoded(
+        self, method: str, bounds: Bounds, server: str, era: Era, mode: Mode, client: str
+    ) -> bytes:
         kind, member = LISTS[method]
         shown = [
             ready
             for owner, offered in self._offered(kind, bounds, server, mode)
-            if (ready := self._ready(kind, owner, offered, era, bare=bool(server))) is not None
+            if (offered.shown_to is None or client in offered.shown_to)
+            and (ready := self._ready(kind, owner, offered, era, bare=bool(server))) is not None
         ]
         if kind in NAMED:  # resources keep their server's order, which may mean something
             shown.sort(key=itemgetter(0))
@@ -330,6 +344,7 @@ class Catalogue:
 
     def _changed(self) -> None:
         self._forget_views()
+        self._depends = any(listing.depends for listing in self._listings.values())
         self._encodings.clear()
         self._names = None
         self.shelves = Shelves(self._listings.values())

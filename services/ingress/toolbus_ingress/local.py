@@ -4,6 +4,7 @@ from typing import Any
 
 from toolbus_common import strictjson
 from toolbus_common.asklane import VERSION as RELEASE
+from toolbus_common.client_classes import class_of
 from toolbus_common.contracts import THROUGH, Era, Listing
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_ingress import eras, jsonrpc
@@ -54,7 +55,10 @@ class Local:
             sentence = "Unknown cursor; list again from the beginning."
             return jsonrpc.error(200, jsonrpc.INVALID_PARAMS, sentence, request_id=request.id)
         caller = visit.caller
-        body = self._catalogue.told(request.method, caller, request.era)
+        modern = request.era is Era.MODERN
+        able = request.meta.get(eras.CAPABILITIES) if modern else _declared_by(visit)
+        client = class_of(able)
+        body = self._catalogue.told(request.method, caller, request.era, client)
         self._context.note(caller, request.method, request.era, len(body))
         answer = jsonrpc.result(request.id, body)
         if caller.server and self._catalogue.hides(caller.bounds, caller.server):
@@ -143,3 +147,7 @@ def _through(server: str) -> dict[str, Any]:
 def _unknown(request: Request, status: int) -> Response:
     sentence = f"Method not found: {request.method[:128]}"
     return jsonrpc.error(status, jsonrpc.METHOD_NOT_FOUND, sentence, request_id=request.id)
+
+
+def _declared_by(visit: Visit) -> dict[str, Any]:
+    return visit.session.declared if visit.session is not None else {}

@@ -2,7 +2,8 @@
 
 hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
         tb_config, tb_catalogue and tb_tokens
-says    CallRequested, CallCancelled, SessionSaid; the facts AccessRejected and ContextListed
+says    CallRequested, CallCancelled, SessionSaid, ClientSaid; the facts AccessRejected and
+        ContextListed
 asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oauth
 owns    nothing but the streams open to it: any replica serves any request
 """
@@ -32,6 +33,7 @@ from toolbus_ingress.identity import Identity, own_names
 from toolbus_ingress.listed_context import ListedContext
 from toolbus_ingress.listing import Catalogue
 from toolbus_ingress.local import Local
+from toolbus_ingress.outside import OutsideRequests
 from toolbus_ingress.possession import Possession
 from toolbus_ingress.relay import Relay
 from toolbus_ingress.resumption import Resumption
@@ -68,6 +70,7 @@ def _endpoint(room: Room, settings: Settings, seal: Seal) -> Endpoint:
     room.needs(context.written)
     room.draining.append(context.flush)
     _introduce(directory, relay, hub, sessions)
+    _connect_outside(OutsideRequests(room, questions, hub), hub, sessions)
     return Endpoint(
         room=room,
         guard=_guard(settings),
@@ -102,7 +105,18 @@ def _introduce(directory: Directory, relay: Relay, hub: Hub, sessions: Sessions)
     directory.on_key.append(hub.hear_key)
     directory.bearers.on_gone = hub.hear_key
     relay.on_begun = sessions.begun
-    sessions.on_message, sessions.on_ended = hub.bring, hub.leave
+    sessions.on_message = hub.bring
+
+
+def _connect_outside(outside: OutsideRequests, hub: Hub, sessions: Sessions) -> None:
+    """Pass on what servers ask, and what clients say, outside any call."""
+
+    def ended(sid: str) -> None:
+        hub.leave(sid)
+        outside.end(sid)
+
+    hub.on_asked, sessions.on_ended = outside.hear, ended
+    sessions.on_roots = lambda sid: outside.tell(sid, "roots")
 
 
 @asynccontextmanager

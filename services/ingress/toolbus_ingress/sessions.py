@@ -79,6 +79,7 @@ class Sessions:
         self.on_response: Callable[[str, bytes], bool] = lambda _sid, _body: False
         self.on_message: Callable[[str, bytes], bool] = lambda _sid, _body: False
         self.on_cancelled: Callable[[Session, bytes], None] = lambda _session, _request: None
+        self.on_roots: Callable[[str], None] = lambda _sid: None
 
     def begin(self, proof: str, version: str, capabilities: Any) -> Session:
         """A new session for a principal."""

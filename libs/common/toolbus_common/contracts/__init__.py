@@ -20,6 +20,7 @@ from toolbus_common.contracts.approvals import (
 )
 from toolbus_common.contracts.calls import (
     DEFERRED,
+    ERROR,
     FOLLOW,
     IDEMPOTENCY,
     NOTHING,
@@ -47,7 +48,13 @@ from toolbus_common.contracts.configfacts import (
     KeyCreated,
     KeyRevoked,
 )
-from toolbus_common.contracts.events import ServerSaid, SessionSaid, StreamSought, StreamTold
+from toolbus_common.contracts.events import (
+    ClientSaid,
+    ServerSaid,
+    SessionSaid,
+    StreamSought,
+    StreamTold,
+)
 from toolbus_common.contracts.evidencefacts import (
     FactsExpired,
     HoldFact,
@@ -154,6 +161,7 @@ from toolbus_common.contracts.upstreamtokens import (
 
 __all__ = [
     "DEFERRED",
+    "ERROR",
     "FACTS",
     "FOLLOW",
     "IDEMPOTENCY",
@@ -196,6 +204,7 @@ __all__ = [
     "CallFailed",
     "CallReplayed",
     "CallRequested",
+    "ClientSaid",
     "ConfigApplied",
     "ConfigChanged",
     "ConnectionEnded",

@@ -12,6 +12,8 @@ FOLLOW = "tasks/follow"  # of ours, not MCP's: to hear how a task goes on
 DEFERRED = "toolbus.deferred."  # begins the name of a task that policy keeps, until it ends
 NOTHING = "{}"
 IDEMPOTENCY = "dev.toolbus/idempotency-key"  # of a call's `_meta`: repeated, it is not made again
+# Of an answer's `_meta`: the JSON-RPC error that the client answered a question with.
+ERROR = "dev.toolbus/error"
 REPLAYED = "dev.toolbus/replayed"  # of a result's `_meta`: it is that of an earlier call
 # Of the `_meta` of a handshake or discovery: a server's own word of itself, told by a gateway.
 THROUGH = "dev.toolbus/through"

@@ -22,7 +22,8 @@ class Offered(Message):
 
     Where strict clients could not read it as its server sent it, `definition` is the repaired one,
     `sent` the other, and `repaired` says what was changed. `digest` is the canonical SHA-256 in hex
-    of what was sent, of tools and prompts.
+    of what was sent, of tools and prompts. `shown_to` are the
+    classes of clients that the server offers it to (`client_classes`); None: to all.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Offered(Message):
     digest: str = ""
     sent: dict[str, Any] | None = None
     repaired: str = ""
+    shown_to: tuple[str, ...] | None = None
 
     @property
     def as_sent(self) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class Listing(Message):
     as before. `server_info` is the server's name for itself, with its version, title and icons.
     `handshake` is there for a server that speaks both families, of which `era` is the newest.
     `hints` are the milliseconds each method's result may be kept by the server's own word.
+    `depends` says whether the lists depend on what a client declares; None where that is not known.
     """
 
     server: str
@@ -94,6 +97,7 @@ class Listing(Message):
     server_info: dict[str, Any] = Field(default_factory=dict)
     handshake: Handshake | None = None
     hints: dict[str, int] = Field(default_factory=dict)
+    depends: bool | None = None
 
     def left_ms(self, now: float) -> int | None:
         """How long its lists may still be kept; None where the server does not say."""

@@ -13,7 +13,8 @@ class ServerSaid(Message):
     `method` is MCP's, as `notifications/resources/updated`; `params` is raw JSON. Changes of lists
     are not said here: the catalogue bucket tells them. With `principal` it is for clients of that
     principal only, with `session` for that client session only. `unasked` says that a resource
-    changed which nobody had it watch: that is for every session that may read it.
+    changed which nobody had it watch: that is for every session that may read it. With `asked` it
+    is a request to that client session, and `ClientSaid` answers it under that id.
     """
 
     SUBJECT: ClassVar[str] = "tb.event"
@@ -24,12 +25,34 @@ class ServerSaid(Message):
     principal: str = ""
     session: str = ""
     unasked: bool = False
+    asked: str = ""
     params: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
     def subject(self) -> str:
         """Where this is said."""
         return f"{self.SUBJECT}.{self.server}"
+
+
+class ClientSaid(Message):
+    """What a client session says outside calls, for executors with connections that belong to it.
+
+    `what` is `taken` (the client was sent the request that `about` names), `answered` (`body` is
+    the raw `"result":…` or `"error":…` of its answer), `roots` (its roots changed), or `ended`.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.client"
+    BODY: ClassVar[str | None] = "body"
+
+    session: str
+    what: str
+    about: str = ""
+    body: bytes = Field(default=b"", exclude=True, repr=False)
+
+    @property
+    def subject(self) -> str:
+        """Return where this is published."""
+        return f"{self.SUBJECT}.{self.session}"
 
 
 class SessionSaid(Message):

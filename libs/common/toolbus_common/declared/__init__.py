@@ -8,6 +8,7 @@ from toolbus_common.declared.admins import Admin, Role
 from toolbus_common.declared.anonymous import Anonymous
 from toolbus_common.declared.authorizing import OAuthClient, ServerOAuth
 from toolbus_common.declared.basics import MICRO, Declared, Name, Pattern, Patterns
+from toolbus_common.declared.endpoints import Operations
 from toolbus_common.declared.evidence import Audit, Checkpoints, Evidence, Witness
 from toolbus_common.declared.exports import Export, Leaving, Place, Sink
 from toolbus_common.declared.identity import LOCAL, MACHINES, OWN_ISSUERS, Access, Issuer
@@ -27,7 +28,8 @@ from toolbus_common.declared.programs import Programs
 from toolbus_common.declared.readers import Reader
 from toolbus_common.declared.results import Results, ToolCache
 from toolbus_common.declared.rules import POSTED, Rule, Webhook
-from toolbus_common.declared.servers import Operations, Server, ToolView, Validation
+from toolbus_common.declared.servers import Server, Validation
+from toolbus_common.declared.tools import ToolView
 
 __all__ = [
     "LOCAL",

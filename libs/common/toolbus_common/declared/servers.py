@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from toolbus_common.declared.authorizing import ServerOAuth, misfit
 from toolbus_common.declared.basics import Declared, Patterns
 from toolbus_common.declared.callers import ServerIdentity
+from toolbus_common.declared.endpoints import Operations, Replica, as_http, http_url
 from toolbus_common.declared.isolation import (
     Container,
     Files,
@@ -19,12 +20,12 @@ from toolbus_common.declared.isolation import (
     network_of,
 )
 from toolbus_common.declared.levels import Content
-from toolbus_common.declared.results import Results, ToolCache
+from toolbus_common.declared.results import Results
+from toolbus_common.declared.tools import LONGEST_CALL, Misfits, ToolView
 from toolbus_common.secrets import REFERENCE
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 Validation = Literal["report", "strict", "arguments", "results", "both", "none"]
-Misfits = Literal["report", "strict", "none"]  # what follows when arguments do not fit
 Sessions = Literal["principal", "shared", "client"]
 Protocol = Literal["auto", "modern", "legacy"]
 PROTOCOLS = (
@@ -42,7 +43,6 @@ DESTINATION = (
 # What bounds whoever is given them, beside that.
 BOUNDS = ("limits", "files", "network", "namespaces")
 MOST_REPLICAS = 16
-LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks are forgotten after a day
 LARGEST_LIST = 6 << 20  # bytes; all that a server lists is one entry of a bucket
 MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
 _OF_PROCESS = BOUNDS
@@ -50,67 +50,6 @@ _OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
 _OF_OPENAPI = ("base_url", "credentials", "probe_path")
 _PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
-
-
-class ToolView(Declared):
-    """How agents see a tool: under an alias, with another description, or not at all.
-
-    Grants, prices and facts keep to the name its server gave it. `idempotent` is the operator's
-    word that a call may happen twice: one that failed may be tried again. A server's is not taken.
-    `timeout` and `max_total_timeout` replace those of its server.
-    `validation` is what follows when arguments do not fit the schema, instead of its server's word.
-    """
-
-    alias: str = ""
-    description: str = Field(default="", max_length=4096)
-    hidden: bool = False
-    idempotent: bool = False
-    validation: Misfits | None = None
-    cache: ToolCache | None = None
-    timeout: float | None = Field(default=None, gt=0, le=3600)
-    max_total_timeout: float | None = Field(default=None, gt=0, le=LONGEST_CALL)
-
-    @field_validator("alias")
-    @classmethod
-    def _is_a_name(cls, alias: str) -> str:
-        if alias and (not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", alias) or "__" in alias):
-            raise ValueError(
-                "must be 1 to 64 letters, digits, '-' or '_', without two '_' in a row"
-            )
-        return alias
-
-
-def _http(url: str) -> str:
-    if url and not re.match(r"^https?://[^/\s]+", url):
-        raise ValueError("must begin with http:// or https:// and name a host")
-    return url
-
-
-def _as_http(grpc: str) -> str:
-    """Return the URL of a gRPC server as others know it."""
-    return grpc.replace("grpc", "http", 1) if grpc else ""
-
-
-class Replica(Declared):
-    """One of several addresses of a server, and its share of the calls beside the others'."""
-
-    url: str = Field(min_length=1)
-    weight: int = Field(default=1, ge=1, le=100)
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        return _http(url)
-
-
-class Operations(Declared):
-    """Which operations of an OpenAPI document become tools.
-
-    A pattern is an operationId, `tag:billing`, `/contacts/*` or `GET /contacts/*`.
-    """
-
-    include: Patterns = ("*",)
-    exclude: Patterns = ()
 
 
 class Server(Declared):
@@ -176,7 +115,7 @@ class Server(Declared):
     sessions: Sessions = "principal"
     protocol: Protocol = "auto"
     most_sessions: int | None = Field(default=None, ge=1, le=100_000)
-    most_sessions_each: int = Field(default=8, ge=1, le=1000)
+    most_sessions_each: int = Field(default=16, ge=1, le=1000)
     limits: Limits = Limits()
     files: Files | None = None
     network: Network = "any"
@@ -224,7 +163,7 @@ class Server(Declared):
             return told.issuer if told is not None else ""
         document = self.openapi if self.openapi.startswith(("http://", "https://")) else ""
         return (
-            self.url or self.sse or self.base_url or document or self.graphql or _as_http(self.grpc)
+            self.url or self.sse or self.base_url or document or self.graphql or as_http(self.grpc)
         )
 
     @property
@@ -262,7 +201,7 @@ class Server(Declared):
     @field_validator("url", "sse", "base_url", "graphql")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        return _http(url)
+        return http_url(url)
 
     @field_validator("protocol", mode="before")
     @classmethod

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from toolbus_common.pins import PINNED
+from toolbus_common.pins import METHODS, PINNED
 from toolbus_executor.catalogue import OTHERS, TOOLS, Kind, digests_of, every_page
+from toolbus_executor.replicas.replica import Replica
+from toolbus_executor.replicas.upstream import log
 from toolbus_executor.upstream import Upstream
 
 KINDS = {kind.method: kind for kind in (TOOLS, *OTHERS)}
@@ -79,3 +81,19 @@ def differing(own: dict[str, str], told: dict[str, str]) -> frozenset[str]:
 
 def _well(task: "asyncio.Task[Found]") -> bool:
     return not task.cancelled() and task.exception() is None
+
+
+def compare(replica: Replica, kind: str, own: dict[str, str], told: dict[str, str]) -> None:
+    """Hold back from a replica what it offers otherwise than it was listed."""
+    names, methods = differing(own, told), METHODS[kind]
+    before = replica.otherwise
+    others = {pair for pair in before if pair[0] not in methods}
+    replica.otherwise = frozenset(others | {(method, name) for method in methods for name in names})
+    if replica.otherwise - before:
+        about = {"replica": replica.label, "what": kind, "names": sorted(names)[:10]}
+        log.warning("replica.differs", extra=about)
+
+
+def differs(replica: Replica, tool: str) -> bool:
+    """Whether a replica offers a tool otherwise than it was listed."""
+    return ("tools/call", tool) in replica.otherwise

@@ -28,7 +28,6 @@ from toolbus_common.errors import (
 )
 from toolbus_common.factlane import FactWriter
 from toolbus_common.metrics import REPLICA_EJECTED
-from toolbus_common.pins import METHODS
 from toolbus_common.secrets import Values
 from toolbus_executor.about_server import about_server
 from toolbus_executor.caller import Caller
@@ -39,7 +38,14 @@ from toolbus_executor.families import reached_in_families
 from toolbus_executor.kinds import reached
 from toolbus_executor.offload.spills import Spills
 from toolbus_executor.replicas.choosing import home_of, next_in_turn, uncrowded
-from toolbus_executor.replicas.comparing import KINDS, Found, differing, found_in_time, most
+from toolbus_executor.replicas.comparing import (
+    KINDS,
+    Found,
+    compare,
+    differs,
+    found_in_time,
+    most,
+)
 from toolbus_executor.replicas.ejecting import Place, may_go
 from toolbus_executor.replicas.replica import Replica
 from toolbus_executor.sessions.separate import Separated, Separation
@@ -150,7 +156,7 @@ class Replicated:
         chosen = most(told)
         if method == PROMPTS:
             for replica, _ in asked:
-                _compare(replica, "prompts", replica.prompts, chosen.digests)
+                compare(replica, "prompts", replica.prompts, chosen.digests)
         return chosen.page(kind)
 
     def learn(self, tools: Collection[Offered]) -> None:
@@ -159,10 +165,10 @@ class Replicated:
         for replica in self._replicas:
             if replica.tools is None or replica.upstream is None:
                 continue
-            _compare(replica, "tools", replica.tools, told)
+            compare(replica, "tools", replica.tools, told)
             replica.compared = True
             replica.upstream.learn(tools)
-        stale = [name for name in told if all(_differs(each, name) for each in self._compared())]
+        stale = [name for name in told if all(differs(each, name) for each in self._compared())]
         if stale and self._compared():
             self.news.changed()  # another executor saw what is new: see it here too
 
@@ -383,21 +389,6 @@ def _note(replica: Replica, method: str, listed: Found | BaseException) -> None:
         replica.cannot_list(why(listed) or "it did not answer in time")
     elif method == PROMPTS:
         replica.prompts = {}
-
-
-def _compare(replica: Replica, kind: str, own: dict[str, str], told: dict[str, str]) -> None:
-    """Hold back from a replica what it offers otherwise than it was listed."""
-    names, methods = differing(own, told), METHODS[kind]
-    before = replica.otherwise
-    others = {pair for pair in before if pair[0] not in methods}
-    replica.otherwise = frozenset(others | {(method, name) for method in methods for name in names})
-    if replica.otherwise - before:
-        about = {"replica": replica.label, "what": kind, "names": sorted(names)[:10]}
-        log.warning("replica.differs", extra=about)
-
-
-def _differs(replica: Replica, tool: str) -> bool:
-    return ("tools/call", tool) in replica.otherwise
 
 
 def _first_error(told: Sequence[object]) -> BaseException:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
@@ -11,11 +11,14 @@ from typing import Any
 from toolbus_common.contracts import FOLLOW, Begun, CallAdmitted
 from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_executor.caller import Question
 from toolbus_executor.capabilities import Kinds, takes_tasks
 from toolbus_executor.idling import TASK_SECONDS
+from toolbus_executor.park import unanswered
 from toolbus_executor.probing import UnaskedError
 from toolbus_executor.requests import name_of
 from toolbus_executor.results import ending_of
+from toolbus_executor.sessions.client_questions import ClientQuestions
 from toolbus_executor.sessions.owners import Owner
 from toolbus_executor.subscribing import Watched
 from toolbus_executor.upstream import Described, News, SameDeathError, Upstream, leave
@@ -32,7 +35,11 @@ class Connection:
     """A session. Until it has an owner it is used for listing only."""
 
     def __init__(
-        self, news: News, make: Make, on_lost: "Callable[[Connection, str], None]"
+        self,
+        news: News,
+        make: Make,
+        on_lost: "OnLost",
+        questions: ClientQuestions,
     ) -> None:
         self.owner: Owner | None = None
         self.kinds: Kinds = frozenset()  # what its callers can be asked
@@ -41,10 +48,13 @@ class Connection:
         self.followed = Watched(self._rewatch)
         self._news = news
         self._on_lost = on_lost
+        self._questions = questions
         self._died = False
         self._kept_until = 0.0  # for a task that was begun in it
         self._tasks: set[asyncio.Task[None]] = set()
-        self.upstream = make(replace(news, said=self._said))
+        self.upstream = make(
+            replace(news, said=self._said, one_client=self._is_one_client, ask=self._ask)
+        )
 
     async def open(self) -> Described:
         """Begin it. Raises what `Upstream.open` raises, and leaves nothing behind then."""
@@ -111,7 +121,21 @@ class Connection:
             self._news.said(method, params)
         else:
             owner, watched = self.owner, self.watched.names
-            self._news.told(owner.principal, owner.session, method, params, watched)
+            self._news.told(owner.principal, owner.session, method, params, watched, "")
+
+    def _is_one_client(self) -> bool:
+        return self.owner is not None and bool(self.owner.session)
+
+    def _ask(self, question: Question) -> None:
+        """Put a question of no call to the client that this session belongs to."""
+        if self.owner is None or self._news.told is None:
+            question.answer(unanswered(question.method))
+            return
+        owner = self.owner
+        number = self._questions.put(owner.session, question)
+        if number:
+            method, params = question.method, question.params
+            self._news.told(owner.principal, owner.session, method, params, (), number)
 
     async def _attend(self) -> None:
         self._on_lost(self, await self.upstream.wait_lost())
@@ -148,3 +172,15 @@ class Connection:
 
 def _begins(raw: bytes, call: CallAdmitted) -> bool:
     return isinstance(ending_of(raw, call)[0], Begun)
+
+
+OnLost = Callable[[Connection, str], None]
+
+
+def refused_hosts_of(connections: Collection[Connection]) -> dict[str, int]:
+    """Count the hosts that the processes of these connections wanted and may not reach."""
+    found: dict[str, int] = {}
+    for each in connections:
+        for host, times in getattr(each.upstream, "refused_hosts", {}).items():
+            found[host] = found.get(host, 0) + times
+    return found

@@ -22,7 +22,7 @@ from toolbus_executor.sessions.owners import Owner
 
 log = logging.getLogger(__name__)
 
-BEGIN_SECONDS = 20.0  # what a session may take to begin
+BEGIN_SECONDS = 45.0  # to begin, with the wait for a place among processes that start
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # before a session is begun again that failed
 MOST_TOLD = 200
 MOST_REMEMBERED = 1024  # sessions that failed lately
@@ -99,6 +99,17 @@ class Pool(Generic[K]):
     def has(self, owner_id: str) -> bool:
         """Whether there is a session of this owner."""
         return any(each.owner.id == owner_id for each in self._sessions.values())
+
+    def kept(self, key: Hashable) -> K | None:
+        """Return the session of this key, if it has begun."""
+        session = self._sessions.get(key)
+        return session.kept if session is not None else None
+
+    def end_of_client(self, session_id: str) -> None:
+        """End the sessions of a client session that has ended."""
+        for session in tuple(self._sessions.values()):
+            if session.owner.session == session_id:
+                self._remove(session)
 
     @asynccontextmanager
     async def lent(

@@ -2,28 +2,35 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 from typing import Any
 
-from toolbus_common.contracts import CallAdmitted, Offered
+from toolbus_common.contracts import CallAdmitted, ClientSaid, Offered
 from toolbus_common.declared import Server
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_executor.caller import Caller
-from toolbus_executor.capabilities import Kinds, kinds_of
+from toolbus_executor.capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.http_upstream import HttpUpstream
 from toolbus_executor.probing import AwayError
-from toolbus_executor.sessions.connection import Connection, Make
+from toolbus_executor.sessions.client_questions import ClientQuestions
+from toolbus_executor.sessions.comparison import Comparison
+from toolbus_executor.sessions.connection import Connection, Make, OnLost, refused_hosts_of
 from toolbus_executor.sessions.owners import Owner, Ownership
 from toolbus_executor.sessions.pool import BEGIN_SECONDS, Pool
+from toolbus_executor.sessions.turns import Turns
+from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import Described, News
 
 log = logging.getLogger(__name__)
 
 Sessions = Pool[Connection]
 _NOBODY: Kinds = frozenset()
+Page = Callable[[str, str | None], Awaitable[dict[str, Any]]]
+Place = tuple[str, str, Owner, Kinds, int]  # address, family, …, the connection's number
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,17 @@ class Separation:
     ownership: Ownership
     starts: asyncio.Semaphore
     is_process: bool
+    questions: ClientQuestions = field(default_factory=ClientQuestions)
+
+    def hear_client(self, said: ClientSaid) -> None:
+        """Take what a client session says outside calls to the sessions that belong to it."""
+        self.questions.hear(said)
+        if said.what == "ended":
+            self.pool.end_of_client(said.session)
+        elif said.what == "roots":
+            for each in self.pool:
+                if each.owner.session == said.session and each.kept is not None:
+                    each.kept.upstream.notify("notifications/roots/list_changed")
 
     def over(self, news: News, make: Make, place: str = "", family: str = "") -> "Separated":
         """The server as `make` reaches it; `place` tells its addresses apart, `family` eras."""
@@ -66,6 +84,9 @@ class Separated:
         self._main: Connection | None = None
         self._asks = False
         self._by_kinds = False  # a session declares what its callers can be asked
+        self._one_line = False  # a connection carries everything: what it asks names no call
+        self._turns = Turns()
+        self.comparison = Comparison(how.pool.server, news.changed)
         self._tools: Collection[Offered] = ()
         self._listing = 0
         self._turn = asyncio.Lock()
@@ -95,7 +116,7 @@ class Separated:
     @property
     def refused_hosts(self) -> dict[str, int]:
         """Hosts its processes wanted to reach and may not."""
-        return _refused(self._connections())
+        return refused_hosts_of(self._connections())
 
     @property
     def refused_files(self) -> dict[str, str]:
@@ -106,6 +127,7 @@ class Separated:
 
     async def open(self) -> Described:
         """Begin the session that lists."""
+        self.comparison.begin()
         return await self._begin_main()
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
@@ -119,6 +141,27 @@ class Separated:
             self._listing -= 1
         return page
 
+    @asynccontextmanager
+    async def listed_as(self, kinds: Kinds) -> AsyncIterator[Page | None]:
+        """Yield how to list what clients that declare these kinds are offered; None: nobody knows.
+
+        In the handshake revisions that takes a session, which ends with this.
+        """
+        main = (await self._lister()).upstream
+        if not main.asks and isinstance(main, StdioUpstream | HttpUpstream):
+            yield partial(main.list_as, kinds)
+            return
+        if not self.separates:
+            yield None  # without a session nothing is declared that lasts
+            return
+        quiet = replace(self._news, changed=lambda: None, said=lambda _method, _params: None)
+        made = self._made(kinds, quiet, _lost)
+        await made.open()  # in the place that its server has among those that start
+        try:
+            yield made.upstream.list_page
+        finally:
+            await made.close()
+
     def learn(self, tools: Collection[Offered]) -> None:
         """Take note of the tools as listed."""
         self._tools = tools
@@ -129,16 +172,20 @@ class Separated:
         """Ask in the session of the call's owner."""
         if not self.separates and self._main is not None:
             return await self._main.upstream.call(call, seconds, caller)
-        began = monotonic()
-        owner, key, begin = self._wanted(call)
-        async with self._how.pool.lent(key, owner, begin, seconds) as session:
-            left = seconds - (monotonic() - began)
-            asking = session.upstream.call(call, left, caller)
-            return await session.call(call, asking, is_process=self._how.is_process)
+        owner = self._how.ownership.of(call)
+        if not self._one_line or owner.session:
+            return await self._call(call, seconds, caller, 0)
+        completed = False
+        try:
+            raw = await self._in_turn(call, seconds, caller, owner)
+            completed = True
+            return raw
+        finally:
+            self._turns.learn(call, caller, completed=completed)
 
     async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
         """Have the server tell the call's owner of a resource or a task."""
-        owner, key, begin = self._wanted(call)
+        owner, key, begin = self._wanted(call, 0)
         async with self._how.pool.lent(key, owner, begin, seconds) as session:
             return await session.hear(call, seconds)
 
@@ -168,6 +215,7 @@ class Separated:
         """Leave, with all sessions."""
         if not self._lost.done():
             self._lost.set_result("closed")
+        await self.comparison.close()
         await self._how.pool.close(self._is_mine)
         main, self._main = self._main, None
         if main is not None:
@@ -185,24 +233,56 @@ class Separated:
 
     # -- sessions ----------------------------------------------------------------------------
 
-    def _wanted(
-        self, call: CallAdmitted
-    ) -> tuple[Owner, tuple[str, str, Owner, Kinds], Callable[[], Any]]:
+    async def _call(self, call: CallAdmitted, seconds: float, caller: Caller, number: int) -> bytes:
+        began = monotonic()
+        owner, key, begin = self._wanted(call, number)
+        async with self._how.pool.lent(key, owner, begin, seconds) as session:
+            left = seconds - (monotonic() - began)
+            asking = session.upstream.call(call, left, caller)
+            return await session.call(call, asking, is_process=self._how.is_process)
+
+    async def _in_turn(
+        self, call: CallAdmitted, seconds: float, caller: Caller, owner: Owner
+    ) -> bytes:
+        """Ask on a connection without another call that the server may ask in."""
+        caller.likely = caller.likely and self._turns.needed(call)
+        if not caller.likely or not kinds_of(call.capabilities):
+            return await self._call(call, seconds, caller, 0)
+        whose = owner, self._kinds(call, owner)
+        with self._turns.taken(whose, partial(self._certain, call)) as number:
+            try:
+                return await self._call(call, seconds, caller, number)
+            except OverloadedError:
+                if not number or self._turns.asks(call):
+                    raise
+        return await self._call(call, seconds, caller, 0)  # no room for what is not known to ask
+
+    def _certain(self, call: CallAdmitted, number: int) -> bool:
+        """Whether a question on this connection could be attributed."""
+        session = self._how.pool.kept(self._wanted(call, number)[1])
+        return session is None or getattr(session.upstream, "certain", True)
+
+    def _kinds(self, call: CallAdmitted, owner: Owner) -> Kinds:
+        """What the connection of a call declares; nothing where it serves different clients."""
+        own = self._by_kinds or (self._one_line and owner.session)
+        return kinds_of(call.capabilities) if own else _NOBODY
+
+    def _wanted(self, call: CallAdmitted, number: int) -> tuple[Owner, Place, Callable[[], Any]]:
         owner = self._how.ownership.of(call)
-        kinds = kinds_of(call.capabilities) if self._by_kinds else _NOBODY
-        return owner, (self._place, self._family, owner, kinds), lambda: self._begin(owner, kinds)
+        kinds = self._kinds(call, owner)
+        place = self._place, self._family, owner, kinds, number
+        return owner, place, lambda: self._begin(owner, kinds)
 
     async def _begin(self, owner: Owner, kinds: Kinds) -> Connection:
         """A session for an owner: the process that has listed, or a new one."""
         spare = self._main
-        if self._how.is_process and spare is not None and not self._listing:
+        own = self._by_kinds or (self._one_line and owner.session)
+        declares = kinds if own else EVERYTHING
+        fits = not self._one_line or declares == EVERYTHING
+        if self._how.is_process and spare is not None and not self._listing and fits:
             self._main, spare.owner, spare.kinds = None, owner, kinds
             return spare
-        main = spare.upstream if spare is not None else None
-        if isinstance(main, HttpUpstream):
-            made = Connection(self._news, lambda news: main.another(news, kinds), self._on_lost)
-        else:
-            made = Connection(self._news, self._make, self._on_lost)
+        made = self._made(declares, self._news, self._on_lost)
         made.owner, made.kinds = owner, kinds
         try:
             async with self._how.starts if self._how.is_process else nullcontext():
@@ -210,6 +290,17 @@ class Separated:
         finally:
             self._note_missed(made)
         made.upstream.learn(self._tools)
+        return made
+
+    def _made(self, kinds: Kinds, news: News, on_lost: OnLost) -> Connection:
+        """A connection that declares these kinds, not opened yet."""
+        main = self._main.upstream if self._main is not None else None
+        make = self._make
+        if isinstance(main, HttpUpstream):
+            make = partial(main.another, kinds=kinds)
+        made = Connection(news, make, on_lost, self._how.questions)
+        if isinstance(made.upstream, StdioUpstream):
+            made.upstream.declare(kinds)
         return made
 
     async def _lister(self) -> Connection:
@@ -220,7 +311,7 @@ class Separated:
             return self._main
 
     async def _begin_main(self) -> Described:
-        made = Connection(self._news, self._make, self._on_lost)
+        made = self._made(EVERYTHING, self._news, self._on_lost)
         try:
             described = await made.open()
         finally:
@@ -229,6 +320,7 @@ class Separated:
         self._main, self._asks = made, made.upstream.asks
         self.held = getattr(made.upstream, "held", {})
         self._by_kinds = isinstance(made.upstream, HttpUpstream) and made.upstream.by_kinds
+        self._one_line = self._asks and not self._by_kinds
         return described
 
     def _on_lost(self, connection: Connection, reason: str) -> None:
@@ -296,14 +388,10 @@ class Separated:
         return bool(key[:2] == (self._place, self._family))
 
 
-def _refused(connections: Collection[Connection]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for each in connections:
-        for host, times in getattr(each.upstream, "refused_hosts", {}).items():
-            found[host] = found.get(host, 0) + times
-    return found
-
-
 def _looked_at(task: "asyncio.Future[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.debug("session.not_left", extra={"reason": str(error)})
+
+
+def _lost(_connection: Connection, _reason: str) -> None:
+    """Nobody relies on a session that only compares lists."""

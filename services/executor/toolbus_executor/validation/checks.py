@@ -13,7 +13,7 @@ import msgspec
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Offered
 from toolbus_common.declared import Server
-from toolbus_common.declared.servers import Misfits
+from toolbus_common.declared.tools import Misfits
 from toolbus_common.errors import InvalidArgumentsError
 from toolbus_executor.failures import MisfitError
 from toolbus_executor.validation.bounds import MOST_VISITS, Bounds, UnboundedError, bounds_of

@@ -1,0 +1,30 @@
+"""Classes of clients by what a server can ask them: servers list different tools to them. Pure."""
+
+from functools import lru_cache
+from itertools import combinations
+from typing import Any
+
+GROUPS = ("elicitation", "roots", "sampling")
+NONE = ""  # the class of clients that can be asked nothing
+ALL = "+".join(GROUPS)
+CLASSES = tuple(
+    "+".join(some) for many in range(len(GROUPS) + 1) for some in combinations(GROUPS, many)
+)
+
+
+def class_of(capabilities: Any) -> str:
+    """Return the class of a client with these capabilities."""
+    if not isinstance(capabilities, dict):
+        return NONE
+    return "+".join(each for each in GROUPS if isinstance(capabilities.get(each), dict))
+
+
+@lru_cache(len(CLASSES))
+def capabilities_of(name: str) -> dict[str, Any]:
+    """Return all that a client of a class can declare."""
+    every: dict[str, Any] = {
+        "elicitation": {"form": {}, "url": {}},
+        "roots": {},
+        "sampling": {"tools": {}},
+    }
+    return {group: every[group] for group in name.split("+") if group}

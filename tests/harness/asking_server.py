@@ -1,0 +1,198 @@
+"""A server of the SDK that asks its caller, in the handshake revisions alone.
+
+`python asking_server.py stdio`, `sse PORT` or `http PORT`. It asks within calls (`ask`, `sample`),
+after them (`later`), and for the roots when a session begins and when they change. Which tools it
+lists depends on what its client declared.
+"""
+
+import asyncio
+import sys
+from collections import defaultdict
+from importlib import import_module
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import anyio
+import mcp_types as types
+from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import server as low_level
+from mcp.server.runner import serve_loop
+from mcp.server.stdio import stdio_server
+from mcp.shared.exceptions import MCPError
+
+FORM: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
+TEXT: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
+PLAIN = ("ask", "sample", "plain", "later", "heard")
+heard: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+counts: dict[str, int] = defaultdict(int)  # of tools that were left before their end
+jobs: set[asyncio.Task[None]] = set()
+
+
+def kept(ctx: Any) -> list[str]:
+    """What was heard on a connection outside calls."""
+    found: list[str] = heard.setdefault(ctx.session._connection, [])
+    return found
+
+
+async def elicited(ctx: Any, word: str, request: Any) -> str:
+    """How a question was answered."""
+    try:
+        told = await ctx.session.elicit_form(word, FORM, request)
+    except MCPError as error:
+        return f"error {error.error.code} {error.error.message}"
+    return f"{told.action} {(told.content or {}).get('word')}"
+
+
+async def sampled(ctx: Any, word: str) -> str:
+    """What the client's model said."""
+    message = types.SamplingMessage(role="user", content=types.TextContent(type="text", text=word))
+    try:
+        told = await ctx.session.create_message(
+            [message], max_tokens=10, related_request_id=ctx.request_id
+        )
+    except MCPError as error:
+        return f"error {error.error.code} {error.error.message}"
+    return str(told.content.text)
+
+
+async def rooted(ctx: Any) -> None:
+    """Take note of the client's roots."""
+    try:
+        roots = (await ctx.session.list_roots()).roots
+        kept(ctx).append("roots " + ",".join(str(each.uri) for each in roots))
+    except MCPError as error:
+        kept(ctx).append(f"error {error.error.code} {error.error.message}")
+
+
+def begin(work: Any) -> None:
+    """Go on with something when its handler has returned."""
+    job = asyncio.create_task(work)
+    jobs.add(job)
+    job.add_done_callback(jobs.discard)
+
+
+async def asking(ctx: Any, word: str) -> str:
+    """Ask within a call, and take note of one that is cancelled meanwhile."""
+    try:
+        return await elicited(ctx, word, ctx.request_id)
+    except asyncio.CancelledError:
+        counts[word] += 1
+        raise
+
+
+async def later(ctx: Any, word: str) -> str:
+    """Ask when the call has ended."""
+
+    async def ask() -> None:
+        kept(ctx).append(f"later {await elicited(ctx, word, None)}")
+
+    begin(ask())
+    return word
+
+
+async def told(ctx: Any, _word: str) -> str:
+    """What was heard outside calls."""
+    return ";".join(kept(ctx))
+
+
+async def plain(_ctx: Any, word: str) -> str:
+    """Say the same."""
+    return word
+
+
+TOOLS = {"ask": asking, "sample": sampled, "later": later, "heard": told}
+
+
+async def called(ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
+    """Call one tool."""
+    word = str((params.arguments or {}).get("word", ""))
+    text = await TOOLS.get(params.name, plain)(ctx, word)
+    return types.CallToolResult(content=[types.TextContent(type="text", text=text)])
+
+
+async def listed(ctx: Any, _params: Any) -> types.ListToolsResult:
+    """What fits the client's capabilities."""
+    sampling = types.ClientCapabilities(sampling=types.SamplingCapability())
+    able = ctx.session.check_client_capability(sampling)
+    names = (*PLAIN, "think" if able else "fallback")
+    return types.ListToolsResult(tools=[types.Tool(name=name, input_schema=TEXT) for name in names])
+
+
+async def wanted(ctx: Any, _params: Any) -> None:
+    """Ask for the roots of a client that has some."""
+    if ctx.session.check_client_capability(types.ClientCapabilities(roots=types.RootsCapability())):
+        begin(rooted(ctx))
+
+
+def made() -> Server[Any]:
+    """The server."""
+    server: Server[Any] = Server(
+        "asking", on_list_tools=listed, on_call_tool=called, on_roots_list_changed=wanted
+    )
+    server.add_notification_handler("notifications/initialized", types.NotificationParams, wanted)
+    return server
+
+
+async def on_stdio() -> None:
+    """Serve one client."""
+    server = made()
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+def on_sse() -> Any:
+    """The application of HTTP+SSE."""
+    from mcp.server.sse import SseServerTransport  # noqa: PLC0415 - a process on stdio starts fast
+    from starlette.applications import Starlette  # noqa: PLC0415
+    from starlette.responses import Response  # noqa: PLC0415
+    from starlette.routing import Mount, Route  # noqa: PLC0415
+
+    server, transport = made(), SseServerTransport("/messages/")
+
+    async def stream(request: Any) -> Any:
+        async with transport.connect_sse(
+            request.scope,
+            request.receive,
+            request._send,
+        ) as (read, write):
+            await server.run(read, write, server.create_initialization_options())
+        return Response()
+
+    routes = [
+        Route("/sse", stream, methods=["GET"]),
+        Mount("/messages/", app=transport.handle_post_message),
+    ]
+    return Starlette(routes=routes)
+
+
+def over_http() -> Any:
+    """The application of streamable HTTP."""
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager  # noqa: PLC0415
+    from starlette.applications import Starlette  # noqa: PLC0415
+    from starlette.routing import Mount  # noqa: PLC0415
+
+    of_handshake_era = import_module("stateful_server").OfHandshakeEra  # beside this program
+    manager = StreamableHTTPSessionManager(made())
+
+    def lifespan(_app: Any) -> Any:
+        return manager.run()
+
+    return Starlette(
+        routes=[Mount("/mcp", app=of_handshake_era(manager.handle_request))], lifespan=lifespan
+    )
+
+
+if __name__ == "__main__":
+    # As SDKs are that know the revisions with a handshake alone.
+    setattr(low_level, "serve_dual_era_loop", serve_loop)  # noqa: B010 - it is not exported
+    if sys.argv[1] == "stdio":
+        anyio.run(on_stdio)
+    else:
+        import uvicorn
+
+        uvicorn.run(
+            on_sse() if sys.argv[1] == "sse" else over_http(),
+            port=int(sys.argv[2]),
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+        )

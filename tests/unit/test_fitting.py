@@ -1,0 +1,42 @@
+"""What each class of clients is offered, worked out from a few lists."""
+
+import pytest
+
+from toolbus_common.client_classes import ALL, CLASSES, NONE, class_of
+from toolbus_executor.capabilities import EVERYTHING
+from toolbus_executor.fitting import _is_shown, kinds_for
+
+SEEN = {
+    NONE: {"plain", "without sampling"},
+    "elicitation": {"plain", "without sampling"},
+    "roots": {"plain", "without sampling", "with roots"},
+    "sampling": {"plain", "with sampling"},
+    ALL: {"plain", "with sampling", "with roots", "with sampling and roots"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain", CLASSES),
+        ("with sampling", tuple(each for each in CLASSES if "sampling" in each)),
+        ("with roots", tuple(each for each in CLASSES if "roots" in each)),
+        ("without sampling", tuple(each for each in CLASSES if "sampling" not in each)),
+        ("with sampling and roots", (ALL,)),
+    ],
+)
+def test_a_tool_is_shown_to_the_classes_whose_lists_have_it(
+    name: str, shown: tuple[str, ...]
+) -> None:
+    assert tuple(each for each in CLASSES if _is_shown(name, each, SEEN)) == shown
+
+
+def test_a_client_has_the_class_of_what_it_declared() -> None:
+    assert class_of({"sampling": {}, "roots": {"listChanged": True}}) == "roots+sampling"
+    assert class_of({"elicitation": None, "tasks": {}}) == NONE
+    assert class_of(None) == NONE
+
+
+def test_the_classes_at_either_end_declare_everything_and_nothing() -> None:
+    assert kinds_for(ALL) == EVERYTHING
+    assert kinds_for(NONE) == frozenset()
