@@ -220,34 +220,34 @@ def test_who_disconnects_loses_the_process_and_calls_nothing_more(place: Place, 
     pids = {}
     if kind in ("byenv", "byfile"):
         pids = {user: _pid(place, user, kind) for user in ("ann", "bob")}
-        assert pids["ann"] != pids["bob"]
+        assert not pids["ann"] & pids["bob"]
     done = place.launched.toolbus("connections", "revoke", kind, "--user", "bob")
     assert done.returncode == 0, done.stderr
     place.ready.discard(("bob", kind))
     if pids:
-        until_now(lambda: not _runs(pids["bob"]), "bob's process has ended", 60)
-        assert _runs(pids["ann"])
+        until_now(lambda: not any(map(_runs, pids["bob"])), "bob's process has ended", 60)
+        assert any(map(_runs, pids["ann"])), "one of them may have listed, and begun again"
     until_now(lambda: "/oauth/connect/" in place.who("bob", kind), "bob is asked to connect", 60)
     assert "ann@far" in place.who("ann", kind)
     place.connected("bob", kind)
     assert "bob@far" in place.who("bob", kind)
 
 
-def _pid(place: Place, user: str, kind: str) -> str:
+def _pid(place: Place, user: str, kind: str) -> set[str]:
     """What marks a user's process on this machine: its own number is another in there."""
     told = place.client(user).call(f"{kind}__begins").text
     return _process_with(told, kind)
 
 
-def _process_with(mark: str, kind: str) -> str:
-    """The number of the process whose token ends so."""
-    for each in Path("/proc").iterdir():
-        if not each.name.isdigit() or not _is_program(each, kind):
-            continue
-        found = _environment(each) if kind == "byenv" else _file(each)
-        if found.endswith(mark):
-            return each.name
-    raise AssertionError(f"no process has a token that ends with {mark}")
+def _process_with(mark: str, kind: str) -> set[str]:
+    """The processes whose token ends so: the user's own, and perhaps the one that lists."""
+    programs = (each for each in Path("/proc").iterdir() if each.name.isdigit())
+    told = _environment if kind == "byenv" else _file
+    found = {
+        each.name for each in programs if _is_program(each, kind) and told(each).endswith(mark)
+    }
+    assert found, f"no process has a token that ends with {mark}"
+    return found
 
 
 def _is_program(process: Path, kind: str) -> bool:
