@@ -40,7 +40,7 @@ def definition(name: str) -> dict[str, Any]:
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """A server of odd names, with a price, a rule and a setting for some of them."""
     prompts = [{"name": name} for name in NAMES]
-    results = {"ask me": {"messages": []}}
+    results: dict[str, Any] = {"ask me": {"messages": []}}
     lists = {
         "tools": [definition(name) for name in NAMES],
         "prompts": [*prompts, {"name": "ask me"}],

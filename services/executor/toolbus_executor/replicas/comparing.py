@@ -1,6 +1,7 @@
 """What replicas list, side by side: which listing is the server's, and who differs from it."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -8,8 +9,9 @@ from typing import Any, Protocol
 from toolbus_common.pins import METHODS, PINNED
 from toolbus_executor.catalogue import OTHERS, TOOLS, Kind, digests_of, every_page
 from toolbus_executor.replicas.replica import Replica
-from toolbus_executor.replicas.upstream import log
 from toolbus_executor.upstream import Upstream
+
+log = logging.getLogger(__name__)
 
 KINDS = {kind.method: kind for kind in (TOOLS, *OTHERS)}
 
