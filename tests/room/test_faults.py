@@ -116,7 +116,7 @@ async def test_what_a_server_lists_badly_is_told_and_is_a_fact(
     assert (fact["dropped"], fact["failed"]) == (told["dropped"], told["failed_lists"])
     assert list(faults_of(told)) == [
         f"Its prompts/list fails: {reason}",
-        "bad is not shown: it has no inputSchema; and 1 more, see --json",
+        "bad is not shown: it has no inputSchema; and 1 more, see 'toolbus tools --quarantined'",
     ]
 
 
