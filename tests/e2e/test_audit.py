@@ -16,7 +16,8 @@ def test_a_call_is_queryable_as_intent_and_outcome(gateway: Gateway) -> None:
     assert gateway.client().call("echo__drip", {"steps": 1}, run).status == 200
     rows = gateway.cluster.eventual_facts(f"trace_id = '{run}'", "call.allowed", "call.completed")
     print(f"\nqueryable {time.monotonic() - began:.2f} s after the call")
-    assert set(rows) == {"call.allowed", "call.completed"}
+    # Progress may extend the call: the deadline set here is shorter than the server's timeout.
+    assert set(rows) - {"call.extended"} == {"call.allowed", "call.completed"}
     intent, outcome = rows["call.allowed"], rows["call.completed"]
     assert intent["key"] == outcome["key"] == "root"
     assert intent["call_id"] == outcome["call_id"] != ""

@@ -44,7 +44,11 @@ def launched(rest: RestServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
             {
                 "servers": {
                     "pets": pets,
-                    "calc": {"python": ["shop:add", "shop:buy"], "cwd": str(cluster.directory)},
+                    "calc": {
+                        "python": ["shop:add", "shop:buy"],
+                        "cwd": str(cluster.directory),
+                        "validation": "strict",
+                    },
                     "self": {
                         "url": f"http://127.0.0.1:{cluster.port}/mcp",
                         "headers": {"Authorization": f"Bearer {BETWEEN_KEY}"},

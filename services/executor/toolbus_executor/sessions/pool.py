@@ -22,7 +22,7 @@ from toolbus_executor.sessions.owners import Owner
 
 log = logging.getLogger(__name__)
 
-BEGIN_SECONDS = 45.0  # to begin, with the wait for a place among processes that start
+BEGIN_SECONDS = 30.0  # from when a session has its turn among processes that start
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # before a session is begun again that failed
 MOST_TOLD = 200
 MOST_REMEMBERED = 1024  # sessions that failed lately
@@ -191,12 +191,12 @@ class Pool(Generic[K]):
             self._begin_later(session, begin)
         assert session.beginning is not None  # noqa: S101 - by now it is
         try:
-            async with asyncio.timeout(min(seconds, BEGIN_SECONDS)):
+            async with asyncio.timeout(seconds):
                 await asyncio.shield(session.beginning)
         except TimeoutError as error:
             raise UpstreamTimeoutError(
                 f"A session of the caller's own at {self.server} did not begin within "
-                f"{min(seconds, BEGIN_SECONDS):.3g} s; retry.",
+                f"{seconds:.3g} s; retry.",
                 sent=False,
             ) from error
 
@@ -210,8 +210,7 @@ class Pool(Generic[K]):
         if failures > 1:
             await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 2, 10)))
         try:
-            async with asyncio.timeout(BEGIN_SECONDS):
-                kept = await begin()
+            kept = await begin()
         except TimeoutError as error:
             self._note_failure(session.key)
             raise UpstreamDeadError(

@@ -286,7 +286,8 @@ class Separated:
         made.owner, made.kinds = owner, kinds
         try:
             async with self._how.starts if self._how.is_process else nullcontext():
-                await made.open()
+                async with asyncio.timeout(BEGIN_SECONDS):
+                    await made.open()
         finally:
             self._note_missed(made)
         made.upstream.learn(self._tools)
