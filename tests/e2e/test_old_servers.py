@@ -1,5 +1,6 @@
 """Clients of every era in front of a server of the handshake era that asks back."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,9 @@ def test_a_call_taken_back_while_its_client_is_asked_ends_at_the_server(old: Old
     until_now(lambda: old.cancelled("test_elicitation"), "the cancellation at the server")
 
 
-def test_a_call_whose_client_refuses_the_question_ends_at_the_server(old: Old) -> None:
+def test_a_refused_question_reaches_the_server_which_decides_how_its_call_ends(old: Old) -> None:
     client = old.client()
     session = begun(client, {"sampling": {}})
-    old.server.forget()
     with Events(
         client, calling("old__test_sampling", 6, prompt="p"), Mcp_Session_Id=session
     ) as stream:
@@ -87,8 +87,9 @@ def test_a_call_whose_client_refuses_the_question_ends_at_the_server(old: Old) -
         refused = {"code": -1, "message": "No model here"}
         answer = {"jsonrpc": "2.0", "id": asked["id"], "error": refused}
         assert client.post(answer, Mcp_Session_Id=session).status == 202
-        assert "No model here" in stream.next()["error"]["message"]
-    until_now(lambda: old.cancelled("test_sampling"), "the cancellation at the server")
+        ended = stream.next()["result"]
+        assert ended["isError"] is True
+        assert "No model here" in json.dumps(ended["content"])
 
 
 def test_a_call_that_asks_where_nothing_can_be_asked_ends_at_the_server(old: Old) -> None:

@@ -57,7 +57,7 @@ class Task:
         """The task as 2025-11-25 writes it."""
         return {
             "taskId": self.id,
-            "status": self.status,
+            "status": "failed" if (self.result or {}).get("isError") else self.status,
             "createdAt": self.created,
             "lastUpdatedAt": self.updated,
             "ttl": TTL_MS,
