@@ -63,7 +63,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop" / "tools.py").write_text(MODULE)
-    made = Bench()
+    made = Bench(validation="strict")
     places = [f"shop.tools:{name}" for name in ("add", "shout", "fail", "die", "count")]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     await made.open(StdioUpstream(serving(places), environment, str(tmp_path), made.news))
@@ -113,7 +113,7 @@ async def test_operators_read_in_the_log_which_function_is_not_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    made = Bench()
+    made = Bench(validation="strict")
     upstream = StdioUpstream(serving(["nowhere:no"]), dict(os.environ), str(tmp_path), made.news)
     with pytest.raises(UpstreamDeadError):
         await upstream.open()
