@@ -112,7 +112,6 @@ class Place:
         self.launched.until_listed(client, tool)
         self.ready.add((user, kind))
 
-
     def expire(self) -> None:
         """Let every token end before its time, of which no process can tell: they lose theirs."""
         for user, kind in [each for each in self.ready if each[1] in PROCESSES]:
