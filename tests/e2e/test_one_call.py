@@ -81,7 +81,8 @@ def told_subjects() -> list[re.Pattern[str]]:
     """The subjects of the table in ARCHITECTURE.md."""
     rows = re.findall(r"^\| (`tb\.[^|]+) \|", TOLD, re.MULTILINE)
     subjects = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
-    return [re.compile(re.sub(r"<\w+>", r"[^.]+", name.replace(".", r"\."))) for name in subjects]
+    patterns = [re.escape(name).replace("<key>", ".+") for name in subjects]  # keys have dots
+    return [re.compile(re.sub(r"<\w+>", r"[^.]+", pattern)) for pattern in patterns]
 
 
 def kinds(heard: Heard) -> list[str]:
