@@ -214,6 +214,7 @@ def _servers(made: Planted, client: dict[str, str]) -> dict[str, Any]:
         "blab": {"url": made.blabbing.url, "headers": heads},
         "calc": {"python": ["calc:told"], "cwd": cwd, "env": told},
         "frail": {
+            "protocol": "legacy",  # one process each, in one family
             "command": [sys.executable, f"{cwd}/{FRAIL.name}"], "cwd": cwd,
             "env": {"INLINE": secret["process"], "GIVEN": "${env:PROCESS_SECRET}"},
             "sessions": "shared",  # so that its end concerns two customers

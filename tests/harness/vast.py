@@ -28,6 +28,10 @@ def pieces(asked: dict[str, Any]) -> Iterator[bytes]:
     if result is not None:
         yield json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
         return
+    if asked["method"] != "tools/call":
+        unknown = {"code": -32601, "message": "Method not found"}
+        yield json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "error": unknown}).encode()
+        return
     tool, arguments = asked["params"]["name"], asked["params"].get("arguments", {})
     yield b'{"jsonrpc":"2.0","result":{"resultType":"complete",'
     yield from _FORMS[tool](int(arguments.get("bytes", 0)))

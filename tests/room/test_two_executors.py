@@ -15,7 +15,7 @@ from harness.waiting import until_told
 from toolbus_common.bus import Bus
 from toolbus_common.contracts import CallAdmitted, CallCompleted, CallRequested, Era, Fact, Failed
 from toolbus_common.declared import Declaration, Server
-from toolbus_common.errors import ExecutorDownError
+from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
 from toolbus_common.exchange import Exchange, Reply
 from toolbus_common.provision import CONFIG
 from toolbus_common.room import Room
@@ -82,7 +82,10 @@ class Two:
 
     async def both_answer(self) -> bool:
         """Whether either takes calls: which one does is for the bus to say."""
-        await self.ask("rows", bytes=1)
+        try:
+            await self.ask("rows", bytes=1)
+        except UpstreamDeadError:  # it is not connected yet
+            return False
         return len(self.answered) == len(self.executors)
 
 
