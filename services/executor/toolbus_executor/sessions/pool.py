@@ -202,7 +202,7 @@ class Pool(Generic[K]):
 
     def _begin_later(self, session: Session[K], begin: Begin[K]) -> None:
         session.beginning = asyncio.create_task(self._begin(session, begin))
-        session.beginning.add_done_callback(_looked_at)
+        session.beginning.add_done_callback(looked_at)
         session.beginning.add_done_callback(lambda _: self._used(session))
 
     async def _begin(self, session: Session[K], begin: Begin[K]) -> None:
@@ -280,7 +280,7 @@ class Pool(Generic[K]):
         task = asyncio.create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-        task.add_done_callback(_looked_at)
+        task.add_done_callback(looked_at)
 
     async def _end(self, session: Session[K]) -> None:
         if session.beginning is not None:
@@ -308,6 +308,7 @@ class Pool(Generic[K]):
         self._look_later()
 
 
-def _looked_at(task: "asyncio.Task[None]") -> None:
+def looked_at(task: "asyncio.Future[None]") -> None:
+    """Log why a session did not begin, which whoever waits for it is told too."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.debug("session.not_begun", extra={"reason": str(error)})

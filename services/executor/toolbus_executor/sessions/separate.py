@@ -20,7 +20,7 @@ from toolbus_executor.sessions.client_questions import ClientQuestions
 from toolbus_executor.sessions.comparison import Comparison
 from toolbus_executor.sessions.connection import Connection, Make, OnLost, refused_hosts_of
 from toolbus_executor.sessions.owners import Owner, Ownership
-from toolbus_executor.sessions.pool import BEGIN_SECONDS, Pool
+from toolbus_executor.sessions.pool import BEGIN_SECONDS, Pool, looked_at
 from toolbus_executor.sessions.turns import Turns
 from toolbus_executor.stdio_upstream import StdioUpstream
 from toolbus_executor.upstream import Described, News
@@ -331,7 +331,7 @@ class Separated:
             self._lose(reason)
         elif connection is self._main:
             self._main = None
-            asyncio.ensure_future(self._replace(connection, reason)).add_done_callback(_looked_at)
+            asyncio.ensure_future(self._replace(connection, reason)).add_done_callback(looked_at)
         else:
             log.warning("session.lost", extra={"server": self._how.pool.server, "reason": reason})
             self._how.pool.drop(connection, self._again(connection))
@@ -387,11 +387,6 @@ class Separated:
 
     def _is_mine(self, key: Any) -> bool:
         return bool(key[:2] == (self._place, self._family))
-
-
-def _looked_at(task: "asyncio.Future[None]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.debug("session.not_left", extra={"reason": str(error)})
 
 
 def _lost(_connection: Connection, _reason: str) -> None:
