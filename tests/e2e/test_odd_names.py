@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from toolbus_common.naming import shortened
 
 KEY = "tbk_bot_e2e-secret-for-odd-names"
 STRICT_KEY = "tbk_strict_e2e-secret-for-odd-names"
+CODER_KEY = "tbk_coder_e2e-secret-for-odd-names"
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"count": {"type": "integer"}, "path": {"type": "string"}},
@@ -54,6 +56,12 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         keys = {
             "bot": {"secret": KEY, "tools": ["odd__*", "small__*"], "deny": ["odd__get[0]"]},
             "strict": {"secret": STRICT_KEY, "tools": ["*"], "validation": "strict"},
+            "coder": {
+                "secret": CODER_KEY,
+                "tools": ["odd__*"],
+                "code_mode": True,
+                "budgets": [{"calls": 2, "per": "month", "tools": ["odd__create issue"]}],
+            },
         }
         rules = {"no-etc": {"cedar": RULE, "reason": "Not for agents."}}
         prices = {"odd__create issue": 0.25}
@@ -110,6 +118,25 @@ def test_grants_prices_and_events_keep_to_the_servers_own_name(launched: Launche
     assert rows[0]["charge"] == 250_000
     told = launched.toolbus("pins", "list", "--all", "--json").stdout
     assert "odd__create issue" in told
+
+
+def test_a_program_calls_an_odd_name_and_is_charged_under_the_servers_own(
+    launched: Launched,
+) -> None:
+    coder, run = launched.client(CODER_KEY), token_hex(16)
+    code = "result = [odd.create_issue(count=count) for count in (5, 6)]"
+    told = coder.call("executeToolCode", {"code": code}, run)
+    assert json.loads(told.text) == [["create issue", {"count": count}] for count in (5, 6)]
+    rows = launched.eventual_rows(
+        "SELECT tool, charge FROM facts WHERE fact = 'call.completed' AND server = 'odd' "
+        f"AND trace_id = '{run}'",
+        lambda found: len(found) == 2,
+    )
+    assert [(row["tool"], row["charge"]) for row in rows] == [("create issue", 250_000)] * 2
+    spent = coder.call("executeToolCode", {"code": "result = odd.create_issue(count=7)"})
+    assert "budget" in spent.text
+    other = coder.call("executeToolCode", {"code": "result = odd.a_b(count=8)"})
+    assert "a.b" in other.text, "of another tool nothing is spent"
 
 
 def test_a_large_definition_is_shown_and_only_the_whole_list_is_bounded(launched: Launched) -> None:

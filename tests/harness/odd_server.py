@@ -1,7 +1,8 @@
 """A low-level MCP server that lists and answers what it is told to, however odd.
 
-`python odd_server.py FILE` speaks the handshake era on stdio: FILE is JSON, with `lists` by member
-and `results` by tool, prompt, URI or completed text. `serving` is the stateless era over HTTP.
+`python odd_server.py FILE` speaks the handshake era on stdio: FILE is JSON, with `lists` by member,
+`results` by tool, prompt, URI or completed text, and `said` by tool: the resources whose change is
+announced before its answer. `serving` is the stateless era over HTTP, unless it is told otherwise.
 """
 
 import json
@@ -51,9 +52,17 @@ def answer(message: dict[str, Any], told: dict[str, Any], *, modern: bool) -> di
     return {"jsonrpc": "2.0", "id": message["id"], "result": result}
 
 
+def announced(message: dict[str, Any], told: dict[str, Any]) -> list[dict[str, Any]]:
+    """The notifications before the answer to a request, which nobody subscribed to."""
+    name = (message.get("params") or {}).get("name")
+    uris = told.get("said", {}).get(name, []) if message["method"] == "tools/call" else []
+    updated = {"jsonrpc": "2.0", "method": "notifications/resources/updated"}
+    return [{**updated, "params": {"uri": uri}} for uri in uris]
+
+
 @contextmanager
-def serving(told: dict[str, Any]) -> Iterator[str]:
-    """Serve the stateless era over HTTP while this is entered; the URL."""
+def serving(told: dict[str, Any], *, modern: bool = True) -> Iterator[str]:
+    """Serve one era over HTTP, without sessions, while this is entered; the URL."""
     from harness.jsonserver import Request, Response, answering  # noqa: PLC0415
 
     def respond(request: Request) -> Response:
@@ -62,7 +71,11 @@ def serving(told: dict[str, Any]) -> Iterator[str]:
         message = request.json
         if "id" not in message:
             return Response(202)
-        said = answer(message, told, modern=True)
+        said = answer(message, told, modern=modern)
+        before = announced(message, told)
+        if before:
+            stream = "".join(f"data: {json.dumps(each)}\n\n" for each in [*before, said])
+            return Response(200, stream.encode(), {"content-type": "text/event-stream"})
         return Response(404 if "error" in said else 200, said, {"content-type": "application/json"})
 
     with answering(respond) as port:
@@ -75,7 +88,8 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if "id" in message and "method" in message:
-            print(json.dumps(answer(message, told, modern=False)), flush=True)
+            for each in [*announced(message, told), answer(message, told, modern=False)]:
+                print(json.dumps(each), flush=True)
 
 
 if __name__ == "__main__":

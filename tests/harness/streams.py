@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -80,7 +81,9 @@ class Events:
 
     def _event(self) -> str:
         """The data of the next event; its id is noted."""
+        give_up = time.monotonic() + PATIENCE  # lines that keep it alive hold nothing
         while not (line := self._line()).startswith("data:"):
+            assert time.monotonic() < give_up, "nothing is told"
             if line.startswith("id: "):
                 self.last_id = line.removeprefix("id: ")
                 self.ids.append(self.last_id)

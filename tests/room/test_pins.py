@@ -130,6 +130,27 @@ async def test_what_is_seen_first_is_pinned_and_what_comes_later_is_held(
         assert len(one.said(DefinitionChanged)) == 2, "said once"
 
 
+async def test_a_repaired_definition_is_pinned_and_compared_as_it_was_sent(
+    settings: Settings,
+) -> None:
+    def repaired(sent: dict[str, Any], definition: dict[str, Any]) -> Offered:
+        return Offered(name="a", definition=definition, digest=digest_of(sent), sent=sent)
+
+    sent = {"name": "a", "description": None, "inputSchema": SCHEMA}
+    fit = {"name": "a", "inputSchema": SCHEMA}
+    async with executor(settings) as one:
+        assert shown(await one.lists(repaired(sent, fit))) == ["a"]
+        entry = await one.bucket.get(pin_key("tools", "docs", "a"))
+        assert entry is not None
+        assert entry.value is not None
+        pin = Pin.decode(entry.value)
+        assert (pin.definition, pin.digest) == (sent, digest_of(sent))
+        # A later version that repairs otherwise finds the same pin; another definition does not.
+        assert shown(await one.lists(repaired(sent, {**fit, "description": ""}))) == ["a"]
+        found = await one.lists(repaired({**sent, "title": None}, fit))
+        assert held(found) == {"a": "changed since it was approved"}
+
+
 async def test_a_changed_prompt_is_held_like_a_tool(settings: Settings) -> None:
     async with executor(settings) as one:
         await one.lists(prompts=(offered("p"),))
