@@ -21,9 +21,9 @@ from typing import Any
 from rich.table import Table
 
 from figures import console, keep, load, met, row
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.ingest.rollups import add_up, add_up_days
 from toolbus_audit.settings import Settings
-from toolbus_audit.store import ClickHouse
-from toolbus_audit.summing import add_up, add_up_days
 
 DASHBOARDS = Path(__file__).resolve().parents[1] / "deploy" / "grafana"
 DAYS = 30

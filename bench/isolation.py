@@ -27,8 +27,8 @@ from harness.cluster import Cluster
 from harness.marked import marked, words_of
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.tether import tethered
+from toolbus_common.config import Declaration, Server
+from toolbus_common.process.tethered import tethered
 from toolbus_executor.isolation.plan import Isolation
 
 HERE = Path(__file__).parent

@@ -18,9 +18,9 @@ from typing import Any
 from figures import console, keep
 from harness.ledger import RememberedEpochs, admitted, claim
 from harness.racing import LauncherValkey, Race
-from toolbus_common.declared import Budget, Level, Period
-from toolbus_policy.ledger import Ending, Ledger
-from toolbus_policy.rules import Admission
+from toolbus_common.config import Budget, Level, Period
+from toolbus_policy.admission.authorizer import Admission
+from toolbus_policy.ledger.ledger import Ending, Ledger
 
 ROUNDS = 5
 CALLS = 2000

@@ -28,15 +28,15 @@ from harness.eras import stateless
 from harness.mutants import mutant
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.bucket import Bucket
-from toolbus_common.bus import Bus
-from toolbus_common.canonical import digest_of
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import Listing, Pin
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.pins import pin_key
-from toolbus_common.provision import CATALOGUE, PINS
-from toolbus_executor.stdio_upstream import StdioUpstream
-from toolbus_executor.upstream import News
+from toolbus_common.contracts.records.pin_names import pin_key
+from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import CATALOGUE, PINS
+from toolbus_executor.upstreams.base import News
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 KEY = "tbk_root_a-secret-of-the-bench"
 KEPT = ("greet", "test_echo")  # never changed: these stay listed and callable throughout

@@ -28,8 +28,8 @@ from harness.cluster import Cluster
 from harness.engines import die_with_parent, own_port
 from harness.operating import key
 from harness.troubled import TROUBLES
-from toolbus_common.declared import Declaration, Server, ToolView
-from toolbus_common.declared.endpoints import Replica
+from toolbus_common.config import Declaration, Server, ToolView
+from toolbus_common.config.servers.endpoints import Replica
 
 HERE = Path(__file__).parent
 SECRET = "tbk_root_a-secret-of-the-bench"

@@ -21,7 +21,7 @@ from harness.cluster import Cluster
 from harness.engines import die_with_parent, own_port
 from harness.operating import key
 from harness.vast import LINE
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.config import Declaration, Server
 
 HERE = Path(__file__).parent
 VAST = HERE.parent / "tests" / "harness" / "vast.py"

@@ -15,10 +15,10 @@ from typing import Any
 from cedarpy import PolicySet, is_authorized
 
 from figures import keep, met, row, show
-from toolbus_common.cedar import Asker, Case, Rulebook
-from toolbus_common.cedar.case import entities_of
-from toolbus_common.cedar.rulebook import moment
-from toolbus_common.declared import Rule
+from toolbus_common.config import Rule
+from toolbus_common.rules import Asker, Case, Rulebook
+from toolbus_common.rules.policy_set import moment
+from toolbus_common.rules.request import entities_of
 
 COMPILATIONS = 9
 NOW = 1_800_000_000.0

@@ -22,7 +22,6 @@ from typing import Any
 
 from figures import console, keep, met, row, show
 from sandbox_programs import CANARY, Hostile, corpus
-from toolbus_codemode.sandbox.conversation import BrokenError, Conversation
 from toolbus_codemode.sandbox.program import (
     Ended,
     Engine,
@@ -34,6 +33,7 @@ from toolbus_codemode.sandbox.program import (
     ToolOutcome,
 )
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
+from toolbus_codemode.sandbox.session import BrokenError, Conversation
 
 HERE = Path(__file__).parent
 OVERRUN = 0.3

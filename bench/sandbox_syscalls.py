@@ -12,8 +12,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from toolbus_codemode.sandbox import seccomp
-from toolbus_codemode.sandbox.hardening import Confinement, close_all_but, harden, libc
+from toolbus_codemode.sandbox.linux import seccomp
+from toolbus_codemode.sandbox.linux.hardening import Confinement, close_all_but, harden, libc
 
 MEMORY, CPU, LAST, X32 = 400 << 20, 2, 470, 0x40000000
 ARGUMENT_BAD = 0xFFFF

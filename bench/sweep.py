@@ -13,12 +13,12 @@ from time import perf_counter, process_time, time
 from harness.engines import NatsServer
 from harness.facts import allowed, facts_of
 from harness.fresh import provisioned
-from toolbus_common.bus import Bus
-from toolbus_common.provision import FACTS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import FACTS
 from toolbus_common.settings import Settings
-from toolbus_policy.evidence import may_have_run
-from toolbus_policy.ledger import Overdue
-from toolbus_policy.records import About
+from toolbus_policy.ledger.ledger import Overdue
+from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
+from toolbus_policy.ledger.reservation import About
 
 INTENTS = 100_000
 AT_ONCE = 64  # calls of one moment, which share a message; a second argument says otherwise

@@ -7,9 +7,9 @@ from time import perf_counter_ns
 from typing import Any
 
 from figures import keep, met, row, show
-from toolbus_common.trace import entered
-from toolbus_common.tracing import Span, Tracer, bind, recording
-from toolbus_common.tracing.otlp import encoded
+from toolbus_common.observability.trace_context import entered
+from toolbus_common.observability.tracing import Span, Tracer, bind, recording
+from toolbus_common.observability.tracing.otlp_encoding import encoded
 
 ROUNDS = 7  # of which the best counts: what disturbs only slows
 SPANS_OF_A_CALL = 7

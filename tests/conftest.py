@@ -19,8 +19,8 @@ from harness.engines import NatsAt, NatsServer, ValkeyServer
 from harness.fresh import begin_afresh, joined_by_tester
 from harness.waiting import PATIENCE
 from harness.workers import company, standing
-from toolbus_common.bus import Bus
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings
 
 # Every run tries the same examples, however busy the machine: what fails here fails everywhere.

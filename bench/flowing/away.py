@@ -14,8 +14,8 @@ from figures import Row, console, row
 from harness.clickhouse import ClickHouseServer
 from harness.killing import Killing
 from harness.waiting import until_now
-from toolbus_common.bus import Bus
-from toolbus_common.provision import FACTS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import FACTS
 
 LEAST_RATIO = 5.0
 NEAR = 2.0  # seconds of live facts: who is no further behind has caught up

@@ -18,7 +18,7 @@ from figures import Row, row
 from harness.cluster import Cluster, Upstream
 from harness.evenload import Call, Load
 from harness.operating import key
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.config import Declaration, Server
 
 SECRET = "tbk_bot_a-secret-of-the-bench"
 MOST_MS = 2.0

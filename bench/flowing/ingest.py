@@ -20,11 +20,11 @@ from harness.cluster import Cluster
 from harness.facts import allowed, bus_of, completed
 from harness.fresh import provisioned
 from processes import cpu_seconds
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
-from toolbus_common.factlane import FactWriter
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
-from toolbus_common.spool import Envelope, Spool
 
 CORES = 2
 LEAST = 20_000.0  # facts a second

@@ -13,11 +13,11 @@ import msgspec
 from figures import Row, row
 from harness.evenload import Load
 from harness.killing import Killing
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, RowsFound
 from toolbus_common.errors import ToolbusError
-from toolbus_common.provision import FACTS
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import FACTS
 
 MOST_UNSEEN, MOST_AGE = 5.0, 15.0
 LOOK = 0.2

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from toolbus_codemode.measuring import definition
-from toolbus_codemode.tokens import Tokens
+from toolbus_codemode.tokens.definition_cost import definition
+from toolbus_codemode.tokens.tokenizer import Tokens
 
 TOKENS = Tokens()
 AROUND = 4  # tokens a message costs beside its text

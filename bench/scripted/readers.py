@@ -12,7 +12,7 @@ from scripted.agents import DOCS, EXECUTE, LIST, READ, SEARCH, seen, together, t
 from scripted.context import Conversation
 from scripted.published import PublishedTask, arguments_for
 from scripted.speaking import Speaker
-from toolbus_codemode.identifiers import distinct
+from toolbus_codemode.catalog.identifiers import distinct
 
 Schemas = dict[str, list[dict[str, Any]]]
 FIRST = 5  # records told in the end

@@ -20,7 +20,7 @@ from scripted.context import Conversation, definitions_cost
 from scripted.published import tools_in
 from scripted.speaking import Speaker, got
 from scripted.tasks import Task, tasks
-from toolbus_common.declared import Declaration
+from toolbus_common.config import Declaration
 
 BENCH = Path(__file__).resolve().parents[1]
 SIZES = (96, 251, 508)

@@ -59,7 +59,7 @@ def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: 
 
 @_needed_for("up", "run", "provision", "nats-config")
 def _add_running(app: typer.Typer) -> None:
-    running = _commands("running")
+    running = _commands("operate.run")
     _add(app, running.up, "toolbus up", "toolbus up -c toolbus.yaml --port 9000 --apart")
     _add(app, running.run, "toolbus run policy", "toolbus run ingress policy executor")
     _add(app, running.provision, "toolbus provision", "toolbus provision --replicas 3")
@@ -68,14 +68,14 @@ def _add_running(app: typer.Typer) -> None:
 
 @_needed_for("status", "doctor")
 def _add_inspecting(app: typer.Typer) -> None:
-    inspecting = _commands("inspecting")
+    inspecting = _commands("operate.status")
     _add(app, inspecting.status, "toolbus status", "toolbus status --json | jq .rooms")
     _add(app, inspecting.doctor, "toolbus doctor", "toolbus doctor -c toolbus.yaml")
 
 
 @_needed_for("apply", "get")
 def _add_declaring(app: typer.Typer) -> None:
-    declaring = _commands("declaring")
+    declaring = _commands("operate.apply")
     _add(app, declaring.apply, "toolbus apply -f toolbus.yaml", "toolbus apply -f t.yaml --dry-run")
     _add(app, declaring.get, "toolbus get > toolbus.yaml", "toolbus get keys bot --json")
 
@@ -93,7 +93,7 @@ class _Importing(typer.core.TyperGroup):
 
 @_needed_for("import")
 def _add_importing(app: typer.Typer) -> None:
-    declaring, importing = (_commands("declaring"), _commands("importing"))
+    declaring, importing = (_commands("operate.apply"), _commands("servers.import_"))
     shown = (
         "Take over servers: of an MCP client, or an HTTP API.\n\n"
         "'toolbus import FILE' is short for 'toolbus import clients FILE'."
@@ -124,7 +124,7 @@ def _add_importing(app: typer.Typer) -> None:
 
 @_needed_for("tools", "call")
 def _add_calling(app: typer.Typer) -> None:
-    calling = _commands("calling")
+    calling = _commands("servers.call")
     _add(app, calling.tools, "toolbus tools", "toolbus tools --as bot", "toolbus tools --all")
     _add(
         app, calling.call,
@@ -135,7 +135,7 @@ def _add_calling(app: typer.Typer) -> None:
 
 @_needed_for("approvals", "approve", "reject")
 def _add_approving(app: typer.Typer) -> None:
-    approving = _commands("approving")
+    approving = _commands("access.approvals")
     _add(app, approving.approvals, "toolbus approvals", "toolbus approvals --json")
     _add(app, approving.approve, "toolbus approve 5f1c…", "toolbus approve 5f1c… --note 'Agreed.'")
     _add(app, approving.reject, "toolbus reject 5f1c… --reason 'Use the archive instead.'")
@@ -143,7 +143,7 @@ def _add_approving(app: typer.Typer) -> None:
 
 @_needed_for("connect")
 def _add_connect(app: typer.Typer) -> None:
-    connect = _commands("connect")
+    connect = _commands("servers.connect")
     _add(
         app, connect.connect,
         "TOOLBUS_KEY=tbk_… toolbus connect --url http://127.0.0.1:8080/mcp",
@@ -160,7 +160,7 @@ def _add_connect(app: typer.Typer) -> None:
 
 @_needed_for("keys")
 def _add_keys(app: typer.Typer) -> None:
-    keys = _commands("keys")
+    keys = _commands("access.keys")
     about = typer.Typer(help="Keys of agents; a secret is shown once.", no_args_is_help=True)
     _add(
         about, keys.create,
@@ -176,7 +176,7 @@ def _add_keys(app: typer.Typer) -> None:
 
 @_needed_for("rules")
 def _add_rules(app: typer.Typer) -> None:
-    rules = _commands("rules")
+    rules = _commands("access.rules")
     about = typer.Typer(help="Rules on calls, in Cedar.", no_args_is_help=True)
     _add(about, rules.list_rules, "toolbus rules list", name="list")
     _add(about, rules.check, "toolbus rules check toolbus.yaml", "toolbus rules check r.cedar")
@@ -201,7 +201,7 @@ def _add_audit(app: typer.Typer) -> None:
 
 
 def _add_asking(about_audit: typer.Typer) -> None:
-    auditing, analysing = (_commands("auditing"), _commands("analysing"))
+    auditing, analysing = (_commands("audit.query"), _commands("audit.reports"))
     _add(
         about_audit, auditing.query,
         "toolbus audit query 'SELECT fact, count() FROM facts GROUP BY fact'",
@@ -220,7 +220,7 @@ def _add_asking(about_audit: typer.Typer) -> None:
 
 
 def _add_evidence(about_audit: typer.Typer) -> None:
-    evidence = _commands("evidence")
+    evidence = _commands("audit.evidence")
     _add(
         about_audit, evidence.export,
         "toolbus audit export evidence.zip",
@@ -235,7 +235,7 @@ def _add_evidence(about_audit: typer.Typer) -> None:
 
 
 def _add_erasing(about_audit: typer.Typer) -> None:
-    erasing = _commands("erasing")
+    erasing = _commands("audit.privacy")
     _add(
         about_audit, erasing.forget,
         "toolbus audit forget ann --reason 'her request of 2026-11-20'",
@@ -251,7 +251,7 @@ def _add_erasing(about_audit: typer.Typer) -> None:
 
 
 def _add_refilling(about_audit: typer.Typer) -> None:
-    refilling = _commands("refilling")
+    refilling = _commands("audit.backfill")
     _add(
         about_audit, refilling.backfill,
         "toolbus audit backfill", "toolbus audit backfill --since 2026-11-01",
@@ -266,7 +266,7 @@ def _add_refilling(about_audit: typer.Typer) -> None:
 
 @_needed_for("admins")
 def _add_admins(app: typer.Typer) -> None:
-    admins, login = (_commands("admins"), _commands("login"))
+    admins, login = (_commands("access.admins"), _commands("access.login"))
     about = typer.Typer(help="Admin keys, for the API at /api.", no_args_is_help=True)
     _add(
         about, admins.create,
@@ -285,7 +285,7 @@ def _add_admins(app: typer.Typer) -> None:
 
 @_needed_for("accounts", "clients", "grants", "connections")
 def _add_people(app: typer.Typer) -> None:
-    people, connections = (_commands("people"), _commands("connections"))
+    people, connections = (_commands("access.people"), _commands("servers.connections"))
     accounts = typer.Typer(help="Accounts of people who sign in here.", no_args_is_help=True)
     _add(
         accounts, people.add_account,
@@ -328,7 +328,7 @@ def _add_people(app: typer.Typer) -> None:
 
 @_needed_for("ledger")
 def _add_ledger(app: typer.Typer) -> None:
-    ledger = _commands("ledger")
+    ledger = _commands("access.ledger")
     about = typer.Typer(help="Budgets: what is spent and held.", no_args_is_help=True)
     _add(about, ledger.show, "toolbus ledger show", "toolbus ledger show acme --json")
     _add(about, ledger.rebuild, "toolbus ledger rebuild acme")
@@ -338,7 +338,7 @@ def _add_ledger(app: typer.Typer) -> None:
 
 @_needed_for("pins")
 def _add_pins(app: typer.Typer) -> None:
-    pins = _commands("pins")
+    pins = _commands("servers.pins")
     about = typer.Typer(
         help="Definitions of tools and prompts: what is held back, and what is approved.",
         no_args_is_help=True,
@@ -357,7 +357,7 @@ def _add_pins(app: typer.Typer) -> None:
 
 @_needed_for("servers")
 def _add_servers(app: typer.Typer) -> None:
-    servers = _commands("servers")
+    servers = _commands("servers.servers")
     about = typer.Typer(help="Single servers: no new calls, or met anew.", no_args_is_help=True)
     _add(about, servers.drain, "toolbus servers drain github")
     _add(about, servers.undrain, "toolbus servers undrain github")

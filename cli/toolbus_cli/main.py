@@ -12,16 +12,16 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["run"] and not {"-h", "--help"}.intersection(words):
         return _run(words[1:])
-    commanding = import_module("toolbus_cli.commanding")
+    commanding = import_module("toolbus_cli.runner")
     code: int = commanding.main(words)
     return code
 
 
 def _run(words: list[str]) -> int:
-    process = import_module("toolbus_common.process")
+    process = import_module("toolbus_common.service.process")
     try:
         names, ops_listen = _split(words)
-        import_module("toolbus_common.hostport").parsed(
+        import_module("toolbus_common.listen_address").parsed(
             ops_listen or os.environ.get("TOOLBUS_OPS_LISTEN") or "127.0.0.1:0"
         )
     except ValueError as error:

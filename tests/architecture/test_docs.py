@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolbus_common.cedar.schema import METHODS
-from toolbus_common.declared import (
+from toolbus_common.config import (
     Access,
     Customer,
     Declared,
@@ -25,9 +24,10 @@ from toolbus_common.declared import (
     User,
     Webhook,
 )
-from toolbus_common.declaring.loading import load
+from toolbus_common.config_store.loading.loader import load
 from toolbus_common.errors import ToolbusError
-from toolbus_ingress.jsonrpc import failure
+from toolbus_common.rules.schema import METHODS
+from toolbus_ingress.http.jsonrpc import failure
 from toolbus_ingress.settings import Settings as IngressSettings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ import yaml
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
-from toolbus_common import metrics
-from toolbus_common.process import ROOMS
-from toolbus_common.tracing.environment import exporting
+from toolbus_common.observability import metrics
+from toolbus_common.observability.tracing.otel_env import exporting
+from toolbus_common.service.process import ROOMS
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "observability.md").read_text()
@@ -120,7 +120,7 @@ def test_compose_tells_rooms_of_traces_only_where_its_operator_does() -> None:
 
 @pytest.mark.parametrize("variable", re.findall(r"`(OTEL_\w+)", GUIDE))
 def test_a_variable_the_guide_names_is_one_that_is_read(variable: str) -> None:
-    read = (ROOT / "libs/common/toolbus_common/tracing/environment.py").read_text()
+    read = (ROOT / "libs/common/toolbus_common/observability/tracing/otel_env.py").read_text()
     name = re.sub(r"^OTEL_EXPORTER_OTLP_(TRACES_)?", "", variable)
     assert name in ("", *re.findall(r'"(?:OTEL_)?(\w+)"', read)) or f'"{variable}"' in read
 

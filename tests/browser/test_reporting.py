@@ -8,8 +8,8 @@ import pytest
 from harness.looking import Person
 from harness.visited import ROOT, Gateway
 from harness.waiting import until_now
-from toolbus_cli.analytics.gathering import Report, Row
-from toolbus_cli.analytics.page import page
+from toolbus_cli.analytics.report_data import Report, Row
+from toolbus_cli.analytics.report_page import page
 
 CHARTS = 5
 

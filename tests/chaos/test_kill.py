@@ -18,7 +18,7 @@ from harness.client import Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import PATIENCE
-from toolbus_common.declared import Budget, Declaration, Period, Server
+from toolbus_common.config import Budget, Declaration, Period, Server
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"
 PRICE = 10_000  # micro-dollars

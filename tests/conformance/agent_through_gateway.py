@@ -30,7 +30,7 @@ from harness.client import Client
 from harness.engines import installed
 from harness.operating import Operating
 from harness.waiting import until_now
-from toolbus_common.process import ROOMS
+from toolbus_common.service.process import ROOMS
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
 MODERN = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "") >= "2026"

@@ -24,15 +24,15 @@ from harness.client import Client
 from harness.connecting import kept_connections
 from harness.launched import Launched
 from harness.waiting import until_now
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.config_store.loading.loader import load
 from toolbus_common.contracts import IdentityAsked, IdentityTold, ServersAsked, ServersTold
-from toolbus_common.declaring.loading import load
 from toolbus_common.errors import ToolbusError
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings
-from toolbus_oauth.peeking import peeked
-from toolbus_oauth.upstreams.records import Vouched
+from toolbus_oauth.keys.unverified_jwt import peeked
+from toolbus_oauth.upstreams.connections.records import Vouched
 
 MOST_CONSENTS = 4
 LISTED_SECONDS = 20.0

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from harness.engines import installed
-from toolbus_common.builtin import BUILT_IN
+from toolbus_common.config_store.literal_secrets import READERS, WRITERS
 from toolbus_common.contracts import FACTS as EVERY_FACT
 from toolbus_common.contracts import (
     AdminAsked,
@@ -42,16 +42,15 @@ from toolbus_common.contracts import (
     UnendedAsked,
     UpstreamTokenAsked,
 )
-from toolbus_common.declaring.literals import READERS, WRITERS
-from toolbus_common.permissions import (
+from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.nats.permissions import (
     OPERATOR,
     Rights,
     lay_down_seeds,
     rights,
     server_configuration,
 )
-from toolbus_common.process import ROOMS
-from toolbus_common.provision import (
+from toolbus_common.nats.topology import (
     APPROVALS,
     BUCKETS,
     CONFIG,
@@ -64,6 +63,7 @@ from toolbus_common.provision import (
     TASKS,
     TOKENS,
 )
+from toolbus_common.service.process import ROOMS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

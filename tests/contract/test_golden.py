@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from toolbus_common import contracts
 from toolbus_common.contracts import FACTS, Fact, Message, Question
-from toolbus_common.contracts.message import trusted
+from toolbus_common.contracts.base import trusted
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}

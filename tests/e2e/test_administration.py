@@ -12,9 +12,9 @@ from harness.administering import Administrator, at, named, why
 from harness.cluster import Upstream
 from harness.launched import Launched
 from harness.waiting import until_now
-from toolbus_common.administration.forms import KINDS
-from toolbus_common.administration.operations import OPERATIONS, Operation
-from toolbus_common.administration.roles import ROLES, may
+from toolbus_common.admin_api.models import KINDS
+from toolbus_common.admin_api.operations import OPERATIONS, Operation
+from toolbus_common.admin_api.roles import ROLES, may
 
 SECRETS: dict[str, str] = {role: f"tba_{role}_e2e-secret-of-administration" for role in ROLES}
 BOT = "tbk_bot_e2e-secret-of-administration"

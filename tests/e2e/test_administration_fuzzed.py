@@ -13,8 +13,8 @@ import pytest
 from harness.administering import at
 from harness.engines import installed
 from harness.launched import Launched
-from toolbus_common.administration.operations import OPERATIONS
-from toolbus_common.administration.roles import ROLES
+from toolbus_common.admin_api.operations import OPERATIONS
+from toolbus_common.admin_api.roles import ROLES
 
 SECRETS = {role: f"tba_{role}_e2e-secret-of-the-fuzzer" for role in ROLES}
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")

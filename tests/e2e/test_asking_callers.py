@@ -18,12 +18,12 @@ from harness.cluster import Cluster
 from harness.engines import Engine
 from harness.operating import key
 from harness.waiting import until_told
-from toolbus_cli.held import with_sessions
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_cli.views.upstream_sessions import with_sessions
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import ServersAsked, ServersTold, SessionsAsked, SessionsTold
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
 
 SECRET = "tbk_ann_a-secret-of-those-who-are-asked"
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")

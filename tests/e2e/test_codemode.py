@@ -11,8 +11,8 @@ from harness.cluster import Cluster, Upstream
 from harness.eras import stateless
 from harness.operating import key
 from harness.waiting import until_now
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
-from toolbus_common.declared import Declaration
 
 ROOT, CODER, NARROW, NEVER = (
     f"tbk_{name}_a-secret-of-code-mode" for name in ("root", "coder", "narrow", "never")

@@ -9,9 +9,9 @@ import pytest
 
 from harness.cluster import Cluster, Upstream
 from harness.operating import Row, key
-from toolbus_cli.analytics import saved
-from toolbus_common.builtin import EXECUTE
-from toolbus_common.declared import Declaration
+from toolbus_cli.analytics import saved_queries as saved
+from toolbus_common.config import Declaration
+from toolbus_common.mcp.builtin_server import EXECUTE
 
 WIDE, NARROW, CODER = (f"tbk_{name}_a-secret-of-contexts" for name in ("wide", "narrow", "coder"))
 TEXT = "x" * 4000

@@ -19,8 +19,8 @@ from harness.gateway import (
 )
 from harness.operating import key
 from harness.waiting import PATIENCE, until_now
-from toolbus_common.bus import Bus
-from toolbus_common.provision import CONFIG
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
 
 PING = {"jsonrpc": "2.0", "id": 7, "method": "ping"}
 

@@ -22,12 +22,12 @@ from harness.engines import Engine
 from harness.eras import ROOT, ask, begun, calling
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.config import Declaration, Server
+from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import ServersAsked, ServersTold
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.declared.isolation import Files
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
 
 PROGRAM = Path(__file__).parents[1] / "harness" / "classic_server.py"
 MODERN, LEGACY = "2026-07-28", "2025-11-25"

@@ -10,7 +10,7 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.config import Declaration, Server
 
 ROOT, MEMBER, PERSON = (f"tbk_{name}_a-secret-of-governance" for name in ("root", "member", "ann"))
 

@@ -8,7 +8,7 @@ import pytest
 from harness.client import Client
 from harness.launched import Launched
 from harness.rest import RestServer
-from toolbus_executor.chaining import HOPS, MOST_HOPS
+from toolbus_executor.upstreams.gateway_chaining import HOPS, MOST_HOPS
 
 KEY = "tbk_bot_e2e-secret-for-kinds"
 FAR_KEY = "tbk_far_e2e-secret-of-who-calls-through"

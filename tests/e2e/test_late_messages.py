@@ -14,10 +14,10 @@ from harness.cluster import Cluster
 from harness.eras import begun, calling
 from harness.operating import key
 from harness.streams import Events
-from toolbus_common.asklane import AskLane
+from toolbus_common.config import Customer, Declaration, Server, User
 from toolbus_common.contracts import ServersAsked, ServersTold
-from toolbus_common.declared import Customer, Declaration, Server, User
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.permissions import OPERATOR
 
 ANN, EVE = "tbk_ann_a-secret-of-late-words", "tbk_eve_another-secret-of-late-words"
 WORD, OWN = "card-4929-of-ann", "word-of-eve"

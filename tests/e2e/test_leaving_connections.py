@@ -18,7 +18,7 @@ from harness.eras import begun, calling
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.config import Declaration, Server
 
 SECRET = "tbk_bot_a-secret-of-leaving-connections"
 CLIENTS = 40

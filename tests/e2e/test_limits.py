@@ -14,11 +14,11 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import PATIENCE, until_now
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.config import Budget, Declaration, Loop, Period, Price, Server
 from toolbus_common.contracts import BudgetTold, LedgerAsked, LedgerTold
-from toolbus_common.declared import Budget, Declaration, Loop, Period, Price, Server
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
 
 SECRET = "tbk_bot_a-secret-of-limit-tests"
 TRACE = "00-{:032x}-00000000000000aa-01"

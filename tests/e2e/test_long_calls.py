@@ -20,9 +20,9 @@ from harness.apart import COMMAND, Stateful
 from harness.cluster import Cluster
 from harness.operating import Row, key
 from harness.waiting import until_now
-from toolbus_common.builtin import EXECUTE
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
-from toolbus_common.declared import Declaration
+from toolbus_common.mcp.builtin_server import EXECUTE
 
 BOT, POOR, CODER = (f"tbk_{name}_a-secret-of-long-calls" for name in ("bot", "poor", "coder"))
 FIRST, IDLE, TOTAL = 4.0, 6.0, 120.0

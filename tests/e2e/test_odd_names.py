@@ -11,7 +11,7 @@ import pytest
 from harness import odd_server
 from harness.client import Answer, Client
 from harness.launched import Launched
-from toolbus_common.naming import shortened
+from toolbus_common.access.tool_names import shortened
 
 KEY = "tbk_bot_e2e-secret-for-odd-names"
 STRICT_KEY = "tbk_strict_e2e-secret-for-odd-names"

@@ -13,7 +13,7 @@ from harness.eras import ROOT, ask, begun, calling
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.config import Declaration, Server
 
 PAGE = "https://example.org/sign-in"
 PAGES: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}

@@ -12,10 +12,10 @@ from harness.cluster import Cluster, Upstream
 from harness.fresh import joined_by_tester
 from harness.operating import key
 from harness.waiting import until
-from toolbus_common.accounts import STORE
+from toolbus_common.access.config_snapshot import hash_of, proof_of
+from toolbus_common.config import Budget, Declaration, Period, Server
 from toolbus_common.contracts import CallAdmitted, CallRequested
-from toolbus_common.declared import Budget, Declaration, Period, Server
-from toolbus_common.snapshot import hash_of, proof_of
+from toolbus_common.nats.accounts import STORE
 
 SECRET = "tbk_bot_a-secret-of-one-call"
 TOLD = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()

@@ -11,7 +11,7 @@ import pytest
 from harness.engines import installed, own_ports
 from harness.launched import Launched
 from harness.rawhttp import asked, exchange
-from toolbus_common.process import ROOMS
+from toolbus_common.service.process import ROOMS
 
 SCRIPTS = "https://scripts.example"
 PATHS = (

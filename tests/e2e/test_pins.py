@@ -14,11 +14,11 @@ from harness.eras import begun, listening, stateless
 from harness.launched import Launched
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_cli import desk as desks
+from toolbus_cli import config_client as desks
+from toolbus_cli.clients.pins import Pinboard, at_pins
 from toolbus_cli.errors import CommandError
-from toolbus_cli.pinboard import Pinboard, at_pins
-from toolbus_cli.state import State
-from toolbus_common.bus import Bus
+from toolbus_cli.state_dir import State
+from toolbus_common.nats.connection import Bus
 
 R = TypeVar("R")
 KEY = "tbk_bot_e2e-secret-for-pins"

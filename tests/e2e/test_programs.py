@@ -8,7 +8,7 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from toolbus_common.declared import Declaration
+from toolbus_common.config import Declaration
 
 SPENDER, ASKER, BROKE, HASTY, LOOPER, FULL = (
     f"tbk_{name}_a-secret-of-programs"

@@ -12,7 +12,7 @@ from harness.client import Client
 from harness.eras import OTHER, ROOT, Place, begun, calling, replicated
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
 
 REPLICAS = pytest.mark.parametrize("replica", [0, 1], ids=["here", "elsewhere"])
 WHO = calling("fix__test_elicitation", 5, message="Who?")

@@ -20,7 +20,7 @@ from harness.eras import (
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
 
 # -- sessions --------------------------------------------------------------------------------------
 

@@ -11,12 +11,12 @@ from harness.client import Client
 from harness.cluster import Cluster
 from harness.eras import ask, begun, calling
 from harness.operating import key
-from toolbus_cli.held import table_of, with_sessions
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_cli.views.upstream_sessions import table_of, with_sessions
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import ServersAsked, ServersTold, SessionsAsked, SessionsTold
-from toolbus_common.declared import Declaration
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
 
 ANN, BOB, ANNS = (f"tbk_{name}_a-secret-of-sessions-apart" for name in ("ann", "bob", "anns"))
 SERVERS = ("stdio", "http", "sse")

@@ -18,7 +18,7 @@ from harness.eras import (
     stateless,
 )
 from harness.waiting import until_now
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
 
 FORMS: dict[str, Any] = {"elicitation": {"form": {}}}
 

@@ -15,7 +15,7 @@ from harness.eras import ASK, META, OTHER, ROOT, Place, ask, begun, calling, rep
 from harness.gateway import Gateway
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
 
 TASKS: dict[str, Any] = {"extensions": {META + "tasks": {}}}
 FORMS: dict[str, Any] = {"elicitation": {"form": {}}}

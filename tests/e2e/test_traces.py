@@ -15,7 +15,7 @@ from harness.eras import stateless
 from harness.operating import key
 from harness.otlp import Collector, Received
 from harness.waiting import until_now
-from toolbus_common.declared import Declaration
+from toolbus_common.config import Declaration
 
 SECRET, CODER, ASKER = (f"tbk_{name}_a-secret-of-traces" for name in ("bot", "coder", "asker"))
 CANARY = "canary-argument-7d1c"

@@ -15,7 +15,7 @@ from harness.protected import OAuthServer, ProtectedServer, ShowingOAuthServer, 
 from harness.showing import Certificates, kept_thumbprint
 from harness.waiting import until_now
 from harness.written import files_in
-from toolbus_common.p256 import header_of
+from toolbus_common.crypto.p256 import header_of
 
 PASSWORD = "correct horse battery"
 UNPROBED = {"probe": 0}  # only a call of a test finds that a token has ended, and has it renewed

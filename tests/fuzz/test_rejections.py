@@ -11,7 +11,7 @@ from fuzz.place import ADMIN, APPROVAL, CUSTOMER_READER, KEY, NARROW, PASSWORD, 
 from harness.client import Client
 from harness.rawhttp import asked, exchange
 from harness.waiting import until_now
-from toolbus_common.process import ROOMS
+from toolbus_common.service.process import ROOMS
 
 SOON = "0.2"  # instead of a minute
 WRONG = "tbk_root_a-secret-that-is-guessed"

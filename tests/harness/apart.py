@@ -10,8 +10,9 @@ from typing import Any
 
 from harness.engines import Engine
 from harness.waiting import until_told
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.access.principal import lineage_of
+from toolbus_common.access.session_owner import principal_of
+from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.contracts import (
     CallAdmitted,
     CallRequested,
@@ -22,14 +23,13 @@ from toolbus_common.contracts import (
     SessionsAsked,
     SessionsTold,
 )
-from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.errors import ExecutorDownError, UnavailableError
-from toolbus_common.exchange import Exchange, Reply
-from toolbus_common.lineage import lineage_of
-from toolbus_common.permissions import OPERATOR
-from toolbus_common.principals import principal_of
-from toolbus_common.provision import CONFIG
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 

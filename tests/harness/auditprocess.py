@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.engines import die_with_parent
 from toolbus_common.settings import Settings
 
-AUDIT = "from toolbus_common.process import run; raise SystemExit(run(['audit']))"
+AUDIT = "from toolbus_common.service.process import run; raise SystemExit(run(['audit']))"
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from time import time
 from typing import Any
 
 from conformance.upstream import TESTS, FixtureServer
+from toolbus_common.config import Server
+from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import (
     Answered,
     Asked,
@@ -20,18 +22,16 @@ from toolbus_common.contracts import (
     Frame,
     Listing,
 )
-from toolbus_common.declared import Server
-from toolbus_common.declared.isolation import Files
 from toolbus_common.egress import Allowed, Egress
-from toolbus_common.factlane import FactWriter
-from toolbus_executor.catalogue import listed
-from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_executor.calls.call_handler import Runner
 from toolbus_executor.isolation.plan import Isolation
-from toolbus_executor.runner import Runner
-from toolbus_executor.stdio_upstream import StdioUpstream
-from toolbus_executor.subscribing import Watched
-from toolbus_executor.upstream import News, Upstream
-from toolbus_executor.way import Way
+from toolbus_executor.transport.dialer import Way
+from toolbus_executor.upstreams.base import News, Upstream
+from toolbus_executor.upstreams.listing import listed
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
+from toolbus_executor.upstreams.subscriptions import Watched
 
 # As an operator reaches servers who lists this machine's own addresses.
 AT_LOOPBACK = Way(Egress(Allowed.of("127.0.0.0/8 ::1")))

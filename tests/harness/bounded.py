@@ -9,10 +9,10 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from harness.connections import HOST, RawAnswer, RawHttp
-from toolbus_common.httpserver.body import CutShortError, read_body
-from toolbus_common.httpserver.limits import Limits
-from toolbus_common.httpserver.listener import Listener
-from toolbus_common.serving import serving
+from toolbus_common.http_server.body import CutShortError, read_body
+from toolbus_common.http_server.limits import Limits
+from toolbus_common.http_server.listener import Listener
+from toolbus_common.service.asgi_server import serving
 
 BRIEF = 0.3
 LONG = 600.0  # never over while a test runs

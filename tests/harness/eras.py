@@ -10,7 +10,7 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.streams import Events
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.config import Declaration, Server
 
 NOW = "2026-07-28"
 META = "io.modelcontextprotocol/"

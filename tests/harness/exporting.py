@@ -14,16 +14,16 @@ import msgspec
 
 from harness.facts import allowed
 from harness.written import files_in
-from toolbus_audit.cursor import Cursor
-from toolbus_audit.exporting.places import Target
-from toolbus_audit.exporting.schedule import Exporting
-from toolbus_audit.rows import read, token
+from toolbus_audit.clickhouse.row_mapper import read, token
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.delivery.cursor import Cursor
+from toolbus_audit.export.scheduler import Exporting
+from toolbus_audit.export.targets import Target
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_audit.store import ClickHouse
-from toolbus_common.bucket import Bucket
+from toolbus_common.concurrency import end
+from toolbus_common.config import Export
 from toolbus_common.contracts import Fact
-from toolbus_common.declared import Export
-from toolbus_common.ending import end
+from toolbus_common.nats.kv_bucket import Bucket
 
 LEASE = 0.4
 _streams = count(1_763_000_000_000)

@@ -8,13 +8,13 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any, TypeVar
 
-from toolbus_common.bus import Bus
-from toolbus_common.contracts.facts import CallAllowed, CallCompleted
+from toolbus_common.contracts.events.calls import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
-from toolbus_common.factlane import FactWriter
-from toolbus_common.provision import FACTS
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import FACTS
 from toolbus_common.settings import Settings
-from toolbus_common.spool import Envelope, Spool
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from harness.engines import die_with_parent
-from toolbus_common.process import ROOMS, run
+from toolbus_common.service.process import ROOMS, run
 
 FORKED = frozenset(ROOMS) - {"audit"}  # whose engine begins threads as it is imported
 _forking = multiprocessing.get_context("forkserver")

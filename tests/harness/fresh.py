@@ -8,9 +8,9 @@ from nats.js.errors import ServerError
 
 from harness.engines import NatsAt, NatsServer, tester_of
 from harness.waiting import PATIENCE, until, until_told
-from toolbus_common.accounts import STORE
-from toolbus_common.bus import Bus
-from toolbus_common.provision import provision
+from toolbus_common.nats.accounts import STORE
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import provision
 
 STILL_CLEARING = 10049  # NATS: error creating store for stream
 

@@ -5,11 +5,11 @@ from typing import Any
 import jwt
 
 from toolbus_common.contracts import Identified, IdentityKeyTold
+from toolbus_common.crypto.p256 import P256Key
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.errors import UnavailableError
-from toolbus_common.p256 import P256Key
-from toolbus_executor.identifying.keys import IdentityKeys
-from toolbus_executor.ways import Ways
+from toolbus_executor.identity.keys import IdentityKeys
+from toolbus_executor.transport.dialer_factory import Ways
 
 ISSUER = "https://gateway.test"
 TYPE = "toolbus-identity+jwt"

@@ -18,9 +18,9 @@ from harness.cluster import Cluster, Upstream
 from harness.evenload import KINDS, Load
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.bus import Bus
-from toolbus_common.declared import Budget, Declaration, Period, Server
-from toolbus_common.provision import FACTS
+from toolbus_common.config import Budget, Declaration, Period, Server
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import FACTS
 
 KEY, CODER = "tbk_bot_a-secret-of-the-killing", "tbk_coder_a-secret-of-the-killing"
 MID_INSERT = "audit mid-insert"

@@ -14,7 +14,7 @@ import yaml
 from harness.client import Client
 from harness.engines import BEGIN_SECONDS, die_with_parent, installed, own_port
 from harness.operating import Operating
-from toolbus_common.process import ROOMS
+from toolbus_common.service.process import ROOMS
 
 ENDING_SECONDS = 120.0  # a bound for a broken run
 

@@ -4,14 +4,14 @@ from time import time
 
 import redis.asyncio as redis
 
-from toolbus_common.declared import Budget, Key, Level, Loop, Period, Rate
-from toolbus_common.lineage import NEVER, Bounds, Lineage
-from toolbus_common.pricing import Cost
-from toolbus_policy.epochs import Epoch, Known
-from toolbus_policy.limits import budgets_of, loops_of, rates_of
-from toolbus_policy.packing import Claim
-from toolbus_policy.records import About
-from toolbus_policy.rules import Admission, Principal
+from toolbus_common.access.pricing import Cost
+from toolbus_common.access.principal import NEVER, Bounds, Lineage
+from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
+from toolbus_policy.admission.authorizer import Admission, Principal
+from toolbus_policy.ledger.epochs import Epoch, Known
+from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
+from toolbus_policy.ledger.reservation import About
+from toolbus_policy.ledger.reserve_args import Claim
 
 TOOL = "clock__now"
 ABOUT = About("clock", "now", "bot", "trace", "").encode()

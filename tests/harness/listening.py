@@ -9,11 +9,11 @@ from harness.administering import at
 from harness.client import Client
 from harness.planted import Planted
 from harness.written import files_in
-from toolbus_common.administration.operations import OPERATIONS
-from toolbus_common.bus import Bus
-from toolbus_common.contracts.fact import EVERY_FACT
-from toolbus_common.provision import FACTS
-from toolbus_common.streamreading import read_from
+from toolbus_common.admin_api.operations import OPERATIONS
+from toolbus_common.contracts.events.base import EVERY_FACT
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.stream_reader import read_from
+from toolbus_common.nats.topology import FACTS
 
 Heard = dict[str, list[bytes]]
 

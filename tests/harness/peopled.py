@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from toolbus_common.bucket import Bucket, Change
 from toolbus_common.errors import BusDownError
-from toolbus_common.people.book import People
+from toolbus_common.nats.kv_bucket import Bucket, Change
+from toolbus_common.privacy.key_store import People
 
 
 @dataclass

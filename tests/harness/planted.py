@@ -19,10 +19,10 @@ from harness.otlp import Collector
 from harness.protected import OAuthServer, ProtectedServer
 from harness.providing import Provider
 from harness.receiver import Receiver
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import IdentityAsked, IdentityTold
-from toolbus_common.permissions import OPERATOR
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
 
 KEPT = ("header by file", "client of servers", "webhook by file")
 BY_ENVIRONMENT = ("header by variable", "issuer", "process by variable")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from toolbus_common.egress import Target
-from toolbus_common.egress.resolving import resolved
+from toolbus_common.egress.resolver import resolved
 
 # What a name stands for, at its first look-up, its second, and so on; the last one stays.
 MEANINGS: dict[str, list[list[str]]] = {

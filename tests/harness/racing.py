@@ -14,8 +14,8 @@ import redis
 from harness.cluster import Cluster, Upstream
 from harness.engines import ValkeyServer
 from harness.operating import key
-from toolbus_common.contracts import CallRequested, Era
-from toolbus_common.declared import (
+from toolbus_common.access.config_snapshot import proof_of
+from toolbus_common.config import (
     Budget,
     Customer,
     Declaration,
@@ -25,10 +25,10 @@ from toolbus_common.declared import (
     Team,
     User,
 )
+from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.errors import BudgetExceededError, ToolbusError
-from toolbus_common.room import Room
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import proof_of
 
 PRICE = Price(call=0.001, kilobyte=0.001, most=0.002)  # so that less is charged than was held
 CALL_SECONDS = 4.0

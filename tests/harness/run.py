@@ -2,7 +2,7 @@
 
 import sys
 
-from toolbus_common.process import run
+from toolbus_common.service.process import run
 
 if __name__ == "__main__":
     sys.exit(run(sys.argv[1:]))

@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from toolbus_common.bus import Bus
-from toolbus_common.calllane import CallLane
 from toolbus_common.contracts import Fact
-from toolbus_common.factlane import FactWriter
-from toolbus_common.process import run
-from toolbus_policy.ledger import Ledger
-from toolbus_policy.scripts import Scripts
-from toolbus_policy.settlement import Settlement
+from toolbus_common.messaging.call_transport import CallLane
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.nats.connection import Bus
+from toolbus_common.service.process import run
+from toolbus_policy.ledger.ledger import Ledger
+from toolbus_policy.ledger.lua_scripts import Scripts
+from toolbus_policy.ledger.settlement import Settlement
 
 RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
     "reserved", "sent", "recorded", "handed-over", "ended",

@@ -13,8 +13,8 @@ from itertools import count
 from threading import Timer
 from typing import Any
 
-from toolbus_audit.store import ClickHouse
-from toolbus_common.process import run
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_common.service.process import run
 
 LIVES = 1  # insert that goes well
 LONGEST = 0.06  # seconds from the beginning of an insert to the kill

@@ -4,9 +4,9 @@ import logging
 import sys
 from typing import Any
 
-from toolbus_common.metrics import CALLS
-from toolbus_common.process import run
-from toolbus_ingress import trail
+from toolbus_common.observability.metrics import CALLS
+from toolbus_common.service.process import run
+from toolbus_ingress.mcp import tracing as trail
 
 _whole = trail._describe
 

@@ -4,8 +4,8 @@ import asyncio
 import sys
 
 from toolbus_common.contracts import Fact
-from toolbus_common.factlane import FactWriter
-from toolbus_common.process import run
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.service.process import run
 
 
 def _recorded(_writer: FactWriter, _fact: Fact) -> "asyncio.Future[None]":

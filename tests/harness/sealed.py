@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from harness.facts import allowed, completed
 from harness.peopled import Kept, people
-from toolbus_audit.sealing.note import Checkpoint, Signer, signer
-from toolbus_audit.sealing.tree import EMPTY, Tree
+from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, signer
+from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
 from toolbus_cli.evidence import bundle, verify
-from toolbus_common.factlane import FactWriter
-from toolbus_common.people.book import People
-from toolbus_common.spool import Envelope, Spool
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.privacy.key_store import People
 
 BEGAN = 1_800_000_000
 STREAM = "1763000000000"

@@ -7,18 +7,18 @@ from typing import Any
 import msgspec
 
 from harness.facts import bus_of
-from toolbus_audit.posting import Poster
-from toolbus_audit.sinks.declared import Pace, Sinks
-from toolbus_audit.sinks.telling import Stream
-from toolbus_common.bus import Bus
-from toolbus_common.contracts.fact import EVERY_FACT, Fact
-from toolbus_common.declared import Sink
+from toolbus_audit.delivery.http_client import Poster
+from toolbus_audit.siem.forwarder import Stream
+from toolbus_audit.siem.registry import Pace, Sinks
+from toolbus_common.config import Sink
+from toolbus_common.contracts.events.base import EVERY_FACT, Fact
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.egress.tls import SYSTEMS, Tls
-from toolbus_common.provision import EXPORTS, FACTS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.stream_reader import Kept, begun, read_from
+from toolbus_common.nats.topology import EXPORTS, FACTS
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
-from toolbus_common.streamreading import Kept, begun, read_from
 
 AT_LOOPBACK = Egress(Allowed.of("127.0.0.0/8 localhost"))
 PACE = Pace(first_retry=0.05, settle=60.0)  # what a server was not told for sure comes again

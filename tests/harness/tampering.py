@@ -9,12 +9,12 @@ from pathlib import Path
 
 from harness.sealed import BEGAN, STREAM, World, seen, world
 from harness.witness import Witness
-from toolbus_audit.sealing.note import Signer, signer
+from toolbus_audit.transparency_log.checkpoint import Signer, signer
 from toolbus_cli.evidence import verify
-from toolbus_common.bucket import Change
 from toolbus_common.contracts import PersonForgotten
-from toolbus_common.factlane import FactWriter
-from toolbus_common.spool import Envelope, Spool
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.nats.kv_bucket import Change
 
 USER = "ann"
 

@@ -16,20 +16,20 @@ from harness.clickhouse import ClickHouseServer
 from harness.facts import PATIENCE, allowed, consumed, facts_of, returns_soon, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, FactsAsked, FactsTold, RowsFound
 from toolbus_common.errors import InvalidError, UnavailableError
-from toolbus_common.exchange import Exchange
-from toolbus_common.factlane import FactWriter
-from toolbus_common.room import Room
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 
 # It dies of SIGKILL after its first insert and before it acknowledges.
 AUDIT_DIES = (
     """
 import os, signal
-from toolbus_audit.store import ClickHouse
+from toolbus_audit.clickhouse.store import ClickHouse
 whole = ClickHouse.insert
 async def insert(self, *given):
     await whole(self, *given)

@@ -16,7 +16,7 @@ import pytest
 
 from harness.engines import installed, own_port
 from harness.written import files_in
-from toolbus_common.process import ROOMS
+from toolbus_common.service.process import ROOMS
 
 PATIENCE = 120.0
 SECRET = "a-declared-secret-of-some-length"

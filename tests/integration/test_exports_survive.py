@@ -8,18 +8,18 @@ from harness.exporting import files, lines, manifests
 from harness.facts import allowed, facts_of, returns_soon
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_common.bus import Bus
-from toolbus_common.declared import Declaration
-from toolbus_common.declaring.vouching import vouch
-from toolbus_common.provision import CONFIG
+from toolbus_common.access.config_snapshot import DECLARATION
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.confirmation import vouch
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import DECLARATION
 
 # It dies when the second file of an export is there and nothing says so yet.
 DIES = (
     """
 import os, signal
-from toolbus_audit.exporting.places import Directory
+from toolbus_audit.export.targets import Directory
 whole, written = Directory._write, []
 def write(self, path, data):
     whole(self, path, data)

@@ -16,8 +16,8 @@ from harness.operating import key
 from harness.otlp import Collector
 from harness.prometheus import Prometheus, Series, faults
 from harness.waiting import until_now
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.process import ROOMS
+from toolbus_common.config import Declaration, Server
+from toolbus_common.service.process import ROOMS
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY, CODER = "tbk_bot_a-secret-of-the-metrics", "tbk_coder_a-secret-of-the-metrics"

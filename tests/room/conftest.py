@@ -17,8 +17,8 @@ from harness.policing import Policing, declared, policing
 from harness.protected import OAuthServer, Resource
 from harness.signing_in import STAFF, Server, serving
 from harness.waiting import PATIENCE
-from toolbus_common.bus import Bus
-from toolbus_common.provision import LEASES
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import LEASES
 from toolbus_common.settings import Settings
 
 LOOPBACK = "127.0.0.0/8 ::1"

@@ -7,8 +7,7 @@ import pytest
 
 from harness.jsonserver import Request, Response, answering
 from harness.waiting import until, until_told
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import (
     ConnectionMade,
     ServersAsked,
@@ -16,14 +15,15 @@ from toolbus_common.contracts import (
     UpstreamTokenAsked,
     UpstreamTokenTold,
 )
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.exchange import Exchange
-from toolbus_common.permissions import OPERATOR
-from toolbus_common.provision import CONFIG
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_executor import keeper
 from toolbus_executor.main import build
+from toolbus_executor.servers import supervisor as keeper
 
 
 class Oauth:

@@ -10,7 +10,6 @@ from nats.js.errors import NotFoundError
 from harness.operating import key
 from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until_told
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
     Answered,
     Asked,
@@ -28,8 +27,9 @@ from toolbus_common.errors import (
     UnknownApprovalError,
     UnknownToolError,
 )
-from toolbus_common.provision import APPROVALS, FACTS
-from toolbus_policy import approving
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import APPROVALS, FACTS
+from toolbus_policy.approvals import service as approving
 
 STATE = "state of the server's own"
 

@@ -15,9 +15,9 @@ from harness.policing import (
     required,
 )
 from harness.waiting import PATIENCE, until_told
+from toolbus_common.access.config_snapshot import proof_of
 from toolbus_common.contracts import Answered, ApprovalsTold, ApproverAsked
 from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownApprovalError
-from toolbus_common.snapshot import proof_of
 
 
 async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:

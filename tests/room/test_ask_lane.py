@@ -6,9 +6,9 @@ import time
 import pytest
 
 from harness.facts import bus_of
-from toolbus_common.asklane import AskLane
 from toolbus_common.contracts import PageAsked, PageTold
 from toolbus_common.errors import UnavailableError
+from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.settings import Settings
 
 

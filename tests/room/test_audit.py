@@ -11,23 +11,23 @@ import pytest
 
 from harness.engines import own_port
 from harness.facts import PATIENCE, allowed, bus_of, completed, consumed, facts_of, until
+from toolbus_audit.clickhouse.migrate import migrations
+from toolbus_audit.clickhouse.row_mapper import read, token
+from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
-from toolbus_audit.migrate import migrations
-from toolbus_audit.rows import read, token
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_audit.store import ClickHouse
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.access.config_snapshot import DECLARATION
+from toolbus_common.config import Declaration, Reader
+from toolbus_common.config_store.repository import hashed
 from toolbus_common.contracts import AuditQueried, RowsFound
-from toolbus_common.declared import Declaration, Reader
-from toolbus_common.declaring.desk import hashed
 from toolbus_common.errors import InvalidError
-from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CONFIG
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.outbox import Envelope
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import DECLARATION
-from toolbus_common.spool import Envelope
 
 
 def audit_settings(settings: Settings) -> AuditSettings:
@@ -123,7 +123,7 @@ async def test_a_message_delivered_ten_times_is_stored_once(
 
 async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
     """A writer that dies between insert and acknowledgement."""
-    from toolbus_audit.writer import Writer  # noqa: PLC0415
+    from toolbus_audit.ingest.writer import Writer  # noqa: PLC0415
 
     writer = Writer(store)
     await writer.open()

@@ -25,11 +25,11 @@ from harness.signing_in import (
     serving,
 )
 from harness.waiting import until_told
-from toolbus_common.bus import Bus
 from toolbus_common.errors import UnauthorizedError
-from toolbus_common.provision import PEOPLE, TOKENS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import PEOPLE, TOKENS
 from toolbus_common.settings import Settings
-from toolbus_oauth import browsing
+from toolbus_oauth.server import authorize_flow as browsing
 
 
 async def test_a_person_allows_a_client_which_acts_in_their_name(server: Server) -> None:

@@ -8,10 +8,10 @@ import pytest
 from harness.connecting import Asking
 from harness.proofs import read
 from harness.protected import OAuthServer, Resource
-from toolbus_common.bus import Bus
-from toolbus_common.dpop.making import ProofKey
-from toolbus_common.provision import CONNECTIONS
-from toolbus_oauth.upstreams.clienthood import Clienthood, Identity
+from toolbus_common.crypto.dpop.client import ProofKey
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONNECTIONS
+from toolbus_oauth.upstreams.client_identity import Clienthood, Identity
 from toolbus_oauth.upstreams.discovery import DiscoveryError
 
 OFFERS = {"dpop_signing_alg_values_supported": ["RS256", "ES256"]}

@@ -20,8 +20,8 @@ from harness.signing_in import (
     asked,
     serving,
 )
-from toolbus_common.bus import Bus
 from toolbus_common.errors import UnauthorizedError
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 ENDPOINT = f"{BASE}/oauth/token"

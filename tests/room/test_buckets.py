@@ -3,8 +3,8 @@
 import asyncio
 from contextlib import aclosing
 
-from toolbus_common.bus import Bus
-from toolbus_common.provision import CONFIG
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
 
 AT_ONCE, EACH = 2, 300  # the server keeps a thousand watchers of a bucket
 

@@ -14,12 +14,12 @@ from harness.engines import NatsAt, NatsServer
 from harness.fresh import joined_by_tester, provisioned
 from harness.peers import closed_after, served
 from harness.waiting import until, until_told
-from toolbus_common.bucket import Change
-from toolbus_common.bus import Bus, StoredMessage
 from toolbus_common.contracts import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
-from toolbus_common.provision import BUCKETS, CATALOGUE, CONFIG, DURABLES, FACTS, LEASES
-from toolbus_common.room import Room
+from toolbus_common.nats.connection import Bus, StoredMessage
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import BUCKETS, CATALOGUE, CONFIG, DURABLES, FACTS, LEASES
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 
 

@@ -18,7 +18,7 @@ from toolbus_common.errors import (
     UnavailableError,
     UpstreamDeadError,
 )
-from toolbus_common.exchange import Reply
+from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.settings import Settings
 
 both = pytest.mark.parametrize("fused", [False, True], ids=["apart", "fused"])

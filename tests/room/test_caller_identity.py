@@ -19,13 +19,13 @@ from harness.grpc_shop import Book
 from harness.identities import ISSUER, OF_ANN, Issuing
 from harness.jsonserver import Request, Response, answering
 from harness.waiting import until
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
+from toolbus_common.crypto.p256 import P256Key
 from toolbus_common.errors import UnavailableError, UpstreamDeadError
-from toolbus_common.p256 import P256Key
 from toolbus_common.secrets import Secrets
-from toolbus_executor.identifying import keys as keeping
-from toolbus_executor.kinds import reached
-from toolbus_executor.replicas.upstream import Replicated
+from toolbus_executor.identity import keys as keeping
+from toolbus_executor.upstreams.factory import reached
+from toolbus_executor.upstreams.replicas.upstream import Replicated
 
 HEADER = "toolbus-identity"
 MCP_KINDS = ("modern", "legacy", "sse")

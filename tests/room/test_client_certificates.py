@@ -10,9 +10,9 @@ import pytest
 from harness.connecting import Asking, asked_by_executor
 from harness.protected import Resource, ShowingOAuthServer
 from harness.showing import Certificates, kept_thumbprint
-from toolbus_common.bus import Bus
+from toolbus_common.config import OAuthClient
 from toolbus_common.contracts import UpstreamTokenTold
-from toolbus_common.declared import OAuthClient
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 METHODS = "token_endpoint_auth_methods_supported"

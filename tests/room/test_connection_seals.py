@@ -14,16 +14,16 @@ from harness.facts import bus_of
 from harness.keyservices import KeyServices
 from harness.secretstores import ROLE, ROLE_SECRET
 from harness.signing_in import serving
-from toolbus_common.bus import Bus
-from toolbus_common.provision import CONNECTIONS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONNECTIONS
 from toolbus_common.secrets import SecretError, Secrets, key_services_of, stores_of
-from toolbus_common.secrets.hashicorp import HashiCorpKeys
-from toolbus_common.secrets.masters import Masters
+from toolbus_common.secrets.master_keys import Masters
+from toolbus_common.secrets.stores.vault import HashiCorpKeys
 from toolbus_common.settings import Settings
 from toolbus_oauth.settings import Settings as OAuthSettings
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.envelope import Envelope, seal_anew
-from toolbus_oauth.upstreams.records import Connection
+from toolbus_oauth.storage.store import Store
+from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, seal_anew
+from toolbus_oauth.upstreams.connections.records import Connection
 
 WRAPPED = "vault-transit:transit/toolbus"
 RECORD = Connection(

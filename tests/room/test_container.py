@@ -11,11 +11,11 @@ import pytest
 
 from conformance.upstream import TESTS
 from harness.bench import Bench
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_executor.kinds import reached
 from toolbus_executor.settings import Settings
-from toolbus_executor.ways import Ways
+from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.upstreams.factory import reached
 
 IMAGE = "registry.example/mcp/fixture@sha256:" + "0a" * 32
 ENGINE = f"""#!{sys.executable}

@@ -22,7 +22,6 @@ from harness.deferring import (
 )
 from harness.policing import PAGES, Policing, required
 from harness.waiting import until_told
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import (
     Answered,
     Asked,
@@ -33,9 +32,10 @@ from toolbus_common.contracts import (
 from toolbus_common.errors import (
     ApprovalRequiredError,
 )
-from toolbus_common.exchange import Reply
-from toolbus_common.provision import TASKS
-from toolbus_policy import deferring
+from toolbus_common.messaging.local_transport import Reply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import TASKS
+from toolbus_policy.approvals.tasks import service as deferring
 
 either_era = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])
 

@@ -23,8 +23,8 @@ from harness.deferring import (
 from harness.operating import key
 from harness.policing import OWN, Policing, declared, required
 from harness.waiting import until_told
-from toolbus_common.atrest import Records
-from toolbus_common.bus import Bus
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import (
     DEFERRED,
     Answered,
@@ -34,7 +34,6 @@ from toolbus_common.contracts import (
     CallRequested,
     Failed,
 )
-from toolbus_common.declared import Declaration
 from toolbus_common.errors import (
     ApprovalRejectedError,
     BusDownError,
@@ -46,17 +45,18 @@ from toolbus_common.errors import (
     UnknownToolError,
     UpstreamRefusedError,
 )
-from toolbus_common.exchange import Reply
-from toolbus_common.provision import APPROVALS, FACTS, TASKS
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Reply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.sealed_records import Records
+from toolbus_common.nats.topology import APPROVALS, FACTS, TASKS
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import Snapshot
-from toolbus_policy import approval as approvals
-from toolbus_policy import deferring
-from toolbus_policy.approval import Cause, State
-from toolbus_policy.deferred import Stage
-from toolbus_policy.docket import Docket
-from toolbus_policy.taskbook import TaskBook
+from toolbus_policy.approvals import model as approvals
+from toolbus_policy.approvals.model import Cause, State
+from toolbus_policy.approvals.repository import Docket
+from toolbus_policy.approvals.tasks import service as deferring
+from toolbus_policy.approvals.tasks.model import Stage
+from toolbus_policy.approvals.tasks.repository import TaskBook
 
 KEY = bytes(32)
 either_era = pytest.mark.parametrize("form", [MODERN, LEGACY], ids=["modern", "legacy"])

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from harness.waiting import until, until_told
-from toolbus_cli import desk as desks
-from toolbus_cli.launcher import source
-from toolbus_cli.launcher.source import Source
-from toolbus_cli.state import State
-from toolbus_common.bus import Bus
-from toolbus_common.declared import Declaration, Key
-from toolbus_common.declaring.desk import Desk, hashed
-from toolbus_common.declaring.difference import changes
-from toolbus_common.declaring.loading import Loaded
+from toolbus_cli import config_client as desks
+from toolbus_cli.launcher import config_source
+from toolbus_cli.launcher.config_source import Source
+from toolbus_cli.state_dir import State
+from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, Directory
+from toolbus_common.config import Declaration, Key
+from toolbus_common.config_store.diff import changes
+from toolbus_common.config_store.loading.loader import Loaded
+from toolbus_common.config_store.repository import Desk, hashed
 from toolbus_common.errors import InvalidError
-from toolbus_common.provision import CONFIG, FACTS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG, FACTS
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ async def test_what_differs_is_worked_out_beside_the_loop(
         here.append(current_thread() is main_thread())
         return changes(*given)
 
-    monkeypatch.setattr("toolbus_common.declaring.desk.changes", seen)
+    monkeypatch.setattr("toolbus_common.config_store.repository.changes", seen)
     await desk.plan(BOT)
     await desk.apply(BOT, "file")
     assert here == [False, False]
@@ -208,8 +208,8 @@ async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(
     desk: Desk, settings: Settings
 ) -> None:
     await desk.apply(BOT, "apply")
-    demo = Source(settings.state_dir / "demo.yaml", source.DEMO)
-    applied = await source.apply_first(desk, demo, Loaded(declared(keys={"demo": {}})))
+    demo = Source(settings.state_dir / "demo.yaml", config_source.DEMO)
+    applied = await config_source.apply_first(desk, demo, Loaded(declared(keys={"demo": {}})))
     assert applied.changes == ()
     assert not demo.is_demo
     assert list((await desk.declared()).declaration.keys) == ["bot"]
@@ -221,18 +221,20 @@ async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
     notes: list[str] = []
     path = settings.state_dir / "toolbus.yaml"
     path.write_text("keys: {bot: {tools: ['*']}}")
-    file = Source(path, source.FILE)
-    await source.apply_first(desk, file, file.load())
+    file = Source(path, config_source.FILE)
+    await config_source.apply_first(desk, file, file.load())
     assert not file.changed()
     path.write_text("keys: {bot: {tols: []}, other: {team: none}}")
     await until(file.changed)
-    assert await source.reload(desk, file, lambda note, _level: notes.append(note)) is None
+    assert await config_source.reload(desk, file, lambda note, _level: notes.append(note)) is None
     assert not file.changed()
     assert "did you mean 'tools'?" in notes[0]
     assert "nothing was applied" in notes[-1]
     path.write_text("keys: {bot: {tools: ['a__b']}}")
     await until(file.changed)
-    assert await source.reload(desk, file, lambda note, _level: notes.append(note)) is not None
+    assert (
+        await config_source.reload(desk, file, lambda note, _level: notes.append(note)) is not None
+    )
     assert (await desk.declared()).declaration.keys["bot"].tools == ("a__b",)
     path.unlink()
     assert not file.changed()
@@ -241,7 +243,7 @@ async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
 def test_a_file_that_is_being_written_is_left_alone_until_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "toolbus.yaml"
     path.write_text("keys: {bot: {tools: ['*']}}")
-    file = Source(path, source.FILE)
+    file = Source(path, config_source.FILE)
     file.load()
     for text in ("", "keys: {bot:", "keys: {bot: {tools: ['a__b']}}"):
         path.write_text(text)

@@ -11,15 +11,15 @@ from harness.bench import admitted
 from harness.cluster import Upstream
 from harness.facts import bus_of
 from harness.waiting import until, until_told
-from toolbus_common.bus import Bus
+from toolbus_common.access.config_snapshot import DECLARATION
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import Answered, CallCancelled, Failed
-from toolbus_common.contracts.frames import Frame, decode_frame
-from toolbus_common.declared import Declaration, Server
+from toolbus_common.contracts.replies import Frame, decode_frame
 from toolbus_common.errors import CallCancelledError
-from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CONFIG
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import DECLARATION
 from toolbus_executor.main import build
 
 REPLY = "tb.reply.ingress.early"

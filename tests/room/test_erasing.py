@@ -18,24 +18,25 @@ from toolbus_audit.main import build
 from toolbus_audit.retention import Retention
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.errors import CommandError
-from toolbus_cli.evidence import forgetting, verify
-from toolbus_cli.evidence.gathering import gathered
-from toolbus_common import bus as buses
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_cli.evidence import forget as forgetting
+from toolbus_cli.evidence import verify
+from toolbus_cli.evidence.collect import gathered
+from toolbus_common.access.config_snapshot import DECLARATION
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.literal_secrets import Writer
+from toolbus_common.config_store.repository import Desk
 from toolbus_common.contracts import AuditQueried, RoomStatus, RowsFound, StatusAsked
-from toolbus_common.declared import Declaration
-from toolbus_common.declaring.desk import Desk
-from toolbus_common.declaring.literals import Writer
-from toolbus_common.exchange import Exchange
-from toolbus_common.factlane import FactWriter
-from toolbus_common.holds import HOLD_PREFIX, Hold
-from toolbus_common.people.book import People
-from toolbus_common.provision import CONFIG, PEOPLE
-from toolbus_common.room import Room
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.outbox import Spool
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats import connection as buses
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG, PEOPLE
+from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import DECLARATION
-from toolbus_common.spool import Spool
 
 DAY = 86_400
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from harness.signing_in import BASE, RESOURCE, STAFF, Server, serving
-from toolbus_common.bus import Bus
+from toolbus_common.access.config_snapshot import hash_of, proof_of
 from toolbus_common.errors import InvalidError, UnauthorizedError
-from toolbus_common.provision import TOKENS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import TOKENS
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import hash_of, proof_of
-from toolbus_oauth.clients import EXCHANGE
-from toolbus_oauth.exchanging import MOST_ACTORS, TOKEN
-from toolbus_oauth.peeking import peeked
-from toolbus_oauth.signing import SigningKeys
+from toolbus_oauth.clients.registry import EXCHANGE
+from toolbus_oauth.keys.signing_keys import SigningKeys
+from toolbus_oauth.keys.unverified_jwt import peeked
+from toolbus_oauth.server.token_exchange import MOST_ACTORS, TOKEN
 
 DOCS = f"{RESOURCE}/docs"
 SECTIONS: dict[str, Any] = {

@@ -15,15 +15,16 @@ from harness.ocsf import faults
 from harness.s3store import Store, store
 from harness.sinking import AT_LOOPBACK
 from harness.waiting import until
-from toolbus_audit.cursor import Cursor, OvertakenError
-from toolbus_audit.exporting import schedule, windows
-from toolbus_audit.exporting.places import Directory, PlaceError, Target, target_for
-from toolbus_audit.posting import Poster
-from toolbus_audit.store import ClickHouse
-from toolbus_common.bucket import Bucket
-from toolbus_common.declared import Export
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.delivery.cursor import Cursor, OvertakenError
+from toolbus_audit.delivery.http_client import Poster
+from toolbus_audit.export import scheduler as schedule
+from toolbus_audit.export import windows
+from toolbus_audit.export.targets import Directory, PlaceError, Target, target_for
+from toolbus_common.config import Export
 from toolbus_common.egress import Egress
-from toolbus_common.provision import EXPORTS
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import EXPORTS
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
 

@@ -12,17 +12,17 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from harness.waiting import until, until_told
-from toolbus_cli.commands.inspecting import faults_of, not_held
+from toolbus_cli.commands.operate.status import faults_of, not_held
 from toolbus_cli.commands.shared import printable
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.config import Declaration, Server
+from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import ServersAsked, ServersTold
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.declared.isolation import Files
 from toolbus_common.errors import UnavailableError
-from toolbus_common.exchange import Exchange
-from toolbus_common.permissions import OPERATOR
-from toolbus_common.provision import CONFIG, FACTS
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import CONFIG, FACTS
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 

@@ -16,8 +16,8 @@ from harness.certificates import Authority
 from harness.jsonserver import Request, Response, answering
 from harness.providing import Provider, issuer
 from harness.signing_in import BASE, REDIRECT, RESOURCE, Server, Walker, asked, serving
-from toolbus_common.bus import Bus
 from toolbus_common.errors import UnauthorizedError
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 RULES = {"staff": {"issuer": "corp", "claims": {"groups": "staff"}, "tools": ["docs__*"]}}
@@ -186,7 +186,7 @@ async def test_a_way_of_signing_that_is_not_declared_is_not_taken(
 async def test_a_key_that_is_new_is_looked_for_and_one_that_is_gone_no_longer_counts(
     server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolbus_oauth.providers.ANEW_SECONDS", 0.0)
+    monkeypatch.setattr("toolbus_oauth.accounts.oidc_providers.ANEW_SECONDS", 0.0)
     before = provider.minted()
     await server.show(before)
     provider.say("/rotate")

@@ -7,8 +7,8 @@ import redis
 from harness.engines import NatsServer
 from harness.fresh import begin_afresh, joined_by_tester
 from harness.waiting import until
-from toolbus_common.bus import Bus
-from toolbus_common.provision import BUCKETS, CONFIG, DURABLES, FACTS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import BUCKETS, CONFIG, DURABLES, FACTS
 from toolbus_common.settings import Settings
 
 

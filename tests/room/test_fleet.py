@@ -8,11 +8,11 @@ import pytest
 
 from harness.facts import bus_of
 from harness.waiting import until
-from toolbus_cli.launcher import fleet as fleets
-from toolbus_cli.launcher.child import Program
-from toolbus_cli.launcher.fleet import Fleet
-from toolbus_common.bus import Bus
+from toolbus_cli.launcher import process_group as fleets
+from toolbus_cli.launcher.child_process import Program
+from toolbus_cli.launcher.process_group import Fleet
 from toolbus_common.contracts import RoomStatus, StatusAsked
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 SLOWLY = 4 * fleets.ASK_SECONDS

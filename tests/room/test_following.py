@@ -11,13 +11,13 @@ from harness.engines import NatsAt, NatsServer
 from harness.facts import bus_of
 from harness.fresh import joined_by_tester, provisioned
 from harness.waiting import until
-from toolbus_common import following
-from toolbus_common.bucket import Change
-from toolbus_common.bus import Bus
-from toolbus_common.ending import end
-from toolbus_common.provision import CONFIG, OUTCOMES, provision
+from toolbus_common.concurrency import end
+from toolbus_common.nats import stream_follower as following
+from toolbus_common.nats.bucket_sizes import Size, follow_sizes
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import CONFIG, OUTCOMES, provision
 from toolbus_common.settings import Settings
-from toolbus_common.sizes import Size, follow_sizes
 
 STREAM = f"KV_{CONFIG}"
 

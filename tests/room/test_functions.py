@@ -10,8 +10,8 @@ import pytest
 
 from harness.bench import Bench
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_executor.functions import FunctionError, function_of, serving
-from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
+from toolbus_executor.upstreams.process.python_functions import FunctionError, function_of, serving
 
 MODULE = '''
 """Functions of a test."""

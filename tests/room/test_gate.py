@@ -14,11 +14,11 @@ import pytest
 from harness.peers import served
 from harness.waiting import until
 from toolbus_common.egress import Allowed, Egress, Target
-from toolbus_executor.child import Child
-from toolbus_executor.isolation import gate as gates
-from toolbus_executor.isolation.gate import Gate
+from toolbus_executor.isolation.child_process import Child
+from toolbus_executor.isolation.network import egress_proxy as gates
+from toolbus_executor.isolation.network.egress_proxy import Gate
 from toolbus_executor.isolation.plan import Isolation
-from toolbus_executor.way import Way
+from toolbus_executor.transport.dialer import Way
 
 LISTED, OTHER, INSIDE = "docs.example", "collector.example", "inside.example"
 TRIES = """

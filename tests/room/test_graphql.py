@@ -11,10 +11,10 @@ import pytest
 from harness.bench import AT_LOOPBACK, Bench
 from harness.engines import Engine
 from harness.rest import TESTS
-from toolbus_common.declared import Operations, Server
+from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
-from toolbus_executor.catalogue import with_left_out
-from toolbus_executor.graphql import GraphQLUpstream
+from toolbus_executor.upstreams.graphql import GraphQLUpstream
+from toolbus_executor.upstreams.listing import with_left_out
 
 TOKEN = "Bearer graphql-token-that-is-secret"
 

@@ -10,11 +10,11 @@ import pytest
 
 from harness.bench import AT_LOOPBACK, Bench
 from harness.grpc import GrpcServer
-from toolbus_common.declared import Operations, Server
+from toolbus_common.config import Operations, Server
 from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError
-from toolbus_executor.grpc.upstream import MOST_MESSAGES, GrpcUpstream
-from toolbus_executor.kinds import reached
-from toolbus_executor.ways import Ways
+from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.upstreams.factory import reached
+from toolbus_executor.upstreams.grpc.upstream import MOST_MESSAGES, GrpcUpstream
 
 TOKEN = "Bearer grpc-token-that-is-secret"
 
@@ -120,6 +120,6 @@ async def test_a_server_that_is_gone_is_dead(tmp_path: Path) -> None:
 async def test_without_its_libraries_the_server_says_what_to_install(
     server: GrpcServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "toolbus_executor.grpc.upstream", None)
+    monkeypatch.setitem(sys.modules, "toolbus_executor.upstreams.grpc.upstream", None)
     with pytest.raises(UpstreamDeadError, match=r"pip install 'toolbus\[grpc\]'"):
         reached(Server(grpc=server.address), Bench().news, Ways(), {})

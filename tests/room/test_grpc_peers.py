@@ -10,12 +10,12 @@ import pytest
 from harness.bench import AT_LOOPBACK, Bench
 from harness.certificates import Authority
 from harness.grpc import GrpcServer
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
 from toolbus_common.egress import Target
 from toolbus_common.egress.tls import Tls
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_executor.grpc.upstream import GrpcUpstream
-from toolbus_executor.way import Way
+from toolbus_executor.transport.dialer import Way
+from toolbus_executor.upstreams.grpc.upstream import GrpcUpstream
 
 NAME = "shop.example"
 

@@ -9,14 +9,19 @@ import pytest
 
 from harness.facts import bus_of
 from harness.signing_in import PASSWORD, hashed
-from toolbus_common.bus import Bus
-from toolbus_common.provision import OAUTH, OAUTH_BRIEF
-from toolbus_common.sealing import Seal
+from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import OAUTH, OAUTH_BRIEF
 from toolbus_common.settings import Settings
-from toolbus_oauth import accounts
-from toolbus_oauth.accounts import FAILURE_SECONDS, MOST_FAILURES, Accounts, NotSignedInError
-from toolbus_oauth.records import Account, Guesses
-from toolbus_oauth.store import Store
+from toolbus_oauth.accounts import local_accounts as accounts
+from toolbus_oauth.accounts.local_accounts import (
+    FAILURE_SECONDS,
+    MOST_FAILURES,
+    Accounts,
+    NotSignedInError,
+)
+from toolbus_oauth.storage.records import Account, Guesses
+from toolbus_oauth.storage.store import Store
 
 Replica = Callable[[], AbstractAsyncContextManager[Accounts]]
 

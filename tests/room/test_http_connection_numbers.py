@@ -5,8 +5,8 @@ import asyncio
 from harness.bounded import GET, LONG, counted, place, refused
 from harness.connections import posting
 from harness.waiting import until
-from toolbus_common.httpserver.addresses import Proxies
-from toolbus_common.httpserver.limits import Limits
+from toolbus_common.http_server.limits import Limits
+from toolbus_common.http_server.proxy_addresses import Proxies
 
 
 async def test_connections_beyond_the_bound_are_refused_at_once_and_taken_again_later() -> None:

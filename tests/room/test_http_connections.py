@@ -8,7 +8,7 @@ import pytest
 from harness.bounded import BRIEF, GET, MIB, PART, Place, closed, place, within
 from harness.connections import HOST, CutError, RawAnswer, RawHttp, chunked, posting
 from harness.waiting import until
-from toolbus_common.httpserver.limits import Limits
+from toolbus_common.http_server.limits import Limits
 
 # -- size -----------------------------------------------------------------------------------------
 

@@ -9,11 +9,11 @@ import pytest
 from harness.facts import bus_of
 from harness.identities import TYPE
 from harness.signing_in import BASE, RESOURCE, Server, serving
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import IdentityKeyAsked, IdentityKeyTold
+from toolbus_common.crypto.p256 import P256Key, header_of
 from toolbus_common.errors import InvalidError, UnauthorizedError
-from toolbus_common.p256 import P256Key, header_of
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 

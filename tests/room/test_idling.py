@@ -14,8 +14,8 @@ from harness.bench import admitted
 from harness.facts import bus_of
 from harness.marked import marked
 from harness.waiting import until, until_told
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.config import Declaration, Server
+from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import (
     STEERED_PREFIX,
     Answered,
@@ -26,12 +26,12 @@ from toolbus_common.contracts import (
     Steered,
     decode_frame,
 )
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.declared.isolation import Files
 from toolbus_common.errors import UnavailableError
-from toolbus_common.exchange import Exchange
-from toolbus_common.permissions import OPERATOR
-from toolbus_common.provision import CATALOGUE, CONFIG
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import CATALOGUE, CONFIG
 from toolbus_common.settings import Settings
 from toolbus_executor import main
 from toolbus_executor.main import build

@@ -16,13 +16,13 @@ import pytest
 from harness.bench import Bench
 from harness.marked import children, marked, strays
 from harness.waiting import until, until_now
-from toolbus_common.declared.isolation import Files, Limits
+from toolbus_common.config.servers.isolation import Files, Limits
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_executor.child import Child
+from toolbus_executor.isolation.capability_probe import probe
+from toolbus_executor.isolation.child_process import Child
 from toolbus_executor.isolation.plan import Isolation
-from toolbus_executor.isolation.probing import probe
 from toolbus_executor.settings import Settings
-from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 EITHER_WAY = pytest.mark.parametrize("namespaces", [True, False])
 # Leaves its group and session and its parent's signals behind, and holds on to every pipe.

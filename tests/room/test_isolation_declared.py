@@ -11,18 +11,18 @@ import pytest
 from harness.bench import Bench
 from harness.peers import served
 from harness.waiting import until
-from toolbus_common.bucket import Change
-from toolbus_common.bus import Bus
+from toolbus_common.config import Declaration, Server
+from toolbus_common.config_store.operator_targets import NAMED, Named, digest_of, encoded
 from toolbus_common.contracts import Fact, ServerConnected, ServerLost
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.egress.checking import STRICT
-from toolbus_common.egress.named import NAMED, Named, digest_of, encoded
-from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CONFIG
+from toolbus_common.egress.policy import STRICT
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import CONFIG
 from toolbus_common.settings import Settings
-from toolbus_executor.kinds import reached
 from toolbus_executor.main import build
-from toolbus_executor.ways import Ways
+from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.upstreams.factory import reached
 
 SERVER = """
 import json, os, pathlib, socket, sys

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from harness import forbidding
-from toolbus_common.declared import Server
-from toolbus_executor.isolation.kernel import DAC_READ_SEARCH
+from toolbus_common.config import Server
+from toolbus_executor.isolation.linux.syscalls import DAC_READ_SEARCH
 from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.settings import Settings
 

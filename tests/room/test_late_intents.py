@@ -9,8 +9,8 @@ import pytest
 from harness.ledger import counters
 from harness.policing import Policing, declared
 from harness.waiting import until, until_told
+from toolbus_common.config import Budget, Period
 from toolbus_common.contracts import CallAllowed, Fact
-from toolbus_common.declared import Budget, Period
 from toolbus_common.errors import ToolbusError
 
 COUNTER = "budget:key:bot:usd:day:UTC"

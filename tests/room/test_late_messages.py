@@ -14,8 +14,8 @@ from harness import late_server
 from harness.bench import Answers, Bench, admitted, answering
 from harness.waiting import until
 from toolbus_common.contracts import Notified
-from toolbus_executor import attribution
-from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.upstreams.mcp import attribution
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 COMMAND = [sys.executable, str(Path(late_server.__file__))]
 ANN: dict[str, Any] = {"scope": "acme", "key": "ann"}

@@ -15,16 +15,16 @@ from harness.receiver import Receiver
 from harness.waiting import until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_cli.evidence.taking import LATEST, Wanted, take
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
-from toolbus_common.declared import Declaration
-from toolbus_common.declaring.vouching import vouch
-from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CONFIG
-from toolbus_common.room import Room
+from toolbus_cli.evidence.export import LATEST, Wanted, take
+from toolbus_common.access.config_snapshot import DECLARATION
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.confirmation import vouch
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import DECLARATION
 
 EIGHT = 1_763_712_000.0  # of the 21st of November 2025
 

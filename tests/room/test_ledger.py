@@ -9,14 +9,14 @@ import redis.asyncio as redis
 
 from harness.engines import ValkeyServer
 from harness.ledger import RememberedEpochs, admission, claim, counters
-from toolbus_common.declared import Period, Rate
+from toolbus_common.config import Period, Rate
 from toolbus_common.errors import (
     BudgetExceededError,
     LedgerDownError,
     LedgerRebuildingError,
     RateExceededError,
 )
-from toolbus_policy.ledger import Ending, Ledger
+from toolbus_policy.ledger.ledger import Ending, Ledger
 
 
 @pytest.fixture

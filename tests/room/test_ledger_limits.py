@@ -11,11 +11,11 @@ import redis.asyncio as redis
 
 from harness.engines import ValkeyServer, own_port
 from harness.ledger import RememberedEpochs, admission, admitted, claim, counters
-from toolbus_common.declared import Budget, Key, Level, Loop, Period, Rate
+from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LoopDetectedError, RateExceededError
-from toolbus_policy.ledger import Ending, Ledger
-from toolbus_policy.rules import Admission
-from toolbus_policy.store import Contents, inside
+from toolbus_policy.admission.authorizer import Admission
+from toolbus_policy.ledger.ledger import Ending, Ledger
+from toolbus_policy.ledger.valkey_store import Contents, inside
 
 ROLLING = Budget(usd=0.001, per=Period.HOUR, rolling=True)  # ten calls of 100
 MINUTE = 60  # a part of a rolling hour
@@ -210,7 +210,7 @@ async def test_clocks_too_far_apart_refuse_spending(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hourly = with_budgets(100, Budget(usd=1, per=Period.HOUR))
-    monkeypatch.setattr("toolbus_policy.ledger.time", lambda: time() - 3 * 3600)
+    monkeypatch.setattr("toolbus_policy.ledger.ledger.time", lambda: time() - 3 * 3600)
     with pytest.raises(Exception, match="clocks of policy and Redis differ"):
         await ledger.reserve(claim("r", hourly))
 
@@ -220,7 +220,7 @@ async def test_a_clock_a_little_ahead_does_not_begin_the_next_period(
 ) -> None:
     wanted = with_budgets(100, Budget(usd=0.0001, per=Period.HOUR))
     await ledger.reserve(claim("r", wanted))
-    monkeypatch.setattr("toolbus_policy.ledger.time", lambda: time() + 3600)
+    monkeypatch.setattr("toolbus_policy.ledger.ledger.time", lambda: time() + 3600)
     assert await passes(ledger, wanted, 3, "early") == 0
     assert (await counters(valkey_url, "budget:key:bot:usd:hour:UTC"))["held"] == 100
 

@@ -17,9 +17,9 @@ from hypothesis.stateful import (
 )
 
 from harness.ledger import RememberedEpochs, admitted, claim, counters
-from toolbus_common.declared import Budget, Level, Period
+from toolbus_common.config import Budget, Level, Period
 from toolbus_common.errors import BudgetExceededError
-from toolbus_policy.ledger import Ending, How, Ledger
+from toolbus_policy.ledger.ledger import Ending, How, Ledger
 
 LIMIT = 1000
 CALLS = 12

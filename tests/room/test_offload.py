@@ -14,20 +14,20 @@ from harness.engines import NatsAt
 from harness.rest import RestServer
 from harness.vast import LINE, Vast
 from harness.waiting import PATIENCE, until
-from toolbus_common.bus import Bus
+from toolbus_common.config import Results, Server
 from toolbus_common.contracts import CallCompleted, Era
-from toolbus_common.declared import Results, Server
 from toolbus_common.errors import UnknownToolError, UpstreamFaultError
-from toolbus_common.objects import Objects
-from toolbus_common.provision import RESULTS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.object_store import Objects
+from toolbus_common.nats.topology import RESULTS
 from toolbus_common.settings import Settings
-from toolbus_executor.http_transport import AnswerStream
-from toolbus_executor.http_upstream import HttpUpstream
-from toolbus_executor.offload.spills import Spills
-from toolbus_executor.offload.vault import Vault
-from toolbus_executor.openapi.upstream import OpenApiUpstream
-from toolbus_executor.selecting.selector import Selector
-from toolbus_executor.stdio_upstream import StdioUpstream
+from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.results.large.store import Vault
+from toolbus_executor.results.selection.worker_client import Selector
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
+from toolbus_executor.upstreams.mcp.http_transport import AnswerStream
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
+from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
 SIZE = 9 << 20  # more than a message of the bus holds
 VAST = Path(__file__).parent.parent / "harness" / "vast.py"

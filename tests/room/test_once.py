@@ -11,7 +11,9 @@ from harness.deferring import MODERN, approval_of, begun, ended
 from harness.operating import key
 from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until, until_told
-from toolbus_common.bus import Bus
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.calls.outcome_store import LARGEST_KEPT, KeptOutcomes, Told
+from toolbus_common.config import Budget, Period
 from toolbus_common.contracts import (
     REPLAYED,
     Answered,
@@ -22,7 +24,6 @@ from toolbus_common.contracts import (
     Failed,
     Stage,
 )
-from toolbus_common.declared import Budget, Period
 from toolbus_common.errors import (
     BudgetExceededError,
     CallUnderWayError,
@@ -35,12 +36,11 @@ from toolbus_common.errors import (
     UpstreamDeadError,
     UpstreamTimeoutError,
 )
-from toolbus_common.exchange import Reply
-from toolbus_common.kept import LARGEST_KEPT, KeptOutcomes, Told
-from toolbus_common.provision import FACTS, OUTCOMES, TASKS
-from toolbus_common.snapshot import Snapshot
-from toolbus_policy.once import claimed
-from toolbus_policy.replaying import entry_of
+from toolbus_common.messaging.local_transport import Reply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import FACTS, OUTCOMES, TASKS
+from toolbus_policy.idempotency.claims import claimed
+from toolbus_policy.idempotency.replay import entry_of
 
 ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 

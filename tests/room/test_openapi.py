@@ -11,8 +11,8 @@ import pytest
 from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.rest import RestServer
 from harness.rest_document import document
+from toolbus_common.config import Server
 from toolbus_common.contracts import CallCompleted, CallFailed, Offered
-from toolbus_common.declared import Server
 from toolbus_common.errors import (
     BreakerOpenError,
     ToolbusError,
@@ -22,9 +22,9 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 from toolbus_common.openapi import BINDING
-from toolbus_executor.breaker import Breaker
-from toolbus_executor.catalogue import with_left_out
-from toolbus_executor.openapi.upstream import OpenApiUpstream
+from toolbus_executor.resilience.circuit_breaker import Breaker
+from toolbus_executor.upstreams.listing import with_left_out
+from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
 SECRETS = {"token": "token-that-is-secret", "key": "key that/is&secret"}
 

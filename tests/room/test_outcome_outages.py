@@ -10,8 +10,8 @@ import pytest
 from harness.engines import NatsServer
 from harness.fresh import joined_by_tester, provisioned
 from harness.waiting import until, until_told
-from toolbus_common.atrest import Records
-from toolbus_common.bus import Bus
+from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.concurrency import end
 from toolbus_common.contracts import (
     Answered,
     CallAdmitted,
@@ -20,10 +20,10 @@ from toolbus_common.contracts import (
     OutcomeClaim,
     Stage,
 )
-from toolbus_common.ending import end
-from toolbus_common.kept import KeptOutcomes
-from toolbus_common.provision import OUTCOMES
-from toolbus_common.sizes import Size, follow_sizes
+from toolbus_common.nats.bucket_sizes import Size, follow_sizes
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.sealed_records import Records
+from toolbus_common.nats.topology import OUTCOMES
 
 ENTRY = "owner.call"
 PATIENCE = 60.0

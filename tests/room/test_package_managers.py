@@ -9,14 +9,14 @@ import pytest
 from harness.bench import Bench
 from harness.engines import installed
 from harness.npm import NODE, NPM
-from toolbus_common.declared import Server
-from toolbus_common.egress.checking import STRICT
-from toolbus_common.egress.named import Named
-from toolbus_executor.isolation.telling import lines_for
-from toolbus_executor.kinds import reached
+from toolbus_common.config import Server
+from toolbus_common.config_store.operator_targets import Named
+from toolbus_common.egress.policy import STRICT
 from toolbus_executor.settings import Settings
-from toolbus_executor.stdio_upstream import StdioUpstream
-from toolbus_executor.ways import Ways
+from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.upstreams.factory import reached
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
+from toolbus_executor.upstreams.process.isolation_status import lines_for
 
 NPX = (str(NODE), str(NPM.with_name("npx-cli.js")), "-y", "@modelcontextprotocol/server-everything")
 FETCHED = [

@@ -13,7 +13,7 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.waiting import until_told
-from toolbus_common.bus import Bus
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import (
     Asked,
     CallAdmitted,
@@ -23,11 +23,11 @@ from toolbus_common.contracts import (
     Era,
     Failed,
 )
-from toolbus_common.declared import Declaration, Server
 from toolbus_common.errors import CallCancelledError, ExecutorDownError, UpstreamRefusedError
-from toolbus_common.exchange import Exchange, Reply
-from toolbus_common.provision import CONFIG
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 

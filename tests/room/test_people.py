@@ -10,13 +10,13 @@ from nats.js.errors import NotFoundError
 from harness.facts import bus_of
 from harness.policing import Policing, declared
 from harness.waiting import until_told
-from toolbus_common.bus import Bus
+from toolbus_common.access.config_snapshot import hash_of, proof_of
+from toolbus_common.config import Access
 from toolbus_common.contracts import Answered, Bearer
-from toolbus_common.declared import Access
 from toolbus_common.errors import ToolbusError, UnauthorizedError, UnknownToolError
-from toolbus_common.provision import FACTS, TOKENS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import FACTS, TOKENS
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import hash_of, proof_of
 
 
 def bearer(user: str = "ann", actors: tuple[str, ...] = ()) -> bytes:

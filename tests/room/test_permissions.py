@@ -5,12 +5,11 @@ from nats.errors import Error as NatsError
 
 from harness.engines import NatsAt
 from harness.refusing import hear, joined, publish, refused_among
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import FACTS as FACT_CLASSES
 from toolbus_common.errors import BusDownError
-from toolbus_common.permissions import OPERATOR, rights
-from toolbus_common.process import ROOMS
-from toolbus_common.provision import (
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR, rights
+from toolbus_common.nats.topology import (
     APPROVALS,
     BUCKETS,
     CATALOGUE,
@@ -33,6 +32,7 @@ from toolbus_common.provision import (
     TASKS,
     TOKENS,
 )
+from toolbus_common.service.process import ROOMS
 
 SAYS = {
     "ingress": {"tb.call.x"},

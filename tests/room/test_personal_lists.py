@@ -9,13 +9,13 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.bench import AT_LOOPBACK, Bench
+from toolbus_common.config import Server
 from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
-from toolbus_common.declared import Server
 from toolbus_common.errors import UpstreamRefusedError
-from toolbus_executor.authorizing.bearer import Bearer
-from toolbus_executor.authorizing.upstream import CONNECT, Authorized
-from toolbus_executor.http_upstream import HttpUpstream
-from toolbus_executor.upstream import Described, News
+from toolbus_executor.credentials.oauth_token import Bearer
+from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
+from toolbus_executor.upstreams.oauth.upstream import CONNECT, Authorized
 
 PRIVATE = "test://watched-resource"
 

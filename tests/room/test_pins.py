@@ -11,13 +11,11 @@ import pytest
 from harness.bench import Notes
 from harness.facts import bus_of
 from harness.waiting import until, until_told
-from toolbus_cli import desk as desks
+from toolbus_cli import config_client as desks
+from toolbus_cli.clients.pins import Case, Pinboard, at_pins
 from toolbus_cli.errors import CommandError
-from toolbus_cli.pinboard import Case, Pinboard, at_pins
-from toolbus_cli.state import State
-from toolbus_common.bucket import Bucket
-from toolbus_common.bus import Bus
-from toolbus_common.canonical import digest_of
+from toolbus_cli.state_dir import State
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import (
     DefinitionChanged,
     DefinitionPinned,
@@ -26,12 +24,14 @@ from toolbus_common.contracts import (
     Pin,
     ServerState,
 )
-from toolbus_common.declared import Declaration
-from toolbus_common.pins import first_key, pin_key
-from toolbus_common.provision import CATALOGUE, PINS
+from toolbus_common.contracts.records.pin_names import first_key, pin_key
+from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import CATALOGUE, PINS
 from toolbus_common.settings import Settings
-from toolbus_executor.pinning import Pins
-from toolbus_executor.publishing import Entry
+from toolbus_executor.catalog.definition_pins import Pins
+from toolbus_executor.catalog.publisher import Entry
 
 SCHEMA = {"type": "object"}
 

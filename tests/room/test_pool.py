@@ -7,8 +7,8 @@ import pytest
 
 from harness.bench import AT_LOOPBACK
 from harness.peers import served
-from toolbus_executor import http1
-from toolbus_executor.http1 import Pool
+from toolbus_executor.transport import http1
+from toolbus_executor.transport.http1 import Pool
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

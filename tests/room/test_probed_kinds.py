@@ -12,15 +12,15 @@ import pytest
 from harness.bench import AT_LOOPBACK, Bench
 from harness.entrances import described
 from harness.peers import served
-from toolbus_common.declared import Server
-from toolbus_common.ending import end
+from toolbus_common.concurrency import end
+from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_executor import stdio_upstream
-from toolbus_executor.failures import GarbageError
-from toolbus_executor.graphql import GraphQLUpstream
-from toolbus_executor.openapi.upstream import OpenApiUpstream
-from toolbus_executor.probing import Probed, UnaskedError
-from toolbus_executor.stdio_upstream import MOST_MISSED, StdioUpstream
+from toolbus_executor.resilience.failure_log import GarbageError
+from toolbus_executor.resilience.health_probe import Probed, UnaskedError
+from toolbus_executor.upstreams.graphql import GraphQLUpstream
+from toolbus_executor.upstreams.mcp import stdio as stdio_upstream
+from toolbus_executor.upstreams.mcp.stdio import MOST_MISSED, StdioUpstream
+from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 
 # Answers what it is asked, but from a call of `deaf` on nothing any more; `mute`: no ping ever.
 PROGRAM = """

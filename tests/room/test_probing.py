@@ -9,17 +9,17 @@ import pytest
 from harness.bench import AT_LOOPBACK, Bench
 from harness.troubled import Troubled
 from harness.waiting import until
+from toolbus_common.concurrency import end
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
-from toolbus_common.ending import end
 from toolbus_common.errors import (
     BreakerOpenError,
     UpstreamFaultError,
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
-from toolbus_executor import http1
-from toolbus_executor.breaker import Breaker, State
-from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.resilience.circuit_breaker import Breaker, State
+from toolbus_executor.transport import http1
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 
 @asynccontextmanager

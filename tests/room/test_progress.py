@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.cluster import Upstream
 from toolbus_common.contracts import Answered, Progressed
-from toolbus_executor.http_upstream import HttpUpstream
-from toolbus_executor.pace import MOST, SECOND, Pace
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
+from toolbus_executor.upstreams.progress_limiter import MOST, SECOND, Pace
 
 STEPS = 10_000
 

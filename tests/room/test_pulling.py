@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from harness.facts import bus_of
-from toolbus_common.bus import Bus
 from toolbus_common.errors import BusDownError
-from toolbus_common.provision import FACTS
-from toolbus_common.pulling import Pulls, place
+from toolbus_common.messaging.outbox import Envelope
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.pull_consumer import Pulls, place
+from toolbus_common.nats.stream_reader import read_from
+from toolbus_common.nats.topology import FACTS
 from toolbus_common.settings import Settings
-from toolbus_common.spool import Envelope
-from toolbus_common.streamreading import read_from
 
 SUBJECT = "tb.fact.call.allowed.acme"
 

@@ -15,15 +15,14 @@ from harness.engines import NatsAt
 from harness.fresh import joined_by_tester
 from harness.refusing import joined, publish, refused_among
 from harness.waiting import PATIENCE, until
-from toolbus_common.accounts import STORE, account_of, overlap
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
-from toolbus_common.calllane import CallLane
 from toolbus_common.contracts import Answered, CallRequested, Era, PageAsked, PageTold
-from toolbus_common.exchange import Exchange, Reply
-from toolbus_common.permissions import OPERATOR, rights
-from toolbus_common.process import ROOMS
-from toolbus_common.provision import (
+from toolbus_common.messaging.call_transport import CallLane
+from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.accounts import STORE, account_of, overlap
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR, rights
+from toolbus_common.nats.topology import (
     BUCKETS,
     CONFIG,
     DURABLES,
@@ -33,6 +32,7 @@ from toolbus_common.provision import (
     PEOPLE,
     RESULTS,
 )
+from toolbus_common.service.process import ROOMS
 from toolbus_common.settings import Settings
 
 STREAMS = (

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from harness.connections import RawHttp, chunked, request
-from toolbus_audit.reading.listener import listening
-from toolbus_audit.reading.request import Asked
+from toolbus_audit.bi_gateway.request import Asked
+from toolbus_audit.bi_gateway.server import listening
 
 READER = ("X-ClickHouse-User: ann", "X-ClickHouse-Key: a-secret-of-a-reader")
 SQL = b"SELECT count() FROM facts"

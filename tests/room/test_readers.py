@@ -16,14 +16,14 @@ import pytest
 import pytest_asyncio
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from toolbus_audit.reading.answering import Answering
-from toolbus_audit.reading.listener import listening
-from toolbus_audit.rows import CheckpointRow, DeadRow, FactRow, token
+from toolbus_audit.bi_gateway.executor import Answering
+from toolbus_audit.bi_gateway.server import listening
+from toolbus_audit.clickhouse.row_mapper import CheckpointRow, DeadRow, FactRow, token
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.ingest.rollups import add_up, add_up_days
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_audit.store import ClickHouse
-from toolbus_audit.summing import add_up, add_up_days
-from toolbus_common.declared import Reader
-from toolbus_common.declaring.desk import hashed
+from toolbus_common.config import Reader
+from toolbus_common.config_store.repository import hashed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

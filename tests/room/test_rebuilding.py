@@ -15,19 +15,19 @@ from harness.facts import allowed, completed, facts_of, until
 from harness.ledger import admitted, claim, counters
 from toolbus_audit.main import build as build_audit
 from toolbus_audit.settings import Settings as AuditSettings
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.config import Budget, Customer, Declaration, Key, Period, Team
 from toolbus_common.contracts import CallFailed
-from toolbus_common.declared import Budget, Customer, Declaration, Key, Period, Team
 from toolbus_common.errors import BudgetExceededError, LedgerRebuildingError
-from toolbus_common.exchange import Exchange
-from toolbus_common.factlane import FactWriter
-from toolbus_common.provision import LEDGER
-from toolbus_common.room import Room
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.topology import LEDGER
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import Snapshot
-from toolbus_policy.epochs import BusEpochs
-from toolbus_policy.ledger import Ending, Ledger
-from toolbus_policy.rebuilding import Rebuilder
-from toolbus_policy.settlement import Settlement
+from toolbus_policy.ledger.epochs import BusEpochs
+from toolbus_policy.ledger.ledger import Ending, Ledger
+from toolbus_policy.ledger.recovery.rebuild import Rebuilder
+from toolbus_policy.ledger.settlement import Settlement
 
 PRICE = 1000
 DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
@@ -240,7 +240,7 @@ async def test_facts_that_do_not_reach_back_keep_spending_refused_until_it_is_ac
 async def test_without_audit_spending_stays_refused_and_says_what_to_do(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolbus_policy.rebuilding.CATCH_UP_SECONDS", 0.5)
+    monkeypatch.setattr("toolbus_policy.ledger.recovery.rebuild.CATCH_UP_SECONDS", 0.5)
     await office.call()
     await office.emptied()
     with pytest.raises(LedgerRebuildingError, match=r"Audit has not .* ledger accept acme"):

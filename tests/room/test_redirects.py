@@ -12,7 +12,7 @@ from mcp.server.mcpserver import MCPServer
 
 from harness.bench import AT_LOOPBACK, Bench
 from toolbus_common.errors import UpstreamFaultError
-from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 
 def said(text: str) -> str:

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from harness.facts import allowed, bus_of, consumed, facts_of, until
+from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_audit.store import ClickHouse
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, LinesAsked, RefillAsked, RefillTold, RowsFound
-from toolbus_common.exchange import Exchange
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.outbox import Envelope
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.spool import Envelope
 
 SUBJECT = "tb.fact.call.allowed.acme"
 GOOD = (

@@ -12,13 +12,13 @@ import pytest
 from harness.facts import bus_of, consumed, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_cli.commands.refilling import backfill, list_letters, retry, show
+from toolbus_cli.commands.audit.backfill import backfill, list_letters, retry, show
 from toolbus_cli.errors import CommandError
-from toolbus_common.bus import Bus
-from toolbus_common.exchange import Exchange
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.outbox import Envelope
+from toolbus_common.nats.connection import Bus
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.spool import Envelope
 
 GOOD = b'{"fact":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"acme"}'
 Run = Callable[..., Any]

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from harness.connecting import Asking, came_back, kept_connections
 from harness.protected import OAuthServer, Resource
 from toolbus_common.settings import Settings
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.records import Enrolled
+from toolbus_oauth.storage.store import Store
+from toolbus_oauth.upstreams.connections.records import Enrolled
 
 
 @dataclass

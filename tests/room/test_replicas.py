@@ -10,27 +10,27 @@ import pytest
 from harness.bench import AT_LOOPBACK, Bench
 from harness.troubled import TOOLS, Troubled
 from harness.waiting import until, until_told
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.concurrency import end
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersAsked, ServersTold
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.ending import end
 from toolbus_common.errors import (
     BreakerOpenError,
     UnavailableError,
     UpstreamDeadError,
     UpstreamTimeoutError,
 )
-from toolbus_common.exchange import Exchange
-from toolbus_common.permissions import OPERATOR
-from toolbus_common.provision import CONFIG
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import CONFIG
 from toolbus_common.settings import Settings
-from toolbus_executor.breaker import Breaker
 from toolbus_executor.main import build
-from toolbus_executor.replicas import ejecting
-from toolbus_executor.replicas.ejecting import FAILURES
-from toolbus_executor.replicas.upstream import Replicated
-from toolbus_executor.ways import Ways
+from toolbus_executor.resilience.circuit_breaker import Breaker
+from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.upstreams.replicas import outlier_ejection as ejecting
+from toolbus_executor.upstreams.replicas.outlier_ejection import FAILURES
+from toolbus_executor.upstreams.replicas.upstream import Replicated
 
 WAYS = Ways(AT_LOOPBACK.egress)
 

@@ -18,10 +18,10 @@ from toolbus_common.errors import (
     UpstreamFaultError,
     UpstreamTimeoutError,
 )
-from toolbus_common.trace import as_asked, span_id
-from toolbus_common.tracing import Span, recording
-from toolbus_executor.breaker import Breaker
-from toolbus_executor.http_upstream import HttpUpstream
+from toolbus_common.observability.trace_context import as_asked, span_id
+from toolbus_common.observability.tracing import Span, recording
+from toolbus_executor.resilience.circuit_breaker import Breaker
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 TWICE = {"twice": {"idempotent": True}}
 

@@ -10,9 +10,9 @@ from harness.bench import AT_LOOPBACK, Bench, admitted
 from harness.vast import Vast
 from toolbus_common.contracts import Answered, Asked, Identified, OutcomeClaim
 from toolbus_common.errors import ServerDrainedError, UnknownToolError
-from toolbus_executor.http_upstream import HttpUpstream
-from toolbus_executor.response_cache import MOST_BYTES, MOST_ENTRIES, ResponseCache
-from toolbus_executor.results import Ended
+from toolbus_executor.mcp_messages.result_mapping import Ended
+from toolbus_executor.results.response_cache import MOST_BYTES, MOST_ENTRIES, ResponseCache
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 TOOLS = {
     "text": {"cache": {"ttl": 60}},

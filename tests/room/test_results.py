@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from harness.engines import NatsAt
-from toolbus_codemode.results import LARGEST, PLACES, Results
-from toolbus_common.bus import Bus
+from toolbus_codemode.results.result_store import LARGEST, PLACES, Results
 from toolbus_common.errors import BusDownError
-from toolbus_common.objects import Objects
-from toolbus_common.provision import MOST_RESULT_BYTES, RESULT_SECONDS, RESULTS
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.object_store import Objects
+from toolbus_common.nats.topology import MOST_RESULT_BYTES, RESULT_SECONDS, RESULTS
 from toolbus_common.settings import Settings
 
 MINE, YOURS = "a" * 64, "b" * 64  # proofs of two keys

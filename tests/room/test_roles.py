@@ -8,10 +8,10 @@ import pytest
 
 from harness.connecting import kept_connections
 from harness.signing_in import BASE, FORM, PASSWORD, STAFF, Server, Walker, asked, hashed, serving
-from toolbus_common.bus import Bus
 from toolbus_common.errors import UnauthorizedError
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
-from toolbus_oauth.upstreams.records import Connection
+from toolbus_oauth.upstreams.connections.records import Connection
 
 API = f"{BASE}/api"
 OFFERED: dict[str, Any] = {

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from harness.waiting import until_told
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
-from toolbus_common.exchange import Exchange
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from harness.policing import Policing, declared
 from harness.waiting import until_told
+from toolbus_common.config import MICRO
 from toolbus_common.contracts import Answered
-from toolbus_common.declared import MICRO
 from toolbus_common.errors import RunBudgetExceededError
 
 PRICE = 0.02

@@ -9,16 +9,16 @@ import pytest
 from harness.facts import allowed, bus_of, completed, facts_of, until
 from harness.sealed import seen
 from harness.witnessed import auditing
-from toolbus_audit.sealing.note import signer
-from toolbus_audit.sealing.sealer import Log, OvertakenError, Sealer
+from toolbus_audit.transparency_log.checkpoint import signer
+from toolbus_audit.transparency_log.sealer import Log, OvertakenError, Sealer
 from toolbus_cli.evidence import bundle, verify
-from toolbus_cli.evidence.gathering import gathered
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_cli.evidence.collect import gathered
 from toolbus_common.contracts import AuditQueried, RowsFound
-from toolbus_common.provision import FACTS, SEALS
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.stream_reader import Kept, begun, read_from
+from toolbus_common.nats.topology import FACTS, SEALS
 from toolbus_common.settings import Settings
-from toolbus_common.streamreading import Kept, begun, read_from
 
 
 class Sealing:

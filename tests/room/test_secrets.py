@@ -9,13 +9,13 @@ import pytest
 
 from harness.jsonserver import Request, Response, answering
 from harness.waiting import until_told
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import ServersAsked, ServersTold
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.exchange import Exchange
-from toolbus_common.permissions import OPERATOR
-from toolbus_common.provision import CONFIG
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import CONFIG
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 

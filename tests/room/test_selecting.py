@@ -9,9 +9,9 @@ import pytest
 from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.vast import Vast
 from toolbus_common.errors import InvalidError
-from toolbus_executor.http_upstream import HttpUpstream
-from toolbus_executor.selecting.expressions import LONGEST, SELECT
-from toolbus_executor.selecting.selector import Selector
+from toolbus_executor.results.selection.expressions import LONGEST, SELECT
+from toolbus_executor.results.selection.worker_client import Selector
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 MANY = ",".join("@" * 30)
 

@@ -12,10 +12,10 @@ import pytest
 from conformance.upstream import TESTS, FixtureServer
 from harness.apart import COMMAND, Apart, Stateful
 from harness.waiting import until, until_told
-from toolbus_common.bus import Bus
+from toolbus_common.config import Server
 from toolbus_common.contracts import Asked, Era, ServerSaid
-from toolbus_common.declared import Server
 from toolbus_common.errors import ToolbusError
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("lasting_leases")

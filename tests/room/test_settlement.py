@@ -14,18 +14,18 @@ from harness.engines import NatsServer
 from harness.facts import allowed, completed, facts_of, until
 from harness.fresh import joined_by_tester, provisioned
 from harness.ledger import ABOUT, RememberedEpochs, admission, counters
-from toolbus_common.bus import Bus
 from toolbus_common.errors import BusDownError
-from toolbus_common.provision import FACTS, provision
-from toolbus_common.room import Room
+from toolbus_common.messaging.outbox import Envelope
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.stream_reader import Kept, read_from
+from toolbus_common.nats.topology import FACTS, provision
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_common.spool import Envelope
-from toolbus_common.streamreading import Kept, read_from
-from toolbus_policy import evidence
-from toolbus_policy.ledger import Ledger
-from toolbus_policy.packing import Claim
-from toolbus_policy.records import About
-from toolbus_policy.settlement import Settlement
+from toolbus_policy.ledger.ledger import Ledger
+from toolbus_policy.ledger.recovery import intent_evidence as evidence
+from toolbus_policy.ledger.reservation import About
+from toolbus_policy.ledger.reserve_args import Claim
+from toolbus_policy.ledger.settlement import Settlement
 
 CHARGED, REFUNDED, HELD = (100, 0), (0, 0), (0, 100)
 

@@ -15,7 +15,7 @@ from harness.receiver import Received, Receiver
 from harness.sinking import Remembered, sink, sinking
 from harness.syslogs import Datagrams, SyslogServer
 from harness.waiting import PATIENCE, until
-from toolbus_audit.sinks.declared import Pace, Sinks
+from toolbus_audit.siem.registry import Pace, Sinks
 from toolbus_common.contracts import CallAllowed, CallDenied, Fact
 from toolbus_common.egress.tls import Tls
 from toolbus_common.settings import Settings

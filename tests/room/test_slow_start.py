@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from harness.bench import Bench
-from toolbus_common.declared.isolation import Files
-from toolbus_executor import stdio_upstream
+from toolbus_common.config.servers.isolation import Files
 from toolbus_executor.isolation.plan import Isolation
-from toolbus_executor.stdio_upstream import StdioUpstream
-from toolbus_executor.upstream import Described
+from toolbus_executor.upstreams.base import Described
+from toolbus_executor.upstreams.mcp import stdio as stdio_upstream
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 TESTS = Path(__file__).resolve().parents[1]
 SLOWLY = """

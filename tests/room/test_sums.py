@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 import analytics
-from toolbus_audit import migrate as migrating
-from toolbus_audit import store as storing
-from toolbus_audit.rows import FactRow, token
+from toolbus_audit.clickhouse import migrate as migrating
+from toolbus_audit.clickhouse import store as storing
+from toolbus_audit.clickhouse.row_mapper import FactRow, token
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.ingest.rollups import add_up, add_up_days
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_audit.store import ClickHouse
-from toolbus_audit.summing import add_up, add_up_days
-from toolbus_cli.analytics import saved
+from toolbus_cli.analytics import saved_queries
 
 HOUR = 1_763_708_400.0  # 2025-11-21 07:00 UTC
 PLAIN = "SELECT count() AS n, sum(charge) AS c FROM facts"
@@ -264,7 +264,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from test_sums import add, fact, opened, HOUR
-from toolbus_audit.summing import add_up, add_up_days
+from toolbus_audit.ingest.rollups import add_up, add_up_days
 
 async def main():
     async with opened(Path(sys.argv[1])) as store:
@@ -357,7 +357,7 @@ async def test_every_saved_question_is_answered(laid_down: Path) -> None:
         (call,) = await asked(
             store, "SELECT any(call_id) AS call FROM facts WHERE fact = 'call.denied'"
         )
-        for question in saved.known(None).values():
+        for question in saved_queries.known(None).values():
             given = call if question.name == "one-call" else {}
             if question.name == "who-called":
                 given = {"minutes": "600"}

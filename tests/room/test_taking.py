@@ -9,8 +9,8 @@ import pytest
 
 from harness.exporting import Table, opened
 from harness.facts import allowed, completed
-from toolbus_audit.exporting import paging
-from toolbus_audit.store import ClickHouse
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.export import pages as paging
 from toolbus_common.contracts import FactsAsked
 from toolbus_common.errors import InvalidError
 

@@ -12,10 +12,10 @@ from joserfc.jwk import ECKey, OctKey
 
 from harness.signing_in import BASE, RESOURCE, STAFF, Server, Walker
 from toolbus_common.errors import ConflictError, UnauthorizedError
-from toolbus_common.exchange import Exchange
+from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.settings import Settings
+from toolbus_oauth.keys.unverified_jwt import peeked
 from toolbus_oauth.main import build
-from toolbus_oauth.peeking import peeked
 
 
 async def test_two_machines_of_one_name_would_be_one_actor_so_the_second_is_refused(
@@ -181,15 +181,15 @@ async def test_what_is_too_old_is_not_taken(
     told = await server.signed_in(client)
     later = time.time() + 40 * 86_400
     with monkeypatch.context() as changed:
-        changed.setattr("toolbus_oauth.grants.time", lambda: later)
+        changed.setattr("toolbus_oauth.server.grants.time", lambda: later)
         form = {"client_id": client, "refresh_token": told["refresh_token"]}
         _, refused = await server.form("/oauth/token", grant_type="refresh_token", **form)
         assert refused["error"] == "invalid_grant"
     with monkeypatch.context() as changed:
-        changed.setattr("toolbus_oauth.browsing.CODE_SECONDS", -1.0)
+        changed.setattr("toolbus_oauth.server.authorize_flow.CODE_SECONDS", -1.0)
         code = await Walker(server).code(client)
         assert (await server.token(client, code))[1]["error"] == "invalid_grant"
     with monkeypatch.context() as changed:
-        changed.setattr("toolbus_oauth.browsing.TICKET_SECONDS", -1.0)
+        changed.setattr("toolbus_oauth.server.authorize_flow.TICKET_SECONDS", -1.0)
         assert (await Walker(server).consenting(client)).status == 403
     assert (await Walker(server).consenting(client)).status == 200

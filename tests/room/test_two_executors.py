@@ -12,13 +12,13 @@ import pytest
 
 from harness.vast import LINE, Vast
 from harness.waiting import until_told
-from toolbus_common.bus import Bus
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import CallAdmitted, CallCompleted, CallRequested, Era, Fact, Failed
-from toolbus_common.declared import Declaration, Server
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
-from toolbus_common.exchange import Exchange, Reply
-from toolbus_common.provision import CONFIG
-from toolbus_common.room import Room
+from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 

@@ -12,15 +12,15 @@ from harness.facts import allowed, completed, consumed, facts_of, until
 from harness.ledger import RememberedEpochs, admission, claim
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import AuditQueried, RowsFound
-from toolbus_common.exchange import Exchange
-from toolbus_common.factlane import FactWriter
-from toolbus_common.room import Room
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
-from toolbus_policy.ledger import Ending, Ledger
-from toolbus_policy.unended import EVERYBODY, MARK, Unended
+from toolbus_policy.ledger.ledger import Ending, Ledger
+from toolbus_policy.ledger.recovery.unresolved_calls import EVERYBODY, MARK, Unended
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from harness.engines import NatsServer
 from harness.fresh import joined_by_tester
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.engines import move_streams
-from toolbus_common.accounts import STORE
-from toolbus_common.bus import Bus
-from toolbus_common.provision import CONFIG, FACTS, RESULTS, provision
+from toolbus_common.nats.accounts import STORE
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG, FACTS, RESULTS, provision
 
 FACT = "tb.fact.call.allowed.acme"
 

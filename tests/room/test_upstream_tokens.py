@@ -17,14 +17,14 @@ from harness.facts import bus_of
 from harness.httpengine import sent_on
 from harness.protected import WELL_KNOWN, OAuthServer, Resource
 from harness.signing_in import BASE, Walker
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
 from toolbus_common.errors import InvalidError
-from toolbus_common.exchange import Exchange
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build
-from toolbus_oauth.upstreams.records import Connection
+from toolbus_oauth.upstreams.connections.records import Connection
 
 TAKES_DOCUMENTS = "client_id_metadata_document_supported"
 NAMES_ITSELF = "authorization_response_iss_parameter_supported"

@@ -25,8 +25,8 @@ from toolbus_common.contracts import (
     Progressed,
 )
 from toolbus_common.errors import CallCancelledError, UpstreamRefusedError
-from toolbus_executor.http_upstream import HttpUpstream
-from toolbus_executor.park import owner_of
+from toolbus_executor.upstreams.mcp.http import HttpUpstream
+from toolbus_executor.upstreams.suspended_calls import owner_of
 
 FORMS = '{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}'
 WATCHED = "test://watched-resource"

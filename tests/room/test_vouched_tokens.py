@@ -15,9 +15,9 @@ from harness.connecting import Asking, asked_by_executor
 from harness.protected import OAuthServer, Resource
 from harness.providing import Provider, issuer
 from harness.signing_in import asked as asked_by
-from toolbus_common.bus import Bus
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
-from toolbus_oauth.peeking import peeked
+from toolbus_oauth.keys.unverified_jwt import peeked
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 STAFF = {"staff": {"issuer": "corp", "claims": {"groups": "staff"}, "tools": ["docs__*"]}}

@@ -12,26 +12,26 @@ from harness.certificates import Authority
 from harness.facts import bus_of
 from harness.peers import closed_after, served
 from harness.waiting import until_told
-from toolbus_cli import desk as desks
-from toolbus_cli.state import State
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
+from toolbus_cli import config_client as desks
+from toolbus_cli.state_dir import State
+from toolbus_common.access.config_snapshot import DECLARATION
+from toolbus_common.config import Declaration, Server
+from toolbus_common.config_store.operator_targets import NAMED, decoded, digest_of
 from toolbus_common.contracts import ServersAsked, ServersTold
-from toolbus_common.declared import Declaration, Server
 from toolbus_common.egress import Allowed, Egress, Target
-from toolbus_common.egress.checking import STRICT
-from toolbus_common.egress.named import NAMED, decoded, digest_of
+from toolbus_common.egress.policy import STRICT
 from toolbus_common.egress.tls import Tls
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_common.exchange import Exchange
-from toolbus_common.provision import CONFIG
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import CONFIG
 from toolbus_common.settings import Settings
-from toolbus_common.snapshot import DECLARATION
-from toolbus_executor.http1 import NotSentError, Pool
 from toolbus_executor.main import build
-from toolbus_executor.openapi.fetching import fetch
-from toolbus_executor.way import Way
-from toolbus_executor.ways import Ways
+from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.transport.http1 import NotSentError, Pool
+from toolbus_executor.upstreams.openapi.document_loader import fetch
 
 NAME = "docs.example"
 LOOPBACK = Egress(Allowed.of("127.0.0.1"))

@@ -9,8 +9,8 @@ import pytest
 from harness.facts import until
 from harness.witness import Witness
 from harness.witnessed import Auditor, auditing, declare
-from toolbus_common.bus import Bus
-from toolbus_common.room import Room
+from toolbus_common.nats.connection import Bus
+from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 
 

@@ -8,20 +8,20 @@ from typing import Any, cast, get_args
 import pytest
 import yaml
 
-from toolbus_common.administration.holders import Administrator, of_key
-from toolbus_common.administration.operations import OPERATIONS
-from toolbus_common.administration.roles import RIGHTS, ROLES, Right, may
+from toolbus_common.access.administrators import Administrator, of_key
+from toolbus_common.admin_api.operations import OPERATIONS
+from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
+from toolbus_common.config import Admin, Declaration, Role, Team
+from toolbus_common.config_store.redacted_view import restored, told_in_a_fact
+from toolbus_common.config_store.repository import Applied, Declared, Desk, Make
 from toolbus_common.contracts import AdminAsked
-from toolbus_common.declared import Admin, Declaration, Role, Team
-from toolbus_common.declaring.desk import Applied, Declared, Desk, Make
-from toolbus_common.declaring.showing import restored, told_in_a_fact
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.errors import FaultyError, InvalidError, UnconditionalError
-from toolbus_ingress.admin import asking, openapi
-from toolbus_policy.admin import reading
-from toolbus_policy.admin.office import Office
-from toolbus_policy.admin.paging import page
-from toolbus_policy.admin.reach import Reach
+from toolbus_ingress.admin_api import openapi, request
+from toolbus_policy.admin import request_parser as reading
+from toolbus_policy.admin.pagination import page
+from toolbus_policy.admin.remote_restrictions import Reach
+from toolbus_policy.admin.service import Office
 
 HASH = "a" * 64
 URL = "https://docs.example/mcp"
@@ -310,7 +310,7 @@ def test_a_whole_number_may_be_written_as_a_fraction() -> None:
 
 def test_a_query_of_very_many_parameters_is_refused() -> None:
     with pytest.raises(InvalidError, match="too many"):
-        asking.query_of(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
+        request.query_of(b"&".join([b"limit=1"] * 99), OPERATIONS["list_keys"])
 
 
 def test_what_was_wrong_before_hinders_no_other_change() -> None:
@@ -332,7 +332,7 @@ def test_a_page_ends_where_it_is_large_and_the_next_goes_on() -> None:
 @pytest.mark.parametrize("told", ["", "x", '"', '1"x', "W/1", "1, 2"])
 def test_a_condition_that_cannot_be_read_is_refused(told: str) -> None:
     with pytest.raises(InvalidError):
-        asking.match_of({b"if-match": told.encode()})
+        request.match_of({b"if-match": told.encode()})
 
 
 # -- described ------------------------------------------------------------------------------------
@@ -362,8 +362,8 @@ def test_what_bounds_a_number_is_told_in_the_words_of_json_schema() -> None:
 
 def test_a_path_leads_to_its_operation_alone() -> None:
     for operation in OPERATIONS.values():
-        found = asking.matched(operation.path.replace("{name}", "a"), operation.method)
-        assert isinstance(found, asking.Matched)
+        found = request.matched(operation.path.replace("{name}", "a"), operation.method)
+        assert isinstance(found, request.Matched)
         assert found.operation is operation
 
 

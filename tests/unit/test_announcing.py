@@ -8,12 +8,12 @@ from typing import Any, cast
 from harness.peopled import Kept
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_audit.posting import Poster
-from toolbus_audit.sealing.announcing import Announcing
-from toolbus_audit.sealing.sealer import Log
-from toolbus_common.bucket import Bucket
-from toolbus_common.declared import Webhook
+from toolbus_audit.delivery.http_client import Poster
+from toolbus_audit.transparency_log.announcer import Announcing
+from toolbus_audit.transparency_log.sealer import Log
+from toolbus_common.config import Webhook
 from toolbus_common.egress import Allowed, Egress
+from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Secrets, stores_of
 
 SECRET = "a secret of the receiver's"

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import ApprovalAsked, CallRequested, Era
-from toolbus_common.declared import Declaration
-from toolbus_common.snapshot import Snapshot
-from toolbus_policy import approval as approvals
-from toolbus_policy.approval import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of, told
-from toolbus_policy.asking import STATE, Brought, brought, can_open_pages, question
+from toolbus_policy.approvals import model as approvals
+from toolbus_policy.approvals.elicitation import STATE, Brought, brought, can_open_pages, question
+from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of, told
 
 ARGUMENTS = b'{"page":"canary"}'
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-from toolbus_common.asklane import AskLane
-from toolbus_common.bus import Bus
 from toolbus_common.contracts import RoomStatus
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
 
 BUSY = RoomStatus(room="audit", instance="a", pid=1, ready=True, since=0.0)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from toolbus_common.atrest import RecordKey, Records
-from toolbus_common.bucket import Change
 from toolbus_common.errors import UnavailableError
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.sealed_records import RecordKey, Records
 
 OLD, NEW = bytes(32), bytes(range(32))
 RECORD = b"arguments of somebody"

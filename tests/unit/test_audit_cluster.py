@@ -6,8 +6,8 @@ from typing import Any
 import chdb
 import pytest
 
-from toolbus_audit.cluster import ClusterError, clustered, database, tables
-from toolbus_audit.migrate import MigrationError, migrate, migrations, spelled
+from toolbus_audit.clickhouse.cluster_ddl import ClusterError, clustered, database, tables
+from toolbus_audit.clickhouse.migrate import MigrationError, migrate, migrations, spelled
 
 KNOWN = frozenset({"facts", "spending"})
 connect: Callable[[str], Any] = chdb.connect  # chdb has no types

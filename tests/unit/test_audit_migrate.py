@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolbus_audit.migrate import Migration, MigrationError, migrate, migrations, pending
+from toolbus_audit.clickhouse.migrate import Migration, MigrationError, migrate, migrations, pending
 
 FIRST = Migration(1, "first", "-- why\nCREATE TABLE a (x Int8);\n\nCREATE TABLE b (x Int8);\n")
 SECOND = Migration(2, "second", "ALTER TABLE a ADD COLUMN y Int8;\n")

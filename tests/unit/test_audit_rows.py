@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.facts import allowed, completed
-from toolbus_audit.rows import columns, encoded, read, refused, token
+from toolbus_audit.clickhouse.row_mapper import columns, encoded, read, refused, token
 from toolbus_common.contracts import CallFailed, Fact
 
 SUBJECT = "tb.fact.call.allowed.acme"

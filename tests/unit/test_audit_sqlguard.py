@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolbus_audit.sqlguard import refusal
+from toolbus_audit.clickhouse.sql_guard import refusal
 
 READING = (
     "SELECT count() FROM facts",

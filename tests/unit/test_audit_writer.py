@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from toolbus_audit.faults import StoreDownError
-from toolbus_audit.rows import Rows
-from toolbus_audit.writer import FULL, MESSAGES, Writer
-from toolbus_common.bus import StoredMessage
+from toolbus_audit.clickhouse.errors import StoreDownError
+from toolbus_audit.clickhouse.row_mapper import Rows
+from toolbus_audit.ingest.writer import FULL, MESSAGES, Writer
+from toolbus_common.nats.connection import StoredMessage
 
 LINE = b'{"fact":"call.allowed","producer":"p","seq":1,"id":"%d","at":1763708342.5,"scope":"a"}'
 

@@ -5,8 +5,8 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.batching import Batcher
-from toolbus_common.tracing import bind, bound
+from toolbus_common.messaging.batcher import Batcher
+from toolbus_common.observability.tracing import bind, bound
 
 
 class Recorder:

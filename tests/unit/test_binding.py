@@ -6,10 +6,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import CallRequested, Era, Listing, Offered, ServerState
-from toolbus_common.declared import Declaration
-from toolbus_common.snapshot import Snapshot
-from toolbus_policy.binding import binding_of, definition_digest, policy_digest
+from toolbus_policy.approvals.fingerprint import binding_of, definition_digest, policy_digest
 
 FIELDS = ("key", "server", "tool", "method", "arguments", "definition", "policy")
 parts = st.fixed_dictionaries(

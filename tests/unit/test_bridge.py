@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_cli.bridge import answers
+from toolbus_cli.bridge import responses as answers
 from toolbus_cli.bridge.bridge import Bridge
 from toolbus_cli.bridge.headers import modern_headers, wanted_by
-from toolbus_cli.bridge.lines import Output, read_lines
-from toolbus_cli.bridge.wire import Endpoint
+from toolbus_cli.bridge.http import Endpoint
+from toolbus_cli.bridge.stdio import Output, read_lines
 from toolbus_cli.errors import CommandError
-from toolbus_common.headers import decoded, encoded
+from toolbus_common.mcp.param_headers import decoded, encoded
 
 SECONDS = 60.0  # a bound for a broken run
 META = {

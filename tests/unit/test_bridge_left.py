@@ -9,7 +9,7 @@ import pytest
 from harness.jsonserver import Request, Response, answering
 from toolbus_cli.bridge import bridge
 from toolbus_cli.bridge.bridge import Bridge
-from toolbus_cli.bridge.wire import Endpoint
+from toolbus_cli.bridge.http import Endpoint
 
 SECONDS = 60.0  # a bound for a broken run
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
+from toolbus_common.access.config_snapshot import Snapshot, hash_of
+from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import Bearer, CallRequested, Era
-from toolbus_common.declared import Declaration, Server
-from toolbus_common.snapshot import Snapshot, hash_of
-from toolbus_executor.identifying.claims import acting
-from toolbus_executor.identifying.identity import Identity
-from toolbus_executor.identifying.keys import IdentityKeys
-from toolbus_policy.identifying import identified
-from toolbus_policy.rules import Principal
+from toolbus_executor.identity.claims import acting
+from toolbus_executor.identity.header import Identity
+from toolbus_executor.identity.keys import IdentityKeys
+from toolbus_policy.admission.authorizer import Principal
+from toolbus_policy.admission.caller_identity import identified
 
 URL, GRPC = "https://docs.test/mcp", "grpcs://shop.test:443"
 PROOF = "p" * 64

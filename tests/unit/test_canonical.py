@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolbus_common.canonical import LARGEST, UncanonicalError, canonical, digest_of
+from toolbus_common.crypto.canonical_json import LARGEST, UncanonicalError, canonical, digest_of
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(

@@ -11,12 +11,12 @@ from cedarpy import is_authorized
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolbus_common.cedar import Asker, Case, Rulebook, RuleError, Verdict, faults, policies
-from toolbus_common.cedar.case import entities_of
-from toolbus_common.cedar.rulebook import moment
-from toolbus_common.cedar.schema import METHODS
-from toolbus_common.declared import Rule
-from toolbus_policy.rules import METHODS as JUDGED
+from toolbus_common.config import Rule
+from toolbus_common.rules import Asker, Case, Rulebook, RuleError, Verdict, faults, policies
+from toolbus_common.rules.policy_set import moment
+from toolbus_common.rules.request import entities_of
+from toolbus_common.rules.schema import METHODS
+from toolbus_policy.admission.authorizer import METHODS as JUDGED
 
 WORDS = ("a", "b", "ab", "")
 NAMES = ("p", "q")

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from toolbus_common.cedar import Asker, Case, Rulebook, Verdict
-from toolbus_common.declared import Rule
+from toolbus_common.config import Rule
+from toolbus_common.rules import Asker, Case, Rulebook, Verdict
 
 ETC = (
     "forbid(principal, action, resource) when {"

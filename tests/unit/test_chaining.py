@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.bench import admitted
 from toolbus_common.errors import LoopDetectedError
-from toolbus_executor.chaining import HOPS, MOST_HOPS, near, onward
+from toolbus_executor.upstreams.gateway_chaining import HOPS, MOST_HOPS, near, onward
 
 
 def hops(extra: str) -> Any:

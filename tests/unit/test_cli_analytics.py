@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from toolbus_cli.analytics import saved
+from toolbus_cli.analytics import saved_queries as saved
 from toolbus_cli.analytics.charts import by_name, over_time
-from toolbus_cli.analytics.gathering import Report
-from toolbus_cli.analytics.moments import moment, written
-from toolbus_cli.analytics.page import page
-from toolbus_cli.commands.analysing import _show, queries
+from toolbus_cli.analytics.report_data import Report
+from toolbus_cli.analytics.report_page import page
+from toolbus_cli.analytics.timestamps import moment, written
+from toolbus_cli.commands.audit.reports import _show, queries
 from toolbus_cli.errors import CommandError
+from toolbus_common.contracts.queries.sql_text import like
 from toolbus_common.errors import InvalidError
-from toolbus_common.sqltext import like
 
 NOW = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
 ASKED = "-- Who was here.\n-- since: DateTime = 7d | from when\n-- least: UInt8 | so many\nSELECT "

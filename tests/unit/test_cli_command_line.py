@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.engines import installed
-from toolbus_cli import commanding
+from toolbus_cli import runner
 from toolbus_cli.app import built
 
 COMMANDS = (
@@ -75,8 +75,8 @@ def test_where_nothing_runs_the_mend_is_to_start_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # What it says of itself is said in this process too.
-    monkeypatch.setattr("toolbus_common.logs.configure", lambda *_: None)
-    assert commanding.main(command.split()) == 1
+    monkeypatch.setattr("toolbus_common.observability.logging.configure", lambda *_: None)
+    assert runner.main(command.split()) == 1
     shown = capsys.readouterr()
     said = shown.err.strip()
     assert (shown.out, "\n" in said) == ("", False)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolbus_cli.commands import shared
-from toolbus_cli.definitions import Difference, differences, texts
-from toolbus_cli.visible import counted, escaped, revealed, visible
+from toolbus_cli.views.definition_diff import Difference, differences, texts
+from toolbus_cli.views.visible_text import counted, escaped, revealed, visible
 
 HOSTILE = {
     "\u200b": "⟨U+200B ZERO WIDTH SPACE⟩",

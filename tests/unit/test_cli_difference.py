@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from toolbus_common.declared import Declaration
-from toolbus_common.declaring.difference import changes
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.diff import changes
 
 
 def declared(**sections: Any) -> Declaration:

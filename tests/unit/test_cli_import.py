@@ -8,7 +8,7 @@ import pytest
 
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing.client_servers import Taken, as_yaml, read
-from toolbus_common.declaring.loading import load
+from toolbus_common.config_store.loading.loader import load
 
 
 def taken(tmp_path: Path, servers: dict[str, Any], under: str = "mcpServers") -> Taken:

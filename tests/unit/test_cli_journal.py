@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from toolbus_cli.launcher.journal import Journal
+from toolbus_cli.launcher.log_multiplexer import Journal
 
 
 def written(form: str = "text", level: str = "info") -> tuple[Journal, io.StringIO]:

@@ -17,8 +17,8 @@ from harness.waiting import until
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import ports
 from toolbus_cli.launcher.banner import Welcome, banner
-from toolbus_cli.launcher.child import Child, Program
-from toolbus_cli.state import State, read_json, write_private
+from toolbus_cli.launcher.child_process import Child, Program
+from toolbus_cli.state_dir import State, read_json, write_private
 
 STEADY = "import time\nprint('began', flush=True)\nwhile True: time.sleep(60)"
 # Not by print: a signal that comes in the middle of another print would be its end.
@@ -197,8 +197,8 @@ def test_a_killed_launcher_takes_its_processes_along(tmp_path: Path) -> None:
     """The launcher is killed, so only the kernel can end what it started."""
     code = f"""
 import asyncio
-from toolbus_cli.launcher.child import Child, Program
-from toolbus_cli.state import State
+from toolbus_cli.launcher.child_process import Child, Program
+from toolbus_cli.state_dir import State
 from pathlib import Path
 async def main():
     with State(Path({str(tmp_path)!r})).locked(print) as held:

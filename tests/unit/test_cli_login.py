@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_cli.commands.login import awaited
+from toolbus_cli.commands.access.login import awaited
 from toolbus_cli.errors import CommandError
 
 WAITING = {"interval": 5, "expires_in": 60}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from toolbus_cli.replay import Replay, recorded
-from toolbus_common.declared import Declaration, Rule
+from toolbus_cli.clients.rule_replay import Replay, recorded
+from toolbus_common.config import Declaration, Rule
 
 ETC = (
     "forbid(principal, action, resource) when {"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolbus_common.httpserver.addresses import Proxies, bounded_as
+from toolbus_common.http_server.proxy_addresses import Proxies, bounded_as
 
 PEER = "10.0.0.1"
 PROXIES = Proxies.of("10.0.0.0/8, fd00::/8")

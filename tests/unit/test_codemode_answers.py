@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_codemode.answers import LONGEST_ANSWER, Answer, Answers
-from toolbus_codemode.preview import preview, shape
-from toolbus_codemode.results import Results, Store
+from toolbus_codemode.programs.response import LONGEST_ANSWER, Answer, Answers
+from toolbus_codemode.results.preview import preview, shape
+from toolbus_codemode.results.result_store import Results, Store
 from toolbus_codemode.sandbox.program import Ended, ProgramError
 from toolbus_common.errors import BusDownError
 

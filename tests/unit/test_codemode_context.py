@@ -2,10 +2,10 @@
 
 import pytest
 
-from toolbus_codemode.measuring import Measure
-from toolbus_codemode.shelf import Shelf
-from toolbus_codemode.tokens import Tokens
-from toolbus_common.lineage import Bounds
+from toolbus_codemode.catalog.namespace import Shelf
+from toolbus_codemode.tokens.definition_cost import Measure
+from toolbus_codemode.tokens.tokenizer import Tokens
+from toolbus_common.access.principal import Bounds
 
 EVERYTHING = Bounds((("*",),))
 

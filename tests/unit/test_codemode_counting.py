@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from toolbus_codemode.counting import CountingEndedError, CountingProcess
-from toolbus_codemode.tokens import Tokens
+from toolbus_codemode.tokens.counter_process import CountingEndedError, CountingProcess
+from toolbus_codemode.tokens.tokenizer import Tokens
 
 
 @pytest.fixture(scope="module")

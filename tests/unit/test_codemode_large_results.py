@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from toolbus_codemode.large_results import LARGEST, read, uri_in
-from toolbus_codemode.values import outcome_of
+from toolbus_codemode.programs.value_conversion import outcome_of
+from toolbus_codemode.results.large_result_reader import LARGEST, read, uri_in
 from toolbus_common.contracts import Answered, Ending
-from toolbus_common.handles import Handle, piece_of
+from toolbus_common.mcp.result_uris import Handle, piece_of
 
 HANDLE = Handle("reports", "export/all", "s" * 32)
 LINK = {"type": "resource_link", "uri": HANDLE.uri(), "name": "result of export"}

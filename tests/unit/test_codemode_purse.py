@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_codemode.purse import Purse
-from toolbus_common.caps import REQUEST, Cap, Caps, caps_of
-from toolbus_common.declared import MICRO, Key, Programs, Team
-from toolbus_common.terms import NO_TERMS, Terms, terms_of
+from toolbus_codemode.programs.budget import Purse
+from toolbus_codemode.programs.limits import REQUEST, Cap, Caps, caps_of
+from toolbus_common.config import MICRO, Key, Programs, Team
+from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms, terms_of
 
 CALLS = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900), st.booleans()), max_size=40)
 

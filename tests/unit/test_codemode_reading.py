@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_codemode.files import read, stub, tree
-from toolbus_codemode.identifiers import distinct
-from toolbus_codemode.manual import example, manual
-from toolbus_codemode.shelf import Shelf
-from toolbus_codemode.stubs import LONGEST_TYPE, parameters, signature, type_of
+from toolbus_codemode.catalog.identifiers import distinct
+from toolbus_codemode.catalog.namespace import Shelf
+from toolbus_codemode.catalog.signatures import LONGEST_TYPE, parameters, signature, type_of
+from toolbus_codemode.catalog.stub_tree import read, stub, tree
+from toolbus_codemode.catalog.tool_docs import example, manual
+from toolbus_common.access.principal import Bounds
 from toolbus_common.errors import InvalidError
-from toolbus_common.lineage import Bounds
 
 EVERYTHING = Bounds((("*",),))
 ISSUE = {

@@ -4,12 +4,14 @@ from hashlib import sha256
 
 import pytest
 
-from toolbus_codemode.inner import Tally, _outcome
-from toolbus_codemode.purse import Purse
-from toolbus_codemode.refusals import failure_of
-from toolbus_codemode.runs import LONGEST_PROGRAM, Run
+from toolbus_codemode.programs.budget import Purse
+from toolbus_codemode.programs.error_hints import failure_of
+from toolbus_codemode.programs.limits import Cap
+from toolbus_codemode.programs.nested_calls import Tally, _outcome
+from toolbus_codemode.programs.run_events import LONGEST_PROGRAM, Run
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
-from toolbus_common.caps import Cap
+from toolbus_common.access.principal import lineage_of
+from toolbus_common.config import Declaration, Key, Team
 from toolbus_common.contracts import (
     Asked,
     Begun,
@@ -20,14 +22,12 @@ from toolbus_common.contracts import (
     RunFailed,
     RunStarted,
 )
-from toolbus_common.declared import Declaration, Key, Team
 from toolbus_common.errors import (
     OutcomeUnknownError,
     RunBudgetExceededError,
     UnknownToolError,
     UpstreamTimeoutError,
 )
-from toolbus_common.lineage import lineage_of
 
 CALL = CallAdmitted(
     call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", scope="acme", key="bot",

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from toolbus_codemode.finding import Library, words
-from toolbus_codemode.meaning import Meaning, NoModelError
-from toolbus_codemode.shelf import Shelf
-from toolbus_common.lineage import Bounds
+from toolbus_codemode.catalog.namespace import Shelf
+from toolbus_codemode.catalog.search.bm25 import Library, words
+from toolbus_codemode.catalog.search.embeddings import Meaning, NoModelError
+from toolbus_common.access.principal import Bounds
 
 EVERYTHING = Bounds((("*",),))
 TABLE = {"[UNK]": (0, 0), "mail": (1, 0), "letter": (1, 0.1), "issue": (0, 1), "bug": (0.1, 1)}

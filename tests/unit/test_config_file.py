@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolbus_cli.config.load import LARGEST_FILE, ConfigurationError, load_file
+from toolbus_cli.config_file import LARGEST_FILE, ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
-from toolbus_common.declared import Declaration
-from toolbus_common.declaring.document import read
-from toolbus_common.declaring.loading import Loaded, load
-from toolbus_common.snapshot import hash_of, proof_of
+from toolbus_common.access.config_snapshot import hash_of, proof_of
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.loading.document import read
+from toolbus_common.config_store.loading.loader import Loaded, load
 
 SECRET = "a-secret-of-24-characters"
 WHOLE = """\

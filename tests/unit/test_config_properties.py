@@ -6,11 +6,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.declared import Declaration
-from toolbus_common.declaring.difference import changes
-from toolbus_common.declaring.document import read
-from toolbus_common.declaring.loading import load
-from toolbus_common.declaring.showing import exported, restored
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.diff import changes
+from toolbus_common.config_store.loading.document import read
+from toolbus_common.config_store.loading.loader import load
+from toolbus_common.config_store.redacted_view import exported, restored
 
 names = st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,12}", fullmatch=True)
 # YAML's writer and reader disagree on line breaks beyond ASCII (NEL, LS, PS) inside a plain key.

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from toolbus_common.declared import Budget, Declaration, Key, Name, Period, Server
-from toolbus_common.grants import full_name, split_name
-from toolbus_policy.admin.reach import Reach
+from toolbus_common.access.tool_patterns import full_name, split_name
+from toolbus_common.config import Budget, Declaration, Key, Name, Period, Server
+from toolbus_policy.admin.remote_restrictions import Reach
 
 NAME = TypeAdapter(Name)
 

@@ -5,19 +5,19 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.builtin import BUILT_IN
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import DEFERRED, Answered, Asked, CallRequested, Era, Failed
-from toolbus_common.declared import Declaration
 from toolbus_common.errors import (
     ApprovalRequiredError,
     OutcomeUnknownError,
     UpstreamFaultError,
 )
-from toolbus_common.snapshot import Snapshot
-from toolbus_policy import approval as approvals
-from toolbus_policy import deferred as tasks
-from toolbus_policy.approval import Approval, Cause
-from toolbus_policy.deferred import (
+from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_policy.approvals import model as approvals
+from toolbus_policy.approvals.model import Approval, Cause
+from toolbus_policy.approvals.tasks import model as tasks
+from toolbus_policy.approvals.tasks.model import (
     KEPT_SECONDS,
     LARGEST_RESULT,
     Deferred,

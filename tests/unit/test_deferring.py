@@ -7,14 +7,14 @@ import msgspec
 import pytest
 
 from harness.waiting import until
-from toolbus_common.atrest import Records
-from toolbus_common.bucket import Change
 from toolbus_common.contracts import Era
-from toolbus_common.provision import APPROVALS, TASKS
-from toolbus_policy import deferring
-from toolbus_policy.deferred import Deferred, Step
-from toolbus_policy.docket import Docket
-from toolbus_policy.taskbook import TaskBook
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.sealed_records import Records
+from toolbus_common.nats.topology import APPROVALS, TASKS
+from toolbus_policy.approvals.repository import Docket
+from toolbus_policy.approvals.tasks import service as deferring
+from toolbus_policy.approvals.tasks.model import Deferred, Step
+from toolbus_policy.approvals.tasks.repository import TaskBook
 
 KEY = bytes(32)
 

@@ -9,11 +9,11 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from harness.proofs import Holder, decoded, encoded, read
-from toolbus_common.dpop.judging import Judge, Nonces, Spent
-from toolbus_common.dpop.making import ProofKey, bare
-from toolbus_common.dpop.proofs import Proof, ProofError, digest_of, proven
+from toolbus_common.crypto.dpop.client import ProofKey, bare
+from toolbus_common.crypto.dpop.proof import Proof, ProofError, digest_of, proven
+from toolbus_common.crypto.dpop.replay_check import Judge, Nonces, Spent
+from toolbus_common.crypto.sealed_tokens import Seal
 from toolbus_common.errors import OverloadedError
-from toolbus_common.sealing import Seal
 
 URL = "https://gateway.test/oauth/token"
 ANN = Holder()
@@ -185,7 +185,7 @@ def test_where_a_nonce_is_wanted_only_one_of_ours_will_do_and_not_for_ever(
     refused(Nonces(Seal(os.urandom(32))).fresh())
     assert judge.judge(ANN.proof("POST", URL, nonce=fresh), "POST", URL).nonce == fresh
     later = time.time() + 3600
-    monkeypatch.setattr("toolbus_common.dpop.judging.time", lambda: later)
+    monkeypatch.setattr("toolbus_common.crypto.dpop.replay_check.time", lambda: later)
     with pytest.raises(ProofError, match="nonce"):
         judge.judge(ANN.proof("POST", URL, nonce=fresh, iat=later), "POST", URL)
 

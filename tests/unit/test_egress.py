@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.probes import spellings
-from toolbus_common.declared import Declaration, Server, Webhook
+from toolbus_common.config import Declaration, Server, Webhook
+from toolbus_common.config_store.operator_targets import digest_of, digests_of
 from toolbus_common.egress import Allowed, Egress, EgressError, Target, target_of
 from toolbus_common.egress.addresses import (
     LINK_LOCAL,
@@ -22,8 +23,7 @@ from toolbus_common.egress.addresses import (
     UNSPECIFIED,
     kind_of,
 )
-from toolbus_common.egress.checking import STRICT
-from toolbus_common.egress.named import digest_of, digests_of
+from toolbus_common.egress.policy import STRICT
 from toolbus_common.egress.proxies import Proxy, proxy_for
 from toolbus_common.settings import Settings
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from toolbus_common.bus import Bus
-from toolbus_common.ending import end, in_time
+from toolbus_common.concurrency import end, in_time
 from toolbus_common.errors import BusDownError
+from toolbus_common.nats.connection import Bus
 
 
 async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from toolbus_common.contracts import Era
-from toolbus_common.headers import decoded
-from toolbus_ingress.eras import CAPABILITIES, VERSION, RuleBrokenError, read
+from toolbus_common.mcp.param_headers import decoded
+from toolbus_ingress.protocol_versions import CAPABILITIES, VERSION, RuleBrokenError, read
 
 NOW = "2026-07-28"
 

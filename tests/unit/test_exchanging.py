@@ -13,7 +13,7 @@ import pytest
 
 from harness.certificates import Authority
 from toolbus_common.egress import target_of
-from toolbus_common.egress.exchanging import exchange
+from toolbus_common.egress.http_client import exchange
 from toolbus_common.egress.tls import SYSTEMS, Tls
 
 DRIPS = 400  # of a twentieth of a second: who waits for all of them is told the whole

@@ -1,4 +1,4 @@
-"""What the executor decides without I/O: breaker, catalogue, wire."""
+"""What the executor decides without I/O: breaker, catalogue, messages."""
 
 import json
 from time import time
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from toolbus_common.contracts import Listing, ServerState
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
-from toolbus_executor import wire
-from toolbus_executor.breaker import Breaker, State
-from toolbus_executor.catalogue import LONGEST_TTL, MOST_DROPPED, TOOLS, every_page, listed
-from toolbus_executor.events import EventReader
-from toolbus_executor.renewing import LEAST_SECONDS, pause_of, renewed
-from toolbus_executor.upstream import Described
+from toolbus_executor.resilience.circuit_breaker import Breaker, State
+from toolbus_executor.servers.refresh_schedule import LEAST_SECONDS, pause_of, renewed
+from toolbus_executor.transport.sse_parser import EventReader
+from toolbus_executor.upstreams.base import Described
+from toolbus_executor.upstreams.listing import LONGEST_TTL, MOST_DROPPED, TOOLS, every_page, listed
+from toolbus_executor.upstreams.mcp import messages
 
 SCHEMA: dict[str, Any] = {"type": "object"}
 SERVER = Described(
@@ -170,14 +170,14 @@ async def test_a_listing_without_end_is_refused() -> None:
 @pytest.mark.parametrize("text", [b"", b"<html>", b"[]", b'{"result":5}', b"\xff", b"[" * 5000])
 def test_nonsense_from_an_upstream_is_a_fault_and_nothing_else(text: bytes) -> None:
     with pytest.raises(UpstreamFaultError):
-        wire.result_of(wire.read(text))
+        messages.result_of(messages.read(text))
 
 
 def test_an_upstreams_error_is_told_in_its_own_words_but_not_all_of_them() -> None:
     error = {"code": -5, "message": "m" * 5000, "data": {"kept": [1]}}
     text = json.dumps({"id": 1, "error": error}).encode()
     with pytest.raises(UpstreamRefusedError) as caught:
-        wire.result_of(wire.read(text))
+        messages.result_of(messages.read(text))
     assert len(caught.value.reason) < 600
     assert caught.value.data == {"upstream_code": -5, "upstream_data": {"kept": [1]}}
 

@@ -5,8 +5,8 @@ import pytest
 from harness.bench import Answers, Bench, admitted
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import CallCancelledError
-from toolbus_executor import early
-from toolbus_executor.early import EarlyCancellations
+from toolbus_executor.calls import early_cancellations as early
+from toolbus_executor.calls.early_cancellations import EarlyCancellations
 
 
 def test_a_call_taken_back_before_it_came_is_known_once() -> None:

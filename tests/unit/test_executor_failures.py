@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolbus_executor.failures import with_name, with_pronoun
+from toolbus_executor.resilience.failure_log import with_name, with_pronoun
 
 
 @pytest.mark.parametrize(

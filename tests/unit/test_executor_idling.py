@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from harness.bench import admitted
+from toolbus_common.config import Server
 from toolbus_common.contracts import Answered, Begun, Listing
-from toolbus_common.declared import Server
-from toolbus_executor import idling
-from toolbus_executor.bulkhead import Bulkhead
-from toolbus_executor.idling import Idling, digest_of, still_true
-from toolbus_executor.park import Park
-from toolbus_executor.subscribing import Watched
+from toolbus_executor.resilience.bulkhead import Bulkhead
+from toolbus_executor.upstreams.sessions import idle_shutdown as idling
+from toolbus_executor.upstreams.sessions.idle_shutdown import Idling, digest_of, still_true
+from toolbus_executor.upstreams.subscriptions import Watched
+from toolbus_executor.upstreams.suspended_calls import Park
 
 PROCESS = Server(command=("cat",), idle=60)
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.errors import OverloadedError, UpstreamDeadError, UpstreamRefusedError
-from toolbus_executor.adaptive import LEAST, START, WINDOW, Adaptive
-from toolbus_executor.bulkhead import LATEST, SOONEST, Bulkhead
-from toolbus_executor.failures import KEPT, LONGEST, Failures
-from toolbus_executor.retrying import FLOOR, MOST, RetryBudget
+from toolbus_executor.resilience.adaptive_limit import LEAST, START, WINDOW, Adaptive
+from toolbus_executor.resilience.bulkhead import LATEST, SOONEST, Bulkhead
+from toolbus_executor.resilience.failure_log import KEPT, LONGEST, Failures
+from toolbus_executor.resilience.retry import FLOOR, MOST, RetryBudget
 
 
 @given(st.integers(20, 2000))

@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from harness.waiting import until
-from toolbus_common.ending import end
+from toolbus_common.concurrency import end
 from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
     UpstreamFaultError,
     UpstreamRefusedError,
 )
-from toolbus_executor.failures import GarbageError
-from toolbus_executor.probing import Health
+from toolbus_executor.resilience.failure_log import GarbageError
+from toolbus_executor.resilience.health_probe import Health
 
 
 class Server:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from toolbus_common.contracts import CallAdmitted, Era, Frame
-from toolbus_executor import wire
-from toolbus_executor.caller import Caller
-from toolbus_executor.park import binding_of, brought, owner_of
-from toolbus_executor.switchboard import Switchboard
-from toolbus_executor.upstream import News
+from toolbus_executor.upstreams.base import News
+from toolbus_executor.upstreams.call_channel import Caller
+from toolbus_executor.upstreams.mcp import messages as wire
+from toolbus_executor.upstreams.mcp.dispatcher import Switchboard
+from toolbus_executor.upstreams.suspended_calls import binding_of, brought, owner_of
 
 FORMS = '{"elicitation":{},"roots":{}}'
 FORM = {"message": "m", "requestedSchema": {"type": "object"}}

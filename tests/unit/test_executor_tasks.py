@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from harness.bench import Answers, admitted
 from toolbus_common.contracts import CallAdmitted, Era, Offered
 from toolbus_common.errors import ToolbusError, UpstreamFaultError, UpstreamRefusedError
-from toolbus_executor import task_forms
-from toolbus_executor.caller import Caller
-from toolbus_executor.task_questions import keeper_of
-from toolbus_executor.tasking import Tasking
+from toolbus_executor.mcp_messages import task_formats
+from toolbus_executor.upstreams.call_channel import Caller
+from toolbus_executor.upstreams.mcp_tasks.elicitation import keeper_of
+from toolbus_executor.upstreams.mcp_tasks.service import Tasking
 
 TAKES = '{"extensions":{"io.modelcontextprotocol/tasks":{}}}'
 RELATED = "io.modelcontextprotocol/related-task"
@@ -56,19 +56,21 @@ class Server:
 
 
 def test_each_form_of_a_task_becomes_the_other() -> None:
-    assert json.loads(task_forms.old(json.dumps({**FLAT, "resultType": "task"}).encode())) == NESTED
-    found = json.loads(task_forms.new(json.dumps(NESTED).encode(), "task"))
+    assert (
+        json.loads(task_formats.old(json.dumps({**FLAT, "resultType": "task"}).encode())) == NESTED
+    )
+    found = json.loads(task_formats.new(json.dumps(NESTED).encode(), "task"))
     assert found == {**FLAT, "resultType": "task"}
 
 
 def test_a_task_that_lives_for_ever_says_so_in_both_forms() -> None:
-    assert json.loads(task_forms.old(b'{"taskId":"1"}'))["ttl"] is None
-    assert json.loads(task_forms.new(b'{"taskId":"1"}'))["ttlMs"] is None
+    assert json.loads(task_formats.old(b'{"taskId":"1"}'))["ttl"] is None
+    assert json.loads(task_formats.new(b'{"taskId":"1"}'))["ttlMs"] is None
 
 
 def test_a_tools_error_is_a_failed_task_before_and_a_completed_one_now() -> None:
     flat = {**FLAT, "status": "completed", "result": {"isError": True, "content": []}}
-    assert json.loads(task_forms.old(json.dumps(flat).encode())) == {**NESTED, "status": "failed"}
+    assert json.loads(task_formats.old(json.dumps(flat).encode())) == {**NESTED, "status": "failed"}
 
 
 async def test_a_failed_task_of_a_session_is_told_with_how_it_failed() -> None:
@@ -89,7 +91,7 @@ async def test_the_servers_own_name_of_a_task_is_in_no_result() -> None:
     told = await server.told(modern=False, method="tasks/get")
     assert told["result"]["_meta"] == {"own": 1.50}
     asked = {"message": "?", "_meta": meta}
-    assert json.loads(task_forms.unrelated(json.dumps(asked).encode())) == {
+    assert json.loads(task_formats.unrelated(json.dumps(asked).encode())) == {
         "message": "?", "_meta": {"own": 1.50},
     }  # fmt: skip
 

@@ -9,11 +9,18 @@ from hypothesis import strategies as st
 
 from toolbus_common.contracts import Answered, Asked, Begun, CallAdmitted, Ending, Era
 from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
-from toolbus_common.headers import decoded, encoded
-from toolbus_executor import requests, wire
-from toolbus_executor.capabilities import EVERYTHING, declared, kind_asked, kinds_of, routed
-from toolbus_executor.param_headers import AnnotationError, header_lines, params_of
-from toolbus_executor.results import ending_of
+from toolbus_common.mcp.param_headers import decoded, encoded
+from toolbus_executor.mcp_messages import request_builder
+from toolbus_executor.mcp_messages.client_capabilities import (
+    EVERYTHING,
+    declared,
+    kind_asked,
+    kinds_of,
+    routed,
+)
+from toolbus_executor.mcp_messages.result_mapping import ending_of
+from toolbus_executor.upstreams.mcp import messages
+from toolbus_executor.upstreams.mcp.param_headers import AnnotationError, header_lines, params_of
 
 META = "io.modelcontextprotocol/"
 
@@ -34,7 +41,7 @@ def call(**more: Any) -> CallAdmitted:
 
 
 def params(asked: CallAdmitted, *, modern: bool) -> dict[str, Any]:
-    told = json.loads(requests.call_body(asked, 7, modern=modern))
+    told = json.loads(request_builder.call_body(asked, 7, modern=modern))
     assert told["method"] == asked.method
     found: dict[str, Any] = told["params"]
     return found
@@ -50,7 +57,7 @@ def ending(raw: bytes, **more: Any) -> Ending:
 
 def test_arguments_reach_the_upstream_as_they_are() -> None:
     asked = call(tool='odd"name', progress=True, arguments=b'{"n":123456789012345678901234567890}')
-    assert asked.arguments in requests.call_body(asked, 7, modern=True)
+    assert asked.arguments in request_builder.call_body(asked, 7, modern=True)
     found = params(asked, modern=True)
     assert found["name"] == 'odd"name'
     assert found["_meta"]["progressToken"] == 7
@@ -111,7 +118,7 @@ def test_answers_and_state_go_to_modern_servers_and_tasks_to_legacy_ones() -> No
     ],
 )
 def test_a_header_names_what_a_call_is_about(method: str, name: str) -> None:
-    assert requests.name_of(call(method=method, arguments=b'{"taskId":"task-1"}')) == name
+    assert request_builder.name_of(call(method=method, arguments=b'{"taskId":"task-1"}')) == name
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "\u00e4", " lead", "=?base64?x?=", ""])
@@ -204,7 +211,7 @@ def test_a_result_of_a_kind_nobody_knows_is_a_named_fault() -> None:
 @given(st.binary(max_size=80))
 def test_no_bytes_from_an_upstream_do_anything_but_answer_or_fault(text: bytes) -> None:
     try:
-        ending(wire.result_of(wire.read(text)))
+        ending(messages.result_of(messages.read(text)))
     except (UpstreamFaultError, UpstreamRefusedError):
         return
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.declared import Admin, Declaration, Key
-from toolbus_common.declared.expiry import ends_at, shown_expiry
-from toolbus_common.lineage import NEVER
+from toolbus_common.access.principal import NEVER
+from toolbus_common.config import Admin, Declaration, Key
+from toolbus_common.config.access.expiry import ends_at, shown_expiry
 
 
 def at(text: str) -> float:

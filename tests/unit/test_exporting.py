@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toolbus_audit.exporting.signing import Keys, signed, url_of
-from toolbus_audit.posting import Poster
-from toolbus_audit.sinks.frames import framed, message_of
-from toolbus_audit.sinks.outlet import SinkError
-from toolbus_audit.sinks.records import Record, records_of
-from toolbus_audit.sinks.syslog import StreamOutlet
-from toolbus_audit.tending import Tended
+from toolbus_audit.delivery.http_client import Poster
+from toolbus_audit.delivery.reconciler import Tended
+from toolbus_audit.export.aws_sigv4 import Keys, signed, url_of
+from toolbus_audit.siem.base import SinkError
+from toolbus_audit.siem.records import Record, records_of
+from toolbus_audit.siem.rfc5424 import framed, message_of
+from toolbus_audit.siem.syslog_sink import StreamOutlet
 from toolbus_cli.errors import CommandError
-from toolbus_cli.evidence.taking import moment
-from toolbus_common.declared import Declaration, Export, Sink
-from toolbus_common.declaring.loading import load
-from toolbus_common.declaring.showing import exported, restored
+from toolbus_cli.evidence.export import moment
+from toolbus_common.config import Declaration, Export, Sink
+from toolbus_common.config_store.loading.loader import load
+from toolbus_common.config_store.operator_targets import digest_of
+from toolbus_common.config_store.redacted_view import exported, restored
 from toolbus_common.egress import Egress
-from toolbus_common.egress.named import digest_of
 from toolbus_common.errors import FaultyError
-from toolbus_common.streamreading import Kept
-from toolbus_policy.admin.reach import Reach
+from toolbus_common.nats.stream_reader import Kept
+from toolbus_policy.admin.remote_restrictions import Reach
 
 KEYS = {"access_key": "AKIA", "secret_key": "${env:S3_SECRET}"}
 LAKE = {"to": "s3://facts/lake", "endpoint": "https://s3.example", "credentials": KEYS}

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from harness.waiting import PATIENCE, until
-from toolbus_common import factlane
 from toolbus_common.contracts import CallAllowed, CallDenied
 from toolbus_common.errors import BusDownError
-from toolbus_common.factlane import FactWriter
-from toolbus_common.spool import SPANS, Envelope, Spool
-from toolbus_common.tracing import INTERNAL, Span
+from toolbus_common.messaging import event_publisher as factlane
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.outbox import SPANS, Envelope, Spool
+from toolbus_common.observability.tracing import INTERNAL, Span
 
 
 class Stream:

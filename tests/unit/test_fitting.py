@@ -2,9 +2,9 @@
 
 import pytest
 
-from toolbus_common.client_classes import ALL, CLASSES, NONE, class_of
-from toolbus_executor.capabilities import EVERYTHING
-from toolbus_executor.fitting import _is_shown, kinds_for
+from toolbus_common.mcp.client_classes import ALL, CLASSES, NONE, class_of
+from toolbus_executor.catalog.client_specific_lists import _is_shown, kinds_for
+from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING
 
 SEEN = {
     NONE: {"plain", "without sampling"},

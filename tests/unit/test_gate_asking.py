@@ -3,7 +3,7 @@
 import pytest
 
 from toolbus_common.egress import Allowed, EgressError, target_of
-from toolbus_executor.isolation.asking import NoRequestError, asked_in
+from toolbus_executor.isolation.network.connect_request import NoRequestError, asked_in
 
 
 def head(*lines: str) -> bytes:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.grants import full_name, granted, split_name
+from toolbus_common.access.tool_patterns import full_name, granted, split_name
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9-]{0,10}", fullmatch=True)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_ingress.guard import Guard, RefusedRequestError, check_post
+from toolbus_ingress.http.request_guard import Guard, RefusedRequestError, check_post
 
 GUARD = Guard(frozenset({"localhost", "127.0.0.1", "[::1]"}), frozenset({"http://localhost"}))
 JSON = {b"content-type": b"application/json", b"content-length": b"2"}

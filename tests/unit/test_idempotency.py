@@ -9,9 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.operating import key
-from toolbus_codemode.sandbox.binding import NotBoundError, bound
+from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY as ARGUMENT
 from toolbus_codemode.sandbox.protocol import Tool
+from toolbus_common.access.principal import Lineage, lineage_of
+from toolbus_common.calls.idempotency_key import LONGEST, checked_key
+from toolbus_common.calls.outcome_store import LARGEST_KEPT, ended
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import (
     REPLAYED,
     Answered,
@@ -26,7 +30,6 @@ from toolbus_common.contracts import (
     OutcomeClaim,
     Stage,
 )
-from toolbus_common.declared import Declaration
 from toolbus_common.errors import (
     CallUnderWayError,
     IdempotencyConflictError,
@@ -37,13 +40,10 @@ from toolbus_common.errors import (
     RateExceededError,
     UpstreamTimeoutError,
 )
-from toolbus_common.idempotency import LONGEST, checked_key
-from toolbus_common.kept import LARGEST_KEPT, ended
-from toolbus_common.lineage import Lineage, lineage_of
-from toolbus_common.provision import DAY
-from toolbus_common.sizes import Size
-from toolbus_policy.allowance import Allowance
-from toolbus_policy.replaying import digest_of_arguments, entry_of, replayed, weighed
+from toolbus_common.nats.bucket_sizes import Size
+from toolbus_common.nats.topology import DAY
+from toolbus_policy.idempotency.quota import Allowance
+from toolbus_policy.idempotency.replay import digest_of_arguments, entry_of, replayed, weighed
 
 CLAIM = OutcomeClaim(name="owner.call", revision=7, digest="same")
 JSON = st.recursive(

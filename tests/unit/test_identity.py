@@ -9,24 +9,31 @@ import pytest
 from pydantic import ValidationError
 
 from harness.operating import key
-from toolbus_common.asklane import AskLane
-from toolbus_common.bearers import Bearers
-from toolbus_common.bucket import Change
-from toolbus_common.bus import Bus
+from toolbus_common.access.config_snapshot import (
+    DECLARATION,
+    Directory,
+    Snapshot,
+    hash_of,
+    proof_of,
+)
+from toolbus_common.access.token_cache import Bearers
+from toolbus_common.config import OWN_ISSUERS, Declaration
+from toolbus_common.config_store.loading.loader import load
+from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.contracts import Bearer
-from toolbus_common.declared import OWN_ISSUERS, Declaration
-from toolbus_common.declaring.loading import load
-from toolbus_common.declaring.showing import HIDDEN, exported, restored
 from toolbus_common.errors import FaultyError, UnauthorizedError
-from toolbus_common.snapshot import DECLARATION, Directory, Snapshot, hash_of, proof_of
-from toolbus_ingress.identity import Identity
-from toolbus_ingress.possession import Possession
-from toolbus_oauth import redirects, signing
-from toolbus_oauth.covering import called, covering
-from toolbus_oauth.pace import Pace
-from toolbus_oauth.refusing import OAuthError
-from toolbus_oauth.signing import SigningKeys
-from toolbus_policy.admin.reach import Reach
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_ingress.auth.dpop import Possession
+from toolbus_ingress.auth.protected_resource import Identity
+from toolbus_oauth.accounts.access_rules import called, covering
+from toolbus_oauth.keys import signing_keys as signing
+from toolbus_oauth.keys.signing_keys import SigningKeys
+from toolbus_oauth.web import redirect_uris as redirects
+from toolbus_oauth.web.errors import OAuthError
+from toolbus_oauth.web.rate_limit import Pace
+from toolbus_policy.admin.remote_restrictions import Reach
 
 BASE = "https://gateway.test"
 SECRET = "tbk_root_a-secret-of-these-tests"

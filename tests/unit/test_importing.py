@@ -10,12 +10,12 @@ import yaml
 from typer.testing import CliRunner
 
 from toolbus_cli.app import built
-from toolbus_cli.config.load import load_file
+from toolbus_cli.config_file import load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import curl, postman
-from toolbus_cli.importing.placing import with_server
-from toolbus_cli.importing.sketch import Sample, sketched
-from toolbus_common.declaring.loading import load
+from toolbus_cli.importing.openapi_builder import Sample, sketched
+from toolbus_cli.importing.yaml_insert import with_server
+from toolbus_common.config_store.loading.loader import load
 from toolbus_common.openapi import Api, read, translated
 
 CRM = """\

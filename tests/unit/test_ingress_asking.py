@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from toolbus_common.contracts import ERROR
+from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
-from toolbus_common.keyfile import KEY_BYTES
-from toolbus_ingress.asking import Questions, answer_of, question
-from toolbus_ingress.seal import Seal
-from toolbus_ingress.sessions import Session, Sessions
+from toolbus_ingress.mcp.legacy.client_requests import Questions, answer_of, question
+from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.sessions.session_store import Session, Sessions
 
 FORM = {"mode": "form", "message": "Who?", "requestedSchema": {"type": "object"}}
 URL = {"mode": "url", "message": "Sign in", "url": "https://example.org/in"}

@@ -15,8 +15,8 @@ from toolbus_common.errors import (
     UnknownToolError,
     UpstreamRefusedError,
 )
-from toolbus_ingress.eras import Request
-from toolbus_ingress.failures import told
+from toolbus_ingress.mcp.error_mapping import told
+from toolbus_ingress.protocol_versions import Request
 
 Told = tuple[int, dict[str, Any]]
 

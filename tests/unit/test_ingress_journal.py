@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.waiting import PATIENCE
-from toolbus_common.keyfile import KEY_BYTES
-from toolbus_ingress import shelf as rules
-from toolbus_ingress.journal import LARGEST, Journal
-from toolbus_ingress.seal import Seal
-from toolbus_ingress.sessions import Session, Sessions
-from toolbus_ingress.shelf import ANSWER, STANDING, Place, Shelf, place_of
+from toolbus_common.crypto.key_file import KEY_BYTES
+from toolbus_ingress.sessions import event_log_store as rules
+from toolbus_ingress.sessions.event_log import LARGEST, Journal
+from toolbus_ingress.sessions.event_log_store import ANSWER, STANDING, Place, Shelf, place_of
+from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.sessions.session_store import Session, Sessions
 
 PROOF, OTHER = "a" * 64, "b" * 64
 

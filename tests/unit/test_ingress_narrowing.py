@@ -2,10 +2,10 @@
 
 import pytest
 
-from toolbus_common.builtin import Mode
 from toolbus_common.errors import InvalidError
-from toolbus_common.terms import NO_TERMS, Terms
-from toolbus_ingress.narrowing import MOST_PATTERNS, PROGRAM, asked_terms, narrower_of
+from toolbus_common.mcp.builtin_server import Mode
+from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms
+from toolbus_ingress.auth.request_scope import MOST_PATTERNS, PROGRAM, asked_terms, narrower_of
 
 
 def test_without_headers_nothing_is_narrowed() -> None:

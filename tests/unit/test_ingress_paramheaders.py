@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_ingress.paramheaders import declared, mismatch
+from toolbus_ingress.mcp.param_headers import declared, mismatch
 
 REGION: dict[str, tuple[str, ...]] = {"region": ("region",)}
 

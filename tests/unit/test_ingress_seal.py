@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolbus_common.crypto.key_file import KEY_BYTES, load_key
 from toolbus_common.errors import UpstreamFaultError
-from toolbus_common.keyfile import KEY_BYTES, load_key
-from toolbus_ingress.seal import (
+from toolbus_ingress.sessions.sealed_claims import (
     LONGEST,
     Claims,
     DoneClaims,

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from toolbus_common.contracts import SessionSaid
-from toolbus_common.keyfile import KEY_BYTES
-from toolbus_ingress import sessions as rules
-from toolbus_ingress.seal import Seal, SessionClaims
-from toolbus_ingress.sessions import Session, Sessions, capabilities_of
+from toolbus_common.crypto.key_file import KEY_BYTES
+from toolbus_ingress.sessions import session_store as rules
+from toolbus_ingress.sessions.sealed_claims import Seal, SessionClaims
+from toolbus_ingress.sessions.session_store import Session, Sessions, capabilities_of
 
 PROOF, OTHER = "a" * 64, "b" * 64
 KEY = b"k" * KEY_BYTES

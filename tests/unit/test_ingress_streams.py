@@ -10,22 +10,23 @@ from typing import Any, cast
 import pytest
 
 from harness.waiting import PATIENCE, until
-from toolbus_common.bucket import Change
+from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
+from toolbus_common.access.principal import Bounds
+from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
-from toolbus_common.declared import Declaration, Key, Server
-from toolbus_common.httpserver.protocol import GONE, LEFT
-from toolbus_common.keyfile import KEY_BYTES
-from toolbus_common.lineage import Bounds
-from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
-from toolbus_ingress import hub, listing
-from toolbus_ingress.caller import Caller, Visit
-from toolbus_ingress.eventstream import Presence
-from toolbus_ingress.hub import Hub
-from toolbus_ingress.listing import TTL_MS, Catalogue
-from toolbus_ingress.relay import Relay
-from toolbus_ingress.seal import Seal
-from toolbus_ingress.sessions import Sessions
-from toolbus_ingress.shelf import Shelf
+from toolbus_common.crypto.key_file import KEY_BYTES
+from toolbus_common.http_server.protocol import GONE, LEFT
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_ingress.auth.request_context import Caller, Visit
+from toolbus_ingress.catalog import tool_catalog as listing
+from toolbus_ingress.catalog.tool_catalog import TTL_MS, Catalogue
+from toolbus_ingress.mcp import notification_hub as hub
+from toolbus_ingress.mcp.call_handler import Relay
+from toolbus_ingress.mcp.notification_hub import Hub
+from toolbus_ingress.sessions.event_log_store import Shelf
+from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.sessions.session_store import Sessions
+from toolbus_ingress.sessions.sse_writer import Presence
 
 PROOF = "a" * 64
 

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.bucket import Change
+from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
+from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.contracts import CallRequested, Era
-from toolbus_common.declared import Declaration, Key, Server
+from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
-from toolbus_common.keyfile import KEY_BYTES
-from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
-from toolbus_ingress import tasks
-from toolbus_ingress.caller import Caller
-from toolbus_ingress.eras import Request
-from toolbus_ingress.listing import Catalogue
-from toolbus_ingress.seal import Seal
-from toolbus_ingress.tasks import DONE_SECONDS, LARGEST_DONE, Tasks, wants_task
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_ingress.auth.request_context import Caller
+from toolbus_ingress.catalog.tool_catalog import Catalogue
+from toolbus_ingress.mcp import tasks
+from toolbus_ingress.mcp.tasks import DONE_SECONDS, LARGEST_DONE, Tasks, wants_task
+from toolbus_ingress.protocol_versions import Request
+from toolbus_ingress.sessions.sealed_claims import Seal
 
 PROOF = "a" * 64
 RESULT = b'{"content":[{"type":"text","text":"1.50"}],"x":1.50}'

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.trace import LONGEST_BAGGAGE, LONGEST_STATE, is_traceparent
-from toolbus_ingress.trail import trail_of
+from toolbus_common.observability.trace_context import (
+    LONGEST_BAGGAGE,
+    LONGEST_STATE,
+    is_traceparent,
+)
+from toolbus_ingress.mcp.tracing import trail_of
 
 THEIRS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHERS = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.contracts import Listing, Offered, ServerState
-from toolbus_ingress.uris import Shelves, _makes
+from toolbus_ingress.catalog.resource_uris import Shelves, _makes
 
 
 def listing(server: str, *uris: str, templates: tuple[str, ...] = ()) -> Listing:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.isolation.container import contained
 from toolbus_executor.settings import Settings

@@ -9,11 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 import toolbus_common
-from toolbus_common.declared import Server
-from toolbus_common.declared.isolation import Files
-from toolbus_executor.isolation import cgroup
-from toolbus_executor.isolation.places import Places
+from toolbus_common.config import Server
+from toolbus_common.config.servers.isolation import Files
+from toolbus_executor.isolation.linux import cgroup
 from toolbus_executor.isolation.plan import Isolation, isolation_of
+from toolbus_executor.isolation.visible_paths import Places
 from toolbus_executor.settings import Settings
 
 COMMAND = {"command": ["cat"]}

@@ -15,11 +15,11 @@ from harness.certificates import Authority
 from harness.keyservices import KeyServices
 from harness.secretstores import ROLE, ROLE_SECRET
 from toolbus_common.secrets import SecretError
-from toolbus_common.secrets.amazon import AmazonKeys
-from toolbus_common.secrets.azure import AzureKeys
-from toolbus_common.secrets.google import GoogleKeys
-from toolbus_common.secrets.hashicorp import HashiCorpKeys
-from toolbus_common.secrets.keyservice import KeyService
+from toolbus_common.secrets.key_service import KeyService
+from toolbus_common.secrets.stores.aws import AmazonKeys
+from toolbus_common.secrets.stores.azure import AzureKeys
+from toolbus_common.secrets.stores.gcp import GoogleKeys
+from toolbus_common.secrets.stores.vault import HashiCorpKeys
 
 KEY = os.urandom(32)
 RING = "projects/p/locations/global/keyRings/r/cryptoKeys"

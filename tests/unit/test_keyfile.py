@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from toolbus_audit.sealing.note import signer
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.keyfile import KEY_BYTES, load_key, read_key
-from toolbus_common.permissions import lay_down_seeds
+from toolbus_audit.transparency_log.checkpoint import signer
+from toolbus_common.crypto.key_file import KEY_BYTES, load_key, read_key
+from toolbus_common.nats.permissions import lay_down_seeds
 
 
 def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:

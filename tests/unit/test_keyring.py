@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.keyring import Layers
+from toolbus_common.access.key_index import Layers
 
 NAMES = st.integers(0, 60).map(str)
 ENTRIES = st.dictionaries(NAMES, st.none() | st.integers(0, 9), max_size=4)

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from toolbus_executor.upstream import Upstream, leave
+from toolbus_executor.upstreams.base import Upstream, leave
 
 
 class Slow:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.declared import Key, Level
-from toolbus_policy.limits import budgets_of, loops_of, rates_of, repeated
+from toolbus_common.config import Key, Level
+from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of, repeated
 
 DAILY = {"usd": 1, "per": "day"}
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.declared import Declaration
-from toolbus_common.lineage import NEVER, Bounds, Lineage, exposed, lineage_of
+from toolbus_common.access.principal import NEVER, Bounds, Lineage, exposed, lineage_of
+from toolbus_common.config import Declaration
 
 SERVERS = {"docs": {"url": "http://docs.example"}, "git": {"url": "http://git.example"}}
 FEW_PATTERNS = st.sampled_from(["*", "docs__*", "git__*", "docs__search", "*__log", "none__*"])

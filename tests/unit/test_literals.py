@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.declared import Declaration
-from toolbus_common.declaring.difference import changes
-from toolbus_common.declaring.literals import READERS, Reader, Writer, lay_down_sealing
-from toolbus_common.declaring.showing import HIDDEN, exported, restored
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.diff import changes
+from toolbus_common.config_store.literal_secrets import READERS, Reader, Writer, lay_down_sealing
+from toolbus_common.config_store.redacted_view import HIDDEN, exported, restored
 from toolbus_common.secrets import SecretError, Secrets, stores_of
 
 SECRET = "canary-of-a-literal"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.logs import JsonFormatter, TextFormatter, redacted
-from toolbus_common.permissions import new_seed
+from toolbus_common.nats.permissions import new_seed
+from toolbus_common.observability.logging import JsonFormatter, TextFormatter, redacted
+from toolbus_common.observability.tracing import bind
 from toolbus_common.settings import Settings
-from toolbus_common.tracing import bind
 
 CANARIES = [
     "tbk_bot_Zm9vYmFyYmF6cXV4",

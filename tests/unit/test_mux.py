@@ -15,7 +15,7 @@ from toolbus_common.errors import (
     ToolbusError,
     UpstreamDeadError,
 )
-from toolbus_common.mux import ReplyMux, Slot
+from toolbus_common.messaging.pending_replies import ReplyMux, Slot
 
 
 async def test_progress_comes_before_the_result() -> None:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from toolbus_common.confusables import skeleton
+from toolbus_common.access.confusables import skeleton
+from toolbus_common.access.tool_names import LONGEST, Names
+from toolbus_common.config import Server, ToolView
 from toolbus_common.contracts import Listing, Offered, ServerState
-from toolbus_common.declared import Server, ToolView
-from toolbus_common.naming import LONGEST, Names
 
 
 def listing(server: str, *tools: str, prompts: tuple[str, ...] = ()) -> Listing:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.bearers import Bearers
-from toolbus_common.bucket import Change
+from toolbus_common.access.token_cache import Bearers
 from toolbus_common.contracts import Bearer
-from toolbus_oauth.clients import described
-from toolbus_oauth.refusing import OAuthError
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_oauth.clients.registry import described
+from toolbus_oauth.web.errors import OAuthError
 
 
 def test_a_client_that_brings_much_is_not_kept() -> None:

@@ -7,9 +7,9 @@ import pytest
 from pydantic import BaseModel
 
 from harness.ocsf import SCHEMA, faults
-from toolbus_audit.exporting.ocsf import VERSION, encoded, event_of
+from toolbus_audit.export.ocsf import VERSION, encoded, event_of
 from toolbus_common.contracts import FACTS
-from toolbus_common.contracts.fact import Fact
+from toolbus_common.contracts.events.base import Fact
 
 VALUES: dict[Any, Any] = {str: "text", int: 7, float: 1_763_708_342.25, bool: True}
 

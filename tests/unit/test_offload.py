@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.errors import OverloadedError, UpstreamFaultError
-from toolbus_common.handles import MOST_LENGTH, Handle, governing, piece_of
-from toolbus_executor.offload import scanner
-from toolbus_executor.offload.allowance import Allowance
-from toolbus_executor.offload.decoding import Decoding
-from toolbus_executor.offload.reading import _whole_characters
-from toolbus_executor.offload.scanner import Kind, Scanner
+from toolbus_common.mcp.result_uris import MOST_LENGTH, Handle, governing, piece_of
+from toolbus_executor.results.large import json_scanner as scanner
+from toolbus_executor.results.large.decoder import Decoding
+from toolbus_executor.results.large.json_scanner import Kind, Scanner
+from toolbus_executor.results.large.quota import Allowance
+from toolbus_executor.results.large.reader import _whole_characters
 
 SMALL = 8  # bytes that count as large here
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolbus_common.declared import Server
-from toolbus_common.declared.servers import LARGEST_LIST
+from toolbus_common.config import Server
+from toolbus_common.config.servers.server import LARGEST_LIST
 from toolbus_common.openapi import Api, DocumentError, read, translated
-from toolbus_executor.catalogue import DEEPEST_DEFINITION, _deeper_than
+from toolbus_executor.upstreams.listing import DEEPEST_DEFINITION, _deeper_than
 
 SOURCE = "https://api.example/openapi.json"
 INFO = {"title": "T", "version": "1"}

@@ -9,12 +9,17 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from toolbus_common.openapi import Operation, Parameter, Scheme, translated
-from toolbus_executor.http1 import Head
-from toolbus_executor.openapi.building import Request, request_of
-from toolbus_executor.openapi.encoding import ArgumentError, in_header, in_path, in_query
-from toolbus_executor.openapi.securing import Credentials
-from toolbus_executor.openapi.sending import bytes_of
-from toolbus_executor.redirects import followed
+from toolbus_executor.transport.http1 import Head
+from toolbus_executor.transport.redirects import followed
+from toolbus_executor.upstreams.openapi.http import bytes_of
+from toolbus_executor.upstreams.openapi.parameter_encoding import (
+    ArgumentError,
+    in_header,
+    in_path,
+    in_query,
+)
+from toolbus_executor.upstreams.openapi.request_builder import Request, request_of
+from toolbus_executor.upstreams.openapi.security import Credentials
 
 NONE = Credentials({}, {}, {})
 LIST, OBJECT = ["blue", "black"], {"R": 100, "G": 200}

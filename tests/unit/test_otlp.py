@@ -11,12 +11,12 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from harness.otlp import Collector, plain
 from harness.waiting import PATIENCE, until_now
-from toolbus_common.metrics import SPANS
-from toolbus_common.trace import child_of, span_id, trace_id
-from toolbus_common.tracing import CLIENT, Span
-from toolbus_common.tracing.environment import Exporting, exporting
-from toolbus_common.tracing.exporter import Exporter
-from toolbus_common.tracing.otlp import encoded
+from toolbus_common.observability.metrics import SPANS
+from toolbus_common.observability.trace_context import child_of, span_id, trace_id
+from toolbus_common.observability.tracing import CLIENT, Span
+from toolbus_common.observability.tracing.exporter import Exporter
+from toolbus_common.observability.tracing.otel_env import Exporting, exporting
+from toolbus_common.observability.tracing.otlp_encoding import encoded
 
 THEIRS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -45,7 +45,7 @@ def told_to(collector: Collector, **more: str) -> Exporting:
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """One that whoever ends waits for, however busy the machine is."""
-    monkeypatch.setattr("toolbus_common.tracing.exporter.LAST_SECONDS", PATIENCE)
+    monkeypatch.setattr("toolbus_common.observability.tracing.exporter.LAST_SECONDS", PATIENCE)
     with Collector() as made:
         yield made
 
@@ -139,7 +139,7 @@ def test_what_cannot_wait_is_dropped_and_counted(collector: Collector) -> None:
 def test_a_collector_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolbus_common.tracing.exporter.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("toolbus_common.observability.tracing.exporter.FIRST_PAUSE", 0.001)
     collector.statuses = [503, 429, 200, 400]
     exporter = Exporter(told_to(collector, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="1"))
     exported, failed = counted("exported"), counted("failed")

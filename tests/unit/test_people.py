@@ -10,15 +10,15 @@ import pytest
 
 from harness.facts import allowed, completed
 from harness.peopled import Kept, people
-from toolbus_common.bucket import Change
+from toolbus_common.config_store.diff import Change as Difference
+from toolbus_common.config_store.diff import told_of
 from toolbus_common.contracts import ApprovalAsked, CallDenied, ConfigChanged, Fact, KeyCreated
-from toolbus_common.declaring.difference import Change as Difference
-from toolbus_common.declaring.difference import told_of
 from toolbus_common.errors import BusDownError
-from toolbus_common.factlane import FactWriter
-from toolbus_common.people.book import ERASED, People
-from toolbus_common.people.person import TOKEN, Person
-from toolbus_common.spool import Envelope, Spool
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.privacy.key_store import ERASED, People
+from toolbus_common.privacy.person_key import TOKEN, Person
 
 
 class Writing:

@@ -4,13 +4,13 @@ from time import time
 
 import pytest
 
-from toolbus_common.bucket import Change
+from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
+from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
-from toolbus_common.declared import Declaration, Key, Server
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
-from toolbus_common.snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_policy.admission.authorizer import Admission
 from toolbus_policy.main import Bench
-from toolbus_policy.rules import Admission
 
 SERVER = Server(url="http://127.0.0.1:1/mcp")
 

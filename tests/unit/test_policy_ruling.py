@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from toolbus_common.cedar import SILENT, Case, Rulebook, Slice
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import CallRequested, Era
-from toolbus_common.declared import Declaration
-from toolbus_common.snapshot import Snapshot
-from toolbus_policy import ruling
-from toolbus_policy.ruling import Ruling, Rulings
+from toolbus_common.rules import SILENT, Case, Rulebook, Slice
+from toolbus_policy.admission import rule_evaluator as ruling
+from toolbus_policy.admission.rule_evaluator import Ruling, Rulings
 
 NOON = 12 * 3600.0
 WHO = (

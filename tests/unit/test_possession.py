@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from harness.proofs import Holder
-from toolbus_common.asklane import AskLane
-from toolbus_common.bucket import Change
-from toolbus_common.bus import Bus
+from toolbus_common.access.config_snapshot import DECLARATION, Directory, hash_of, proof_of
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import Bearer
-from toolbus_common.declared import Declaration
-from toolbus_common.dpop.judging import Judge, Nonces
+from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
+from toolbus_common.crypto.sealed_tokens import Seal
 from toolbus_common.errors import UnauthorizedError
-from toolbus_common.sealing import Seal
-from toolbus_common.snapshot import DECLARATION, Directory, hash_of, proof_of
-from toolbus_ingress.identity import Identity, token_of
-from toolbus_ingress.possession import Possession, UnprovenError, challenged
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_ingress.auth.dpop import Possession, UnprovenError, challenged
+from toolbus_ingress.auth.protected_resource import Identity, token_of
 
 BASE = "https://gateway.test"
 TOKEN, PLAIN = "eyJb.eyJp.c2ln", "eyJw.eyJp.c2ln"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.declared import Price
-from toolbus_common.pricing import Cost, charged, cost_of
+from toolbus_common.access.pricing import Cost, charged, cost_of
+from toolbus_common.config import Price
 
 BY_RESULT = Price(call=0.001, kilobyte=0.0005, token=0.000003, most=0.05)
 

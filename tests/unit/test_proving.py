@@ -9,13 +9,13 @@ from typing import Any
 
 from harness.proofs import read
 from toolbus_common.contracts import UpstreamTokenTold
-from toolbus_common.dpop.making import ProofKey
-from toolbus_common.dpop.proofs import digest_of
-from toolbus_executor.authorizing.bearer import Bearer
-from toolbus_executor.authorizing.prover import Prover, prover_of
-from toolbus_executor.http1 import Head
-from toolbus_executor.http_transport import Transport
-from toolbus_executor.way import Way
+from toolbus_common.crypto.dpop.client import ProofKey
+from toolbus_common.crypto.dpop.proof import digest_of
+from toolbus_executor.credentials.dpop import Prover, prover_of
+from toolbus_executor.credentials.oauth_token import Bearer
+from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.http1 import Head
+from toolbus_executor.upstreams.mcp.http_transport import Transport
 
 KEY = ProofKey.new()
 NONCE = b'DPoP error="use_dpop_nonce"'

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.readable import readable, visible
+from toolbus_common.web.json_view import readable, visible
 
 
 @given(st.text())

@@ -5,15 +5,15 @@ from hashlib import sha256
 
 import pytest
 
-from toolbus_common import redacting
+from toolbus_common.access.principal import lineage_of
+from toolbus_common.calls.event_fields import told_of_result
+from toolbus_common.config import Content, Declaration, Key
 from toolbus_common.contracts import CallAdmitted, Era
-from toolbus_common.declared import Content, Declaration, Key
 from toolbus_common.errors import UpstreamRefusedError, UpstreamTimeoutError
-from toolbus_common.lineage import lineage_of
-from toolbus_common.outcomes import told_of_result
-from toolbus_common.recording import CUT, LARGEST, recorded, strictest
-from toolbus_common.redacting import STRUCK, redacted
-from toolbus_executor.outcome_facts import failed
+from toolbus_common.privacy import redaction
+from toolbus_common.privacy.content_policy import CUT, LARGEST, recorded, strictest
+from toolbus_common.privacy.redaction import STRUCK, redacted
+from toolbus_executor.calls.outcome_events import failed
 
 CARD = "4111 1111 1111 1111"
 
@@ -153,7 +153,7 @@ def test_what_is_no_secret_stays(harmless: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b'{"a": ', b"\xff", b"[" * 5000, b'"' + b"a" * redacting.LARGEST + b'"']
+    "text", [b'{"a": ', b"\xff", b"[" * 5000, b'"' + b"a" * redaction.LARGEST + b'"']
 )
 def test_of_what_cannot_be_read_whole_nothing_is_kept(text: bytes) -> None:
     assert recorded(text, "redacted") == CUT

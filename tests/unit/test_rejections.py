@@ -8,8 +8,8 @@ import pytest
 
 from harness.waiting import until
 from toolbus_common.contracts import AccessRejected, Fact
-from toolbus_common.metrics import REJECTED_ACCESS
-from toolbus_common.rejections import MOST_APART, Rejections
+from toolbus_common.messaging.access_rejections import MOST_APART, Rejections
+from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 
 class Told(list[Fact]):

@@ -15,11 +15,11 @@ from harness.odd_definitions import (
     TOOLS_SHOWN,
     named,
 )
-from toolbus_common.canonical import digest_of
 from toolbus_common.contracts import Listing, Offered
-from toolbus_executor.catalogue import listed
-from toolbus_executor.readable import UnreadableError, read_definition
-from toolbus_executor.upstream import Described
+from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_executor.repair import UnreadableError, read_definition
+from toolbus_executor.upstreams.base import Described
+from toolbus_executor.upstreams.listing import listed
 
 SHOWN = {
     "tools": ("name", TOOLS_SHOWN),

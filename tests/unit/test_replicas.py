@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_executor.replicas.choosing import FEW, home_of, next_in_turn, uncrowded
-from toolbus_executor.replicas.comparing import Found, differing, most
-from toolbus_executor.replicas.ejecting import BASE, FAILURES, LONGEST, Place, Standing, may_go
+from toolbus_executor.upstreams.replicas.listing_comparison import Found, differing, most
+from toolbus_executor.upstreams.replicas.load_balancing import FEW, home_of, next_in_turn, uncrowded
+from toolbus_executor.upstreams.replicas.outlier_ejection import (
+    BASE,
+    FAILURES,
+    LONGEST,
+    Place,
+    Standing,
+    may_go,
+)
 
 
 @dataclass

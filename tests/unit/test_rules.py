@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from toolbus_common.access.config_snapshot import Snapshot, hash_of, proof_of
+from toolbus_common.access.pricing import cost_of
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import TOOLS_CALL, HeldBack, Listing, Offered, ServerState
-from toolbus_common.declared import Declaration
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
-from toolbus_common.handles import Handle
-from toolbus_common.pricing import cost_of
-from toolbus_common.snapshot import Snapshot, hash_of, proof_of
-from toolbus_policy.rules import Judge, principal_of
+from toolbus_common.mcp.result_uris import Handle
+from toolbus_policy.admission.authorizer import Judge, principal_of
 
 SECRET = "tbk_bot_0123456789abcdef"
 PROOF = proof_of(SECRET)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from toolbus_codemode.sandbox import seccomp
-from toolbus_codemode.sandbox.conversation import BrokenError, Conversation
-from toolbus_codemode.sandbox.launcher import UnavailableError
+from toolbus_codemode.sandbox.linux import seccomp
+from toolbus_codemode.sandbox.process.launcher import UnavailableError
 from toolbus_codemode.sandbox.program import Function, Namespace, Program, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.protocol import Failed
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
+from toolbus_codemode.sandbox.session import BrokenError, Conversation
 
 SYSCALLS = Path(__file__).resolve().parents[2] / "bench" / "sandbox_syscalls.py"
 TOOLS = (Namespace("gh", "github", (Function("read", "read", ("n",)),)),)

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from harness.programs import AMPLE, TOOLS, Tools
-from toolbus_codemode.identifiers import RESERVED, distinct
-from toolbus_codemode.sandbox import launcher
+from toolbus_codemode.catalog.identifiers import RESERVED, distinct
+from toolbus_codemode.sandbox.process import launcher
 from toolbus_codemode.sandbox.program import (
     Ended,
     Function,

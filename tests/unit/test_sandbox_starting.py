@@ -7,7 +7,7 @@ import pytest
 
 from harness.programs import AMPLE, Tools
 from harness.waiting import until
-from toolbus_codemode.sandbox.launcher import Launcher
+from toolbus_codemode.sandbox.process.launcher import Launcher
 from toolbus_codemode.sandbox.program import Program
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 

@@ -7,11 +7,18 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from toolbus_common import scopes
-from toolbus_common.administration.holders import Administrator, of_person
-from toolbus_common.administration.roles import ROLES, may
-from toolbus_common.bearers import Bearers
-from toolbus_common.bucket import Change
+from toolbus_common.access import oauth_scopes as scopes
+from toolbus_common.access.administrators import Administrator, of_person
+from toolbus_common.access.config_snapshot import (
+    DECLARATION,
+    Directory,
+    Snapshot,
+    hash_of,
+    proof_of,
+)
+from toolbus_common.access.token_cache import Bearers
+from toolbus_common.admin_api.roles import ROLES, may
+from toolbus_common.config import Access, Declaration
 from toolbus_common.contracts import (
     AdminAsked,
     ApprovalsTold,
@@ -20,24 +27,24 @@ from toolbus_common.contracts import (
     Offered,
     ServerState,
 )
-from toolbus_common.declared import Access, Declaration
 from toolbus_common.errors import (
     ForbiddenError,
     InsufficientScopeError,
     UnknownToolError,
 )
-from toolbus_common.snapshot import DECLARATION, Directory, Snapshot, hash_of, proof_of
-from toolbus_ingress import cors, jsonrpc
-from toolbus_ingress.admin import answers
-from toolbus_oauth import scoping
-from toolbus_oauth.covering import entitling
-from toolbus_oauth.records import Client
-from toolbus_oauth.refusing import OAuthError
-from toolbus_policy import approval
-from toolbus_policy.admin.office import Office
-from toolbus_policy.admin.reach import Reach
-from toolbus_policy.approvers import Approver, holder
-from toolbus_policy.rules import Judge
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_ingress import cors
+from toolbus_ingress.admin_api import responses
+from toolbus_ingress.http import jsonrpc
+from toolbus_oauth.accounts.access_rules import entitling
+from toolbus_oauth.server import scopes as scoping
+from toolbus_oauth.storage.records import Client
+from toolbus_oauth.web.errors import OAuthError
+from toolbus_policy.admin.remote_restrictions import Reach
+from toolbus_policy.admin.service import Office
+from toolbus_policy.admission.authorizer import Judge
+from toolbus_policy.approvals import model
+from toolbus_policy.approvals.approvers import Approver, holder
 
 BASE = "https://gateway.test"
 TOKEN = "eyJh.eyJp.c2ln"
@@ -273,11 +280,11 @@ class Deciding:
     async def decide(self, who: Approver, *_: Any, approve: bool) -> ApprovalsTold:
         assert approve
         self.who = who
-        return ApprovalsTold(approvals=(approval.told(CALL, 0),))
+        return ApprovalsTold(approvals=(model.told(CALL, 0),))
 
 
-CALL = approval.Approval(
-    id="1" * 32, binding="b", state=approval.State.PENDING, key="staff:other", user="user:ann",
+CALL = model.Approval(
+    id="1" * 32, binding="b", state=model.State.PENDING, key="staff:other", user="user:ann",
     scope="default", server="docs", tool="burn", method="tools/call", cause="key:staff",
     call_id="c", asked_at=0.0, ends=1.0,
 )  # fmt: skip
@@ -307,7 +314,7 @@ def test_a_refusal_for_its_scope_is_a_challenge() -> None:
     wanted = 'Bearer realm="toolbus", error="insufficient_scope", scope="tools:a tools:b"'
     assert dict(answer.headers)[b"www-authenticate"].decode() == wanted
     where = b', resource_metadata="x"'
-    told = answers.failed(error, where)
+    told = responses.failed(error, where)
     assert told.status == 403
     assert dict(told.headers)[b"www-authenticate"].endswith(b'scope="tools:a tools:b"' + where)
     assert json.loads(told.body)["error"]["mend"]

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.witness import consistent
-from toolbus_audit.sealing.note import Checkpoint, signer
-from toolbus_audit.sealing.proof import Growth
-from toolbus_audit.sealing.tree import Tree
+from toolbus_audit.transparency_log.checkpoint import Checkpoint, signer
+from toolbus_audit.transparency_log.consistency_proof import Growth
+from toolbus_audit.transparency_log.merkle_tree import Tree
 from toolbus_cli.evidence import verify
 
 CHECKPOINT = Checkpoint("toolbus/acme/17", 3, b"r" * 32, 1_800_000_000, 1, b"q" * 32)

@@ -14,9 +14,9 @@ from azure.keyvault.secrets import SecretClient
 from harness.certificates import Authority
 from harness.secretstores import ROLE, ROLE_SECRET, SecretStores
 from toolbus_common.secrets import SecretError, Secrets, filled, references_in, stores_of
-from toolbus_common.secrets.azure import Azure
-from toolbus_common.secrets.google import Google
-from toolbus_common.secrets.hashicorp import HashiCorp
+from toolbus_common.secrets.stores.azure import Azure
+from toolbus_common.secrets.stores.gcp import Google
+from toolbus_common.secrets.stores.vault import HashiCorp
 
 VALUE = "canary-value-of-a-secret"
 

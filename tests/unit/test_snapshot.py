@@ -7,11 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.bucket import Change
-from toolbus_common.declared import Declaration, Key, Server
-from toolbus_common.keyring import Keyring
-from toolbus_common.lineage import lineage_of
-from toolbus_common.snapshot import DECLARATION, Directory, Snapshot, hash_of, proof_of
+from toolbus_common.access.config_snapshot import (
+    DECLARATION,
+    Directory,
+    Snapshot,
+    hash_of,
+    proof_of,
+)
+from toolbus_common.access.key_index import Keyring
+from toolbus_common.access.principal import lineage_of
+from toolbus_common.config import Declaration, Key, Server
+from toolbus_common.nats.kv_bucket import Change
 
 NOW = 1_800_000_000.0
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.spool import Envelope, Spool, SpoolFullError
+from toolbus_common.messaging.outbox import Envelope, Spool, SpoolFullError
 
 subjects = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
 envelopes = st.builds(Envelope, subjects, subjects, st.binary(max_size=300))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.strictjson import DEEPEST, StrictJSONError, dump, members, parse, typed
+from toolbus_common.strict_json import DEEPEST, StrictJSONError, dump, members, parse, typed
 
 values: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -8,11 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_common.trace import as_asked, child_of, entered, is_sampled, span_id, trace_id
-from toolbus_common.tracing import CLIENT, NOTHING, Span, Tracer, bound, current, enter, recording
-from toolbus_common.tracing.context import MOST_LINKS
-from toolbus_common.tracing.environment import TracingError, exporting
-from toolbus_common.tracing.sampling import SamplerError, sampler_of
+from toolbus_common.observability.trace_context import (
+    as_asked,
+    child_of,
+    entered,
+    is_sampled,
+    span_id,
+    trace_id,
+)
+from toolbus_common.observability.tracing import (
+    CLIENT,
+    NOTHING,
+    Span,
+    Tracer,
+    bound,
+    current,
+    enter,
+    recording,
+)
+from toolbus_common.observability.tracing.context import MOST_LINKS
+from toolbus_common.observability.tracing.otel_env import TracingError, exporting
+from toolbus_common.observability.tracing.sampling import SamplerError, sampler_of
 
 THEIRS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 UNSAMPLED = THEIRS[:-2] + "00"

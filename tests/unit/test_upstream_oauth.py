@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from toolbus_common.config import Server
+from toolbus_common.config_store.loading.loader import load
 from toolbus_common.contracts import (
     CallAdmitted,
     ConnectionEnded,
@@ -16,16 +18,14 @@ from toolbus_common.contracts import (
     UpstreamTokenAsked,
     UpstreamTokenTold,
 )
-from toolbus_common.declared import Server
-from toolbus_common.declaring.loading import load
 from toolbus_common.errors import UnavailableError
-from toolbus_executor.authorizing import consent
-from toolbus_executor.authorizing.bearer import Bearer, UnconsentedError, authorized
-from toolbus_executor.http1 import Head
-from toolbus_oauth.upstreams.asking import LONGEST_TOKEN, RefusedError, given
-from toolbus_oauth.upstreams.clienthood import Identity
-from toolbus_oauth.upstreams.connections import link_for
+from toolbus_executor.credentials import consent
+from toolbus_executor.credentials.oauth_token import Bearer, UnconsentedError, authorized
+from toolbus_executor.transport.http1 import Head
+from toolbus_oauth.upstreams.client_identity import Identity
+from toolbus_oauth.upstreams.connection_repository import link_for
 from toolbus_oauth.upstreams.discovery import Found, challenge_of, covers, scopes_in
+from toolbus_oauth.upstreams.token_client import LONGEST_TOKEN, RefusedError, given
 
 ID, REF = {"id": "x"}, "${env:SECRET}"
 LINK = "https://gateway.test/oauth/connect/abc"

@@ -11,8 +11,8 @@ from harness.bench import admitted
 from toolbus_common.contracts import Offered
 from toolbus_common.errors import InvalidArgumentsError, UpstreamFaultError
 from toolbus_executor.validation import Checks
-from toolbus_executor.validation.bounds import LARGEST_WEIGHT, UnboundedError, bounds_of
-from toolbus_executor.validation.words import LONGEST
+from toolbus_executor.validation.messages import LONGEST
+from toolbus_executor.validation.schema_cost import LARGEST_WEIGHT, UnboundedError, bounds_of
 
 STRING = {"type": "string"}
 SEARCH = {

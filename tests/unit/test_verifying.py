@@ -12,7 +12,7 @@ import pytest
 
 from harness.sealed import World, seen, world
 from harness.tampering import TAMPERED, named
-from toolbus_audit.sealing.note import signer
+from toolbus_audit.transparency_log.checkpoint import signer
 from toolbus_cli.evidence import verify
 
 

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from harness.peopled import Kept, people
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_audit.posting import Poster, PostError
-from toolbus_audit.signing import NoSecretError, headers_of, key_of
-from toolbus_audit.webhooks import Webhooks
-from toolbus_common.bus import StoredMessage
-from toolbus_common.declared import Webhook
+from toolbus_audit.delivery.http_client import Poster, PostError
+from toolbus_audit.webhooks.dispatcher import Webhooks
+from toolbus_audit.webhooks.signing import NoSecretError, headers_of, key_of
+from toolbus_common.concurrency import end
+from toolbus_common.config import Webhook
 from toolbus_common.egress import Allowed, Egress, Target
-from toolbus_common.ending import end
+from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.secrets import Secrets, stores_of
 
 SECRET = "a secret of the receiver's"

@@ -6,9 +6,9 @@ from hashlib import sha256
 
 import pytest
 
-from toolbus_common import webpage
 from toolbus_common.errors import UnavailableError
-from toolbus_ingress import pages
+from toolbus_common.web import html as webpage
+from toolbus_ingress import oauth_proxy as pages
 
 
 def policy(*, leads_on: bool = False) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.httpserver.transport import AnswerTransport
+from toolbus_common.http_server.transport import AnswerTransport
 
 HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"{}"
 

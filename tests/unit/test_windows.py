@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.declared import Budget, Period
-from toolbus_policy.windows import PARTS, Calendars, opening, part, span
+from toolbus_common.config import Budget, Period
+from toolbus_policy.ledger.periods import PARTS, Calendars, opening, part, span
 
 # With half-hour changes of the clocks, changes at midnight, a skipped day, odd offsets.
 ZONES = (

@@ -9,7 +9,7 @@ import pytest
 from harness.facts import until
 from harness.litewitness import litewitness
 from harness.witnessed import Auditor, auditing, declare
-from toolbus_common.bus import Bus
+from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 

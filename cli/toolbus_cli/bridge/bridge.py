@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
-from toolbus_cli.bridge import answers
+from toolbus_cli.bridge import responses
 from toolbus_cli.bridge.headers import Paths, modern_headers, params_of, version_of, wanted_by
-from toolbus_cli.bridge.lines import LONGEST
+from toolbus_cli.bridge.http import Endpoint, Flight, LostError, UnreachedError, events, whole
 from toolbus_cli.bridge.session import NO_SESSION, Sessions
-from toolbus_cli.bridge.wire import Endpoint, Flight, LostError, UnreachedError, events, whole
+from toolbus_cli.bridge.stdio import LONGEST
 
 MOST_IN_FLIGHT = 256
 GRACE_SECONDS = 1.5  # for what is under way when the client closes its end; clients wait two
@@ -66,10 +66,10 @@ class Bridge:
 
     def take(self, line: bytes) -> None:
         """One message of the client's."""
-        message = answers.parsed(line)
+        message = responses.parsed(line)
         if not message:
             sentence = "Send one JSON-RPC 2.0 message a line; this line is none."
-            self._say(answers.failure(None, answers.PARSE_ERROR, sentence))
+            self._say(responses.failure(None, responses.PARSE_ERROR, sentence))
         elif "method" not in message:
             self._sessions.post(line)
         elif "id" not in message:
@@ -104,7 +104,7 @@ class Bridge:
             self._refuse(request_id, "Another request under way has this id; choose another.")
         elif len(self._flights) >= MOST_IN_FLIGHT:
             sentence = f"{MOST_IN_FLIGHT} requests are under way already; wait for one of them."
-            self._say(answers.failure(request_id, answers.UNAVAILABLE, sentence, "unavailable"))
+            self._say(responses.failure(request_id, responses.UNAVAILABLE, sentence, "unavailable"))
         else:
             flight = Flight(modern=bool(version_of(message)))
             thread = Thread(target=self._answer, args=(line, message, flight), daemon=True)
@@ -116,14 +116,14 @@ class Bridge:
         try:
             ask = self._ask_modern if flight.modern else self._ask_legacy
             reply = ask(line, message, flight)
-            told = answers.for_request(reply.body, request_id, reply.status, url)
+            told = responses.for_request(reply.body, request_id, reply.status, url)
         except UnreachedError as error:
-            told = answers.unreached(request_id, url, str(error))
+            told = responses.unreached(request_id, url, str(error))
         except LostError as error:
-            told = answers.lost(request_id, url, str(error))
+            told = responses.lost(request_id, url, str(error))
         except Exception as error:  # noqa: BLE001 - a request without an answer hangs its client
             sentence = f"The bridge failed ({type(error).__name__}); please report it."
-            told = answers.failure(request_id, answers.INTERNAL_ERROR, sentence)
+            told = responses.failure(request_id, responses.INTERNAL_ERROR, sentence)
         self._flights.pop(_place(request_id), None)
         if not flight.given_up:
             self._say(told)
@@ -143,7 +143,7 @@ class Bridge:
 
     def _ask_modern(self, line: bytes, message: dict[str, Any], flight: Flight) -> Reply:
         reply = self._send(line, modern_headers(message, self._tools), flight)
-        mismatch = answers.code_of(answers.parsed(reply.body)) == answers.HEADER_MISMATCH
+        mismatch = responses.code_of(responses.parsed(reply.body)) == responses.HEADER_MISMATCH
         if mismatch and message["method"] == "tools/call":
             # The client may know the tool from another run: its schema says what is missing.
             self._list_tools(message, flight)
@@ -160,7 +160,7 @@ class Bridge:
 
     def _learn(self, line: bytes, message: dict[str, Any], reply: Reply) -> None:
         """Keep what later requests need of this one."""
-        method, result = message["method"], answers.parsed(reply.body).get("result")
+        method, result = message["method"], responses.parsed(reply.body).get("result")
         if result is None:
             return
         if method == "tools/list":
@@ -178,8 +178,8 @@ class Bridge:
             if "event-stream" not in response.getheader("content-type", ""):
                 return Reply(response.status, whole(response), token)
             for data in events(response):
-                message = answers.parsed(data)
-                if answers.is_answer(message):
+                message = responses.parsed(data)
+                if responses.is_answer(message):
                     return Reply(response.status, data, token)
                 if message and not flight.given_up:
                     self._say(data)
@@ -193,7 +193,7 @@ class Bridge:
                 thread.join(max(0.0, until - time.monotonic()))
 
     def _refuse(self, request_id: Any, sentence: str) -> None:
-        self._say(answers.failure(request_id, answers.INVALID_REQUEST, sentence))
+        self._say(responses.failure(request_id, responses.INVALID_REQUEST, sentence))
 
 
 def _place(request_id: Any) -> str:

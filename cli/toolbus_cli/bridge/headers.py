@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from toolbus_common.headers import NAMED, TOKEN, annotated, encoded, value_at
+from toolbus_common.mcp.param_headers import NAMED, TOKEN, annotated, encoded, value_at
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
-from toolbus_cli.bridge import answers
-from toolbus_cli.bridge.wire import Endpoint, Flight, LostError, UnreachedError, events, whole
+from toolbus_cli.bridge import responses
+from toolbus_cli.bridge.http import Endpoint, Flight, LostError, UnreachedError, events, whole
 
 OK, NO_SESSION, NO_STREAM = 200, 404, 405
 NOTICE_SECONDS = 10.0  # for what has no answer
@@ -50,7 +50,7 @@ class Sessions:
 
     def begin(self, handshake: bytes, answer: bytes, token: str) -> bool:
         """Take the answer to a handshake; whether it agreed on anything."""
-        result = answers.parsed(answer).get("result")
+        result = responses.parsed(answer).get("result")
         version = result.get("protocolVersion") if isinstance(result, dict) else None
         if not isinstance(version, str):
             return False
@@ -130,7 +130,7 @@ class Sessions:
             opened.set()
             if response.status == OK:
                 for data in events(response):
-                    if answers.parsed(data):
+                    if responses.parsed(data):
                         self._say(data)
             else:
                 whole(response)

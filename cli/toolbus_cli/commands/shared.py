@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toolbus_cli import desk as desks
-from toolbus_cli.local import find, joined
-from toolbus_cli.visible import escaped, visible
-from toolbus_common.declaring.desk import Desk
+from toolbus_cli import config_client as desks
+from toolbus_cli.installation import find, joined
+from toolbus_cli.views.visible_text import escaped, visible
+from toolbus_common.config_store.repository import Desk
 
 T = TypeVar("T")
 

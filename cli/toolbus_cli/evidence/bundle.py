@@ -10,7 +10,7 @@ from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import Any
 
-from toolbus_common.people.person import TOKEN, Opened
+from toolbus_common.privacy.person_key import TOKEN, Opened
 
 Opening = Callable[[str], Opened | None]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from toolbus_cli.importing.client_files import servers_in
-from toolbus_cli.importing.variables import environment_variable
+from toolbus_cli.importing.client_config_files import servers_in
+from toolbus_cli.importing.environment_variables import environment_variable
 
 LONGEST_NAME = 32
 _SSE = ("sse",)

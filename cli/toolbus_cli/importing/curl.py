@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from toolbus_cli.errors import CommandError
-from toolbus_cli.importing.sketch import Sample
+from toolbus_cli.importing.openapi_builder import Sample
 
 _METHODS = ("-X", "--request")
 _HEADERS = ("-H", "--header")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolbus_cli.errors import CommandError
-from toolbus_cli.importing.sketch import Sample
+from toolbus_cli.importing.openapi_builder import Sample
 
 DEEPEST = 16  # folders in folders
 MOST_REQUESTS = 2_000

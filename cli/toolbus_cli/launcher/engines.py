@@ -10,11 +10,11 @@ from pathlib import Path
 
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import ports
-from toolbus_cli.launcher.child import Hear, Program
-from toolbus_cli.state import State
-from toolbus_common.accounts import STORE
-from toolbus_common.declaring.literals import lay_down_sealing
-from toolbus_common.permissions import lay_down_seeds, server_configuration
+from toolbus_cli.launcher.child_process import Hear, Program
+from toolbus_cli.state_dir import State
+from toolbus_common.config_store.literal_secrets import lay_down_sealing
+from toolbus_common.nats.accounts import STORE
+from toolbus_common.nats.permissions import lay_down_seeds, server_configuration
 
 _ONE_FOR_ALL = "$G"  # the account of a NATS server that is told of none
 STAGE = 9  # engines end after every room

@@ -12,14 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolbus_cli import desk as desks
+from toolbus_cli import config_client as desks
 from toolbus_cli.errors import CommandError
-from toolbus_cli.launcher import engines, ops, ports, source
+from toolbus_cli.installation import operator_bus
+from toolbus_cli.launcher import config_source as source
+from toolbus_cli.launcher import engines, ports
+from toolbus_cli.launcher import ops_listeners as ops
 from toolbus_cli.launcher.banner import Welcome, banner, new_keys
-from toolbus_cli.launcher.child import Program
-from toolbus_cli.launcher.demo import notes_command
+from toolbus_cli.launcher.child_process import Program
+from toolbus_cli.launcher.config_source import Source
+from toolbus_cli.launcher.demo_config import notes_command
 from toolbus_cli.launcher.engines import Engine
-from toolbus_cli.launcher.fleet import (
+from toolbus_cli.launcher.log_multiplexer import Journal
+from toolbus_cli.launcher.process_group import (
     APART,
     DEMO_STAGE,
     FUSED,
@@ -28,16 +33,13 @@ from toolbus_cli.launcher.fleet import (
     room_program,
     servers_settled,
 )
-from toolbus_cli.launcher.journal import Journal
-from toolbus_cli.launcher.source import Source
-from toolbus_cli.local import operator_bus
-from toolbus_cli.state import State, read_json, write_private
-from toolbus_common.bus import Bus
-from toolbus_common.declaring.desk import Applied, Desk
-from toolbus_common.declaring.loading import Loaded
+from toolbus_cli.state_dir import State, read_json, write_private
+from toolbus_common.config_store.loading.loader import Loaded
+from toolbus_common.config_store.repository import Applied, Desk
 from toolbus_common.errors import BusDownError
-from toolbus_common.hostport import HostPort
-from toolbus_common.provision import provision
+from toolbus_common.listen_address import HostPort
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import provision
 
 POLL_SECONDS = 0.5
 BUS_SECONDS = 15.0

@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from toolbus_common import hostport
+from toolbus_common import listen_address
 from toolbus_common.egress import Allowed, Egress
-from toolbus_common.hostport import HostPort
+from toolbus_common.listen_address import HostPort
 
 
 class Settings(BaseSettings):
@@ -53,12 +53,12 @@ class Settings(BaseSettings):
     @field_validator("ops_listen")
     @classmethod
     def _is_address(cls, text: str) -> str:
-        return str(hostport.parsed(text or "127.0.0.1:0"))
+        return str(listen_address.parsed(text or "127.0.0.1:0"))
 
     @property
     def ops_address(self) -> HostPort:
         """Where the operations listener listens."""
-        return hostport.parsed(self.ops_listen)
+        return listen_address.parsed(self.ops_listen)
 
     @property
     def ops_names(self) -> frozenset[str]:

@@ -15,23 +15,28 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from toolbus_audit import query, spending, unended
-from toolbus_audit.exporting import paging
-from toolbus_audit.exporting.schedule import Exports
-from toolbus_audit.posting import Poster
-from toolbus_audit.reading.answering import Answering
-from toolbus_audit.reading.listener import listening
-from toolbus_audit.refilling import Refilling
+from toolbus_audit.bi_gateway.executor import Answering
+from toolbus_audit.bi_gateway.server import listening
+from toolbus_audit.clickhouse import query
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.delivery.http_client import Poster
+from toolbus_audit.export import pages
+from toolbus_audit.export.scheduler import Exports
+from toolbus_audit.ingest.backfill import Refilling
+from toolbus_audit.ingest.rollups import keep_adding_up
+from toolbus_audit.ingest.writer import MESSAGES, Writer
+from toolbus_audit.projections import spending, unresolved_calls
 from toolbus_audit.retention import Retention
-from toolbus_audit.sealing.running import Outside, sealing
 from toolbus_audit.settings import Settings
-from toolbus_audit.sinks.declared import Pace, Sinks
-from toolbus_audit.sinks.telling import Stream
-from toolbus_audit.store import ClickHouse
-from toolbus_audit.summing import keep_adding_up
-from toolbus_audit.webhooks import Webhooks
-from toolbus_audit.writer import MESSAGES, Writer
-from toolbus_common.bus import StoredMessage
+from toolbus_audit.siem.forwarder import Stream
+from toolbus_audit.siem.registry import Pace, Sinks
+from toolbus_audit.transparency_log.sealer_task import Outside, sealing
+from toolbus_audit.webhooks.dispatcher import Webhooks
+from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.concurrency import end
+from toolbus_common.config import Webhook
+from toolbus_common.config_store.literal_secrets import Reader
+from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
     AuditQueried,
     FactsAsked,
@@ -47,23 +52,19 @@ from toolbus_common.contracts import (
     UnendedAsked,
     UnendedTold,
 )
-from toolbus_common.contracts.fact import EVERY_FACT
-from toolbus_common.declared import Webhook
-from toolbus_common.declaring.literals import Reader
-from toolbus_common.egress.named import Named
+from toolbus_common.contracts.events.base import EVERY_FACT
 from toolbus_common.egress.tls import Tls
-from toolbus_common.ending import end
-from toolbus_common.exchange import Exchange
-from toolbus_common.holds import Holds
-from toolbus_common.people.book import People
-from toolbus_common.people.keeping import know_people
-from toolbus_common.provision import CONFIG, EXPORTS, FACTS, WEBHOOKS
-from toolbus_common.rejections import Rejections
-from toolbus_common.room import Room
+from toolbus_common.messaging.access_rejections import Rejections
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.connection import StoredMessage
+from toolbus_common.nats.stream_reader import Kept, begun, read_from
+from toolbus_common.nats.topology import CONFIG, EXPORTS, FACTS, WEBHOOKS
+from toolbus_common.observability.tracing import Tracer
+from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.legal_holds import Holds
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.snapshot import Directory
-from toolbus_common.streamreading import Kept, begun, read_from
-from toolbus_common.tracing import Tracer
+from toolbus_common.service.privacy import know_people
+from toolbus_common.service.service import Room
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _answer(room: Room, store: ClickHouse, people: People) -> None:
 
     @room.answers(UnendedAsked)
     async def never_ended(question: UnendedAsked) -> UnendedTold:
-        return await unended.unended(store, question)
+        return await unresolved_calls.unended(store, question)
 
 
 def _keep(room: Room, writer: Writer, store: ClickHouse) -> None:
@@ -293,7 +294,7 @@ def _export(room: Room, settings: Settings, store: ClickHouse) -> None:
 
     @room.answers(FactsAsked)
     async def page(question: FactsAsked) -> FactsTold:
-        return await paging.page(store, question)
+        return await pages.page(store, question)
 
     async def closed() -> tuple[str, int]:
         known = await newest()  # before: what comes meanwhile is not closed

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from time import time
 from typing import Any, Protocol
 
-from toolbus_audit.faults import StoreDownError
+from toolbus_audit.clickhouse.errors import StoreDownError
+from toolbus_common.config import Declaration
 from toolbus_common.contracts import Fact, FactsExpired
-from toolbus_common.declared import Declaration
+from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import BusDownError
-from toolbus_common.sqltext import quoted
 
 log = logging.getLogger(__name__)
 

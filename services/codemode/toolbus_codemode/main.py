@@ -13,24 +13,24 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from toolbus_codemode.catalogue import Catalogue
-from toolbus_codemode.definitions import own_listing
-from toolbus_codemode.meaning import Meaning, NoModelError
-from toolbus_codemode.programs import ENGINES, Programs, usual_caps
-from toolbus_codemode.results import Results
+from toolbus_codemode.catalog.builtin_tools import own_listing
+from toolbus_codemode.catalog.catalog import Catalogue
+from toolbus_codemode.catalog.search.embeddings import Meaning, NoModelError
+from toolbus_codemode.handler import Service
+from toolbus_codemode.programs.runner import ENGINES, Programs, usual_caps
+from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
-from toolbus_codemode.service import Service
 from toolbus_codemode.settings import Settings
-from toolbus_codemode.spending import Spending
-from toolbus_common.builtin import BUILT_IN
+from toolbus_codemode.tokens.context_savings import Spending
+from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.calls.outcome_store import KeptOutcomes
 from toolbus_common.contracts import CallAdmitted, CallCancelled
-from toolbus_common.exchange import Exchange
-from toolbus_common.kept import KeptOutcomes
-from toolbus_common.objects import Objects
-from toolbus_common.people.keeping import know_people
-from toolbus_common.provision import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
-from toolbus_common.room import Room
-from toolbus_common.snapshot import Directory
+from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.object_store import Objects
+from toolbus_common.nats.topology import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
+from toolbus_common.service.privacy import know_people
+from toolbus_common.service.service import Room
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from toolbus_common.bucket import Bucket
-from toolbus_common.builtin import BUILT_IN
+from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.concurrency import end
+from toolbus_common.config_store.literal_secrets import Reader
+from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
     ClientSaid,
     ConnectionMade,
@@ -32,15 +35,12 @@ from toolbus_common.contracts import (
     UpstreamTokenAsked,
     UpstreamTokenTold,
 )
-from toolbus_common.contracts.fact import subject_of
-from toolbus_common.declaring.literals import Reader
-from toolbus_common.egress.named import Named
-from toolbus_common.ending import end
-from toolbus_common.exchange import Exchange
-from toolbus_common.kept import KeptOutcomes
-from toolbus_common.objects import Objects
-from toolbus_common.people.keeping import know_people
-from toolbus_common.provision import (
+from toolbus_common.contracts.events.base import subject_of
+from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.object_store import Objects
+from toolbus_common.nats.topology import (
     CATALOGUE,
     CONFIG,
     LEASES,
@@ -49,24 +49,24 @@ from toolbus_common.provision import (
     RESULTS,
     SESSIONS,
 )
-from toolbus_common.room import Room
 from toolbus_common.secrets import Secrets, stores_of
-from toolbus_common.snapshot import Directory
-from toolbus_executor.early import EarlyCancellations
-from toolbus_executor.identifying.keys import IdentityKeys
-from toolbus_executor.isolation.probing import probe
-from toolbus_executor.keeper import Buckets, Keeper
-from toolbus_executor.means import Means
-from toolbus_executor.offload.vault import Vault
-from toolbus_executor.parklane import ParkLane
-from toolbus_executor.pinning import Pins
-from toolbus_executor.runner import Runner
-from toolbus_executor.selecting.selector import Selector
-from toolbus_executor.sessions.places import Places
-from toolbus_executor.sessions.placing import Placing
+from toolbus_common.service.privacy import know_people
+from toolbus_common.service.service import Room
+from toolbus_executor.calls.call_handler import Runner
+from toolbus_executor.calls.early_cancellations import EarlyCancellations
+from toolbus_executor.calls.operator_commands import Steering
+from toolbus_executor.calls.session_router import Placing
+from toolbus_executor.calls.suspended_call_router import ParkLane
+from toolbus_executor.catalog.definition_pins import Pins
+from toolbus_executor.dependencies import Means
+from toolbus_executor.identity.keys import IdentityKeys
+from toolbus_executor.isolation.capability_probe import probe
+from toolbus_executor.results.large.store import Vault
+from toolbus_executor.results.selection.worker_client import Selector
+from toolbus_executor.servers.supervisor import Buckets, Keeper
 from toolbus_executor.settings import Settings
-from toolbus_executor.steering import Steering
-from toolbus_executor.ways import Ways
+from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.upstreams.sessions.session_claims import Places
 
 log = logging.getLogger(__name__)
 

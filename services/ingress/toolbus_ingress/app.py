@@ -6,19 +6,21 @@ import re
 from typing import Any
 
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
-from toolbus_common.httpserver.body import Receive, announces_body, receive_nothing
-from toolbus_common.rejections import Rejections
-from toolbus_ingress import cors, jsonrpc, rejecting
-from toolbus_ingress.admin import answers
-from toolbus_ingress.admin import edge as administration
-from toolbus_ingress.approvals import Approvals
-from toolbus_ingress.endpoint import Endpoint
-from toolbus_ingress.eventstream import Send
-from toolbus_ingress.explicit import PATHS, Explicit, reworded
-from toolbus_ingress.guard import RefusedRequestError, whole_body
-from toolbus_ingress.jsonrpc import Response
-from toolbus_ingress.oldsse import OldTransport
-from toolbus_ingress.pages import Pages
+from toolbus_common.http_server.body import Receive, announces_body, receive_nothing
+from toolbus_common.messaging.access_rejections import Rejections
+from toolbus_ingress import cors
+from toolbus_ingress.admin_api import handler as administration
+from toolbus_ingress.admin_api import responses as answers
+from toolbus_ingress.approvals.handler import Approvals
+from toolbus_ingress.auth import rejected_credentials
+from toolbus_ingress.http import jsonrpc
+from toolbus_ingress.http.jsonrpc import Response
+from toolbus_ingress.http.request_guard import RefusedRequestError, whole_body
+from toolbus_ingress.http_sse import OldTransport
+from toolbus_ingress.mcp.endpoint import Endpoint
+from toolbus_ingress.oauth_proxy import Pages
+from toolbus_ingress.sessions.sse_writer import Send
+from toolbus_ingress.tools_api.handler import PATHS, Explicit, reworded
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ class App:
                 ToolbusError("Something failed inside; the log of ingress says what.")
             )
         if response is not None:
-            rejecting.note(self._rejections, scope, response)
+            rejected_credentials.note(self._rejections, scope, response)
             await _send(response, send)
 
     async def _route(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from toolbus_ingress.eventstream import Send
-from toolbus_ingress.identity import WELL_KNOWN
-from toolbus_ingress.jsonrpc import Response
-from toolbus_ingress.pages import DOCUMENTS
+from toolbus_ingress.auth.protected_resource import WELL_KNOWN
+from toolbus_ingress.http.jsonrpc import Response
+from toolbus_ingress.oauth_proxy import DOCUMENTS
+from toolbus_ingress.sessions.sse_writer import Send
 
 _PATHS = re.compile(
     r"/mcp(?:/[^/]+)?|/oauth/(?:token|register|revoke|jwks|device/code)|"

@@ -12,35 +12,35 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from toolbus_common.anonymous import FORCE
+from toolbus_common.access.anonymous import FORCE
+from toolbus_common.access.config_snapshot import Directory
 from toolbus_common.contracts import ServerSaid, SessionSaid
-from toolbus_common.dpop.judging import Judge, Nonces
-from toolbus_common.exchange import Exchange
-from toolbus_common.keyfile import load_key
-from toolbus_common.provision import CATALOGUE, CONFIG, TOKENS
-from toolbus_common.rejections import Rejections
-from toolbus_common.room import Room
-from toolbus_common.snapshot import Directory
-from toolbus_ingress.anonymous import AnonymousAccess
+from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
+from toolbus_common.crypto.key_file import load_key
+from toolbus_common.messaging.access_rejections import Rejections
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.topology import CATALOGUE, CONFIG, TOKENS
+from toolbus_common.service.service import Room
 from toolbus_ingress.app import App
-from toolbus_ingress.approvals import Approvals
-from toolbus_ingress.asking import Questions
-from toolbus_ingress.endpoint import Endpoint
-from toolbus_ingress.guard import Guard
-from toolbus_ingress.http import listening
-from toolbus_ingress.hub import Hub
-from toolbus_ingress.identity import Identity, own_names
-from toolbus_ingress.listed_context import ListedContext
-from toolbus_ingress.listing import Catalogue
-from toolbus_ingress.local import Local
-from toolbus_ingress.outside import OutsideRequests
-from toolbus_ingress.possession import Possession
-from toolbus_ingress.relay import Relay
-from toolbus_ingress.resumption import Resumption
-from toolbus_ingress.seal import Seal
-from toolbus_ingress.sessions import Session, Sessions
+from toolbus_ingress.approvals.handler import Approvals
+from toolbus_ingress.auth.anonymous import AnonymousAccess
+from toolbus_ingress.auth.dpop import Possession
+from toolbus_ingress.auth.protected_resource import Identity, own_names
+from toolbus_ingress.catalog.list_context import ListedContext
+from toolbus_ingress.catalog.tool_catalog import Catalogue
+from toolbus_ingress.http.request_guard import Guard
+from toolbus_ingress.http.server import listening
+from toolbus_ingress.mcp.call_handler import Relay
+from toolbus_ingress.mcp.endpoint import Endpoint
+from toolbus_ingress.mcp.legacy.client_requests import Questions
+from toolbus_ingress.mcp.local_methods import Local
+from toolbus_ingress.mcp.notification_hub import Hub
+from toolbus_ingress.mcp.resume import Resumption
+from toolbus_ingress.mcp.server_requests import OutsideRequests
+from toolbus_ingress.sessions.event_log_store import Shelf
+from toolbus_ingress.sessions.sealed_claims import Seal
+from toolbus_ingress.sessions.session_store import Session, Sessions
 from toolbus_ingress.settings import Settings
-from toolbus_ingress.shelf import Shelf
 
 log = logging.getLogger(__name__)
 

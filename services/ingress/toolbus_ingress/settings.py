@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from toolbus_common.httpserver.addresses import Proxies
+from toolbus_common.http_server.proxy_addresses import Proxies
 from toolbus_common.settings import Settings as CommonSettings
 
 

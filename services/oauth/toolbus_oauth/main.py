@@ -15,8 +15,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from toolbus_common.bearers import Bearers
-from toolbus_common.bucket import Bucket, Change
+from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.token_cache import Bearers
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.literal_secrets import Reader
+from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
     IdentityAsked,
     IdentityKeyAsked,
@@ -24,15 +27,13 @@ from toolbus_common.contracts import (
     TokenShown,
     UpstreamTokenAsked,
 )
-from toolbus_common.declared import Declaration
-from toolbus_common.declaring.literals import Reader
-from toolbus_common.dpop.judging import Judge, Nonces
-from toolbus_common.egress.named import Named
+from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
+from toolbus_common.crypto.key_file import load_key
+from toolbus_common.crypto.sealed_tokens import Seal
 from toolbus_common.egress.tls import Tls
-from toolbus_common.exchange import Exchange
-from toolbus_common.keyfile import load_key
-from toolbus_common.people.keeping import know_people
-from toolbus_common.provision import (
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.kv_bucket import Bucket, Change
+from toolbus_common.nats.topology import (
     CONFIG,
     CONNECTIONS,
     OAUTH,
@@ -40,36 +41,35 @@ from toolbus_common.provision import (
     OAUTH_CLIENTS,
     TOKENS,
 )
-from toolbus_common.room import Room
-from toolbus_common.sealing import Seal
 from toolbus_common.secrets import Secrets, key_services_of, stores_of
-from toolbus_common.secrets.masters import Masters
-from toolbus_common.snapshot import Directory
-from toolbus_oauth import metadata
-from toolbus_oauth.accounts import Accounts
-from toolbus_oauth.asking import Asking
-from toolbus_oauth.assertions import Assertions
-from toolbus_oauth.browsing import Browsing
-from toolbus_oauth.clients import Clients
-from toolbus_oauth.devices import Devices
-from toolbus_oauth.documents import Documents
-from toolbus_oauth.exchanging import Exchanging
-from toolbus_oauth.fetching import Fetcher
-from toolbus_oauth.grants import Grants, Lifetimes
-from toolbus_oauth.holdings import Holdings
-from toolbus_oauth.identifying import Identifying
-from toolbus_oauth.office import Office
-from toolbus_oauth.providers import Providers
-from toolbus_oauth.proving import Proving
-from toolbus_oauth.redeeming import Redeeming
-from toolbus_oauth.resources import Resources
-from toolbus_oauth.routes import Routes
+from toolbus_common.secrets.master_keys import Masters
+from toolbus_common.service.privacy import know_people
+from toolbus_common.service.service import Room
+from toolbus_oauth.account_page.overview import Holdings
+from toolbus_oauth.accounts.local_accounts import Accounts
+from toolbus_oauth.accounts.oidc_providers import Providers
+from toolbus_oauth.admin import Office
+from toolbus_oauth.clients.metadata_documents import Documents
+from toolbus_oauth.clients.registry import Clients
+from toolbus_oauth.keys.identity_keys import Identifying
+from toolbus_oauth.keys.signing_keys import SigningKeys
+from toolbus_oauth.router import Routes
+from toolbus_oauth.server import metadata
+from toolbus_oauth.server.authorize_flow import Browsing
+from toolbus_oauth.server.authorize_request import Asking
+from toolbus_oauth.server.device_flow import Devices
+from toolbus_oauth.server.dpop_binding import Proving
+from toolbus_oauth.server.grants import Grants, Lifetimes
+from toolbus_oauth.server.introspection import Showing
+from toolbus_oauth.server.jwt_bearer import Assertions
+from toolbus_oauth.server.resources import Resources
+from toolbus_oauth.server.token_endpoint import Redeeming
+from toolbus_oauth.server.token_exchange import Exchanging
 from toolbus_oauth.settings import Settings
-from toolbus_oauth.showing import Showing
-from toolbus_oauth.signing import SigningKeys
-from toolbus_oauth.store import Store
-from toolbus_oauth.upstreams.envelope import Envelope, seal_anew
-from toolbus_oauth.upstreams.wiring import Upstreams, upstreams
+from toolbus_oauth.storage.http_client import Fetcher
+from toolbus_oauth.storage.store import Store
+from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, seal_anew
+from toolbus_oauth.upstreams.factory import Upstreams, upstreams
 
 log = logging.getLogger(__name__)
 

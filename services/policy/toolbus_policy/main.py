@@ -17,8 +17,13 @@ from contextlib import asynccontextmanager
 from time import time
 from typing import Any
 
-from toolbus_common.administration.holders import Administrator
-from toolbus_common.bucket import Change
+from toolbus_common.access.administrators import Administrator
+from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of
+from toolbus_common.access.principal import Lineage
+from toolbus_common.access.session_owner import holder_of
+from toolbus_common.concurrency import end
+from toolbus_common.config_store.literal_secrets import Writer
+from toolbus_common.config_store.repository import Desk
 from toolbus_common.contracts import (
     AdminAsked,
     AdminTold,
@@ -33,15 +38,11 @@ from toolbus_common.contracts import (
     RebuildAsked,
     RejectAsked,
 )
-from toolbus_common.declaring.desk import Desk
-from toolbus_common.declaring.literals import Writer
-from toolbus_common.ending import end
 from toolbus_common.errors import ToolbusError
-from toolbus_common.exchange import Exchange
-from toolbus_common.lineage import Lineage
-from toolbus_common.people.keeping import know_people
-from toolbus_common.principals import holder_of
-from toolbus_common.provision import (
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.nats.bucket_sizes import follow_sizes
+from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import (
     APPROVALS,
     CATALOGUE,
     CONFIG,
@@ -50,30 +51,29 @@ from toolbus_common.provision import (
     TASKS,
     TOKENS,
 )
-from toolbus_common.room import Room
-from toolbus_common.sizes import follow_sizes
-from toolbus_common.snapshot import Directory, Snapshot, hash_of
-from toolbus_policy.admin.office import Office
-from toolbus_policy.admin.reach import Reach
-from toolbus_policy.allowance import Allowance
-from toolbus_policy.approvers import Approvers, operator
-from toolbus_policy.approving import Approving, Terms
-from toolbus_policy.binding import binding_of, definition_digest, policy_digest
-from toolbus_policy.clerk import Clerk
-from toolbus_policy.deferring import Deferring
-from toolbus_policy.docket import Docket
-from toolbus_policy.epochs import BusEpochs, Marks
-from toolbus_policy.gate import Gate
-from toolbus_policy.ledger import Ledger
-from toolbus_policy.memory import Memory
-from toolbus_policy.once import Once
-from toolbus_policy.rebuilding import Rebuilder
-from toolbus_policy.rules import Judge
-from toolbus_policy.ruling import Rulings
+from toolbus_common.service.privacy import know_people
+from toolbus_common.service.service import Room
+from toolbus_policy.admin.ledger_queries import Clerk
+from toolbus_policy.admin.remote_restrictions import Reach
+from toolbus_policy.admin.service import Office
+from toolbus_policy.admission.authorizer import Judge
+from toolbus_policy.admission.handler import Gate
+from toolbus_policy.admission.plan_cache import Memory
+from toolbus_policy.admission.rule_evaluator import Rulings
+from toolbus_policy.approvals.approvers import Approvers, operator
+from toolbus_policy.approvals.fingerprint import binding_of, definition_digest, policy_digest
+from toolbus_policy.approvals.repository import Docket
+from toolbus_policy.approvals.service import Approving, Terms
+from toolbus_policy.approvals.tasks.repository import TaskBook
+from toolbus_policy.approvals.tasks.service import Deferring
+from toolbus_policy.idempotency.claims import Once
+from toolbus_policy.idempotency.quota import Allowance
+from toolbus_policy.ledger.epochs import BusEpochs, Marks
+from toolbus_policy.ledger.ledger import Ledger
+from toolbus_policy.ledger.recovery.rebuild import Rebuilder
+from toolbus_policy.ledger.recovery.unresolved_calls import Unended
+from toolbus_policy.ledger.settlement import Settlement
 from toolbus_policy.settings import Settings
-from toolbus_policy.settlement import Settlement
-from toolbus_policy.taskbook import TaskBook
-from toolbus_policy.unended import Unended
 
 log = logging.getLogger(__name__)
 

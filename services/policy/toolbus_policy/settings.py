@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from toolbus_common.atrest import Records
+from toolbus_common.nats.sealed_records import Records
 from toolbus_common.settings import Settings as CommonSettings
 
 MOST_APPROVAL_SECONDS = 43_200.0  # the bucket forgets whatever is a day old

@@ -1,23 +1,6 @@
 """Everything rooms say to each other: typed messages, each with its one subject."""
 
-from toolbus_common.contracts.administration import AdminAsked, AdminTold
-from toolbus_common.contracts.approvalfacts import (
-    ApprovalAsked,
-    ApprovalExpired,
-    ApprovalFact,
-    ApprovalGranted,
-    ApprovalRejected,
-    ApprovalUsed,
-    ApprovalWithdrawn,
-)
-from toolbus_common.contracts.approvals import (
-    ApprovalsAsked,
-    ApprovalsTold,
-    ApprovalTold,
-    ApproveAsked,
-    ApproverAsked,
-    RejectAsked,
-)
+from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.calls import (
     DEFERRED,
     ERROR,
@@ -35,37 +18,17 @@ from toolbus_common.contracts.calls import (
     Identified,
     OutcomeClaim,
 )
-from toolbus_common.contracts.catalogue import (
-    Handshake,
-    HeldBack,
-    Listing,
-    Offered,
-    ServerState,
+from toolbus_common.contracts.events.approvals import (
+    ApprovalAsked,
+    ApprovalExpired,
+    ApprovalFact,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalUsed,
+    ApprovalWithdrawn,
 )
-from toolbus_common.contracts.configfacts import (
-    ConfigApplied,
-    ConfigChanged,
-    KeyCreated,
-    KeyRevoked,
-)
-from toolbus_common.contracts.events import (
-    ClientSaid,
-    ServerSaid,
-    SessionSaid,
-    StreamSought,
-    StreamTold,
-)
-from toolbus_common.contracts.evidencefacts import (
-    FactsExpired,
-    HoldFact,
-    HoldLifted,
-    HoldPlaced,
-    PersonForgotten,
-    WitnessContradicted,
-)
-from toolbus_common.contracts.exporting import FactsAsked, FactsTold
-from toolbus_common.contracts.fact import CallFact, Fact
-from toolbus_common.contracts.facts import (
+from toolbus_common.contracts.events.base import CallFact, Fact
+from toolbus_common.contracts.events.calls import (
     FACTS,
     CallAllowed,
     CallCompleted,
@@ -83,38 +46,62 @@ from toolbus_common.contracts.facts import (
     DefinitionRejected,
     LedgerOpened,
 )
-from toolbus_common.contracts.frames import (
-    Answered,
-    Asked,
-    Begun,
-    Ending,
-    Extended,
-    Failed,
-    Frame,
-    Notified,
-    Paused,
-    Progressed,
-    Told,
-    decode_frame,
+from toolbus_common.contracts.events.config import (
+    ConfigApplied,
+    ConfigChanged,
+    KeyCreated,
+    KeyRevoked,
 )
-from toolbus_common.contracts.identity import (
-    Bearer,
-    IdentityAsked,
-    IdentityTold,
-    PageAsked,
-    PageTold,
-    TokenShown,
-)
-from toolbus_common.contracts.identityfacts import (
+from toolbus_common.contracts.events.identity import (
     AccessRejected,
     GrantEnded,
     GrantGiven,
     SignInRefused,
 )
-from toolbus_common.contracts.message import Message
-from toolbus_common.contracts.outcomes import KeptOutcome, Stage
-from toolbus_common.contracts.pins import FirstListing, Pin
-from toolbus_common.contracts.questions import (
+from toolbus_common.contracts.events.programs import (
+    RunCompleted,
+    RunEnded,
+    RunFact,
+    RunFailed,
+    RunStarted,
+)
+from toolbus_common.contracts.events.retention import (
+    FactsExpired,
+    HoldFact,
+    HoldLifted,
+    HoldPlaced,
+    PersonForgotten,
+    WitnessContradicted,
+)
+from toolbus_common.contracts.events.servers import (
+    BreakerClosed,
+    BreakerOpened,
+    ServerConnected,
+    ServerDrained,
+    ServerFaulted,
+    ServerLost,
+    ServerReset,
+    ServerSteered,
+    ServerUndrained,
+)
+from toolbus_common.contracts.notifications import (
+    ClientSaid,
+    ServerSaid,
+    SessionSaid,
+    StreamSought,
+    StreamTold,
+)
+from toolbus_common.contracts.queries.administration import AdminAsked, AdminTold
+from toolbus_common.contracts.queries.approvals import (
+    ApprovalsAsked,
+    ApprovalsTold,
+    ApprovalTold,
+    ApproveAsked,
+    ApproverAsked,
+    RejectAsked,
+)
+from toolbus_common.contracts.queries.backfill import LinesAsked, RefillAsked, RefillTold
+from toolbus_common.contracts.queries.base import (
     AuditQueried,
     BudgetTold,
     LedgerAsked,
@@ -135,28 +122,47 @@ from toolbus_common.contracts.questions import (
     SpendingTold,
     StatusAsked,
 )
-from toolbus_common.contracts.refilling import LinesAsked, RefillAsked, RefillTold
-from toolbus_common.contracts.runs import RunCompleted, RunEnded, RunFact, RunFailed, RunStarted
-from toolbus_common.contracts.serverfacts import (
-    BreakerClosed,
-    BreakerOpened,
-    ServerConnected,
-    ServerDrained,
-    ServerFaulted,
-    ServerLost,
-    ServerReset,
-    ServerSteered,
-    ServerUndrained,
+from toolbus_common.contracts.queries.export import FactsAsked, FactsTold
+from toolbus_common.contracts.queries.identity import (
+    Bearer,
+    IdentityAsked,
+    IdentityTold,
+    PageAsked,
+    PageTold,
+    TokenShown,
 )
-from toolbus_common.contracts.steering import STEERED_PREFIX, Steered
-from toolbus_common.contracts.unended import UnendedAsked, UnendedCall, UnendedTold
-from toolbus_common.contracts.upstreamtokens import (
+from toolbus_common.contracts.queries.unresolved_calls import UnendedAsked, UnendedCall, UnendedTold
+from toolbus_common.contracts.queries.upstream_tokens import (
     ConnectionEnded,
     ConnectionMade,
     IdentityKeyAsked,
     IdentityKeyTold,
     UpstreamTokenAsked,
     UpstreamTokenTold,
+)
+from toolbus_common.contracts.records.catalog import (
+    Handshake,
+    HeldBack,
+    Listing,
+    Offered,
+    ServerState,
+)
+from toolbus_common.contracts.records.outcomes import KeptOutcome, Stage
+from toolbus_common.contracts.records.pins import FirstListing, Pin
+from toolbus_common.contracts.records.server_commands import STEERED_PREFIX, Steered
+from toolbus_common.contracts.replies import (
+    Answered,
+    Asked,
+    Begun,
+    Ending,
+    Extended,
+    Failed,
+    Frame,
+    Notified,
+    Paused,
+    Progressed,
+    Told,
+    decode_frame,
 )
 
 __all__ = [

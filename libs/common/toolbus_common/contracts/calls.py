@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from toolbus_common.contracts.message import Message, Plain
+from toolbus_common.contracts.base import Message, Plain
 
 TOOLS_CALL = "tools/call"
 FOLLOW = "tasks/follow"  # of ours, not MCP's: to hear how a task goes on
@@ -63,9 +63,9 @@ class CallRequested(Plain):
     its trace, else its session; empty when it says neither. `idempotency_key` is the caller's
     name for this very call, so that it is made once however often it is asked for; or empty.
     `most` is what the call may be charged at most, in micro-dollars, whatever its levels allow.
-    `terms` is raw JSON, and only for Toolbus' own server (`toolbus_common.terms`). `tracestate` and
-    `baggage` are what the caller said beside its traceparent. `session` names the client's session;
-    empty where it has none.
+    `terms` is raw JSON, and only for Toolbus' own server (`toolbus_common.mcp.code_mode_options`).
+    `tracestate` and `baggage` are what the caller said beside its traceparent. `session` names the
+    client's session; empty where it has none.
 
     `log_level` is the least level of the server's log messages the caller takes; where it is empty,
     `default_logs` says that the caller takes those the server sends unasked. `caller_era` is that
@@ -122,8 +122,9 @@ class CallAdmitted(Plain):
     recorded; `user` whose call it is: some servers are called with that person's token. `claim` is
     there when the call has an idempotency key: its outcome is kept before it is told. `identity`
     is there where the server is told who calls. `principal` identifies whose state at the server
-    the call may touch (`toolbus_common.principals`), `session` the client's session. `checked`
-    names the arguments that must fit the tool's schema, as rules read them; None means all.
+    the call may touch (`toolbus_common.access.session_owner`), `session` the client's session.
+    `checked` names the arguments that must fit the tool's schema, as rules read them; None means
+    all.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"

@@ -1,7 +1,7 @@
 """Egress: which addresses may be called, decided once a name is resolved and before anything is."""
 
-from toolbus_common.egress.allowed import Allowed
-from toolbus_common.egress.checking import Egress
-from toolbus_common.egress.targets import EgressError, Target, as_http, target_of
+from toolbus_common.egress.allow_list import Allowed
+from toolbus_common.egress.policy import Egress
+from toolbus_common.egress.url_target import EgressError, Target, as_http, target_of
 
 __all__ = ["Allowed", "Egress", "EgressError", "Target", "as_http", "target_of"]

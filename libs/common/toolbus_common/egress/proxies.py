@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from urllib.parse import unquote
 
 from toolbus_common.egress.addresses import LOOPBACK, kind_of
-from toolbus_common.egress.targets import EgressError, Target, target_of
+from toolbus_common.egress.url_target import EgressError, Target, target_of
 
 DIRECT = "none"  # declared: no proxy, whatever the environment says
 _SPELT = re.compile(r"http://(?:(?P<user>[^/@]*)@)?(?P<place>[^/@]+)/?")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from toolbus_common.egress.laying import laid_down
-from toolbus_common.egress.targets import EgressError
+from toolbus_common.egress.url_target import EgressError
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolbus_common.openapi.choosing import Subject, chosen
 from toolbus_common.openapi.document import Document, DocumentError, Json
-from toolbus_common.openapi.naming import tool_names
+from toolbus_common.openapi.filters import Subject, chosen
+from toolbus_common.openapi.names import tool_names
 from toolbus_common.openapi.operations import Asked, Operation, bounds_for, operation_of
 from toolbus_common.openapi.security import Alternatives, Scheme, alternatives, schemes_of
 from toolbus_common.openapi.servers import base_of, first_server

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.canonical import digest_of
-from toolbus_common.headers import TOKEN
+from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.mcp.param_headers import TOKEN
 from toolbus_common.openapi.bodies import Body, body_of
 from toolbus_common.openapi.document import Document, DocumentError, Json
-from toolbus_common.openapi.naming import argument_names
+from toolbus_common.openapi.names import argument_names
 from toolbus_common.openapi.schemas import Schemas, TooLargeError, loosened
 from toolbus_common.openapi.security import Alternatives
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolbus_common.headers import TOKEN
+from toolbus_common.mcp.param_headers import TOKEN
 from toolbus_common.openapi.document import Document, DocumentError
 
 Place = Literal["header", "query", "cookie", "bearer", "basic"]

@@ -1,6 +1,6 @@
 """Secrets kept elsewhere: declared by reference, read by who needs them, never kept beside."""
 
-from toolbus_common.secrets.reading import Secrets
+from toolbus_common.secrets.reader import Secrets
 from toolbus_common.secrets.references import (
     REFERENCE,
     Reference,
@@ -9,7 +9,7 @@ from toolbus_common.secrets.references import (
     filled,
     references_in,
 )
-from toolbus_common.secrets.stores import key_services_of, stores_of
+from toolbus_common.secrets.registry import key_services_of, stores_of
 
 __all__ = [
     "REFERENCE",

@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from toolbus_codemode.sandbox import hints, prechecks
-from toolbus_codemode.sandbox.conversation import BrokenError, Conversation, MakeCall
-from toolbus_codemode.sandbox.launcher import Launched, Launcher, UnavailableError
+from toolbus_codemode.sandbox import error_hints, prechecks
+from toolbus_codemode.sandbox.process.launcher import Launched, Launcher, UnavailableError
 from toolbus_codemode.sandbox.program import Ended, Engine, Limits, Program, ProgramError
 from toolbus_codemode.sandbox.protocol import Done, Failed
-from toolbus_common.ending import end
+from toolbus_codemode.sandbox.session import BrokenError, Conversation, MakeCall
+from toolbus_common.concurrency import end
 
 log = logging.getLogger(__name__)
 GRACE = 0.25  # what a child has past its deadline to tell of it itself
 plain = msgspec.json.Decoder()
 LAUNCHERS: dict[Engine, str] = {
-    "starlark": "toolbus_codemode.sandbox.zygote",
-    "python": "toolbus_codemode.sandbox.python_host",
+    "starlark": "toolbus_codemode.sandbox.process.zygote",
+    "python": "toolbus_codemode.sandbox.python.worker_host",
 }
 
 
@@ -143,11 +143,11 @@ async def held(program: Program, call: MakeCall, process: Launched) -> Ended:
     try:
         async with asyncio.timeout(program.limits.deadline + GRACE):
             said = await talk.hold()
-            error = None if said else hints.death(await process.ended, program.limits)
+            error = None if said else error_hints.death(await process.ended, program.limits)
     except TimeoutError:
-        said, error = None, hints.late(program.limits)
+        said, error = None, error_hints.late(program.limits)
     except BrokenError:
-        said, error = None, hints.plain("crashed", "The program's engine broke its protocol.")
+        said, error = None, error_hints.plain("crashed", "The program's engine broke its protocol.")
     finally:
         took = Took(talk.calls, time.monotonic() - began, max(0.0, process.cpu - before))
         writer.transport.abort()
@@ -165,7 +165,7 @@ def told(
         return done(program, said, took)
     prints = said.printed[: program.limits.output] if said else ""
     if said:
-        error = hints.explained(said, program)
+        error = error_hints.explained(said, program)
     return Ended(None, error, prints, *took)
 
 
@@ -173,11 +173,11 @@ def done(program: Program, said: Done, took: Took) -> Ended:
     """The end of a run that came to one: its value is read as hostile text."""
     most = program.limits.output
     if len(said.value) + len(said.printed) > most:
-        error = hints.plain("output_too_large", "The result is larger than it may be.")
+        error = error_hints.plain("output_too_large", "The result is larger than it may be.")
         return Ended(None, error, said.printed[:most], *took)
     try:
         value = plain.decode(said.value)
     except (msgspec.MsgspecError, RecursionError, ValueError):
-        error = hints.plain("not_plain", "The result is no plain value.")
+        error = error_hints.plain("not_plain", "The result is no plain value.")
         return Ended(None, error, said.printed, *took)
     return Ended(value, None, said.printed, *took)

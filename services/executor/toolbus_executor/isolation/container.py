@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Collection
 from hashlib import sha256
 
-from toolbus_common.declared import Server
+from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.settings import Settings
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import toolbus_common
 import toolbus_executor
-from toolbus_common.declared import Server
-from toolbus_common.declared.isolation import Files, Hosts, Limits
-from toolbus_executor.isolation.gate import Gate
-from toolbus_executor.isolation.places import DOORS, Places, home_of, places_of
-from toolbus_executor.isolation.programs import is_below
+from toolbus_common.config import Server
+from toolbus_common.config.servers.isolation import Files, Hosts, Limits
+from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.program_paths import is_below
+from toolbus_executor.isolation.visible_paths import DOORS, Places, home_of, places_of
 from toolbus_executor.settings import Settings
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))

@@ -15,15 +15,18 @@ import select
 import signal
 from types import SimpleNamespace
 
-from toolbus_common import landlock
-from toolbus_executor.isolation import cgroup, hatch, kernel, reaping, scratch, users, view
-from toolbus_executor.isolation.confinement import (
+from toolbus_common.process import landlock
+from toolbus_executor.isolation.linux import cgroup, private_directory, reaper, user_ids
+from toolbus_executor.isolation.linux import root_view as view
+from toolbus_executor.isolation.linux import syscalls as kernel
+from toolbus_executor.isolation.linux.confinement import (
     confine,
     filter_calls,
     lock,
     restore_signals,
 )
-from toolbus_executor.isolation.places import CannotBeHeldError, Places, found, places_of
+from toolbus_executor.isolation.network import socket_handover
+from toolbus_executor.isolation.visible_paths import CannotBeHeldError, Places, found, places_of
 
 TYPE_CHECKING = False  # `typing` would cost more to import than all the rest
 if TYPE_CHECKING:
@@ -51,12 +54,12 @@ def supervise(told: str, command: list[str]) -> None:
     plan.scratch, plan.right = "", -1
 
     def end(code: int) -> None:
-        reaping.end_descendants()
+        reaper.end_descendants()
         if plan.cgroup:
             cgroup.leave(plan.cgroup)
         if plan.scratch:
-            scratch.remove(plan.scratch)
-        reaping.exit_as(code)
+            private_directory.remove(plan.scratch)
+        reaper.exit_as(code)
 
     signal.signal(signal.SIGTERM, lambda *_about: end(_KILLED))
     places = _prepared(plan, command)
@@ -71,7 +74,7 @@ def supervise(told: str, command: list[str]) -> None:
     if os.getppid() != plan.parent:
         end(_KILLED)
     os.write(go[1], marshal.dumps(grouped))
-    code = reaping.ends_of(child, 0 if inside else plan.limits["cpu_seconds"])
+    code = reaper.ends_of(child, 0 if inside else plan.limits["cpu_seconds"])
     _tell_limit(plan, code)
     end(code)
 
@@ -79,7 +82,7 @@ def supervise(told: str, command: list[str]) -> None:
 def _prepared(plan: SimpleNamespace, command: list[str]) -> Places:
     """Find the program, whom it is to be, and what it sees."""
     plan.program = found(command[0], os.environ.get("PATH", os.defpath))
-    plan.user = users.own() if plan.confined else 0
+    plan.user = user_ids.own() if plan.confined else 0
     try:
         return places_of(plan, command, os.environ)
     except CannotBeHeldError as error:
@@ -119,7 +122,7 @@ def _in_namespaces(
 ) -> int:
     """Clone the first process of new namespaces, with what it sees built; 0 where that fails."""
     user = 0 if spaces & kernel.NEW_USER else plan.user
-    mapping = users.mapping(user)
+    mapping = user_ids.mapping(user)
     answer = os.pipe()
     child = kernel.clone(spaces)
     if child == 0:
@@ -165,8 +168,8 @@ def _be_first(
     alive = os.dup(go[0])  # as long as our supervisor is
     plan.grouped = _wait_for_parent(go)
     if plan.network == "hosts":
-        hatch.name_as_proxy(hatch.hand_over(plan.hatch))
-    scratch.give_home(plan.home, f"{plan.home}/{view.CACHE}", "")
+        socket_handover.name_as_proxy(socket_handover.hand_over(plan.hatch))
+    private_directory.give_home(plan.home, f"{plan.home}/{view.CACHE}", "")
     held = {
         "own files": True,
         "own processes": True,
@@ -179,14 +182,14 @@ def _be_first(
         os.setsid()
         _become(plan, command, held, user)
     if user:
-        users.become(user)
+        user_ids.become(user)
         kernel.die_with_parent(signal.SIGKILL)  # forgotten with the change
         if select.select([alive], [], [], 0)[0]:
             os._exit(1)
     kernel.forget_capabilities()
     kernel.be_opaque()
     _let_go()
-    os._exit(reaping.ends_of(program, plan.limits["cpu_seconds"]))
+    os._exit(reaper.ends_of(program, plan.limits["cpu_seconds"]))
 
 
 def _make_scratch(plan: SimpleNamespace, places: Places) -> None:
@@ -196,14 +199,14 @@ def _make_scratch(plan: SimpleNamespace, places: Places) -> None:
     if plan.user:
         plan.cache = ""  # ours, and not that user's to enter
         try:
-            plan.right = users.right_for(plan.user, [plan.program, *places.read], places.write)
+            plan.right = user_ids.right_for(plan.user, [plan.program, *places.read], places.write)
         except OSError:  # root without the right to be somebody else
             plan.user = 0
     try:
-        plan.scratch = scratch.make(plan.user)
+        plan.scratch = private_directory.make(plan.user)
         declared = [*plan.read, *plan.write]
-        scratch.link_declared(plan.home, f"{plan.scratch}/home", declared)
-        scratch.link_token(f"{plan.scratch}/home", plan.token)
+        private_directory.link_declared(plan.home, f"{plan.scratch}/home", declared)
+        private_directory.link_token(f"{plan.scratch}/home", plan.token)
     except OSError as error:
         _refuse(f"its private home cannot be made: {error.strerror}: {error.filename}")
 
@@ -219,7 +222,7 @@ def _be_alone(plan: SimpleNamespace, command: list[str], places: Places) -> None
         kernel.keep_privileges()
         _execute(plan, command, {"no new privileges": True})
     home = f"{plan.scratch}/home"
-    scratch.give_home(home, plan.cache or f"{home}/{view.CACHE}", f"{plan.scratch}/tmp")
+    private_directory.give_home(home, plan.cache or f"{home}/{view.CACHE}", f"{plan.scratch}/tmp")
     if not plan.cwd:
         plan.home = home
     try:

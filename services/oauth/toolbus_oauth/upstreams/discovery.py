@@ -7,10 +7,10 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-from toolbus_common import strictjson
-from toolbus_common.declared import Server
+from toolbus_common import strict_json
+from toolbus_common.config import Server
 from toolbus_common.egress import EgressError, target_of
-from toolbus_oauth.fetching import Fetched, Fetcher, FetchError
+from toolbus_oauth.storage.http_client import Fetched, Fetcher, FetchError
 
 KEPT_SECONDS, AGAIN_SECONDS = 300.0, 1.0
 MOST_KNOWN = 4096
@@ -240,6 +240,6 @@ def _origin(url: str) -> str:
 
 def _object(found: Fetched) -> dict[str, Any]:
     try:
-        return strictjson.members(found.body)
-    except strictjson.StrictJSONError as error:
+        return strict_json.members(found.body)
+    except strict_json.StrictJSONError as error:
         raise DiscoveryError("its metadata is no JSON object") from error

@@ -1,0 +1,188 @@
+"""HTTP to the endpoint: exchanges that another thread may give up, on connections used again."""
+
+import http.client
+import select
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Lock
+from urllib.parse import urlsplit
+
+from toolbus_cli.bridge.stdio import LONGEST
+from toolbus_cli.errors import CommandError
+
+CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 30.0  # less than servers keep a quiet connection
+MOST_IDLE = 8
+
+
+class UnreachedError(Exception):
+    """No connection: nothing was sent."""
+
+
+class LostError(Exception):
+    """The connection ended before the answer did."""
+
+
+class Flight:
+    """A request under way."""
+
+    def __init__(self, *, modern: bool = False) -> None:
+        self.modern = modern
+        self.sent = Event()
+        self.given_up = False
+        self._socket: socket.socket | None = None
+        self._lock = Lock()
+
+    def hold(self, held: socket.socket | None) -> None:
+        """Remember what to close."""
+        with self._lock:
+            self._socket = held
+            self._close_if_given_up()
+
+    def give_up(self) -> None:
+        """Close the request's stream, which ends whoever reads from it."""
+        with self._lock:
+            self.given_up = True
+            self._close_if_given_up()
+
+    def _close_if_given_up(self) -> None:
+        if self.given_up and self._socket is not None:
+            with suppress(OSError, ValueError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class Endpoint:
+    """One URL. Connections whose answer was read whole are kept for the next exchange."""
+
+    def __init__(self, url: str, server: str = "") -> None:
+        target = urlsplit(url)
+        if target.scheme not in ("http", "https") or not target.hostname:
+            raise CommandError(
+                f"{url} is no http:// or https:// URL; name the endpoint with --url."
+            )
+        path = target.path.rstrip("/") or "/mcp"
+        self.path = f"{path}/{server}" if server else path
+        self.url = f"{target.scheme}://{target.netloc.rpartition('@')[2]}{self.path}"
+        self._host, self._port = target.hostname, target.port
+        self._tls = ssl.create_default_context() if target.scheme == "https" else None
+        self._idle: list[tuple[float, http.client.HTTPConnection]] = []
+        self._lock = Lock()
+
+    @contextmanager
+    def exchange(
+        self,
+        verb: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        flight: Flight,
+        seconds: float | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """One request and its answer. Raises `UnreachedError` or `LostError`."""
+        connection = self._connected()
+        flight.hold(connection.sock)
+        response, kept = None, False
+        try:
+            connection.sock.settimeout(seconds)
+            connection.request(verb, self.path, body, headers)
+            flight.sent.set()
+            response = connection.getresponse()
+            yield response
+            flight.hold(None)
+            kept = self._keep(connection, response)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise LostError(_why(error)) from error
+        finally:
+            flight.sent.set()
+            flight.hold(None)
+            if not kept:
+                connection.close()
+                if response is not None:
+                    response.close()
+
+    def close(self) -> None:
+        """Close what is kept."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop()[1].close()
+
+    def _connected(self) -> http.client.HTTPConnection:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    break
+                since, kept = self._idle.pop()
+            if time.monotonic() - since < IDLE_SECONDS and not _readable(kept.sock):
+                return kept
+            kept.close()
+        return self._connect()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        connection = (
+            http.client.HTTPSConnection(
+                self._host, self._port, timeout=CONNECT_SECONDS, context=self._tls
+            )
+            if self._tls
+            else http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
+        )
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise UnreachedError(_why(error)) from error
+        # A call may take long; a peer that is gone is noticed all the same.
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
+
+    def _keep(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> bool:
+        """Keep a connection whose answer was read whole, if there is room."""
+        with self._lock:
+            room = len(self._idle) < MOST_IDLE
+            if not room or not response.isclosed() or response.will_close:
+                return False
+            self._idle.append((time.monotonic(), connection))
+            return True
+
+
+def events(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The data of every server-sent event, as it comes. Raises `LostError` for one too large.
+
+    Source: WHATWG HTML, 9.2.6.
+    """
+    data: list[bytes] = []
+    size = 0
+    while line := response.readline(LONGEST + 1):
+        size += len(line)
+        if size > LONGEST:
+            raise LostError("an event is too large")
+        line = line.rstrip(b"\r\n")
+        if line.startswith(b"data:"):
+            data.append(line[5:].removeprefix(b" "))
+        elif not line:
+            if data:
+                yield b"\n".join(data)
+            data, size = [], 0
+
+
+def whole(response: http.client.HTTPResponse) -> bytes:
+    """The body. Raises `LostError` when it is too large."""
+    body = response.read(LONGEST + 1)
+    if len(body) > LONGEST:
+        raise LostError("the answer is too large")
+    if not response.isclosed():
+        response.read()
+    return body
+
+
+def _readable(held: socket.socket) -> bool:
+    """Whether a quiet connection has something to say: only that it has ended."""
+    return bool(select.select([held], [], [], 0)[0])
+
+
+def _why(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(reason).rstrip(".")

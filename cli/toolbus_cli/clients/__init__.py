@@ -1,0 +1,1 @@
+"""Talk to services on behalf of commands."""

@@ -1,0 +1,199 @@
+"""What is pinned and what is held back, as an operator sees it and decides about it."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from toolbus_cli.config_client import me
+from toolbus_cli.errors import CommandError
+from toolbus_common.access.principal import DEFAULT_SCOPE
+from toolbus_common.access.tool_names import Names
+from toolbus_common.access.tool_patterns import full_name, split_name
+from toolbus_common.config import Server
+from toolbus_common.config_store.repository import Desk
+from toolbus_common.contracts import (
+    DefinitionApproved,
+    DefinitionFact,
+    DefinitionRejected,
+    HeldBack,
+    Listing,
+    Offered,
+    Pin,
+)
+from toolbus_common.contracts.records.pin_names import PINNED, pin_key
+from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import CATALOGUE, PINS
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One tool or prompt as it is now, and its pin as it was read with it."""
+
+    server: str
+    kind: str
+    offered: Offered
+    pin: Pin
+    revision: int  # of the pin; 0 when there is none
+
+    @property
+    def name(self) -> str:
+        """Its full name, of the server's own."""
+        return full_name(self.server, self.offered.name)
+
+    @property
+    def why(self) -> str:
+        """Why it is held back; empty when it is shown."""
+        return self.offered.why if isinstance(self.offered, HeldBack) else ""
+
+
+class Pinboard:
+    """One operator before the catalogue and the pins."""
+
+    def __init__(self, desk: Desk, catalogue: Bucket, pins: Bucket) -> None:
+        self._desk = desk
+        self._catalogue = catalogue
+        self._pins = pins
+
+    async def cases(self, named: str = "", *, everything: bool = False) -> list[Case]:
+        """What is held back, of all servers, of one or by a full name; or also what is shown.
+
+        Raises:
+            CommandError: nothing of that name is declared or offered.
+
+        """
+        server, own = split_name(named) if "__" in named else (named, "")
+        declared = (await self._desk.declared()).declaration.servers
+        if server and server not in declared:
+            raise CommandError(
+                f"No server '{server}' is declared; 'toolbus get servers' shows them."
+            )
+        wanted = [server] if server else sorted(declared)
+        listings = [found for name in wanted if (found := await self._listing(name)) is not None]
+        offered = [each for listing in listings for each in _offered(listing, own)]
+        if own and not offered:
+            raise CommandError(f"{server} offers no '{own}'; 'toolbus pins list --all' shows all.")
+        held = [each for each in offered if everything or isinstance(each[2], HeldBack)]
+        return list(await asyncio.gather(*(self._case(*each) for each in held)))
+
+    async def approve(self, *cases: Case) -> None:
+        """Approve exactly the definitions of these cases; all are looked at before any is approved.
+
+        Raises:
+            CommandError: one has changed, or would take the name of a tool that is shown.
+
+        """
+        servers = (await self._desk.declared()).declaration.servers
+        listings = [found for name in servers if (found := await self._listing(name)) is not None]
+        for case in cases:
+            _still(case, listings)
+        _take_no_name(cases, listings, servers)
+        for case in cases:
+            offered = case.offered
+            pin = Pin(digest=offered.digest, definition=offered.as_sent, by=me(), at=time())
+            await self._write(case, pin)
+            self._desk.record(DefinitionApproved(**_about(case, "approved")))
+
+    async def reject(self, case: Case) -> None:
+        """Refuse the definition of the case, shown or not; another one stays approved."""
+        digest = case.offered.digest
+        withdrawn = {"digest": ""} if case.pin.digest == digest else {}
+        told = {"rejected": digest, "by": me(), "at": time()}
+        await self._write(case, case.pin.model_copy(update={**told, **withdrawn}))
+        self._desk.record(DefinitionRejected(**_about(case, "rejected")))
+
+    async def _write(self, case: Case, pin: Pin) -> None:
+        key = pin_key(case.kind, case.server, case.offered.name)
+        if await self._pins.swap(key, pin.encode(), case.revision) is None:
+            raise CommandError(
+                f"Somebody else decided about {case.name} meanwhile; see 'toolbus pins list'."
+            )
+
+    async def _case(self, server: str, kind: str, offered: Offered) -> Case:
+        entry = await self._pins.get(pin_key(kind, server, offered.name))
+        if entry is None or entry.value is None:
+            return Case(server, kind, offered, Pin(), 0)
+        return Case(server, kind, offered, Pin.decode(entry.value), entry.revision)
+
+    async def _listing(self, server: str) -> Listing | None:
+        entry = await self._catalogue.get(server)
+        return Listing.decode(entry.value) if entry is not None and entry.value else None
+
+
+async def at_pins(desk: Desk) -> Pinboard:
+    """The pinboard of a desk."""
+    return Pinboard(desk, await desk.bus.bucket(CATALOGUE), await desk.bus.bucket(PINS))
+
+
+def changed_again(name: str) -> str:
+    """What is said when a definition is no longer the one that was shown."""
+    return f"{name} has changed since it was shown; look again with 'toolbus pins diff {name}'."
+
+
+def _still(case: Case, listings: Iterable[Listing]) -> None:
+    """What was shown must be what the server offers now, and its digest must be its own."""
+    now = [
+        offered.digest
+        for listing in listings
+        if listing.server == case.server
+        for _, kind, offered in _offered(listing, case.offered.name)
+        if kind == case.kind
+    ]
+    if now != [case.offered.digest] or digest_of(case.offered.as_sent) != now[0]:
+        raise CommandError(changed_again(case.name))
+
+
+def _take_no_name(
+    cases: Iterable[Case], listings: list[Listing], servers: Mapping[str, Server]
+) -> None:
+    """Nothing that is shown may have to go because a name looks like it."""
+    before, after = Names(listings, servers), Names(_with(cases, listings), servers)
+    for listing in listings:
+        for kind in PINNED:
+            for offered in getattr(listing, kind):
+                place = (kind, listing.server, offered.name)
+                was, will = before.shown(*place), after.shown(*place)
+                if was and was.full and not (will and will.full):
+                    why = (after.dropped | after.crowded)[place]
+                    raise CommandError(
+                        f"{full_name(listing.server, offered.name)} would not be shown any more: "
+                        f"{why}. Give one of them an alias first; nothing was approved."
+                    )
+
+
+def _with(cases: Iterable[Case], listings: list[Listing]) -> Iterator[Listing]:
+    """The listings as they would be."""
+    for listing in listings:
+        more: dict[str, tuple[Offered, ...]] = {kind: getattr(listing, kind) for kind in PINNED}
+        for case in cases:
+            if case.server == listing.server and case.why:
+                more[case.kind] = (*more[case.kind], case.offered)
+        yield listing.model_copy(update=more)
+
+
+def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, Offered]]:
+    held: Iterable[tuple[str, Offered]] = ((each.kind, each) for each in listing.held)
+    shown = ((kind, each) for kind in PINNED for each in getattr(listing, kind))
+    found = sorted((*held, *shown), key=lambda each: (each[0] != PINNED[0], each[1].name))
+    for kind, offered in found:
+        if not own or offered.name == own:
+            yield listing.server, kind, offered
+
+
+def _about(case: Case, what: str) -> dict[str, Any]:
+    """The fields of the fact about a decision."""
+    at, name = time(), case.offered.name
+    told = DefinitionFact(
+        id=f"{pin_key(case.kind, case.server, name)}.{what}.{at:.6f}",
+        at=at,
+        scope=DEFAULT_SCOPE,
+        server=case.server,
+        kind=case.kind,
+        tool=name,
+        definition_digest=case.offered.digest,
+        approved_digest=case.pin.digest,
+        by=me(),
+    )
+    return told.model_dump()

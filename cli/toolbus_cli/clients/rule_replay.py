@@ -1,0 +1,122 @@
+"""What proposed rules would have changed about recorded calls. Pure: calls in, a report out."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from toolbus_common.access.principal import DEFAULT_SCOPE
+from toolbus_common.access.tool_patterns import full_name
+from toolbus_common.config import Declaration, Rule
+from toolbus_common.privacy.content_policy import CUT
+from toolbus_common.privacy.key_store import ERASED
+from toolbus_common.privacy.redaction import STRUCK
+from toolbus_common.rules import Asker, Case, Rulebook, Slice, Verdict, labels_of
+
+Outcome = Literal["same", "refused", "asked", "allowed", "unknown"]
+OUTCOMES: tuple[Outcome, ...] = ("same", "refused", "asked", "allowed", "unknown")
+MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A call as audit knows it. `rule` refused it; without `arguments` none were recorded."""
+
+    call_id: str
+    at: float
+    case: Case
+    rule: str = ""
+    asked: bool = False
+    arguments: bytes | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """How many calls the rules would have changed, and how."""
+
+    total: Counter[str] = field(default_factory=Counter)
+    by_key: dict[str, Counter[str]] = field(default_factory=dict)
+    by_tool: dict[str, Counter[str]] = field(default_factory=dict)
+    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def count(self, call: Recorded, outcome: Outcome, verdict: Verdict) -> None:
+        """Note what would have become of one call."""
+        key, tool = call.case.asker.key, full_name(call.case.server, call.case.tool)
+        self.total[outcome] += 1
+        self.by_key.setdefault(key, Counter())[outcome] += 1
+        self.by_tool.setdefault(tool, Counter())[outcome] += 1
+        shown = self.examples.setdefault(outcome, [])
+        if outcome != "same" and len(shown) < MOST_EXAMPLES:
+            rule = verdict.denied_by or verdict.approve_by or call.rule
+            example = {"call_id": call.call_id, "at": call.at, "key": key, "tool": tool}
+            shown.append(example | {"rule": rule, "reason": verdict.reason})
+
+    @property
+    def as_data(self) -> dict[str, Any]:
+        """The report for programs."""
+        return {
+            "calls": self.total.total(),
+            **{outcome: self.total[outcome] for outcome in OUTCOMES},
+            "by_key": {key: dict(counted) for key, counted in sorted(self.by_key.items())},
+            "by_tool": {tool: dict(counted) for tool, counted in sorted(self.by_tool.items())},
+            "examples": {outcome: shown for outcome, shown in self.examples.items() if shown},
+        }
+
+
+class Replay:
+    """Proposed rules, none of them a shadow, asked about calls of the past."""
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        firm = {name: rule.model_copy(update={"shadow": False}) for name, rule in rules.items()}
+        self._book = Rulebook(firm)
+        self._slices: dict[Case, Slice] = {}
+        self.report = Report()
+
+    def hear(self, call: Recorded) -> None:
+        """Take one call into the report."""
+        part = self._slices.get(call.case)
+        if part is None:
+            part = self._slices[call.case] = self._book.slice(call.case)
+        verdict = part.decide(call.arguments, call.at)
+        self.report.count(call, self._outcome(call, part, verdict), verdict)
+
+    def _outcome(self, call: Recorded, part: Slice, verdict: Verdict) -> Outcome:
+        if call.rule and call.rule not in self._book.names:
+            return "same"  # another rule refuses it still
+        if call.arguments is None and part.reads_arguments and not verdict.denied_by:
+            return "unknown"
+        if verdict.denied_by:
+            return "same" if call.rule and not call.asked else "refused"
+        if verdict.approve_by:
+            return "same" if call.asked else "asked"
+        return "allowed" if call.rule else "same"
+
+
+def recorded(row: Mapping[str, Any], declared: Declaration) -> Recorded:
+    """A row of audit as a call; its tool's labels are those declared now."""
+    scope, arguments = str(row["scope"]), str(row["arguments"])
+    asker = Asker(
+        key=str(row["key"]),
+        team=str(row["team"]),
+        user=str(row["user"]),
+        customer="" if scope == DEFAULT_SCOPE and scope not in declared.customers else scope,
+        environment=str(row["environment"]),
+    )
+    server, tool = str(row["server"]), str(row["tool"])
+    labels = labels_of(full_name(server, tool), declared)
+    cost, era = int(row["charge"]), str(row["era"])
+    return Recorded(
+        call_id=str(row["call_id"]),
+        at=float(row["seconds"]),
+        case=Case(asker, str(row["method"]), server, tool, labels, cost, era),
+        rule=str(row["rule"]),
+        asked=row["code"] == "approval_required" or row["fact"] == "approval.asked",
+        arguments=arguments.encode() if _whole(arguments) else None,
+    )
+
+
+def _whole(arguments: str) -> bool:
+    """Whether these are a call's arguments as they were: not cut, not struck, not erased."""
+    return bool(arguments) and not (
+        arguments.endswith(CUT) or STRUCK in arguments or arguments == ERASED
+    )

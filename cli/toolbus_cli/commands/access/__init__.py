@@ -1,0 +1,1 @@
+"""Commands for keys, administrators, people, approvals and rules."""

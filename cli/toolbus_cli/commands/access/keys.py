@@ -1,0 +1,184 @@
+"""Commands about keys: made, listed, revoked, given a new secret."""
+
+from time import time
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    at_work,
+    say,
+    show_json,
+    show_rows,
+)
+from toolbus_cli.errors import CommandError
+from toolbus_common.config import Budget, Key, KeyTerms, Name, Rate
+from toolbus_common.config.access.expiry import expired, shown_expiry
+from toolbus_common.config_store import keys as keyring
+from toolbus_common.config_store.repository import Desk
+
+M = TypeVar("M", bound=BaseModel)
+
+NAMES: TypeAdapter[str] = TypeAdapter(Name)
+EXPIRES = "Its last day (2027-01-31, in UTC) or a time (2027-01-31T18:00Z)."
+ONCE = "shown once, only its hash is stored"
+
+
+def create(  # noqa: PLR0913
+    name: Annotated[str, typer.Argument(help="The key's name.")],
+    *,
+    tools: Annotated[
+        list[str] | None, typer.Option("--tools", help="A pattern such as 'docs__*'; repeatable.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="A declared group of patterns; repeatable.")
+    ] = None,
+    deny: Annotated[
+        list[str] | None, typer.Option(help="A pattern that wins over every grant; repeatable.")
+    ] = None,
+    team: Annotated[str, typer.Option(help="A declared team.")] = "",
+    user: Annotated[str, typer.Option(help="A declared user, whose limits it shares.")] = "",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Dollars or calls per period, such as 20/day or 500calls/hour."),
+    ] = None,
+    rate: Annotated[
+        list[str] | None, typer.Option(help="Calls per period, such as 600/minute.")
+    ] = None,
+    expires: Annotated[str, typer.Option(help=EXPIRES)] = "",
+    right: Annotated[
+        list[str] | None, typer.Option(help="What it may do for operators: approve.")
+    ] = None,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. Its secret is shown once. Without --tools or --group it may use nothing."""
+    terms = made_of(
+        KeyTerms,
+        tools=tools or (), groups=group or (), deny=deny or (), team=team, user=user,
+        rights=right or (), expires=expires or None,
+        budgets=[_budget(each) for each in budget or ()],
+        rates=[_rate(each) for each in rate or ()],
+    )  # fmt: skip
+    _check_lasts(terms)
+    secret = at_work(state_dir, lambda desk: keyring.create_key(desk, checked_name(name), terms))
+    show_secret(name, secret, as_json=as_json)
+
+
+def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Every key, and whether it opens anything. Secrets are not known."""
+
+    async def work(desk: Desk) -> list[dict[str, Any]]:
+        own, declared = await desk.own_keys(), (await desk.declared()).declaration.keys
+        keys = {**declared, **own}
+        return [_row(name, keys[name], own=name in own) for name in sorted(keys)]
+
+    rows = at_work(state_dir, work)
+    columns = ("name", "state", "team", "tools", "budget", "rate", "expires", "from")
+    show_rows(columns, rows, "No key; 'toolbus keys create' makes one.", as_json=as_json)
+
+
+def revoke(
+    name: Annotated[str, typer.Argument()],
+    *,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """End a key, at once and everywhere."""
+    at_work(state_dir, lambda desk: keyring.revoke_key(desk, name))
+    if as_json:
+        show_json({"name": name, "state": "revoked"})
+    else:
+        say(f"The key '{name}' opens nothing any more.")
+
+
+def rotate(
+    name: Annotated[str, typer.Argument()],
+    *,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Give a key a new secret; the old one ends at once. A revoked key lives again."""
+    secret = at_work(state_dir, lambda desk: keyring.rotate_key(desk, name))
+    show_secret(name, secret, as_json=as_json)
+
+
+def show_secret(name: str, secret: str, *, as_json: bool) -> None:
+    """Tell a secret, once."""
+    if as_json:
+        show_json({"name": name, "secret": secret})
+    else:
+        say(f"{secret}", f"The secret of '{name}': {ONCE}.")
+
+
+def _row(name: str, key: Key, *, own: bool) -> dict[str, Any]:
+    state = "revoked" if key.revoked else "expired" if key.expired(time()) else "live"
+    if not key.secret_hash:
+        state = "no secret"
+    return {
+        "name": name,
+        "state": state,
+        "team": key.team,
+        "tools": list(key.tools or ()),
+        "budget": ", ".join(map(_shown_budget, key.all_budgets)),
+        "rate": ", ".join(f"{rate.calls}/{rate.per.value}" for rate in key.all_rates),
+        "expires": shown_expiry(key.expires),
+        "from": "command" if own else "declaration",
+    }
+
+
+def checked_name(name: str) -> str:
+    """The name, if it is one. Raises `CommandError`."""
+    try:
+        return NAMES.validate_python(name)
+    except ValidationError as error:
+        raise CommandError(
+            f"'{name}' is no name: use at most 32 letters, digits, '-' and single '_'."
+        ) from error
+
+
+def made_of(model: type[M], **options: Any) -> M:
+    """What options say, as it is declared. Raises `CommandError`."""
+    try:
+        return model.model_validate(options)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CommandError(f"--{place}: {first['msg']}.") from error
+
+
+def _check_lasts(key: KeyTerms) -> None:
+    if expired(key.expires, time()):
+        raise CommandError("--expires is in the past; name a day or a time to come.")
+
+
+def _budget(text: str) -> Budget:
+    amount, _, period = text.partition("/")
+    calls = amount.removesuffix("calls")
+    limit = {"usd": amount} if calls == amount else {"calls": calls.strip()}
+    try:
+        return Budget.model_validate({**limit, "per": period})
+    except ValidationError as error:
+        raise CommandError(
+            f"--budget '{text}' must be dollars or calls per hour, day, week or month, such as "
+            "20/day or 500calls/hour."
+        ) from error
+
+
+def _shown_budget(budget: Budget) -> str:
+    limit = f"{budget.calls}calls" if budget.usd is None else f"{budget.usd:g}"
+    return f"{limit}/{budget.per.value}"
+
+
+def _rate(text: str) -> Rate:
+    calls, _, period = text.partition("/")
+    try:
+        return Rate.model_validate({"calls": calls, "per": period})
+    except ValidationError as error:
+        raise CommandError(
+            f"--rate '{text}' must be calls per second, minute, hour or day, such as 600/minute."
+        ) from error

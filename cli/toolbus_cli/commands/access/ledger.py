@@ -1,0 +1,115 @@
+"""Commands about money: how the budgets stand, and counters made anew from the facts."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    say,
+    show_json,
+    show_table,
+)
+from toolbus_cli.config_client import me
+from toolbus_cli.installation import find, joined
+from toolbus_common.config import MICRO
+from toolbus_common.contracts import (
+    BudgetTold,
+    LedgerAsked,
+    LedgerTold,
+    RebuildAsked,
+    RebuildTold,
+)
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.permissions import OPERATOR
+
+SHOW_SECONDS = 20.0
+REBUILD_SECONDS = 600.0
+COLUMNS = ("customer", "level", "per", "tools", "limit", "spent", "held", "debt", "resets at")
+Scope = Annotated[str, typer.Argument(metavar="CUSTOMER", help="Who pays; 'default' if nobody.")]
+
+
+def show(
+    customer: Annotated[str, typer.Argument(help="Only this customer's budgets.")] = "",
+    *,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """How every budget stands: its limit, what is spent and held, and when it resets.
+
+    Debt is what calls cost beyond what was held for them. The exit code is 1 when the counters
+    of a customer are lost, and nothing may be spent until they are rebuilt.
+    """
+    told = asyncio.run(_told(state_dir, customer))
+    if as_json:
+        show_json(told.model_dump())
+    else:
+        show_table(COLUMNS, [_row(budget) for budget in told.budgets], "No budget is declared.")
+        say(*(f"{scope}: {why}" for scope, why in told.lost.items()))
+        say(*(["There are more; name a customer to see its own."] if told.more else []))
+    raise typer.Exit(1 if told.lost else 0)
+
+
+def rebuild(
+    customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
+) -> None:
+    """Make a customer's counters anew from the facts; nothing can be spent meanwhile.
+
+    Toolbus does so by itself when Redis lost them.
+    """
+    _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=False)), as_json=as_json)
+
+
+def accept(
+    customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
+) -> None:
+    """Let a customer spend again though the facts do not reach back as far as its budgets do.
+
+    What the facts hold is counted; what they lost is given away.
+    """
+    _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=True)), as_json=as_json)
+
+
+async def _told(state_dir: Path, customer: str) -> LedgerTold:
+    async with joined(find(state_dir)) as bus:
+        asked = LedgerAsked(scope=customer)
+        return await AskLane(OPERATOR, bus).ask(asked, LedgerTold, SHOW_SECONDS)
+
+
+async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildTold:
+    async with joined(find(state_dir)) as bus:
+        asked = RebuildAsked(scope=customer, accept=accept, by=me())
+        return await AskLane(OPERATOR, bus).ask(asked, RebuildTold, REBUILD_SECONDS)
+
+
+def _show_rebuilt(told: RebuildTold, *, as_json: bool) -> None:
+    if as_json:
+        show_json(told.model_dump())
+        return
+    say(
+        f"Rebuilt from the facts since {_moment(told.since)}; "
+        f"{told.calls} calls are under way. 'toolbus ledger show' shows the budgets."
+    )
+
+
+def _row(budget: BudgetTold) -> tuple[str, ...]:
+    zone = "" if budget.timezone == "UTC" else f" ({budget.timezone})"
+    period = f"rolling {budget.per}" if budget.rolling else f"{budget.per}{zone}"
+    amounts = (budget.limit, budget.spent, budget.held, budget.debt)
+    return (
+        budget.scope, budget.level, period, " ".join(budget.tools),
+        *(_amount(budget.kind, amount) for amount in amounts), _moment(budget.resets_at),
+    )  # fmt: skip
+
+
+def _amount(kind: str, amount: int) -> str:
+    return f"${amount / MICRO:g}" if kind == "usd" else f"{amount} calls"
+
+
+def _moment(second: float) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

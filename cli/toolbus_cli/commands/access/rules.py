@@ -1,0 +1,180 @@
+"""Commands about rules: which there are, whether a text is sound, what it would have changed."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolbus_cli.clients.rule_replay import OUTCOMES, Replay, Report, recorded
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    at_desk,
+    at_work,
+    say,
+    show_json,
+    show_table,
+)
+from toolbus_cli.config_file import load_file
+from toolbus_cli.errors import CommandError
+from toolbus_common import rules as cedar
+from toolbus_common.config import Declaration, Rule
+from toolbus_common.config_store.repository import Desk
+from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.errors import InvalidError
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.permissions import OPERATOR
+
+SECONDS = 20.0  # longer than audit lets a question run
+BATCH = 2000
+LEAST = 16  # rows whose arguments fit into one answer, however long they are
+_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+_CALLS = (
+    "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, scope, team, "
+    "user, environment, key, server, tool, method, era, charge, code, rule, "
+    "JSONExtractString(detail, 'arguments') AS arguments, fact FROM facts "
+    # A call that was refused because it must wait has asked as well: it counts as refused.
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND (fact = 'call.allowed' "
+    "OR fact = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
+    "OR fact = 'approval.asked' AND call_id NOT IN (SELECT call_id FROM facts "
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND fact = 'call.denied' "
+    "AND code = 'approval_required')) "
+)
+
+
+def list_rules(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Show the rules that are declared, in the order in which they are named in refusals."""
+
+    async def work(desk: Desk) -> dict[str, Rule]:
+        return (await desk.declared()).declaration.rules
+
+    found = at_work(state_dir, work)
+    if as_json:
+        show_json({name: rule.model_dump() for name, rule in found.items()})
+        return
+    rows = [
+        (name, rule.effect, "shadow" if rule.shadow else "", rule.reason)
+        for name, rule in found.items()
+    ]
+    show_table(("rule", "effect", "", "reason"), rows, "No rule is declared.")
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="A toolbus.yaml, or one rule's text (.cedar).")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Hold rules against what calls have: every fault is told, and nothing is applied."""
+    declared = _proposed(file)
+    if as_json:
+        show_json({"sound": list(declared.rules)})
+    else:
+        count = len(declared.rules)
+        say("1 rule is sound." if count == 1 else f"{count} rules are sound.")
+
+
+def replay(
+    file: Annotated[
+        Path | None, typer.Argument(help="Proposed rules: a toolbus.yaml or a .cedar file.")
+    ] = None,
+    *,
+    rule: Annotated[str, typer.Option("--rule", help="Only this rule; alone: as declared.")] = "",
+    since: Annotated[str, typer.Option(help="How far back: 30m, 12h, 7d.")] = "7d",
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what rules would have changed about the calls that audit recorded.
+
+    Shadows count as if they were enforced. Arguments are known where `content: full` recorded
+    them; a call that hangs on others is counted as unknown.
+    """
+    if file is None and not rule:
+        raise CommandError("Name a file with rules, or a declared rule with --rule.")
+    report = asyncio.run(_replay(file, rule, _seconds(since), state_dir))
+    if as_json:
+        show_json(report.as_data)
+    else:
+        _show(report)
+
+
+def _proposed(file: Path) -> Declaration:
+    """The declaration in a file. Raises `CommandError` with every fault."""
+    if file.suffix != ".cedar":
+        return load_file(file, os.environ).declaration
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file} cannot be read; name a text file.") from error
+    found = cedar.faults(text)
+    if found:
+        raise CommandError("\n".join(f"{file}: {said}" for said in found))
+    return Declaration(rules={file.stem: Rule(cedar=text)})
+
+
+async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -> Report:
+    proposed = _proposed(file) if file else None
+    async with at_desk(state_dir) as desk:
+        declared = (await desk.declared()).declaration
+        rules = _chosen((proposed or declared).rules, name)
+        labelled = proposed if proposed and proposed.labels else declared
+        played = Replay(rules)
+        async for row in _calls(AskLane(OPERATOR, desk.bus), seconds):
+            played.hear(recorded(row, labelled))
+    return played.report
+
+
+def _chosen(rules: Mapping[str, Rule], name: str) -> Mapping[str, Rule]:
+    if name and name not in rules:
+        raise CommandError(f"There is no rule '{name}'; there are: {', '.join(rules) or 'none'}.")
+    if not rules:
+        raise CommandError("The file declares no rules; write them under 'rules:'.")
+    return {name: rules[name]} if name else rules
+
+
+async def _calls(lane: AskLane, seconds: int) -> AsyncIterator[dict[str, Any]]:
+    """Every recorded decision that rules could change, page by page."""
+    after, batch = (0, -1), BATCH
+    while True:
+        where = f"AND (stream_seq, line) > {after} ORDER BY stream_seq, line"
+        asked = AuditQueried(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
+        try:
+            found = await lane.ask(asked, RowsFound, SECONDS)
+        except InvalidError:
+            if batch <= LEAST:
+                raise
+            batch //= 4  # arguments can be long
+            continue
+        for values in found.rows:
+            row = dict(zip(found.columns, values, strict=True))
+            after = (int(row["stream_seq"]), int(row["line"]))
+            yield row
+        if not found.more:
+            return
+
+
+def _seconds(since: str) -> int:
+    said = re.fullmatch(r"(\d{1,6})([mhd])", since)
+    if said is None:
+        raise CommandError(f"'{since}' is no span of time; write 30m, 12h or 7d.")
+    return int(said[1]) * _UNITS[said[2]]
+
+
+def _show(report: Report) -> None:
+    total = report.total
+    say(
+        f"{total.total()} calls: {total['refused']} would be refused, {total['asked']} would wait "
+        f"for a person, {total['allowed']} would be allowed, {total['same']} stay as they were."
+    )
+    if total["unknown"]:
+        say(f"{total['unknown']} hang on arguments that were not recorded (content: full does).")
+    for title, counted in (("key", report.by_key), ("tool", report.by_tool)):
+        rows = [(name, *(each[outcome] for outcome in OUTCOMES)) for name, each in counted.items()]
+        show_table((title, *OUTCOMES), sorted(rows), "")
+    for outcome, shown in report.examples.items():
+        for each in shown:
+            say(f"{outcome}: {each['call_id']} {each['key']} {each['tool']} {each['rule']}")

@@ -1,0 +1,1 @@
+"""Commands for queries, reports, evidence and privacy."""

@@ -1,0 +1,169 @@
+"""Commands for what audit could not read, and for what its tables lack."""
+
+import asyncio
+import gzip
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    printable,
+    say,
+    show_json,
+    show_rows,
+)
+from toolbus_cli.errors import CommandError
+from toolbus_cli.installation import find, joined
+from toolbus_common.contracts import AuditQueried, LinesAsked, RefillAsked, RefillTold, RowsFound
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.permissions import OPERATOR
+
+MOST_LINES, MOST_BYTES = 1000, 1 << 20  # of an export, in one message
+SECONDS = 60.0  # a stretch of a thousand messages may hold many facts
+_LETTERS = "SELECT concat(toString(stream_seq), '.', toString(line)) AS place, at, subject, reason"
+
+
+def list_letters(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Lines at most.")] = 100,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """The lines audit could not read, the newest first; `place` is message and line."""
+    sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
+    rows = asyncio.run(_asked(state_dir, sql, limit))
+    nothing = "There is no dead letter: audit could read every fact."
+    show_rows(("place", "at", "subject", "reason"), rows, nothing, as_json=as_json)
+
+
+def show(
+    place: Annotated[str, typer.Argument(help="Message and line, as `list` shows: 1042.0")],
+    *,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """One line audit could not read, as it came, and why it could not."""
+    found = re.fullmatch(r"(\d{1,19})\.(\d{1,5})", place)
+    if found is None:
+        raise CommandError(f"'{place}' is no place; `toolbus audit dead-letters list` has them.")
+    where = f"stream_seq = {found[1]} AND line = {found[2]}"
+    sql = f"{_LETTERS}, digest, raw FROM dead_letters WHERE {where}"
+    rows = asyncio.run(_asked(state_dir, sql, 10))
+    if not rows:
+        raise CommandError(f"There is no dead letter at {place}; it may have been read since.")
+    if as_json:
+        show_json(rows)
+        return
+    for row in rows:
+        say(*(f"{name:8} {printable(str(row[name]))}" for name in row))
+
+
+def retry(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Read every dead letter again that the stream still has: those that fit become rows."""
+    told = asyncio.run(_refilled(state_dir, RefillAsked(dead=True)))
+    if as_json:
+        show_json(told)
+        return
+    say(f"{told['written']} lines became rows; {told['unreadable']} cannot be read still.")
+
+
+def backfill(
+    export: Annotated[
+        Path | None,
+        typer.Argument(help="An export in JSONL instead of the stream; .gz is read too."),
+    ] = None,
+    *,
+    since: Annotated[
+        str, typer.Option(help="Begin with this day or time (UTC); the whole stream without.")
+    ] = "",
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Write what the stream has and the tables lack; what they have stays as it is.
+
+    The stream keeps facts for 14 days. Needed after tables were lost, or restored from a copy.
+    Facts of an export are known by their ids; they have no place in the stream, so that no seal
+    covers their rows.
+    """
+    if export is not None and since:
+        raise CommandError("--since is about the stream; an export is read whole.")
+    begin = _moment(since) if since else 0.0
+    work = _taken(state_dir, export) if export else _refilled(state_dir, RefillAsked(since=begin))
+    told = asyncio.run(work)
+    if as_json:
+        show_json(told)
+        return
+    say(f"{told['lines']} lines were read, and {told['written']} of them were missing.")
+    if told["unreadable"]:
+        say(f"{told['unreadable']} cannot be read: toolbus audit dead-letters list")
+
+
+def _moment(said: str) -> float:
+    try:
+        found = datetime.fromisoformat(said)
+    except ValueError as error:
+        raise CommandError(
+            f"'{said}' is no day or time; write 2026-11-01 or 2026-11-01T14:30."
+        ) from error
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+async def _refilled(state_dir: Path, asked: RefillAsked) -> dict[str, int]:
+    """Stretch by stretch to the end; what all of them came to."""
+    total: Counter[str] = Counter(lines=0, written=0, unreadable=0)
+    async with joined(find(state_dir)) as bus:
+        lane = AskLane(OPERATOR, bus)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("Messages", total=None)
+            while True:
+                told = await lane.ask(asked, RefillTold, SECONDS)
+                total.update(lines=told.lines, written=told.written, unreadable=told.unreadable)
+                progress.update(task, completed=told.next or told.until, total=told.until)
+                if not told.next:
+                    return dict(total)
+                asked = RefillAsked(first=told.next, dead=asked.dead)
+
+
+async def _taken(state_dir: Path, export: Path) -> dict[str, int]:
+    """An export, piece by piece; what all of them came to."""
+    total: Counter[str] = Counter(lines=0, written=0, unreadable=0)
+    async with joined(find(state_dir)) as bus:
+        lane = AskLane(OPERATOR, bus)
+        for piece in _pieces(export):
+            told = await lane.ask(LinesAsked(lines=tuple(piece)), RefillTold, SECONDS)
+            total.update(lines=told.lines, written=told.written, unreadable=told.unreadable)
+    return dict(total)
+
+
+def _pieces(export: Path) -> Iterator[list[str]]:
+    """Its lines, so many together as one message takes."""
+    piece, size = list[str](), 0
+    try:
+        with gzip.open(export, "rt") if export.suffix == ".gz" else export.open() as file:
+            for line in file:
+                if piece and (len(piece) == MOST_LINES or size + len(line) > MOST_BYTES):
+                    yield piece
+                    piece, size = [], 0
+                piece.append(line.rstrip("\n"))
+                size += len(line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{export} cannot be read: {error}") from error
+    if piece:
+        yield piece
+
+
+async def _asked(state_dir: Path, sql: str, limit: int) -> list[dict[str, Any]]:
+    async with joined(find(state_dir)) as bus:
+        asked = AuditQueried(sql=sql, limit=limit)
+        found = await AskLane(OPERATOR, bus).ask(asked, RowsFound, SECONDS)
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

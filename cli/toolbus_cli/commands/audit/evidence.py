@@ -1,0 +1,167 @@
+"""Commands for auditors: facts taken out with what seals them, the key they trust, the check."""
+
+import asyncio
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json
+from toolbus_cli.config_client import people_of
+from toolbus_cli.errors import CommandError
+from toolbus_cli.evidence import verify
+from toolbus_cli.evidence.collect import gathered
+from toolbus_cli.evidence.export import LATEST, Wanted, moment, take
+from toolbus_cli.installation import find, joined
+from toolbus_common.errors import InvalidError
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.permissions import OPERATOR
+
+
+class Form(StrEnum):
+    """What is taken out as what."""
+
+    BUNDLE = "bundle"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    OCSF = "ocsf"
+
+
+def export(  # noqa: PLR0913
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    *,
+    form: Annotated[
+        Form, typer.Option("--format", help="A sealed bundle (zip), or facts as they are.")
+    ] = Form.BUNDLE,
+    scope: Annotated[
+        str,
+        typer.Option(help="Whose facts. Of bundles the log `default`, else all customers'."),
+    ] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            help="From this day or time (UTC), or 7d; a bundle from the last checkpoint before it."
+        ),
+    ] = "",
+    reveal: Annotated[
+        bool, typer.Option(help="Tell in a bundle what is sealed of people, with the proof.")
+    ] = False,
+    until: Annotated[str, typer.Option(help="Before this day or time; not of bundles.")] = "",
+    fact: Annotated[
+        list[str] | None, typer.Option(help="Facts of this name, such as 'call.*'; repeatable.")
+    ] = None,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Take facts out: sealed, with all an auditor needs to check them alone, or as plain rows.
+
+    A bundle is a customer's whole log. jsonl is a fact a line as its producer wrote it, ocsf an
+    event of the Open Cybersecurity Schema Framework a line, parquet the table's columns; all
+    three by time. However much it is, little of it is in memory.
+    """
+    if form is Form.BUNDLE:
+        if until or fact:
+            raise CommandError(
+                "A bundle is a whole log: leave --until and --fact out, or name a --format."
+            )
+        told = asyncio.run(_export(state_dir, out, scope or "default", since, reveal=reveal))
+        show_json(told) if as_json else _say_bundle(out, told)
+        return
+    if reveal:
+        raise CommandError("What is sealed of people is told in bundles only; leave --reveal out.")
+    times, scopes = (moment(since, 0.0), moment(until, LATEST)), (scope,) if scope else ()
+    wanted = Wanted(form.value, *times, tuple(fact or ()), scopes)
+    rows = asyncio.run(_taken(state_dir, out, wanted))
+    show_json({"file": str(out), "facts": rows}) if as_json else _say_rows(out, rows)
+
+
+def _say_bundle(out: Path, told: dict[str, Any]) -> None:
+    say(f"{out}: {told['facts']} facts under {told['checkpoints']} checkpoints.")
+    say(f"Check it with: toolbus audit verify {out} --key KEY  (or python3 verify.py, inside)")
+
+
+def _say_rows(out: Path, rows: int) -> None:
+    say(f"{out}: {rows} {'fact' if rows == 1 else 'facts'}.")
+
+
+async def _export(
+    state_dir: Path, out: Path, scope: str, since: str, *, reveal: bool
+) -> dict[str, Any]:
+    place = find(state_dir)
+    async with joined(place) as bus:
+        opened = None
+        if reveal:
+            people = await people_of(bus, place.state)
+            await people.read_all()
+            if people.fault:
+                raise CommandError(people.fault)
+            opened = people.opened
+        found = await gathered(AskLane(OPERATOR, bus), scope, since)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("Facts", total=found.size)
+            facts = await found.write(out, lambda: progress.advance(task), opened)
+    return {"bundle": str(out), "facts": facts, "checkpoints": len(found.statements)}
+
+
+async def _taken(state_dir: Path, out: Path, wanted: Wanted) -> int:
+    async with joined(find(state_dir)) as bus:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("Facts", total=None)
+
+            def advance(rows: int, total: int) -> None:
+                progress.update(task, advance=rows, total=total)
+
+            return await take(AskLane(OPERATOR, bus), wanted, out, advance)
+
+
+def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
+    """Print the public key that seals the logs: give it to auditors before they need it."""
+    say(asyncio.run(_key(state_dir)))
+
+
+async def _key(state_dir: Path) -> str:
+    async with joined(find(state_dir)) as bus:
+        for status in await AskLane(OPERATOR, bus).ask_all(wanted=("audit",)):
+            if told := status.details.get("sealed_by"):
+                return str(told)
+    raise InvalidError("Audit did not answer; look at `toolbus status`, and ask again.")
+
+
+def check(  # noqa: PLR0913
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What `export` wrote.")],
+    *,
+    key: Annotated[str, typer.Option(help="The public key, as it was given to you beforehand.")],
+    seen: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoints kept elsewhere: a file, or a directory; repeatable."),
+    ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(help="The key of a witness that must have cosigned; repeatable."),
+    ] = None,
+    quorum: Annotated[
+        int, typer.Option(help="So many of the witnesses are enough; otherwise all.", min=0)
+    ] = 0,
+    customer: Annotated[str, typer.Option(help="Whose log it has to be.")] = "",
+    until: Annotated[
+        str,
+        typer.Option(help="The last checkpoint (with --witness: cosignature) is not older."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle offline: bytes, tree, signatures, producers' numbers, intents and outcomes.
+
+    The same as `python3 verify.py BUNDLE --key KEY` with the program inside the bundle. Exit
+    code 0: sound; 1: something is wrong, and every finding says what; 2: it cannot be told.
+    """
+    words = [str(path), "--key", key, "--quorum", str(quorum)]
+    words += [word for each in seen or () for word in ("--seen", str(each))]
+    words += [word for each in witness or () for word in ("--witness", each)]
+    words += [
+        *(["--customer", customer] if customer else []),
+        *(["--until", until] if until else []),
+    ]
+    raise typer.Exit(verify.main([*words, *(["--json"] if as_json else [])]))

@@ -1,0 +1,138 @@
+"""Commands that erase, and that keep from being erased: people forgotten, customers held."""
+
+import asyncio
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from time import time
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    at_desk,
+    at_work,
+    say,
+    show_rows,
+)
+from toolbus_cli.config_client import people_of
+from toolbus_cli.errors import CommandError
+from toolbus_cli.evidence import forget as forgetting
+from toolbus_cli.installation import find
+from toolbus_common.access.principal import DEFAULT_SCOPE
+from toolbus_common.config_store.repository import Desk
+from toolbus_common.contracts import HoldLifted, HoldPlaced
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold, held
+
+Customer = Annotated[str, typer.Argument(help="The customer; `default` without customers.")]
+
+
+def forget(
+    person: Annotated[str, typer.Argument(help="A user, or operator:…, admin:…, key:….")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the fact that says so.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Forget a person: names and content of theirs in facts can be read by nobody any more.
+
+    Their key is shredded, on the bus and in every room; what was sealed stays provable. It cannot
+    be undone. What names them outside of facts (toolbus.yaml, bundles given away) is yours to mend.
+    """
+    asyncio.run(_forget(state_dir, person, reason, sure=yes))
+
+
+async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> None:
+    async with at_desk(state_dir) as desk:
+        people = await people_of(desk.bus, find(state_dir).state)
+        found = await forgetting.found(desk, people, said)
+        where = ", ".join(found.scopes)
+        if not sure:
+            question = f"Forget {found.person.name}, named in the logs of {where}, for ever?"
+            typer.confirm(question, abort=True)
+        rooms = await forgetting.forget(desk, people, found, reason)
+    say(f"{found.person.name} is forgotten; {rooms} rooms have let go of the key.")
+    if found.plain:
+        say(
+            f"{found.plain} facts from before names were sealed name them in the plain; they go "
+            "when their retention ends."
+        )
+
+
+def hold(
+    customer: Customer,
+    *,
+    why: Annotated[str, typer.Option(help="The case; kept with the hold and in the fact.")],
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Hold a customer's facts: nothing is deleted or erased of them until the hold is lifted."""
+    asyncio.run(_hold(state_dir, customer, why))
+    say(f"{customer} is held: nothing of it is deleted.")
+
+
+async def _hold(state_dir: Path, customer: str, why: str) -> None:
+    async with at_desk(state_dir) as desk:
+        customers = (await desk.declared()).declaration.customers
+        if customer not in (*customers, DEFAULT_SCOPE):
+            raise CommandError(
+                f"No customer '{customer}' is declared; see 'toolbus get customers'."
+            )
+        people = await people_of(desk.bus, find(state_dir).state)
+        name = f"operator:{desk.by}"
+        await people.learn([name])
+        bucket = await desk.bus.bucket(CONFIG)
+        entry = Hold(why, time(), people.pseudonym(name))
+        # The hold first: what is not recorded yet is held already.
+        await bucket.put(f"{HOLD_PREFIX}{customer}", msgspec.json.encode(entry))
+        _record(desk, HoldPlaced, customer, why)
+
+
+def lift(
+    customer: Customer,
+    *,
+    why: Annotated[str, typer.Option(help="Why; kept in the fact.")] = "",
+    state_dir: StateDir = DEFAULT_STATE,
+) -> None:
+    """Lift a hold: what is past its retention is deleted within the hour."""
+
+    async def work(desk: Desk) -> None:
+        bucket = await desk.bus.bucket(CONFIG)
+        if customer not in await held(bucket):
+            raise CommandError(f"{customer} is not held; 'toolbus audit hold list' shows who is.")
+        _record(desk, HoldLifted, customer, why)
+        await desk.delivered()
+        await bucket.delete(f"{HOLD_PREFIX}{customer}")
+
+    at_work(state_dir, work)
+    say(f"{customer} is no longer held.")
+
+
+def list_holds(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Show who is held, since when, and why."""
+    rows = asyncio.run(_holds(state_dir))
+    show_rows(("customer", "since", "by", "why"), rows, "Nobody is held.", as_json=as_json)
+
+
+async def _holds(state_dir: Path) -> list[dict[str, Any]]:
+    async with at_desk(state_dir) as desk:
+        people = await people_of(desk.bus, find(state_dir).state)
+        await people.read_all()
+        return [
+            {
+                "customer": customer,
+                "since": f"{datetime.fromtimestamp(each.at, UTC):%Y-%m-%d %H:%M} UTC",
+                "by": people.reveal(each.by),
+                "why": each.why,
+            }
+            for customer, each in sorted((await held(await desk.bus.bucket(CONFIG))).items())
+        ]
+
+
+def _record(desk: Desk, fact: type[HoldPlaced | HoldLifted], customer: str, why: str) -> None:
+    number = f"{secrets.token_hex(10)}.{fact.NAME}"
+    desk.record(fact(id=number, at=time(), scope=customer, by=desk.by, reason=why))

@@ -1,0 +1,162 @@
+"""Commands for analysts and auditors: questions in SQL, and facts as they come."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from toolbus_cli.analytics import saved_queries as saved
+from toolbus_cli.commands.audit.reports import SECONDS, Own
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    say,
+    show_json,
+    show_table,
+)
+from toolbus_cli.errors import CommandError
+from toolbus_cli.installation import find, joined
+from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts.queries.sql_text import like
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.permissions import OPERATOR
+
+POLL_SECONDS = 0.5
+BATCH = 500
+_FACTS = (
+    "SELECT stream_seq, line, at, fact, key, server, tool, code, reason, charge, latency_us "
+    "FROM facts WHERE fact LIKE {fact:String} AND ({customer:String} IN ('', scope))"
+    " AND ({key:String} IN ('', key)) AND ({server:String} IN ('', server))"
+)
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT over the table facts.")] = "",
+    *,
+    name: Annotated[
+        str, typer.Option("--saved", help="One of 'toolbus audit queries' instead.")
+    ] = "",
+    given: Annotated[
+        list[str] | None, typer.Option("--param", help="NAME=VALUE for a {NAME:Type} of it.")
+    ] = None,
+    own: Own = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows at most.")] = 1000,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the audit one question in SQL; it may read and nothing else.
+
+    The table facts has a row per fact: at (UTC), fact (call.allowed, call.denied,
+    call.completed, call.failed, server.lost, key.created, ...), scope, team, user, environment,
+    key, call_id, server, tool, method, code, rule, shadow (rules that would have refused it),
+    reason, charge (micro-dollars), latency_us, detail (the whole fact).
+    """
+    asked = AuditQueried(sql=sql, limit=limit, parameters=_named(given or ()))
+    if name:
+        one = saved.chosen(name, own)
+        parameters = one.bound(asked.parameters, datetime.now(UTC))
+        asked = AuditQueried(sql=one.sql, limit=limit, parameters=parameters)
+    if bool(name) == bool(sql):
+        raise CommandError("Give a statement, or the name of a saved one with --saved.")
+    found = asyncio.run(_query(state_dir, asked))
+    if as_json:
+        show_json(_records(found))
+        return
+    show_table(found.columns, found.rows, "No row.")
+    if found.more:
+        say(f"There are more; --limit raises the {limit} rows shown.")
+
+
+async def _query(state_dir: Path, asked: AuditQueried) -> RowsFound:
+    async with joined(find(state_dir)) as bus:
+        return await AskLane(OPERATOR, bus).ask(asked, RowsFound, SECONDS)
+
+
+def _named(given: Sequence[str]) -> dict[str, str]:
+    """Values by name. Raises `CommandError`."""
+    for each in given:
+        if "=" not in each:
+            raise CommandError(f"'{each[:40]}' names no value; write --param name=value.")
+    return {name: value for name, _, value in (each.partition("=") for each in given)}
+
+
+def _records(found: RowsFound) -> list[dict[str, Any]]:
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def tail(  # noqa: PLR0913 - one for each option
+    *,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, max=BATCH, help="How many of the newest.")
+    ] = 20,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Keep running, and print facts as they come.")
+    ] = False,
+    fact: Annotated[str, typer.Option(help="Only these: call.denied, 'approval.*'.")] = "*",
+    customer: Annotated[str, typer.Option(help="Only of this customer.")] = "",
+    key: Annotated[str, typer.Option(help="Only of this key.")] = "",
+    server: Annotated[str, typer.Option(help="Only of this server.")] = "",
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Print the newest facts, and with -f those that follow; one JSON object a line with --json."""
+    wanted = {"fact": like(fact), "customer": customer, "key": key, "server": server}
+    asyncio.run(_tail(state_dir, lines, wanted, follow=follow, as_json=as_json))
+
+
+async def _tail(
+    state_dir: Path, lines: int, wanted: Mapping[str, str], *, follow: bool, as_json: bool
+) -> None:
+    async with joined(find(state_dir)) as bus:
+        lane = AskLane(OPERATOR, bus)
+
+        async def found(more: str) -> list[dict[str, Any]]:
+            asked = AuditQueried(sql=f"{_FACTS} {more}", limit=BATCH, parameters=dict(wanted))
+            return _records(await lane.ask(asked, RowsFound, SECONDS))
+
+        newest = f"ORDER BY at DESC, stream_seq DESC LIMIT {lines}"
+        rows = await found(newest) if lines else []
+        _show(sorted(rows, key=_place), as_json=as_json)
+        last = max(map(_place, rows), default=None) or await _end(lane)
+        while follow:
+            await asyncio.sleep(POLL_SECONDS)
+            after = f"(stream_seq, line) > ({last[0]}, {last[1]})"
+            rows = await found(f"AND {after} ORDER BY stream_seq, line LIMIT {BATCH}")
+            _show(rows, as_json=as_json)
+            last = max(map(_place, rows), default=last)
+
+
+async def _end(lane: AskLane) -> tuple[int, int]:
+    asked = AuditQueried(sql="SELECT max(stream_seq) FROM facts", limit=1)
+    (row,) = (await lane.ask(asked, RowsFound, SECONDS)).rows
+    return int(row[0] or 0), 1 << 15
+
+
+def _place(row: dict[str, Any]) -> tuple[int, int]:
+    return int(row["stream_seq"]), int(row["line"])
+
+
+def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        say(*(msgspec.json.encode(row).decode() for row in rows))
+    else:
+        say(*map(_line, rows))
+
+
+def _line(row: dict[str, Any]) -> str:
+    tool = f"{row['server']}__{row['tool']}" if row["tool"] else row["server"]
+    parts = [str(row["at"])[:23], f"{row['fact']:16}", f"{row['key'] or '-':12}", tool]
+    if row["code"]:
+        parts.append(f"{row['code']}: {row['reason']}")
+    elif row["reason"]:
+        parts.append(row["reason"])
+    if int(row["charge"]):
+        parts.append(f"${int(row['charge']) / 1e6:g}")
+    if int(row["latency_us"]):
+        parts.append(f"{int(row['latency_us']) / 1000:.1f} ms")
+    return "  ".join(parts).rstrip()

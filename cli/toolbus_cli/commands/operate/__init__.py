@@ -1,0 +1,1 @@
+"""Commands for configuration, status and running services."""

@@ -1,0 +1,199 @@
+"""Commands about what is declared: applied as a whole, shown, taken over from elsewhere."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    at_work,
+    say,
+    show_json,
+)
+from toolbus_cli.config_file import ConfigurationError, load_file
+from toolbus_cli.errors import CommandError
+from toolbus_cli.importing import client_servers
+from toolbus_cli.launcher.config_source import listening_on
+from toolbus_cli.state_dir import State
+from toolbus_common.config import Declaration, Declared
+from toolbus_common.config_store.diff import Change
+from toolbus_common.config_store.loading.loader import load
+from toolbus_common.config_store.redacted_view import entries, exported, shown
+from toolbus_common.config_store.repository import Applied, Desk
+
+KINDS = tuple(Declaration.model_fields)
+BY = "apply"
+ALL = "all"
+
+
+def apply(
+    *,
+    file: Annotated[Path, typer.Option("-f", "--file", help="A toolbus.yaml.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the difference.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask at a terminal.")] = False,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Make a configuration take effect as a whole; the difference is shown first.
+
+    It is applied to what the difference was shown for: if somebody was faster, nothing happens.
+    A file with faults changes nothing: each fault is told with its line. A key declared
+    without a secret is given one, shown once.
+    """
+    running = State(state_dir).running().get("http_host", "")
+    loaded = load_file(file, {**os.environ, **listening_on(running)})
+
+    async def work(desk: Desk) -> Applied:
+        planned, revision = await desk.plan(loaded.declaration)
+        if not as_json:
+            say(*(map(str, planned)), *([] if planned else ["Nothing differs."]))
+        if dry_run:
+            return Applied(tuple(planned), 0)
+        if planned and not yes:
+            _ask(len(planned))
+        return await desk.apply(loaded.declaration, BY, revision)
+
+    applied = at_work(state_dir, work)
+    if as_json:
+        show_json(_told(applied, dry_run=dry_run))
+    elif not dry_run:
+        _show_secrets(applied)
+        say(f"Applied as revision {applied.revision}." if applied.changes else "Left as it was.")
+
+
+def _ask(count: int) -> None:
+    """Ask at a terminal; a script has decided already."""
+    if sys.stdin.isatty() and not typer.confirm(f"Apply {count} changes?"):
+        raise CommandError("Nothing was applied.")
+
+
+def _told(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "applied": not dry_run,
+        "revision": applied.revision,
+        "changes": [_change(change) for change in applied.changes],
+        "secrets": applied.secrets,
+    }
+
+
+def _change(change: Change) -> dict[str, str]:
+    return {"sign": change.sign, "section": change.section, "name": change.name}
+
+
+def _show_secrets(applied: Applied) -> None:
+    for name, secret in applied.secrets.items():
+        say(f"{secret}   the secret of '{name}': shown once, only its hash is stored")
+
+
+def get(
+    kind: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(KINDS)}; else all, as 'apply' takes it.")
+    ] = ALL,
+    name: Annotated[str, typer.Argument(help="One of them; else all.")] = "",
+    *,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is declared. Credentials are not shown.
+
+    The whole can be applied again: a key without a secret keeps its own, and '(set)' keeps what is
+    there. Keys made one by one are among the keys, not in the whole.
+    """
+    if kind not in (*KINDS, ALL):
+        raise CommandError(f"There is no kind '{kind}'; the kinds are {', '.join(KINDS)}.")
+    found = at_work(state_dir, lambda desk: _found(desk, kind))
+    if name:
+        if name not in found:
+            raise CommandError(f"'{name}' is not among the {kind}; 'toolbus get {kind}' shows all.")
+        found = {name: found[name]}
+    if as_json:
+        show_json(found)
+    else:
+        document = found if kind == ALL else {kind: found}
+        say(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
+
+
+async def _found(desk: Desk, kind: str) -> dict[str, Any]:
+    declaration = (await desk.declared()).declaration
+    if kind == ALL:
+        return exported(declaration)
+    found = entries(declaration, kind)
+    own: Mapping[str, Declared] = {}
+    if kind == "keys":
+        own = await desk.own_keys()
+    elif kind == "admins":
+        own = await desk.own_admins()
+    for each, entry in own.items():
+        found[each] = shown(entry.model_dump(mode="json", exclude_defaults=True))
+    return found
+
+
+def take_over(
+    file: Annotated[Path, typer.Argument(help="A client's file: JSON, TOML or YAML.")],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write a toolbus.yaml here.")
+    ] = None,
+    apply_now: Annotated[
+        bool, typer.Option("--apply", help="Add the servers to what is declared now.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Take over the servers of an MCP client: Claude, Cursor, VS Code, Zed, Codex, Gemini, Goose.
+
+    Without -o or --apply the toolbus.yaml is written to standard output. Where the file has a
+    credential, the result has ${env:NAME}, and the command says which variables to set.
+    """
+    taken = client_servers.read(file)
+    text = client_servers.as_yaml(taken)
+    loaded = load(text, os.environ)
+    if loaded.faults:
+        raise ConfigurationError(file, loaded.faults)
+    for sentence in taken.notes:
+        typer.echo(sentence, err=True)
+    if output is not None:
+        _write(output, text, force=force)
+    if apply_now:
+        _add(loaded.declaration, state_dir)
+    if as_json:
+        show_json({"servers": taken.servers, "skipped": taken.skipped, "set": sorted(taken.moved)})
+    elif output is None and not apply_now:
+        say(text.rstrip())
+    else:
+        say(f"Took over {', '.join(taken.servers) or 'nothing'}.")
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    try:
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL), 0o600
+        )
+    except FileExistsError as error:
+        raise CommandError(f"{path} is there already; --force writes over it.") from error
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written ({error.strerror}).") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+def _add(taken: Declaration, state_dir: Path) -> None:
+    async def work(desk: Desk) -> None:
+        now = (await desk.declared()).declaration
+        taken_already = sorted(set(now.servers) & set(taken.servers))
+        if taken_already:
+            raise CommandError(
+                f"A server '{taken_already[0]}' is declared already; rename one of them."
+            )
+        servers = {**now.servers, **taken.servers}
+        await desk.apply(now.model_copy(update={"servers": servers}), BY, named=taken)
+
+    at_work(state_dir, work)

@@ -1,0 +1,172 @@
+"""Commands that run things: the launcher, single rooms, and what a cluster needs first."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json
+from toolbus_cli.errors import CommandError
+from toolbus_cli.installation import find, joined
+from toolbus_common import listen_address
+from toolbus_common.config_store.literal_secrets import lay_down_sealing
+from toolbus_common.crypto.key_file import load_key
+from toolbus_common.errors import BusDownError
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import lay_down_seeds, server_configuration
+from toolbus_common.nats.topology import BUCKETS, FACTS
+from toolbus_common.nats.topology import provision as lay_down
+from toolbus_common.service.process import ROOMS
+
+# What replicas of one service share, beside their seed.
+KEYS = ("people.key", "policy.key", "seal.key", "oauth.key", "oauth-vault.key")
+
+
+def _address(text: str) -> str:
+    try:
+        listen_address.parsed(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error
+    return text
+
+
+def up(  # noqa: PLR0913
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="The configuration; else ./toolbus.yaml, else a demo."),
+    ] = None,
+    state_dir: StateDir = DEFAULT_STATE,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8080,
+    apart: Annotated[bool, typer.Option("--apart", help="A process for every room.")] = False,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written (mode 0600) once everything answers.")
+    ] = None,
+    log_form: Annotated[
+        str, typer.Option(envvar=["TOOLBUS_LOG_FORMAT", "TOOLBUS_LOG_FORM"], help="text or json.")
+    ] = "text",
+    log_level: Annotated[str, typer.Option(envvar="TOOLBUS_LOG_LEVEL")] = "info",
+    ops_listen: Annotated[
+        str,
+        typer.Option(
+            envvar="TOOLBUS_OPS_LISTEN",
+            help="HOST:PORT of /readyz and /metrics; each further process takes the next port.",
+            callback=_address,
+        ),
+    ] = "127.0.0.1:0",
+) -> None:
+    """Start everything on this machine and keep it running; Ctrl-C drains and ends it.
+
+    The configuration is followed: a changed file is checked as a whole and applied at once, or
+    its faults are told and nothing changes. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and
+    TOOLBUS_CLICKHOUSE_URL name servers to use instead of the embedded ones.
+    """
+    from toolbus_cli.launcher.up import Options  # noqa: PLC0415
+    from toolbus_cli.launcher.up import up as launch  # noqa: PLC0415
+
+    options = Options(
+        config, state_dir, host, port, apart, ready_file, log_form, log_level,
+        listen_address.parsed(ops_listen),
+    )  # fmt: skip
+    raise typer.Exit(launch(options))
+
+
+def run(
+    rooms: Annotated[list[str], typer.Argument(help=f"Of {', '.join(ROOMS)}.")],
+    ops_listen: Annotated[
+        str,
+        typer.Option(
+            envvar="TOOLBUS_OPS_LISTEN",
+            help="HOST:PORT of /healthz, /readyz and /metrics; port 0 for any free one.",
+            callback=_address,
+        ),
+    ] = "127.0.0.1:0",
+) -> None:
+    """Run rooms in one process, for a cluster; SIGTERM drains.
+
+    Rooms are told by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and unsent
+    facts), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST and
+    TOOLBUS_HTTP_PORT (ingress). The operations listener takes TOOLBUS_OPS_LISTEN too, and
+    TOOLBUS_OPS_HOSTS: the names it may be asked by.
+    """
+    raise typer.Exit(_run(rooms, ops_listen))
+
+
+def _run(rooms: list[str], ops_listen: str) -> int:
+    from toolbus_common.service.process import run as run_rooms  # noqa: PLC0415
+
+    return run_rooms(rooms, ops_listen)
+
+
+def provision(
+    *,
+    replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream.")] = 1,
+    facts_gib: Annotated[int, typer.Option(min=1, help="The stream of facts' size.")] = 4,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Lay down streams, consumers and buckets; safe to run at any time."""
+    asyncio.run(_provision(state_dir, replicas, facts_gib, wait))
+    buckets = [bucket.bucket for bucket in BUCKETS]
+    if as_json:
+        show_json({"stream": FACTS, "buckets": buckets, "replicas": replicas})
+    else:
+        say(f"Laid down: the stream {FACTS} and the buckets {', '.join(buckets)}.")
+
+
+async def _provision(state_dir: Path, replicas: int, facts_gib: int, wait: float) -> None:
+    async with joined(find(state_dir), wait) as bus:
+        await laid_down(bus, replicas, facts_gib)
+
+
+async def laid_down(bus: Bus, replicas: int, facts_gib: int) -> None:
+    """Provision, with a sentence when the server will not have it."""
+    try:
+        await lay_down(bus, replicas=replicas, facts_bytes=facts_gib << 30)
+    except BusDownError:
+        raise
+    except Exception as error:
+        raise CommandError(
+            f"NATS refused to lay down the streams ({error}); see that JetStream is on and that "
+            "there are as many servers as --replicas."
+        ) from error
+
+
+def nats_config(
+    directory: Annotated[Path, typer.Argument(help="Where nats.conf and nkeys/ are written.")],
+    *,
+    listen: Annotated[str, typer.Option(help="The address NATS listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 4222,
+    store_dir: Annotated[str, typer.Option(help="Where NATS keeps streams.")] = "/data",
+    as_json: AsJson = False,
+) -> None:
+    """Write a NATS configuration: a user and permissions per room, a seed file each.
+
+    Seeds and keys that exist are kept, so an upgrade only rewrites nats.conf. Give each room its
+    own seed and no other; all but ingress, with operators, the one people.key; policy policy.key;
+    ingress seal.key; oauth oauth.key and oauth-vault.key;
+    policy and operators sealing/writers.json; executor, audit and oauth their key in sealing/.
+    """
+    try:
+        keys = lay_down_seeds(directory / "nkeys")
+        for name in KEYS:
+            load_key(directory / name)
+        lay_down_sealing(directory / "sealing")
+        configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
+        path = directory / "nats.conf"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(configuration, file, indent=2)
+    except OSError as error:
+        raise CommandError(
+            f"{directory} cannot be written ({error.strerror}); name another directory."
+        ) from error
+    if as_json:
+        show_json({"configuration": str(path), "users": keys})
+    else:
+        say(f"Wrote {path} and {len(keys)} seeds in {directory / 'nkeys'}.")

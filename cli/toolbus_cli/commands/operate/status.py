@@ -1,0 +1,302 @@
+"""Commands that look: how everything is, and what might be wrong."""
+
+import asyncio
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    printable,
+    say,
+    show_json,
+    show_table,
+)
+from toolbus_cli.config_file import load_file
+from toolbus_cli.errors import CommandError
+from toolbus_cli.installation import Place, find, joined
+from toolbus_cli.launcher.engines import nats_binary, valkey_binary
+from toolbus_cli.state_dir import State
+from toolbus_cli.views.upstream_sessions import COLUMNS, sentences_of, table_of, with_sessions
+from toolbus_common.contracts import (
+    RoomStatus,
+    ServersAsked,
+    ServersTold,
+    SessionsAsked,
+    SessionsTold,
+)
+from toolbus_common.errors import ToolbusError
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.object_store import Objects
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import BUCKETS, OBJECTS
+from toolbus_common.service.process import ROOMS
+
+LEAST_FREE = 1 << 30  # bytes
+Check = dict[str, Any]  # what was looked at, whether it is well, and a sentence
+
+
+def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """How every room and every server is. The exit code is 1 when something is not ready."""
+    place = find(state_dir)
+    rooms, servers = asyncio.run(_asked(place))
+    missing = sorted(set(ROOMS) - {told.room for told in rooms})
+    if as_json:
+        show_json(
+            {
+                "endpoint": place.run.get("endpoint", ""),
+                "rooms": [told.model_dump() for told in rooms],
+                "missing": missing,
+                "servers": servers,
+            }
+        )
+    else:
+        _show(place, rooms, missing, servers)
+    well = not missing and all(told.ready for told in rooms)
+    raise typer.Exit(0 if well else 1)
+
+
+async def _asked(place: Place) -> tuple[list[RoomStatus], list[dict[str, Any]]]:
+    async with joined(place) as bus:
+        lane = AskLane(OPERATOR, bus)
+        rooms = await lane.ask_all(wanted=ROOMS)
+        try:
+            servers = list((await lane.ask(ServersAsked(), ServersTold)).servers)
+            servers = with_sessions(servers, await lane.ask_each(SessionsAsked(), SessionsTold))
+        except ToolbusError:
+            servers = []  # no executor: the rooms' table says so
+        return rooms, servers
+
+
+def _show(
+    place: Place, rooms: list[RoomStatus], missing: list[str], servers: list[dict[str, Any]]
+) -> None:
+    if "endpoint" in place.run:
+        say(f"Endpoint {place.run['endpoint']}", "")
+    rows = [
+        (
+            told.room,
+            "ready" if told.ready else f"not ready: {told.reason or 'no reason given'}",
+            str(told.pid),
+            _span(time.time() - told.since),
+            ", ".join(f"{name}={value}" for name, value in told.details.items()),
+        )
+        for told in rooms
+    ]
+    rows += [(room, "not running", "", "", "") for room in missing]
+    show_table(("room", "state", "pid", "since", "details"), rows, "No room answers.")
+    say("")
+    _show_servers(servers)
+
+
+def _show_servers(servers: list[dict[str, Any]]) -> None:
+    columns = ("name", "state", "version", "tools", "held", "breaker", "in_flight", "last_failure")
+    table = [
+        [(server | _state(server)).get(column, "") for column in columns] for server in servers
+    ]
+    show_table(("server", *columns[1:]), table, "No server is declared.")
+    faults = [(server["name"], fault) for server in servers for fault in faults_of(server)]
+    if faults:
+        say("")
+    for name, fault in faults:
+        say(printable(f"{name}: {fault}"))
+    if held := table_of(servers, _span):
+        say("")
+        show_table(COLUMNS, held, "")
+        for sentence in sentences_of(servers):
+            say(sentence)
+    if lacking := not_held(servers):
+        say("")
+        say(lacking)
+
+
+def _state(server: dict[str, Any]) -> dict[str, str]:
+    """Its state in a word, and the operator's before its own."""
+    if not server.get("drained"):
+        return {"state": "asleep"} if server.get("asleep") else {}
+    left = server.get("in_flight", 0) + server.get("waiting", 0)
+    return {"state": "draining" if left else "drained"}
+
+
+def faults_of(server: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a server, a sentence each."""
+    if server.get("lost_at"):
+        shown = ", and what it listed before is shown" if server["state"] == "stale" else ""
+        yield f"It has been out of reach for {_span(time.time() - server['lost_at'])}{shown}."
+    if failures := server.get("failures"):
+        times = (f"{each['code']} {_span(time.time() - each['at'])} ago" for each in failures)
+        yield f"Its calls failed lately: {', '.join(times)}."
+    probe = server.get("probe")
+    if probe and not probe["ok"]:
+        ago = _span(time.time() - probe["at"])
+        yield f"Asked {ago} ago whether it is there, it gave no answer: {probe['reason']}"
+    for replica in server.get("replicas", ()):
+        yield from _faults_of_replica(replica)
+    yield from _refused(server)
+    yield from _lost_of(server)
+    for told, is_so in (("dropped", "is not shown"), ("repaired", "was repaired")):
+        if found := server.get(told, {}):
+            name, why = next(iter(found.items()))
+            all_of_them = "see 'toolbus tools --quarantined'"
+            others = f"; and {len(found) - 1} more, {all_of_them}" if len(found) > 1 else ""
+            yield f"{name} {is_so}: {why}{others}"
+
+
+def _refused(server: dict[str, Any]) -> Iterator[str]:
+    """Which hosts and files it wanted, and the line that opens the files."""
+    if hosts := server.get("refused_hosts"):
+        most = sorted(hosts, key=hosts.__getitem__, reverse=True)[:5]
+        yield f"It wanted hosts it may not reach: {', '.join(most)}"
+    files = server.get("refused_files", {})
+    for kind, verb in (("read", "see"), ("write", "write")):
+        paths = [path for path in files if files[path] == kind][:5]
+        if paths:
+            line = f"servers.{server['name']}.files: {{{kind}: [{', '.join(paths)}]}}"
+            yield f"It named files that it does not {verb}; if it should: {line}"
+
+
+def not_held(servers: list[dict[str, Any]]) -> str:
+    """What the machine does not hold servers to that are processes; empty where that is nothing."""
+    every = (held.items() for held in (each.get("isolation", {}) for each in servers))
+    told = dict.fromkeys(what for each in every for what, is_so in each if not is_so)
+    if not told:
+        return ""
+    why = (f"{what} ({_LACKS[what]})" if what in _LACKS else what for what in told)
+    return f"This machine does not hold servers' processes to: {', '.join(why)}."
+
+
+# What is missing where servers are not held to it.
+_LACKS = {
+    "own files": "no namespaces: Landlock bounds files",
+    "own processes": "no namespaces",
+    "own user": "the executor is not root, or may not change users",
+    "own /proc": "no namespaces, or parts of /proc are masked",
+    "size of home and /tmp": "no namespaces",
+    "signals": "needs Linux 6.12",
+    "abstract sockets": "needs Linux 6.12",
+    "number of processes": "needs a user of its own, or TOOLBUS_CGROUP",
+    "memory of all together": "each process has its limit; needs TOOLBUS_CGROUP",
+}
+
+
+def _lost_of(server: dict[str, Any]) -> Iterator[str]:
+    """Lists that failed, and messages that reached no call."""
+    for method, why in server.get("failed_lists", {}).items():
+        yield f"Its {method} fails: {why}"
+    if dropped := server.get("dropped_messages"):
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(dropped.items()))
+        yield f"Messages that belong to no call under way were dropped: {counts}."
+
+
+def _faults_of_replica(replica: dict[str, Any]) -> Iterator[str]:
+    """What keeps a replica from its calls."""
+    name, state = replica["replica"], replica["state"]
+    if state != "in place":
+        why = f": {replica['reason']}" if replica["reason"] else ""
+        yield f"Its replica {name} is {state}{why}"
+    if replica["differs"]:
+        some = ", ".join(replica["differs"][:5])
+        more = ", …" if len(replica["differs"]) > 5 else ""  # noqa: PLR2004
+        why = "it lists them otherwise than most."
+        yield f"Its replica {name} gets no calls of {some}{more}: {why}"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def doctor(
+    *,
+    config: Annotated[Path | None, typer.Option("-c", "--config")] = None,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what commonly goes wrong, and say how to mend it."""
+    checks = [*_machine(), *_files(state_dir, config), *asyncio.run(_installation(state_dir))]
+    if as_json:
+        show_json(checks)
+    else:
+        for check in checks:
+            say(f"{'ok  ' if check['ok'] else 'BAD '} {check['what']}: {check['sentence']}")
+    raise typer.Exit(0 if all(check["ok"] for check in checks) else 1)
+
+
+def _check(what: str, sentence: str, *, ok: bool = True) -> Check:
+    return {"what": what, "ok": ok, "sentence": sentence}
+
+
+def _machine() -> Iterator[Check]:
+    yield _check("python", f"{sys.version.split()[0]} at {sys.executable}")
+    for name, find_binary in (("nats-server", nats_binary), ("valkey-server", valkey_binary)):
+        try:
+            yield _check(name, find_binary())
+        except CommandError as error:
+            yield _check(name, error.sentence, ok=False)
+
+
+def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
+    if state_dir.exists():
+        mode = stat.S_IMODE(state_dir.stat().st_mode)
+        private = not mode & 0o077
+        mend = "" if private else f"; others may enter it: chmod 700 {state_dir}"
+        yield _check("state directory", f"{state_dir}, mode {mode:o}{mend}", ok=private)
+        free = shutil.disk_usage(state_dir).free
+        enough = free >= LEAST_FREE
+        mend = "" if enough else "; facts need room, or calls will be refused"
+        yield _check("disk", f"{free / (1 << 30):.1f} GiB free{mend}", ok=enough)
+    path = config or Path("toolbus.yaml")
+    if config is not None or path.exists():
+        yield _configuration(path)
+
+
+def _configuration(path: Path) -> Check:
+    try:
+        loaded = load_file(path, os.environ)
+    except CommandError as error:
+        return _check("configuration", error.sentence, ok=False)
+    said = [f"line {warning.line}: {warning}" for warning in loaded.warnings]
+    return _check("configuration", "; ".join([f"{path} has no fault", *said]))
+
+
+async def _installation(state_dir: Path) -> list[Check]:
+    if not (State(state_dir).running() or "TOOLBUS_NATS_URL" in os.environ):
+        return [_check("installation", f"nothing runs on {state_dir}; 'toolbus up' starts it")]
+    try:
+        async with joined(find(state_dir)) as bus:
+            return [_check("bus", "joined as the operator"), *await _looked_at(bus)]
+    except CommandError as error:
+        return [_check("bus", error.sentence, ok=False)]
+
+
+async def _looked_at(bus: Bus) -> list[Check]:
+    checks = []
+    try:
+        for bucket in BUCKETS:
+            await bus.bucket(bucket.bucket)
+        for name in OBJECTS:
+            await Objects.opened(bus, name)
+        checks.append(_check("buckets", "all there"))
+    except ToolbusError as error:
+        checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
+    lane = AskLane(OPERATOR, bus)
+    told = await lane.ask_all(wanted=ROOMS)
+    for room in ROOMS:
+        mine = [status for status in told if status.room == room]
+        reasons = {status.reason for status in mine if not status.ready}
+        said = "; ".join(reasons) if mine else "not running; 'toolbus run' starts it"
+        ready = bool(mine) and not reasons
+        checks.append(_check(f"room {room}", "ready" if ready else said, ok=ready))
+    return checks

@@ -1,0 +1,1 @@
+"""Commands for servers, calls, imports, pins and connections."""

@@ -1,0 +1,201 @@
+"""Commands that do what an agent does: see tools, call one."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from toolbus_cli import mcp_client
+from toolbus_cli.commands.shared import (
+    DEFAULT_STATE,
+    AsJson,
+    StateDir,
+    at_work,
+    say,
+    show_json,
+    show_table,
+)
+from toolbus_cli.errors import CommandError
+from toolbus_cli.installation import endpoint_of
+from toolbus_cli.views.visible_text import visible
+from toolbus_common.access.principal import Bounds, exposed, lineage_of
+from toolbus_common.access.tool_names import Names
+from toolbus_common.access.tool_patterns import full_name
+from toolbus_common.config import Declaration
+from toolbus_common.config_store.repository import Desk
+from toolbus_common.contracts import Listing
+from toolbus_common.contracts.records.pin_names import PINNED
+from toolbus_common.nats.topology import CATALOGUE
+
+LONGEST_SHOWN = 70
+SECONDS = 120.0
+
+
+def tools(
+    *,
+    as_key: Annotated[str, typer.Option("--as", help="Only what this key may see.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what agents are not shown, and why.")
+    ] = False,
+    quarantined: Annotated[
+        bool,
+        typer.Option("--quarantined", help="Only what is held back, and what was repaired; why."),
+    ] = False,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """The tools of every server, or those a key sees."""
+
+    async def work(desk: Desk) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        declaration = (await desk.declared()).declaration
+        listings = await _listings(desk, declaration)
+        names = Names(listings, declaration.servers)
+        if quarantined:
+            return _repaired(listings), _held_back(listings)
+        bounds = await _bounds(desk, as_key, declaration) if as_key else Bounds(())
+        seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
+        unseen = _unseen(listings, declaration, names) if everything else []
+        return sorted(seen, key=lambda tool: str(tool["name"])), unseen
+
+    found, unseen = at_work(state_dir, work)
+    if as_json:
+        show_json([*found, *unseen])
+        return
+    rows = [(tool["name"], _said(tool)) for tool in found]
+    rows += [(tool["name"], f"not shown: {tool['notShown']}") for tool in unseen]
+    show_table(("name", "why") if quarantined else ("tool", "what it does"), rows, "No tool.")
+
+
+async def _listings(desk: Desk, declaration: Declaration) -> list[Listing]:
+    bucket = await desk.bus.bucket(CATALOGUE)
+    found = []
+    for server in sorted(declaration.servers):
+        entry = await bucket.get(server)
+        if entry is not None and entry.value is not None:
+            found.append(Listing.decode(entry.value))
+    return found
+
+
+async def _bounds(desk: Desk, name: str, declaration: Declaration) -> Bounds:
+    """What a key may use, with everything above it."""
+    key = await desk.own_key(name) or declaration.keys.get(name)
+    if key is None:
+        raise CommandError(f"There is no key '{name}'; 'toolbus keys list' shows them.")
+    if key.revoked:
+        raise CommandError(f"The key '{name}' is revoked: it sees nothing.")
+    return lineage_of(name, key, declaration, exposed(declaration)).bounds
+
+
+def _seen(listing: Listing, bounds: Bounds, names: Names) -> Iterator[dict[str, Any]]:
+    """The tools as agents see them. Grants are of the server's own names."""
+    for tool in listing.tools:
+        own = full_name(listing.server, tool.name)
+        seen = names.shown("tools", listing.server, tool.name)
+        if seen and seen.full and bounds.cover(own):
+            described = {"description": seen.description} if seen.description else {}
+            yield {**tool.definition, "name": seen.full, **described}
+
+
+def _unseen(
+    listings: list[Listing], declaration: Declaration, names: Names
+) -> list[dict[str, str]]:
+    """What agents are not shown, under the server's own names, with the reason."""
+    found = {
+        full_name(server, own): reason
+        for (kind, server, own), reason in (names.dropped | names.crowded).items()
+        if kind == "tools"
+    }
+    found |= {each["name"]: each["notShown"] for each in _held_back(listings, ("tools",))}
+    for listing in listings:
+        views = declaration.servers[listing.server].tools
+        found |= {
+            full_name(listing.server, tool.name): "the configuration hides it"
+            for tool in listing.tools
+            if tool.name in views and views[tool.name].hidden
+        }
+    return [{"name": name, "notShown": found[name]} for name in sorted(found)]
+
+
+def _held_back(listings: list[Listing], kinds: tuple[str, ...] = PINNED) -> list[dict[str, str]]:
+    """What no client could read, and what nobody has approved, with the reason."""
+    found: dict[str, str] = {}
+    for listing in listings:
+        found |= {full_name(listing.server, own): why for own, why in listing.dropped.items()}
+        found |= {
+            full_name(listing.server, each.name): f"held back: {each.why}"
+            for each in listing.held
+            if each.kind in kinds
+        }
+    return [{"name": name, "notShown": found[name]} for name in sorted(found)]
+
+
+def _repaired(listings: list[Listing]) -> list[dict[str, Any]]:
+    """What is shown otherwise than its server sent it, since clients could not have read that."""
+    kinds = ("tools", "prompts", "resources", "templates")
+    found = {
+        full_name(listing.server, each.name): each.repaired
+        for listing in listings
+        for kind in kinds
+        for each in getattr(listing, kind)
+        if each.repaired
+    }
+    return [{"name": name, "repaired": found[name]} for name in sorted(found)]
+
+
+def _said(tool: dict[str, Any]) -> str:
+    if "repaired" in tool:
+        return f"repaired: {tool['repaired']}"
+    return _first_line(str(tool.get("description") or ""))
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 1] + "…"
+
+
+def call(
+    tool: Annotated[str, typer.Argument(help="Its full name, server__tool.")],
+    arguments: Annotated[str, typer.Argument(help="A JSON object, or - to read one.")] = "{}",
+    *,
+    key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Text as the tool wrote it, to a terminal too.")
+    ] = False,
+) -> None:
+    """Call one tool over HTTP, as an agent would: checked, paid for and recorded.
+
+    On a terminal, what a text hides or would do to the terminal is named instead.
+    """
+    if not key:
+        raise CommandError("Name a key's secret with --key or TOOLBUS_KEY.")
+    params = {"name": tool, "arguments": _object(arguments)}
+    result = mcp_client.ask(endpoint_of(state_dir), key, "tools/call", params, SECONDS)
+    if as_json:
+        show_json(result)
+    else:
+        texts = [_shown(part) for part in result.get("content", [])]
+        say(*(texts if raw or not sys.stdout.isatty() else map(_on_a_terminal, texts)))
+    raise typer.Exit(1 if result.get("isError") else 0)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(sys.stdin.read() if text == "-" else text)
+    except ValueError as error:
+        raise CommandError(f"The arguments are not JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise CommandError('The arguments must be a JSON object, such as \'{"text": "hello"}\'.')
+    return data
+
+
+def _on_a_terminal(text: str) -> str:
+    """The text line by line, with whatever is not drawn named instead."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _shown(part: dict[str, Any]) -> str:
+    return str(part["text"]) if part.get("type") == "text" else json.dumps(part)

@@ -1,0 +1,234 @@
+"""Commands that take over HTTP APIs: by their documents, a cURL line, a Postman collection."""
+
+import http.client
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+import yaml
+
+from toolbus_cli.commands.shared import AsJson, printable, say, show_json, show_table
+from toolbus_cli.errors import CommandError
+from toolbus_cli.importing import curl as curls
+from toolbus_cli.importing import postman as collections
+from toolbus_cli.importing import yaml_insert
+from toolbus_cli.importing.environment_variables import environment_variable
+from toolbus_cli.importing.openapi_builder import Sketch, sketched
+from toolbus_common.openapi import Api, DocumentError, read, translated
+from toolbus_common.openapi.servers import base_of
+
+LARGEST = 16 * 1024 * 1024
+SECONDS = 30.0
+LONGEST_SHOWN = 70
+LONGEST_NAME = 32
+_OK = 200
+
+Name = Annotated[str, typer.Option("--name", help="The server's name; else made of its title.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Add the server to this toolbus.yaml.")
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", help="Only these: operationId, tag:NAME, /path/*, 'GET /path/*'."),
+]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Not these.")]
+
+
+def openapi(
+    source: Annotated[str, typer.Argument(help="The document's URL or file.")],
+    *,
+    name: Name = "",
+    base_url: Annotated[str, typer.Option(help="Where the operations are called.")] = "",
+    include: Include = None,
+    exclude: Exclude = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take over an HTTP API by its OpenAPI document; its tools are shown.
+
+    Without -o the server is written to standard output, to be put under servers: in toolbus.yaml.
+    """
+    root = _document(source)
+    server: dict[str, Any] = {"openapi": _beside(source, output)}
+    operations = {"include": include, "exclude": exclude}
+    chosen = {kind: patterns for kind, patterns in operations.items() if patterns}
+    try:
+        base = base_url or base_of(root.get("servers"), source)
+        api = translated(
+            root, source, base_url=base,
+            include=tuple(include or ("*",)), exclude=tuple(exclude or ()),
+        )  # fmt: skip
+    except DocumentError as error:
+        said = str(error).replace("declare base_url", "name it with --base-url")
+        raise CommandError(f"{source} cannot be taken over. {said}") from error
+    called = name or _named(_title(root))
+    server["base_url"] = base
+    if api.schemes and _wanted(api):
+        server["credentials"] = {
+            each: f"${{env:{environment_variable(called, each)}}}" for each in _wanted(api)
+        }
+    if chosen:
+        server["operations"] = chosen
+    _finish(called, server, api, output, as_json=as_json)
+
+
+def curl(
+    line: Annotated[str, typer.Argument(help="A whole cURL line, in single quotes.")],
+    *,
+    name: Name = "",
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take over one request as a tool; write {id} in its path for what differs each time.
+
+    Writes NAME.openapi.yaml beside the file named with -o, else into this directory. A credential
+    becomes a reference to the environment.
+    """
+    sample = curls.read(line)
+    host = urlsplit(sample.url).hostname or "api"
+    called = name or _named(host)
+    _take_sketch(sketched([sample], host, called), called, output, as_json=as_json)
+
+
+def postman(
+    file: Annotated[Path, typer.Argument(help="A collection, exported as v2.1.")],
+    *,
+    name: Name = "",
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take over the requests of a Postman collection as tools.
+
+    Writes NAME.openapi.yaml beside the file named with -o, else into this directory. Credentials
+    become references to the environment.
+    """
+    title, samples, lost = collections.read(_text(file).decode("utf-8-sig", "replace"))
+    called = name or _named(title)
+    sketch = sketched(samples, title, called)
+    sketch.notes += lost
+    _take_sketch(sketch, called, output, as_json=as_json)
+
+
+def _take_sketch(sketch: Sketch, name: str, output: Path | None, *, as_json: bool) -> None:
+    path = (output.parent if output else Path()) / f"{name}.openapi.yaml"
+    if path.exists():
+        raise CommandError(f"{path} is there already; name the server otherwise with --name.")
+    try:
+        api = translated(read(sketch.as_yaml().encode()), path.name)
+    except DocumentError as error:
+        raise CommandError(f"This makes no document that can be called. {error}") from error
+    server: dict[str, Any] = {"openapi": f"./{path.name}"}
+    if sketch.credentials:
+        server["credentials"] = sketch.credentials
+    _finish(name, server, api, output, as_json=as_json, sketch=sketch, path=path)
+
+
+def _finish(
+    name: str,
+    server: dict[str, Any],
+    api: Api,
+    output: Path | None,
+    *,
+    as_json: bool,
+    sketch: Sketch | None = None,
+    path: Path | None = None,
+) -> None:
+    """Write what is to be written, and show what it makes."""
+    text = yaml_insert.placed(output, name, server) if output is not None else ""
+    if sketch is not None and path is not None:
+        yaml_insert.write(path, sketch.as_yaml())
+    if output is not None:
+        yaml_insert.write(output, text)
+    notes = list(sketch.notes) if sketch is not None else []
+    notes += [f"'{each}' is left out: {why}." for each, why in api.left_out.items()]
+    for note in notes:
+        typer.echo(printable(note), err=True)
+    if as_json:
+        show_json({"name": name, "server": server, "tools": sorted(api.operations), "notes": notes})
+        return
+    rows = [
+        (each, operation.method, operation.path, _first_line(operation.definition["description"]))
+        for each, operation in sorted(api.operations.items())
+    ]
+    show_table(("tool", "method", "path", "what it does"), rows, "No tool.")
+    if output is not None:
+        say("", f"Added the server '{name}' to {output}.")
+    else:
+        say("", yaml.safe_dump({"servers": {name: server}}, sort_keys=False).rstrip())
+
+
+def _wanted(api: Api) -> list[str]:
+    """The schemes some operation wants."""
+    named = {
+        each for operation in api.operations.values() for one in operation.security for each in one
+    }
+    return [each for each in api.schemes if each in named]
+
+
+def _document(source: str) -> dict[str, Any]:
+    remote = source.startswith(("http://", "https://"))
+    try:
+        return read(_fetched(source) if remote else _text(Path(source)))
+    except DocumentError as error:
+        raise CommandError(f"{source} cannot be taken over. {error}") from error
+
+
+def _text(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise CommandError(f"{path} is larger than {LARGEST >> 20} MiB; take a part of it.")
+        return path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        raise CommandError(f"{path} cannot be read ({reason}); name another file.") from error
+
+
+def _fetched(url: str) -> bytes:
+    """The document at a URL: redirections are told and not followed, as the executor does."""
+    target = urlsplit(url)
+    secure = target.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    try:
+        connection = kind(target.hostname or "", target.port, timeout=SECONDS)
+        where = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
+        connection.request("GET", where, headers={"Accept": "application/json, */*;q=0.5"})
+        response = connection.getresponse()
+        body = response.read(LARGEST + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise CommandError(f"{url} cannot be fetched ({error}); name a file instead.") from error
+    if response.status != _OK:
+        moved = response.getheader("location")
+        hint = f", and names {moved[:200]}" if moved else ""
+        raise CommandError(
+            f"{url} answered HTTP {response.status}{hint}; name the document itself."
+        )
+    if len(body) > LARGEST:
+        raise CommandError(
+            f"{url} is larger than {LARGEST >> 20} MiB; keep a part of it as a file."
+        )
+    return body
+
+
+def _beside(source: str, output: Path | None) -> str:
+    """A file as toolbus.yaml names it: from where that stands."""
+    if "://" in source or output is None:
+        return source
+    return os.path.relpath(source, output.resolve().parent)
+
+
+def _title(root: dict[str, Any]) -> str:
+    info = root.get("info")
+    return str(info.get("title") or "") if isinstance(info, dict) else ""
+
+
+def _named(title: str) -> str:
+    plain = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return plain[:LONGEST_NAME].strip("-") or "api"
+
+
+def _first_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_SHOWN else f"{line[: LONGEST_SHOWN - 1]}…"

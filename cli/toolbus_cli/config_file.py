@@ -1,0 +1,40 @@
+"""A configuration file on disk: read, checked as a whole, and told with all its faults."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from toolbus_cli.errors import CommandError
+from toolbus_common.config_store.loading.document import Fault
+from toolbus_common.config_store.loading.loader import Loaded, load
+
+LARGEST_FILE = 4 * 1024 * 1024
+
+
+class ConfigurationError(CommandError):
+    """A file with faults: all of them, and nothing was applied."""
+
+    def __init__(self, path: Path, faults: tuple[Fault, ...]) -> None:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        lines = [f"{path}:{fault.line}: {fault}" for fault in faults]
+        super().__init__("\n".join([*lines, f"{path} has {count}; nothing was applied."]))
+        self.faults = faults
+
+
+def load_file(path: Path, environ: Mapping[str, str]) -> Loaded:
+    """The checked file. Raises `ConfigurationError`, or `CommandError` if it cannot be read."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise CommandError(
+                f"{path} is larger than {LARGEST_FILE >> 20} MiB; declare fewer keys, and make "
+                "the others with 'toolbus keys create'."
+            )
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
+    except OSError as error:
+        reason = (error.strerror or "it cannot be read").lower()
+        raise CommandError(f"{path} cannot be read ({reason}); name another with -c.") from error
+    loaded = load(text, environ, path.resolve().parent)
+    if loaded.faults:
+        raise ConfigurationError(path, loaded.faults)
+    return loaded

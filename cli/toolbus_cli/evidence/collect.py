@@ -1,0 +1,192 @@
+"""Gathers what a bundle is made of, from audit: the statements over a log, and its lines."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from toolbus_cli.evidence import bundle
+from toolbus_cli.evidence.bundle import Opening, Sealed
+from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts.queries.sql_text import quoted
+from toolbus_common.errors import InvalidError
+from toolbus_common.messaging.request_reply import AskLane
+
+SECONDS = 20.0  # longer than audit lets a question run
+PAGE = 500
+_AFTER_ALL_LINES = 1 << 15
+_LOOKS, _PAUSE_SECONDS = 40, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A customer's log in one stream, between two statements (or from its beginning)."""
+
+    lane: AskLane
+    scope: str
+    stream: str
+    begins: Sealed | None
+    statements: tuple[Sealed, ...]
+    cut: int = 0  # facts from its beginning that are past their time, and deleted
+
+    @property
+    def size(self) -> int:
+        """How many facts it holds."""
+        return self.statements[-1].size - (self.begins.size if self.begins else 0)
+
+    async def write(
+        self,
+        path: Path,
+        advance: Callable[[], None] = lambda: None,
+        opened: Opening | None = None,
+    ) -> int:
+        """Write the bundle; how many facts it has. `advance` is told of each."""
+        await self.settled()
+
+        async def told() -> AsyncIterator[str]:
+            async for line in self.lines():
+                advance()
+                yield line
+
+        return await bundle.write(
+            path,
+            scope=self.scope,
+            stream=self.stream,
+            begins=self.begins,
+            checkpoints=self.statements,
+            facts=told(),
+            opened=opened,
+        )
+
+    async def settled(self) -> None:
+        """Return once the table has as many rows as were sealed; facts are sealed and stored apart.
+
+        Not for ever: if some are missing for good, that is what the bundle has to show.
+        """
+        counted = f"SELECT count() FROM ({self._where(0, _AFTER_ALL_LINES, 'stream_seq')})"  # noqa: S608
+        for _ in range(_LOOKS):
+            ((count,),) = await _asked(self.lane, counted)
+            if int(count) >= self.statements[-1].size - self.cut:
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Every line of the log in the stream's order, also those that could be no row."""
+        place = (self.begins.to if self.begins else 0), _AFTER_ALL_LINES
+        while True:
+            where = self._where(*place, "stream_seq, line, detail")
+            rows = await _asked(self.lane, f"{where} ORDER BY stream_seq, line LIMIT {PAGE}")
+            for _, _, line in rows:
+                yield str(line)
+            if len(rows) < PAGE:
+                return
+            place = int(rows[-1][0]), int(rows[-1][1])
+
+    def _where(self, message: int, line: int, columns: str) -> str:
+        """A statement for what lies behind a place, up to what was sealed last."""
+        scope, until = quoted(self.scope), self.statements[-1].to
+        within = f"(stream_seq, line) > ({message}, {line}) AND stream_seq <= {until}"
+        return (
+            f"SELECT * FROM (SELECT {columns} FROM facts WHERE scope = {scope}"  # noqa: S608
+            f" AND stream = {quoted(self.stream)} AND {within} UNION ALL"
+            f" SELECT {columns.replace('detail', 'raw')} FROM dead_letters WHERE {within}"
+            f" AND endsWith(subject, concat('.', {scope})))"
+        )
+
+
+async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
+    """The newest log of a customer, whole, or from the last statement before a day or time.
+
+    Raises:
+        InvalidError: nothing of it is sealed, or audit cannot read the time.
+
+    """
+    named = quoted(scope)
+    newest = await _asked(
+        lane,
+        f"SELECT stream FROM checkpoints WHERE scope = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
+    )
+    if not newest:
+        raise InvalidError(
+            f"Nothing of '{scope}' is sealed yet; ask again in some seconds, or name another "
+            "customer: the table `checkpoints` has them all."
+        )
+    stream = str(newest[0][0])
+    statements = await _statements(lane, named, stream)
+    begun = await _begun(lane, named, stream, since) if since else 0
+    cut = await _cut(lane, named, stream)
+    begun = max(begun, cut)
+    before = [each for each in statements if each.size <= begun]
+    after = tuple(each for each in statements if each.size > begun)
+    if not after:
+        raise InvalidError(f"Nothing of '{scope}' was sealed after {since}; ask for more.")
+    return Evidence(lane, scope, stream, before[-1] if before else None, after, cut)
+
+
+async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
+    found: list[Sealed] = []
+    while True:
+        rows = await _asked(
+            lane,
+            f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE scope = {named}"  # noqa: S608
+            f" AND stream = {quoted(stream)}"
+            f" ORDER BY size, at, note LIMIT {PAGE} OFFSET {len(found)}",
+        )
+        found += [Sealed(int(row[0]), int(row[1]), tuple(row[2]), str(row[3])) for row in rows]
+        if len(rows) < PAGE:
+            return merged(found, await _cosigned(lane, named, stream))
+
+
+async def _cosigned(lane: AskLane, named: str, stream: str) -> list[str]:
+    """The notes that witnesses cosigned, each with the line of one."""
+    found: list[str] = []
+    while True:
+        rows = await _asked(
+            lane,
+            f"SELECT DISTINCT size, at, witness, note FROM cosignatures WHERE scope = {named}"  # noqa: S608
+            f" AND stream = {quoted(stream)}"
+            f" ORDER BY size, at, witness, note LIMIT {PAGE} OFFSET {len(found)}",
+        )
+        found += [str(row[3]) for row in rows]
+        if len(rows) < PAGE:
+            return found
+
+
+def merged(statements: list[Sealed], cosigned: list[str]) -> list[Sealed]:
+    """The checkpoints, each with all the signatures that it has anywhere."""
+    lines: dict[str, dict[str, None]] = {}
+    for note in (*(each.note for each in statements), *cosigned):
+        text, _, signatures = note.rpartition("\n\n")
+        lines.setdefault(text, {}).update(dict.fromkeys(signatures.splitlines()))
+    return [
+        replace(each, note="\n".join([text, "", *lines[text], ""]))
+        for each in statements
+        for text in [each.note.rpartition("\n\n")[0]]
+    ]
+
+
+async def _begun(lane: AskLane, named: str, stream: str, since: str) -> int:
+    """How large the log was at that time."""
+    (row,) = await _asked(
+        lane,
+        f"SELECT max(size) FROM checkpoints WHERE scope = {named}"  # noqa: S608
+        f" AND stream = {quoted(stream)}"
+        f" AND at <= parseDateTimeBestEffort({quoted(since)}, 'UTC')",
+    )
+    return int(row[0] or 0)
+
+
+async def _cut(lane: AskLane, named: str, stream: str) -> int:
+    """How many facts are past their time; of statements at that size, the log goes on from each."""
+    (row,) = await _asked(
+        lane,
+        f"SELECT max(size) FROM cuts WHERE scope = {named} AND stream = {quoted(stream)}",  # noqa: S608
+    )
+    return int(row[0] or 0)
+
+
+async def _asked(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (
+        await lane.ask(AuditQueried(sql=sql, limit=PAGE, as_stored=True), RowsFound, SECONDS)
+    ).rows

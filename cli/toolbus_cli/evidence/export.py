@@ -1,0 +1,127 @@
+"""Takes facts out of audit as a file: JSON lines, OCSF events or Parquet, page by page."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from time import time
+from typing import IO, Any
+
+from toolbus_cli.errors import CommandError
+from toolbus_common.contracts import FactsAsked, FactsTold
+from toolbus_common.messaging.request_reply import AskLane
+
+SECONDS = 60.0  # for one page
+LATEST = 4e9
+PARQUET = "parquet"
+_SPANS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which facts, in which format."""
+
+    format: str
+    since: float
+    until: float
+    facts: tuple[str, ...]
+    customers: tuple[str, ...]
+
+
+async def take(
+    lane: AskLane, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
+) -> int:
+    """Write the file; how many facts it has. What was there is replaced when all is written.
+
+    `advance` is told how many facts came, and of how many in all.
+    """
+    half = path.with_name(f".{path.name}.part")
+    rows = total = 0
+    try:
+        with _writing(half, wanted.format) as add:
+            async for page in pages(lane, wanted):
+                total = max(total, page.total)
+                rows += page.rows
+                if page.data:
+                    add(page.data)
+                advance(page.rows, total)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+    return rows
+
+
+async def pages(lane: AskLane, wanted: Wanted) -> AsyncIterator[FactsTold]:
+    """Every page, one after the other; never two at once."""
+    asked = FactsAsked(
+        format=wanted.format,
+        since=wanted.since,
+        until=wanted.until,
+        facts=wanted.facts,
+        customers=wanted.customers,
+    )
+    while True:
+        page = await lane.ask(asked, FactsTold, SECONDS)
+        yield page
+        if not page.next:
+            return
+        asked = asked.model_copy(update={"after": page.next})
+
+
+def moment(text: str, otherwise: float) -> float:
+    """A day, a time (UTC unless it says otherwise) or a span back from now (7d, 12h, 30m)."""
+    if not text:
+        return otherwise
+    if span := re.fullmatch(r"(\d{1,6})([mhd])", text):
+        return time() - timedelta(**{_SPANS[span[2]]: int(span[1])}).total_seconds()
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(
+            f"'{text}' is no time; write 2026-11-01, 2026-11-01T12:00:00 (UTC), or 7d."
+        ) from error
+    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+
+
+@contextmanager
+def _writing(path: Path, form: str) -> Iterator[Callable[[bytes], None]]:
+    """Take pages one after the other: lines as they come, Parquet row group by row group."""
+    if form != PARQUET:
+        with path.open("wb") as file:
+            yield lambda data: _added(file, data)
+        return
+    joined = _Joined(path)
+    try:
+        yield joined.add
+    finally:
+        joined.close()
+
+
+def _added(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+
+
+class _Joined:
+    """Parquet files made one: each is a table of the same columns."""
+
+    def __init__(self, path: Path) -> None:
+        # Loaded when there is need of it: other commands do not wait for it.
+        self._arrow: Any = import_module("pyarrow")
+        self._parquet: Any = import_module("pyarrow.parquet")
+        self._path = path
+        self._writer: Any = None
+
+    def add(self, data: bytes) -> None:
+        rows = self._parquet.read_table(self._arrow.BufferReader(data))
+        self._to(rows.schema).write_table(rows)
+
+    def close(self) -> None:
+        self._to(self._arrow.schema([])).close()  # without a row: a file without columns
+
+    def _to(self, schema: Any) -> Any:
+        if self._writer is None:
+            self._writer = self._parquet.ParquetWriter(self._path, schema, compression="zstd")
+        return self._writer

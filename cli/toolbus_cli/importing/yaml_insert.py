@@ -1,0 +1,72 @@
+"""A server put into a toolbus.yaml that is there already, its comments kept."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toolbus_cli.config_file import ConfigurationError
+from toolbus_cli.errors import CommandError
+from toolbus_cli.importing.client_servers import Taken, as_yaml
+from toolbus_common.config_store.loading.loader import load
+
+_SECTION = re.compile(r"^servers:[ \t]*(?:#.*)?$", re.MULTILINE)
+_CHILD = re.compile(r"^([ \t]+)\S")
+
+
+def with_server(text: str, name: str, server: dict[str, Any]) -> str:
+    """The text with one more server. Raises `CommandError` where only a person can add it."""
+    data = yaml.safe_load(text) or {}
+    known = data.get("servers") if isinstance(data, dict) else None
+    if isinstance(known, dict) and name in known:
+        raise CommandError(f"A server '{name}' is there already; name this one with --name.")
+    shown = yaml.safe_dump({name: server}, sort_keys=False, allow_unicode=True)
+    section = _SECTION.search(text)
+    if section is None:
+        if known is not None:
+            raise CommandError(
+                f"'servers' stands on one line there; give it lines of its own, or add:\n{shown}"
+            )
+        return f"{text.rstrip()}\n\nservers:\n{_indented(shown, '  ')}".lstrip()
+    rest = text[section.end() :].lstrip("\n")
+    child = _CHILD.match(rest)
+    indent = child[1] if child else "  "
+    return f"{text[: section.end()]}\n{_indented(shown, indent)}{rest}"
+
+
+def placed(path: Path, name: str, server: dict[str, Any]) -> str:
+    """What the file is to hold; a new one has a key as well. Raises `CommandError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return as_yaml(Taken({name: server}))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} cannot be read; name another with -o.") from error
+    try:
+        made = with_server(text, name, server)
+    except yaml.YAMLError as error:
+        raise CommandError(f"{path} is not YAML; mend it first.") from error
+    loaded = load(made, os.environ, path.resolve().parent)
+    if loaded.faults:
+        raise ConfigurationError(path, loaded.faults)
+    return made
+
+
+def write(path: Path, text: str) -> None:
+    """Put a file in place as a whole, for its owner only where it is new."""
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    try:
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        made.replace(path)
+    except OSError as error:
+        made.unlink(missing_ok=True)
+        raise CommandError(f"{path} cannot be written ({error.strerror}).") from error
+
+
+def _indented(text: str, by: str) -> str:
+    return "".join(f"{by}{line}\n" for line in text.splitlines())

@@ -1,0 +1,55 @@
+"""The operations listeners of one launcher's processes: an address for each, none twice."""
+
+from collections.abc import Mapping, Sequence
+
+from toolbus_cli.errors import CommandError
+from toolbus_cli.launcher import ports
+from toolbus_common.listen_address import HostPort
+
+HIGHEST = 65_535
+ANY = HostPort(ports.LOOPBACK, 0)
+
+
+def listeners(first: HostPort, processes: Sequence[str], remembered: object) -> dict[str, HostPort]:
+    """Return the address of each process: ports that follow one another, or free ones for port 0.
+
+    `remembered` are the ports of an earlier start, by process. Raises `CommandError` when one of
+    them cannot be had.
+    """
+    if first.port + len(processes) - 1 > HIGHEST:
+        raise CommandError(
+            f"--ops-listen {first} leaves no port for each of {len(processes)} processes; "
+            "choose a lower port."
+        )
+    before = remembered if isinstance(remembered, dict) else {}
+    return {
+        name: HostPort(first.host, _port(first, place, before.get(name)))
+        for place, name in enumerate(processes)
+    }
+
+
+def _port(first: HostPort, place: int, remembered: object) -> int:
+    """Return one process's port, which nothing else of this launcher listens on."""
+    if first.port == 0:
+        return ports.free(None if ports.is_kept(remembered) else remembered)
+    port = first.port + place
+    if ports.is_kept(port):
+        raise CommandError(
+            f"--ops-listen {first} takes a port for each process, and {port} is needed for "
+            "something else; choose another."
+        )
+    return ports.asked_for(first.host, port, option="--ops-listen")
+
+
+def urls(addresses: Mapping[str, HostPort]) -> dict[str, str]:
+    """Return where each service's process is asked, by service."""
+    return {
+        service: f"http://{_reachable(address)}"
+        for process, address in addresses.items()
+        for service in process.split("+")
+    }
+
+
+def _reachable(address: HostPort) -> HostPort:
+    everywhere = address.host in ("0.0.0.0", "::")  # noqa: S104
+    return HostPort(ports.LOOPBACK, address.port) if everywhere else address

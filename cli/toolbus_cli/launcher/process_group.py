@@ -1,0 +1,122 @@
+"""Every process of one launcher: started, watched until ready, ended in order."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterable
+from itertools import groupby
+
+from toolbus_cli.errors import CommandError
+from toolbus_cli.launcher.child_process import Child, Hear, Program
+from toolbus_common.contracts import RoomStatus, ServersAsked, ServerState, ServersTold
+from toolbus_common.errors import ToolbusError
+from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR
+
+FUSED = (("ingress", "policy", "executor", "codemode"), ("audit",), ("oauth",))
+APART = tuple((name,) for names in FUSED for name in names)
+# The edge ends first, so that what it has accepted is still decided, sent and recorded.
+STAGES = {"ingress": 1, "codemode": 2, "policy": 3, "executor": 4, "oauth": 5, "audit": 6}
+DEMO_STAGE = 8
+DRAIN_SECONDS = 30.0
+ENGINE_SECONDS = 10.0
+READY_SECONDS = 120.0
+ASK_SECONDS = 0.05
+SERVERS_SECONDS = 2.0
+
+
+class Fleet:
+    """The children, in the order they end."""
+
+    def __init__(self, note: Callable[[str, str], None], held: int) -> None:
+        self._note = note
+        self._held = held
+        self.children: list[Child] = []
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Who runs now, by name."""
+        return {c.program.name: c.pid for c in self.children if c.pid is not None}
+
+    def start(self, program: Program) -> None:
+        """Run a program until the fleet is stopped."""
+        self.children.append(Child(program, self._note, self._held))
+
+    async def stop(self) -> None:
+        """End stage after stage: rooms within 30 s altogether, then the engines."""
+        loop = asyncio.get_running_loop()
+        rooms_end = loop.time() + DRAIN_SECONDS
+        ordered = sorted(self.children, key=_stage)
+        for stage, group in groupby(ordered, key=_stage):
+            left = rooms_end - loop.time() if stage < DEMO_STAGE else ENGINE_SECONDS
+            await asyncio.gather(*(child.stop(max(left, 0.5)) for child in group))
+
+    def kill(self) -> None:
+        """End everything at once."""
+        for child in self.children:
+            child.kill()
+
+    async def wait_ready(self, bus: Bus, rooms: Iterable[str]) -> None:
+        """Until each room says it is ready. Raises `CommandError` naming those that do not."""
+        wanted = set(rooms)
+        lane = AskLane(OPERATOR, bus)
+        told: list[RoomStatus] = []
+        began = asyncio.get_running_loop().time()
+        while missing := wanted - self._ready(told):
+            waited = asyncio.get_running_loop().time() - began
+            if waited > READY_SECONDS:
+                raise CommandError(self._why(sorted(missing), told))
+            # A machine too busy to begin soon is too busy to answer soon.
+            told = await lane.ask_all(max(ASK_SECONDS, waited / 10))
+
+    def _ready(self, told: Iterable[RoomStatus]) -> set[str]:
+        ours = set(self.pids.values())
+        return {status.room for status in told if status.ready and status.pid in ours}
+
+    def _why(self, missing: list[str], told: Iterable[RoomStatus]) -> str:
+        reasons = {status.room: status.reason for status in told}
+        said = [f"{room}: {reasons.get(room) or self._last_words(room)}" for room in missing]
+        return f"Not ready after {READY_SECONDS:.0f} s: {'; '.join(said)}"
+
+    def _last_words(self, room: str) -> str:
+        for child in self.children:
+            if room in child.program.name.split("+") and child.last_words:
+                return child.last_words[-1]
+        return "it said nothing"
+
+
+def room_program(
+    rooms: tuple[str, ...], environment: dict[str, str], hear: Hear, own: dict[str, dict[str, str]]
+) -> Program:
+    """The process of some rooms; `own` holds what only one room may know."""
+    command = [sys.executable, "-P", "-m", "toolbus_cli.main", "run", *rooms]
+    told = dict(environment)
+    for room in rooms:
+        told |= own.get(room, {})
+    return Program("+".join(rooms), command, hear, min(map(STAGES.__getitem__, rooms)), told)
+
+
+def foreign(names: Iterable[str]) -> dict[str, str]:
+    """Empty values for settings that must not be inherited from our own environment."""
+    return {name: "" for name in names if name in os.environ}
+
+
+async def servers_settled(bus: Bus) -> list[dict[str, object]]:
+    """The upstreams once each was reached or failed, or as they are after two seconds."""
+    lane = AskLane(OPERATOR, bus)
+    give_up = asyncio.get_running_loop().time() + SERVERS_SECONDS
+    told: ServersTold | None = None
+    while told is None or any(s["state"] == ServerState.CONNECTING for s in told.servers):
+        if asyncio.get_running_loop().time() > give_up:
+            break
+        try:
+            told = await lane.ask(ServersAsked(), ServersTold, 1.0)
+        except ToolbusError:
+            break
+        await asyncio.sleep(0.02)
+    return list(told.servers) if told else []
+
+
+def _stage(child: Child) -> int:
+    return child.program.stage

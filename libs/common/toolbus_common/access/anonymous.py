@@ -1,0 +1,49 @@
+"""Callers without a credential: the name they have, their proof, and where they may come from.
+
+An anonymous proof is no digest, so no secret leads to it. It names the client's session where there
+is one: what belongs to the holder of a proof (tasks, states, results, sessions at servers) is then
+apart for each client that the protocol can tell apart.
+"""
+
+from urllib.parse import urlsplit
+
+from toolbus_common.http_server.proxy_addresses import is_loopback
+
+ANONYMOUS = "(anonymous)"  # no declared name looks like this
+PROOF = "anonymous"
+_OF_SESSION = f"{PROOF}."
+FORCE = "anonymous.allow_remote: true"
+
+
+def proof_in(session: str) -> str:
+    """Return the proof of an anonymous caller within a client session."""
+    return _OF_SESSION + session if session else PROOF
+
+
+def is_anonymous(proof: str) -> bool:
+    """Return whether a proof is that of a caller without a credential."""
+    return proof == PROOF or proof.startswith(_OF_SESSION)
+
+
+def is_local_name(host: str) -> bool:
+    """Return whether a host, without its port, can only be this machine."""
+    bare = host.lower().removeprefix("[").removesuffix("]")
+    return bare == "localhost" or is_loopback(bare)
+
+
+def remote_reason(http_host: str, public_url: str, trusted_proxies: str) -> str:
+    """Return why a listener may be reached from other machines; empty where it may not."""
+    if not is_local_name(http_host):
+        return f"the gateway listens on {http_host} (TOOLBUS_HTTP_HOST, --host)"
+    if public_url and not is_local_name(_host_of(public_url)):
+        return f"the gateway has a public address (TOOLBUS_PUBLIC_URL={public_url})"
+    if trusted_proxies.strip():
+        return f"the gateway is behind proxies (TOOLBUS_TRUSTED_PROXIES={trusted_proxies})"
+    return ""
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

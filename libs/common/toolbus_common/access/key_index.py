@@ -1,0 +1,99 @@
+"""Keys by name and by secret, never changed; another with a few of them changed costs those few."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from toolbus_common.config import Key
+
+V = TypeVar("V")
+
+
+class Layers(Mapping[str, V]):
+    """A mapping that never changes: entries below, and above them those that differ.
+
+    What lies below is shared with the mappings made of this one, until so much lies above it that
+    copying everything costs no more than was saved.
+    """
+
+    __slots__ = ("_above", "_below")
+
+    def __init__(
+        self, below: dict[str, V] | None = None, above: dict[str, V | None] | None = None
+    ) -> None:
+        self._below = below or {}
+        self._above = above or {}
+
+    def changed(self, entries: Mapping[str, V | None]) -> "Layers[V]":
+        """The same but for these entries; None takes one away."""
+        above = {**self._above, **entries}
+        if len(above) ** 2 <= len(self._below):
+            return Layers(self._below, above)
+        below = self._below.copy()
+        for name, value in above.items():
+            if value is None:
+                below.pop(name, None)
+            else:
+                below[name] = value
+        return Layers(below)
+
+    def __getitem__(self, name: str) -> V:
+        """The entry above, else the one below."""
+        found = self._above[name] if name in self._above else self._below.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """Every name, once."""
+        yield from (name for name in self._below if name not in self._above)
+        yield from (name for name, value in self._above.items() if value is not None)
+
+    def __len__(self) -> int:
+        """How many entries there are."""
+        above = self._above.items()
+        more = sum((value is not None) - (name in self._below) for name, value in above)
+        return len(self._below) + more
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keyring(Mapping[str, Key]):
+    """Keys by name, and who owns which secret."""
+
+    _keys: Layers[Key] = field(default_factory=Layers)
+    _owners: Layers[tuple[str, ...]] = field(default_factory=Layers)
+
+    def changed(self, keys: Mapping[str, Key | None]) -> "Keyring":
+        """The same but for these keys; None takes one away."""
+        owners: dict[str, tuple[str, ...]] = {}
+        for name, key in keys.items():
+            before = self._keys.get(name)
+            if before is not None:
+                names = self._named(before.secret_hash, owners)
+                owners[before.secret_hash] = tuple(each for each in names if each != name)
+            if key is not None:
+                names = self._named(key.secret_hash, owners)
+                owners[key.secret_hash] = (*names, name)
+        owners.pop("", None)  # a key without a secret is nobody's
+        found = {secret: tuple(sorted(names)) or None for secret, names in owners.items()}
+        return Keyring(self._keys.changed(keys), self._owners.changed(found))
+
+    def owner(self, secret_hash: str) -> str | None:
+        """The name of the key with this secret; of several the first by name."""
+        names = self._owners.get(secret_hash)
+        return names[0] if names else None
+
+    def _named(self, secret_hash: str, changed: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+        return changed[secret_hash] if secret_hash in changed else self._owners.get(secret_hash, ())
+
+    def __getitem__(self, name: str) -> Key:
+        """The key of this name."""
+        return self._keys[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Every name."""
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        """How many keys there are."""
+        return len(self._keys)

@@ -1,0 +1,173 @@
+"""Every operation of the administration: one table, which routes, judges and documents. Pure."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from toolbus_common.admin_api import models
+from toolbus_common.admin_api.roles import Right
+from toolbus_common.config import KeyTerms
+from toolbus_common.contracts import ApprovalsTold, ApprovalTold, LedgerTold
+
+BASE = "/api/v1"
+NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}$"
+PATTERN = r"^.{1,256}$"
+APPROVAL = r"^[0-9a-f]{32}$"
+PAGE = ("limit", "after")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation. `does` is what policy does, `right` what the asker's role must have.
+
+    With `match` it takes If-Match; `must_match`: not without. `parameters` are of the query.
+    """
+
+    id: str
+    does: str
+    method: str
+    path: str
+    says: str
+    answers: Any
+    right: Right | None
+    kind: str = ""
+    wants: Any = None
+    status: int = 200
+    parameters: tuple[str, ...] = ()
+    match: bool = False
+    must_match: bool = False
+    takes_yaml: bool = False
+    named: str = NAME
+
+    @cached_property
+    def route(self) -> re.Pattern[str]:
+        """Matches its path; names of tools' patterns may hold anything."""
+        part = ".+" if self.named == PATTERN else "[^/]+"
+        return re.compile(re.sub(r"\{\w+\}", f"({part})", self.path), re.DOTALL)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return self.method != "GET"
+
+
+def _whole() -> Iterator[Operation]:
+    path = f"{BASE}/declaration"
+    yield Operation(
+        "show_declaration", "show_declaration", "GET", path,
+        "The whole configuration, without secrets; as YAML with format=yaml.",
+        models.DeclarationTold, "read", parameters=("format",),
+    )  # fmt: skip
+    yield Operation(
+        "apply_declaration", "apply", "PUT", path,
+        "Replace the whole configuration, all or nothing; with dry_run=true tell the difference.",
+        models.AppliedTold, "declare", wants=models.Written, parameters=("dry_run",),
+        match=True, must_match=True, takes_yaml=True,
+    )  # fmt: skip
+
+
+def _entries(kind: str) -> Iterator[Operation]:
+    noun = models.noun_of(kind)
+    entry, page = models.ENTRIES[kind]
+    by_pattern = kind in models.BY_PATTERN
+    path, named = f"{BASE}/{kind}/{{name}}", PATTERN if by_pattern else NAME
+    yield Operation(
+        f"list_{kind}", "list_entries", "GET", f"{BASE}/{kind}", f"The {kind}, page by page.",
+        page, "read", kind, parameters=PAGE,
+    )  # fmt: skip
+    yield Operation(
+        f"show_{noun}", "show_entry", "GET", path, f"One of the {kind}.",
+        entry, "read", kind, named=named,
+    )  # fmt: skip
+    yield Operation(
+        f"put_{noun}", "put_entry", "PUT", path, f"Make or replace one of the {kind}.",
+        entry, "declare", kind, wants=models.KINDS[kind], match=True, named=named,
+    )  # fmt: skip
+    yield Operation(
+        f"delete_{noun}", "delete_entry", "DELETE", path, f"Delete one of the {kind}.",
+        None, "declare", kind, status=204, match=True, named=named,
+    )  # fmt: skip
+
+
+def _keys() -> Iterator[Operation]:
+    path = f"{BASE}/keys"
+    one = f"{path}/{{name}}"
+    yield Operation(
+        "list_keys", "list_keys", "GET", path, "The keys of agents, page by page.",
+        models.KeysTold, "read", parameters=PAGE,
+    )  # fmt: skip
+    yield Operation(
+        "create_key", "create_key", "POST", path, "Make a key; its secret is told once.",
+        models.SecretTold, "keys", wants=models.KeyNamed, status=201,
+    )  # fmt: skip
+    yield Operation("show_key", "show_key", "GET", one, "One key.", models.KeyTold, "read")
+    yield Operation(
+        "replace_key", "replace_key", "PUT", one, "Give a key other terms; its secret stays.",
+        models.KeyTold, "keys", wants=KeyTerms,
+    )  # fmt: skip
+    yield Operation(
+        "rotate_key", "rotate_key", "POST", f"{one}/rotate",
+        "Give a key a new secret, told once; the old one ends. A revoked key lives again.",
+        models.SecretTold, "keys",
+    )  # fmt: skip
+    yield Operation(
+        "revoke_key", "revoke_key", "POST", f"{one}/revoke", "End a key, at once and everywhere.",
+        models.Revoked, "keys",
+    )  # fmt: skip
+
+
+def _admins() -> Iterator[Operation]:
+    path = f"{BASE}/admins"
+    yield Operation(
+        "who_am_i", "who", "GET", f"{BASE}/self", "Who asks, and what they may.",
+        models.WhoTold, None,
+    )  # fmt: skip
+    yield Operation(
+        "list_admins", "list_admins", "GET", path, "The admin keys, page by page.",
+        models.AdminsShown, "admins", parameters=PAGE,
+    )  # fmt: skip
+    yield Operation(
+        "create_admin", "create_admin", "POST", path, "Make an admin key; its secret is told once.",
+        models.SecretTold, "appoint", wants=models.AdminNamed, status=201,
+    )  # fmt: skip
+    yield Operation(
+        "revoke_admin", "revoke_admin", "POST", f"{path}/{{name}}/revoke",
+        "End an admin key, at once and everywhere.", models.Revoked, "appoint",
+    )  # fmt: skip
+
+
+def _rest() -> Iterator[Operation]:
+    yield Operation(
+        "list_budgets", "budgets", "GET", f"{BASE}/budgets",
+        "How every budget stands: limit, spent, held, debt, reset; of one customer, or of all.",
+        LedgerTold, "budgets", parameters=("customer",),
+    )  # fmt: skip
+    path = f"{BASE}/approvals"
+    yield Operation(
+        "list_approvals", "list_approvals", "GET", path,
+        "The calls that wait for a person, the oldest first.", ApprovalsTold, "approvals",
+    )  # fmt: skip
+    yield Operation(
+        "show_approval", "show_approval", "GET", f"{path}/{{name}}", "One approval, in full.",
+        ApprovalTold, "approvals", named=APPROVAL,
+    )  # fmt: skip
+    for wish in ("approve", "reject"):
+        yield Operation(
+            f"{wish}_call", wish, "POST", f"{path}/{{name}}/{wish}",
+            f"{wish.capitalize()} the call, once.", ApprovalTold, "decide", wants=models.Decision,
+            named=APPROVAL,
+        )  # fmt: skip
+
+
+OPERATIONS: dict[str, Operation] = {
+    operation.id: operation
+    for operation in (
+        *_whole(),
+        *_keys(),
+        *_admins(),
+        *(operation for kind in models.KINDS for operation in _entries(kind)),
+        *_rest(),
+    )
+}

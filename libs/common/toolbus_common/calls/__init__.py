@@ -1,0 +1,1 @@
+"""Share what several services need about one call: outcome, idempotency key, event fields."""

@@ -1,0 +1,47 @@
+"""What every fact about a call says of it, whichever room says it."""
+
+from hashlib import sha256
+from time import time
+from typing import Any
+
+from toolbus_common.contracts import CallAdmitted, CallExtended, CallRequested
+from toolbus_common.observability.trace_context import trace_id
+from toolbus_common.privacy.content_policy import recorded
+
+
+def about(call: CallAdmitted) -> dict[str, Any]:
+    """The fields a `CallCompleted` or `CallFailed` takes from its call, as of now."""
+    return {**about_call(call, call.scope, call.key), "reserved": call.reserved}
+
+
+def extended(call: CallAdmitted, deadline: float) -> CallExtended:
+    """Return the event that postpones a call's deadline."""
+    return CallExtended(
+        id=f"{call.call_id}.extended.{int(deadline * 1000)}",
+        **about_call(call, call.scope, call.key),
+        deadline=deadline,
+        held=call.reserved,
+    )
+
+
+def told_of_result(call: CallAdmitted, body: bytes) -> dict[str, Any]:
+    """What a `CallCompleted` tells of its result: the digest, and as much as may be recorded."""
+    told = {"result_digest": sha256(body).hexdigest()}
+    if result := recorded(body, call.result_content):
+        told |= {"result": result, "user": call.user}
+    return told
+
+
+def about_call(call: CallAdmitted | CallRequested, scope: str, key: str) -> dict[str, Any]:
+    """The fields any fact about a call has, as of now; `scope` is who pays, `key` whose it is."""
+    return {
+        "at": time(),
+        "scope": scope,
+        "call_id": call.call_id,
+        "parent_id": call.parent_id,
+        "trace_id": trace_id(call.traceparent),
+        "key": key,
+        "server": call.server,
+        "tool": call.tool,
+        "method": call.method,
+    }

@@ -1,0 +1,129 @@
+"""Outcomes of calls with an idempotency key: kept by whoever ends a call, before it is told."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from toolbus_common.contracts import (
+    Asked,
+    CallAdmitted,
+    Ending,
+    Failed,
+    KeptOutcome,
+    OutcomeClaim,
+    Stage,
+)
+from toolbus_common.errors import ToolbusError
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.sealed_records import RecordKey
+
+log = logging.getLogger(__name__)
+
+LARGEST_KEPT = 256 << 10  # bytes of a result
+AWAITED_SECONDS = 3.0  # a caller is told its outcome then, kept or not
+RETRY_SECONDS = 0.5
+ATTEMPTS = 60
+MOST_LATE = 256  # outcomes the bus would not take, held until it does
+
+Told = Ending | Failed
+
+
+class KeptOutcomes:
+    """Writes what became of claimed calls. What the bus does not take is tried again for a while.
+
+    An outcome that is never written leaves its claim, which past the call's deadline says that
+    nobody knows: never that the call may be made again.
+    """
+
+    def __init__(self, bucket: Bucket, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._bucket = bucket
+        self._spawn = spawn
+        self._late = 0
+        self._extended: dict[str, asyncio.Task[int]] = {}  # revisions of extended claims
+
+    async def end(
+        self, call: CallAdmitted, claim: OutcomeClaim, told: Told, *, sent: bool = True
+    ) -> None:
+        """Keep what the caller is about to be told, or let the key be used again."""
+        extended = self._extended.pop(claim.name, None)
+        if extended is not None:
+            claim = claim.model_copy(update={"revision": await extended})
+        await self.write(claim, ended(call, claim, told, sent=sent))
+
+    def extend(self, call: CallAdmitted, claim: OutcomeClaim, deadline: float) -> None:
+        """Postpone when a claim without an outcome means that nobody knows; `end` waits for it."""
+        if claim.seal:
+            before = self._extended.get(claim.name)
+            later = self._extend(call, claim, deadline, before)
+            self._extended[claim.name] = asyncio.get_running_loop().create_task(later)
+
+    async def _extend(
+        self,
+        call: CallAdmitted,
+        claim: OutcomeClaim,
+        deadline: float,
+        before: asyncio.Task[int] | None,
+    ) -> int:
+        """Return the revision that the outcome is to be written over."""
+        revision = claim.revision if before is None else await before
+        outcome = KeptOutcome(
+            call_id=call.call_id, digest=claim.digest, deadline=deadline, era=call.era
+        )
+        sealed = RecordKey.decode(claim.seal).seal(outcome.encode())
+        try:
+            async with asyncio.timeout(AWAITED_SECONDS):
+                return await self._bucket.swap(claim.name, sealed, revision) or revision
+        except (ToolbusError, TimeoutError) as error:
+            # If it was written all the same, the outcome will not be kept: a repeated call is
+            # then refused as unknown, and never made again.
+            log.warning("outcome.not_extended", extra={"call_id": call.call_id, "why": str(error)})
+            return revision
+
+    async def write(self, claim: OutcomeClaim, outcome: KeptOutcome) -> None:
+        """Write over a claim; return once that is done, or will be as soon as the bus takes it."""
+        if await self._written(claim, outcome) or self._late >= MOST_LATE:
+            return
+        self._late += 1
+        self._spawn(self._write_later(claim, outcome))
+
+    async def _written(self, claim: OutcomeClaim, outcome: KeptOutcome) -> bool:
+        if not claim.seal:
+            log.warning("outcome.not_sealed", extra={"call_id": outcome.call_id})
+            return True
+        sealed = RecordKey.decode(claim.seal).seal(outcome.encode())
+        try:
+            async with asyncio.timeout(AWAITED_SECONDS):
+                revision = await self._bucket.swap(claim.name, sealed, claim.revision)
+        except (ToolbusError, TimeoutError) as error:
+            log.warning("outcome.not_kept", extra={"call_id": outcome.call_id, "why": str(error)})
+            return False
+        if revision is None:  # an attempt that seemed to fail, or a claim that is a day old
+            log.info("outcome.kept_before", extra={"call_id": outcome.call_id})
+        return True
+
+    async def _write_later(self, claim: OutcomeClaim, outcome: KeptOutcome) -> None:
+        try:
+            for _ in range(ATTEMPTS):
+                await asyncio.sleep(RETRY_SECONDS)
+                if await self._written(claim, outcome):
+                    return
+        finally:
+            self._late -= 1
+
+
+def ended(call: CallAdmitted, claim: OutcomeClaim, told: Told, *, sent: bool) -> KeptOutcome:
+    """What is kept. A call that was not sent, or goes on in another round, leaves nothing."""
+    stage, frame = Stage.ENDED, told.encode()
+    if isinstance(told, Asked) or not sent:
+        stage, frame = Stage.FREE, b""
+    elif len(frame) > LARGEST_KEPT:
+        stage, frame = Stage.TOO_LARGE, b""
+    return KeptOutcome(
+        call_id=call.call_id,
+        digest=claim.digest,
+        deadline=call.deadline,
+        era=call.era,
+        stage=stage,
+        frame=frame,
+    )

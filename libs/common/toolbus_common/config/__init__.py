@@ -1,0 +1,122 @@
+"""What operators declare: who may call what, at what price. Checked whole, stored whole."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from toolbus_common.config.access.admins import Admin, Role
+from toolbus_common.config.access.anonymous import Anonymous
+from toolbus_common.config.access.code_mode import Programs
+from toolbus_common.config.access.identity_providers import (
+    LOCAL,
+    MACHINES,
+    OWN_ISSUERS,
+    Access,
+    Issuer,
+)
+from toolbus_common.config.access.levels import (
+    Content,
+    Customer,
+    Environment,
+    Group,
+    Key,
+    KeyTerms,
+    Level,
+    Team,
+    User,
+)
+from toolbus_common.config.access.limits import Budget, Loop, Period, Price, Rate
+from toolbus_common.config.access.readers import Reader
+from toolbus_common.config.access.rules import POSTED, Rule, Webhook
+from toolbus_common.config.audit.exports import Export, Leaving, Place, Sink
+from toolbus_common.config.audit.retention import Audit, Checkpoints, Evidence, Witness
+from toolbus_common.config.base import MICRO, Declared, Name, Pattern, Patterns
+from toolbus_common.config.servers.endpoints import Operations
+from toolbus_common.config.servers.oauth import OAuthClient, ServerOAuth
+from toolbus_common.config.servers.results import Results, ToolCache
+from toolbus_common.config.servers.server import Server, Validation
+from toolbus_common.config.servers.tools import ToolView
+
+__all__ = [
+    "LOCAL",
+    "MACHINES",
+    "MICRO",
+    "OWN_ISSUERS",
+    "POSTED",
+    "Access",
+    "Admin",
+    "Anonymous",
+    "Audit",
+    "Budget",
+    "Checkpoints",
+    "Content",
+    "Customer",
+    "Declaration",
+    "Declared",
+    "Environment",
+    "Evidence",
+    "Export",
+    "Group",
+    "Issuer",
+    "Key",
+    "KeyTerms",
+    "Leaving",
+    "Level",
+    "Loop",
+    "Name",
+    "OAuthClient",
+    "Operations",
+    "Pattern",
+    "Patterns",
+    "Period",
+    "Place",
+    "Price",
+    "Programs",
+    "Rate",
+    "Reader",
+    "Results",
+    "Role",
+    "Rule",
+    "Server",
+    "ServerOAuth",
+    "Sink",
+    "Team",
+    "ToolCache",
+    "ToolView",
+    "User",
+    "Validation",
+    "Webhook",
+    "Witness",
+]
+
+
+Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class Declaration(Declared):
+    """A whole configuration, stored as one entry so that it is never half applied.
+
+    `prices` are dollars per call, or a `Price`, by pattern. `labels` are words about tools that
+    rules can ask for, by pattern.
+    """
+
+    servers: dict[Name, Server] = Field(default_factory=dict)
+    customers: dict[Name, Customer] = Field(default_factory=dict)
+    teams: dict[Name, Team] = Field(default_factory=dict)
+    users: dict[Name, User] = Field(default_factory=dict)
+    keys: dict[Name, Key] = Field(default_factory=dict)
+    groups: dict[Name, Group] = Field(default_factory=dict)
+    prices: dict[Pattern, Dollars | Price] = Field(default_factory=dict)
+    labels: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
+    rules: dict[Name, Rule] = Field(default_factory=dict)
+    webhooks: dict[Name, Webhook] = Field(default_factory=dict)
+    admins: dict[Name, Admin] = Field(default_factory=dict)
+    exports: dict[Name, Export] = Field(default_factory=dict)
+    sinks: dict[Name, Sink] = Field(default_factory=dict)
+    environments: dict[Name, Environment] = Field(default_factory=dict)
+    audit: Audit = Audit()
+    evidence: Evidence = Evidence()
+    readers: dict[Name, Reader] = Field(default_factory=dict)
+    issuers: dict[Name, Issuer] = Field(default_factory=dict)
+    access: dict[Name, Access] = Field(default_factory=dict)
+    anonymous: Anonymous = Anonymous()

@@ -1,0 +1,1 @@
+"""Model the configuration of keys, customers, rules, limits and administrators."""

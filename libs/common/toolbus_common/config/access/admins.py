@@ -1,0 +1,27 @@
+"""Who administers Toolbus over HTTP: admin keys, each with one role."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from toolbus_common.config.access.expiry import Expiry, expired
+from toolbus_common.config.base import Declared
+
+Role = Literal["viewer", "auditor", "operator", "admin"]
+
+
+class Admin(Declared):
+    """An admin key: it opens the administration as far as `role` goes, and no tool at all.
+
+    `expires` is its last day in UTC, or a time. `secret_hash` is SHA-256 of SHA-256 of the
+    secret, in hex.
+    """
+
+    role: Role
+    expires: Expiry | None = None
+    secret_hash: str = Field(default="", repr=False)
+    revoked: bool = False
+
+    def live(self, now: float) -> bool:
+        """Whether it opens anything."""
+        return not self.revoked and not expired(self.expires, now)

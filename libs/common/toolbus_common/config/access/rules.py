@@ -1,0 +1,63 @@
+"""Rules on calls, in Cedar, and who is told when a person is needed."""
+
+import re
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from toolbus_common.config.base import Declared, Name
+
+# What webhooks can be told of. Calls are too many to post: they are for the audit.
+POSTED = (
+    "approval", "breaker", "config", "definition", "hold", "key", "person", "rule", "server",
+    "witness",
+)  # fmt: skip
+CHECKPOINT = "checkpoint.signed"  # no fact: what audit signs of a customer's log
+
+
+class Rule(Declared):
+    """Cedar policies (`forbid … when {…};`) on calls that grants allow.
+
+    `effect` is what happens to a call that one of them forbids: it is refused, or it waits for a
+    person. With `shadow` it is only recorded what would have happened.
+    """
+
+    cedar: str = Field(min_length=1, max_length=65_536)
+    effect: Literal["deny", "approve"] = "deny"
+    shadow: bool = False
+    reason: str = Field(default="", max_length=512)
+
+
+class Webhook(Declared):
+    """Where facts of these kinds (`approval.asked`, `approval.*`) are posted, signed with `secret`.
+
+    `secret` may be `${env:NAME}`, resolved by the room that posts. Of `checkpoint.signed` the
+    newest is posted. With `customers` only what concerns these is.
+    """
+
+    url: str
+    secret: str = Field(min_length=1, repr=False)
+    events: tuple[str, ...] = ("approval.asked",)
+    customers: tuple[Name, ...] = ()
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if not re.match(r"^https?://[^/\s]+", url):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return url
+
+    @field_validator("events")
+    @classmethod
+    def _are_posted(cls, events: tuple[str, ...]) -> tuple[str, ...]:
+        for event in events:
+            if event.partition(".")[0] not in (*POSTED, "checkpoint"):
+                known = ", ".join((*POSTED, "checkpoint"))
+                raise ValueError(f"'{event}' is not posted; kinds begin with {known}")
+        return events
+
+    def wants(self, fact: str, scope: str) -> bool:
+        """Whether facts of this name, about this customer, are posted here."""
+        told = not self.customers or scope in self.customers
+        return told and any(fnmatchcase(fact, event) for event in self.events)

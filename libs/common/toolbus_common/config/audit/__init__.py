@@ -1,0 +1,1 @@
+"""Model the configuration of retention and exports."""

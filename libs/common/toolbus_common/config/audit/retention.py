@@ -1,0 +1,102 @@
+"""How long facts are kept, and who is given the signed checkpoints over them."""
+
+import re
+from base64 import b64decode
+from hashlib import sha256
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from toolbus_common.config.audit.exports import Place
+from toolbus_common.config.base import Declared, Name
+
+SHORTEST = 183  # days: half a year, which the EU's AI Act demands of those who deploy (Art. 26(6))
+USUAL = 400
+_COSIGNATURE, _KEY_BYTES = b"\x04", 33  # the algorithm's number, and with it a public key
+_DAYS = re.compile(r"(\d{1,5})d")
+
+
+def _days(said: Any) -> Any:
+    """`400d` as 400; what else it may be is told by the type."""
+    found = _DAYS.fullmatch(said) if isinstance(said, str) else None
+    return int(found[1]) if found else said
+
+
+Retention = Annotated[int, Field(ge=SHORTEST, le=36_500), BeforeValidator(_days)]
+
+
+class Audit(Declared):
+    """`retention` is how long facts are kept (`400d`), unless their customer says otherwise."""
+
+    retention: Retention = USUAL
+
+
+class Witness(Declared):
+    """A witness (C2SP tlog-witness) that cosigns checkpoints at `url`/add-checkpoint.
+
+    `key` is its verifier key for Ed25519 cosignatures: name+id+base64, of type 4.
+    """
+
+    name: Name
+    url: str = Field(max_length=1024)
+    key: str = Field(max_length=1024)
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if not re.fullmatch(r"https?://[^/\s?#]+[^\s?#]*", url):
+            raise ValueError("must be https://host/prefix, or http:// of a private network")
+        return url.rstrip("/")
+
+    @field_validator("key")
+    @classmethod
+    def _is_a_verifier(cls, key: str) -> str:
+        cosigner_of(key)
+        return key
+
+
+class Cosigner(NamedTuple):
+    """Who cosigns: the name and the id in its signature lines, and its public key."""
+
+    name: str
+    id: bytes
+    public: bytes
+
+
+def cosigner_of(key: str) -> Cosigner:
+    """Read a verifier key. Raises `ValueError`."""
+    name, _, rest = key.partition("+")
+    told, _, encoded = rest.partition("+")
+    try:
+        data = b64decode(encoded, validate=True)
+    except ValueError:
+        data = b""
+    known = sha256(name.encode() + b"\n" + data).digest()[:4]
+    if not re.fullmatch(r"[^\s+]+", name) or known.hex() != told:
+        raise ValueError("must be a verifier key as the witness prints it: name+id+base64")
+    if data[:1] != _COSIGNATURE or len(data) != _KEY_BYTES:
+        raise ValueError("must be an Ed25519 cosignature key (type 4); other kinds are not known")
+    return Cosigner(name, known, data[1:])
+
+
+class Checkpoints(Place):
+    """Where the newest checkpoint of each customer is written, each in a file of its own."""
+
+    every: str = Field(default="1m", pattern=r"^[1-9][0-9]{0,3}[smhd]$")
+
+
+class Evidence(Declared):
+    """`origin` names this installation in all it signs; it is fixed when audit first starts."""
+
+    origin: str = Field(
+        default="", max_length=128, pattern=r"^(?:[a-z0-9][a-z0-9._-]*(?:/[a-z0-9._-]+)*)?$"
+    )
+    witnesses: tuple[Witness, ...] = Field(default=(), max_length=16)
+    checkpoints: Checkpoints | None = None
+
+    @field_validator("witnesses")
+    @classmethod
+    def _have_names(cls, witnesses: tuple[Witness, ...]) -> tuple[Witness, ...]:
+        if len({each.name for each in witnesses}) < len(witnesses):
+            raise ValueError("must each have a name of their own")
+        return witnesses

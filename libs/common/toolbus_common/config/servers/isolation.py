@@ -1,0 +1,90 @@
+"""What a server's process may use up, touch and reach."""
+
+import re
+from typing import Any, Literal, cast
+
+from pydantic import Field, ValidationError, field_validator
+
+from toolbus_common.config.base import Declared
+from toolbus_common.egress import Allowed
+
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}")
+
+
+class Limits(Declared):
+    """The most a process may use: MiB of memory, open files; how many may be started; processors.
+
+    `scratch` are MiB of its private home, /tmp and /dev/shm together. Memory is each process's, and
+    of all together where there is a control group. `cpu` needs one. `cpu_seconds` is how long each
+    process may compute, all in all.
+    """
+
+    memory: int = Field(default=4096, ge=16, le=1 << 24)
+    files: int = Field(default=4096, ge=16, le=1 << 20)
+    cpu: float | None = Field(default=None, ge=0.01, le=1024)
+    cpu_seconds: int | None = Field(default=None, ge=1, le=1 << 31)
+    processes: int = Field(default=512, ge=1, le=1 << 20)
+    scratch: int = Field(default=1024, ge=1, le=1 << 20)
+
+
+class Hosts(Declared):
+    """The hosts a process may reach, and nothing else: api.example, *.example:443, 10.1.0.0/16."""
+
+    hosts: tuple[str, ...] = Field(min_length=1, max_length=256)
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for each in hosts:
+            if len(Allowed.of(each).items) != 1:
+                raise ValueError(f"{each[:80]!r} must be one host; write each by itself")
+        return hosts
+
+
+Network = Literal["any", "loopback", "none"] | Hosts
+_WORDS = ("any", "loopback", "none")
+
+
+def network_of(told: Any) -> Network:
+    """A network as it is declared. Raises `ValueError` with one sentence, not one for each form."""
+    if isinstance(told, Hosts) or (isinstance(told, str) and told in _WORDS):
+        return cast("Network", told)
+    if not isinstance(told, dict) or set(told) != {"hosts"}:
+        raise ValueError("must be any, loopback, none, or a list: {hosts: [api.example]}")
+    hosts = told["hosts"]
+    try:
+        return Hosts(hosts=tuple(hosts) if isinstance(hosts, list) else hosts)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+class Container(Declared):
+    """An image, named with its digest: a tag comes to mean another one. `args` go to it."""
+
+    image: str = Field(max_length=512)
+    args: tuple[str, ...] = ()
+
+    @field_validator("image")
+    @classmethod
+    def _has_digest(cls, image: str) -> str:
+        if not _IMAGE.fullmatch(image):
+            raise ValueError("must end in its digest, as in registry.example/name@sha256:<64 hex>")
+        return image
+
+
+class Files(Declared):
+    """The files a process may read beside the system's, and those it may change too.
+
+    `~/` is the executor's home.
+    """
+
+    read: tuple[str, ...] = Field(default=(), max_length=256)
+    write: tuple[str, ...] = Field(default=(), max_length=256)
+
+    @field_validator("read", "write")
+    @classmethod
+    def _are_absolute(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            if not path.startswith(("/", "~/")):
+                raise ValueError(f"{path[:80]!r} must begin with / or ~/")
+        return paths

@@ -1,0 +1,384 @@
+"""Upstream servers, and how agents see their tools."""
+
+import json
+import re
+from hashlib import sha256
+from typing import Any, Literal, Self, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from toolbus_common.config.access.levels import Content
+from toolbus_common.config.base import Declared, Patterns
+from toolbus_common.config.servers.endpoints import Operations, Replica, as_http, http_url
+from toolbus_common.config.servers.identity import ServerIdentity
+from toolbus_common.config.servers.isolation import (
+    Container,
+    Files,
+    Hosts,
+    Limits,
+    Network,
+    network_of,
+)
+from toolbus_common.config.servers.oauth import ServerOAuth, misfit
+from toolbus_common.config.servers.results import Results
+from toolbus_common.config.servers.tools import LONGEST_CALL, Misfits, ToolView
+from toolbus_common.secrets import REFERENCE
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+Validation = Literal["report", "strict", "arguments", "results", "both", "none"]
+Sessions = Literal["principal", "shared", "client"]
+Protocol = Literal["auto", "modern", "legacy"]
+PROTOCOLS = (
+    "auto (each caller's own family where the server speaks both), modern (stateless, 2026-07-28) "
+    "or legacy (with a handshake, 2025-11-25 and before)"
+)
+_PROXY = re.compile(rf"http://[^/@\s]+/?|{REFERENCE.pattern}")
+CREDENTIALS = ("headers", "env", "credentials")  # fields whose values may be secrets
+# What says who is given them.
+FILES = ("ca", "certificate", "key")  # of the executor's machine
+DESTINATION = (
+    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc",
+    "python", "container", "proxy", "oauth", *FILES,
+)  # fmt: skip
+# What bounds whoever is given them, beside that.
+BOUNDS = ("limits", "files", "network", "namespaces")
+MOST_REPLICAS = 16
+LARGEST_LIST = 6 << 20  # bytes; all that a server lists is one entry of a bucket
+MOST_SESSIONS = {True: 32, False: 1024}  # by default: of processes, of connections
+_OF_PROCESS = BOUNDS
+_OF_SESSIONS = ("idle", "sessions", "most_sessions", "most_sessions_each")
+_OF_OPENAPI = ("base_url", "credentials", "probe_path")
+_PROBE_PATH = re.compile(r"/[!-~]*")
+_OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
+
+
+class Server(Declared):
+    """An upstream: `url`, `command` or `sse` for MCP, or of another kind.
+
+    `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several
+    URLs of one server, with weights. `probe` is after how many idle seconds it is asked whether it
+    is there; 0 is never.
+    `openapi` is the document's URL or file, `base_url` where its operations are called,
+    `credentials` what its security schemes want, by their names (`user:password` for basic
+    ones), `refresh` after how many seconds the document is read anew, `probe_path` what is read
+    there to see whether the API is well.
+    `graphql` is an API's address, `grpc` a server that reflects, as grpc://host:port or grpcs://
+    over TLS; `operations` and `refresh` are for them likewise.
+    `python` names functions as `package.module:function`, found from `cwd`. `container` is an
+    image with its digest, whose program speaks MCP on stdio.
+    `timeout` is how many seconds a call may take without progress; each progress notification
+    restarts it, until the call has taken `max_total_timeout` (600 s, or `timeout` where that is
+    longer). `concurrency` is the most calls at once. Values of `headers`,
+    `env`, `credentials` and `proxy` may hold references, `${env:NAME}`, which the executor reads
+    and nobody else. `expose` bounds what anybody may use of it, by its own names. `definitions`
+    says what happens to a tool that is new or has changed: `trust` shows it; `first` pins what is
+    seen first and holds back later changes; `each` holds back everything until somebody approves
+    it. `code_mode` keeps its tools for programs (true), or shows them as they are even to callers
+    in code mode (false). `validation` says what follows when arguments do not fit the schema that
+    the server declares: `report` says so in the call's event, `strict` refuses the call, `none`
+    says nothing; `arguments` is another word for strict. `results` and `both` refuse results that
+    do not fit. `list_limit` is how many bytes everything it lists may have.
+    `content` and `result_content` bound what is recorded of its calls.
+    A process (`command`, `python`, `container`) is ended after `idle` seconds without work, and
+    started again by the next call; 0 keeps it. `limits`, `files`, `network` and `namespaces` bound
+    it.
+    `sessions` says who shares a session of a server that keeps state (a process, or an MCP session
+    over HTTP): one `principal` (a user, or a key without one), one `client` session, or everybody
+    (`shared`, the operator's word that the server keeps no state). At most `most_sessions` are open
+    at once, `most_sessions_each` of one principal; one that is unused for `idle` seconds is ended.
+    `protocol` is the family of MCP revisions that the server is spoken to in: `modern` (stateless,
+    2026-07-28), `legacy` (with a handshake, 2025-11-25 and before), or `auto`: the caller's own
+    where the server speaks both, else the one it speaks.
+    `proxy` stands before a URL (`none`: none does), `ca` are whom it may be vouched for by,
+    `certificate` and `key` what it is shown; the three are files in PEM form. `oauth` says whose
+    tokens it is called with, where it wants them; `identity` that each request says who calls.
+    """
+
+    url: str = ""
+    replicas: tuple[Replica, ...] = Field(default=(), max_length=MOST_REPLICAS)
+    sse: str = ""
+    headers: dict[str, str] = Field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = Field(default_factory=dict)
+    cwd: str = ""
+    openapi: str = ""
+    base_url: str = ""
+    credentials: dict[str, str] = Field(default_factory=dict)
+    probe_path: str = Field(default="", max_length=1024)
+    operations: Operations = Operations()
+    refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
+    graphql: str = ""
+    grpc: str = ""
+    python: tuple[str, ...] = ()
+    container: Container | None = None
+    idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
+    sessions: Sessions = "principal"
+    protocol: Protocol = "auto"
+    most_sessions: int | None = Field(default=None, ge=1, le=100_000)
+    most_sessions_each: int = Field(default=16, ge=1, le=1000)
+    limits: Limits = Limits()
+    files: Files | None = None
+    network: Network = "any"
+    namespaces: bool = True
+    oauth: ServerOAuth | None = None
+    identity: ServerIdentity | None = None
+    proxy: str = ""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
+    expose: Patterns = ("*",)
+    definitions: Literal["trust", "first", "each"] = "first"
+    code_mode: bool | None = None
+    probe: float = Field(default=15.0, ge=0, le=3600)
+    timeout: float = Field(default=60.0, gt=0, le=3600)
+    max_total_timeout: float | None = Field(default=None, gt=0, le=LONGEST_CALL)
+    list_limit: int = Field(default=LARGEST_LIST, ge=64 << 10, le=LARGEST_LIST)
+    results: Results = Results()
+    validation: Validation = "report"
+    content: Content | None = None
+    result_content: Content | None = None
+    concurrency: int = Field(default=64, ge=1, le=4096)
+
+    @property
+    def is_process(self) -> bool:
+        """Whether it is a process of the executor's own."""
+        return bool(self.command or self.python or self.container)
+
+    @property
+    def kind(self) -> str:
+        """Return the field that says what it is."""
+        kinds = ("url", "replicas", "sse", "openapi", "graphql", "grpc", "command", "python")
+        return next((each for each in kinds if getattr(self, each)), "container")
+
+    @property
+    def oauth_url(self) -> str:
+        """Return the URL its tokens are for, where its authorization server is looked up."""
+        told = self.oauth
+        if told is not None and told.resource:
+            return told.resource
+        if self.replicas:
+            return self.replicas[0].url
+        if self.is_process:
+            return told.issuer if told is not None else ""
+        document = self.openapi if self.openapi.startswith(("http://", "https://")) else ""
+        return (
+            self.url or self.sse or self.base_url or document or self.graphql or as_http(self.grpc)
+        )
+
+    @property
+    def oauth_place(self) -> str:
+        """Return what a token is of use for: where it is sent, or which program is given it."""
+        if self.url or self.sse:
+            return self.oauth_url
+        if self.is_process:
+            told = self.model_dump(mode="json", include={"command", "python", "container", "cwd"})
+            program = json.dumps(told, sort_keys=True)
+            return f"{self.oauth_url} {sha256(program.encode()).hexdigest()[:32]}"
+        own = self.base_url or self.openapi or self.graphql or self.grpc
+        return f"{self.oauth_url} {own}" if own else self.oauth_url
+
+    @property
+    def misfits(self) -> Misfits:
+        """What follows when arguments do not fit; Toolbus reads those of described APIs itself."""
+        if self.validation in ("strict", "arguments", "both"):
+            return "strict"
+        if self.validation == "none":
+            return "none"
+        described = self.openapi or self.graphql or self.grpc
+        return "strict" if described and self.validation == "report" else "report"
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether it may keep state between calls: a process, or MCP over HTTP."""
+        return self.is_process or bool(self.url or self.sse or self.replicas)
+
+    @property
+    def session_bound(self) -> int:
+        """How many of its sessions may be open at once in one executor."""
+        return self.most_sessions or MOST_SESSIONS[self.is_process]
+
+    @field_validator("url", "sse", "base_url", "graphql")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        return http_url(url)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _is_a_family(cls, protocol: Any) -> Any:
+        if protocol not in get_args(Protocol):
+            raise ValueError(f"must be {PROTOCOLS}")
+        return protocol
+
+    @field_validator("replicas", mode="before")
+    @classmethod
+    def _may_be_urls(cls, replicas: Any) -> Any:
+        if not isinstance(replicas, list | tuple):
+            return replicas
+        return tuple({"url": each} if isinstance(each, str) else each for each in replicas)
+
+    @field_validator("replicas")
+    @classmethod
+    def _are_several(cls, replicas: tuple[Replica, ...]) -> tuple[Replica, ...]:
+        if len({each.url for each in replicas}) < len(replicas):
+            raise ValueError("names a URL twice; give it a greater weight instead")
+        return replicas
+
+    @field_validator("proxy")
+    @classmethod
+    def _keeps_its_password(cls, proxy: str) -> str:
+        if proxy not in ("", "none") and not _PROXY.fullmatch(proxy):
+            raise ValueError(
+                "must be none, or http://host:port; with a password, a whole reference: ${env:NAME}"
+            )
+        return proxy
+
+    @field_validator("openapi")
+    @classmethod
+    def _is_document(cls, openapi: str) -> str:
+        if "://" in openapi and not re.match(r"^https?://[^/\s]+", openapi):
+            raise ValueError("must be a file, or begin with http:// or https:// and name a host")
+        return openapi
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _is_network(cls, network: Any) -> Network:
+        return network_of(network)
+
+    @field_validator("probe_path")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        if path and not _PROBE_PATH.fullmatch(path):
+            raise ValueError("must begin with / and hold neither blanks nor letters beyond ASCII")
+        return path
+
+    @field_validator("grpc")
+    @classmethod
+    def _is_grpc(cls, grpc: str) -> str:
+        if grpc and not re.fullmatch(r"grpcs?://[A-Za-z0-9.\[\]:_-]+:\d{1,5}", grpc):
+            raise ValueError("must be grpc://host:port, or grpcs://host:port over TLS")
+        return grpc
+
+    @field_validator("python", mode="before")
+    @classmethod
+    def _is_list(cls, python: Any) -> Any:
+        if isinstance(python, str):
+            return (python,)
+        # What a validator has seen is Python, where strict reading takes no list for a tuple.
+        return tuple(python) if isinstance(python, list) else python
+
+    @field_validator("python")
+    @classmethod
+    def _are_functions(cls, python: tuple[str, ...]) -> tuple[str, ...]:
+        for each in python:
+            if not _FUNCTION.fullmatch(each):
+                raise ValueError(f"{each[:80]!r} is no function; write package.module:function")
+        return python
+
+    @field_validator("tools")
+    @classmethod
+    def _differ(cls, tools: dict[str, ToolView]) -> dict[str, ToolView]:
+        owners: dict[str, str] = {}
+        for own, view in tools.items():
+            if view.hidden:
+                continue
+            name = view.alias or own
+            before = owners.setdefault(name, own)
+            if before != own:
+                raise ValueError(
+                    f"{before} and {own} would both be called {name}; give one another alias"
+                )
+        return tools
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        remote = (self.url, self.replicas, self.sse, self.openapi, self.graphql, self.grpc)
+        kinds = (*remote, self.command, self.python, self.container)
+        if [bool(each) for each in kinds].count(True) != 1:
+            raise ValueError(
+                "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
+                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (one "
+                "that reflects), python (functions) or container (an image)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.is_process and self.headers:
+            raise ValueError(
+                "headers belong to what has an address, env to a command, python or container"
+            )
+        if not self.openapi:
+            self._refuse_alien(_OF_OPENAPI, "openapi")
+        if not (self.openapi or self.graphql or self.grpc):
+            self._refuse_alien(_OF_DESCRIBED, "openapi, graphql and grpc")
+        if not self.is_process:
+            self._refuse_alien(_OF_PROCESS, "command, python and container")
+        if not self.has_sessions:
+            self._refuse_alien(_OF_SESSIONS, "what may keep state: processes, url, replicas, sse")
+            self._refuse_alien(("protocol",), "MCP servers: processes, url, replicas, sse")
+        if self.is_process or self.grpc:
+            self._refuse_alien(("proxy",), "what has an address over HTTP")
+        if self.is_process or self.grpc.startswith("grpc://"):
+            self._refuse_alien(FILES, "what is called over TLS")
+        return self
+
+    @model_validator(mode="after")
+    def _has_that_family(self) -> Self:
+        if self.sse and self.protocol == "modern":
+            raise ValueError(
+                "sse is of the legacy revisions alone: leave protocol out, or declare a url"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_authorized_once(self) -> Self:
+        if self.oauth is None:
+            return self
+        if any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("has oauth and a header Authorization; leave one of them out")
+        if self.oauth.tokens == "user" and self._has_public_cache:
+            raise ValueError("answers each user by their own token: no cache may be public")
+        fault = misfit(self.oauth, self.kind, own_env=tuple(self.env))
+        if not fault and not self.oauth_url:
+            fault = "the URL that tokens are for is not known: name it with resource or base_url"
+        if fault:
+            raise ValueError(f"oauth: {fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_told_who_calls(self) -> Self:
+        if self.identity is None:
+            return self
+        if self.is_process:
+            raise ValueError("identity belongs to what has an address; leave it out")
+        if any(name.lower() == self.identity.header.lower() for name in self.headers):
+            raise ValueError(f"has identity and a header {self.identity.header}; leave one out")
+        if self._has_public_cache:
+            raise ValueError("is told who calls, with identity: no cache may be public")
+        if self.grpc and not self.identity.fits_grpc:
+            raise ValueError(f"{self.identity.header} is no name gRPC takes; name another")
+        return self
+
+    @property
+    def _has_public_cache(self) -> bool:
+        caches = (view.cache for view in self.tools.values())
+        return any(each is not None and each.scope == "public" for each in caches)
+
+    @model_validator(mode="after")
+    def _fits_itself(self) -> Self:
+        if self.network != "any" and not self.namespaces:
+            raise ValueError("network needs namespaces; leave one of them out")
+        if self.container and isinstance(self.network, Hosts):
+            raise ValueError("network of a container is any, loopback or none, not a list of hosts")
+        if self.key and not self.certificate:
+            raise ValueError("key belongs to a certificate; name both")
+        return self
+
+    def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:
+        """Raises `ValueError` for a field that only servers of another kind have."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].get_default(
+                call_default_factory=True
+            ):
+                raise ValueError(f"{name} belongs to {owner}; leave it out")

@@ -1,0 +1,1 @@
+"""Load a YAML configuration, and report every error with its line."""

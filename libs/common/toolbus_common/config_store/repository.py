@@ -1,0 +1,398 @@
+"""A desk: reads and changes what is declared, and records who changed what, before and after."""
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from time import time
+from typing import Any, TypeVar
+
+from toolbus_common.access.config_snapshot import (
+    ADMIN_PREFIX,
+    DECLARATION,
+    KEY_PREFIX,
+    ORIGIN,
+    hash_of,
+    proof_of,
+)
+from toolbus_common.access.principal import DEFAULT_SCOPE, lineage_of
+from toolbus_common.config import Admin, Declaration, Key
+from toolbus_common.config_store.confirmation import forget_the_rest, vouch
+from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, told_of
+from toolbus_common.config_store.literal_secrets import Writer
+from toolbus_common.config_store.redacted_view import told_in_a_fact
+from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCreated, KeyRevoked
+from toolbus_common.errors import (
+    BusDownError,
+    ConflictError,
+    InvalidError,
+    StaleError,
+    UnknownEntryError,
+)
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Bucket
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 8
+ROOM_FOR_HEADERS = 4096  # bytes
+AT_ONCE = 1 << 20  # characters of facts that are on their way at once
+PREFIXES = {"key": "tbk", "admin": "tba"}
+
+E = TypeVar("E", Key, Admin)
+_MODELS: dict[str, type[Key] | type[Admin]] = {KEY_PREFIX: Key, ADMIN_PREFIX: Admin}
+Make = Callable[[Declaration], Declaration]
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """The stored declaration. `by` is empty when there is none yet."""
+
+    declaration: Declaration
+    revision: int = 0
+    by: str = ""
+    minted: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an application changed, and the secrets it made, by key: to be shown once.
+
+    Those of admin keys are named `admins.<name>`.
+    """
+
+    changes: tuple[Change, ...]
+    revision: int
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What is to be declared, what that changes, and the secrets made for it.
+
+    `given` are the keys whose secret their declaration now gives itself.
+    """
+
+    whole: Declaration
+    changes: tuple[Change, ...]
+    keys: dict[str, str] = field(repr=False)
+    admins: dict[str, str] = field(repr=False)
+    given: set[str]
+
+
+class Desk:
+    """Somebody (`by`) at one bus. An `operator` vouches for the addresses he applies."""
+
+    def __init__(
+        self, bus: Bus, bucket: Bucket, facts: FactWriter, by: str, literals: Writer,
+        *, operator: bool = False,
+    ) -> None:  # fmt: skip
+        self.bus = bus
+        self.by = by
+        self._literals = literals
+        self._operator = operator
+        self._bucket = bucket
+        self._facts = facts
+
+    # -- reading -----------------------------------------------------------------------------
+
+    async def declared(self) -> Declared:
+        """What is declared now."""
+        entry = await self._bucket.get(DECLARATION)
+        if entry is None or entry.value is None:
+            return Declared(Declaration(), entry.revision if entry else 0)
+        origin, _ = await self._origin()
+        return Declared(
+            _decoded(entry.value),
+            entry.revision,
+            str(origin.get("by", "unknown")),
+            frozenset(origin.get("minted", ())),
+        )
+
+    async def own_keys(self) -> dict[str, Key]:
+        """Keys made, changed or revoked one by one; they win over declared ones."""
+        return await self._own(KEY_PREFIX, Key)
+
+    async def own_admins(self) -> dict[str, Admin]:
+        """Admin keys likewise."""
+        return await self._own(ADMIN_PREFIX, Admin)
+
+    async def own_key(self, name: str) -> Key | None:
+        """The key under this name among them."""
+        found, _ = await self.own(KEY_PREFIX, name)
+        return found if isinstance(found, Key) else None
+
+    async def own(self, prefix: str, name: str) -> tuple[Key | Admin | None, int]:
+        """What was made under this name one by one, and its revision."""
+        entry = await self._bucket.get(f"{prefix}{name}")
+        if entry is None or entry.value is None:
+            return None, entry.revision if entry else 0
+        return _MODELS[prefix].model_validate_json(entry.value), entry.revision
+
+    # -- changing ----------------------------------------------------------------------------
+
+    async def plan(self, new: Declaration) -> tuple[list[Change], int]:
+        """What applying would change, and the revision that was looked at."""
+        now = await self.declared()
+        old = now.declaration
+        complete = self._literals.complete
+        return await asyncio.to_thread(lambda: changes(old, complete(new, old))), now.revision
+
+    async def apply(
+        self,
+        new: Declaration,
+        source: str,
+        at: int | None = None,
+        named: Declaration | None = None,
+    ) -> Applied:
+        """Make a declaration take effect as a whole; nothing happens when nothing differs.
+
+        A key declared without a secret keeps the one it had, or gets one. `named` is the part of
+        it that an operator wrote himself; else all is.
+        """
+        if not self._operator:
+            return await self.change(lambda _old: new, source, at)
+        await vouch(self._bucket, named or new)
+        applied = await self.change(lambda _old: new, source, at)
+        await forget_the_rest(self._bucket, new)
+        return applied
+
+    async def change(self, make: Make, source: str, at: int | None = None) -> Applied:
+        """Replace what is declared by what `make` makes of it; with `at`, only that revision.
+
+        Raises:
+            StaleError: there is another revision than `at`.
+            ConflictError: others write all the time.
+
+        """
+        own = {*await self.own_keys()}, {*await self.own_admins()}
+        for _ in range(ATTEMPTS):
+            now = await self.declared()
+            _check_revision(at, now.revision)
+            # Thousands of keys take long, and calls share the loop of who administers.
+            draft = await asyncio.to_thread(_drafted, make, now.declaration, self._literals, *own)
+            if not draft.changes and now.revision:
+                await self._note_origin(source)
+                return Applied((), now.revision)
+            revision = await self._swap(draft.whole, now.revision)
+            if revision is not None:
+                gone = now.declaration.keys.keys() - draft.whole.keys.keys()
+                await self._note_origin(source, draft.keys.keys(), gone | draft.given)
+                await self._record_applied(draft.changes, now.declaration, draft.whole, revision)
+                made = draft.keys | {f"admins.{name}": told for name, told in draft.admins.items()}
+                return Applied(draft.changes, revision, made)
+        raise _busy()
+
+    async def put_own(self, prefix: str, name: str, entry: Key | Admin, last: int) -> bool:
+        """Keep a key of its own under this name; whether nobody was faster since `last`."""
+        return await self._bucket.swap(f"{prefix}{name}", _encoded(entry), last) is not None
+
+    async def drop_own_key(self, name: str) -> None:
+        """Let the declared key of this name count again."""
+        await self._bucket.delete(f"{KEY_PREFIX}{name}")
+
+    async def replace_secret(self, name: str, secret_hash: str) -> None:
+        """Give a declared key another secret."""
+        for _ in range(ATTEMPTS):
+            now = await self.declared()
+            keys = now.declaration.keys
+            if name not in keys:
+                raise UnknownEntryError(f"The key '{name}' is declared no longer.")
+            key = keys[name].model_copy(update={"secret_hash": secret_hash})
+            new = now.declaration.model_copy(update={"keys": {**keys, name: key}})
+            revision = await self._swap(new, now.revision)
+            if revision is not None:
+                self.record_change("keys", name, keys[name], key, revision)
+                return
+        raise _busy()
+
+    async def _swap(self, new: Declaration, last: int) -> int | None:
+        """Write a declaration over revision `last`; None when someone was faster."""
+        value, most = _encoded(new), self.bus.most_bytes - ROOM_FOR_HEADERS
+        if len(value) > most:
+            raise InvalidError(
+                f"What is declared takes {len(value):,} bytes and is kept as one entry, for which "
+                f"the bus takes {most:,}; nothing was applied. Declare fewer keys and make the "
+                "others one by one with 'toolbus keys create', or raise NATS' max_payload."
+            )
+        if self._facts.full:
+            raise BusDownError("Facts can be kept nowhere (the spool is full): nothing may change.")
+        return await self._bucket.swap(DECLARATION, value, last)
+
+    async def _own(self, prefix: str, model: type[E]) -> dict[str, E]:
+        return {
+            each.key.removeprefix(prefix): model.model_validate_json(each.value)
+            for each in await self._bucket.present(f"{prefix}>")
+            if each.value is not None
+        }
+
+    # -- recording ---------------------------------------------------------------------------
+
+    def record_created(self, name: str, key: Key, declared: Declaration) -> None:
+        """Say that a key exists, or has a new secret."""
+        scope = scope_of(key, declared)
+        self.record(KeyCreated(id=_id("created"), at=time(), scope=scope, key=name, by=self.by))
+
+    def record_revoked(self, name: str, key: Key, declared: Declaration) -> None:
+        """Say that a key opens nothing any more."""
+        scope = scope_of(key, declared)
+        self.record(KeyRevoked(id=_id("revoked"), at=time(), scope=scope, key=name, by=self.by))
+
+    def record_change(self, kind: str, name: str, old: Any, new: Any, revision: int = 0) -> None:
+        """Say what an entry was before and is after."""
+        self.record(self._changed(kind, name, _dumped(old), _dumped(new), revision))
+
+    def record(self, fact: Fact) -> None:
+        """Write a fact; one the stream does not take now is spooled for the next command."""
+        self._facts.say(fact)
+
+    async def delivered(self) -> None:
+        """Return once the stream has what was recorded, or it is kept for the next command."""
+        await self._facts.delivered()
+
+    async def _record_applied(
+        self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
+    ) -> None:
+        self.record(
+            ConfigApplied(
+                id=_id("applied"), at=time(), scope=DEFAULT_SCOPE,
+                revision=revision, by=self.by, changes=told_of(different),
+            )
+        )  # fmt: skip
+        for change in different:
+            if change.section == "keys" and change.sign == ADDED:
+                self.record_created(change.name, new.keys[change.name], new)
+            elif change.section == "keys" and change.sign == REMOVED:
+                self.record_revoked(change.name, old.keys[change.name], old)
+        await self._record_each(different, old, new, revision)
+        await self._facts.delivered()
+
+    async def _record_each(
+        self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
+    ) -> None:
+        """A fact per entry. They are durable, here or in the spool, before this returns."""
+        before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+        waiting: list[asyncio.Future[None]] = []
+        size = 0
+        for change in different:
+            kind, name = change.section, change.name
+            fact = self._changed(
+                kind, name, before[kind].get(name), after[kind].get(name), revision
+            )
+            waiting.append(self._facts.record(fact))
+            size += len(fact.before) + len(fact.after)
+            if size > AT_ONCE:
+                await asyncio.gather(*waiting, return_exceptions=True)
+                waiting, size = [], 0
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    def _changed(self, kind: str, name: str, old: Any, new: Any, revision: int) -> ConfigChanged:
+        return ConfigChanged(
+            id=_id("changed"), at=time(), scope=DEFAULT_SCOPE, kind=kind, name=name, by=self.by,
+            revision=revision, before=told_in_a_fact(old), after=told_in_a_fact(new),
+        )  # fmt: skip
+
+    async def _origin(self) -> tuple[dict[str, Any], int]:
+        entry = await self._bucket.get(ORIGIN)
+        if entry is None or entry.value is None:
+            return {}, entry.revision if entry else 0
+        data: dict[str, Any] = json.loads(entry.value)
+        return data, entry.revision
+
+    async def _note_origin(
+        self, source: str, minted: Iterable[str] = (), others: Iterable[str] = ()
+    ) -> None:
+        """Say whose secrets were made here and whose not; others may say so meanwhile."""
+        for _ in range(ATTEMPTS):
+            before, last = await self._origin()
+            known = {*before.get("minted", ()), *minted}.difference(others)
+            origin = {"by": source, "minted": sorted(known)}
+            if before == origin:
+                return
+            if await self._bucket.swap(ORIGIN, json.dumps(origin).encode(), last) is not None:
+                return
+        log.warning("config.origin_not_noted", extra={"by": source})
+
+
+def new_secret(name: str, kind: str = "key") -> str:
+    """A secret for a key, or an admin key, of this name."""
+    return f"{PREFIXES[kind]}_{name}_{secrets.token_urlsafe(24)}"
+
+
+def hashed(secret: str) -> str:
+    """What is stored of a secret."""
+    return hash_of(proof_of(secret))
+
+
+def scope_of(key: Key, declaration: Declaration) -> str:
+    """Who pays for a key."""
+    return lineage_of("", key, declaration).scope
+
+
+def _check_revision(at: int | None, now: int) -> None:
+    if at is not None and at != now:
+        raise StaleError(
+            f"The configuration is at revision {now}, no longer at {at}; nothing was changed. "
+            "Look at it again."
+        )
+
+
+def _busy() -> ConflictError:
+    return ConflictError("Somebody else is changing the configuration; try again.")
+
+
+@lru_cache(maxsize=2)
+def _decoded(value: bytes) -> Declaration:
+    return Declaration.model_validate_json(value)
+
+
+def _dumped(entry: Key | Admin | None) -> Any:
+    return entry.model_dump(mode="json") if entry is not None else None
+
+
+def _drafted(
+    make: Make, old: Declaration, literals: Writer, own_keys: set[str], own_admins: set[str]
+) -> _Draft:
+    known = literals.complete(make(old), old)
+    keys = _minted("key", known.keys, own_keys)
+    admins = _minted("admin", known.admins, own_admins)
+    whole = _with_secrets(known, keys, admins)
+    return _Draft(whole, tuple(changes(old, whole)), keys, admins, _given(known, old))
+
+
+def _given(known: Declaration, old: Declaration) -> set[str]:
+    """Keys whose secret their declaration now gives itself."""
+    return {
+        name
+        for name, key in known.keys.items()
+        if key.secret_hash not in ("", old.keys[name].secret_hash if name in old.keys else "")
+    }
+
+
+def _minted(kind: str, entries: Mapping[str, Key | Admin], own: set[str]) -> dict[str, str]:
+    bare = [name for name, entry in entries.items() if not entry.secret_hash]
+    return {name: new_secret(name, kind) for name in bare if name not in own}
+
+
+def _with_secrets(
+    declaration: Declaration, keys: dict[str, str], admins: dict[str, str]
+) -> Declaration:
+    made: dict[str, Any] = {"keys": {**declaration.keys}, "admins": {**declaration.admins}}
+    for section, minted in (("keys", keys), ("admins", admins)):
+        for name, secret in minted.items():
+            entry = made[section][name]
+            made[section][name] = entry.model_copy(update={"secret_hash": hashed(secret)})
+    return declaration.model_copy(update=made)
+
+
+def _encoded(entry: Declaration | Key | Admin) -> bytes:
+    """What it says of itself: ten thousand keys' defaults would fill the entry three times over."""
+    return entry.model_dump_json(exclude_defaults=True).encode()
+
+
+def _id(what: str) -> str:
+    return f"{secrets.token_hex(10)}.{what}"

@@ -1,0 +1,1 @@
+"""Define the events that services publish and audit stores."""

@@ -1,0 +1,79 @@
+"""What facts have in common; what there is of them is in `facts`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+from toolbus_common.contracts.base import Plain
+from toolbus_common.contracts.calls import TOOLS_CALL
+
+_BEFORE = "tb.fact."
+EVERY_FACT = f"{_BEFORE}>"
+NOBODY: Mapping[str, str] = MappingProxyType({})
+
+
+def subject_of(name: str, scope: str) -> str:
+    """Where facts of a name and a customer are said."""
+    return f"{_BEFORE}{name}.{scope}"
+
+
+def told_by(subject: str) -> tuple[str, str]:
+    """The name and the customer of the facts on a subject."""
+    name, _, scope = subject.removeprefix(_BEFORE).rpartition(".")
+    return name, scope
+
+
+class Fact(Plain):
+    """What every fact has. `at` is seconds since the epoch; `scope` is the paying customer."""
+
+    NAME: ClassVar[str]
+    # The field that names a person, what kind of person that is, fields in which the name is
+    # mentioned with its kind, and fields that are sealed under that person's key.
+    PERSON: ClassVar[str] = ""
+    KIND: ClassVar[str] = "user"
+    MENTIONS: ClassVar[tuple[str, ...]] = ()
+    CONTENT: ClassVar[tuple[str, ...]] = ()
+
+    id: str
+    at: float
+    scope: str
+
+    @property
+    def subject(self) -> str:
+        """Where this fact is said."""
+        return subject_of(self.NAME, self.scope)
+
+    @property
+    def impersonal(self) -> bool:
+        """Whether it surely names nobody, and holds nothing that is sealed: most do not."""
+        told = self.__dict__
+        return not (told.get(self.PERSON) or any(map(told.get, self.CONTENT)))
+
+    @property
+    def people(self) -> Mapping[str, str]:
+        """Fields that name somebody, and whom."""
+        return {self.PERSON: name} if (name := self._named) else NOBODY
+
+    @property
+    def content(self) -> Mapping[str, str]:
+        """Fields that are sealed, and under whose key: the person's, or where none is named its."""
+        filled = [field for field in self.CONTENT if getattr(self, field)]
+        owner = (self._named or f"key:{getattr(self, 'key', '')}") if filled else ""
+        return dict.fromkeys(filled, owner) if filled else NOBODY
+
+    @property
+    def _named(self) -> str:
+        said: str = getattr(self, self.PERSON) if self.PERSON else ""
+        return said if ":" in said or not said else f"{self.KIND}:{said}"
+
+
+class CallFact(Fact):
+    """What every fact about a call has."""
+
+    call_id: str
+    parent_id: str = ""
+    trace_id: str = ""
+    key: str = ""
+    server: str
+    tool: str
+    method: str = TOOLS_CALL

@@ -1,0 +1,85 @@
+"""Facts about upstream servers, of no call and no customer."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from toolbus_common.contracts.events.base import Fact
+
+
+class ServerFact(Fact):
+    """What every fact about an upstream server has."""
+
+    server: str
+    reason: str = ""
+
+
+class ServerConnected(ServerFact):
+    """An upstream answered and its tools are listed."""
+
+    NAME: ClassVar[str] = "server.connected"
+
+    tools: int = 0
+    version: str = ""
+
+
+class ServerLost(ServerFact):
+    """An upstream cannot be reached: said once for each loss, and again for another reason."""
+
+    NAME: ClassVar[str] = "server.lost"
+
+
+class ServerFaulted(ServerFact):
+    """Some of what an upstream lists is not shown, repaired, or a list of its fails.
+
+    Each has the reason by name; all are empty when the upstream lists without fault again.
+    """
+
+    NAME: ClassVar[str] = "server.faulted"
+
+    dropped: dict[str, str] = Field(default_factory=dict)
+    failed: dict[str, str] = Field(default_factory=dict)
+    repaired: dict[str, str] = Field(default_factory=dict)
+
+
+class ServerSteered(ServerFact):
+    """What every fact about an operator's word on a server has: `by` is who gave it."""
+
+    PERSON: ClassVar[str] = "by"
+    KIND: ClassVar[str] = "operator"
+
+    by: str = ""
+
+
+class ServerDrained(ServerSteered):
+    """An operator lets it have no new calls."""
+
+    NAME: ClassVar[str] = "server.drained"
+
+
+class ServerUndrained(ServerSteered):
+    """An operator lets it have calls again."""
+
+    NAME: ClassVar[str] = "server.undrained"
+
+
+class ServerReset(ServerSteered):
+    """An operator has it met anew: another connection, a closed breaker."""
+
+    NAME: ClassVar[str] = "server.reset"
+
+
+class BreakerOpened(ServerFact):
+    """Calls to this upstream are refused until a probe succeeds; or one replica gets none."""
+
+    NAME: ClassVar[str] = "breaker.opened"
+
+    replica: str = ""  # the others still take calls
+
+
+class BreakerClosed(ServerFact):
+    """A probe succeeded; calls flow again."""
+
+    NAME: ClassVar[str] = "breaker.closed"
+
+    replica: str = ""

@@ -1,0 +1,1 @@
+"""Define requests between services and their responses."""

@@ -1,0 +1,42 @@
+"""Calls that were allowed and of which nothing more was heard."""
+
+from typing import ClassVar
+
+from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.queries.base import Question
+
+
+class UnendedAsked(Question):
+    """Which calls allowed from `start` and before `end` has no fact ended? Heard by audit."""
+
+    SUBJECT: ClassVar[str] = "tb.ask.audit.unended"
+
+    start: float
+    end: float
+
+
+class UnendedCall(Message):
+    """One of them, as its intent told it; `deadline` is seconds since the epoch.
+
+    `reserved` says that money was held for it.
+    """
+
+    call_id: str
+    parent_id: str
+    trace_id: str
+    scope: str
+    key: str
+    server: str
+    tool: str
+    method: str
+    charge: int
+    at: float
+    deadline: float
+    reserved: bool = False
+
+
+class UnendedTold(Message):
+    """The calls, the oldest first. With `more` there are others that were allowed later."""
+
+    calls: tuple[UnendedCall, ...]
+    more: bool = False

@@ -1,0 +1,1 @@
+"""Define the records of NATS buckets."""

@@ -1,0 +1,1 @@
+"""Sign and encrypt: sealed tokens and records, canonical JSON, key files, DPoP."""

@@ -1,0 +1,33 @@
+"""Our own keys and proofs: what a client of another's server shows with a token."""
+
+import re
+import secrets
+from functools import cached_property
+from time import time
+
+from toolbus_common.crypto.dpop.proof import TYPE, digest_of
+from toolbus_common.crypto.p256 import P256Key, header_of
+
+_TAIL = re.compile(r"[?#].*", re.DOTALL)
+
+
+class ProofKey(P256Key):
+    """The key that tokens are bound to."""
+
+    def proof(self, method: str, url: str, *, token: str = "", nonce: str = "") -> str:
+        """A proof for one request to a URL, which has no query."""
+        claims = {"jti": secrets.token_urlsafe(16), "htm": method, "htu": url, "iat": int(time())}
+        if token:
+            claims["ath"] = digest_of(token)
+        if nonce:
+            claims["nonce"] = nonce
+        return self.signed(self._header, claims)
+
+    @cached_property
+    def _header(self) -> str:
+        return header_of(typ=TYPE, jwk=self.public)
+
+
+def bare(url: str) -> str:
+    """A URL as a proof names it: without query and fragment."""
+    return _TAIL.sub("", url)

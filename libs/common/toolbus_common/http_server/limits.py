@@ -1,0 +1,51 @@
+"""The bounds of one HTTP listener."""
+
+import logging
+import resource
+from dataclasses import dataclass, field
+
+from toolbus_common.http_server.proxy_addresses import Proxies, is_loopback
+
+log = logging.getLogger(__name__)
+
+OTHER_FILES = 512  # descriptors a process needs beside its clients' connections
+FEWEST = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes are bytes, times seconds.
+
+    `head` bounds a request's line and headers and, counted together with them, the extensions of
+    its chunks and its trailers. `idle_seconds` is how long a connection is kept after an answer,
+    `write_seconds` how long a client may leave an answer unread. `connections` bounds the open
+    connections of the listener, `per_address` those of one client: its connections, or, behind a
+    declared proxy, whose connections are everybody's, its requests under way.
+    """
+
+    head: int = 32 * 1024
+    head_seconds: float = 10.0
+    body_seconds: float = 10.0
+    idle_seconds: float = 15.0
+    write_seconds: float = 30.0
+    connections: int = 10_000
+    per_address: int = 2_000
+    per_loopback: int = 10_000  # of this machine's own address: whole fleets of agents share it
+    proxies: Proxies = field(default_factory=Proxies)
+
+    def most_of(self, address: str) -> int:
+        """Return the bound of one address."""
+        return self.per_loopback if is_loopback(address) else self.per_address
+
+
+def descriptors_for(connections: int) -> int:
+    """Let this process open so many connections; return how many it really can."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    possible = connections if soft == resource.RLIM_INFINITY else max(FEWEST, soft - OTHER_FILES)
+    if possible < connections:
+        log.warning("http.connections_bounded", extra={"wanted": connections, "bound": possible})
+    return min(connections, possible)

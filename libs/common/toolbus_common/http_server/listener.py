@@ -1,0 +1,162 @@
+"""One HTTP listener: which connections it takes, its clock, and how it ends."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from toolbus_common.http_server.limits import Limits, descriptors_for
+from toolbus_common.http_server.protocol import BoundedProtocol
+from toolbus_common.http_server.proxy_addresses import bounded_as
+from toolbus_common.observability.metrics import (
+    CONNECTIONS,
+    CONNECTIONS_CLOSED,
+    CONNECTIONS_MOST,
+    CONNECTIONS_REFUSED,
+)
+
+log = logging.getLogger(__name__)
+
+CLOCK_SECONDS = 0.5
+QUIET_SECONDS = 2.0  # a kept connection may bring a request so long after its last answer
+_UNKNOWN = "unknown"  # the peer has left already
+TURNS = 8  # of the event loop, in which every connection the kernel holds is accepted
+
+
+class Listener:
+    """Takes connections on one address; `name` is its label in the metrics."""
+
+    def __init__(self, app: Any, name: str, limits: Limits) -> None:
+        self.config = uvicorn.Config(
+            app, loop="none", lifespan="off", ws="none", access_log=False, log_config=None,
+            server_header=False, date_header=False, proxy_headers=False,
+        )  # fmt: skip
+        self.config.load()
+        self.state = ServerState()
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.leaving = False  # every answer says that its connection ends with it
+        self.port = 0
+        self._name = name
+        self._open = CONNECTIONS.labels(name)
+        self._most = descriptors_for(limits.connections)
+        self._addresses: Counter[str] = Counter()
+        self._server: asyncio.Server | None = None
+        self._clock: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # -- connections -------------------------------------------------------------------------
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long a connection is kept after an answer."""
+        return QUIET_SECONDS if self.leaving else self.limits.idle_seconds
+
+    def admit(self, connection: BoundedProtocol, peer: str, *, proxy: bool) -> bool:
+        """Return whether one more connection is taken. A proxy's count for nobody."""
+        if len(self.state.connections) > self._most:
+            return self._refused("total")
+        if not proxy:
+            connection.address = self.take(peer)
+            if not connection.address:
+                return False
+        self._empty.clear()
+        self._open.set(len(self.state.connections))
+        return True
+
+    def left(self, connection: BoundedProtocol) -> None:
+        """Count a connection no more."""
+        if connection.address:
+            self.give_back(connection.address)
+            connection.address = ""
+        self._open.set(len(self.state.connections))
+        if not self.state.connections:
+            self._empty.set()
+
+    def take(self, client: str) -> str:
+        """Return what a client counts as, counted once more; empty where it has all it may."""
+        address = bounded_as(client) or _UNKNOWN
+        if self._addresses[address] >= self.limits.most_of(client):
+            self._refused("address")
+            return ""
+        self._addresses[address] += 1
+        return address
+
+    def give_back(self, address: str) -> None:
+        """Count an address once less."""
+        self._addresses[address] -= 1
+        if self._addresses[address] <= 0:
+            del self._addresses[address]
+
+    def closed(self, reason: str) -> None:
+        """Count a connection that was closed for what its client did."""
+        CONNECTIONS_CLOSED.labels(self._name, reason).inc()
+
+    def _refused(self, reason: str) -> bool:
+        CONNECTIONS_REFUSED.labels(self._name, reason).inc()
+        return False
+
+    def _tick(self) -> None:
+        self._clock = self.loop.call_later(CLOCK_SECONDS, self._tick)
+        now = self.loop.time()
+        for connection in tuple(self.state.connections):
+            connection.check(now)  # type: ignore[union-attr]
+
+    # -- its life ----------------------------------------------------------------------------
+
+    async def open(self, host: str, port: int, backlog: int) -> None:
+        """Take connections. Raises `OSError`, most likely because the port is taken."""
+        made: Callable[[], BoundedProtocol] = lambda: BoundedProtocol(self)  # noqa: E731
+        self._server = await self.loop.create_server(made, host, port, backlog=backlog)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        CONNECTIONS_MOST.labels(self._name).set(self._most)
+        self._tick()
+
+    async def stop_accepting(self, seconds: float) -> None:
+        """Announce the end in every answer, and take new connections for so long still.
+
+        Whoever balances load needs that time to notice that this replica is not ready any more.
+        """
+        if self._server is None or self.leaving:
+            return
+        self.leaving = True
+        log.info("http.leaving", extra={"connections": len(self.state.connections)})
+        await asyncio.sleep(seconds)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        self._server.close()
+        until = self.loop.time() + min(QUIET_SECONDS, self.limits.idle_seconds)
+        for connection in tuple(self.state.connections):
+            connection.close_when_quiet(until)  # type: ignore[union-attr]
+
+    async def end(self, seconds: float) -> None:
+        """Wait until every connection has ended; after so long, end what is still answered."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ended()
+        except TimeoutError:
+            await self._cut()
+        if self._clock is not None:
+            self._clock.cancel()
+        for connection in tuple(self.state.connections):
+            connection.transport.abort()
+
+    async def _ended(self) -> None:
+        await self._empty.wait()
+        if self.state.tasks:
+            await asyncio.wait(tuple(self.state.tasks))
+
+    async def _cut(self) -> None:
+        """End what is still answered: each request is told so by the application."""
+        log.warning("http.cut", extra={"requests": len(self.state.tasks)})
+        for task in tuple(self.state.tasks):
+            task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_SECONDS):
+                await self._ended()

@@ -1,0 +1,1 @@
+"""Share MCP details between services: URIs, headers, forms of results."""

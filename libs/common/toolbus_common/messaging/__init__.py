@@ -1,0 +1,1 @@
+"""Exchange messages between services: calls, requests, events and their outbox."""

@@ -1,0 +1,211 @@
+"""Writing facts: numbered, batched per turn, acknowledged by the stream or kept until they are."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+
+from toolbus_common.contracts.events.base import Fact
+from toolbus_common.errors import BusDownError
+from toolbus_common.messaging.batcher import Batcher
+from toolbus_common.messaging.outbox import Envelope, Spool, SpoolFullError
+from toolbus_common.observability.metrics import FACTS_UNACKNOWLEDGED
+from toolbus_common.observability.tracing.context import MOST_LINKS, current
+from toolbus_common.privacy.event_encryption import named, sealed, struck
+from toolbus_common.privacy.key_store import People
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+LINGER_SECONDS = 0.01  # nobody waits for an outcome; a hundred together cost what one does
+Publish = Callable[[Envelope], Awaitable[None]]  # raises BusDownError unless acknowledged
+Line = tuple[str, bytes, str]  # subject, line, and the span it tells of if one is recorded
+Lines = Batcher[Line, None]
+
+
+class FactWriter:
+    """One producer of facts: `producer` names this process.
+
+    For each scope, `seq` counts its facts without gaps and `prev` is the hash of the one before
+    (SHA-256 of its line, in hex), so that what is lost or altered later shows, to whoever may
+    see that scope and no other.
+
+    Facts of one moment and one subject travel as one message, a line each: the stream's
+    acknowledgement is then paid once for all of them.
+    """
+
+    people: People | None = None  # under whose keys facts are sealed; none seals nothing
+
+    def __init__(self, publish: Publish, spool: Spool) -> None:
+        self.producer = secrets.token_hex(8)
+        self._chains: dict[str, tuple[int, str]] = {}
+        self._publish = publish
+        self._spool = spool
+        self._awaited: Lines = Batcher(self._flush, lanes=2)
+        self._said: Lines = Batcher(self._flush, lanes=1, linger=LINGER_SECONDS)
+        self._learning: set[asyncio.Task[None]] = set()
+        self._kept: list[Envelope] = []
+        self._retrying: asyncio.Task[None] | None = None
+        self._spooling = asyncio.Lock()
+        self.full = False
+
+    def record(self, fact: Fact) -> asyncio.Future[None]:
+        """Write a fact; the future ends when it is durable, or with `BusDownError`.
+
+        After an error the fact may still reach the stream later, under the same id: say what
+        became of it with another fact.
+        """
+        return self._add(self._awaited, fact)
+
+    async def insist(self, fact: Fact) -> None:
+        """Write a fact that must be told once; return when it is durable, however long that takes.
+
+        Who heard of the `BusDownError` of `record` could only say it again, and both would arrive.
+        """
+        try:
+            await self.record(fact)
+        except BusDownError:
+            while self._retrying is not None and not self._retrying.done():
+                await asyncio.wait([self._retrying])
+
+    def say(self, fact: Fact) -> None:
+        """Write a fact without waiting. It is kept, in memory and on disk, until acknowledged."""
+        self._add(self._said, fact).add_done_callback(_seen)
+
+    async def delivered(self) -> None:
+        """Return once the stream has everything said so far, or it is kept for later."""
+        await self._learned()
+        await self._said.drain()
+
+    def restore(self) -> None:
+        """Take up what an earlier process of this room could not deliver."""
+        self._kept.extend(self._spool.replay())
+        if self._kept:
+            log.info("facts.restored", extra={"messages": len(self._kept)})
+            self._retry()
+
+    async def close(self, seconds: float) -> None:
+        """Deliver what is left; what the bus does not take stays spooled for the next start."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._learned()
+                await self._awaited.drain()
+                await self._said.drain()
+                if self._retrying is not None:
+                    await asyncio.shield(self._retrying)
+        if self._retrying is not None:
+            self._retrying.cancel()
+        async with self._spooling:
+            self._spool.close()
+
+    def _add(self, batcher: Lines, fact: Fact) -> asyncio.Future[None]:
+        """Seal what is personal; only of somebody who is new here is asked first."""
+        if self.people is None or not (whose := named(fact)):
+            return batcher.add(self._traced(fact))
+        if all(map(self.people.known, whose)):
+            return batcher.add(self._traced(sealed(fact, self.people)))
+        learning = asyncio.get_running_loop().create_task(self._learn(batcher, fact, whose))
+        self._learning.add(learning)
+        learning.add_done_callback(self._learning.discard)
+        return learning
+
+    async def _learn(self, batcher: Lines, fact: Fact, whose: frozenset[str]) -> None:
+        """Somebody new is made known first. Where that fails, nothing personal is told."""
+        assert self.people is not None  # noqa: S101
+        try:
+            await self.people.learn(whose)
+            told = sealed(fact, self.people)
+        except (BusDownError, KeyError) as error:
+            log.warning("facts.struck", extra={"fact_id": fact.id, "reason": str(error)})
+            told = struck(fact)
+        await batcher.add(self._traced(told))
+
+    async def _learned(self) -> None:
+        if self._learning:
+            await asyncio.wait(self._learning)
+
+    def _traced(self, fact: Fact) -> Line:
+        return fact.subject, self._line(fact), current().traceparent
+
+    def _line(self, fact: Fact) -> bytes:
+        last, prev = self._chains.get(fact.scope, (0, ""))
+        head = b'{"fact":"%b","producer":"%b","seq":%d,"prev":"%b",' % (
+            fact.NAME.encode(),
+            self.producer.encode(),
+            last + 1,
+            prev.encode(),
+        )
+        line = head + fact.encode()[1:]
+        self._chains[fact.scope] = last + 1, sha256(line).hexdigest()
+        return line
+
+    async def _flush(self, lines: list[Line]) -> Sequence[None]:
+        by_subject: dict[str, list[bytes]] = {}
+        spans: dict[str, list[str]] = {}
+        for subject, line, span in lines:
+            by_subject.setdefault(subject, []).append(line)
+            if span:
+                spans.setdefault(subject, []).append(span)
+        envelopes = [
+            Envelope(
+                subject,
+                f"{self.producer}.{secrets.token_hex(6)}",
+                b"\n".join(group),
+                ",".join(spans[subject][:MOST_LINKS]) if subject in spans else "",
+            )
+            for subject, group in by_subject.items()
+        ]
+        if len(envelopes) == 1:
+            await self._deliver(envelopes[0])
+        else:
+            await asyncio.gather(*map(self._deliver, envelopes))
+        return [None] * len(lines)
+
+    async def _deliver(self, envelope: Envelope) -> None:
+        try:
+            await self._publish(envelope)
+        except BusDownError:
+            await self._keep(envelope)
+            raise
+
+    async def _keep(self, envelope: Envelope) -> None:
+        self._kept.append(envelope)
+        FACTS_UNACKNOWLEDGED.set(len(self._kept))
+        try:
+            async with self._spooling:
+                await asyncio.to_thread(self._spool.append, [envelope])
+        except (OSError, SpoolFullError) as error:
+            self.full = True
+            log.error("facts.spool_full", extra={"reason": str(error)})  # noqa: TRY400
+        self._retry()
+
+    def _retry(self) -> None:
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.get_running_loop().create_task(self._redeliver())
+
+    async def _redeliver(self) -> None:
+        while self._kept:
+            try:
+                await self._publish(self._kept[0])
+            except BusDownError:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            self._kept.pop(0)
+            FACTS_UNACKNOWLEDGED.set(len(self._kept))
+            if not self._kept:
+                await self._empty_spool()
+        log.info("facts.delivered")
+
+    async def _empty_spool(self) -> None:
+        async with self._spooling:
+            if not self._kept:  # nothing was added while an append held the lock
+                self._spool.clear()
+                self.full = False
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """A fact that is kept for later is no error of its sayer."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,142 @@
+"""The question lane: answered at once, stored nowhere, registered so that `nats micro` lists it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeVar
+
+import msgspec
+from nats.micro import add_service
+from nats.micro.request import Request
+from nats.micro.service import Service, ServiceConfig
+
+from toolbus_common.concurrency import end
+from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.queries.base import Question, RoomStatus, StatusAsked
+from toolbus_common.errors import ToolbusError, UnavailableError
+from toolbus_common.nats.connection import Bus, answerable
+
+log = logging.getLogger(__name__)
+
+VERSION = "0.1.0"
+A = TypeVar("A", bound=Message)
+Answer = Callable[[Any], Awaitable[Message]]
+Respond = Callable[[Request], Awaitable[None]]
+
+
+class AskLane:
+    """Questions of one room: those it answers, and those it asks."""
+
+    def __init__(self, room: str, bus: Bus) -> None:
+        self._room = room
+        self._bus = bus
+        self._service: Service | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def open(self, status: Callable[[], RoomStatus]) -> None:
+        """Every replica tells its own status from now on."""
+        await self.answer_all(StatusAsked, status)
+
+    async def answer_all(self, asked: type[Question], answer: Callable[[], Message]) -> None:
+        """Answer a question that goes to every replica."""
+
+        def tell(_payload: bytes, _subject: str, reply: str) -> None:
+            if reply:
+                task = asyncio.ensure_future(self._bus.publish(reply, answer().encode()))
+                task.add_done_callback(_logged)
+
+        await self._bus.subscribe(asked.SUBJECT, tell)
+
+    async def answer(self, answers: dict[type[Question], Answer]) -> None:
+        """Begin to answer these: each question is answered by one replica of the room."""
+        self._service = await add_service(
+            self._bus.client,
+            ServiceConfig(name=f"toolbus-{self._room}", version=VERSION, queue_group=self._room),
+        )
+        for question, handler in answers.items():
+            await self._service.add_endpoint(
+                name=question.SUBJECT.rpartition(".")[2],
+                subject=question.SUBJECT,
+                handler=self._begun(question, _respond(question, handler)),
+            )
+
+    async def ask(self, question: Question, answer: type[A], seconds: float = 5.0) -> A:
+        """Ask a room. Raises the `ToolbusError` it answers with, or `UnavailableError`."""
+        try:
+            data = await self._bus.request(question.SUBJECT, question.encode(), seconds)
+        except LookupError as error:
+            room = question.SUBJECT.split(".")[2]
+            raise UnavailableError(f"No {room} room is running.") from error
+        except TimeoutError as error:
+            raise UnavailableError(f"No answer to {question.SUBJECT} in {seconds:g} s.") from error
+        if data.startswith(b"!"):
+            raise ToolbusError.from_data(msgspec.json.decode(data[1:]))
+        return answer.decode(data)
+
+    async def ask_all(self, seconds: float = 0.4, wanted: Collection[str] = ()) -> list[RoomStatus]:
+        """How every replica of every room is that answers in time.
+
+        One of each room that is `wanted` has longer: who is busy is not to be taken for gone.
+        """
+
+        def enough(answers: list[bytes]) -> bool:
+            return {RoomStatus.decode(told).room for told in answers}.issuperset(wanted)
+
+        asked = StatusAsked().encode()
+        answers = await self._bus.gather(StatusAsked.SUBJECT, asked, seconds, enough)
+        return sorted(map(RoomStatus.decode, answers), key=lambda told: (told.room, told.instance))
+
+    async def ask_each(self, question: Question, answer: type[A], seconds: float = 0.4) -> list[A]:
+        """What every replica answers in time to a question that goes to all of them."""
+        told = await self._bus.gather(question.SUBJECT, question.encode(), seconds)
+        return [answer.decode(each) for each in told]
+
+    async def close(self) -> None:
+        """Answer no more."""
+        if self._service is not None and self._bus.connected:
+            await self._service.stop()
+        await end(*self._under_way)
+
+    def _begun(self, question: type[Question], respond: Respond) -> Respond:
+        """The client waits for each answer before it takes the next question: some cannot wait."""
+        if question.AT_ONCE == 1:
+            return respond
+        places = asyncio.Semaphore(question.AT_ONCE)
+
+        async def in_its_place(request: Request) -> None:
+            try:
+                await respond(request)
+            finally:
+                places.release()
+
+        async def begin(request: Request) -> None:
+            await places.acquire()
+            task = asyncio.create_task(in_its_place(request))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(_logged)
+
+        return begin
+
+
+def _respond(question: type[Question], handler: Answer) -> Respond:
+    async def respond(request: Request) -> None:
+        if not answerable(request._msg.reply):  # noqa: SLF001 - it has no other way
+            log.warning("question.refused", extra={"subject": question.SUBJECT})
+            return
+        try:
+            data = (await handler(question.decode(request.data))).encode()
+        except ToolbusError as error:
+            data = b"!" + msgspec.json.encode(error.as_data())
+        except Exception:
+            log.exception("question.failed", extra={"subject": question.SUBJECT})
+            unexpected = ToolbusError("Something failed inside; the room's log says what.")
+            data = b"!" + msgspec.json.encode(unexpected.as_data())
+        await request.respond(data)
+
+    return respond
+
+
+def _logged(task: "asyncio.Future[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("answer.lost", extra={"reason": str(error)})

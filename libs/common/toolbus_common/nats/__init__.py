@@ -1,0 +1,1 @@
+"""Wrap the NATS client: connection, streams, buckets, topology, permissions."""

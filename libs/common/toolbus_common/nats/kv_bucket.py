@@ -1,0 +1,122 @@
+"""A bucket of the bus: entries that are read, written with compare-and-set, and watched."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.errors import Error as JetStreamError
+from nats.js.errors import InvalidKeyError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.kv import KeyValue
+
+from toolbus_common.errors import BusDownError
+from toolbus_common.nats.stream_follower import Following
+from toolbus_common.nats.stream_reader import Kept, read_on
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of a bucket, now. `value` is None when it was deleted."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+class Bucket:
+    """A KV bucket: read, written with compare-and-set, and watched."""
+
+    def __init__(
+        self, name: str, store: KeyValue, client: Client, on_back: "list[Callable[[], None]]"
+    ) -> None:
+        self._name = name
+        self._store = store
+        self._client = client
+        self._on_back = on_back
+        self._stream = f"KV_{name}"
+        self._prefix = f"$KV.{name}."
+
+    async def get(self, key: str) -> Change | None:
+        """The entry, or None. Raises `BusDownError`."""
+        try:
+            entry = await self._store.get(key)
+        except (KeyNotFoundError, InvalidKeyError):
+            return None
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise _not_reached(key, error) from error
+        return Change(key, entry.value, entry.revision or 0)
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Write, whatever is there; the new revision."""
+        return await self._store.put(key, value)
+
+    async def swap(self, key: str, value: bytes, last: int) -> int | None:
+        """Write only over revision `last` (0: only if absent); None when someone was faster.
+
+        Raises `BusDownError`; the entry may have been written then.
+        """
+        try:
+            if last == 0:
+                return await self._store.create(key, value)
+            return await self._store.update(key, value, last=last)
+        except KeyWrongLastSequenceError:
+            return None
+        except (NatsError, JetStreamError, TimeoutError) as error:
+            raise _not_reached(key, error) from error
+
+    async def delete(self, key: str) -> None:
+        """Remove an entry; watchers hear of it."""
+        await self._store.delete(key)
+
+    async def present(self, pattern: str = ">") -> list[Change]:
+        """Every entry there is now, also of those that were deleted, whose value is None.
+
+        Raises `BusDownError`.
+        """
+        found: dict[str, Change] = {}
+        subjects = f"{self._prefix}{pattern}"
+        async for batch in read_on(self._client, self._stream, 1, subjects):
+            self._gather(found, batch)
+        return list(found.values())
+
+    async def watch(self) -> AsyncGenerator[Change | None, None]:
+        """Every present entry, then None, then every change as it happens.
+
+        All of this begins anew when the bucket was made anew.
+        """
+        found: dict[str, Change] = {}
+        complete = False
+        following = Following(self._client, self._stream, watched(self._name))
+        async with aclosing(following.run(self._on_back)) as batches:
+            async for batch in batches:
+                if batch is None:
+                    for change in found.values():
+                        yield change
+                    found, complete = {}, True
+                    yield None
+                elif complete:
+                    for kept in batch:
+                        yield self._change(kept)
+                else:
+                    self._gather(found, batch)
+
+    def _gather(self, found: dict[str, Change], batch: list[Kept]) -> None:
+        """Keep the newest of each entry, in the order in which they were written."""
+        for kept in batch:
+            change = self._change(kept)
+            found.pop(change.key, None)
+            found[change.key] = change
+
+    def _change(self, kept: Kept) -> Change:
+        key = kept.subject.removeprefix(self._prefix)
+        return Change(key, None if kept.gone else kept.data, kept.sequence)
+
+
+def watched(bucket: str) -> str:
+    """Return the subjects on which the server repeats every change of a bucket."""
+    return f"tb.kv.{bucket}.>"
+
+
+def _not_reached(key: str, error: Exception) -> BusDownError:
+    return BusDownError(f"The entry {key} cannot be reached on the bus ({error}). Retry.")

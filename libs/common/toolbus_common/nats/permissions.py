@@ -1,0 +1,352 @@
+"""Who may say and hear what, as NATS enforces it: one user per room, derived here alone."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nkeys
+
+from toolbus_common.access.config_snapshot import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, ORIGIN
+from toolbus_common.contracts import (
+    AccessRejected,
+    AdminAsked,
+    ApprovalAsked,
+    ApprovalExpired,
+    ApprovalGranted,
+    ApprovalRejected,
+    ApprovalUsed,
+    ApprovalWithdrawn,
+    ApproverAsked,
+    BreakerClosed,
+    BreakerOpened,
+    CallAllowed,
+    CallCompleted,
+    CallDenied,
+    CallExtended,
+    CallFailed,
+    CallReplayed,
+    ConfigApplied,
+    ConfigChanged,
+    ConnectionEnded,
+    ConnectionMade,
+    ContextListed,
+    ContextMeasured,
+    ContextSpent,
+    DefinitionApproved,
+    DefinitionChanged,
+    DefinitionPinned,
+    DefinitionRejected,
+    Fact,
+    FactsExpired,
+    GrantEnded,
+    GrantGiven,
+    HoldLifted,
+    HoldPlaced,
+    IdentityKeyAsked,
+    KeyCreated,
+    KeyRevoked,
+    LedgerOpened,
+    OpenCallsAsked,
+    PageAsked,
+    PersonForgotten,
+    Question,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    ServerConnected,
+    ServerDrained,
+    ServerFaulted,
+    ServerLost,
+    ServerReset,
+    ServerUndrained,
+    SignInRefused,
+    SpendingAsked,
+    TokenShown,
+    UnendedAsked,
+    UpstreamTokenAsked,
+    WitnessContradicted,
+)
+from toolbus_common.contracts.events.base import subject_of
+from toolbus_common.crypto.key_file import lay_down
+from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.nats.accounts import accounts
+from toolbus_common.nats.connection import LARGEST_MESSAGE
+from toolbus_common.nats.kv_bucket import watched
+from toolbus_common.nats.topology import (
+    APPROVALS,
+    CATALOGUE,
+    CONFIG,
+    CONNECTIONS,
+    DURABLES,
+    EXPORTS,
+    FACTS,
+    LEASES,
+    LEDGER,
+    OAUTH,
+    OAUTH_BRIEF,
+    OAUTH_CLIENTS,
+    OUTCOMES,
+    PEOPLE,
+    PINS,
+    RESULTS,
+    SEALS,
+    SESSIONS,
+    TASKS,
+    TOKENS,
+)
+
+OPERATOR = "operator"
+_SAID_BY_OPERATORS = (
+    KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
+    ServerDrained, ServerUndrained, ServerReset, PersonForgotten, HoldPlaced, HoldLifted,
+)  # fmt: skip
+# Entries of the configuration that change over the administration API.
+_DECLARED = (DECLARATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
+# A server's token is nobody's but the executor's, and so is the key that says who calls.
+_NOT_ASKED_BY_OPERATORS = (UpstreamTokenAsked, IdentityKeyAsked)
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What one user may publish and subscribe to, and what is denied it whatever else is said."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    deny_publish: tuple[str, ...] = ()
+    deny_subscribe: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    name: str
+    says: tuple[type[Fact], ...] = ()
+    publishes: tuple[str, ...] = ()
+    subscribes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()  # buckets
+    writes: tuple[str, ...] = ()  # buckets
+    never_hears: tuple[str, ...] = ()
+    asks: tuple[type[Question], ...] = ()
+    ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
+
+    def rights(self) -> Rights:
+        """Everything this room needs, and nothing else."""
+        publish = [f"tb.fact.{fact.NAME}.*" for fact in self.says]
+        publish += [*self.publishes, *(question.SUBJECT for question in self.asks)]
+        publish += [f"_INBOX.{other}.>" for other in _answered(self.name)]
+        for bucket in self.reads:
+            publish += _reading(bucket)
+        publish += [f"$KV.{bucket}.>" for bucket in self.writes]
+        if self.ends:
+            publish += [f"$JS.API.STREAM.INFO.KV_{OUTCOMES}", f"$KV.{OUTCOMES}.>"]
+        for durable in DURABLES:
+            if durable.room == self.name:
+                publish += [
+                    f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}",
+                    f"$JS.ACK.{FACTS}.{durable.known_as}.>",
+                ]
+        subscribe = [
+            f"_INBOX.{self.name}.>",
+            f"tb.reply.{self.name}.>",
+            f"tb.ask.{self.name}.>",
+            "tb.ask.all.>",
+            "$SRV.>",
+            *(watched(bucket) for bucket in self.reads),
+            *self.subscribes,
+        ]
+        return Rights(tuple(publish), tuple(subscribe), deny_subscribe=self.never_hears)
+
+
+def _reading(bucket: str) -> list[str]:
+    """Requests that read a bucket. None of them makes the server keep anything."""
+    stream = f"KV_{bucket}"
+    return [
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.STREAM.MSG.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.>",
+    ]
+
+
+def _objects(store: str) -> list[str]:
+    """To read and write an object store."""
+    return [f"$O.{store}.>", f"$JS.API.STREAM.MSG.GET.OBJ_{store}"]
+
+
+def _answered(room: str) -> list[str]:
+    """Those who ask this room something, and hear its answers; operators ask every room."""
+    asking = [
+        each.name
+        for each in _ROOMS
+        if any(question.SUBJECT.startswith(f"tb.ask.{room}.") for question in each.asks)
+    ]
+    return sorted({OPERATOR, room, *asking})
+
+
+_ROOMS = (
+    _Room(
+        "ingress",
+        says=(AccessRejected, ContextListed),
+        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*", "tb.client.*"),
+        subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
+        reads=(CONFIG, CATALOGUE, TOKENS),
+        asks=(ApproverAsked, AdminAsked, PageAsked, TokenShown),
+    ),
+    _Room(
+        "policy",
+        says=(
+            CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalAsked, ApprovalGranted,
+            ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
+            KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged,
+        ),
+        publishes=(
+            "tb.run.*", "tb.reply.>", "tb.cancel.*",
+            # How far audit and policy have come: before lost counters are made anew from what
+            # audit keeps, and before a call is taken for one whose outcome never came.
+            f"$JS.API.STREAM.INFO.{FACTS}",
+            f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
+            # What is declared, for who administers over HTTP; the rest of it is an operator's word.
+            *(f"$KV.{CONFIG}.{entry}" for entry in _DECLARED),
+            # The intents of expired reservations; the second from the stream's leader.
+            f"$JS.API.DIRECT.GET.{FACTS}", f"$JS.API.STREAM.MSG.GET.{FACTS}",
+        ),
+        subscribes=("tb.call.*", "tb.cancel.*"),
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),
+        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
+        asks=(SpendingAsked, OpenCallsAsked, UnendedAsked),
+    ),
+    _Room(
+        "executor",
+        says=(
+            CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
+            BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged,
+        ),
+        publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
+        subscribes=(
+            "tb.run.*", "tb.cancel.*", "tb.park.*", "tb.client.*",
+            subject_of(ConnectionMade.NAME, "*"),
+        ),
+        never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
+        reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
+        writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
+        asks=(UpstreamTokenAsked, IdentityKeyAsked),
+        ends=True,
+    ),
+    _Room(
+        "codemode",
+        says=(
+            CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted,
+            RunCompleted, RunFailed,
+        ),
+        publishes=(
+            "tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}",
+            *_objects(RESULTS),
+        ),
+        subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
+        reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS),
+        writes=(PEOPLE,),
+        ends=True,
+    ),
+    _Room(
+        "audit",
+        says=(FactsExpired, WitnessContradicted, AccessRejected),
+        # The stream as it is, for the seal, for sinks and for what tables lack; how far the writer
+        # is, for exports.
+        publishes=(
+            f"$JS.API.STREAM.INFO.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}",
+            f"$JS.API.CONSUMER.INFO.{FACTS}.audit",
+        ),
+        reads=(CONFIG, SEALS, EXPORTS, PEOPLE),
+        writes=(SEALS, EXPORTS),
+    ),
+    _Room(
+        "oauth",
+        says=(GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded),
+        reads=(CONFIG, OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
+        writes=(OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
+    ),
+)  # fmt: skip
+
+
+def rights() -> dict[str, Rights]:
+    """Every user's rights. The operator lays down streams and asks, but deletes no stream."""
+    users = {room.name: room.rights() for room in _ROOMS}
+    asked = {question.SUBJECT for question in Question.__subclasses__()}
+    users[OPERATOR] = Rights(
+        publish=(
+            "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
+            f"$KV.{PEOPLE}.>", "$SRV.>",
+            *sorted(asked - {question.SUBJECT for question in _NOT_ASKED_BY_OPERATORS}),
+            *(f"tb.fact.{fact.NAME}.*" for fact in _SAID_BY_OPERATORS),
+        ),
+        subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", watched("*"), "$SYS.>"),
+        deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),
+    )  # fmt: skip
+    return users
+
+
+def readers_of(bucket: str) -> tuple[str, ...]:
+    """The rooms that read a bucket."""
+    return tuple(room.name for room in _ROOMS if bucket in room.reads)
+
+
+def new_seed() -> str:
+    """A fresh NATS user seed."""
+    seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    return seed.decode()
+
+
+def public_key(seed: str) -> str:
+    """What the server may know of a seed."""
+    public: bytes = nkeys.from_seed(seed.encode()).public_key
+    return public.decode()
+
+
+def lay_down_seeds(directory: Path) -> dict[str, str]:
+    """A seed file per user, made where missing, readable by the owner only; user -> public key."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keys: dict[str, str] = {}
+    for user in rights():
+        path = directory / f"{user}.seed"
+        lay_down(path, lambda: new_seed().encode())
+        keys[user] = public_key(path.read_text().strip())
+    return keys
+
+
+def server_configuration(
+    public_keys: dict[str, str], *, host: str, port: int, store_dir: str
+) -> dict[str, Any]:
+    """Build the NATS server's configuration. Its format is a superset of JSON: dump it as such."""
+    granted = rights()
+    return {
+        "host": host,
+        "port": port,
+        "server_name": "toolbus",
+        "max_payload": LARGEST_MESSAGE,
+        "max_pending": 64 * 1024 * 1024,
+        "write_deadline": "10s",
+        "jetstream": {
+            "store_dir": store_dir,
+            "sync_interval": "1s",
+            "max_mem": 64 * 1024 * 1024,
+            "max_file": 16 * 1024 * 1024 * 1024,
+        },
+        "accounts": accounts(
+            {user: (each.publish, each.subscribe) for user, each in granted.items()},
+            {
+                user: {"nkey": public_keys[user], "permissions": _permissions(each)}
+                for user, each in granted.items()
+            },
+            OPERATOR,
+        ),
+    }
+
+
+def _permissions(granted: Rights) -> dict[str, Any]:
+    publish: dict[str, Any] = {"allow": list(granted.publish)}
+    if granted.deny_publish:
+        publish["deny"] = list(granted.deny_publish)
+    subscribe: dict[str, Any] = {"allow": list(granted.subscribe)}
+    if granted.deny_subscribe:
+        subscribe["deny"] = list(granted.deny_subscribe)
+    return {"publish": publish, "subscribe": subscribe}

@@ -1,0 +1,111 @@
+"""Seal the records of buckets: the bus' files, and copies of them, show nothing of them.
+
+A sealed record is `version, id of the key, nonce, ciphertext` (AES-256-GCM). Each record has a key
+of its own, derived from a key file and from its place, which is its bucket and its entry: a record
+that is moved to another place does not open, and a service that writes one entry needs the key of
+that entry alone. The id in the record lets earlier key files open what they sealed.
+"""
+
+import hmac
+import logging
+import os
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from toolbus_common.crypto.key_file import load_key, read_key
+from toolbus_common.errors import UnavailableError
+from toolbus_common.nats.kv_bucket import Change
+
+log = logging.getLogger(__name__)
+
+_VERSION = b"\x01"
+_ID_BYTES, _NONCE_BYTES = 8, 12
+_HEAD = len(_VERSION) + _ID_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKey:
+    """The key of one place. `id` is that of the file it comes from."""
+
+    id: bytes
+    key: bytes
+
+    @classmethod
+    def decode(cls, text: str) -> "RecordKey":
+        """Read what `encode` wrote."""
+        raw = urlsafe_b64decode(text)
+        return cls(raw[:_ID_BYTES], raw[_ID_BYTES:])
+
+    def encode(self) -> str:
+        """Return it as text, for a message that is kept nowhere."""
+        return urlsafe_b64encode(self.id + self.key).decode()
+
+    def seal(self, record: bytes) -> bytes:
+        """Seal a record for this place."""
+        nonce = os.urandom(_NONCE_BYTES)
+        head = _VERSION + self.id
+        return head + nonce + AESGCM(self.key).encrypt(nonce, record, head)
+
+    def open(self, sealed: bytes) -> bytes:
+        """Open a record of this place. Raises `InvalidTag`."""
+        head, nonce = sealed[:_HEAD], sealed[_HEAD : _HEAD + _NONCE_BYTES]
+        return AESGCM(self.key).decrypt(nonce, sealed[_HEAD + _NONCE_BYTES :], head)
+
+
+class Records:
+    """The records of one bucket. The first key seals, each of them opens what it sealed."""
+
+    def __init__(self, bucket: str, keys: Iterable[bytes]) -> None:
+        self._bucket = bucket
+        self._keys = [(_id_of(key), key) for key in keys]
+
+    @classmethod
+    def at(cls, bucket: str, path: Path, earlier: Iterable[Path] = ()) -> "Records":
+        """Take the keys from files; the first is made on first use. Raises `ValueError`."""
+        return cls(bucket, [load_key(path), *map(read_key, earlier)])
+
+    def key_of(self, entry: str) -> RecordKey:
+        """Return the key that seals an entry now."""
+        return self._derived(*self._keys[0], entry)
+
+    def seal(self, entry: str, record: bytes) -> bytes:
+        """Seal what is to be written as this entry."""
+        return self.key_of(entry).seal(record)
+
+    def open(self, entry: str, sealed: bytes) -> bytes:
+        """Open what is kept as this entry. Raises `UnavailableError`."""
+        wanted = sealed[len(_VERSION) : _HEAD]
+        for known, key in self._keys:
+            if known == wanted and sealed.startswith(_VERSION):
+                try:
+                    return self._derived(known, key, entry).open(sealed)
+                except (InvalidTag, ValueError):
+                    break
+        raise UnavailableError(
+            f"An entry of {self._bucket} cannot be opened with this policy's keys. Give every "
+            "replica the same policy.key, and name an earlier one in TOOLBUS_POLICY_EARLIER_KEYS."
+        )
+
+    def opened(self, change: Change | None) -> Change | None:
+        """Open a change that was heard; what cannot be opened is taken for deleted."""
+        if change is None or change.value is None:
+            return change
+        try:
+            return Change(change.key, self.open(change.key, change.value), change.revision)
+        except UnavailableError as error:
+            log.error("record.not_opened", extra={"entry": change.key, "reason": error.reason})  # noqa: TRY400
+            return Change(change.key, None, change.revision)
+
+    def _derived(self, known: bytes, key: bytes, entry: str) -> RecordKey:
+        place = f"toolbus record\0{self._bucket}\0{entry}".encode()
+        return RecordKey(known, hmac.digest(key, place, sha256))
+
+
+def _id_of(key: bytes) -> bytes:
+    return hmac.digest(key, b"toolbus key id", sha256)[:_ID_BYTES]

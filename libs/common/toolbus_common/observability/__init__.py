@@ -1,0 +1,1 @@
+"""Log, measure and trace."""

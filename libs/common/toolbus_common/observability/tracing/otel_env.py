@@ -1,0 +1,139 @@
+"""Where traces go, as the environment says it in OpenTelemetry's own variables."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from secrets import token_hex
+from urllib.parse import unquote, urlsplit
+
+from toolbus_common.observability.trace_context import Sampler
+from toolbus_common.observability.tracing.sampling import USUAL, SamplerError, sampler_of
+
+USUAL_ENDPOINT = "http://localhost:4318"
+PROTOCOL = "http/protobuf"
+_PREFIX, _TRACES = "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"
+
+
+class TracingError(ValueError):
+    """The variables say something that cannot be done; the sentence says what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exporting:
+    """What an exporter is told. Times are in seconds; `resource` are attributes of every room."""
+
+    endpoint: str
+    sampler: Sampler
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float = 10.0
+    gzip: bool = False
+    ca: str = ""
+    service: str = ""
+    resource: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 5.0
+    most_waiting: int = 2048
+    most_sent: int = 512
+
+    def resource_of(self, room: str) -> dict[str, str]:
+        """The attributes of one room of this process."""
+        told = {
+            "service.name": f"toolbus-{room}",
+            "service.namespace": "toolbus",
+            "service.instance.id": _INSTANCE,
+            "process.pid": str(os.getpid()),
+            **self.resource,
+        }
+        return {**told, "service.name": self.service} if self.service else told
+
+
+def exporting(environ: Mapping[str, str]) -> Exporting | None:
+    """What the variables say; None when no traces are wanted. Raises `TracingError`."""
+    if _true(environ, "OTEL_SDK_DISABLED") or not _wanted(environ):
+        return None
+    protocol = _of_traces(environ, "PROTOCOL") or PROTOCOL
+    if protocol != PROTOCOL:
+        raise TracingError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; Toolbus speaks {PROTOCOL}, to port 4318 "
+            "of most collectors."
+        )
+    try:
+        sampler = sampler_of(
+            environ.get("OTEL_TRACES_SAMPLER") or USUAL, environ.get("OTEL_TRACES_SAMPLER_ARG", "")
+        )
+    except SamplerError as error:
+        raise TracingError(str(error)) from error
+    resource = dict(_pairs(environ, "OTEL_RESOURCE_ATTRIBUTES"))
+    return Exporting(
+        endpoint=_endpoint(environ),
+        sampler=sampler,
+        headers=_headers(environ),
+        timeout=_number(environ, _either(environ, "TIMEOUT"), 10_000) / 1000,
+        gzip=_of_traces(environ, "COMPRESSION") == "gzip",
+        ca=_of_traces(environ, "CERTIFICATE"),
+        service=environ.get("OTEL_SERVICE_NAME", "") or resource.pop("service.name", ""),
+        resource=resource,
+        delay=_number(environ, "OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000,
+        most_waiting=max(1, int(_number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", 2048))),
+        most_sent=max(1, int(_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512))),
+    )
+
+
+def _wanted(environ: Mapping[str, str]) -> bool:
+    """Traces are wanted where somebody says where to: a default would send them to nobody."""
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "")
+    if exporter not in ("", "otlp", "none"):
+        raise TracingError(f"OTEL_TRACES_EXPORTER is {exporter!r}; it must be otlp or none.")
+    return exporter == "otlp" or (not exporter and bool(_of_traces(environ, "ENDPOINT")))
+
+
+def _endpoint(environ: Mapping[str, str]) -> str:
+    """The address for traces: as it is told for them, else below the one for everything."""
+    own = environ.get(f"{_TRACES}ENDPOINT", "")
+    base = environ.get(f"{_PREFIX}ENDPOINT", "") or USUAL_ENDPOINT
+    told = own or f"{base.rstrip('/')}/v1/traces"
+    parts = urlsplit(told)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise TracingError("OTEL_EXPORTER_OTLP_ENDPOINT must be an http:// or https:// address.")
+    return told
+
+
+def _headers(environ: Mapping[str, str]) -> dict[str, str]:
+    told = dict(_pairs(environ, _either(environ, "HEADERS")))
+    if any(not (name + value).isprintable() for name, value in told.items()):
+        raise TracingError("OTEL_EXPORTER_OTLP_HEADERS holds a line break; write name=value,….")
+    return told
+
+
+def _pairs(environ: Mapping[str, str], name: str) -> Iterator[tuple[str, str]]:
+    """`name=value` after `name=value`, apart by commas, with odd characters percent-encoded."""
+    for each in filter(str.strip, environ.get(name, "").split(",")):
+        key, equals, value = each.partition("=")
+        if not equals or not key.strip():
+            raise TracingError(f"{name} must be name=value, and more of them after commas.")
+        yield key.strip(), unquote(value.strip())
+
+
+def _of_traces(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(_either(environ, name), "")
+
+
+def _either(environ: Mapping[str, str], name: str) -> str:
+    """The variable for traces where it is set, else the one for everything."""
+    return f"{_TRACES}{name}" if environ.get(f"{_TRACES}{name}") else f"{_PREFIX}{name}"
+
+
+def _true(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "").strip().lower() == "true"
+
+
+def _number(environ: Mapping[str, str], name: str, usual: float) -> float:
+    try:
+        number = float(environ.get(name) or usual)
+    except ValueError:
+        number = -1
+    if not 0 < number < 1e9:  # noqa: PLR2004 - nothing here is as much
+        raise TracingError(f"{name} must be a number above 0.")
+    return number
+
+
+_INSTANCE = token_hex(8)

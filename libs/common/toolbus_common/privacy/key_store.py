@@ -1,0 +1,185 @@
+"""The people a room knows: watched in their bucket, made when named, let go when forgotten."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from toolbus_common.crypto.key_file import load_key
+from toolbus_common.errors import BusDownError
+from toolbus_common.nats.kv_bucket import Bucket, Change
+from toolbus_common.privacy.person_key import TOKEN, Master, Opened, Person
+
+log = logging.getLogger(__name__)
+
+LEARNED_SECONDS = 3.0
+ERASED = "(erased)"
+CHECK = "master"  # the entry that tells one master key from another
+OTHER_KEY = (
+    "people.key is not the one that people's keys were made under: give every room the same file "
+    "(TOOLBUS_PEOPLE_KEY). Until then nothing personal is told in facts."
+)
+
+
+class People:
+    """Everybody's keys, in memory: a fact about somebody known asks nobody.
+
+    A room whose master key is another than the others' knows nobody, and makes nobody known:
+    `fault` says so.
+    """
+
+    def __init__(self, key_file: Path) -> None:
+        self._master = Master(load_key(key_file))
+        self._by_entry: dict[str, Person] = {}
+        self._by_name: dict[str, Person] = {}
+        self._by_pseudonym: dict[str, Person] = {}
+        self._bucket: Bucket | None = None
+        self.fault = ""
+
+    def open(self, bucket: Bucket) -> None:
+        """Where people can be looked for, and made."""
+        self._bucket = bucket
+
+    def hear(self, change: Change | None) -> None:
+        """Take one change of the bucket."""
+        if change is None:
+            return
+        if change.key == CHECK:
+            self._compare(change.value)
+            return
+        self._drop(change.key)
+        if change.value is not None:
+            self._take(change.key, change.value)
+
+    def known(self, name: str) -> Person | None:
+        """Somebody whose key is here."""
+        return self._by_name.get(name)
+
+    def pseudonym(self, name: str) -> str:
+        """What facts call somebody known. Raises `KeyError`."""
+        return self._by_name[name].pseudonym
+
+    def seal(self, name: str, text: str) -> str:
+        """A text sealed as that of somebody known. Raises `KeyError`."""
+        return self._by_name[name].seal(text)
+
+    async def learn(self, names: Iterable[str]) -> None:
+        """Have these known: found in the bucket, or made there. Raises `BusDownError`."""
+        try:
+            async with asyncio.timeout(LEARNED_SECONDS):
+                for name in names:
+                    if name not in self._by_name:
+                        await self._find_or_make(name)
+        except TimeoutError as error:
+            raise BusDownError("The bus did not tell whose fact this is; retry.") from error
+
+    async def read_all(self) -> None:
+        """Have everybody known, once. Raises `BusDownError`."""
+        for each in await self._opened().present():
+            self.hear(each)
+
+    async def find(self, name: str) -> tuple[Person, int] | None:
+        """Somebody as the bucket has them now, and the revision; None if nobody of that name.
+
+        Raises `BusDownError`, also where `fault` is why nobody can be found.
+        """
+        entry = self.entry_of(name)
+        await self._check(self._opened())
+        found = await self._opened().get(entry)
+        if found is None or found.value is None:
+            return None
+        person = self._master.open(entry, found.value)
+        return (person, found.revision) if person is not None else None
+
+    def entry_of(self, name: str) -> str:
+        """Where a person's key is kept."""
+        return self._master.entry_of(name)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def opened(self, token: str) -> Opened | None:
+        """What is behind a token, while its person's key exists."""
+        person = self._by_pseudonym.get(token.partition(".")[0])
+        return person.open(token) if person is not None else None
+
+    def reveal(self, text: str) -> str:
+        """A text with what its tokens stand for; inside of JSON they stay strings of it."""
+        return TOKEN.sub(self._plain, text) if "~" in text else text
+
+    def revealed(self, value: Any) -> Any:
+        """The same for every text in a value of JSON."""
+        if isinstance(value, str):
+            return self.reveal(value)
+        if isinstance(value, list | tuple):
+            return type(value)(map(self.revealed, value))
+        if isinstance(value, dict):
+            return {self.reveal(name): self.revealed(each) for name, each in value.items()}
+        return value
+
+    def pseudonym_of(self, name: str) -> str:
+        """What stands in facts for a user of this name, or a person told with their kind."""
+        kinds = ("", "user:", "operator:", "admin:")
+        people = filter(None, (self.known(f"{kind}{name}") for kind in kinds))
+        return next((person.pseudonym for person in people), "~")
+
+    def _plain(self, match: re.Match[str]) -> str:
+        token = match[0]
+        if "." not in token:
+            return self._by_pseudonym[token].shown if token in self._by_pseudonym else token
+        opened = self.opened(token)
+        if opened is None:
+            return ERASED
+        if match.string[: match.start()].endswith('"') and match.string[match.end() :][:1] == '"':
+            return json.dumps(opened.text, ensure_ascii=False)[1:-1]
+        return opened.text
+
+    # -- keeping -----------------------------------------------------------------------------
+
+    async def _find_or_make(self, name: str) -> None:
+        entry, bucket = self._master.entry_of(name), self._opened()
+        await self._check(bucket)
+        while name not in self._by_name:
+            found = await bucket.get(entry)
+            if found is not None and found.value is not None:
+                self._take(entry, found.value)
+                return
+            value = self._master.seal(Person.new(name))
+            if await bucket.swap(entry, value, 0) is not None:
+                self._take(entry, value)
+
+    async def _check(self, bucket: Bucket) -> None:
+        """The first to make somebody known leaves a mark of its key for the others."""
+        found = await bucket.get(CHECK)
+        if found is None or found.value is None:
+            mark = self._master.entry_of(CHECK).encode()
+            if await bucket.swap(CHECK, mark, found.revision if found is not None else 0) is None:
+                found = await bucket.get(CHECK)
+        if found is not None:
+            self._compare(found.value)
+        if self.fault:
+            raise BusDownError(self.fault)
+
+    def _compare(self, mark: bytes | None) -> None:
+        same = mark is None or mark == self._master.entry_of(CHECK).encode()
+        self.fault = "" if same else OTHER_KEY
+
+    def _take(self, entry: str, value: bytes) -> None:
+        person = self._master.open(entry, value)
+        if person is None:
+            return
+        self._by_entry[entry] = self._by_name[person.name] = person
+        self._by_pseudonym[person.pseudonym] = person
+
+    def _drop(self, entry: str) -> None:
+        person = self._by_entry.pop(entry, None)
+        if person is not None:
+            self._by_name.pop(person.name, None)
+            self._by_pseudonym.pop(person.pseudonym, None)
+
+    def _opened(self) -> Bucket:
+        if self._bucket is None:
+            raise BusDownError("The bucket of people is not open yet; retry.")
+        return self._bucket

@@ -1,0 +1,59 @@
+"""Legal holds: customers of whom nothing is deleted or erased, by an operator's word."""
+
+import logging
+
+import msgspec
+
+from toolbus_common.nats.kv_bucket import Bucket, Change
+
+log = logging.getLogger(__name__)
+
+HOLD_PREFIX = "hold."  # of entries in the bucket of the configuration
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Why a customer's facts are held, since when, and who said so, by their pseudonym."""
+
+    why: str
+    at: float
+    by: str = ""
+
+
+class Holds:
+    """The holds as a room sees them now: it watches them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Hold] = {}
+
+    def hear(self, change: Change | None) -> None:
+        """Take one change of the bucket."""
+        if change is None or not change.key.startswith(HOLD_PREFIX):
+            return
+        customer = change.key.removeprefix(HOLD_PREFIX)
+        if change.value is None:
+            self._held.pop(customer, None)
+        else:
+            self._held[customer] = _read(change.value)
+
+    @property
+    def customers(self) -> frozenset[str]:
+        """Of whom nothing may be deleted."""
+        return frozenset(self._held)
+
+
+async def held(bucket: Bucket) -> dict[str, Hold]:
+    """Every hold there is now."""
+    return {
+        each.key.removeprefix(HOLD_PREFIX): _read(each.value)
+        for each in await bucket.present(f"{HOLD_PREFIX}>")
+        if each.value is not None
+    }
+
+
+def _read(value: bytes) -> Hold:
+    """What cannot be read holds all the same."""
+    try:
+        return msgspec.json.decode(value, type=Hold)
+    except msgspec.MsgspecError:
+        log.error("hold.unreadable")  # noqa: TRY400
+        return Hold("(unreadable)", 0.0)

@@ -1,0 +1,1 @@
+"""Restrict and bind child processes: Landlock, resource limits, end with the parent."""

@@ -1,0 +1,293 @@
+"""All rules, parsed once: which of them can apply to a key and a tool, and what they say of a call.
+
+Deciding goes in three steps, each over fewer policies. The engine settles what only depends on
+who asks and for what, once for each of these *cases*. A plain no to what is left is found without
+the engine. Cedar decides the rest, and a policy that cannot be evaluated counts as one that
+forbids: nothing slips through a fault.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cedarpy import AuthzResult, Decision, Entities, PolicySet, is_authorized
+
+from toolbus_common.config import Rule
+from toolbus_common.rules.arguments import UnreadableError, readable
+from toolbus_common.rules.decision import SILENT, Verdict
+from toolbus_common.rules.expression_reads import (
+    ARGUMENTS,
+    WHOLE,
+    arguments_read,
+    context_read,
+    entities_named,
+    is_settled,
+    reads_entities,
+)
+from toolbus_common.rules.fast_path import Context, plainly_not
+from toolbus_common.rules.parser import (
+    SCOPE,
+    Expr,
+    Policy,
+    RuleError,
+    conjuncts,
+    forbidding,
+    policies,
+    policy_set,
+)
+from toolbus_common.rules.request import NO_ENTITIES, Asker, Case, entities_of
+
+MOST_GROUPS = 4096
+NO_CASE = Case(Asker(""), "", "", "")
+_NAMED = re.compile(r"policy `(\d+)`")
+# What the engine says of a fault may quote an argument; these sentences of its do not.
+_TELLABLE = re.compile(
+    r"type error: expected [a-z ,()]+, got [a-z ]+|record does not have the attribute `\w+`"
+)
+_RECORDS = " (as null, fractions and numbers beyond 64 bits are to rules)"
+_ANY = {name: {"op": "All"} for name in SCOPE}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule that speaks: it forbids, or it could not be evaluated and `fault` says why."""
+
+    rule: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Remainder:
+    """What of a policy cannot be settled before the call."""
+
+    rule: int
+    conditions: list[Expr]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Policies that are evaluated together: what one of them cannot bear, all of them share."""
+
+    remainders: dict[int, _Remainder]
+    policies: PolicySet
+    arguments: frozenset[str] | None
+    context: frozenset[str]
+    entities: bool
+    plain: tuple[Any, ...]
+
+    @property
+    def reads_arguments(self) -> bool:
+        """Whether it cannot be asked without the arguments."""
+        return self.arguments is WHOLE or bool(self.arguments)
+
+
+@dataclass(slots=True)
+class Slice:
+    """The rules that can apply to one case."""
+
+    book: "Rulebook"
+    case: Case
+    settled: tuple[Finding, ...]
+    groups: tuple[Group, ...]
+    verdict: Verdict = SILENT
+    _entities: Entities | None = field(default=None)
+
+    def decide(self, arguments: bytes | None, now: float) -> Verdict:
+        """The verdict on one call. Without arguments, of the rules that need none."""
+        found: list[Finding] = []
+        for group in self.groups:
+            if arguments is not None or not group.reads_arguments:
+                found += self._asked(group, arguments or b"{}", now)
+        if not found:
+            return self.verdict
+        return replace(self.book.told((*self.settled, *found)), reads=self.verdict.reads)
+
+    @property
+    def reads_arguments(self) -> bool:
+        """Whether the verdict can depend on the arguments."""
+        return any(group.reads_arguments for group in self.groups)
+
+    def _asked(self, group: Group, arguments: bytes, now: float) -> list[Finding]:
+        try:
+            context = self._context(group, arguments, now)
+        except UnreadableError as error:
+            return [Finding(each.rule, str(error)) for each in group.remainders.values()]
+        if all(is_no(context) for is_no in group.plain):
+            return []
+        request = {**self.case.request, "context": json.dumps(context)}
+        entities = self._known() if group.entities else NO_ENTITIES
+        return _findings(
+            is_authorized(request, group.policies, entities),
+            {number: each.rule for number, each in group.remainders.items()},
+        )
+
+    def _context(self, group: Group, arguments: bytes, now: float) -> Context:
+        context: dict[str, Any] = self.case.settled
+        if group.reads_arguments:
+            context[ARGUMENTS] = readable(arguments, group.arguments)
+        if not group.context.isdisjoint(("time", "")):
+            context["time"] = moment(now)
+        return context
+
+    def _known(self) -> Entities:
+        if self._entities is None:
+            self._entities = entities_of(self.case)
+        return self._entities
+
+
+class Rulebook:
+    """The compiled rules. What cannot be compiled applies to everything, and refuses it."""
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self.names = tuple(rules)
+        self._rules = tuple(rules.values())
+        self._broken: list[Finding] = []
+        self._leading: dict[int, Policy] = {}
+        self._remainders: dict[int, _Remainder] = {}
+        for rule, declared in enumerate(self._rules):
+            self._take(rule, declared)
+        self._settling = policy_set(self._leading)
+        written = [*self._leading.values(), *(r.conditions for r in self._remainders.values())]
+        # Where none does, keys with the same names above them are alike to the rules.
+        self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
+        self._groups: dict[tuple[int, ...], Group] = {}
+        self._silent = Slice(self, NO_CASE, (), ())  # shared: most cases are no rule's business
+
+    def slice(self, case: Case) -> Slice:
+        """What can apply to this case: worked out by the engine, once."""
+        request = {**case.request, "context": json.dumps(case.settled)}
+        owners = {number: number for number in self._leading}
+        asked = is_authorized(request, self._settling, entities_of(case))
+        settled, open_policies = list(self._broken), []
+        for found in _findings(asked, owners):
+            remainder = self._remainders[found.rule]
+            if found.fault or not remainder.conditions:
+                settled.append(replace(found, rule=remainder.rule))
+            else:
+                open_policies.append(found.rule)
+        if not settled and not open_policies:
+            return self._silent
+        groups = self._grouped(open_policies)
+        verdict = self.told(settled)
+        reads = self._read_by(groups)
+        if reads != frozenset():
+            verdict = replace(verdict, reads=None if reads is WHOLE else tuple(sorted(reads)))
+        return Slice(self, case, tuple(settled), groups, verdict)
+
+    def told(self, findings: Iterable[Finding]) -> Verdict:
+        """The findings as one verdict: a refusal wins, then a fault, then the wish for a person."""
+        ordered = sorted(findings, key=lambda each: (each.rule, bool(each.fault)))
+        shadow = dict.fromkeys(self._shadow(each) for each in ordered if self._is_shadow(each.rule))
+        firm = [each for each in ordered if not self._is_shadow(each.rule)]
+        refusing = [each for each in firm if not each.fault and self._effect(each.rule) == "deny"]
+        faulty = [each for each in firm if each.fault]
+        for found in (*refusing, *faulty):
+            name = self.names[found.rule]
+            return Verdict(name, "", tuple(shadow), self._reason(found))
+        for found in firm:
+            return Verdict("", self.names[found.rule], tuple(shadow), self._reason(found))
+        return Verdict(shadow=tuple(shadow)) if shadow else SILENT
+
+    def _take(self, rule: int, declared: Rule) -> None:
+        try:
+            parsed = policies(declared.cedar)
+        except RuleError as error:
+            self._broken.append(Finding(rule, f"its text {error}"))
+            return
+        for policy in parsed:
+            number, conditions = len(self._leading), conjuncts(policy)
+            known = next(
+                (at for at, each in enumerate(conditions) if not is_settled(each)), len(conditions)
+            )
+            self._leading[number] = forbidding(policy, conditions[:known])
+            self._remainders[number] = _Remainder(rule, conditions[known:])
+
+    def _grouped(self, numbers: Iterable[int]) -> tuple[Group, ...]:
+        """Shadows apart, and what reads arguments apart: neither can spoil the others' answer."""
+        kinds: dict[tuple[bool, bool], list[int]] = {}
+        for number in sorted(numbers):
+            remainder = self._remainders[number]
+            reads = arguments_read(remainder.conditions) != frozenset()
+            kinds.setdefault((self._is_shadow(remainder.rule), reads), []).append(number)
+        return tuple(self._group(tuple(each)) for each in kinds.values())
+
+    def _group(self, numbers: tuple[int, ...]) -> Group:
+        group = self._groups.get(numbers)
+        if group is None:
+            if len(self._groups) >= MOST_GROUPS:
+                self._groups.clear()
+            remainders = {number: self._remainders[number] for number in numbers}
+            group = self._groups[numbers] = _group_of(remainders)
+        return group
+
+    def _read_by(self, groups: Iterable[Group]) -> frozenset[str] | None:
+        """The arguments that rules in force read; a shadow decides nothing."""
+        read: frozenset[str] = frozenset()
+        for group in groups:
+            if any(not self._is_shadow(each.rule) for each in group.remainders.values()):
+                if group.arguments is WHOLE:
+                    return WHOLE
+                read |= group.arguments
+        return read
+
+    def _is_shadow(self, rule: int) -> bool:
+        return self._rules[rule].shadow
+
+    def _effect(self, rule: int) -> str:
+        return self._rules[rule].effect
+
+    def _shadow(self, found: Finding) -> str:
+        return self.names[found.rule] + (":error" if found.fault else "")
+
+    def _reason(self, found: Finding) -> str:
+        name, declared = self.names[found.rule], self._rules[found.rule]
+        if found.fault:
+            return (
+                f"The rule '{name}' cannot be evaluated for this call, so it is refused: "
+                f"{found.fault}. Change the call, or ask an operator to mend the rule."
+            )
+        does = "refuses this call" if declared.effect == "deny" else "wants a person to approve it"
+        mend = declared.reason or "ask an operator, or call otherwise."
+        return f"The rule '{name}' {does}: {mend}"
+
+
+def moment(now: float) -> dict[str, int]:
+    """A time in UTC as rules see it; weekday 1 is Monday."""
+    second = int(now)
+    days = second // 86_400
+    return {"epoch": second, "hour": second % 86_400 // 3600, "weekday": (days + 3) % 7 + 1}
+
+
+def _group_of(remainders: dict[int, _Remainder]) -> Group:
+    conditions = {number: each.conditions for number, each in remainders.items()}
+    whole = list(conditions.values())
+    return Group(
+        remainders=remainders,
+        policies=policy_set({n: forbidding(_ANY, each) for n, each in conditions.items()}),
+        arguments=arguments_read(whole),
+        context=context_read(whole),
+        entities=reads_entities(whole),
+        plain=tuple(map(plainly_not, conditions.values())),
+    )
+
+
+def _findings(result: AuthzResult, owners: dict[int, int]) -> list[Finding]:
+    """What the engine found, by owner; an answer that names nobody is everybody's fault."""
+    found = [Finding(owners[int(each)]) for each in result.diagnostics.reasons]
+    for complaint in result.diagnostics.errors:
+        named = _NAMED.search(complaint)
+        if named is None:
+            return [Finding(owner, _fault(complaint)) for owner in owners.values()]
+        found.append(Finding(owners[int(named[1])], _fault(complaint)))
+    if result.decision is Decision.NoDecision and not found:
+        return [Finding(owner, _fault("")) for owner in owners.values()]
+    return found
+
+
+def _fault(complaint: str) -> str:
+    told = _TELLABLE.search(complaint)
+    if told is None:
+        return "its conditions cannot be worked out for these arguments"
+    return told[0] + (_RECORDS if told[0].endswith("got record") else "")

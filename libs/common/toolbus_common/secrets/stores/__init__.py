@@ -1,0 +1,1 @@
+"""Read secrets from external stores: files, Vault, AWS, GCP, Azure."""

@@ -1,0 +1,109 @@
+"""Secrets and keys in Azure Key Vault, with the credentials Azure's own tools would use here."""
+
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from toolbus_common.secrets.references import SecretError
+from toolbus_common.secrets.stores.optional_imports import library
+
+_PATH = re.compile(r"([A-Za-z0-9-]{3,24})/([A-Za-z0-9-]{1,127})(?:/([0-9a-f]{32}))?")
+_KEY = re.compile(r"([A-Za-z0-9-]{3,24})/([A-Za-z0-9-]{1,127})")
+_VERSION = re.compile(rb"[0-9a-f]{32}")
+_BETWEEN = b"."
+_WAY: Any = "RSA-OAEP-256"
+_PATIENCE = {"retry_total": 1, "connection_timeout": 3, "read_timeout": 5}
+
+
+def _client(vault: str) -> Any:
+    secrets = library("azure.keyvault.secrets", "azure")
+    return secrets.SecretClient(_url(vault), _credential(), **_PATIENCE)
+
+
+def _crypto(vault: str, key: str) -> Any:
+    made = library("azure.keyvault.keys.crypto", "azure").CryptographyClient
+    return made(f"{_url(vault)}/keys/{key}", _credential(), **_PATIENCE)
+
+
+def _credential() -> Any:
+    return library("azure.identity", "azure").DefaultAzureCredential()
+
+
+def _url(vault: str) -> str:
+    return f"https://{vault}.vault.azure.net"
+
+
+def _ask(deed: str, question: Callable[[], Any]) -> Any:
+    """What Azure answers. Raises `SecretError` with the deed that was not done."""
+    wrong = library("azure.core.exceptions", "azure").AzureError
+    try:
+        return question()
+    except wrong as error:
+        reason = f"Azure did not {deed}: {type(error).__name__}"
+        raise SecretError(f"{reason}; see that this room may do so.") from error
+
+
+class Azure:
+    """One client for each vault, made when it is first asked."""
+
+    def __init__(self, client: Callable[[str], Any] = _client) -> None:
+        self._client = client
+        self._clients: dict[str, Any] = {}
+        self._turn = threading.Lock()
+
+    def read(self, path: str) -> str:
+        """A version of `vault/secret`: the newest, unless `/version` follows."""
+        named = _PATH.fullmatch(path)
+        if named is None:
+            raise SecretError(f"azure:{path} is not of the form vault/secret.")
+
+        def told() -> Any:
+            return self._of(named[1]).get_secret(named[2], named[3]).value
+
+        value: str | None = _ask(f"tell the secret {path}", told)
+        return value or ""
+
+    def _of(self, vault: str) -> Any:
+        with self._turn:
+            return self._clients.setdefault(vault, self._clients.get(vault) or self._client(vault))
+
+
+class AzureKeys:
+    """Key Vault's RSA keys, as `vault/key`; what is wrapped begins with the version that did it."""
+
+    def __init__(self, client: Callable[[str, str], Any] = _crypto) -> None:
+        self._client = client
+
+    def wrap(self, path: str, key: bytes) -> bytes:
+        """The key, with the newest version of the one named."""
+        vault, name = _named(path)
+        wrapped = self._ask("wrap", path, vault, name, lambda client: client.wrap_key(_WAY, key))
+        version = str(wrapped.key_id).rpartition("/")[2].encode()
+        return version + _BETWEEN + bytes(wrapped.encrypted_key)
+
+    def unwrap(self, path: str, wrapped: bytes) -> bytes:
+        """The key again, with the version that wrapped it."""
+        vault, name = _named(path)
+        version, _, sealed = wrapped.partition(_BETWEEN)
+        if not _VERSION.fullmatch(version):
+            raise SecretError(f"What is kept was not wrapped by azure-key:{path}; name that key.")
+        exact = f"{name}/{version.decode()}"
+        told = self._ask("unwrap", path, vault, exact, lambda one: one.unwrap_key(_WAY, sealed))
+        return bytes(told.key)
+
+    def _ask(
+        self, verb: str, path: str, vault: str, key: str, question: Callable[[Any], Any]
+    ) -> Any:
+        def told() -> Any:
+            with self._client(vault, key) as client:
+                return question(client)
+
+        return _ask(f"{verb} with the key {path}", told)
+
+
+def _named(path: str) -> tuple[str, str]:
+    named = _KEY.fullmatch(path)
+    if named is None:
+        raise SecretError(f"azure-key:{path} is not of the form vault/key.")
+    return named[1], named[2]

@@ -1,0 +1,1 @@
+"""Run a service process: start and stop, health, its HTTP server."""

@@ -1,0 +1,147 @@
+"""One process: takes the rooms it is told to run, fuses their call lane, and drains on SIGTERM."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib import import_module
+
+import uvloop
+
+from toolbus_common.errors import UnavailableError
+from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.observability import logging as logs
+from toolbus_common.observability.tracing import recording
+from toolbus_common.observability.tracing.exporter import Exporter
+from toolbus_common.observability.tracing.otel_env import TracingError, exporting
+from toolbus_common.secrets.references import SecretError
+from toolbus_common.service import health
+from toolbus_common.service.service import Room
+from toolbus_common.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ROOMS = ("ingress", "policy", "executor", "codemode", "audit", "oauth")
+# A room that serves another's calls starts before it: whoever is ready can be answered.
+STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
+
+END_SECONDS = 2.0  # what tasks that were cancelled may take to end
+
+
+def build(name: str, exchange: Exchange) -> Room:
+    """The room of that name, from its own package: `toolbus_<name>.main.build`."""
+    room: Room = import_module(f"toolbus_{name}.main").build(exchange)
+    return room
+
+
+def run(names: Sequence[str], ops_listen: str = "") -> int:
+    """Run rooms until SIGTERM or SIGINT; the exit code. A second signal ends at once.
+
+    `ops_listen` replaces `TOOLBUS_OPS_LISTEN`.
+    """
+    settings = Settings(ops_listen=ops_listen) if ops_listen else Settings()
+    logs.configure("+".join(names), settings.log_level, settings.log_form)
+    try:
+        with traced(os.environ):
+            uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
+    except (TracingError, SecretError, _NoListenerError) as error:
+        log.error("process.not_begun", extra={"reason": str(error)})  # noqa: TRY400
+        return 1
+    except Exception:
+        log.exception("process.failed")
+        return 1
+    return 0
+
+
+@contextmanager
+def traced(environ: Mapping[str, str]) -> Iterator[None]:
+    """Send traces off as the environment says. Raises `TracingError` where it says nonsense."""
+    told = exporting(environ)
+    if told is None:
+        yield
+        return
+    exporter = Exporter(told)
+    exporter.start()
+    log.info("traces.exported", extra={"endpoint": told.endpoint})
+    try:
+        with recording.to(exporter, told.sampler):
+            yield
+    finally:
+        exporter.close()
+
+
+async def _run(names: Sequence[str], settings: Settings) -> None:
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    exchange = Exchange()
+    rooms = [build(name, exchange) for name in names]
+    try:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_operations(settings, rooms))
+            for room in rooms:
+                await stack.enter_async_context(room.running())
+            _settle_memory()
+            log.info("process.ready", extra={"rooms": ",".join(names), "pid": os.getpid()})
+            await stop.wait()
+    finally:
+        await _end_the_rest()
+
+
+class _NoListenerError(Exception):
+    """Nobody could see how this process does."""
+
+
+@asynccontextmanager
+async def _operations(settings: Settings, rooms: list[Room]) -> AsyncIterator[None]:
+    address, names = settings.ops_address, settings.ops_names
+    async with AsyncExitStack() as stack:
+        try:
+            listener = health.serving(address, lambda: rooms, names)
+            bound = await stack.enter_async_context(listener)
+        except UnavailableError as error:
+            raise _NoListenerError(error.reason) from error
+        log.info("ops.listening", extra={"address": str(bound)})
+        yield
+
+
+async def _end_the_rest() -> None:
+    """End every task that is left, and the process even if one of them will not end.
+
+    The bus's client loses a cancellation that meets a refused connection, and would then keep
+    reconnecting, and this process with it, for ever.
+    """
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    _, stuck = await asyncio.wait(left, timeout=END_SECONDS) if left else (left, left)
+    if stuck:
+        names = [repr(task.get_coro()) for task in stuck]
+        log.warning("process.tasks_stuck", extra={"tasks": names})
+        logging.shutdown()
+        os._exit(0)
+
+
+def _settle_memory() -> None:
+    """Take what start-up left out of the collector's rounds: calls make little that cycles.
+
+    Every call waits while a round goes on, so it is about few objects.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(10_000, 20, 50)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    def once(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("process.forced")
+            os._exit(128 + number)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, once, number)

@@ -1,0 +1,1 @@
+"""Render HTML for the pages of several services."""

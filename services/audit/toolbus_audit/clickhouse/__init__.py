@@ -1,0 +1,1 @@
+"""Store events in ClickHouse: client, migrations, guarded queries."""

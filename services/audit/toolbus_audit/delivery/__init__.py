@@ -1,0 +1,1 @@
+"""Deliver events to other systems: cursor, reconciler and HTTP client that all deliveries share."""

@@ -1,0 +1,1 @@
+"""Send events to configured webhooks, signed."""

@@ -1,0 +1,1 @@
+"""Describe tools to programs and models: stubs, signatures, documentation."""

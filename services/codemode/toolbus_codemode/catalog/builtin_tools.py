@@ -1,0 +1,82 @@
+"""The tools of Toolbus itself, as agents read them."""
+
+from typing import Any
+
+from toolbus_common.contracts import Listing, Offered, ServerState
+from toolbus_common.mcp.builtin_server import BUILT_IN, DOCS, EXECUTE, LIST, READ, SEARCH
+
+_TEXT = {"type": "string"}
+_LINE = {"type": "integer", "minimum": 1}
+
+_DEFINITIONS: tuple[dict[str, Any], ...] = (
+    {
+        "name": LIST,
+        "description": (
+            "List the servers you can use, one file each; give server to list a server's tools. "
+            "Then read a file's stubs with readToolFile and call the tools in a program with "
+            "executeToolCode."
+        ),
+        "inputSchema": {"type": "object", "properties": {"server": _TEXT}},
+        "annotations": {"readOnlyHint": True},
+    },
+    {
+        "name": READ,
+        "description": (
+            "Read the stubs of a server's tools (github.pyi) or of one tool "
+            "(github/create_issue.pyi): signatures with types and a line of documentation."
+        ),
+        "inputSchema": {
+            "type": "object",
+            "properties": {"fileName": _TEXT, "startLine": _LINE, "endLine": _LINE},
+            "required": ["fileName"],
+        },
+        "annotations": {"readOnlyHint": True},
+    },
+    {
+        "name": DOCS,
+        "description": "Read one tool's whole documentation: parameters, output, an example.",
+        "inputSchema": {
+            "type": "object",
+            "properties": {"server": _TEXT, "tool": _TEXT},
+            "required": ["server", "tool"],
+        },
+        "annotations": {"readOnlyHint": True},
+    },
+    {
+        "name": SEARCH,
+        "description": "Find tools by what they do; the best come first, as stubs ready to call.",
+        "inputSchema": {
+            "type": "object",
+            "properties": {
+                "query": _TEXT,
+                "limit": {"type": "integer", "minimum": 1, "maximum": 50, "default": 8},
+            },
+            "required": ["query"],
+        },
+        "annotations": {"readOnlyHint": True},
+    },
+    {
+        "name": EXECUTE,
+        "description": (
+            "Run a program that calls tools: server.tool(name=value) returns plain values. Set "
+            "result to what you want back; only it and what is printed return to you. Starlark "
+            "(Python without import, while, try and classes) by default: parallel([lambda: …]) "
+            "runs calls at once, try_call(server.tool, name=value) catches a failure. With "
+            'language "python": await server.tool(…) and asyncio.gather.'
+        ),
+        "inputSchema": {
+            "type": "object",
+            "properties": {
+                "code": _TEXT,
+                "language": {"enum": ["starlark", "python"], "default": "starlark"},
+            },
+            "required": ["code"],
+        },
+    },
+)
+
+
+def own_listing() -> Listing:
+    """Toolbus itself, as an entry of the catalogue."""
+    tools = tuple(Offered(name=str(each["name"]), definition=each) for each in _DEFINITIONS)
+    return Listing(server=BUILT_IN, state=ServerState.READY, era="modern", tools=tools)

@@ -1,0 +1,74 @@
+"""The tools that only read: what there is, stubs, manuals, search. Pure but for the catalogue."""
+
+from typing import Any
+
+from toolbus_codemode.catalog.catalog import Catalogue
+from toolbus_codemode.catalog.stub_tree import read, stub, tree
+from toolbus_codemode.catalog.tool_docs import manual
+from toolbus_common.access.principal import Bounds
+from toolbus_common.errors import InvalidError
+from toolbus_common.mcp.builtin_server import DOCS, LIST, READ, SEARCH
+
+LONGEST_QUERY = 1000
+MOST_FOUND, FOUND = 50, 8
+
+
+async def answer(
+    catalogue: Catalogue,
+    bounds: Bounds,
+    tool: str,
+    arguments: dict[str, Any],
+    *,
+    plain: bool = False,
+) -> str:
+    """The text of one reading tool's answer. Raises `InvalidError`: what to ask for instead.
+
+    With `plain` tools are told as they are called without a program.
+    """
+    shelf = catalogue.shelf(bounds)
+    if tool == LIST:
+        return tree(shelf, _text(arguments, "server", ""))
+    if tool == READ:
+        end = arguments.get("endLine")
+        first = _number(arguments.get("startLine", 1), "startLine")
+        return read(shelf, _text(arguments, "fileName"), first, end and _number(end, "endLine"))
+    if tool == DOCS:
+        return _manual(catalogue, bounds, arguments, plain=plain)
+    if tool == SEARCH:
+        return await _found(catalogue, bounds, arguments, plain=plain)
+    raise InvalidError(f"There is no tool {tool}; list the tools again.")
+
+
+def _manual(catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any], *, plain: bool) -> str:
+    shelf = catalogue.shelf(bounds)
+    server, name = _text(arguments, "server"), _text(arguments, "tool")
+    found = shelf.tool(server, name.removeprefix(f"{server}."))
+    if found is None:
+        near = ", ".join(shelf.near(server, name)) or "none; use searchTools"
+        raise InvalidError(f"There is no tool {server}.{name}; the nearest are {near}.")
+    return manual(found, plain=plain)
+
+
+async def _found(
+    catalogue: Catalogue, bounds: Bounds, arguments: dict[str, Any], *, plain: bool
+) -> str:
+    query = _text(arguments, "query")[:LONGEST_QUERY]
+    most = min(MOST_FOUND, max(1, _number(arguments.get("limit", FOUND), "limit")))
+    best = (await catalogue.index(bounds)).best(query, most)
+    found = [tool for tool in best if tool.called or not plain]
+    if not found:
+        return "No tool fits; try other words" + ("." if plain else ", or listToolFiles.")
+    return "\n".join(stub(tool, tool.called if plain else tool.path) for tool in found)
+
+
+def _text(arguments: dict[str, Any], name: str, default: str | None = None) -> str:
+    found = arguments.get(name, default)
+    if not isinstance(found, str):
+        raise InvalidError(f"{name} must be given, as text.")
+    return found
+
+
+def _number(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidError(f"{name} must be a whole number.")
+    return value

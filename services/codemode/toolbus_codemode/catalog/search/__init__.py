@@ -1,0 +1,1 @@
+"""Search tools by words and by meaning."""

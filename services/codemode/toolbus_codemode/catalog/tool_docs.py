@@ -1,0 +1,70 @@
+"""The full documentation of one tool, as a model reads it when a stub is not enough."""
+
+import json
+from typing import Any
+
+from toolbus_codemode.catalog.namespace import Tool
+from toolbus_codemode.catalog.signatures import ordered, properties, required, type_of
+from toolbus_codemode.catalog.stub_tree import stub
+
+LONGEST_SCHEMA = 16_000
+
+
+def manual(tool: Tool, *, plain: bool = False) -> str:
+    """Signature, description, every parameter, what comes back, and an example.
+
+    With `plain` it is for who calls the tool without a program.
+    """
+    parts = [stub(tool, tool.called if plain else tool.path), tool.description]
+    parameters = [_parameter(name, each) for name, each in properties(tool.schema).items()]
+    if parameters:
+        parts.append("Parameters:\n" + "\n".join(parameters))
+    output = tool.definition.get("outputSchema")
+    if output:
+        parts.append(f"Returns {type_of(output)}\nOutput schema: {_bounded(output)}")
+    else:
+        parts.append("Returns the structured result, else the text (parsed when it is JSON).")
+    parts.append(f"Example:\n{plain_example(tool) if plain else f'result = {example(tool)}'}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def example(tool: Tool) -> str:
+    """A call with a plausible value for everything required."""
+    given = [f"{name}={_python(value)}" for name, value in _samples(tool.schema).items()]
+    return f"{tool.path}({', '.join(given)})"
+
+
+def plain_example(tool: Tool) -> str:
+    """The same for a call without a program: the tool's name and its arguments as JSON."""
+    return f"{tool.called} {json.dumps(_samples(tool.schema), ensure_ascii=False)}"
+
+
+def _samples(schema: Any) -> dict[str, Any]:
+    known, needed = properties(schema), required(schema)
+    return {name: _sample(known[name]) for name in ordered(schema) if name in needed}
+
+
+def _parameter(name: str, schema: Any) -> str:
+    said = " ".join(str(schema.get("description", "")).split()) if isinstance(schema, dict) else ""
+    return f"- {name}: {type_of(schema)}" + (f": {said}" if said else "")
+
+
+def _sample(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return "…"
+    for source in ("examples", "enum"):
+        if isinstance(schema.get(source), list) and schema[source]:
+            return schema[source][0]
+    if "default" in schema:
+        return schema["default"]
+    samples = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {}}
+    return samples.get(str(schema.get("type")), "…")
+
+
+def _python(value: Any) -> str:
+    return repr(value) if not isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _bounded(schema: Any) -> str:
+    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    return text if len(text) <= LONGEST_SCHEMA else text[:LONGEST_SCHEMA] + "…"

@@ -1,0 +1,208 @@
+"""The room's work: every admitted call of Toolbus' own tools ends in one answer and one outcome."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from time import perf_counter, time
+from typing import Any
+
+import msgspec
+
+from toolbus_codemode.catalog.catalog import Catalogue
+from toolbus_codemode.catalog.read_tools import answer
+from toolbus_codemode.programs.runner import Programs
+from toolbus_codemode.tokens.context_savings import Spending, Spent
+from toolbus_common.access.config_snapshot import Directory, hash_of
+from toolbus_common.access.pricing import charged
+from toolbus_common.access.principal import Lineage
+from toolbus_common.calls.event_fields import about, extended, told_of_result
+from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.contracts import (
+    Answered,
+    CallAdmitted,
+    CallCompleted,
+    CallFailed,
+    Era,
+    Extended,
+    Failed,
+)
+from toolbus_common.errors import (
+    CallCancelledError,
+    InvalidError,
+    OutcomeUnknownError,
+    ToolbusError,
+    UnauthorizedError,
+)
+from toolbus_common.mcp.builtin_server import EXECUTE, Mode
+from toolbus_common.mcp.code_mode_options import terms_of
+from toolbus_common.messaging.local_transport import Reply
+from toolbus_common.observability.tracing import Tracer
+from toolbus_common.observability.tracing.call_span import executing
+from toolbus_common.service.service import Room
+
+log = logging.getLogger(__name__)
+
+Result = tuple[dict[str, Any], bool]  # a tool's result, and whether it says it failed
+
+
+class Service:
+    """Answers calls of the built-in server."""
+
+    def __init__(
+        self,
+        room: Room,
+        directory: Directory,
+        catalogue: Catalogue,
+        programs: Programs,
+        spending: Spending,
+        outcomes: KeptOutcomes,
+    ) -> None:
+        self._room = room
+        self._outcomes = outcomes
+        self._spending = spending
+        self._programs = programs
+        self._directory = directory
+        self._catalogue = catalogue
+        self._running: dict[str, asyncio.Task[Any] | None] = {}
+        self._revoked: set[str] = set()
+
+    def cancel(self, call_id: str) -> None:
+        """End a call nobody waits for any more, with everything its program has under way."""
+        task = self._running.get(call_id)
+        if task is not None:
+            self._revoked.add(call_id)
+            task.cancel()
+
+    @executing(Tracer("codemode"))
+    async def run(self, call: CallAdmitted, reply: Reply) -> None:
+        """Handle one admitted call."""
+        began = perf_counter()
+        try:
+            result, is_error = await self._revocable(call, reply)
+        except ToolbusError as error:
+            await self._fail(call, reply, error, began)
+        except asyncio.CancelledError:
+            if call.call_id not in self._revoked:
+                stopped = OutcomeUnknownError("The room stopped while the call was under way.")
+                await self._fail(call, reply, stopped, began)
+                raise
+            taken_back = CallCancelledError("The caller took the call back.")
+            await self._fail(call, reply, taken_back, began)
+        except Exception:
+            log.exception("call.failed_inside", extra={"call_id": call.call_id})
+            inside = ToolbusError("Something failed inside; the log of codemode says what.")
+            await self._fail(call, reply, inside, began)
+        else:
+            await self._complete(call, reply, result, began, is_error=is_error)
+        finally:
+            self._revoked.discard(call.call_id)
+
+    async def _revocable(self, call: CallAdmitted, reply: Reply) -> Result:
+        """The result, in a way that `cancel` finds; what has ended is told and kept undisturbed."""
+        self._running[call.call_id] = asyncio.current_task()
+        try:
+            return await self._result(call, reply)
+        finally:
+            del self._running[call.call_id]
+
+    async def _result(self, call: CallAdmitted, reply: Reply) -> Result:
+        arguments = msgspec.json.decode(call.arguments)
+        if not isinstance(arguments, dict):
+            raise InvalidError("The arguments must be a JSON object.")
+        lineage = await self._known(call)
+        bounds = lineage.bounds.narrowed(call.narrower)
+        try:
+            if call.tool == EXECUTE:
+                shelf = self._catalogue.shelf(bounds)
+                call = await self._extended(call, reply, self._programs.needed_until(call, lineage))
+                ran = await self._programs.run(call, lineage, shelf, arguments)
+                return text(ran.text), ran.is_error
+            plain = terms_of(call.terms).mode is Mode.SEARCH
+            told = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
+            return text(told), False
+        except InvalidError as error:  # the model can mend this: it is an answer to it
+            return text(error.reason), True
+
+    async def _extended(self, call: CallAdmitted, reply: Reply, deadline: float) -> CallAdmitted:
+        """Return the call with a deadline that leaves its program the time it may take."""
+        if deadline <= call.deadline:
+            return call
+        self._room.facts.say(extended(call, deadline))
+        if call.claim is not None:
+            self._outcomes.extend(call, call.claim, deadline)
+        await reply.send(Extended(deadline))
+        return call.model_copy(update={"deadline": deadline})
+
+    async def _known(self, call: CallAdmitted) -> Lineage:
+        """The same, where the caller's access token may be known since a moment only."""
+        with suppress(UnauthorizedError):
+            return self._lineage(call)
+        await self._directory.bearers.learn(hash_of(call.proof))
+        return self._lineage(call)
+
+    def _lineage(self, call: CallAdmitted) -> Lineage:
+        """The caller as it is now, whatever it was when the call was admitted."""
+        found = self._directory.now.lineage_for(call.proof, time())
+        if found is None:
+            raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
+        return found
+
+    async def _complete(
+        self, call: CallAdmitted, reply: Reply, result: dict[str, Any], began: float, *,
+        is_error: bool,
+    ) -> None:  # fmt: skip
+        if call.era is Era.MODERN:
+            result = {"resultType": "complete", **result}
+        if is_error:
+            result["isError"] = True
+        body = msgspec.json.encode(result)
+        self._room.facts.say(
+            CallCompleted(
+                id=f"{call.call_id}.completed",
+                **about(call),
+                charge=charged(call.charge, call.price, len(body)) if call.price else call.charge,
+                latency_us=int((perf_counter() - began) * 1e6),
+                is_error=is_error,
+                result_bytes=len(body),
+                sent_bytes=len(body),
+                whole_bytes=len(body),
+                **told_of_result(call, body),
+            )
+        )
+        if call.claim is not None:
+            await self._outcomes.end(call, call.claim, Answered(body))
+        await reply.send(Answered(body))
+        self._count(call, result)
+
+    def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
+        """Have the call counted, now that nobody waits for it."""
+        with suppress(UnauthorizedError):  # the key was revoked meanwhile: its bounds are gone
+            bounds = self._lineage(call).bounds.narrowed(call.narrower)
+            seen = self._catalogue.shelf(bounds)
+            told = result["content"][0]["text"]
+            self._spending.note(Spent(call, told, seen, self._catalogue.whole()))
+
+    async def _fail(
+        self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
+    ) -> None:
+        self._room.facts.say(
+            CallFailed(
+                id=f"{call.call_id}.failed",
+                **about(call),
+                charge=0,
+                latency_us=int((perf_counter() - began) * 1e6),
+                code=error.code,
+                reason=error.reason,
+                sent=False,
+            )
+        )
+        if call.claim is not None:
+            # Nothing of the call was made only where it was refused: a program may have begun.
+            begun = not isinstance(error, UnauthorizedError)
+            await self._outcomes.end(call, call.claim, Failed(error), sent=begun)
+        await reply.send(Failed(error))
+
+
+def text(told: str) -> dict[str, Any]:
+    """A tool's result of one text."""
+    return {"content": [{"type": "text", "text": told}]}

@@ -1,0 +1,1 @@
+"""Run one program: its budget, its nested calls, its response, its events."""

@@ -1,0 +1,185 @@
+"""The calls of one program: each is a call like any other, judged, priced and recorded."""
+
+import asyncio
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+
+import msgspec
+
+from toolbus_codemode.programs.budget import Purse
+from toolbus_codemode.programs.error_hints import ASKS, LATER, failure_of
+from toolbus_codemode.programs.value_conversion import outcome_of
+from toolbus_codemode.results import large_result_reader
+from toolbus_codemode.results.result_store import Results
+from toolbus_codemode.sandbox.program import Failure, ToolCall, ToolOutcome
+from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
+from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.pricing import Cost, charged, cost_of
+from toolbus_common.access.tool_patterns import full_name
+from toolbus_common.calls.idempotency_key import checked_key
+from toolbus_common.config import Declaration
+from toolbus_common.config.servers.timeouts import deadline_of
+from toolbus_common.contracts import (
+    TOOLS_CALL,
+    Answered,
+    Asked,
+    CallAdmitted,
+    CallCancelled,
+    CallRequested,
+    Ending,
+    Era,
+)
+from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
+from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.mcp.result_uris import Handle
+from toolbus_common.observability.trace_context import child_of
+from toolbus_common.observability.tracing import CLIENT, Tracer
+from toolbus_common.service.service import Room
+
+_tracer = Tracer("codemode")
+RESOURCES_READ = "resources/read"
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a program's calls went: policy refused some, others failed."""
+
+    calls: int = 0
+    refused: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class Inner:
+    """Makes the calls of one program, and counts them."""
+
+    room: Room
+    directory: Directory
+    results: Results
+    outer: CallAdmitted
+    purse: Purse
+    trace: str = ""  # the span its calls are below
+    tally: Tally = field(default_factory=Tally)
+    _priced: Declaration | None = None
+    _costs: dict[str, Cost] = field(default_factory=dict)
+
+    async def make(self, wanted: ToolCall) -> ToolOutcome:
+        """Make one call; how it failed is a value too, in words its caller may read."""
+        if wanted.server == BUILT_IN:
+            return await self._result(wanted.arguments)
+        self.tally.calls += 1
+        declared = self.directory.now.declaration
+        cost = self._cost(declared, full_name(wanted.server, wanted.tool))
+        amount = charge = self.purse.hold(cost.held)
+        try:
+            ending = await self._asked(wanted, self.purse.most(amount))
+            # With another declaration the price may be another: all that was held is spent.
+            if declared is self.directory.now.declaration:
+                charge = min(amount, _charge(cost, ending))
+            outcome = _outcome(ending)
+            self.tally.failed += outcome.failure is not None
+        except ToolbusError as error:
+            if isinstance(error, RefusedError | UnavailableError | InvalidError):
+                charge = 0  # nothing was sent
+            self.tally.refused += isinstance(error, RefusedError)
+            self.tally.failed += not isinstance(error, RefusedError)
+            return ToolOutcome(failure=failure_of(error, self.purse.cap))
+        finally:
+            self.purse.settle(amount, charge)
+        return outcome
+
+    async def _result(self, arguments: dict[str, Any]) -> ToolOutcome:
+        """Read what an earlier program left, or a large result of a tool."""
+        uri = large_result_reader.uri_in(arguments.get("handle"))
+        if uri is None:
+            return await self.results.recalled(self.outer.proof, arguments)
+        try:
+            return await large_result_reader.read(self._piece, uri, arguments)
+        except ToolbusError as error:
+            return ToolOutcome(failure=failure_of(error))
+
+    async def _piece(self, handle: Handle, uri: str) -> Ending:
+        trace = child_of(self.trace or self.outer.traceparent)
+        wanted = ToolCall(handle.server, uri, {})
+        return await self._answered(self._call(wanted, {}, "", None, trace, RESOURCES_READ))
+
+    def _cost(self, declared: Declaration, name: str) -> Cost:
+        """A tool's price, looked up once while the declaration is the same."""
+        if self._priced is not declared:
+            self._priced, self._costs = declared, {}
+        if name not in self._costs:
+            self._costs[name] = cost_of(name, declared.prices)
+        return self._costs[name]
+
+    async def _asked(self, wanted: ToolCall, most: int | None) -> Ending:
+        arguments = {**wanted.arguments}
+        key = checked_key(arguments.pop(IDEMPOTENCY, None))
+        name = full_name(wanted.server, wanted.tool)
+        with _tracer.span(f"{TOOLS_CALL} {name}", self.trace, CLIENT) as span:
+            span.note("mcp.method.name", TOOLS_CALL)
+            span.note("gen_ai.operation.name", "execute_tool")
+            span.note("gen_ai.tool.name", name)
+            trace = span.traceparent or child_of(self.trace or self.outer.traceparent)
+            return await self._answered(self._call(wanted, arguments, key, most, trace))
+
+    def _call(
+        self,
+        wanted: ToolCall,
+        arguments: dict[str, Any],
+        key: str,
+        most: int | None,
+        trace: str,
+        method: str = TOOLS_CALL,
+    ) -> CallRequested:
+        call_id = self.room.calls.new_call_id()
+        declared = self.directory.now.declaration.servers
+        return CallRequested(
+            call_id=call_id,
+            reply_to=self.room.calls.address(call_id),
+            server=wanted.server,
+            tool=wanted.tool,
+            proof=self.outer.proof,
+            era=Era.MODERN,
+            caller_era=self.outer.caller_era or self.outer.era,
+            deadline=min(
+                self.outer.deadline, deadline_of(declared.get(wanted.server), wanted.tool, time())
+            ),
+            traceparent=trace,
+            method=method,
+            tracestate=self.outer.tracestate,
+            baggage=self.outer.baggage,
+            parent_id=self.outer.call_id,
+            narrower=self.outer.narrower,
+            most=most,
+            idempotency_key=key,
+            session=self.outer.session,
+            arguments=msgspec.json.encode(arguments),
+        )
+
+    async def _answered(self, call: CallRequested) -> Ending:
+        try:
+            return await self.room.calls.ask(call)
+        except asyncio.CancelledError:  # the program ended first: nobody waits any more
+            self.room.spawn(self._cancel(call.call_id))
+            raise
+
+    async def _cancel(self, call_id: str) -> None:
+        cancelled = CallCancelled(call_id=call_id)
+        await self.room.bus.publish(cancelled.subject, cancelled.encode())
+
+
+def _outcome(ending: Ending) -> ToolOutcome:
+    if isinstance(ending, Answered):
+        return outcome_of(ending.body)
+    sentence = ASKS if isinstance(ending, Asked) else LATER
+    return ToolOutcome(failure=Failure("input_required", sentence))
+
+
+def _charge(cost: Cost, ending: Ending) -> int:
+    """What an answer costs, as executor settles it."""
+    if isinstance(ending, Asked):
+        return 0
+    if not isinstance(ending, Answered):
+        return cost.held
+    return charged(cost.held, cost.parts, len(ending.body))

@@ -1,0 +1,89 @@
+"""What goes back to the model: prints, and the result or what went wrong, within bounds.
+
+What is too large is kept under a handle, and told by its shape and its first items.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from toolbus_codemode.programs.value_conversion import explained, shown
+from toolbus_codemode.results.preview import preview
+from toolbus_codemode.results.result_store import Results
+from toolbus_codemode.sandbox.program import Ended
+from toolbus_common.errors import ToolbusError
+from toolbus_common.nats.topology import RESULT_SECONDS
+
+LONGEST_ANSWER = 64_000  # characters that an agent is told at once
+BEGINNING = 4_000
+_READ = {"starlark": 'results.read("{}")', "python": '(await results.read("{}"))'}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The text, whether it tells of an error, and how much of it was kept under handles."""
+
+    text: str
+    is_error: bool
+    output_bytes: int = 0
+    kept: int = 0
+
+
+@dataclass(slots=True)
+class Part:
+    """Prints, a result or an error; `value` is what a later program finds in its place."""
+
+    name: str
+    text: str
+    value: Any
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers of one caller's programs, in one language."""
+
+    results: Results
+    proof: str
+    engine: str
+
+    async def answer(self, ended: Ended) -> Answer:
+        """How a program ended, as its author is told."""
+        parts = parts_of(ended)
+        size = sum(len(part.text.encode(errors="replace")) for part in parts)
+        for part in sorted(parts, key=lambda each: -len(each.text)):
+            if sum(len(each.text) for each in parts) > LONGEST_ANSWER:
+                await self._keep(part)
+        text = "\n".join(part.text for part in parts)
+        return Answer(text, ended.error is not None, size, sum(part.kept for part in parts))
+
+    async def _keep(self, part: Part) -> None:
+        whole = len(part.text)
+        try:
+            handle = await self.results.keep(self.proof, part.value)
+        except ToolbusError as error:
+            part.text = (
+                f"{part.text[:BEGINNING]}\n… the {part.name} has {whole:,} characters, of which "
+                f"this is the beginning, and could not be kept: {error.reason} Pick fields, count "
+                "or slice in the program and return less."
+            )
+            return
+        part.kept = True
+        until = datetime.now(UTC) + timedelta(seconds=RESULT_SECONDS)
+        part.text = (
+            f"The {part.name} has {whole:,} characters, too many to tell, and is kept as "
+            f"{handle!r} until {until:%H:%M} UTC. Pick from it in a program: "
+            f"{_READ[self.engine].format(handle)}\n{preview(part.value)}"
+        )
+
+
+def parts_of(ended: Ended) -> list[Part]:
+    """What there is to tell."""
+    prints = ended.prints.rstrip("\n")
+    parts = [Part("print", prints, prints)] if ended.prints else []
+    if ended.error is not None:
+        told = explained(ended.error)
+        parts.append(Part("error", told, told))
+    elif ended.value is not None or not parts:
+        parts.append(Part("result", shown(ended.value), ended.value))
+    return parts

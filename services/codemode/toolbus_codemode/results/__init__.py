@@ -1,0 +1,1 @@
+"""Store large results of programs, preview them, and read them back."""

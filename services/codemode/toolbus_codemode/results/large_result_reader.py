@@ -1,0 +1,130 @@
+"""Large results of tools, read by programs with `results.read`: whole, a piece, or a selection."""
+
+from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from toolbus_codemode.sandbox.program import Failure, ToolOutcome
+from toolbus_common.contracts import Answered, Ending
+from toolbus_common.mcp.result_uris import MOST_LENGTH, SCHEME, Handle, piece_of
+
+LARGEST = 4 << 20  # bytes of a result that is read whole
+_META = "dev.toolbus/result"
+# Reads one piece by its URI: a `resources/read` like any other, decided and recorded by policy.
+ReadPiece = Callable[[Handle, str], Awaitable[Ending]]
+
+
+class _InvalidReadError(Exception):
+    """The read cannot be made; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One piece of a result, and the URI of the next one."""
+
+    value: bytes
+    media: str
+    is_text: bool
+    size: int
+    following: str
+
+
+def uri_in(given: Any) -> str | None:
+    """Return the URI of a large result: of a handle, a link block, or a tool's whole answer."""
+    blocks = given if isinstance(given, list) else [given]
+    found = [uri for block in blocks if (uri := _uri_of(block)).startswith(SCHEME)]
+    return found[0] if len(found) == 1 else None
+
+
+async def read(read_piece: ReadPiece, uri: str, arguments: dict[str, Any]) -> ToolOutcome:
+    """Return a large result: decoded if it is JSON, text, or base64.
+
+    `offset` and `length` ask for some bytes as they are, `select` for what a JMESPath finds.
+    Raises `ToolbusError` if a piece is refused.
+    """
+    piece = piece_of(uri)
+    if piece is None:
+        return _failed(f"{uri[:200]!r} is not the URI of a large result.")
+    try:
+        if asked := _asked(arguments):
+            part = await _part(read_piece, piece.handle, f"{piece.handle.uri()}?{asked}")
+            return ToolOutcome(_decoded(part, as_json="select" in arguments))
+        return ToolOutcome(await _whole(read_piece, piece.handle))
+    except _InvalidReadError as error:
+        return _failed(str(error))
+
+
+async def _whole(read_piece: ReadPiece, handle: Handle) -> Any:
+    parts: list[bytes] = []
+    uri = handle.uri(0, MOST_LENGTH)
+    while True:
+        part = await _part(read_piece, handle, uri)
+        if part.size > LARGEST:
+            raise _InvalidReadError(
+                f"The result has {part.size} bytes, and {LARGEST} can be read at once. Read a "
+                "piece with offset= and length=, or a part of JSON with select=."
+            )
+        parts.append(part.value)
+        if not part.following:
+            whole = _Part(b"".join(parts), part.media, part.is_text, part.size, "")
+            return _decoded(whole, as_json=part.media.endswith("json"))
+        uri = part.following
+
+
+async def _part(read_piece: ReadPiece, handle: Handle, uri: str) -> _Part:
+    ending = await read_piece(handle, uri)
+    if not isinstance(ending, Answered):
+        raise _InvalidReadError("The result cannot be read by a program.")
+    content = msgspec.json.decode(ending.body)["contents"][0]
+    is_text = "text" in content
+    value = content["text"].encode() if is_text else b64decode(content["blob"])
+    about = (content.get("_meta") or {}).get(_META) or {}
+    return _Part(
+        value,
+        str(content.get("mimeType", "")),
+        is_text,
+        int(about.get("size", len(value))),
+        str(about.get("next", "")),
+    )
+
+
+def _decoded(part: _Part, *, as_json: bool) -> Any:
+    if not part.is_text:
+        return b64encode(part.value).decode()
+    text = part.value.decode()
+    if not as_json:
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+
+
+def _asked(arguments: dict[str, Any]) -> str:
+    """The query of a URI for what a program asks for; empty for the whole."""
+    select = arguments.get("select")
+    if select is not None:
+        if not isinstance(select, str) or not select:
+            raise _InvalidReadError("select must be a JMESPath expression, as text.")
+        return f"select={quote(select, safe='')}"
+    asked = {name: arguments[name] for name in ("offset", "length") if name in arguments}
+    for name, value in asked.items():
+        if type(value) is not int or value < (name == "length"):
+            raise _InvalidReadError(f"{name} must be a number of bytes.")
+    if not asked:
+        return ""
+    return f"offset={asked.get('offset', 0)}&length={asked.get('length', MOST_LENGTH)}"
+
+
+def _uri_of(given: Any) -> str:
+    if isinstance(given, dict) and given.get("type") == "resource_link":
+        given = given.get("uri")
+    return given if isinstance(given, str) else ""
+
+
+def _failed(text: str) -> ToolOutcome:
+    return ToolOutcome(failure=Failure("unreadable_result", text))

@@ -1,0 +1,1 @@
+"""Confine a sandbox process with Landlock, resource limits and seccomp."""

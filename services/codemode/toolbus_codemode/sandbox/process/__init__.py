@@ -1,0 +1,1 @@
+"""Run programs in processes forked from a prepared one."""

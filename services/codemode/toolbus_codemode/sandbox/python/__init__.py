@@ -1,0 +1,1 @@
+"""Run programs in a subset of Python."""

@@ -1,0 +1,279 @@
+"""The Python engine: binds tools as awaitable functions of modules, runs a program in a worker."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pydantic_monty
+
+from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
+from toolbus_codemode.sandbox.protocol import (
+    HEADER,
+    Call,
+    Calls,
+    Done,
+    Failed,
+    Outcome,
+    Outcomes,
+    Spoken,
+    Start,
+    Tool,
+    framed,
+    told,
+)
+
+# Each server is imported under this prefix and bound to its own name: by that name alone the engine
+# would import its standard library's `time` instead of a server that is called so.
+MODULE = "_toolbus_server_"
+UNAWAITED = "<coroutine external_future("
+RECURSION = 200
+SUSPENSIONS = 10_000
+SHOWN = 500
+LONGEST_FAILURE = 4_000  # of what the room said of a call: it tells what to do at its end
+FLOODED = "The program printed more than it may."
+encoder = msgspec.json.Encoder()
+
+# What an exception of the worker means; the first that fits.
+NAMED: tuple[tuple[type[BaseException], str], ...] = (
+    (MemoryError, "memory"),
+    (TimeoutError, "time"),
+    (RecursionError, "too_deep"),
+    (SyntaxError, "syntax"),
+    (ImportError, "unknown_name"),
+    (NameError, "unknown_name"),
+    (AttributeError, "unknown_name"),
+)
+
+
+def limits(memory: int, cpu: int) -> pydantic_monty.ResourceLimits:
+    """What the engine itself counts. Time here is the program's own, without its calls."""
+    return {
+        "max_memory": memory,
+        "max_feed_duration_secs": float(cpu),
+        "max_recursion_depth": RECURSION,
+        "max_suspensions": SUSPENSIONS,
+    }
+
+
+class Stopped(Exception):  # noqa: N818 - raised into the program, which may catch it
+    """A call has no value; the text is the code and message the room gave."""
+
+
+class Prints:
+    """What a program prints, until it is too much."""
+
+    def __init__(self, most: int, flooded: Callable[[], object]) -> None:
+        self.left = most
+        self.flooded = flooded
+        self.parts: list[str] = []
+
+    def take(self, _stream: str, text: str) -> None:
+        """One piece. An exception here would be heard at the program's end only."""
+        if self.left < 0:
+            return
+        self.left -= len(text)
+        if self.left < 0:
+            self.flooded()
+        else:
+            self.parts.append(text)
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self.parts)
+
+
+class Run:
+    """One program in one worker."""
+
+    def __init__(
+        self,
+        session: pydantic_monty.AsyncMontySession,
+        modules: dict[str, pydantic_monty.ExternalModule],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.session = session
+        self.modules = modules
+        self.reader = reader
+        self.writer = writer
+        self.ids = itertools.count()
+        self.waiting: dict[int, asyncio.Future[Outcome]] = {}
+        self.failures: dict[str, tuple[str, str]] = {}
+        self.called = 0
+
+    async def hear(self) -> Start | Outcomes:
+        """The next message of the room."""
+        length = int.from_bytes(await self.reader.readexactly(HEADER), "big")
+        message: Start | Outcomes = told.decode(await self.reader.readexactly(length))
+        return message
+
+    def say(self, message: Spoken) -> None:
+        """A message to the room."""
+        self.writer.write(framed(message))
+
+    async def run(self) -> None:
+        """Hear a program, run it, tell how it ended. The room may go away at any time."""
+        try:
+            start = await self.hear()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        if not isinstance(start, Start):
+            return
+        self.start = start
+        running = asyncio.create_task(self.ended())
+        hearing = asyncio.create_task(self.hear_outcomes())
+        await asyncio.wait((running, hearing), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            running.cancel()
+            await asyncio.wait((running,))
+            return
+        self.say(running.result())
+        await self.writer.drain()
+        await hearing  # the room looks at what the worker used, and leaves
+
+    async def hear_outcomes(self) -> None:
+        """Give each call its outcome."""
+        while True:
+            try:
+                heard = await self.hear()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            for outcome in heard.outcomes if isinstance(heard, Outcomes) else ():
+                waits = self.waiting.pop(outcome.id, None)
+                if waits and not waits.done():
+                    waits.set_result(outcome)
+
+    async def ended(self) -> Done | Failed:
+        """The program's end, whatever it is."""
+        loop, running = asyncio.get_running_loop(), asyncio.current_task()
+        assert running  # noqa: S101 - a coroutine runs in a task
+        prints = Prints(self.start.output, lambda: loop.call_soon_threadsafe(running.cancel))
+        try:
+            async with asyncio.timeout(self.start.deadline):
+                value = await self.value(prints)
+                await asyncio.sleep(0)  # a flood at the very end is a flood
+                return self.done(value, prints.text)
+        except asyncio.CancelledError:
+            if prints.left >= 0:
+                raise
+            return Failed("output_too_large", FLOODED, printed=prints.text)
+        except TimeoutError:
+            late = f"The program took longer than {self.start.deadline:g} s."
+            return Failed("time", late, printed=prints.text)
+        except pydantic_monty.MontyCrashedError:
+            return Failed("crashed", "The program's worker crashed.", printed=prints.text)
+        except (pydantic_monty.MontySyntaxError, pydantic_monty.MontyRuntimeError) as error:
+            return self.failed(error, prints.text)
+        except pydantic_monty.MontyError as error:
+            return Failed("not_plain", str(error)[:SHOWN], printed=prints.text)
+
+    async def value(self, prints: Prints) -> Any:
+        """Run the program: its `result`, or the value of its last expression."""
+        for name, tools in self.start.namespaces.items():
+            functions = {tool.name: self.function(name, tool) for tool in tools}
+            module = pydantic_monty.ExternalModule(functions)
+            self.modules[name] = self.modules[f"{MODULE}{name}"] = module
+        if self.modules:
+            imported = (f"{MODULE}{name} as {name}" for name in self.start.namespaces)
+            await self.session.feed_run("import " + ", ".join(imported))
+        value = await self.session.feed_run(self.start.source, print_callback=prints.take)
+        if "result" in self.start.source:
+            return await self.named(value)
+        return value
+
+    async def named(self, value: Any) -> Any:
+        """The global `result`, or else the value given."""
+        try:
+            return await self.session.feed_run("result")
+        except pydantic_monty.MontyRuntimeError as error:
+            if isinstance(error.exception(), NameError):
+                return value
+            raise
+
+    def function(self, namespace: str, tool: Tool) -> Callable[..., Awaitable[Any]]:
+        """The function a program awaits for a tool."""
+
+        async def function(*positional: Any, **named: Any) -> Any:
+            try:
+                arguments = bound(namespace, tool, positional, named)
+                encoded = encoder.encode(arguments)
+            except NotBoundError as error:
+                raise self.remembered(
+                    TypeError(str(error)), "wrong_argument", error.subject
+                ) from None
+            except (TypeError, ValueError, OverflowError, RecursionError):
+                text = f"{namespace}.{tool.name} got what is no plain value."
+                raise self.remembered(TypeError(text), "wrong_argument", "") from None
+            if len(encoded) > self.start.message:
+                text = "The arguments are larger than a message may be."
+                raise self.remembered(RuntimeError(text), "message_too_large", "")
+            return await self.outcome(Call(next(self.ids), namespace, tool.name, arguments))
+
+        return function
+
+    def remembered(self, error: Exception, name: str, subject: str) -> Exception:
+        """An exception of ours, known again if the program lets it pass."""
+        self.failures[str(error)] = (name, subject)
+        return error
+
+    async def outcome(self, call: Call) -> Any:
+        """Have one call made."""
+        self.called += 1
+        if self.called > self.start.calls:
+            text = f"A program may make {self.start.calls} calls."
+            raise self.remembered(RuntimeError(text), "too_many_calls", "")
+        waits: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.waiting[call.id] = waits
+        self.say(Calls((call,)))
+        outcome = await waits
+        if outcome.code:
+            text = f"{outcome.code}: {outcome.message}"
+            raise self.remembered(RuntimeError(text), "tool_failed", outcome.code)
+        return outcome.value
+
+    def done(self, value: Any, printed: str) -> Done | Failed:
+        """The end of a program that had one."""
+        if isinstance(value, str) and value.startswith(UNAWAITED):
+            return Failed(
+                "not_plain", "The result is a call nobody awaited: write await before it."
+            )
+        try:
+            body = encoder.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            return Failed(
+                "not_plain", f"The result is no plain value: {error}"[:SHOWN], printed=printed
+            )
+        if len(body) + len(printed) > self.start.output:
+            return Failed("output_too_large", "The result is larger than it may be.")
+        return Done(msgspec.Raw(body), printed)
+
+    def failed(
+        self,
+        error: pydantic_monty.MontySyntaxError | pydantic_monty.MontyRuntimeError,
+        printed: str,
+    ) -> Failed:
+        """The end of a program by an exception: ours, the engine's, or its own."""
+        inner = error.exception()
+        text = str(inner)
+        line, column = place(error)
+        name, subject = self.failures.get(text, ("", ""))
+        if not name:
+            name = next((word for kind, word in NAMED if isinstance(inner, kind)), "runtime")
+        if isinstance(error, pydantic_monty.MontySyntaxError):
+            name = "too_deep" if "nested" in text else "syntax"
+        if name in {"tool_failed", "wrong_argument"}:
+            message = text[:LONGEST_FAILURE]
+        else:
+            message = f"{type(inner).__name__}: {text}"[:SHOWN]
+        return Failed(name, message, line, column, subject, printed)
+
+
+def place(
+    error: pydantic_monty.MontySyntaxError | pydantic_monty.MontyRuntimeError,
+) -> tuple[int | None, int | None]:
+    """Where in the program: the innermost frame."""
+    frames = error.traceback()
+    return (frames[-1].line, frames[-1].column) if frames else (None, None)

@@ -1,0 +1,156 @@
+"""The host of Python workers: starts hardened workers on order, and speaks for each with the room.
+
+The workers are another project's binary and its client is native code, so the client lives here
+and not in the room: if it falls, the room starts another. A worker serves one program.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pydantic_monty
+from pydantic_monty._binary import find_monty_binary
+
+from toolbus_codemode.sandbox.linux import hardening
+from toolbus_codemode.sandbox.python import worker_launch
+from toolbus_codemode.sandbox.python.engine import Run, limits
+from toolbus_common.process import landlock
+
+LARGEST_ORDER = 4096
+MOST_WORKERS = 512
+ADDRESS_SPACE = 1 << 30  # the engine counts its heap itself; this is what its process may map
+CPU = 30
+EXECUTABLE = 0x10  # MFD_EXEC of Linux 6.3: older ones refuse it, and need not be told
+
+
+def launcher(*, without_seccomp: bool) -> tuple[int, Path]:
+    """A script that the client takes for the worker's binary, and the descriptor it is kept by.
+
+    It has no name in any directory, so nothing is left of it however this process ends.
+    """
+    seccomp = "without-seccomp" if without_seccomp else "seccomp"
+    words = [
+        sys.executable, "-I", "-S", worker_launch.__file__, str(Path(landlock.__file__).parents[2]),
+        find_monty_binary(), str(ADDRESS_SPACE), str(CPU), seccomp,
+    ]  # fmt: skip
+    try:
+        script = os.memfd_create("worker", os.MFD_CLOEXEC | EXECUTABLE)
+    except OSError:
+        script = os.memfd_create("worker", os.MFD_CLOEXEC)
+    os.write(script, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'.encode())
+    return script, Path(f"/proc/{os.getpid()}/fd/{script}")
+
+
+def confined(pid: int) -> dict[str, bool]:
+    """What the kernel says of a worker."""
+    told = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    return {
+        "seccomp": told.get("Seccomp") == "2",
+        "no_new_privs": told.get("NoNewPrivs") == "1",
+        "user": told["Uid"].split()[0] != "0",
+        "landlock": landlock.version(hardening.libc) > 0,
+    }
+
+
+class Host:
+    """Workers on order, over the same words as the zygote."""
+
+    def __init__(self, pool: pydantic_monty.AsyncMonty, control: socket.socket) -> None:
+        self.pool = pool
+        self.control = control
+        self.runs: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Until the room goes away."""
+        loop = asyncio.get_running_loop()
+        while order := await loop.sock_recv(self.control, LARGEST_ORDER):
+            told = json.loads(order)
+            task = asyncio.create_task(self.run(**told))
+            self.runs.add(task)
+            task.add_done_callback(self.runs.discard)
+
+    def say(self, word: dict[str, Any], *descriptors: int) -> None:
+        """One word to the room. It is small, and the room reads at once, if it is still there."""
+        encoded = [json.dumps(word).encode()]
+        with contextlib.suppress(OSError):
+            if descriptors:
+                socket.send_fds(self.control, encoded, list(descriptors))
+            else:
+                self.control.send(encoded[0])
+
+    async def run(self, run: int, memory: int, cpu: int) -> None:
+        """One worker, for one program."""
+        modules: dict[str, pydantic_monty.ExternalModule] = {}
+        try:
+            checkout = self.pool.checkout(limits=limits(memory, cpu), external_modules=modules)
+            async with checkout as session:
+                await self.held(run, session, modules)
+        except (pydantic_monty.MontyError, OSError, TimeoutError):
+            pass  # killed by the room, or never started: the room is told that it ended
+        finally:
+            self.say({"ended": run, "status": None})
+
+    async def held(
+        self,
+        run: int,
+        session: pydantic_monty.AsyncMontySession,
+        modules: dict[str, pydantic_monty.ExternalModule],
+    ) -> None:
+        """Hand the room a worker, and run what it sends."""
+        if session.worker_pid is None:
+            return
+        ours, theirs = socket.socketpair()
+        handle = os.pidfd_open(session.worker_pid)
+        try:
+            self.say({"started": run}, handle, theirs.fileno())
+        finally:
+            os.close(handle)
+            theirs.close()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            await Run(session, modules, reader, writer).run()
+        finally:
+            writer.transport.abort()
+
+    async def probed(self) -> dict[str, bool]:
+        """What a worker is protected by: asked of the kernel, while it stands ready."""
+        async with self.pool.checkout() as session:
+            if await session.feed_run("1 + 1") != 1 + 1 or session.worker_pid is None:
+                return {}
+            return confined(session.worker_pid)
+
+
+async def main() -> None:
+    """Start the pool, tell how it is protected, serve. The control socket is standard input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the room, not with a key press
+    control = socket.socket(fileno=os.dup(0))
+    control.settimeout(0)
+    separate = hardening.unshare()
+    _, script = launcher(without_seccomp="--without-seccomp" in sys.argv)
+    async with pydantic_monty.AsyncMonty(
+        binary_path=script,
+        min_processes=0,
+        max_processes=MOST_WORKERS,
+        max_checkouts_per_worker=1,
+    ) as pool:
+        host = Host(pool, control)
+        host.say({"ready": {"namespaces": separate, **await host.probed()}})
+        await host.serve()
+        for run in tuple(host.runs):
+            run.cancel()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

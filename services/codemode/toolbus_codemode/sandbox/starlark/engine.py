@@ -1,0 +1,278 @@
+"""The Starlark engine: binds tools as functions, runs a program, tells how it ended."""
+
+import itertools
+import re
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any, NoReturn
+
+import msgspec
+import starlark
+
+from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
+from toolbus_codemode.sandbox.call_log import Ask, Journal
+from toolbus_codemode.sandbox.protocol import Call, Done, Failed, Outcome, Start, Tool
+
+CALL_STACK = 200
+FILE = "program"
+EXTENSIONS = [
+    starlark.LibraryExtension.StructType,
+    starlark.LibraryExtension.Json,
+    starlark.LibraryExtension.Map,
+    starlark.LibraryExtension.Filter,
+    starlark.LibraryExtension.Partial,
+]
+SHOWN = 500
+encoder = msgspec.json.Encoder()
+
+
+def dialect() -> starlark.Dialect:
+    """Everything but load: a program is one file."""
+    spoken = starlark.Dialect.extended()
+    spoken.enable_f_strings = True
+    spoken.enable_load = False
+    spoken.enable_load_reexport = False
+    return spoken
+
+
+DIALECT = dialect()
+GLOBALS = starlark.Globals.extended_by(EXTENSIONS)
+PRELUDE = (files(__package__) / "prelude.star").read_text()
+
+
+class Stopped(Exception):  # noqa: N818 - its reason is told apart, its text reaches nobody
+    """The program cannot go on. It carries no text: the engine would show it to the program."""
+
+
+class Run:
+    """One program, from its first pass to its last."""
+
+    def __init__(self, start: Start, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+        self.program = start
+        self.clock = clock
+        self.ends_at = clock() + start.deadline
+        self.ask = ask
+        self.journal = Journal(self.counted, kept="parallel" in start.source)
+        self.ids = itertools.count()
+        self.prepared: list[Call] = []
+        self.mode = ""
+        self.failure: tuple[str, str, str] | None = None
+        self.printed: list[str] = []
+        self.printed_bytes = 0
+        self.called = 0
+
+    def stop(self, name: str, message: str, subject: str = "") -> NoReturn:
+        """End the program for a reason of ours."""
+        self.failure = self.failure or (name, message, subject)
+        raise Stopped
+
+    def tool(self, namespace: str, tool: Tool) -> Callable[..., Any]:
+        """The function a program calls for a tool."""
+
+        def function(*positional: Any, **named: Any) -> Any:
+            mode, self.mode = self.mode, ""
+            arguments = self.bound(namespace, tool, positional, named)
+            call = Call(next(self.ids), namespace, tool.name, arguments)
+            if mode == "prepare":
+                self.prepared.append(call)
+                return len(self.prepared) - 1
+            return self.told(self.outcome(call), caught=mode == "try")
+
+        return function
+
+    def bound(
+        self, namespace: str, tool: Tool, positional: tuple[Any, ...], named: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Arguments by name; what does not fit ends the program with the signature."""
+        try:
+            return bound(namespace, tool, positional, named)
+        except NotBoundError as error:
+            self.stop("wrong_argument", str(error), error.subject)
+
+    def outcome(self, call: Call) -> Outcome:
+        """Ask for one call, within the deadline and the number allowed."""
+        self.check_time()
+        return self.journal.outcome(call)
+
+    def counted(self, calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
+        """Ask for calls, as many as are allowed."""
+        self.called += len(calls)
+        if self.called > self.program.calls:
+            self.stop("too_many_calls", f"A program may make {self.program.calls} calls.")
+        return self.ask(calls)
+
+    def told(self, outcome: Outcome, *, caught: bool) -> Any:
+        """An outcome as the program gets it; a failure nobody catches ends the program."""
+        if caught:
+            return {"value": outcome.value, "code": outcome.code, "message": outcome.message}
+        if outcome.code:
+            self.stop("tool_failed", f"{outcome.code}: {outcome.message}", outcome.code)
+        return outcome.value
+
+    def together(self, numbers: list[Any], catch: Any) -> list[Any]:
+        """Calls prepared before, made now and at once."""
+        self.check_time()
+        outcomes = self.journal.together(tuple(self.again(number) for number in numbers))
+        return [self.told(outcome, caught=bool(catch)) for outcome in outcomes]
+
+    def again(self, number: Any) -> Call:
+        """A call like the one prepared under this number."""
+        if not isinstance(number, int) or not 0 <= number < len(self.prepared):
+            self.stop("wrong_argument", "This is no call that call() prepared.", "parallel")
+        before = self.prepared[number]
+        return Call(next(self.ids), before.namespace, before.function, before.arguments)
+
+    def set_mode(self, mode: str) -> None:
+        """What the next call of a tool is to do. A mode nobody used means it was no tool."""
+        if self.mode and not mode:
+            self.stop("wrong_argument", "This takes a tool and its arguments.", "try_call")
+        self.mode = mode
+
+    def wrong(self, subject: str, usage: str) -> None:
+        """A function of the prelude was called in another way than it is meant."""
+        self.stop("wrong_argument", f"{subject} is used so: {usage}.", "")
+
+    def print(self, *values: Any, sep: str = " ", end: str = "\n") -> None:
+        """Keep what is printed, until it is too much."""
+        text = str(sep).join(v if isinstance(v, str) else shown(v) for v in values) + str(end)
+        self.printed_bytes += len(text)
+        if self.printed_bytes > self.program.output:
+            self.stop("output_too_large", "The program printed more than it may.")
+        self.printed.append(text)
+
+    def fork(self, branches: int) -> int:
+        """A `parallel` begins."""
+        if branches > self.program.calls:
+            self.stop("too_many_calls", f"A program may make {self.program.calls} calls.")
+        return self.journal.fork()
+
+    def check_time(self) -> None:
+        """Stop at the deadline: the engine polls loops, but not a loop of slow calls."""
+        if self.late():
+            self.stop("time", f"The program took longer than {self.program.deadline:g} s.")
+
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.clock() >= self.ends_at
+
+    def module(self) -> starlark.Module:
+        """A fresh module with the prelude and the tools."""
+        module = starlark.Module()
+        bound: dict[str, Callable[..., Any]] = {
+            "_mode": self.set_mode,
+            "_together": self.together,
+            "_wrong": self.wrong,
+            "_fork": self.fork,
+            "_enter": self.journal.enter,
+            "_leave": self.journal.leave,
+            "_join": self.join,
+            "print": self.print,
+        }
+        lines = [PRELUDE]
+        for name, tools in self.program.namespaces.items():
+            fields = []
+            for number, tool in enumerate(tools):
+                bound[f"_{name}_{number}"] = self.tool(name, tool)
+                fields.append(f"{tool.name}=_{name}_{number}")
+            lines.append(f"{name} = struct({', '.join(fields)})")
+        for name, function in bound.items():
+            module.add_callable(name, function)
+        starlark.eval(module, starlark.parse("prelude", "\n".join(lines), DIALECT), GLOBALS)
+        return module
+
+    def join(self) -> None:
+        """The end of a `parallel`."""
+        self.check_time()
+        self.journal.join()
+
+    def passed(self) -> Any:
+        """One pass over the program: its value, or Again."""
+        self.journal.start_over()
+        self.printed, self.printed_bytes, self.mode, self.prepared = [], 0, "", []
+        module = self.module()
+        options = starlark.EvalOptions(check_cancelled=self.late, max_callstack_size=CALL_STACK)
+        tree = starlark.parse(FILE, self.program.source, DIALECT)
+        evaluated = starlark.eval_with(options, module, tree, GLOBALS)
+        named = module["result"]
+        return named if named is not None else evaluated.value
+
+    def run(self) -> Done | Failed:
+        """Pass after pass, until one comes to its end."""
+        while True:
+            try:
+                return self.done(self.passed())
+            except starlark.StarlarkError as error:
+                text = str(error)
+            except MemoryError:
+                return Failed("memory", "The program used more memory than it may.")
+            except RecursionError:
+                return Failed("too_deep", "A value is nested too deep.")
+            except (TypeError, ValueError, UnicodeError):
+                return Failed("not_plain", "The result is no plain value.")
+            if self.failure or self.late() or not self.journal.again:
+                return self.failed(text)
+
+    def done(self, value: Any) -> Done | Failed:
+        """The end of a program that had one."""
+        try:
+            body = encoder.encode(value)
+        except (TypeError, OverflowError, ValueError) as error:
+            return Failed("not_plain", f"The result is no plain value: {error}"[:SHOWN])
+        if len(body) + self.printed_bytes > self.program.output:
+            return Failed("output_too_large", "The result is larger than it may be.")
+        return Done(msgspec.Raw(body), "".join(self.printed))
+
+    def failed(self, text: str) -> Failed:
+        """The end of a program that was stopped, by us or by an error of its own."""
+        line, column = where(text)
+        printed = "".join(self.printed)
+        if self.late() and not self.failure:
+            self.failure = (
+                "time",
+                f"The program took longer than {self.program.deadline:g} s.",
+                "",
+            )
+        if self.failure:
+            name, message, subject = self.failure
+            return Failed(name, message, line, column, subject, printed)
+        name, message = named(text)
+        return Failed(name, message[:SHOWN], line, column, "", printed)
+
+
+def shown(value: Any) -> str:
+    """A value as print shows it: JSON, as a model writes it."""
+    if value is None or isinstance(value, bool):
+        return str(value)
+    try:
+        return encoder.encode(value).decode()
+    except (TypeError, ValueError, OverflowError):
+        return str(value)
+
+
+def where(text: str) -> tuple[int | None, int | None]:
+    """Line and column in the program, out of the engine's text: the innermost place in it."""
+    if at := re.search(rf"^ *--> {FILE}:(\d+):(\d+)$", text, re.MULTILINE):
+        return int(at[1]), int(at[2])
+    if lines := re.findall(rf"^ *\* {FILE}:(\d+), in ", text, re.MULTILINE):
+        return int(lines[-1]), None
+    return None, None
+
+
+NAMED = (
+    (r"^error: Parse error|Not a valid identifier|is not allowed in this dialect", "syntax"),
+    (r"^error: Variable `[^`]*` not found|has no attribute", "unknown_name"),
+    (r"Starlark call stack overflow", "too_deep"),
+    (r"^error: MemoryError", "memory"),
+    (r"Operation `serde::serialize` not supported|Cycle detected", "not_plain"),
+)
+
+
+def named(text: str) -> tuple[str, str]:
+    """The engine's own error: a name for it, and its sentence."""
+    sentence = re.search(r"^error: (.*)$", text, re.MULTILINE)
+    message = sentence[1] if sentence else text.strip().split("\n", 1)[0]
+    for pattern, name in NAMED:
+        if re.search(pattern, text, re.MULTILINE):
+            return name, message
+    return "runtime", message

@@ -1,0 +1,95 @@
+"""Tokens, counted in a process of their own.
+
+Loading the vocabulary holds an interpreter for a second and counting for milliseconds: where the
+room shares its process with the call path, calls would wait for both.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from typing import IO
+
+from toolbus_codemode.sandbox.process.launcher import KEPT_ENVIRONMENT
+from toolbus_codemode.tokens.tokenizer import Tokens
+
+LENGTH = 4
+NICENESS = 10  # nobody waits for a count
+
+
+class CountingEndedError(Exception):
+    """The process went away in the middle of a count; the next one starts another."""
+
+
+class CountingProcess:
+    """Counts texts, for one thread at a time; the process is started by the first of them."""
+
+    def __init__(self) -> None:
+        self.counted_by = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, if there is one."""
+        return self._process.pid if self._process else None
+
+    def of(self, text: str) -> int:
+        """How many tokens a text has. Raises `CountingEndedError`."""
+        whole = text.encode(errors="replace")
+        process = self._process or self._started()
+        try:
+            _into(process).write(len(whole).to_bytes(LENGTH) + whole)
+            _into(process).flush()
+            told = _out_of(process).read(LENGTH)
+        except OSError:
+            told = b""
+        if len(told) != LENGTH:
+            self.close()
+            raise CountingEndedError
+        return int.from_bytes(told)
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(  # noqa: S603 - our own module; no name of a shell
+            [sys.executable, "-I", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
+        )
+        self.counted_by = _out_of(self._process).readline().decode().strip()
+        return self._process
+
+
+def _into(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdin is not None  # noqa: S101 - it was asked for
+    return process.stdin
+
+
+def _out_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    return process.stdout
+
+
+def main() -> None:
+    """Tell which vocabulary counts, then a number for each text until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the room, not with a key press
+    os.nice(NICENESS)
+    tokens = Tokens()
+    texts, counts = sys.stdin.buffer, sys.stdout.buffer
+    counts.write(tokens.counted_by.encode() + b"\n")
+    counts.flush()
+    while head := texts.read(LENGTH):
+        text = texts.read(int.from_bytes(head)).decode()
+        counts.write(tokens.of(text).to_bytes(LENGTH))
+        counts.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Run one admitted call: from the bus to its outcome."""

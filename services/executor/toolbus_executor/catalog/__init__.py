@@ -1,0 +1,1 @@
+"""List, pin and publish the definitions of servers."""

@@ -1,0 +1,37 @@
+"""What is wrong with a server's lists: logged and published as an event when it changes."""
+
+import logging
+
+from toolbus_common.contracts import Listing, ServerFaulted
+from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_executor.server_events import about_server
+from toolbus_executor.upstreams.listing import repairs_of
+
+log = logging.getLogger(__name__)
+
+
+class ListFaults:
+    """The entries of one server left out or repaired, and its failed lists, with the reasons."""
+
+    def __init__(self, server: str, facts: FactWriter) -> None:
+        self.dropped: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        self._repaired: dict[str, str] = {}
+        self._server = server
+        self._facts = facts
+
+    def note(self, listing: Listing) -> None:
+        """Take a new listing; publish what is wrong with it unless that was published before."""
+        repaired = repairs_of(listing)
+        now = listing.dropped, listing.failed, repaired
+        if now == (self.dropped, self.failed, self._repaired):
+            return
+        self.dropped, self.failed, self._repaired = now
+        for what, reason in (self.dropped | self.failed).items():
+            told = {"server": self._server, "what": what, "why": reason}
+            log.warning("listed.dropped", extra=told)
+        for what, how in repaired.items():
+            log.info("listed.repaired", extra={"server": self._server, "what": what, "how": how})
+        about = about_server(self._server, "faulted")
+        found = {"dropped": self.dropped, "failed": self.failed, "repaired": repaired}
+        self._facts.say(ServerFaulted(**about, **found))

@@ -1,5 +1,0 @@
-"""A GraphQL API as an upstream: its schema is its list of tools, each call one operation."""
-
-from toolbus_executor.graphql.upstream import GraphQLUpstream
-
-__all__ = ["GraphQLUpstream"]

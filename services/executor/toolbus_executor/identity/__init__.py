@@ -1,0 +1,1 @@
+"""Tell upstream servers who calls: claims, keys, and the signed header."""

@@ -1,0 +1,181 @@
+"""A server's process: isolated, its lines read within bounds."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_executor.isolation.line_reader import Lines, TooLongError
+from toolbus_executor.isolation.missing_files import Unseen, unseen_of
+from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.plan import Isolation
+from toolbus_executor.isolation.standard_error import StandardError
+from toolbus_executor.results.large.spill_registry import Spills
+
+log = logging.getLogger(__name__)
+
+LEAVE_SECONDS = 2.0  # what a process may take to end once its input has ended
+# What it may take to end once its output has ended, and to end all it started once it is told to.
+# On a busy machine that is long: ended sooner, it would not be told how it ended, nor end its own.
+SILENT_SECONDS, DEATH_SECONDS = 5.0, 5.0
+_CHUNK = 64 * 1024
+
+
+class Child:
+    """One process and all it starts; `on_line` gets each line of its output.
+
+    `ended` says how it ended in words of ours: callers of every customer are told. What it printed
+    goes to `errors` and no further.
+    """
+
+    def __init__(
+        self,
+        on_line: Callable[[bytes], None],
+        spills: Spills | None = None,
+        errors: StandardError | None = None,
+    ) -> None:
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._errors = errors or StandardError()
+        self._lines = Lines(on_line, spills)
+        self._process: asyncio.subprocess.Process | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._gate: Gate | None = None
+        self.unseen = Unseen()
+
+    async def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: str | None,
+        isolation: Isolation,
+    ) -> None:
+        """Start it. Raises `UpstreamDeadError`."""
+        self._gate = isolation.gate
+        if isolation.confined:
+            self.unseen = unseen_of(isolation.places, command, environment)
+            self._errors.hear = self.unseen.heed
+            self.unseen.look_at_words(command[1:], cwd or "")
+        try:
+            with self._gate.hatch() if self._gate else nullcontext(-1) as hatch:
+                self._process = await asyncio.create_subprocess_exec(
+                    *isolation.around(command, hatch),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=dict(environment),
+                    cwd=cwd,
+                    pass_fds=() if hatch < 0 else (hatch,),
+                )
+        except OSError as error:
+            raise UpstreamDeadError(
+                f"Its process cannot be started: {error.strerror}.", sent=False
+            ) from error
+        pipes = self._process.stdout, self._process.stderr
+        assert pipes[0] is not None and pipes[1] is not None  # noqa: PT018, S101 - asked for above
+        self._tasks = [
+            asyncio.create_task(self._read(self._process, pipes[0])),
+            asyncio.create_task(self._listen(pipes[1])),
+            asyncio.create_task(self._bury(self._process)),
+        ]
+
+    @property
+    def held(self) -> dict[str, bool]:
+        """What it is held to on this machine, as soon as its program begins."""
+        return self._errors.held
+
+    @property
+    def pid(self) -> int | None:
+        """As the system knows it, while it runs."""
+        return None if self._process is None or self.ended.done() else self._process.pid
+
+    def write(self, line: bytes) -> None:
+        """Put a line to its input. Raises `UpstreamDeadError` when nothing can be written."""
+        process = self._process
+        if process is None or process.stdin is None or self.ended.done():
+            raise UpstreamDeadError("The upstream's process is not running.", sent=False)
+        # The bus's largest message bounds what may wait here, the bulkhead how many.
+        process.stdin.write(line + b"\n")
+
+    async def close(self) -> None:
+        """Close its input, give it a moment, then end it and all it started."""
+        if self._process is not None:
+            await self._finish(self._process)
+        if self._gate is not None:
+            await self._gate.close()
+
+    async def _finish(self, process: asyncio.subprocess.Process) -> None:
+        if process.stdin is not None:
+            process.stdin.close()
+        await asyncio.wait((self._tasks[2],), timeout=LEAVE_SECONDS)
+        self._kill(process)
+        await asyncio.wait((self._tasks[2],), timeout=DEATH_SECONDS)
+        self._kill(process, signal.SIGKILL)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._end("it was stopped")
+
+    async def _read(self, process: asyncio.subprocess.Process, out: asyncio.StreamReader) -> None:
+        reason = ""
+        try:
+            while piece := await out.read(_CHUNK):
+                await self._lines.feed(piece)
+        except TooLongError as error:
+            reason = str(error)
+        except ToolbusError as error:
+            reason = f"it wrote a line that could not be kept ({error.reason})"
+        except Exception:
+            log.exception("upstream.line_not_taken")
+            reason = "it wrote something that could not be taken"
+        self._lines.give_up()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SILENT_SECONDS):
+                await process.wait()
+        self._kill(process)  # without output it is of no more use, and neither is what it started
+        code = await process.wait()
+        await asyncio.wait((self._tasks[1],), timeout=SILENT_SECONDS)  # for its supervisor's report
+        self._end(reason or self._epitaph(code))
+
+    def _epitaph(self, code: int) -> str:
+        if self._errors.ended_by:
+            limit = self._errors.ended_by
+            return f"it went beyond limits.{limit} and was ended; raise that if it needs more"
+        if self._errors.refused:
+            return self._errors.refused
+        printed = "; the log of executor has what it printed" if self._errors.printed else ""
+        return f"it exited with {code}{printed}"
+
+    async def _bury(self, process: asyncio.subprocess.Process) -> None:
+        """When the process itself has ended, end what it started, which may hold its pipes."""
+        await process.wait()
+        self._kill(process)
+
+    async def _listen(self, err: asyncio.StreamReader) -> None:
+        """Take standard error in pieces, so that its pipe never fills."""
+        try:
+            while piece := await err.read(_CHUNK):
+                self._errors.feed(piece)
+        finally:
+            self._errors.end()
+
+    def give_up(self, reason: str) -> None:
+        """It is of no more use."""
+        self._end(reason)
+        if self._process is not None:
+            self._kill(self._process)
+
+    def _end(self, reason: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+    @staticmethod
+    def _kill(process: asyncio.subprocess.Process, number: signal.Signals = signal.SIGTERM) -> None:
+        """Have its launcher end everything; if that is gone, what is left in its group."""
+        with suppress(ProcessLookupError, PermissionError):
+            if process.returncode is None and number is signal.SIGTERM:
+                process.send_signal(number)
+            else:
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""Confine a process with Linux namespaces, control groups, mounts and system-call filters."""

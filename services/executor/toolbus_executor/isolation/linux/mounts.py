@@ -1,0 +1,75 @@
+"""Call Linux's mount interface by number: detached trees, their attributes, a new root.
+
+Only the standard library is used, and little of it. Every function raises `OSError`.
+"""
+
+import ctypes
+import os
+import struct
+
+from toolbus_executor.isolation.linux.syscalls import libc
+
+# The same on every architecture.
+_OPEN_TREE, _MOVE_MOUNT, _SET_ATTRIBUTES = 428, 429, 442
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_CLONE, _CLOEXEC, _RECURSIVE, _EMPTY_PATH, _HERE = 1, os.O_CLOEXEC, 0x8000, 0x1000, -100
+_FROM_EMPTY_PATH = 4
+READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC, ID_MAPPED = 1, 2, 4, 8, 0x00100000
+_PRIVATE, _REC, _DETACH = 1 << 18, 0x4000, 2
+
+
+def make_private() -> None:
+    """Stop mounts from propagating to, and from, the namespace we came from."""
+    _checked(libc.mount(b"none", b"/", None, _PRIVATE | _REC, None), "/")
+
+
+def mount(kind: str, place: str, flags: int, options: str = "") -> None:
+    """Mount a file system of the kernel's own."""
+    data = options.encode() or None
+    _checked(libc.mount(kind.encode(), os.fsencode(place), kind.encode(), flags, data), place)
+
+
+def detach(place: str) -> None:
+    """Unmount whatever is on top there, at once for us."""
+    _checked(libc.umount2(os.fsencode(place), _DETACH), place)
+
+
+def tree(path: str) -> int:
+    """Open a detached copy of the mounts at and below a path."""
+    flags = _CLONE | _CLOEXEC | _RECURSIVE
+    return _checked(libc.syscall(_OPEN_TREE, _HERE, os.fsencode(path), flags), path)
+
+
+def restrict(mounted: int | str, attributes: int, users: int = -1, *, all_below: bool) -> None:
+    """Add attributes to a tree; `users` is a user namespace whose mapping its owners go through."""
+    form = struct.pack("=4Q", attributes | (ID_MAPPED if users >= 0 else 0), 0, 0, max(users, 0))
+    at, path = (mounted, b"") if isinstance(mounted, int) else (_HERE, os.fsencode(mounted))
+    flags = (_EMPTY_PATH if path == b"" else 0) | (_RECURSIVE if all_below else 0)
+    _checked(libc.syscall(_SET_ATTRIBUTES, at, path, flags, form, len(form)), str(mounted))
+
+
+def attach(mounted: int, place: str) -> None:
+    """Put a detached tree at a place, and close it."""
+    try:
+        done = libc.syscall(
+            _MOVE_MOUNT, mounted, b"", _HERE, os.fsencode(place), ctypes.c_uint(_FROM_EMPTY_PATH)
+        )
+        _checked(done, place)
+    finally:
+        os.close(mounted)
+
+
+def enter_root(place: str) -> None:
+    """Make a mount the root of all there is, and let the old one go."""
+    os.chdir(place)
+    number = _PIVOT_ROOT.get(os.uname().machine, -1)
+    _checked(libc.syscall(number, b".", b"."), place)
+    detach(".")
+    os.chdir("/")
+
+
+def _checked(result: int, path: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return int(result)

@@ -1,0 +1,1 @@
+"""Filter the network traffic of an isolated process."""

@@ -1,0 +1,1 @@
+"""Build and read MCP messages. Pure: no I/O."""

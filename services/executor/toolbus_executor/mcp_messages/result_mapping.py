@@ -1,0 +1,106 @@
+"""From an upstream's raw result to the ending its caller is told, in the form of the caller's era.
+
+Bytes nobody needs to change stay the upstream's; a result never has line breaks, since callers may
+be told in lines.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from toolbus_common.contracts import TOOLS_CALL, Answered, Asked, Begun, CallAdmitted, Ending, Era
+from toolbus_common.errors import UpstreamFaultError
+from toolbus_common.mcp.result_versions import as_legacy
+from toolbus_executor.mcp_messages import task_formats
+from toolbus_executor.repair.results import Owned, read_result
+
+_CACHED = "resources/read"
+_PRIVATE = b'"cacheScope":"private",'
+_SCOPES = (b'"public"', b'"private"')
+
+
+class Ended(NamedTuple):
+    """How a call ended: what its caller is told, and what is worth knowing of it.
+
+    `kept` is how many bytes are kept instead of told, `cached` that its server was not asked,
+    `left_out` how many bytes a selection left out.
+    """
+
+    ending: Ending
+    is_error: bool
+    kept: int = 0
+    cached: bool = False
+    left_out: int = 0
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def ending_of(raw: bytes, call: CallAdmitted) -> tuple[Ending, bool]:
+    """How a call ends, and whether its tool reports an error. Raises `UpstreamFaultError`."""
+    raw, owned = read_result(raw, call)
+    if owned.resultType == "input_required":
+        return Asked(in_one_line(raw)), False
+    if owned.resultType == "task" and call.method == TOOLS_CALL:
+        return Begun(in_one_line(_task(raw, call))), False
+    if owned.resultType not in ("", "complete", "task"):
+        raise UpstreamFaultError(
+            "The upstream answered with a resultType that Toolbus cannot pass on."
+        )
+    if not owned.resultType and owned.task and not owned.content and call.method == TOOLS_CALL:
+        return Begun(in_one_line(raw)), False
+    if call.era is Era.MODERN:
+        told = _for_modern(raw, owned, call.method)
+    else:
+        told = _for_legacy(raw, owned)
+    if call.method == TOOLS_CALL and owned.content is msgspec.UNSET:
+        told = _with(b'"content":[],', told)  # clients need it, if only for its emptiness
+    return Answered(in_one_line(told)), owned.isError
+
+
+def in_one_line(raw: bytes) -> bytes:
+    """The same JSON without line breaks."""
+    return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
+
+
+def _for_modern(raw: bytes, owned: Owned, method: str) -> bytes:
+    missing = b""
+    if not owned.resultType:
+        missing += b'"resultType":"complete",'
+    if method == _CACHED:
+        bad = _bad_hints(owned)
+        if bad:
+            raw = _encode({name: told for name, told in _members(raw).items() if name not in bad})
+        missing += b"" if owned.ttlMs and "ttlMs" not in bad else b'"ttlMs":0,'
+        missing += b"" if owned.cacheScope and "cacheScope" not in bad else _PRIVATE
+    return _with(missing, raw) if missing else raw
+
+
+def _with(missing: bytes, raw: bytes) -> bytes:
+    """An object with these members in front, each of which a comma ends."""
+    body = raw[1:].lstrip()
+    return b"{" + (missing[:-1] if body[:1] == b"}" else missing) + body
+
+
+def _bad_hints(owned: Owned) -> set[str]:
+    """The hints that say nothing a cache may go by: it must not take them for a yes."""
+    ttl, scope = bytes(owned.ttlMs), bytes(owned.cacheScope)
+    bad = {"ttlMs"} if ttl and not ttl.isdigit() else set()
+    return bad | ({"cacheScope"} if scope and scope not in _SCOPES else set())
+
+
+def _for_legacy(raw: bytes, owned: Owned) -> bytes:
+    odd = bool(owned.structuredContent) and bytes(owned.structuredContent)[:1] != b"{"
+    if not (odd or owned.resultType or owned.ttlMs or owned.cacheScope):
+        return raw
+    return _encode(as_legacy(_members(raw)))
+
+
+def _task(raw: bytes, call: CallAdmitted) -> bytes:
+    if call.era is Era.MODERN:
+        return raw
+    try:
+        return b'{"task":%b}' % task_formats.old(raw)
+    except msgspec.DecodeError as error:
+        raise UpstreamFaultError("The upstream's task is malformed.") from error

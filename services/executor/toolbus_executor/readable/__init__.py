@@ -1,6 +1,0 @@
-"""What strict clients can read: definitions and results, checked and repaired."""
-
-from toolbus_executor.readable.definitions import Read, read_definition
-from toolbus_executor.readable.reading import UnreadableError
-
-__all__ = ["Read", "UnreadableError", "read_definition"]

@@ -1,0 +1,1 @@
+"""Protect each server: concurrency limits, circuit breaker, retries, health probe."""

@@ -1,0 +1,1 @@
+"""Cache, store and select results of calls."""

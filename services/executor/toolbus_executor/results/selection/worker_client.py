@@ -1,0 +1,108 @@
+"""Evaluates expressions in a process that is killed when it takes too long, and begun again."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import msgspec
+
+from toolbus_common.errors import InvalidError, OverloadedError
+from toolbus_common.process.tethered import tethered
+from toolbus_executor.results.selection.worker import LARGEST_FOUND, Asked, Told
+
+SECONDS = 20.0  # of one evaluation, whose processor time is bounded more tightly
+WAIT_SECONDS = 10.0  # for those before it
+MOST_WAITING = 32
+LARGEST_DOCUMENT = 16 << 20  # bytes
+_BEGIN_SECONDS = 30.0  # what a busy machine may take to start a process
+_LIMITS = {"AS": 1 << 30, "CORE": 0, "NOFILE": 64}
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL")
+
+
+class Selector:
+    """One process for all servers of an executor, started when first needed."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def select(self, expression: str, document: bytes) -> bytes:
+        """What an expression finds in a JSON document, as JSON.
+
+        Raises:
+            InvalidError: it finds nothing that can be told; the sentence says why.
+            OverloadedError: too many others wait.
+
+        """
+        if len(document) > LARGEST_DOCUMENT:
+            raise InvalidError(f"only results up to {LARGEST_DOCUMENT} bytes can be selected from")
+        if self._waiting >= MOST_WAITING:
+            raise OverloadedError("Too many selections are under way; retry shortly.")
+        line = msgspec.json.encode(Asked(expression, msgspec.Raw(document)))
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise OverloadedError("Other selections take long; retry shortly.") from error
+        finally:
+            self._waiting -= 1
+        try:
+            told = await self._asked(line.replace(b"\n", b" "))
+        finally:
+            self._turn.release()
+        if told.why:
+            raise InvalidError(told.why)
+        return msgspec.json.encode(told.found)
+
+    async def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+                with suppress(ConnectionError):
+                    await process.stdin.wait_closed()
+
+    async def _asked(self, line: bytes) -> Told:
+        try:
+            process = await self._started()
+            async with asyncio.timeout(SECONDS):
+                return await _exchanged(process, line)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            await self.close()
+            raise InvalidError(
+                "it takes too much time or memory; select something simpler"
+            ) from error
+        except BaseException:  # an answer still to come must not be the next one's
+            await self.close()
+            raise
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            command = [sys.executable, "-m", "toolbus_executor.results.selection.worker"]
+            self._process = await asyncio.create_subprocess_exec(
+                *tethered(command, limits=_LIMITS),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                limit=2 * LARGEST_FOUND,
+            )
+            async with asyncio.timeout(_BEGIN_SECONDS):
+                await _exchanged(self._process, msgspec.json.encode(Asked("@", None)))
+        return self._process
+
+
+async def _exchanged(process: asyncio.subprocess.Process, line: bytes) -> Told:
+    assert process.stdin is not None  # noqa: S101 - asked for when it was started
+    assert process.stdout is not None  # noqa: S101
+    process.stdin.write(line + b"\n")
+    await process.stdin.drain()
+    return msgspec.json.decode(await process.stdout.readuntil(b"\n"), type=Told)

@@ -1,0 +1,1 @@
+"""Manage the life of a configured server: supervisor, lease, idle shutdown, commands."""

@@ -1,1 +1,0 @@
-"""Sessions at servers: whose each is, how many there are, and which executor holds them."""

@@ -1,0 +1,1 @@
+"""Speak HTTP/1.1 to upstreams: connections, SSE, proxies, redirects."""

@@ -1,0 +1,371 @@
+"""HTTP/1.1 towards one upstream: a keep-alive pool on asyncio and httptools, bounded everywhere."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+import httptools
+
+from toolbus_common.egress import EgressError
+from toolbus_common.errors import ToolbusError
+from toolbus_executor.results.large.spill import Spill
+from toolbus_executor.results.large.spill_registry import Answering
+from toolbus_executor.transport.dialer import Connected, Way
+
+IDLE_SECONDS = 4.0  # servers commonly close at 5: ours goes first, so no call meets a closed door
+CONNECT_SECONDS = 5.0
+DEFAULT_SECONDS = 20.0
+LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must still fit a message on the bus
+LARGEST_HELD = 6 * 1024 * 1024  # bytes of an answer, until it goes where large ones do
+LARGEST_HEAD = 64 * 1024
+MOST_IDLE = 64
+END_SECONDS = 1.0  # what a stream may take to end after its answer
+FIRST_FINAL_STATUS = 200  # below it come announcements (100, 103), not answers
+
+
+class NotSentError(Exception):
+    """The upstream could not be reached; nothing was written."""
+
+
+class BrokenError(Exception):
+    """The connection broke, or the answer is no HTTP, after the request was written."""
+
+
+class TooLargeError(Exception):
+    """The answer exceeds what is taken."""
+
+
+@dataclass(slots=True)
+class Head:
+    """Status and headers (lower-case names) of an answer."""
+
+    status: int
+    headers: dict[bytes, bytes]
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the body is an event stream."""
+        return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+
+
+_NO_HEAD = Head(0, {})
+
+# Takes a piece of a stream, and an empty one when it begins; True when it has seen enough. It may
+# have a method `left`: the seconds to wait on, asked when the time for the answer is over.
+OnStream = Callable[[bytes], bool]
+
+
+class Connection(asyncio.Protocol):
+    """One connection: one request at a time, its answer whole, or chunk by chunk if it streams."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiting: asyncio.Future[tuple[Head, bytes]] | None = None
+        self._on_stream: OnStream | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._head = _NO_HEAD
+        self._streams = False
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._large: Answering | None = None
+        self._spill: Spill | None = None
+        self._keeps = False
+        self._until_closed = False  # a body without a length ends with its connection
+        self._bodiless = False  # the answer to HEAD: what it says of a body does not follow
+        self._timer: asyncio.TimerHandle | None = None
+        self.idle_since = 0.0
+        self.on_whole: Callable[[], None] | None = None  # told once a stream has ended too
+
+    # -- asyncio -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the request under way."""
+        if exc is None and self._until_closed:
+            self._finish()
+        self._fail(BrokenError(str(exc) if exc else "the upstream closed the connection"))
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        if self._waiting is None and self.on_whole is None:
+            self.close()  # nobody asked: whatever it is, it must not become the next answer
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, TooLargeError) as error:
+            cause = error.__context__ if isinstance(error, httptools.HttpParserError) else error
+            known = cause if isinstance(cause, TooLargeError | ToolbusError) else None
+            self._fail(known or BrokenError(str(error)))
+            self.close()
+
+    # -- httptools ---------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A new answer."""
+        self._headers, self._parts, self._size, self._until_closed = {}, [], 0, False
+        if self._waiting is None or self._waiting.done():
+            self.close()  # a second answer to one request
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._grow(len(name) + len(value), LARGEST_HEAD)
+        self._headers[name.lower()] = value.strip()
+
+    def on_headers_complete(self) -> None:
+        """The body begins."""
+        self._size = 0
+        self._until_closed = not (
+            b"content-length" in self._headers or b"transfer-encoding" in self._headers
+        )
+        self._head = head = Head(self._parser.get_status_code(), self._headers)
+        self._streams = self._on_stream is not None and head.is_stream
+        if self._bodiless and head.status >= FIRST_FINAL_STATUS:
+            self._finish()
+        elif self._streams and self._on_stream is not None:
+            self._on_stream(b"")  # it has begun, and may be silent for long
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._streams and self._on_stream is not None:
+            if self._on_stream(body):
+                self._finish()
+        elif self._spill is not None:
+            self._spill.feed(body)
+        else:
+            self._parts.append(body)
+            self._grow(len(body), LARGEST_BODY)
+            if self._size > LARGEST_HELD and self._large is not None:
+                self._begin_spill(self._large)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        self._until_closed = False
+        if self._head.status < FIRST_FINAL_STATUS:
+            return
+        self._keeps = self._parser.should_keep_alive()
+        self._finish()
+        if self.on_whole is not None:
+            self.on_whole()
+
+    def _finish(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result((self._head, b"".join(self._parts)))
+
+    # -- one request -------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be written."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def ask(
+        self,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: Answering | None = None,
+    ) -> tuple[Head, bytes]:
+        """Write a request and wait for its answer; an event stream goes to `on_stream` in pieces.
+
+        Of what is too large, what `large` leaves of it is the answer.
+
+        Raises:
+            NotSentError: the connection had gone before anything was written.
+            BrokenError, TooLargeError: afterwards.
+            TimeoutError: no whole answer within `seconds`.
+
+        """
+        if self._transport is None or self._transport.is_closing():
+            raise NotSentError("the connection was closed")
+        self._keeps = False
+        self._on_stream = on_stream
+        if large is not None:
+            self._large, large.flow = large, self._throttle
+        self._bodiless = request.startswith(b"HEAD ")
+        self._waiting = self._loop.create_future()
+        self._transport.write(request)
+        # A timer of our own: a quarter of what asyncio.timeout costs, and paid by every call.
+        if seconds is not None:
+            self._timer = self._loop.call_later(seconds, self._too_late)
+        try:
+            answer = await self._waiting
+            if self._spill is None or large is None:
+                return answer
+            spill, self._spill = self._spill, None
+            return answer[0], await large.ended(spill)
+        finally:
+            if self._spill is not None and large is not None:
+                large.abandon(self._spill)
+            self._waiting = self._on_stream = self._large = self._spill = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the last answer left the connection fit for another request."""
+        return self._keeps and self.usable
+
+    def close(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _grow(self, size: int, most: int) -> None:
+        self._size += size
+        if self._size > most:
+            raise TooLargeError(f"the answer exceeds {most} bytes")
+
+    def _begin_spill(self, large: Answering) -> None:
+        self._spill = large.begin()
+        parts, self._parts = self._parts, []
+        for part in parts:
+            self._spill.feed(part)
+
+    def _throttle(self, go: bool) -> None:  # noqa: FBT001 - as asyncio's own flow control
+        """Hold up what comes, or let it come again."""
+        if self._transport is not None and not self._transport.is_closing():
+            (self._transport.resume_reading if go else self._transport.pause_reading)()
+
+    def _too_late(self) -> None:
+        left: Callable[[], float] | None = getattr(self._on_stream, "left", None)
+        seconds = 0.0 if left is None else left()
+        if seconds > 0:
+            self._timer = self._loop.call_later(seconds, self._too_late)
+        else:
+            self._fail(TimeoutError())
+
+    def _fail(self, error: Exception) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
+
+
+class Forwarded(Connection):
+    """A connection to a proxy that passes plain requests on: it wants their whole address."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, way: Connected) -> None:
+        super().__init__(loop)
+        self._way = way
+
+    async def ask(
+        self,
+        request: bytes,
+        on_stream: OnStream | None,
+        seconds: float | None,
+        large: Answering | None = None,
+    ) -> tuple[Head, bytes]:
+        """As of any connection."""
+        verb, _, rest = request.partition(b" ")
+        line, _, rest = rest.partition(b"\r\n")
+        told = b"%b %b%b\r\n%b%b" % (verb, self._way.before, line, self._way.headers, rest)
+        return await super().ask(told, on_stream, seconds, large)
+
+
+class Pool:
+    """Connections to one host: taken, used, put back; as many as the server's bulkhead lets."""
+
+    def __init__(self, url: str, way: Way) -> None:
+        self._url = url
+        self._way = way
+        self._idle: deque[Connection] = deque()
+        self._ending: set[Connection] = set()
+        self._closed = False
+
+    async def ask(
+        self,
+        request: bytes,
+        on_stream: OnStream | None = None,
+        seconds: float | None = DEFAULT_SECONDS,
+        large: Answering | None = None,
+    ) -> tuple[Head, bytes]:
+        """One request on a free or new connection; see `Connection.ask`."""
+        connection = self._take()
+        if connection is None:
+            began = monotonic()
+            connection = await self._connect(seconds or CONNECT_SECONDS)
+            seconds = None if seconds is None else seconds - (monotonic() - began)
+        try:
+            answer = await connection.ask(request, on_stream, seconds, large)
+        except BaseException:
+            # Also when cancelled: an answer still to come must not meet the next request.
+            connection.close()
+            raise
+        if connection.reusable:
+            self._put_back(connection)
+        elif connection.usable and answer[0].is_stream:
+            self._await_end(connection)
+        else:
+            connection.close()
+        return answer
+
+    def close(self) -> None:
+        """Close what is idle or ending; connections in use close with their request."""
+        self._closed = True
+        for connection in (*self._idle, *self._ending):
+            connection.close()
+        self._idle.clear()
+
+    def _put_back(self, connection: Connection) -> None:
+        connection.on_whole = None
+        if self._closed or not connection.reusable or len(self._idle) >= MOST_IDLE:
+            connection.close()
+            return
+        connection.idle_since = monotonic()
+        self._idle.append(connection)
+
+    def _await_end(self, connection: Connection) -> None:
+        """Keep a connection whose answer is known but whose stream has yet to end, for a moment."""
+        if self._closed:
+            connection.close()
+            return
+
+        def late() -> None:
+            self._ending.discard(connection)
+            connection.close()
+
+        def whole() -> None:
+            timer.cancel()
+            self._ending.discard(connection)
+            self._put_back(connection)
+
+        timer = asyncio.get_running_loop().call_later(END_SECONDS, late)
+        self._ending.add(connection)
+        connection.on_whole = whole
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and monotonic() - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, seconds: float) -> Connection:
+        patience = min(seconds, CONNECT_SECONDS)
+        try:
+            async with asyncio.timeout(patience):
+                return await self._connection(await self._way.connected(self._url))
+        except TimeoutError as error:
+            raise NotSentError(f"no connection within {patience:.3g} s") from error
+        except EgressError as error:
+            raise NotSentError(str(error)) from error
+        except OSError as error:
+            raise NotSentError(error.strerror or str(error)) from error
+
+    async def _connection(self, way: Connected) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: Forwarded(loop, way) if way.before else Connection(loop),
+            sock=way.socket,
+            ssl=way.context,
+            server_hostname=way.name,
+        )
+        return connection

@@ -1,0 +1,1 @@
+"""Adapt each kind of upstream server to one protocol of calls."""

@@ -1,0 +1,113 @@
+"""Extend the deadlines of calls whose server reports progress, up to a maximum.
+
+Progress costs a clock reading and a comparison. Other services are told only when the deadline
+they know would come too early: at most once in half the idle timeout, and once a second.
+"""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Any
+
+from toolbus_common.config import Server
+from toolbus_common.config.servers.timeouts import Timeouts, timeouts_of
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
+
+SHORTEST_STEP = 1.0  # seconds between two announcements of one call, at least
+SLACK_SECONDS = 0.05  # a timer may be late
+
+# Publish a call's new deadline, in seconds since the epoch: to the services, to who waits for it.
+Announce = Callable[[CallAdmitted, float], None]
+Extend = Callable[[float], None]
+
+
+class Extending:
+    """The timeouts of one server's calls, and where later deadlines are announced."""
+
+    def __init__(self, declared: Server, announce: Announce) -> None:
+        self.usual = timeouts_of(declared)
+        self._of_tools = {
+            tool: timeouts_of(declared, tool)
+            for tool, view in declared.tools.items()
+            if view.timeout or view.max_total_timeout
+        }
+        self.announce = announce
+
+    def timeouts(self, call: CallAdmitted) -> Timeouts:
+        """Return how long a call may take."""
+        if self._of_tools and call.method == TOOLS_CALL:
+            return self._of_tools.get(call.tool, self.usual)
+        return self.usual
+
+
+class Patience:
+    """The deadline of one call, from its first progress on. Times are monotonic seconds."""
+
+    __slots__ = ("_announce", "_announced", "_call", "_ends", "_extend", "_idle", "_until")
+
+    def __init__(
+        self, call: CallAdmitted, began: float, extending: Extending, extend: Extend
+    ) -> None:
+        times = extending.timeouts(call)
+        self._call = call
+        self._announce, self._extend = extending.announce, extend
+        self._idle = times.idle
+        self._ends = began + times.total
+        self._announced = monotonic() + call.deadline - time()
+        self._until = 0.0
+
+    def restart(self) -> None:
+        """Grant the idle timeout once more, as far as the total timeout allows."""
+        now = monotonic()
+        self._until = min(now + self._idle, self._ends)
+        if self._until > self._announced:
+            step = max(self._idle / 2, SHORTEST_STEP)
+            self._announced = min(self._until + step, self._ends)
+            deadline = time() + self._announced - now
+            self._extend(deadline)
+            self._announce(self._call, deadline)
+
+    def left(self) -> float:
+        """Return the seconds until the deadline, not above 0 once it has passed."""
+        return self._until - monotonic()
+
+
+class Limit:
+    """A timer that fails a future with `TimeoutError`, unless `left` grants more time by then."""
+
+    __slots__ = ("_future", "_left", "_timer")
+
+    def __init__(
+        self,
+        future: "asyncio.Future[Any]",
+        seconds: float,
+        left: Callable[[], float] | None,
+    ) -> None:
+        self._future = future
+        self._left = left
+        self._timer = future.get_loop().call_later(seconds, self._expire)
+
+    def cancel(self) -> None:
+        """Stop."""
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        seconds = self._left() if self._left is not None else 0.0
+        if seconds > 0:
+            self._timer = self._future.get_loop().call_later(seconds, self._expire)
+        elif not self._future.done():
+            self._future.set_exception(TimeoutError())
+
+
+def too_late(name: str, seconds: float, took: float, times: Timeouts) -> str:
+    """Return why a call was given up: `seconds` it had at first, after `took` it ended."""
+    if took >= times.total:
+        why = (
+            f"{name} reported progress but did not answer within {times.total:.3g} s in total "
+            "(max_total_timeout)"
+        )
+    elif took > seconds + SLACK_SECONDS:
+        why = f"{name} reported no more progress for {times.idle:.3g} s (timeout)"
+    else:
+        why = f"{name} did not answer within {seconds:.3g} s"
+    return f"{why}; the call may have happened."

@@ -1,0 +1,173 @@
+"""The kinds of upstream a declaration can ask for, and how each is made."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+
+from toolbus_common.config import Server
+from toolbus_common.config.servers.isolation import Hosts
+from toolbus_common.config.servers.server import CREDENTIALS
+from toolbus_common.egress import Allowed
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_common.privacy.known_secrets import PIECE, KnownSecrets
+from toolbus_common.secrets import Values, filled
+from toolbus_executor.credentials.oauth_token import Bearer
+from toolbus_executor.credentials.token_file import TokenFile
+from toolbus_executor.isolation.container import OF_ENGINES, contained
+from toolbus_executor.isolation.network.egress_proxy import Gate
+from toolbus_executor.isolation.plan import Isolation, isolation_of
+from toolbus_executor.isolation.standard_error import StandardError
+from toolbus_executor.isolation.visible_paths import CERTIFICATES
+from toolbus_executor.results.large.spill_registry import Spills
+from toolbus_executor.settings import Settings
+from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.dialer_factory import Ways
+from toolbus_executor.upstreams.base import News, Upstream
+from toolbus_executor.upstreams.graphql import GraphQLUpstream
+from toolbus_executor.upstreams.mcp.http import HttpUpstream, Spoken
+from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
+from toolbus_executor.upstreams.oauth.token_process import TokenProcess
+from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
+from toolbus_executor.upstreams.process.python_functions import serving
+
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", *CERTIFICATES)
+
+
+def kind_of(declared: Server) -> str:
+    """Its kind, as `toolbus status` shows it."""
+    for kind in ("openapi", "graphql", "grpc", "python", "container"):
+        if getattr(declared, kind):
+            return kind
+    if declared.command:
+        return "stdio"
+    return "sse" if declared.sse else "http"
+
+
+def reached(  # noqa: PLR0913 - one place knows every kind
+    declared: Server,
+    news: News,
+    ways: Ways,
+    found: Values,
+    spills: Spills | None = None,
+    *,
+    settings: Settings | None = None,
+    name: str = "",
+    bearer: Bearer | None = None,
+) -> Upstream:
+    """The way to a declared server, not opened yet.
+
+    `found` is what its references stand for; `spills` takes what is too large to tell;
+    `settings` and its `name` are for processes; `bearer` has its token, where it wants OAuth.
+
+    Raises:
+        UpstreamDeadError: it names files of this machine that are not its to name.
+
+    """
+    if declared.is_process:
+        own = settings or Settings()
+        program = _Program(name, declared, news, ways, found, spills, own)
+        return program.started() if bearer is None else program.with_token(bearer)
+    headers, way = _all(declared.headers, found), ways.to(declared, filled(declared.proxy, found))
+    if declared.openapi:
+        credentials = _all(declared.credentials, found)
+        return OpenApiUpstream(declared, headers, credentials, news, way, spills, bearer)
+    if declared.graphql:
+        return GraphQLUpstream(declared, headers, news, way, bearer)
+    if declared.grpc:
+        return _grpc(declared, headers, news, way, bearer)
+    protocol: Spoken = "sse" if declared.sse else declared.protocol
+    url = declared.url or declared.sse
+    return HttpUpstream(url, headers, news, way, protocol=protocol, spills=spills, bearer=bearer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """A server that is a process, and what it is started with."""
+
+    name: str
+    declared: Server
+    news: News
+    ways: Ways
+    found: Values
+    spills: Spills | None
+    settings: Settings
+
+    def with_token(self, bearer: Bearer) -> TokenProcess:
+        """The process as it is given a token, by its environment or a file in its home."""
+        told = self.declared.oauth
+        assert told is not None  # noqa: S101 - who has a bearer has declared it
+
+        def start(token: str) -> tuple[StdioUpstream, TokenFile | None]:
+            if not told.file:
+                return self.started(token), None
+            file = TokenFile(told.file, self.settings.state_dir)
+            file.write(token)
+            return self.started(token, (str(file.directory), file.below_home)), file
+
+        one_account = told.tokens == "shared" or bool(bearer.user)
+        return TokenProcess(bearer, start, one_account=one_account)
+
+    def started(self, token: str = "", place: tuple[str, str] = ("", "")) -> StdioUpstream:
+        """The process, not started yet; `place` is where it finds its token."""
+        passed: tuple[str, ...] = _PASSED_ON
+        declared = self.declared
+        command: Sequence[str] = declared.command
+        if declared.container:
+            passed += ("HOME", "TMPDIR", *OF_ENGINES)
+            command = contained(self.name, declared, self.settings)
+        elif declared.python:
+            command = serving(declared.python)
+        environment = {each: os.environ[each] for each in passed if each in os.environ}
+        environment |= _all(declared.env, self.found)
+        if token and declared.oauth is not None and declared.oauth.env:
+            environment[declared.oauth.env] = token
+        errors = partial(StandardError, self.name, secrets_of(declared, self.found, token))
+        held = replace(self._held(), token=place)
+        made = StdioUpstream(
+            command, environment, declared.cwd, self.news, held, self.spills, errors
+        )
+        made.protocol = declared.protocol
+        return made
+
+    def _held(self) -> Isolation:
+        """What it is held to; where hosts are listed, with the gate that leads to them."""
+        held = isolation_of(self.declared, self.settings, self.name)
+        if not isinstance(self.declared.network, Hosts):
+            return held
+        hosts = Allowed.of(" ".join(self.declared.network.hosts))
+        return replace(held, gate=Gate(self.name, hosts, self.ways.to(self.declared, "")))
+
+
+def _grpc(
+    declared: Server, headers: dict[str, str], news: News, way: Way, bearer: Bearer | None
+) -> Upstream:
+    """The libraries are an extra: only who declares such a server needs them."""
+    # Processes are begun without a fork of this one's threads: nothing to say about each.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    try:
+        from toolbus_executor.upstreams.grpc.upstream import GrpcUpstream  # noqa: PLC0415
+    except ImportError as error:
+        raise UpstreamDeadError(
+            f"{declared.grpc} needs what is not installed ({error.name}); where the executor runs: "
+            "pip install 'toolbus[grpc]'.",
+            sent=False,
+        ) from error
+    return GrpcUpstream(declared, headers, news, way, bearer)
+
+
+def secrets_of(declared: Server, found: Values, token: str = "") -> KnownSecrets:
+    """Everything that the server is given and might repeat: what `found` holds, and literals."""
+    given = (filled(text, found) for text in texts_of(declared))
+    return KnownSecrets((*found.values(), token, *(each for each in given if len(each) >= PIECE)))
+
+
+def texts_of(declared: Server) -> list[str]:
+    """The texts of a declaration that may hold references to secrets."""
+    values = (getattr(declared, each).values() for each in CREDENTIALS)
+    return [declared.proxy, *chain.from_iterable(values)]
+
+
+def _all(values: dict[str, str], found: Values) -> dict[str, str]:
+    return {name: filled(value, found) for name, value in values.items()}

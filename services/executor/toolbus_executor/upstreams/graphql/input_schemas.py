@@ -1,0 +1,82 @@
+"""GraphQL's input types as JSON Schema: pure. Input objects refer to each other by name."""
+
+from typing import Any
+
+from toolbus_executor.upstreams.graphql.introspection import (
+    DEEPEST_TYPE,
+    Given,
+    Ref,
+    SchemaError,
+    Type,
+    Types,
+)
+
+MOST_INPUTS = 200  # input objects of one tool
+LONGEST_DESCRIPTION = 500
+_SCALARS: dict[str, dict[str, Any]] = {
+    "Int": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+    "Float": {"type": "number"},
+    "String": {"type": "string"},
+    "Boolean": {"type": "boolean"},
+    "ID": {"type": ["string", "integer"]},
+}
+
+
+class Inputs:
+    """Collects the input objects that the arguments of one tool lead to."""
+
+    def __init__(self, types: Types) -> None:
+        self._types = types
+        self.definitions: dict[str, Any] = {}
+
+    def given(self, each: Given) -> dict[str, Any]:
+        """The schema of an argument. Raises `SchemaError`."""
+        schema = self._of(each.type, 0)
+        told = (each.description or "").strip()[:LONGEST_DESCRIPTION]
+        return schema | ({"description": told} if told else {})
+
+    def _of(self, ref: Ref, depth: int) -> dict[str, Any]:
+        if depth > DEEPEST_TYPE:
+            raise SchemaError("a type is wrapped too often")
+        if ref.kind == "NON_NULL" and ref.of_type is not None:
+            return self._bare(ref.of_type, depth + 1)
+        return _or_null(self._bare(ref, depth))
+
+    def _bare(self, ref: Ref, depth: int) -> dict[str, Any]:
+        if ref.kind == "LIST" and ref.of_type is not None:
+            return {"type": "array", "items": self._of(ref.of_type, depth + 1)}
+        named = self._types.of(ref)
+        if named.kind == "ENUM":
+            return {"enum": [each.name for each in named.enum_values or []]}
+        if named.kind == "INPUT_OBJECT":
+            return self._object(named)
+        return dict(_SCALARS.get(named.name, {"description": f"A {named.name}, as the API has it"}))
+
+    def _object(self, named: Type) -> dict[str, Any]:
+        """A reference to an input object, which is described once."""
+        if named.name not in self.definitions:
+            if len(self.definitions) >= MOST_INPUTS:
+                raise SchemaError(f"its arguments lead to more than {MOST_INPUTS} input objects")
+            self.definitions[named.name] = {}
+            self.definitions[named.name] = object_of(named.input_fields or [], self)
+        return {"$ref": f"#/$defs/{named.name}"}
+
+
+def object_of(fields: list[Given], inputs: Inputs) -> dict[str, Any]:
+    """The schema of an object with these members and no others."""
+    required = [each.name for each in fields if each.required]
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {each.name: inputs.given(each) for each in fields},
+        "additionalProperties": False,
+    }
+    return schema | ({"required": required} if required else {})
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if "enum" in schema:
+        return schema | {"enum": [*schema["enum"], None]}
+    if "type" in schema:
+        told = schema["type"]
+        return schema | {"type": [*(told if isinstance(told, list) else [told]), "null"]}
+    return {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else schema

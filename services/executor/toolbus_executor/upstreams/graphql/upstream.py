@@ -1,0 +1,128 @@
+"""A GraphQL API as an upstream: read by introspection, called with POST on one address."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from toolbus_common.config import Server
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
+from toolbus_common.errors import InvalidArgumentsError, UpstreamDeadError, UpstreamFaultError
+from toolbus_executor.credentials.oauth_token import Bearer
+from toolbus_executor.resilience.failure_log import GarbageError
+from toolbus_executor.transport.dialer import Way
+from toolbus_executor.transport.http1 import DEFAULT_SECONDS, Head
+from toolbus_executor.upstreams.api_upstream import ToolsOnly, no_such_method
+from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.call_channel import Caller
+from toolbus_executor.upstreams.graphql.introspection import INTROSPECTION, SchemaError, types_in
+from toolbus_executor.upstreams.graphql.operations import Operation, operations_in
+from toolbus_executor.upstreams.graphql.responses import refused, result_of
+from toolbus_executor.upstreams.graphql.selection import SelectionError
+from toolbus_executor.upstreams.mcp.http_transport import Transport
+from toolbus_executor.upstreams.openapi.http import bytes_of
+from toolbus_executor.upstreams.openapi.security import Credentials
+
+_DEAD = (502, 503, 504)
+_OK, _SERVER_FAULT = 200, 500
+_REDIRECTIONS = range(300, 400)
+_HEADERS = (
+    ("Content-Type", "application/json"),
+    ("Accept", "application/graphql-response+json, application/json;q=0.9"),
+)
+
+
+class GraphQLUpstream(ToolsOnly[Operation]):
+    """One API. Its schema is read anew every `refresh` seconds."""
+
+    def __init__(
+        self,
+        declared: Server,
+        headers: dict[str, str],
+        news: News,
+        way: Way,
+        bearer: Bearer | None = None,
+    ) -> None:
+        super().__init__(news, declared.refresh)
+        self._declared = declared
+        target = urlsplit(declared.graphql)
+        self._path = f"{target.path or '/'}?{target.query}" if target.query else target.path or "/"
+        self._transport = Transport(declared.graphql, headers, way)
+        self._transport.bearer = bearer
+        self._credentials = Credentials({}, {}, headers)
+
+    async def open(self) -> Described:
+        """Read the schema."""
+        await self._read()
+        self._fresh = True
+        return Described("graphql", "", "", {"tools": {}})
+
+    async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
+        """Make the request of an operation; its answer as a tool's result."""
+        return await self.call_as(self._transport.bearer, call, seconds)
+
+    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+        """Do so with somebody's token, where the API wants one."""
+        if call.method != TOOLS_CALL:
+            raise no_such_method()
+        async with asyncio.timeout(seconds):
+            operation = await self._operation(call)
+            try:
+                body = operation.request(msgspec.json.decode(call.arguments, type=dict))
+            except SelectionError as error:
+                raise InvalidArgumentsError(f"Invalid arguments: {error}.", sent=False) from error
+            head, told = await self._ask(body, None, self._transport.headers_of(call), bearer)
+        if head.status in _REDIRECTIONS:
+            return refused(f"The API answered HTTP {head.status}, which leads elsewhere.")
+        told = self._credentials.struck(told)
+        told = bearer.struck(told) if bearer is not None else told
+        return result_of(head.status, told, operation.field.name)
+
+    async def probe(self) -> None:
+        """Ask for what every schema has, and costs nothing."""
+        head, body = await self._ask({"query": "{__typename}"}, DEFAULT_SECONDS)
+        if head.status >= _SERVER_FAULT:
+            raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
+        if head.status == _OK and not body.lstrip().startswith(b"{"):
+            raise GarbageError("The upstream answered a probe with what is no GraphQL.")
+
+    async def close(self) -> None:
+        """Leave."""
+        self.lose("closed")
+        self._transport.close()
+
+    async def _read(self) -> None:
+        """Introspect, and take the schema over as a whole, or keep what was before."""
+        head, body = await self._ask({"query": INTROSPECTION}, DEFAULT_SECONDS)
+        if head.status in _REDIRECTIONS:
+            raise UpstreamFaultError("The upstream has moved; name its new address with graphql.")
+        declared = self._declared
+        try:
+            # Large schemas take seconds: other servers' calls go on meanwhile.
+            types = await asyncio.to_thread(types_in, body)
+            found = await asyncio.to_thread(
+                operations_in, types, declared.operations, declared.graphql
+            )
+        except (SchemaError, RecursionError) as error:
+            raise UpstreamFaultError(
+                f"The upstream's schema cannot be used (HTTP {head.status}): {error}."
+            ) from error
+        self._operations, self.left_out = found
+
+    async def _ask(
+        self,
+        body: dict[str, Any],
+        seconds: float | None,
+        more: Iterable[tuple[str, str]] = (),
+        bearer: Bearer | None = None,
+    ) -> tuple[Head, bytes]:
+        headers = (*_HEADERS, *more)
+        request = bytes_of(
+            "POST", self._path, self._transport.common, headers, msgspec.json.encode(body)
+        )
+        head, told = await self._transport.ask(request, None, seconds, bearer=bearer)
+        if head.status in _DEAD:
+            raise UpstreamDeadError(f"The upstream answered HTTP {head.status}.")
+        return head, told

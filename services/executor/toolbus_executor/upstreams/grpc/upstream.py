@@ -1,0 +1,307 @@
+"""A gRPC server as an upstream: read by reflection, called with messages made of JSON."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+import msgspec
+
+from toolbus_common.config import Server
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
+from toolbus_common.egress import EgressError, as_http
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamFaultError
+from toolbus_executor.credentials.oauth_token import Bearer
+from toolbus_executor.mcp_messages.request_builder import trace_headers
+from toolbus_executor.transport.dialer import Way
+from toolbus_executor.upstreams.api_upstream import ToolsOnly, no_such_method
+from toolbus_executor.upstreams.base import Described, News
+from toolbus_executor.upstreams.call_channel import Caller
+from toolbus_executor.upstreams.grpc.methods import Method, methods_in
+from toolbus_executor.upstreams.grpc.reflection import (
+    SERVICES,
+    Reflected,
+    ReflectionError,
+    Request,
+    Response,
+)
+from toolbus_executor.upstreams.grpc.tls import credentials
+from toolbus_executor.upstreams.openapi.security import Credentials
+
+T = TypeVar("T")
+Metadata = tuple[tuple[str, str], ...]
+ASK_SECONDS, PROBE_SECONDS = 10.0, 4.0
+_HEALTH = "/grpc.health.v1.Health/Check"
+_NOT_SERVING = b"\x08\x02"  # its answer, whole
+MOST_MESSAGES, LARGEST_STREAM = 100, 4 * 1024 * 1024  # of a stream that are told
+LARGEST_RESULT = 6 * 1024 * 1024
+LONGEST_ERROR = 1_000
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 7 * 1024 * 1024),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+# A server that refused before the question was written leaves the library without its word.
+_NOT_SPOKEN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
+_encode = msgspec.json.Encoder().encode
+
+
+class GrpcUpstream(ToolsOnly[Method]):
+    """One server; it is asked anew what it is every `refresh` seconds."""
+
+    def __init__(
+        self,
+        declared: Server,
+        headers: dict[str, str],
+        news: News,
+        way: Way,
+        bearer: Bearer | None = None,
+    ) -> None:
+        super().__init__(news, declared.refresh)
+        self._bearer = bearer
+        self._declared = declared
+        self._metadata = tuple((name.lower(), value) for name, value in headers.items())
+        self._credentials = Credentials({}, {}, headers)
+        self._way = way
+        self._identity = way.identity.at(declared.grpc) if way.identity is not None else None
+        self._channel: grpc.aio.Channel | None = None
+
+    async def open(self) -> Described:
+        """Learn what the server is, at addresses it may be called at, and no others later."""
+        self._channel = await self._connected()
+        await self._read()
+        self._fresh = True
+        return Described("grpc", "", "", {"tools": {}})
+
+    async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
+        """Make the request of a method; its answer as a tool's result."""
+        return await self.call_as(self._bearer, call, seconds)
+
+    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+        """Do so with somebody's token, where the server wants one."""
+        if call.method != TOOLS_CALL:
+            raise no_such_method()
+        async with asyncio.timeout(seconds):
+            method = await self._operation(call)
+            request = method.request(msgspec.json.decode(call.arguments))
+            metadata = (*self._own(call), *trace_headers(call))
+
+            async def ask(shown: Metadata) -> dict[str, Any]:
+                told = (*metadata, *shown)
+                if method.streams:
+                    return await self._collected(method, request, told, seconds)
+                return method.told(await self._unary(method.path, request, told, seconds))
+
+            try:
+                made = await _shown(bearer, ask)
+            except grpc.aio.AioRpcError as error:
+                return self._failed(error, bearer)
+        raw = _encode({"content": [_text(_encode(made).decode())], "structuredContent": made})
+        return raw if len(raw) <= LARGEST_RESULT else _refused("The answer is too large.")
+
+    async def probe(self) -> None:
+        """Ask its health service; without one, any answer is as good."""
+        try:
+            told = await _shown(
+                self._bearer,
+                lambda shown: self._unary(_HEALTH, b"", (*self._own(), *shown), PROBE_SECONDS),
+            )
+        except grpc.aio.AioRpcError as error:
+            self._failed(error)
+            return
+        if told == _NOT_SERVING:
+            raise UpstreamDeadError("The upstream says that it does not serve now.")
+
+    async def close(self) -> None:
+        """Leave."""
+        self.lose("closed")
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _own(self, call: CallAdmitted | None = None) -> tuple[tuple[str, str], ...]:
+        """The metadata of a request that are not its trace: who calls is said in small letters."""
+        if self._identity is None:
+            return self._metadata
+        name, value = self._identity.header(call)
+        return (*self._metadata, (name.lower(), value))
+
+    async def _connected(self) -> grpc.aio.Channel:
+        url = self._declared.grpc
+        target = urlsplit(url)
+        try:
+            found = await self._way.addresses(as_http(url))
+        except (EgressError, OSError) as error:
+            reason = f"The upstream cannot be reached: {error}."
+            raise UpstreamDeadError(reason, sent=False) from error
+        place = _place(found, target.port)
+        # TLS is verified for the name all the same.
+        named: tuple[tuple[str, Any], ...] = (("grpc.default_authority", target.netloc),)
+        if target.scheme == "grpc":
+            return grpc.aio.insecure_channel(place, (*_OPTIONS, *named))
+        named += (("grpc.ssl_target_name_override", target.hostname),)
+        return grpc.aio.secure_channel(place, self._trusting(), (*_OPTIONS, *named))
+
+    def _trusting(self) -> grpc.ChannelCredentials:
+        try:
+            return credentials(self._way.tls)
+        except EgressError as error:
+            reason = f"The upstream cannot be reached: {error}."
+            raise UpstreamDeadError(reason, sent=False) from error
+
+    @property
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            raise UpstreamDeadError("The upstream is not connected.", sent=False)
+        return self._channel
+
+    async def _unary(self, path: str, request: bytes, metadata: Any, seconds: float) -> bytes:
+        answer: bytes = await self._open.unary_unary(path)(
+            request, timeout=seconds, metadata=metadata
+        )
+        return answer
+
+    async def _collected(
+        self, method: Method, request: bytes, metadata: Any, seconds: float
+    ) -> dict[str, Any]:
+        """The first messages of a stream, and whether there was more."""
+        stream = self._open.unary_stream(method.path)(request, timeout=seconds, metadata=metadata)
+        found: list[dict[str, Any]] = []
+        size, more = 0, False
+        try:
+            async for raw in stream:
+                size += len(raw)
+                more = len(found) >= MOST_MESSAGES or size > LARGEST_STREAM
+                if more:
+                    break
+                found.append(method.told(raw))
+        finally:
+            stream.cancel()
+        return {"messages": found, "more": more}
+
+    def _failed(self, error: grpc.aio.AioRpcError, bearer: Bearer | None = None) -> bytes:
+        """The result for an error of the method's own. Raises what is no word of the method."""
+        code = error.code()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise TimeoutError from error
+        if code is grpc.StatusCode.UNAVAILABLE:
+            raise UpstreamDeadError("The upstream cannot be reached (gRPC UNAVAILABLE).") from error
+        told = (error.details() or "no details")[:LONGEST_ERROR].encode("utf-8", "replace")
+        told = bearer.struck(told) if bearer is not None else told
+        words = self._credentials.struck(told).decode("utf-8", "replace")
+        return _refused(f"{code.name}: {words}")
+
+    async def _read(self) -> None:
+        """Ask the server what it is, and take that over as a whole, or keep what was before."""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                reflected = await self._reflected()
+            found = await asyncio.to_thread(
+                methods_in, reflected, self._declared.operations, self._declared.grpc
+            )
+        except TimeoutError as error:
+            raise UpstreamDeadError(
+                f"The upstream did not reflect within {ASK_SECONDS:g} s.", sent=False
+            ) from error
+        except (ReflectionError, RecursionError) as error:
+            raise UpstreamFaultError(
+                f"What the upstream reflects is of no use: {error}."
+            ) from error
+        self._operations, self.left_out = found
+
+    async def _reflected_by(self, service: str, shown: Metadata) -> Reflected:
+        async with _Conversation(self._open, service, (*self._own(), *shown)) as talk:
+            reflected = Reflected(talk.ask)
+            await reflected.read()
+            return reflected
+
+    async def _reflected(self) -> Reflected:
+        """By the newest revision of reflection the server has."""
+        failure: grpc.aio.AioRpcError | None = None
+        for service in SERVICES:
+            try:
+                return await _shown(self._bearer, partial(self._reflected_by, service))
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _NOT_SPOKEN:
+                    self._failed(error)
+                    raise _unanswered(error) from error
+                failure = error
+        if failure is not None and failure.code() is grpc.StatusCode.INTERNAL:
+            raise _unanswered(failure) from failure
+        raise UpstreamFaultError(
+            "The upstream does not reflect what it is; switch server reflection on there."
+        )
+
+
+async def _shown(bearer: Bearer | None, ask: Callable[[Metadata], Awaitable[T]]) -> T:
+    """Ask with a token; once more with another, where the server did nothing for want of one.
+
+    Raises:
+        UnconsentedError: there is no other.
+
+    """
+    if bearer is None:
+        return await ask(())
+    line = bearer.now() or await bearer.line()
+    try:
+        return await ask(_metadata_of(bearer))
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+            raise
+    await bearer.another(line, "Bearer")
+    return await ask(_metadata_of(bearer))
+
+
+def _metadata_of(bearer: Bearer) -> Metadata:
+    token = bearer.token
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def _place(addresses: list[str], port: int | None) -> str:
+    """The addresses of the first one's family, as the library wants them."""
+    if ":" in addresses[0]:
+        return "ipv6:" + ",".join(f"[{each}]:{port}" for each in addresses if ":" in each)
+    return "ipv4:" + ",".join(f"{each}:{port}" for each in addresses if ":" not in each)
+
+
+class _Conversation:
+    """One stream of questions to a server's reflection."""
+
+    def __init__(self, channel: Any, service: str, metadata: Any) -> None:
+        self._open = channel.stream_stream(
+            f"/{service}/ServerReflectionInfo",
+            request_serializer=Request.SerializeToString,
+            response_deserializer=Response.FromString,
+        )
+        self._metadata = metadata
+        self._stream: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._stream = self._open(metadata=self._metadata, timeout=ASK_SECONDS)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(asyncio.InvalidStateError):
+            self._stream.cancel()
+
+    async def ask(self, request: Any) -> Any:
+        """One question and its answer."""
+        await self._stream.write(request)
+        told = await self._stream.read()
+        if told is grpc.aio.EOF:
+            raise ReflectionError("the server ended the conversation")
+        return told
+
+
+def _unanswered(error: grpc.aio.AioRpcError) -> ToolbusError:
+    return UpstreamFaultError(f"The upstream's reflection answered {error.code().name}.")
+
+
+def _refused(sentence: str) -> bytes:
+    return _encode({"content": [_text(sentence)], "isError": True})
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}

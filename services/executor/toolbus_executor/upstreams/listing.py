@@ -1,0 +1,279 @@
+"""From what a server lists to what is published: bounded, and one bad entry drops only itself."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+
+import msgspec
+
+from toolbus_common.access.tool_names import LONGEST_OWN, is_own_name
+from toolbus_common.config.servers.server import LARGEST_LIST
+from toolbus_common.contracts import Listing, Offered, ServerState
+from toolbus_common.contracts.records.pin_names import PINNED
+from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.errors import UpstreamError, UpstreamFaultError, UpstreamRefusedError
+from toolbus_executor.repair import Read, UnreadableError, read_definition
+from toolbus_executor.resilience.failure_log import shared_reason
+from toolbus_executor.upstreams.base import Described
+from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND
+from toolbus_executor.upstreams.mcp.param_headers import AnnotationError, params_of
+
+MOST_PAGES = 100
+MOST_ENTRIES = 5_000
+MOST_DROPPED = 200  # that are told by name
+DEEPEST_DEFINITION = 40
+DISCOVER = "server/discover"
+LONGEST_TTL = 24 * 3600 * 1000  # milliseconds
+
+_LONGEST_URI = 2048
+_URI = re.compile(rf"[^\x00-\x20\x7f]{{1,{_LONGEST_URI}}}")
+_AT_ONCE = 16  # definitions that are read before others get a turn
+_LARGE = 64 * 1024  # bytes of a definition whose digest is computed beside the calls
+_LONGEST_REASON = 300
+_LONGEST_REASONED = 96  # characters of a name in the list of dropped ones
+
+Page = Callable[[str, str | None], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of thing a server lists: how it is asked for, and what names an entry."""
+
+    name: str
+    method: str
+    member: str
+    key: str
+    capability: str
+
+
+TOOLS = Kind("tools", "tools/list", "tools", "name", "tools")
+OTHERS = (
+    Kind("prompts", "prompts/list", "prompts", "name", "prompts"),
+    Kind("resources", "resources/list", "resources", "uri", "resources"),
+    Kind("templates", "resources/templates/list", "resourceTemplates", "uriTemplate", "resources"),
+)
+
+
+@dataclass(slots=True)
+class _Sieve:
+    """Keeps good entries; counts what all kinds together may hold: `limit` bytes."""
+
+    server: str = ""
+    limit: int = LARGEST_LIST
+    dropped: dict[str, str] = field(default_factory=dict)
+    more: int = 0  # dropped beside those told by name
+    size: int = 0
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What was dropped, and why; beyond a bound only how many more."""
+        return self.dropped | ({"…": f"and {self.more} more"} if self.more else {})
+
+    async def sift(self, kind: Kind, entries: list[Any]) -> tuple[Offered, ...]:
+        """The good ones: by name, but resources in their server's order, which may have a sense."""
+        kept: dict[str, Offered] = {}
+        for number, definition in enumerate(entries):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            name = definition.get(kind.key) if isinstance(definition, dict) else None
+            try:
+                offered = self._offered(kind, definition, name, kept)
+            except UnreadableError as error:
+                self.drop(str(name)[:_LONGEST_REASONED] if name else f"#{number}", str(error))
+            else:
+                kept[offered.name] = offered
+        return tuple(kept[name] for name in (sorted(kept) if kind.key == "name" else kept))
+
+    def drop(self, shown: str, fault: str) -> None:
+        """Note what is left out, and why."""
+        if len(self.dropped) < MOST_DROPPED or shown in self.dropped:
+            self.dropped[shown] = fault
+        else:
+            self.more += 1
+
+    def _offered(self, kind: Kind, definition: Any, name: Any, kept: dict[str, Offered]) -> Offered:
+        """A definition that clients can read and call. Raises `UnreadableError`."""
+        if not isinstance(definition, dict) or not isinstance(name, str):
+            raise UnreadableError(f"it has no {kind.key}")
+        fits, longest = (
+            (is_own_name(name), LONGEST_OWN)
+            if kind.key == "name"
+            else (_URI.fullmatch(name), _LONGEST_URI)
+        )
+        if not fits:
+            raise UnreadableError(
+                f"its {kind.key} is empty, has more than {longest} characters, or has characters "
+                "that nobody sees"
+            )
+        if name in kept:
+            raise UnreadableError(f"its {kind.key} is listed twice")
+        if _deeper_than(definition, DEEPEST_DEFINITION):
+            raise UnreadableError(f"its definition is nested deeper than {DEEPEST_DEFINITION}")
+        read = read_definition(kind.name, definition)
+        if kind is TOOLS:
+            _check_annotations(read.definition["inputSchema"])
+        self._weigh(definition, read)
+        return Offered(
+            name=name,
+            definition=read.definition,
+            sent=definition if read.repaired else None,
+            repaired=read.repaired,
+        )
+
+    def _weigh(self, definition: dict[str, Any], read: Read) -> None:
+        """Count what an entry takes. Raises `UnreadableError` where there is no room for it."""
+        own = len(msgspec.json.encode(definition))
+        both = own + (len(msgspec.json.encode(read.definition)) if read.repaired else 0)
+        if self.size + both > self.limit:
+            raise UnreadableError(
+                f"its definition of {own} bytes makes the list larger than {self.limit} bytes, "
+                f"which is the limit: see servers.{self.server}.list_limit"
+            )
+        self.size += both
+
+
+class _Hints:
+    """The least of the times a server's pages may be kept; the handshake eras know of none."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.least: int | None = None
+        self.each: dict[str, int] = {}  # by method
+
+    async def page(self, method: str, cursor: str | None) -> dict[str, Any]:
+        """One page, its hint taken note of."""
+        told = await self._page(method, cursor)
+        ttl = told.get("ttlMs")
+        if isinstance(ttl, int) and not isinstance(ttl, bool):
+            own = max(0, min(ttl, self.each.get(method, LONGEST_TTL)))
+            self.each[method] = own
+            self.least = own if self.least is None else min(self.least, own)
+        return told
+
+
+async def listed(
+    server: str, described: Described, page: Page, limit: int = LARGEST_LIST
+) -> Listing:
+    """Everything a server offers, ready to publish, within `limit` bytes.
+
+    Raises:
+        UpstreamFaultError: its tools cannot be listed; other lists are left out with the reason.
+
+    """
+    sieve, hints, began = _Sieve(server, limit), _Hints(page), time()
+    page, failed = hints.page, dict[str, str]()
+    tools = await _tools(described, page)
+    found: dict[str, tuple[Offered, ...]] = {"tools": await sieve.sift(TOOLS, tools)}
+    for kind in OTHERS:
+        if described.has(kind.capability):
+            found[kind.name] = await sieve.sift(kind, await _others(kind, page, failed))
+    for name in PINNED:
+        found[name] = await _with_digests(found.get(name, ()))
+    return Listing(
+        server=server,
+        state=ServerState.READY,
+        era=described.era,
+        version=described.version,
+        instructions=described.instructions,
+        capabilities=described.capabilities,
+        dropped=sieve.told,
+        failed=failed,
+        server_info=described.info,
+        hints=hints.each | ({} if described.ttl_ms is None else {DISCOVER: described.ttl_ms}),
+        ttl_ms=hints.least,
+        listed_at=began if hints.least else 0.0,
+        **found,
+    )
+
+
+def repairs_of(listing: Listing) -> dict[str, str]:
+    """What of each definition was repaired, by its name, of so many of them."""
+    every = (*listing.tools, *listing.prompts, *listing.resources, *listing.templates)
+    repaired = [each for each in (*every, *listing.held) if each.repaired]
+    return {each.name[:_LONGEST_REASONED]: each.repaired for each in repaired[:MOST_DROPPED]}
+
+
+def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
+    """The listing, telling also what its server left out itself."""
+    if not left_out:
+        return listing
+    sieve = _Sieve(dropped=dict(listing.dropped))
+    for shown, reason in left_out.items():
+        sieve.drop(shown[:_LONGEST_REASONED], reason[:_LONGEST_REASON])
+    return listing.model_copy(update={"dropped": sieve.told})
+
+
+async def _with_digests(entries: tuple[Offered, ...]) -> tuple[Offered, ...]:
+    """Each with the digest of its definition; others are let in between."""
+    found = []
+    for number, each in enumerate(entries):
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+        if len(msgspec.json.encode(each.as_sent)) > _LARGE:
+            digest = await asyncio.to_thread(digest_of, each.as_sent)
+        else:
+            digest = digest_of(each.as_sent)
+        found.append(each.model_copy(update={"digest": digest}))
+    return tuple(found)
+
+
+async def digests_of(kind: Kind, entries: list[Any]) -> dict[str, str]:
+    """The digest of each entry that can be published, by its name."""
+    kept = await _with_digests(await _Sieve().sift(kind, entries))
+    return {each.name: each.digest for each in kept}
+
+
+async def every_page(kind: Kind, page: Page) -> list[Any]:
+    """Every page of a list. Raises `UpstreamFaultError` for one without end or shape."""
+    entries: list[Any] = []
+    cursor: str | None = None
+    for _ in range(MOST_PAGES):
+        told = await page(kind.method, cursor)
+        found = told.get(kind.member)
+        if not isinstance(found, list):
+            raise UpstreamFaultError(f"Its {kind.method} holds no list of {kind.name}.")
+        entries += found
+        if len(entries) > MOST_ENTRIES:
+            raise UpstreamFaultError(f"It lists more than {MOST_ENTRIES} {kind.name}.")
+        cursor = told.get("nextCursor")
+        if not isinstance(cursor, str):
+            return entries
+    raise UpstreamFaultError(f"Its {kind.method} has more than {MOST_PAGES} pages.")
+
+
+async def _tools(described: Described, page: Page) -> list[Any]:
+    return await every_page(TOOLS, page) if described.has(TOOLS.capability) else []
+
+
+async def _others(kind: Kind, page: Page, failed: dict[str, str]) -> list[Any]:
+    """A list beside the tools: its failure loses that list alone."""
+    try:
+        return await every_page(kind, page)
+    except UpstreamRefusedError as error:
+        if error.data.get("upstream_code") != METHOD_NOT_FOUND:
+            failed[kind.method] = shared_reason(error)
+    except (UpstreamError, TimeoutError) as error:
+        failed[kind.method] = str(error) or "it did not answer in time"
+    return []
+
+
+def _check_annotations(schema: dict[str, Any]) -> None:
+    try:
+        params_of(schema)
+    except AnnotationError as error:
+        raise UnreadableError(str(error)) from error
+
+
+def _deeper_than(value: Any, most: int) -> bool:
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        if depth > most:
+            return True
+        level = [
+            inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return False

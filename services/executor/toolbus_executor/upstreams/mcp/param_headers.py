@@ -1,0 +1,87 @@
+"""Arguments a tool wants repeated as headers `Mcp-Param-*` (MCP 2026-07-28, x-mcp-header)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from toolbus_common.mcp.param_headers import ANNOTATION, TOKEN, encoded, value_at
+
+_TYPES = ("string", "integer", "boolean")
+_DATA = frozenset({"default", "const", "enum", "examples"})  # keywords whose values are no schemas
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One argument to repeat: where it stands, and its header."""
+
+    path: tuple[str, ...]
+    header: bytes
+
+
+class AnnotationError(ValueError):
+    """The annotations of a schema break the rules."""
+
+
+def params_of(schema: Any) -> tuple[Param, ...]:
+    """The arguments an input schema wants repeated. Raises `AnnotationError`."""
+    found: dict[str, Param] = {}
+    for path, part in _annotated(schema, ()):
+        name = part[ANNOTATION]
+        if not path:
+            raise AnnotationError(f"its {ANNOTATION} stands where no property does")
+        if not isinstance(name, str) or not TOKEN.fullmatch(name):
+            raise AnnotationError(f"its {ANNOTATION} is no name a header can have")
+        if part.get("type") not in _TYPES:
+            raise AnnotationError(f"its {ANNOTATION} {name} is on no string, integer or boolean")
+        if name.lower() in found:
+            raise AnnotationError(f"its {ANNOTATION} {name} is there twice")
+        found[name.lower()] = Param(path, b"Mcp-Param-" + name.encode())
+    return tuple(found.values())
+
+
+def header_lines(params: tuple[Param, ...], arguments: bytes) -> bytes:
+    """The headers for these arguments; what is absent or null has none."""
+    told = msgspec.json.decode(arguments)
+    lines = b""
+    for param in params:
+        value = value_at(told, param.path)
+        text = _text(value)
+        if text is not None:
+            lines += b"%b: %b\r\n" % (param.header, encoded(text).encode())
+    return lines
+
+
+def _annotated(
+    schema: Any, path: tuple[str, ...] | None
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every annotated part with its path; an empty one for parts not reached by properties."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _annotated(item, None)
+    elif isinstance(schema, dict):
+        if ANNOTATION in schema:
+            yield path or (), schema
+        for inner, part in _parts(schema, path):
+            yield from _annotated(part, inner)
+
+
+def _parts(
+    schema: dict[str, Any], path: tuple[str, ...] | None
+) -> Iterator[tuple[tuple[str, ...] | None, Any]]:
+    """The schemas inside one, each with its path while properties alone lead to it."""
+    for keyword, value in schema.items():
+        if keyword == "properties" and isinstance(value, dict):
+            for name, part in value.items():
+                yield None if path is None else (*path, name), part
+        elif keyword not in _DATA and keyword != ANNOTATION:
+            yield None, value
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int | float | str) else None

@@ -1,0 +1,1 @@
+"""Bridge MCP tasks between protocol families."""

@@ -1,0 +1,199 @@
+"""Tasks where the eras cross: begun, asked after, ended and cancelled in the caller's form."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
+from toolbus_common.errors import UpstreamFaultError, UpstreamRefusedError
+from toolbus_executor.mcp_messages import task_formats
+from toolbus_executor.mcp_messages.task_formats import (
+    ASKS,
+    CANCEL,
+    ENDED,
+    GET,
+    RESULT,
+    UPDATE,
+    Task,
+)
+from toolbus_executor.upstreams.call_channel import Caller
+from toolbus_executor.upstreams.suspended_calls import INVALID_PARAMS, brought
+
+POLL_SECONDS = 0.5
+LONGEST_POLL = 5.0
+_SHORTEST_POLL = 0.02
+_NOTHING = b'{"resultType":"complete"}'
+
+Once = Callable[[CallAdmitted, float, Caller], Awaitable[bytes]]
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """One call between the eras, and how to ask its server one thing."""
+
+    call: CallAdmitted
+    seconds: float
+    caller: Caller
+    once: Once
+
+    async def _ask(self, method: str, params: bytes | None = None) -> bytes:
+        """Ask something about the call's task, which the call's own arguments name."""
+        asked = about(self.call, method, self.call.arguments if params is None else params)
+        return await self.once(asked, self.seconds, self.caller)
+
+    async def _itself(self, **changed: Any) -> bytes:
+        """Ask what the caller asked."""
+        asked = self.call.model_copy(update=changed) if changed else self.call
+        return await self.once(asked, self.seconds, self.caller)
+
+
+class OverModern(Bridge):
+    """A caller with a session over a stateless server: every request declares the extension."""
+
+    async def answer(self) -> bytes:
+        """The answer in the caller's form; a call's own is left to whoever tells results apart."""
+        method = self.call.method
+        if method == TOOLS_CALL:
+            return await self._itself()
+        if method == RESULT:
+            return await self._outcome()
+        if method == CANCEL:
+            await self._cancel()
+        return task_formats.old(await self._get())
+
+    async def _cancel(self) -> None:
+        status = task_formats.read(await self._get()).status
+        if status in ENDED:
+            raise over(status)
+        await self._itself()
+
+    async def _outcome(self) -> bytes:
+        """Wait for the end, and come back with what the server needs of its caller meanwhile."""
+        answered = await self._pass_answers()
+        async with asyncio.timeout(self.seconds) as limit:
+            while True:
+                task = task_formats.read(await self._get())
+                if not self.caller.task:  # who asks for the result can ask again
+                    works_on(limit, self.caller)
+                if task.status in ENDED:
+                    return outcome(task)
+                asked = task.inputRequests or {}
+                unanswered = {name: each for name, each in asked.items() if name not in answered}
+                if task.status == ASKS and unanswered:
+                    told = {"resultType": ASKS, "inputRequests": unanswered}
+                    return msgspec.json.encode(told)
+                await asyncio.sleep(pause(task))
+
+    async def _pass_answers(self) -> frozenset[str]:
+        """Tell the server what its caller answered; the questions that need not be put again."""
+        _, answers = brought(self.call.extra)
+        if not answers:
+            return frozenset()
+        told = {**_members(self.call.arguments), "inputResponses": answers}
+        await self._ask(UPDATE, msgspec.json.encode(told))
+        return frozenset(answers)
+
+    async def _get(self) -> bytes:
+        return await self._ask(GET)
+
+
+class OverLegacy(Bridge):
+    """A stateless caller over a server with a handshake."""
+
+    async def answer(self) -> bytes:
+        """The answer in the caller's form. Questions of a task are put by `TaskQuestions`."""
+        method = self.call.method
+        if method == TOOLS_CALL:
+            return await self._begin()
+        if method == CANCEL:
+            return await self._cancel()
+        if method == GET:
+            return await self._get()
+        return await self._itself()
+
+    async def _begin(self) -> bytes:
+        raw = await self._itself(extra=as_task(self.call.extra))
+        task = task_formats.nested(raw)
+        return raw if task is None else task_formats.new(task, "task")
+
+    async def _get(self) -> bytes:
+        raw = await self._itself()
+        status = task_formats.read(raw).status
+        if status in ("completed", "failed"):
+            return task_formats.new(raw, **await self._ended())
+        return task_formats.new(raw, status=status if status in (ASKS, "cancelled") else "working")
+
+    async def _ended(self) -> dict[str, Any]:
+        """How a task ended: here a tool that reports an error has completed."""
+        try:
+            result = await self._ask(RESULT)
+        except UpstreamRefusedError as error:
+            return {"status": "failed", "error": as_error(error)}
+        return {"status": "completed", "result": task_formats.whole(result)}
+
+    async def _cancel(self) -> bytes:
+        """Acknowledge, of a task that has ended too: this era makes no error of that."""
+        try:
+            await self._itself()
+        except UpstreamRefusedError as error:
+            if error.data.get("upstream_code") != INVALID_PARAMS:
+                raise
+            await self._ask(GET)
+        return _NOTHING
+
+
+def outcome(task: Task) -> bytes:
+    """The result of an ended task of a stateless server. Raises what it ended with instead."""
+    if task.status == "completed" and task.result:
+        return bytes(task.result)
+    error = task.error
+    if isinstance(error, dict) and isinstance(error.get("code"), int):
+        data = {"upstream_data": error["data"]} if "data" in error else {}
+        words = str(error.get("message", "no message"))
+        raise UpstreamRefusedError(words, upstream_code=error["code"], **data)
+    if task.status == "cancelled":
+        raise over(task.status)
+    raise UpstreamFaultError(
+        f"The upstream's task is {task.status}, and it does not say with what."
+    )
+
+
+def over(status: str) -> UpstreamRefusedError:
+    """The refusal of what can only be asked of another task than one that ended so."""
+    return UpstreamRefusedError(f"The task is {status} already.", upstream_code=INVALID_PARAMS)
+
+
+def as_error(error: UpstreamRefusedError) -> dict[str, Any]:
+    """A server's refusal as JSON-RPC has it."""
+    found: dict[str, Any] = {"code": error.data["upstream_code"], "message": error.reason}
+    if "upstream_data" in error.data:
+        found["data"] = error.data["upstream_data"]
+    return found
+
+
+def about(call: CallAdmitted, method: str, params: bytes) -> CallAdmitted:
+    """A request of another method about a call's task."""
+    return call.model_copy(update={"method": method, "arguments": params, "extra": ""})
+
+
+def as_task(extra: str) -> str:
+    """What travels beside the arguments, and the wish that the call becomes a task."""
+    return msgspec.json.encode({**(_members(extra) if extra else {}), "task": {}}).decode()
+
+
+def works_on(limit: asyncio.Timeout, caller: Caller) -> None:
+    """Extend a call whose task the server has just told about: it is at work on it."""
+    caller.works()
+    left, until = caller.left(), limit.when()
+    if until is not None and left > 0 and not limit.expired():
+        limit.reschedule(max(until, asyncio.get_running_loop().time() + left))
+
+
+def pause(task: Task) -> float:
+    """How long to wait before a task is asked after again."""
+    seconds = POLL_SECONDS if task.poll_ms is None else task.poll_ms / 1000
+    return min(max(seconds, _SHORTEST_POLL), LONGEST_POLL)

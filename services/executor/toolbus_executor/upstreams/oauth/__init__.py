@@ -1,0 +1,1 @@
+"""Call servers with OAuth tokens: shared ones, or each user's own."""

@@ -1,0 +1,136 @@
+"""What an API answered, as a tool's result: bounded, and without our secrets."""
+
+import base64
+import re
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from toolbus_executor.transport.http1 import Head
+
+LARGEST_RESULT = 6 * 1024 * 1024  # bytes; it must fit a message on the bus
+LONGEST_ERROR = 4_000  # characters of what an API says of an error
+LONGEST_LINK = 1_000
+_ERRORS = 400
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+_TAG = re.compile(
+    r"<(?:script|style)\b.*?</(?:script|style)\s*>|<[^<>]*>", re.IGNORECASE | re.DOTALL
+)
+_TOLD_OF_HEAD = ("content-type", "content-length", "last-modified", "etag")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
+
+
+def result_of(
+    head: Head, body: bytes, path: str, *, structured: bool, bodiless: bool, bounded: bool = True
+) -> bytes:
+    """The raw result of a call; `structured` says that its tool has an output schema.
+
+    `bounded` says that nobody keeps what is too large.
+    """
+    if head.status >= _ERRORS:
+        return _encode({"content": [_text(_error(head, body))], "isError": True})
+    if bodiless:
+        made: dict[str, Any] = {"content": [_text(_of_head(head))]}
+    else:
+        made = _success(head, body, path, structured=structured)
+    link = _words(head, b"link")
+    if 'rel="next"' in link or "rel=next" in link:
+        made["content"].append(_text(f"Link: {link[:LONGEST_LINK]}"))
+    raw = _encode(made)
+    return raw if len(raw) <= LARGEST_RESULT or not bounded else _refused(_too_large(len(body)))
+
+
+def elsewhere(head: Head) -> bytes:
+    """The result for an answer that leads where no credentials go."""
+    return _refused(f"The API answered HTTP {head.status}, which leads elsewhere; not followed.")
+
+
+def _refused(sentence: str) -> bytes:
+    return _encode({"content": [_text(sentence)], "isError": True})
+
+
+def _success(head: Head, body: bytes, path: str, *, structured: bool) -> dict[str, Any]:
+    media = _words(head, b"content-type").partition(";")[0].strip().lower()
+    if not body:
+        made: dict[str, Any] = {"content": [_text(f"Done (HTTP {head.status}, no content).")]}
+        return made | ({"structuredContent": {}} if structured else {})
+    if media.endswith("json") or (structured and not media):
+        return _of_json(body, structured=structured)
+    content = _of_media(media, body, path)
+    if not structured:
+        return {"content": [content]}
+    return {"content": [content], "structuredContent": {}}
+
+
+def _of_json(body: bytes, *, structured: bool) -> dict[str, Any]:
+    try:
+        told = _decode(body)
+        text = body.decode("utf-8-sig")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _as_text(body) | ({"structuredContent": {}} if structured else {})
+    made: dict[str, Any] = {"content": [_text(text)]}
+    if isinstance(told, dict):
+        made["structuredContent"] = told
+    elif structured:
+        made["structuredContent"] = {"result": told}
+    return made
+
+
+def _as_text(body: bytes) -> dict[str, Any]:
+    return {"content": [_text(body.decode("utf-8", "replace"))]}
+
+
+def _of_media(media: str, body: bytes, path: str) -> dict[str, Any]:
+    kind = media.partition("/")[0]
+    if kind in ("image", "audio") and not media.endswith("xml"):
+        return {"type": kind, "data": base64.b64encode(body).decode(), "mimeType": media}
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        blob = {"uri": f"openapi:{path}", "blob": base64.b64encode(body).decode()}
+        named = {"mimeType": media or "application/octet-stream"}
+        return {"type": "resource", "resource": blob | named}
+    return _text(text)
+
+
+def _error(head: Head, body: bytes) -> str:
+    told = body[: 2 * LONGEST_ERROR].decode("utf-8", "replace")
+    if "html" in _words(head, b"content-type"):
+        told = re.sub(r"\s{2,}", "\n", _TAG.sub(" ", told))
+    told = _CONTROL.sub("", told).strip()
+    if len(told) > LONGEST_ERROR:
+        told = f"{told[:LONGEST_ERROR]}…"
+    again = _words(head, b"retry-after")
+    first = f"HTTP {head.status} {_phrase(head.status)}".strip()
+    first += f" (retry after {again[:40]})" if again else ""
+    return f"{first}: {told}" if told else f"{first}."
+
+
+def _of_head(head: Head) -> str:
+    told = [(name, _words(head, name.encode())) for name in _TOLD_OF_HEAD]
+    lines = [f"{name}: {said[:200]}" for name, said in told if said]
+    return "\n".join([f"HTTP {head.status}", *lines])
+
+
+def _words(head: Head, name: bytes) -> str:
+    return _CONTROL.sub("", head.headers.get(name, b"").decode("latin-1"))
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _too_large(size: int) -> str:
+    return (
+        f"The API answered with {size} bytes, more than can be passed on; "
+        "ask for less, with a narrower query or a smaller page."
+    )

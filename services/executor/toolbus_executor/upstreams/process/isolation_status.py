@@ -1,0 +1,63 @@
+"""What a server's process is held to on this machine, told at its start and in `toolbus status`."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from toolbus_executor.upstreams.base import Upstream
+
+log = logging.getLogger(__name__)
+
+
+class Held:
+    """What one server was told to be held to last, and what its processes missed."""
+
+    def __init__(self, server: str) -> None:
+        self.now: dict[str, bool] = {}
+        self._server = server
+        self._upstream: Upstream | None = None
+        self._unseen: dict[str, str] = {}
+        self._said: frozenset[str] = frozenset()  # the files that were logged
+
+    def told(self) -> dict[str, Any]:
+        """For `toolbus status`: what it is held to, hosts it was refused and files it missed."""
+        self._tell_files()
+        refused = getattr(self._upstream, "refused_hosts", {})
+        return {
+            "isolation": self.now,
+            "refused_hosts": dict(refused),
+            "refused_files": dict(self._unseen),
+        }
+
+    def tell(self, upstream: Upstream | None) -> None:
+        """Say what this machine cannot hold it to, unless that was said."""
+        held = getattr(upstream, "held", {})
+        if held != self.now:
+            lacking = [what for what, in_force in held.items() if not in_force]
+            about = {"server": self._server, "lacking": lacking}
+            log.log(logging.WARNING if lacking else logging.INFO, "server.isolated", extra=about)
+        self.now = held
+        self._upstream, self._unseen = upstream, {}
+        self._tell_files()
+
+    def ended(self, upstream: Upstream | None) -> None:
+        """Say which files it missed, also where it never began to serve."""
+        self._upstream = upstream
+        self._tell_files()
+
+    def _tell_files(self) -> None:
+        self._unseen = dict(getattr(self._upstream, "refused_files", self._unseen))
+        if new := self._unseen.keys() - self._said:
+            self._said |= new
+            files = {path: self._unseen[path] for path in sorted(new)}
+            about = {"server": self._server, "lines": lines_for(self._server, files)}
+            log.warning("server.files_not_shown", extra=about)
+
+
+def lines_for(server: str, files: Mapping[str, str]) -> list[str]:
+    """The lines of a declaration that would show these files."""
+    lines = []
+    for kind in sorted(set(files.values())):
+        paths = ", ".join(path for path in sorted(files) if files[path] == kind)
+        lines.append(f"servers.{server}.files: {{{kind}: [{paths}]}}")
+    return lines

@@ -1,0 +1,186 @@
+"""One session at a server: its connection, its owner, and what that owner wants to hear of."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+from toolbus_common.concurrency import end
+from toolbus_common.contracts import FOLLOW, Begun, CallAdmitted
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_executor.mcp_messages.client_capabilities import Kinds, takes_tasks
+from toolbus_executor.mcp_messages.request_builder import name_of
+from toolbus_executor.mcp_messages.result_mapping import ending_of
+from toolbus_executor.resilience.health_probe import UnaskedError
+from toolbus_executor.upstreams.base import Described, News, SameDeathError, Upstream, leave
+from toolbus_executor.upstreams.call_channel import Question
+from toolbus_executor.upstreams.sessions.client_requests import ClientQuestions
+from toolbus_executor.upstreams.sessions.idle_shutdown import TASK_SECONDS
+from toolbus_executor.upstreams.sessions.owners import Owner
+from toolbus_executor.upstreams.subscriptions import Watched
+from toolbus_executor.upstreams.suspended_calls import unanswered
+
+log = logging.getLogger(__name__)
+
+PROBES = 5  # without an answer after a call that had none, until a process is ended
+PROBE_PAUSE = 2.0
+
+Make = Callable[[News], Upstream]
+
+
+class Connection:
+    """A session. Until it has an owner it is used for listing only."""
+
+    def __init__(
+        self,
+        news: News,
+        make: Make,
+        on_lost: "OnLost",
+        questions: ClientQuestions,
+    ) -> None:
+        self.owner: Owner | None = None
+        self.kinds: Kinds = frozenset()  # what its callers can be asked
+        self.well = True  # its last call was answered
+        self.watched = Watched(self._rewatch)
+        self.followed = Watched(self._rewatch)
+        self._news = news
+        self._on_lost = on_lost
+        self._questions = questions
+        self._died = False
+        self._kept_until = 0.0  # for a task that was begun in it
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.upstream = make(
+            replace(news, said=self._said, one_client=self._is_one_client, ask=self._ask)
+        )
+
+    async def open(self) -> Described:
+        """Begin it. Raises what `Upstream.open` raises, and leaves nothing behind then."""
+        try:
+            described = await self.upstream.open()
+        except BaseException:
+            await leave(self.upstream)
+            raise
+        self._spawn(self._attend())
+        return described
+
+    @property
+    def in_use(self) -> bool:
+        """Whether its owner relies on it although no call is under way."""
+        return bool(self.watched.names or self.followed.names or self._kept_until > monotonic())
+
+    async def call(
+        self, call: CallAdmitted, asking: Awaitable[bytes], *, is_process: bool
+    ) -> bytes:
+        """Wait for the answer to a call, and take note of how it ended."""
+        try:
+            raw = await asking
+        except TimeoutError:
+            self.well = False
+            if is_process:
+                self._probe_soon()
+            raise
+        except UpstreamDeadError as error:
+            counted, self.well = self._died, False
+            self._died = is_process
+            if counted:
+                raise SameDeathError(error.reason, **error.data) from error
+            raise
+        self.well = True
+        if (takes_tasks(call.capabilities) or '"task"' in call.extra) and _begins(raw, call):
+            self._kept_until = monotonic() + TASK_SECONDS
+        return raw
+
+    async def hear(self, call: CallAdmitted, seconds: float) -> bytes:
+        """Have the server tell this session's owner of a resource or a task."""
+        if call.method == FOLLOW:
+            return await self.followed.hear(name_of(call), self.upstream.follow, seconds)
+        return await self.watched.hear(call.tool, self.upstream.watch, seconds)
+
+    async def inherit(self, watched: frozenset[str], followed: frozenset[str]) -> "Connection":
+        """Hear of what the owner heard of in the session before this one."""
+        for name in watched:
+            self.watched.add(name)
+        for name in followed:
+            self.followed.add(name)
+        await self._watch()
+        return self
+
+    async def close(self) -> None:
+        """End it."""
+        self.watched.close()
+        self.followed.close()
+        await end(*self._tasks)
+        await leave(self.upstream)
+
+    def _said(self, method: str, params: bytes) -> None:
+        """Tell what the server said to the owner of this session and nobody else."""
+        if self.owner is None or self._news.told is None:
+            self._news.said(method, params)
+        else:
+            owner, watched = self.owner, self.watched.names
+            self._news.told(owner.principal, owner.session, method, params, watched, "")
+
+    def _is_one_client(self) -> bool:
+        return self.owner is not None and bool(self.owner.session)
+
+    def _ask(self, question: Question) -> None:
+        """Put a question of no call to the client that this session belongs to."""
+        if self.owner is None or self._news.told is None:
+            question.answer(unanswered(question.method))
+            return
+        owner = self.owner
+        number = self._questions.put(owner.session, question)
+        if number:
+            method, params = question.method, question.params
+            self._news.told(owner.principal, owner.session, method, params, (), number)
+
+    async def _attend(self) -> None:
+        self._on_lost(self, await self.upstream.wait_lost())
+
+    def _rewatch(self) -> None:
+        self._spawn(self._watch())
+
+    async def _watch(self) -> None:
+        with suppress(ToolbusError, TimeoutError):
+            await self.upstream.watch(self.watched.names)
+            await self.upstream.follow(self.followed.names)
+
+    def _probe_soon(self) -> None:
+        """Find out whether the process is there at all, where a call had no answer in time."""
+        if len(self._tasks) < 2:  # noqa: PLR2004 - the one that attends, and no probe yet
+            self._spawn(self._probe())
+
+    async def _probe(self) -> None:
+        probe = getattr(self.upstream, "probe", None)
+        for _ in range(PROBES):
+            with suppress(TimeoutError, ToolbusError, UnaskedError):
+                await probe()  # type: ignore[misc]
+                return
+            if self.well:
+                return
+            await asyncio.sleep(PROBE_PAUSE)
+        self._on_lost(self, f"It did not answer {PROBES} probes in a row.")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _begins(raw: bytes, call: CallAdmitted) -> bool:
+    return isinstance(ending_of(raw, call)[0], Begun)
+
+
+OnLost = Callable[[Connection, str], None]
+
+
+def refused_hosts_of(connections: Collection[Connection]) -> dict[str, int]:
+    """Count the hosts that the processes of these connections wanted and may not reach."""
+    found: dict[str, int] = {}
+    for each in connections:
+        for host, times in getattr(each.upstream, "refused_hosts", {}).items():
+            found[host] = found.get(host, 0) + times
+    return found

@@ -1,0 +1,63 @@
+"""Compare what a server lists to clients with different capabilities, for as long as it takes."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any
+
+from toolbus_common.concurrency import end
+from toolbus_common.contracts import Listing
+from toolbus_common.errors import ToolbusError
+
+log = logging.getLogger(__name__)
+
+MOST_SECONDS = 60.0
+WAIT_SECONDS = 10.0  # that a listing waits; what ends later is used in the next one
+BEGIN_SECONDS = 15.0  # of these a first listing waits what is left once its server has started
+LEAST_SECONDS = 1.0
+
+
+class Comparison:
+    """The latest comparison of one server's lists; `changed` has the server listed again."""
+
+    def __init__(self, server: str, changed: Callable[[], None]) -> None:
+        self.result: Listing | None = None
+        self._server = server
+        self._changed = changed
+        self._task: asyncio.Task[None] | None = None
+        self._until: float | None = None
+        self._late = False
+
+    def begin(self) -> None:
+        """Take note that the server is being connected to, for which the time is bounded."""
+        self._until = monotonic() + BEGIN_SECONDS
+
+    async def wait(self, work: Coroutine[Any, Any, Listing]) -> Listing | None:
+        """Return what some work gives; None where it fails, or goes on for too long."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(work))
+        else:
+            work.close()
+        until, self._until = self._until, None
+        seconds = WAIT_SECONDS if until is None else max(LEAST_SECONDS, until - monotonic())
+        await asyncio.wait((self._task,), timeout=seconds)
+        self._late = not self._task.done()
+        return None if self._late else self.result
+
+    async def close(self) -> None:
+        """Compare no more."""
+        if self._task is not None:
+            await end(self._task)
+
+    async def _run(self, work: Coroutine[Any, Any, Listing]) -> None:
+        self.result = None
+        try:
+            async with asyncio.timeout(MOST_SECONDS):
+                self.result = await work
+        except (ToolbusError, TimeoutError) as error:
+            about = {"server": self._server, "reason": str(error)}
+            log.info("server.not_compared", extra=about)
+            return
+        if self._late:
+            self._changed()

@@ -1,0 +1,165 @@
+"""Know which executor holds which session: claims in a bucket, kept while their executor lives."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from weakref import WeakValueDictionary
+
+from toolbus_common.concurrency import end
+from toolbus_common.errors import BusDownError, ToolbusError
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import CLAIM_SECONDS, LEASE_SECONDS
+
+log = logging.getLogger(__name__)
+
+RENEW_SECONDS = LEASE_SECONDS * 0.3
+MOST_KNOWN = 20_000  # sessions of other executors
+
+
+class Places:
+    """The claims of one executor, and what it knows of those of others.
+
+    A claim is an entry written with compare-and-set; it names its holder. One lease for each
+    executor says whether that holder lives: it ends 2 s after the last renewal, and whoever
+    needs the session then takes the claim over. So holding a session costs nothing but its entry.
+    """
+
+    def __init__(self, claims: Bucket, leases: Bucket, instance: str) -> None:
+        self.instance = instance
+        self.on_taken: Callable[[str], None] = lambda _key: None
+        self._claims = claims
+        self._leases = leases
+        self._mine: dict[str, int] = {}
+        self._others: OrderedDict[str, str] = OrderedDict()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._renewed = 0.0
+        self._presence: asyncio.Task[None] | None = None
+        self._beginning = asyncio.Lock()
+
+    def known(self, key: str) -> str:
+        """Return the holder of a session as far as it is known here; empty if it is not."""
+        if key in self._mine:
+            return self.instance if monotonic() - self._renewed < LEASE_SECONDS else ""
+        return self._others.get(key, "")
+
+    async def holder(self, key: str) -> str:
+        """Return the holder of a session: this executor unless another one lives that holds it.
+
+        Raises:
+            BusDownError: nobody can tell now.
+
+        """
+        found = self.known(key)
+        if found:
+            return found
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            return self.known(key) or await self._settled(key)
+
+    def forget(self, key: str) -> None:
+        """Look again next time: what was known of another executor's session did not hold."""
+        self._others.pop(key, None)
+
+    async def release(self, key: str, unless: Callable[[], bool]) -> None:
+        """Let another executor have a session, unless it is needed here again."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            if unless():
+                return
+            revision = self._mine.pop(key, None)
+            if revision is None:
+                return
+            with suppress(Exception):  # else it is taken over, or expires
+                if await self._claims.swap(key, self._value, revision) is not None:
+                    await self._claims.delete(key)
+
+    async def close(self) -> None:
+        """Give up everything that is held."""
+        if self._presence is not None:
+            await end(self._presence)
+        await asyncio.gather(*(self.release(key, lambda: False) for key in tuple(self._mine)))
+        if self._presence is not None:
+            with suppress(Exception):  # it expires by itself
+                await self._leases.delete(self._lease(self.instance))
+
+    @property
+    def _value(self) -> bytes:
+        return self.instance.encode()
+
+    @staticmethod
+    def _lease(instance: str) -> str:
+        return f"executor.{instance}"
+
+    async def _settled(self, key: str) -> str:
+        """Read a claim, and make it ours where nobody holds it."""
+        await self._appear()
+        while True:
+            entry = await self._claims.get(key)
+            owner = entry.value.decode() if entry is not None and entry.value else ""
+            if owner and owner != self.instance and await self._lives(owner):
+                self._lose(key)
+                self._others[key] = owner
+                if len(self._others) > MOST_KNOWN:
+                    self._others.popitem(last=False)
+                return owner
+            if owner and owner != self.instance:
+                self._lose(key)
+            last = entry.revision if owner and entry is not None else 0
+            revision = await self._claims.swap(key, self._value, last)
+            if revision is not None:
+                self._mine[key] = revision
+                self._others.pop(key, None)
+                return self.instance
+
+    def _lose(self, key: str) -> None:
+        """Another executor took the session over while this one could not be seen."""
+        if self._mine.pop(key, None) is not None:
+            log.warning("session.taken_over")
+            self.on_taken(key)
+
+    async def _lives(self, instance: str) -> bool:
+        return await self._leases.get(self._lease(instance)) is not None
+
+    # -- being seen --------------------------------------------------------------------------
+
+    async def _appear(self) -> None:
+        """Be seen by the others before the first claim is made, and from then on."""
+        if monotonic() - self._renewed < LEASE_SECONDS:
+            return
+        async with self._beginning:
+            if monotonic() - self._renewed >= LEASE_SECONDS:
+                await self._renew()
+            if self._presence is None:
+                self._presence = asyncio.create_task(self._stay())
+
+    async def _renew(self) -> None:
+        began = monotonic()
+        try:
+            await self._leases.put(self._lease(self.instance), self._value)
+        except Exception as error:
+            raise BusDownError(f"The bus did not renew this executor's lease: {error}") from error
+        self._renewed = began
+
+    async def _stay(self) -> None:
+        claims_renewed = monotonic()
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            gap = monotonic() - self._renewed >= LEASE_SECONDS
+            try:
+                await self._renew()
+                if gap or monotonic() - claims_renewed > CLAIM_SECONDS / 4:
+                    claims_renewed = monotonic()
+                    await self._renew_claims()
+            except ToolbusError as error:
+                log.debug("places.not_renewed", extra={"reason": str(error)})
+
+    async def _renew_claims(self) -> None:
+        """Write every claim anew; what another executor has taken over meanwhile is lost."""
+        for key in tuple(self._mine):
+            lock = self._locks.setdefault(key, asyncio.Lock())
+            async with lock:
+                if key in self._mine:
+                    await self._settled(key)

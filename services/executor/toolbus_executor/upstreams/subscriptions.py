@@ -1,0 +1,121 @@
+"""Which resources and tasks are watched, and how long: asked for again and again, or forgotten."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any
+
+from toolbus_common.errors import OverloadedError, UpstreamRefusedError
+from toolbus_executor.mcp_messages.client_capabilities import TASKS
+from toolbus_executor.upstreams.base import Described
+from toolbus_executor.upstreams.call_channel import METHOD_NOT_FOUND
+
+LEASE_SECONDS = 600.0
+MOST_WATCHED = 1000
+
+Hear = Callable[[frozenset[str]], Awaitable[None]]
+
+_ASKED = {
+    "tools": "toolsListChanged",
+    "prompts": "promptsListChanged",
+    "resources": "resourcesListChanged",
+}
+
+
+def listen_params(
+    described: Described, watched: frozenset[str], followed: frozenset[str] = frozenset()
+) -> dict[str, Any] | None:
+    """What to ask of subscriptions/listen; None when there is nothing to hear."""
+    wanted: dict[str, Any] = {_ASKED[name]: True for name in described.changing}
+    if watched:
+        wanted["resourceSubscriptions"] = sorted(watched)
+    if followed:
+        wanted["taskIds"] = sorted(followed)
+    return {"notifications": wanted} if wanted else None
+
+
+def refuse_unless_subscribable(described: Described) -> None:
+    """Say so, where a server would only keep silent. Raises `UpstreamRefusedError`."""
+    if not described.subscribable:
+        raise UpstreamRefusedError(
+            "The server does not offer subscriptions.", upstream_code=METHOD_NOT_FOUND, sent=False
+        )
+
+
+def refuse_unless_following(described: Described) -> None:
+    """Say so, where a server has no such news. Raises `UpstreamRefusedError`."""
+    extensions = described.capabilities.get("extensions")
+    if described.era != "modern" or not isinstance(extensions, dict) or TASKS not in extensions:
+        raise UpstreamRefusedError(
+            "The server does not tell of tasks.", upstream_code=METHOD_NOT_FOUND, sent=False
+        )
+
+
+class Watched:
+    """What somebody wants to hear of at one server, by name; `on_expired` hears of forgetting."""
+
+    def __init__(self, on_expired: Callable[[], None]) -> None:
+        self._until: dict[str, float] = {}
+        self._on_expired = on_expired
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def hear(self, name: str, hear: Hear, seconds: float) -> bytes:
+        """Have the server tell of something for a while; who still wants it asks again.
+
+        Raises:
+            OverloadedError: too much is watched there already.
+            TimeoutError: the server did not answer within `seconds`.
+
+        """
+        known = name in self.names
+        if self.full and not known:
+            raise OverloadedError("The upstream has no room for more subscriptions; retry later.")
+        self.add(name)
+        try:
+            async with asyncio.timeout(seconds):
+                await hear(self.names)
+        except BaseException:
+            if not known:
+                self.drop(name)
+            raise
+        return b"{}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Those watched now."""
+        return frozenset(self._until)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more can be watched."""
+        return len(self._until) >= MOST_WATCHED
+
+    def add(self, name: str) -> None:
+        """Watch it from now on, for a while."""
+        self._until[name] = monotonic() + LEASE_SECONDS
+        self._wait()
+
+    def drop(self, name: str) -> None:
+        """Watch it no more."""
+        self._until.pop(name, None)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._until.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        if self._timer is None and self._until:
+            pause = max(0.0, min(self._until.values()) - monotonic())
+            self._timer = asyncio.get_running_loop().call_later(pause, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = monotonic()
+        gone = [name for name, until in self._until.items() if until <= now]
+        for name in gone:
+            del self._until[name]
+        if gone:
+            self._on_expired()
+        self._wait()

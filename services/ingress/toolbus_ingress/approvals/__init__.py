@@ -1,0 +1,1 @@
+"""Serve the approval page and its API."""

@@ -1,0 +1,102 @@
+"""Callers without a credential: whether one may be served, and why not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolbus_common.access.anonymous import FORCE, is_local_name, remote_reason
+from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.config import Anonymous
+from toolbus_common.errors import UnauthorizedError
+from toolbus_common.http_server.proxy_addresses import is_loopback
+from toolbus_ingress.http.client_address import client_address
+from toolbus_ingress.http.request_guard import Headers
+from toolbus_ingress.settings import Settings
+
+# Whoever sends one of these means to be somebody, or comes through a proxy.
+_CREDENTIALS = (b"authorization", b"dpop", b"x-api-key")
+_FORWARDED = (
+    b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+    b"x-real-ip",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AnonymousAccess:
+    """Who is served without a credential, if the declaration lets anybody.
+
+    `remote` is why other machines may reach this listener. Web pages are refused unless the
+    operator lists their origin in TOOLBUS_BROWSER_ORIGINS: without a credential to ask for, any
+    page in the browser of somebody on this machine could use the tools.
+    """
+
+    directory: Directory
+    origins: frozenset[str]
+    remote: str
+
+    @classmethod
+    def of(
+        cls, directory: Directory, settings: Settings, origins: frozenset[str]
+    ) -> "AnonymousAccess":
+        """Return it for a listener with these settings."""
+        about = (settings.http_host, settings.public_url, settings.trusted_proxies)
+        return cls(directory, origins, remote_reason(*about))
+
+    @property
+    def declared(self) -> Anonymous:
+        """What is declared now."""
+        return self.directory.now.declaration.anonymous
+
+    @property
+    def refused(self) -> str:
+        """Why nobody is served although it is declared; empty where that is not so."""
+        declared = self.declared
+        return self.remote if declared.on and not declared.allow_remote else ""
+
+    @property
+    def state(self) -> str:
+        """What `toolbus status` says of it; empty where nothing is declared."""
+        if not self.declared.on:
+            return ""
+        if self.refused:
+            return f"refused: {self.refused}; {FORCE} accepts that"
+        return "everybody" if self.declared.allow_remote else "this machine"
+
+    def applies(self, headers: Headers) -> bool:
+        """Return whether a request is anonymous: one with a credential never is."""
+        return self.declared.on and not any(name in headers for name in _CREDENTIALS)
+
+    def check(self, headers: Headers, scope: Mapping[str, Any]) -> None:
+        """Raise `UnauthorizedError` for a request that is not served without a credential."""
+        reason = self._web_page(headers)
+        if not reason and not self.declared.allow_remote:
+            reason = self.remote or _from_afar(headers, scope)
+        if reason:
+            raise UnauthorizedError(
+                f"Callers without a key are not served here: {reason}. Send a key as "
+                "'Authorization: Bearer <key>'."
+            )
+
+    def _web_page(self, headers: Headers) -> str:
+        origin = headers.get(b"origin")
+        if origin is not None and origin.decode("latin-1").lower() in self.origins:
+            return ""
+        if origin is not None or b"sec-fetch-site" in headers:
+            return "this comes from a web page, whose origin TOOLBUS_BROWSER_ORIGINS does not list"
+        return ""
+
+
+def _from_afar(headers: Headers, scope: Mapping[str, Any]) -> str:
+    """Return why a request may come from another machine; empty where it cannot."""
+    if not is_loopback(client_address(scope)):
+        return f"this comes from another machine ({FORCE} in toolbus.yaml accepts that)"
+    if not is_local_name(_without_port(headers.get(b"host", b"").decode("latin-1"))):
+        return f"its Host is not this machine's ({FORCE} in toolbus.yaml accepts that)"
+    if any(name in headers for name in _FORWARDED):
+        return f"this comes through a proxy ({FORCE} in toolbus.yaml accepts that)"
+    return ""
+
+
+def _without_port(host: str) -> str:
+    bare, colon, port = host.rpartition(":")
+    return bare if colon and port.isdigit() and not bare.endswith(":") else host

@@ -1,0 +1,40 @@
+"""Which answers reject somebody's credentials, and where: for events and metrics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolbus_common.messaging.access_rejections import Rejections
+from toolbus_ingress.http.client_address import client_address
+from toolbus_ingress.http.jsonrpc import Response
+
+_STATUSES = {401: "unauthorized", 403: "forbidden"}
+_ENTRANCES = (
+    ("/api/approvals", "approvals"),
+    ("/approvals/", "approvals"),
+    ("/api", "admin"),
+    ("/oauth/", "oauth"),
+    ("/.well-known/", "oauth"),
+    ("/mcp", "mcp"),
+    ("/sse", "mcp"),
+    ("/v1/mcp/", "mcp"),
+)
+_PAGES = ("/approvals/", "/oauth/")  # where credentials come in a form
+
+
+def note(rejections: Rejections, scope: Mapping[str, Any], response: Response) -> None:
+    """Count an answer that rejects credentials, or asks for what the client may not see."""
+    code = response.rejected or _STATUSES.get(response.status, "")
+    if not code:
+        return
+    path: str = scope["path"]
+    if code == "unauthorized" and not path.startswith(_PAGES) and not _shown(scope):
+        code = "no_credential"
+    rejections.note(_entrance(path), code, client_address(scope))
+
+
+def _shown(scope: Mapping[str, Any]) -> bool:
+    return any(name == b"authorization" for name, _ in scope["headers"])
+
+
+def _entrance(path: str) -> str:
+    return next((name for start, name in _ENTRANCES if path.startswith(start)), "http")

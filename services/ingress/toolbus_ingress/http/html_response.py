@@ -1,0 +1,11 @@
+"""A page for a person, as an HTTP answer. Pure."""
+
+from toolbus_common.web import html
+from toolbus_ingress.http.jsonrpc import Response
+
+_HEADERS = tuple((name.encode(), value.encode()) for name, value in html.headers())
+
+
+def page(status: int, title: str, body: str) -> Response:
+    """The answer; `body` is HTML already."""
+    return Response(status, html.document(title, body), _HEADERS)

@@ -1,0 +1,43 @@
+"""The HTTP listener of agents and browsers: its bounds, from the settings."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from toolbus_common.errors import UnavailableError
+from toolbus_common.http_server.limits import Limits
+from toolbus_common.http_server.listener import Listener
+from toolbus_common.http_server.proxy_addresses import Proxies
+from toolbus_common.service.asgi_server import NotServedError, serving
+from toolbus_ingress.settings import Settings
+
+LISTENER = "agents"
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the listener's bounds."""
+    return Limits(
+        head_seconds=settings.head_timeout,
+        body_seconds=settings.body_timeout,
+        idle_seconds=settings.idle_timeout,
+        write_seconds=settings.write_timeout,
+        connections=settings.most_connections,
+        per_address=settings.most_per_address,
+        per_loopback=settings.most_per_loopback,
+        proxies=Proxies.of(settings.trusted_proxies, settings.proxy_header),
+    )
+
+
+@asynccontextmanager
+async def listening(app: Any, settings: Settings) -> AsyncIterator[Listener]:
+    """Serve the application. Raises `UnavailableError` when the port is taken.
+
+    On leaving, requests under way are answered before the connections close.
+    """
+    host, port, limits = settings.http_host, settings.http_port, limits_of(settings)
+    try:
+        async with serving(app, LISTENER, host, port, limits, settings.drain_seconds) as listener:
+            yield listener
+    except NotServedError as error:
+        reason = f"Cannot listen on {host}:{port}; is the port taken?"
+        raise UnavailableError(reason) from error

@@ -1,0 +1,1 @@
+"""Keep state between requests: sessions, event logs for resumption, notifications."""

@@ -1,0 +1,1 @@
+"""Offer tools as functions over plain REST."""

@@ -1,0 +1,1 @@
+"""Show a person what they allowed, and let them revoke it."""

@@ -1,0 +1,1 @@
+"""Sign people in: local accounts, OpenID providers, access rules."""

@@ -1,0 +1,1 @@
+"""Register OAuth clients, dynamically or by metadata document."""

@@ -1,0 +1,1 @@
+"""Manage signing keys, and parse tokens that are not verified yet."""

@@ -1,0 +1,1 @@
+"""Issue tokens: authorization, device and exchange grants, introspection, metadata."""

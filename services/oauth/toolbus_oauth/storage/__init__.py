@@ -1,0 +1,1 @@
+"""Store sealed records in NATS buckets."""

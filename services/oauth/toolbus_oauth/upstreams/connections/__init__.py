@@ -1,0 +1,1 @@
+"""Store and renew the tokens of connected accounts."""

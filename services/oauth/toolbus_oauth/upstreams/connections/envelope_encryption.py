@@ -1,0 +1,58 @@
+"""Envelopes: what is kept is sealed with a key of its own, and that key with the master key."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from toolbus_common.crypto.key_file import KEY_BYTES
+from toolbus_common.crypto.sealed_tokens import Claims, Seal
+from toolbus_common.nats.kv_bucket import Bucket
+
+C = TypeVar("C", bound=Claims)
+_BETWEEN = "."
+
+
+class DataKey(Claims, frozen=True):
+    """The key of one record."""
+
+    key: bytes
+
+
+class Envelope(Seal):
+    """Closes with the newest master key; opens with that one and those before it."""
+
+    def __init__(self, master: bytes, earlier: Sequence[bytes] = ()) -> None:
+        super().__init__(master)
+        self._earlier = [Seal(each) for each in earlier]
+
+    def close(self, claims: Claims) -> str:
+        """The record and its key, each sealed."""
+        key = os.urandom(KEY_BYTES)
+        return f"{super().close(DataKey(key))}{_BETWEEN}{Seal(key).close(claims)}"
+
+    def open(self, text: Any, kind: type[C]) -> C | None:
+        """The record; None when it is none of ours, or one of another kind."""
+        wrapped, _, sealed = text.partition(_BETWEEN) if isinstance(text, str) else ("", "", "")
+        found = super().open(wrapped, DataKey) or self._opened_before(wrapped)
+        return Seal(found.key).open(sealed, kind) if found is not None else None
+
+    def anew(self, text: str) -> str | None:
+        """The same record, its key sealed with the newest master key; None where it is already."""
+        wrapped, _, sealed = text.partition(_BETWEEN)
+        found = self._opened_before(wrapped)
+        return f"{super().close(found)}{_BETWEEN}{sealed}" if found is not None else None
+
+    def _opened_before(self, wrapped: str) -> DataKey | None:
+        tried = (each.open(wrapped, DataKey) for each in self._earlier)
+        return next((found for found in tried if found is not None), None)
+
+
+async def seal_anew(bucket: Bucket, envelope: Envelope) -> int:
+    """Seal what earlier master keys sealed with the newest; how many records that were."""
+    count = 0
+    for each in await bucket.present():
+        fresh = envelope.anew(each.value.decode("ascii", "replace")) if each.value else None
+        if fresh is not None:
+            written = await bucket.swap(each.key, fresh.encode(), each.revision)
+            count += written is not None
+    return count

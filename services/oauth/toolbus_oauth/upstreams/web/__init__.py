@@ -1,0 +1,1 @@
+"""Let people connect their accounts at upstream servers."""

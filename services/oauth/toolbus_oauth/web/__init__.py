@@ -1,0 +1,1 @@
+"""Parse requests and render pages of the authorization server."""

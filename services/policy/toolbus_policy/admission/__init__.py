@@ -1,0 +1,1 @@
+"""Decide one call: authorize, apply rules, reserve, record the intent, dispatch."""

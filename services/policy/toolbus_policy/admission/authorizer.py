@@ -1,0 +1,291 @@
+"""Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
+
+from dataclasses import dataclass
+
+from toolbus_common.access import session_owner
+from toolbus_common.access.anonymous import is_anonymous
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.access.oauth_scopes import needed
+from toolbus_common.access.pricing import FREE, Cost, cost_of
+from toolbus_common.access.principal import Lineage
+from toolbus_common.access.tool_patterns import full_name, granted
+from toolbus_common.config import Content, Patterns
+from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
+from toolbus_common.errors import (
+    InsufficientScopeError,
+    ToolbusError,
+    UnauthorizedError,
+    UnknownToolError,
+)
+from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.mcp.result_uris import governing
+from toolbus_policy.admission.plan_cache import Memory
+from toolbus_policy.admission.rule_evaluator import Ruling
+from toolbus_policy.ledger.limits import (
+    BudgetLimit,
+    LoopLimit,
+    RateLimit,
+    budgets_of,
+    loops_of,
+    rates_of,
+)
+
+# Methods whose subject must be listed. A resource need not be: templates make any number of them.
+_LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
+_COMPLETION, _READ = "completion/complete", "resources/read"
+METHODS = frozenset(
+    {
+        *_LISTED, _READ, "resources/subscribe", _COMPLETION,
+        "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
+    }
+)  # fmt: skip
+# What a person can be asked about: the rest belongs to a call that was made, or sends nothing.
+_APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", _READ})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A key with everything above it, and the limits of all of them."""
+
+    lineage: Lineage
+    team: str
+    user: str
+    budgets: tuple[BudgetLimit, ...]
+    rates: tuple[RateLimit, ...]
+    loops: tuple[LoopLimit, ...] = ()
+    environment: str = ""
+    id: str = ""  # whose state at servers its calls may touch
+
+    def id_for(self, proof: str) -> str:
+        """Return whose state the calls of a proof may touch: anonymous clients have their own."""
+        return session_owner.principal_of(self.lineage, proof) if is_anonymous(proof) else self.id
+
+    @property
+    def key(self) -> str:
+        """The key's name."""
+        return self.lineage.key
+
+    @property
+    def scope(self) -> str:
+        """Who pays."""
+        return self.lineage.scope
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A yes: for whom, at what cost, and which limits the call must fit.
+
+    A free call fits every budget in money, and only calls of tools count against budgets. `cause`
+    is the level that wants a person asked first; empty when none does. `definition` is the digest
+    of the tool or prompt as it is shown; `content` and `result_content` are how much is recorded.
+    `strict` says that a level wants arguments to fit their schema.
+    """
+
+    principal: Principal
+    cost: Cost = FREE
+    budgets: tuple[BudgetLimit, ...] = ()
+    loops: tuple[LoopLimit, ...] = ()
+    cause: str = ""
+    definition: str = ""
+    content: Content = "digest"
+    result_content: Content = "digest"
+    strict: bool = False
+
+    @property
+    def charge(self) -> int:
+        """What is held for the call, in micro-dollars."""
+        return self.cost.held
+
+    @property
+    def limited(self) -> bool:
+        """Whether the ledger has to be asked at all."""
+        return bool(self.budgets or self.loops or self.principal.rates)
+
+
+class Standing:
+    """What stands while declaration and catalogue do: what is listed, and what keys may call."""
+
+    MOST_REMEMBERED = 100_000
+
+    def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
+        self.known = {
+            method: {
+                full_name(server, offered.name): offered.digest
+                for server, listing in catalogue.items()
+                for offered in getattr(listing, kind)
+                if snapshot.serves(server)
+                and not (kind == "tools" and _hidden(snapshot, server, offered.name))
+            }
+            for method, kind in _LISTED.items()
+        }
+        self.held = {
+            full_name(server, each.name)
+            for server, listing in catalogue.items()
+            for each in listing.held
+            if each.kind == "prompts"
+        }
+        self.principals = Memory[str, Principal](self.MOST_REMEMBERED)
+        self.admissions = Memory[tuple[str, str, str, str], Admission | None](self.MOST_REMEMBERED)
+
+
+class Judge:
+    """Decides against one snapshot; what does not depend on the call is worked out once.
+
+    A new snapshot is a new judge. Where only keys have changed it takes over what stands: what
+    was worked out of a key holds while the key's lineage does.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        catalogue: dict[str, Listing],
+        ruling: Ruling | None = None,
+        standing: Standing | None = None,
+    ) -> None:
+        self.version = snapshot.version
+        self.snapshot = snapshot
+        self.ruling = ruling
+        self.standing = standing or Standing(snapshot, catalogue)
+
+    def decide(
+        self,
+        proof: str,
+        server: str,
+        method: str,
+        tool: str,
+        now: float,
+        narrower: tuple[Patterns, ...] = (),
+    ) -> Admission:
+        """Yes, or the error that says no. Only tools have a price.
+
+        `narrower` is what the request itself asked to be kept within.
+
+        Raises:
+            UnauthorizedError: the key is unknown, revoked or expired.
+            UnknownToolError: no such tool, or it is not granted: the two are told alike.
+            InsufficientScopeError: it is granted, but this access token is for less.
+
+        """
+        return self.decide_for(self._live(proof, now), server, method, tool, narrower)
+
+    def decide_for(
+        self,
+        lineage: Lineage,
+        server: str,
+        method: str,
+        tool: str,
+        narrower: tuple[Patterns, ...] = (),
+    ) -> Admission:
+        """The same for a key that is known to be live. Raises all but `UnauthorizedError`."""
+        if method == _READ:
+            tool = governing(tool)
+        about = (lineage.key, server, method, tool)
+        try:
+            admission = self.standing.admissions.recall(about, lineage)
+        except KeyError:
+            admission = self._admit(self._principal(lineage), server, method, tool)
+            self.standing.admissions.keep(about, lineage, admission)
+        narrows = narrower and server != BUILT_IN
+        if narrows and not _within(narrower, full_name(server, tool)):
+            raise _unknown(server, method, tool)
+        if admission is None:
+            raise self._refusal(lineage, server, method, tool)
+        return admission
+
+    def asker(self, proof: str, now: float) -> Principal:
+        """Who asks, whatever for. Raises `UnauthorizedError`."""
+        return self._principal(self._live(proof, now))
+
+    def holder(self, key: str, now: float) -> Principal:
+        """The key of a name, if it is live still. Raises `UnauthorizedError`."""
+        lineage = self.snapshot.lineage_of(key, now)
+        if lineage is None:
+            raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
+        return self._principal(lineage)
+
+    def _live(self, proof: str, now: float) -> Lineage:
+        found = self.snapshot.lineage_for(proof, now)
+        if found is None:
+            raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
+        return found
+
+    def _refusal(self, lineage: Lineage, server: str, method: str, tool: str) -> ToolbusError:
+        """Why not: only who may use it with another token is told that it is there."""
+        whole = lineage.whole
+        if whole is None or self._admit(principal_of(whole), server, method, tool) is None:
+            return _unknown(server, method, tool)
+        name = full_name(server, tool)
+        scope = needed(self.snapshot.declaration, lineage.token_scope, name)
+        return InsufficientScopeError(
+            f"This access token is not for {name}; sign in again for the scope '{scope}'.",
+            scope=scope,
+        )
+
+    def _admit(self, principal: Principal, server: str, method: str, tool: str) -> Admission | None:
+        declared, name = self.snapshot.declaration, full_name(server, tool)
+        if method not in METHODS or not self.snapshot.serves(server):
+            return None
+        known = self.standing.known.get(method)
+        if known is not None and name not in known:  # what is held back is not known here
+            return None
+        if (
+            method == _COMPLETION and name in self.standing.held
+        ):  # nor is what completes its arguments
+            return None
+        bounds = principal.lineage.bounds
+        if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):
+            return None
+        cause = principal.lineage.covering(name) if method in _APPROVABLE else ""
+        told = (
+            cause,
+            known[name] if known is not None else "",
+            *principal.lineage.recording(server),
+            principal.lineage.strict,
+        )
+        if method != TOOLS_CALL:
+            return Admission(principal, FREE, (), (), *told)
+        cost = cost_of(name, declared.prices)
+        counting = tuple(each for each in principal.budgets if each.counts(name, cost.held))
+        return Admission(principal, cost, counting, principal.loops, *told)
+
+    def _principal(self, lineage: Lineage) -> Principal:
+        try:
+            return self.standing.principals.recall(lineage.key, lineage)
+        except KeyError:
+            return self.standing.principals.keep(lineage.key, lineage, principal_of(lineage))
+
+
+def _may_program(principal: Principal, name: str) -> bool:
+    """Our own tools need no grant, for they reach no further than the key: only no denial."""
+    lineage = principal.lineage
+    return lineage.code_mode is not False and not lineage.bounds.deny(name)
+
+
+def _unknown(server: str, method: str, tool: str) -> UnknownToolError:
+    named = tool if method.startswith("resources/") else full_name(server, tool)
+    return UnknownToolError.named(named, method)
+
+
+def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
+    return all(granted(patterns, name) for patterns in narrower)
+
+
+def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
+    declared = snapshot.declaration.servers.get(server)
+    view = declared.tools.get(tool) if declared is not None else None
+    return view is not None and view.hidden
+
+
+def principal_of(lineage: Lineage) -> Principal:
+    """A key with everything above it: grants intersect, limits add up."""
+    levels = lineage.levels
+    return Principal(
+        lineage=lineage,
+        team=lineage.own.team,
+        user=lineage.own.user,
+        environment=lineage.environment,
+        budgets=budgets_of(levels),
+        rates=rates_of(levels),
+        loops=loops_of(levels),
+        id=session_owner.principal_of(lineage),
+    )

@@ -1,0 +1,151 @@
+"""What the gate says of a call: its intent, its admission, its denial, its failure to be sent."""
+
+from hashlib import sha256
+from time import time
+
+from msgspec import Struct
+
+from toolbus_common.access.principal import DEFAULT_SCOPE
+from toolbus_common.calls.event_fields import about_call
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallAllowed,
+    CallDenied,
+    CallFailed,
+    CallRequested,
+    OutcomeClaim,
+)
+from toolbus_common.contracts.base import trusted
+from toolbus_common.errors import ToolbusError
+from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.observability.trace_context import trace_id
+from toolbus_common.privacy.content_policy import recorded
+from toolbus_common.rules import Verdict
+from toolbus_policy.admission.authorizer import Admission, Judge, Principal
+from toolbus_policy.admission.caller_identity import identified
+
+_allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
+
+
+class Yes(Struct, frozen=True):
+    """What was decided about a call that may go on, and by whom.
+
+    `claim` is there when it has an idempotency key: free again unless the call is handed over.
+    """
+
+    judge: Judge
+    admission: Admission
+    verdict: Verdict
+    claim: OutcomeClaim | None = None
+
+
+def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) -> CallAdmitted:
+    """The call as executor gets it."""
+    admission, principal = yes.admission, yes.admission.principal
+    admitted = _admitted(
+        call_id=call.call_id,
+        reply_to=address,
+        server=call.server,
+        tool=call.tool,
+        scope=principal.scope,
+        key=principal.key,
+        era=call.era,
+        deadline=call.deadline,
+        traceparent=call.traceparent,
+        tracestate=call.tracestate,
+        baggage=call.baggage,
+        progress=call.progress,
+        parent_id=call.parent_id,
+        method=call.method,
+        capabilities=call.capabilities,
+        log_level=call.log_level,
+        default_logs=call.default_logs,
+        caller_era=call.caller_era,
+        extra=call.extra,
+        charge=admission.charge,
+        reserved=reserved,
+        price=admission.cost.parts,
+        claim=yes.claim,
+        result_content=admission.result_content,
+        user=principal.user,
+        identity=identified(yes.judge.snapshot, call, principal),
+        principal=principal.id_for(call.proof),
+        session=call.session,
+        checked=None if admission.strict else yes.verdict.reads,
+        arguments=call.arguments,
+    )
+    if call.server != BUILT_IN:
+        return admitted
+    theirs = {"proof": call.proof, "narrower": call.narrower, "terms": call.terms}
+    return admitted.model_copy(update=theirs)
+
+
+def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:
+    """The fact that must be kept before the call is handed over."""
+    judge, admission, verdict = yes.judge, yes.admission, yes.verdict
+    principal = admission.principal
+    return _allowed(
+        id=f"{call.call_id}.allowed",
+        at=time(),
+        scope=principal.scope,
+        call_id=call.call_id,
+        parent_id=call.parent_id,
+        trace_id=trace_id(call.traceparent),
+        key=principal.key,
+        team=principal.team,
+        user=principal.user,
+        environment=principal.environment,
+        server=call.server,
+        tool=call.tool,
+        method=call.method,
+        era=call.era,
+        charge=admission.charge,
+        reserved=reserved,
+        shadow=verdict.shadow,
+        arguments=recorded(call.arguments, admission.content),
+        arguments_digest=sha256(call.arguments).hexdigest(),
+        arguments_bytes=len(call.arguments),
+        deadline=call.deadline,
+        policy_version=judge.version,
+        approval=approval,
+        definition_digest=admission.definition,
+        actors=judge.snapshot.actors(principal.key, call.proof),
+    )
+
+
+def denial_of(
+    call: CallRequested,
+    error: ToolbusError,
+    admission: Admission | None,
+    who: Principal | None,
+    actors: tuple[str, ...] = (),
+) -> CallDenied:
+    """The fact of a call that was refused; who asked is told if that is known."""
+    fact = CallDenied(
+        id=f"{call.call_id}.denied",
+        **about_call(call, who.scope if who else DEFAULT_SCOPE, who.key if who else ""),
+        era=call.era,
+        charge=admission.charge if admission else 0,
+        code=error.code,
+        reason=error.reason,
+        rule=error.data.get("rule", ""),
+    )
+    if who is None:
+        return fact
+    asker = {name: getattr(who, name) for name in ("team", "user", "environment")}
+    arguments = recorded(call.arguments, who.lineage.recording(call.server)[0])
+    return fact.model_copy(update={**asker, "arguments": arguments, "actors": actors})
+
+
+def unsent(
+    call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
+) -> CallFailed:
+    """The outcome of a call that reached nobody; settlement refunds it from this fact."""
+    return CallFailed(
+        id=f"{call.call_id}.failed",
+        **about_call(call, admission.principal.scope, admission.principal.key),
+        reserved=reserved,
+        code=error.code,
+        reason=error.reason,
+        sent=False,
+    )

@@ -1,0 +1,1 @@
+"""Manage human approvals: their model, storage, and decisions."""

@@ -1,0 +1,1 @@
+"""Offer calls that wait for an approval as MCP tasks."""

@@ -1,0 +1,141 @@
+"""What a repeated call is told, from what is kept of the first one. Pure."""
+
+from hashlib import sha256
+from time import time
+
+import msgspec
+
+from toolbus_common.access.principal import Lineage
+from toolbus_common.access.session_owner import holder_of
+from toolbus_common.access.tool_patterns import full_name
+from toolbus_common.calls.event_fields import about_call
+from toolbus_common.calls.outcome_store import LARGEST_KEPT
+from toolbus_common.contracts import (
+    REPLAYED,
+    Answered,
+    Begun,
+    CallReplayed,
+    CallRequested,
+    Era,
+    Failed,
+    KeptOutcome,
+    Stage,
+    decode_frame,
+)
+from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
+from toolbus_common.errors import (
+    CallUnderWayError,
+    IdempotencyConflictError,
+    OutcomeNotKeptError,
+    OutcomeUnknownError,
+)
+from toolbus_common.mcp.result_versions import as_legacy, as_modern
+
+RETRY_SECONDS = 1.0
+LARGEST_READ = 64 << 10  # bytes of arguments that are compared as values, not as bytes
+_OWNER, _CALL = 24, 40  # hex digits of an entry's name
+
+Told = Answered | Begun | Failed
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def entry_of(call: CallRequested, lineage: Lineage) -> str:
+    """The entry of a call: whose it is, then which; nothing of either can be read from it."""
+    owner = _digest(lineage.scope, holder_of(call.proof, lineage))[:_OWNER]
+    return f"{owner}.{_digest(call.server, call.tool, call.idempotency_key)[:_CALL]}"
+
+
+def digest_of_arguments(raw: bytes) -> str:
+    """Equal JSON values have equal digests, as far as reading them takes no long time."""
+    if len(raw) <= LARGEST_READ:
+        try:
+            return digest_of(msgspec.json.decode(raw))
+        except (msgspec.MsgspecError, UncanonicalError, RecursionError):
+            pass
+    return sha256(raw).hexdigest()
+
+
+def weighed(kept: KeptOutcome, digest: str, call: CallRequested, grace: float) -> KeptOutcome:
+    """The first call's outcome, if a call with these arguments may be told it.
+
+    Raises:
+        IdempotencyConflictError, CallUnderWayError, OutcomeUnknownError, OutcomeNotKeptError: if
+            not, and why.
+
+    """
+    first = {"firstCallId": kept.call_id}
+    if kept.digest != digest:
+        raise IdempotencyConflictError(
+            "This idempotency key was used for a call of this tool with other arguments. Repeat "
+            "that call as it was, or use a new key for this one.",
+            **first,
+        )
+    if kept.stage is Stage.CLAIMED:
+        if time() <= kept.deadline + grace:
+            raise CallUnderWayError(
+                "The first call with this idempotency key has not ended yet; repeat this one "
+                f"in {RETRY_SECONDS:g} s to be told its outcome.",
+                **first,
+                retry_after=RETRY_SECONDS,
+            )
+        name = full_name(call.server, call.tool)
+        raise OutcomeUnknownError(
+            f"The first call of {name} with this idempotency key was handed over and its outcome "
+            "never came: it may have happened. It is not made again: find out whether it did, "
+            "and if it did not, call again with a new key.",
+            **first,
+        )
+    if kept.stage is Stage.TOO_LARGE:
+        raise OutcomeNotKeptError(
+            "The first call with this idempotency key ended, in a result of more than "
+            f"{LARGEST_KEPT >> 10} KiB, which is not kept. It is not made again: read what it did "
+            "another way, or call again with a new key.",
+            **first,
+        )
+    return kept
+
+
+def replayed(kept: KeptOutcome, era: Era) -> Told:
+    """A kept outcome in the form of the era of who asks now, marked as what it is."""
+    frame = decode_frame(kept.frame)
+    if isinstance(frame, Failed):
+        frame.error.data["replayed"] = True
+        return frame
+    if isinstance(frame, Begun) and kept.era is not era:
+        error = OutcomeNotKeptError(
+            "The first call with this idempotency key became a task, which only a client of its "
+            "own era can follow. It is not made again: follow the task there, or use a new key.",
+            firstCallId=kept.call_id,
+        )
+        return Failed(error)
+    if not isinstance(frame, Answered | Begun):
+        raise ValueError(f"no outcome: {type(frame).__name__}")  # noqa: TRY004 - it is of its value
+    members = _members(frame.body)
+    if kept.era is not era:
+        members = as_modern(members) if era is Era.MODERN else as_legacy(members)
+    members["_meta"] = msgspec.Raw(_encode(_marked(members.get("_meta"))))
+    return type(frame)(_encode(members))
+
+
+def fact_of(kept: KeptOutcome, call: CallRequested, lineage: Lineage, told: Told) -> CallReplayed:
+    """The fact of a repeated call that was told an earlier one's outcome."""
+    return CallReplayed(
+        id=f"{call.call_id}.replayed",
+        **about_call(call, lineage.scope, lineage.key),
+        first=kept.call_id,
+        code=told.error.code if isinstance(told, Failed) else "",
+    )
+
+
+def _marked(meta: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    try:
+        members = _members(meta) if meta is not None else {}
+    except msgspec.DecodeError:  # a server's nonsense, which no client can want
+        members = {}
+    return {**members, REPLAYED: msgspec.Raw(b"true")}
+
+
+def _digest(*parts: str) -> str:
+    return sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()

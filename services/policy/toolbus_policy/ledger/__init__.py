@@ -1,0 +1,1 @@
+"""Keep budgets, rate limits and loop limits: reservations in Valkey and their settlement."""

@@ -1,0 +1,112 @@
+"""Calendar periods in any time zone, and the parts of rolling ones. Pure: no clock, no I/O."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from toolbus_common.config import Budget, Period
+
+HOUR = 3600
+PARTS = 60  # a rolling period is counted in so many parts, and one more so that it never overshoots
+ROLLING = {
+    Period.HOUR: HOUR,
+    Period.DAY: 24 * HOUR,
+    Period.WEEK: 7 * 24 * HOUR,
+    Period.MONTH: 30 * 24 * HOUR,
+}
+Span = tuple[int, int]
+
+
+def span(period: Period, zone: ZoneInfo, now: float) -> Span:
+    """The seconds, from and before, of the calendar's period around `now`.
+
+    Periods follow each other without gap or overlap, whatever the zone's clocks do.
+    """
+    if period is Period.HOUR:
+        return _hour(zone, int(now))
+    day = _first_day(period, datetime.fromtimestamp(now, zone).date())
+    # A clock set back across midnight shows a date again that had ended.
+    while _midnight(_next_day(period, day), zone) <= now:
+        day = _next_day(period, day)
+    return _midnight(day, zone), _midnight(_next_day(period, day), zone)
+
+
+def part(period: Period) -> int:
+    """The length of one part of a rolling period, in seconds."""
+    return ROLLING[period] // PARTS
+
+
+def opening(budget: Budget, now: float) -> float:
+    """The first second whose spending still counts now."""
+    if not budget.rolling:
+        return span(Period(budget.per), budget.zone, now)[0]
+    length = part(Period(budget.per))
+    return float((int(now) // length - PARTS) * length)
+
+
+class Calendars:
+    """What the ledger's script is told of each budget's period; worked out once per period.
+
+    For a calendar period the second it began, with the bounds of the one before and the one
+    after: the script decides by its own clock, which may be a little off ours. For a rolling one
+    the length of a part and their number.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Period, str], tuple[int, ...]] = {}
+
+    def told(self, budget: Budget, now: float) -> tuple[int, ...]:
+        """The numbers for this budget's period."""
+        period = Period(budget.per)
+        if budget.rolling:
+            return part(period), PARTS
+        key = period, budget.timezone
+        bounds = self._known.get(key)
+        if bounds is None or not bounds[1] <= now < bounds[2]:
+            start, end = span(period, budget.zone, now)
+            before, after = span(period, budget.zone, start - 1), span(period, budget.zone, end)
+            bounds = self._known[key] = before[0], start, end, after[1]
+        return bounds
+
+
+def _first_day(period: Period, day: date) -> date:
+    if period is Period.WEEK:
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if period is Period.MONTH else day
+
+
+def _next_day(period: Period, day: date) -> date:
+    if period is Period.MONTH:
+        return (day + timedelta(days=31)).replace(day=1)
+    return day + timedelta(days=7 if period is Period.WEEK else 1)
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    """The first moment of a day; where the clocks skip midnight, the moment they skip it."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
+
+
+def _offset(zone: ZoneInfo, second: int) -> int:
+    offset = datetime.fromtimestamp(second, UTC).astimezone(zone).utcoffset() or timedelta()
+    return int(offset.total_seconds())
+
+
+def _hour(zone: ZoneInfo, second: int) -> Span:
+    """The hour by the zone's clocks; when they are set within it, the part before or after."""
+    offset = _offset(zone, second)
+    start = (second + offset) // HOUR * HOUR - offset
+    end = start + HOUR
+    for changed in _changes(zone, start, end):
+        start, end = (changed, end) if changed <= second else (start, min(changed, end))
+    return start, end
+
+
+def _changes(zone: ZoneInfo, start: int, end: int) -> Iterator[int]:
+    """The moment within an hour at which its clocks were set, if they were."""
+    last = end - 1
+    if (before := _offset(zone, start)) == _offset(zone, last):
+        return
+    while last - start > 1:
+        middle = (start + last) // 2
+        start, last = (middle, last) if _offset(zone, middle) == before else (start, middle)
+    yield last

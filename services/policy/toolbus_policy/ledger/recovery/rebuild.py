@@ -1,0 +1,230 @@
+"""Lost counters are made anew from the facts: by one replica, whole, and opened at once."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic, time
+from typing import TypeVar
+
+from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.contracts import (
+    OpenCallsAsked,
+    OpenCallsTold,
+    RebuildTold,
+    SpendingAsked,
+    SpendingTold,
+)
+from toolbus_common.errors import InvalidError, LedgerRebuildingError, ToolbusError
+from toolbus_common.nats.topology import FACTS
+from toolbus_common.service.service import Room
+from toolbus_policy.ledger.epochs import Epoch, Known
+from toolbus_policy.ledger.ledger import Ledger
+from toolbus_policy.ledger.recovery.rebuild_counters import (
+    CORRECTABLE,
+    Need,
+    Restoring,
+    limits_of,
+    needs_of,
+)
+
+log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 60.0
+AGAIN_SECONDS = 2.0
+ASK_SECONDS = 15.0
+CATCH_UP_SECONDS = 60.0
+DAY = 86_400.0
+SHORTEST = 1.0  # seconds of facts that are not divided any further
+AUDIT = "audit"
+Told = TypeVar("Told", SpendingTold, OpenCallsTold)
+Ask = Callable[[float, float], Awaitable[Told]]
+
+
+@dataclass(slots=True)
+class Rebuilder:
+    """Deals with scopes whose counters were lost; spending in them is refused meanwhile.
+
+    Order is what makes it safe. The book is closed first, so nothing more is reserved; then what
+    was being decided gets time to reach the stream; then audit must have all the stream has. Only
+    then the facts are read. Outcomes that come meanwhile wait for the lock. The new counters lie
+    under a new epoch, unseen until the book names it.
+    """
+
+    room: Room
+    ledger: Ledger
+    snapshot: Callable[[], Snapshot]
+    quiet: float
+    grace: float
+    _lost: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    _known: set[str] = field(default_factory=set)
+
+    def lose(self, scope: str) -> None:
+        """Hear that a scope's counters are not ours."""
+        if scope not in self._known:
+            self._known.add(scope)
+            self._lost.put_nowait(scope)
+
+    async def work(self) -> None:
+        """Without end: rebuild what was lost, trying again until it is done."""
+        while True:
+            scope = await self._lost.get()
+            self._known.discard(scope)
+            try:
+                await self.rebuild(scope)
+            except ToolbusError as error:
+                self.ledger.why_lost[scope] = error.reason
+                log.warning("ledger.not_rebuilt", extra={"scope": scope, "reason": error.reason})
+                self.room.spawn(self._later(scope))
+            except Exception:
+                log.exception("ledger.rebuild_failed", extra={"scope": scope})
+                self.room.spawn(self._later(scope))
+
+    async def rebuild(
+        self, scope: str, *, force: bool = False, accept: bool = False, by: str = ""
+    ) -> RebuildTold | None:
+        """Make a scope's counters anew; None when they are there, or never were.
+
+        Raises `ToolbusError` saying what an operator can do.
+        """
+        known = await self.ledger.epochs.known(scope)
+        if known is None or not (force or await self.ledger.is_lost(scope, known)):
+            self.ledger.why_lost.pop(scope, None)
+            return None
+        token = secrets.token_hex(8)
+        if not await self.ledger.store.lock(scope, token, LOCK_SECONDS):
+            raise LedgerRebuildingError("Another replica rebuilds it: retry shortly.")
+        try:
+            return await self._rebuild(scope, known, token, accept=accept, by=by)
+        finally:
+            await self.ledger.store.unlock(scope, token)
+
+    async def _rebuild(
+        self, scope: str, known: Known, token: str, *, accept: bool, by: str
+    ) -> RebuildTold:
+        store, epochs = self.ledger.store, self.ledger.epochs
+        log.warning("ledger.rebuilding", extra={"scope": scope})
+        await store.end(scope)
+        await asyncio.sleep(self.quiet)
+        restoring, since = await self._restored(scope, known.epoch, accept=accept)
+        new = Epoch(secrets.token_hex(4), since)
+        await store.hold(scope, LOCK_SECONDS)
+        await store.fill(scope, new.id, restoring.contents)
+        how = "accepted" if accept else "rebuilt"
+        if not await epochs.renew(scope, known.epoch, new, how, by):
+            raise LedgerRebuildingError("Another replica rebuilt it: retry now.")
+        if not await store.open(scope, token, new.id):
+            raise LedgerRebuildingError("It was lost once more meanwhile: retry shortly.")
+        self.ledger.why_lost.pop(scope, None)
+        log.warning("ledger.rebuilt", extra={"scope": scope, "epoch": new.id})
+        self.room.spawn(store.forget(scope, new.id))
+        held = sum(level["held"] for level in restoring.contents.levels.values())
+        calls = len(restoring.contents.records)
+        return RebuildTold(epoch=new.id, calls=calls, held=held, since=since)
+
+    async def _restored(self, scope: str, epoch: Epoch, *, accept: bool) -> tuple[Restoring, float]:
+        """What the facts say, and since when they say it."""
+        snapshot, now = self.snapshot(), time()
+        limits = limits_of(scope, snapshot.declaration, snapshot.keys)
+        restoring = Restoring(scope, limits, now, self.grace)
+        needs = needs_of(limits, now) or [Need(now, 0)]
+        try:
+            await self._audit_has_all(scope)
+            reach = await self._reach(scope)
+        except ToolbusError as error:
+            if not accept:
+                raise LedgerRebuildingError(f"{error.reason} {_or_accept(scope)}") from error
+            return restoring, now
+        missing = max(needs[0].start, epoch.since)
+        if reach > missing and not accept:
+            raise LedgerRebuildingError(
+                f"The facts reach back to {_moment(reach)} only, its budgets to "
+                f"{_moment(missing)}. {_or_accept(scope)}"
+            )
+        await self._fill(scope, restoring, needs, epoch)
+        return restoring, max(epoch.since, min(reach, now)) if accept else epoch.since
+
+    async def _fill(
+        self, scope: str, restoring: Restoring, needs: list[Need], epoch: Epoch
+    ) -> None:
+        later = time() + CORRECTABLE
+        for need in needs:
+            start = max(need.start, epoch.since)
+            async for spending in self._pieces(self._spending(scope, need.step), start, later):
+                restoring.spent(need, spending.rows)
+                await self.ledger.store.hold(scope, LOCK_SECONDS)
+        start = max(min(needs[0].start, time() - DAY), epoch.since)
+        late = time() - CORRECTABLE
+        async for told in self._pieces(self._open(scope, late), start, later):
+            for call in told.calls:
+                restoring.still_open(call)
+
+    # -- audit -------------------------------------------------------------------------------
+
+    async def _audit_has_all(self, scope: str) -> None:
+        """Return once audit keeps every fact that is in the stream now."""
+        newest, give_up = await self.room.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
+        while await self.room.bus.finished(FACTS, AUDIT) < newest:
+            if monotonic() > give_up:
+                raise LedgerRebuildingError(
+                    "Audit has not yet taken every fact; start it, or see 'toolbus status'."
+                )
+            await self.ledger.store.hold(scope, LOCK_SECONDS)
+            await asyncio.sleep(0.2)
+
+    async def _reach(self, scope: str) -> float:
+        asked = SpendingAsked(scope=scope, start=0, end=0)
+        return (await self.room.asks.ask(asked, SpendingTold, ASK_SECONDS)).since
+
+    def _spending(self, scope: str, step: int) -> Ask[SpendingTold]:
+        async def ask(start: float, end: float) -> SpendingTold:
+            asked = SpendingAsked(scope=scope, start=start, end=end, step=step)
+            return await self.room.asks.ask(asked, SpendingTold, ASK_SECONDS)
+
+        return ask
+
+    def _open(self, scope: str, late: float) -> Ask[OpenCallsTold]:
+        async def ask(start: float, end: float) -> OpenCallsTold:
+            asked = OpenCallsAsked(scope=scope, start=start, end=end, late=late)
+            return await self.room.asks.ask(asked, OpenCallsTold, ASK_SECONDS)
+
+        return ask
+
+    async def _pieces(
+        self, ask: Ask[Told], start: float, end: float, length: float = DAY
+    ) -> AsyncIterator[Told]:
+        """Answers for a day each; where one is too large for audit, for halves of it."""
+        while start < end:
+            until = min(start + length, end)
+            told = await _whole(ask, start, until)
+            if told is not None:
+                yield told
+            elif until - start > SHORTEST:
+                async for piece in self._pieces(ask, start, until, (until - start) / 2):
+                    yield piece
+            else:
+                raise LedgerRebuildingError("Audit cannot tell even one second's facts at once.")
+            start = until
+
+    async def _later(self, scope: str) -> None:
+        await asyncio.sleep(AGAIN_SECONDS)
+        self.lose(scope)
+
+
+async def _whole(ask: Ask[Told], start: float, end: float) -> Told | None:
+    """The answer, or None when it is too large for audit."""
+    try:
+        told = await ask(start, end)
+    except InvalidError:
+        return None
+    return None if told.more else told
+
+
+def _or_accept(scope: str) -> str:
+    return f"An operator can have it count from what there is: 'toolbus ledger accept {scope}'."
+
+
+def _moment(second: float) -> str:
+    return datetime.fromtimestamp(min(second, 4e9), UTC).isoformat(timespec="seconds")

@@ -1,0 +1,132 @@
+"""Names calls that never ended and of which the ledger knows nothing.
+
+No money was held for them, or the intent reached the stream only after the sweeper had looked for
+it and refunded the reservation. Such a call was not handed over. The intent is there, so the end
+has to be.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic, time
+
+from toolbus_common.contracts import CallFailed, UnendedAsked, UnendedCall, UnendedTold
+from toolbus_common.errors import ToolbusError, UnavailableError
+from toolbus_common.nats.topology import FACTS
+from toolbus_common.service.service import Room
+from toolbus_policy.ledger.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+EVERYBODY = "*"  # no customer is named so
+MARK = "unended"
+HOUR = 3600.0
+OVERLAP = 60.0  # seconds: clocks differ, and an intent may be spooled for a while
+LOCK_SECONDS = 60.0
+CATCH_UP_SECONDS = 30.0
+ASK_SECONDS = 15.0
+AUDIT = "audit"
+
+
+@dataclass(slots=True)
+class Unended:
+    """Looks at what was allowed since all of it was known to have ended; one replica at a time.
+
+    A call is named only once audit has every fact the stream had after its deadline. Whoever
+    looks next waits for the same, and so finds it named.
+    """
+
+    room: Room
+    ledger: Ledger
+    grace: float
+
+    async def work(self) -> None:
+        """Look, again and again, without end."""
+        while True:
+            await asyncio.sleep(max(1.0, 3 * self.grace))
+            try:
+                await self.look()
+            except ToolbusError as error:
+                log.info("unended.not_looked", extra={"reason": error.reason})
+            except Exception:
+                log.exception("unended.failed_inside")
+
+    async def look(self) -> int:
+        """Name what has not ended by its deadline; how many calls that were."""
+        token = secrets.token_hex(8)
+        if not await self.ledger.store.lock(EVERYBODY, token, LOCK_SECONDS):
+            return 0
+        try:
+            return await self._look(time() - self.grace)
+        finally:
+            await self.ledger.store.unlock(EVERYBODY, token)
+
+    async def _look(self, due: float) -> int:
+        since = await self.ledger.store.recall(EVERYBODY, MARK) or due - HOUR
+        asked = UnendedAsked(start=since - OVERLAP, end=due)
+        found, forgotten = await self._asked(asked), set[str]()
+        if any(call.reserved for call in found.calls):
+            forgotten = await self._forgotten(found.calls)
+            found = await self._asked(asked)  # the ledger may have just heard of their outcomes
+        late = [call for call in found.calls if call.deadline < due and _is_free(call, forgotten)]
+        for call in late:
+            await self.room.facts.insist(unknown_end(call))
+        await self.ledger.store.remember(EVERYBODY, MARK, _until(found, late, due))
+        if late:
+            log.info("unended.named", extra={"calls": len(late)})
+        return len(late)
+
+    async def _asked(self, asked: UnendedAsked) -> UnendedTold:
+        """Audit's answer, once it keeps every fact that is in the stream now."""
+        newest, give_up = await self.room.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
+        while await self.room.bus.finished(FACTS, AUDIT) < newest:
+            if monotonic() > give_up:
+                raise UnavailableError("Audit has not yet taken every fact.")
+            await asyncio.sleep(0.2)
+        return await self.room.asks.ask(asked, UnendedTold, ASK_SECONDS)
+
+    async def _forgotten(self, calls: Iterable[UnendedCall]) -> set[str]:
+        """Those that held money and of which the ledger has no record: the sweeper is done."""
+        by_scope: dict[str, list[str]] = {}
+        for call in calls:
+            if call.reserved:
+                by_scope.setdefault(call.scope, []).append(call.call_id)
+        forgotten: set[str] = set()
+        for scope, rids in by_scope.items():
+            forgotten |= set(rids) - await self.ledger.known_of(scope, rids)
+        return forgotten
+
+
+def _is_free(call: UnendedCall, forgotten: set[str]) -> bool:
+    """Whether no reservation holds anything for it."""
+    return not call.reserved or call.call_id in forgotten
+
+
+def _until(found: UnendedTold, named: Sequence[UnendedCall], due: float) -> float:
+    """When the first call was allowed that is not known to have ended, or later ones may be."""
+    open_still = [call.at for call in found.calls if call not in named]
+    if found.more:
+        open_still.append(found.calls[-1].at)
+    return min(open_still, default=due)
+
+
+def unknown_end(call: UnendedCall) -> CallFailed:
+    """The fact about a call that was handed over and never heard of again."""
+    return CallFailed(
+        id=f"{call.call_id}.unknown",
+        at=time(),
+        scope=call.scope,
+        call_id=call.call_id,
+        parent_id=call.parent_id,
+        trace_id=call.trace_id,
+        key=call.key,
+        server=call.server,
+        tool=call.tool,
+        method=call.method,
+        charge=0 if call.reserved else call.charge,  # what was held was given back
+        code="outcome_unknown",
+        reason="No outcome came by the deadline; it may have happened.",
+        sent=True,
+    )
