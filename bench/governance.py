@@ -29,11 +29,10 @@ from harness.engines import Engine
 from harness.operating import key
 from harness.waiting import until_now
 from processes import resident_mb
-from toolbus_common.access.config_snapshot import KEY_PREFIX
 from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.topology import CONFIG, KEY_PREFIX
 
 HERE = Path(__file__).parent
 ROOT = "tbk_root_a-secret-of-the-bench"

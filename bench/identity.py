@@ -7,12 +7,13 @@ import sys
 from time import perf_counter_ns, time
 
 from figures import keep, met, row, show
-from toolbus_common.access.config_snapshot import DECLARATION, Directory, hash_of, proof_of
+from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
 from toolbus_common.config import Declaration
 from toolbus_common.contracts import Bearer
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION
 from toolbus_ingress.auth.dpop import Possession
 from toolbus_ingress.auth.protected_resource import Identity, token_of
 

@@ -19,7 +19,7 @@ from figures import console, keep
 from harness.ledger import RememberedEpochs, admitted, claim
 from harness.racing import LauncherValkey, Race
 from toolbus_common.config import Budget, Level, Period
-from toolbus_policy.admission.authorizer import Admission
+from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.ledger import Ending, Ledger
 
 ROUNDS = 5

@@ -22,14 +22,13 @@ from harness.facts import bus_of
 from harness.fresh import provisioned
 from harness.protected import OAuthServer
 from harness.waiting import until
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
 from toolbus_executor.credentials.oauth_token import Bearer, authorized
 from toolbus_oauth.main import build

@@ -21,9 +21,9 @@ from harness.facts import allowed, bus_of, completed
 from harness.fresh import provisioned
 from processes import cpu_seconds
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.messaging.outbox import Spool
 from toolbus_common.messaging.request_reply import AskLane
-from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.settings import Settings
 
 CORES = 2

@@ -23,8 +23,9 @@ from toolbus_common.contracts import (
     SessionsAsked,
     SessionsTold,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import ExecutorDownError, UnavailableError
-from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR

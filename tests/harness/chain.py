@@ -6,8 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from toolbus_common.contracts import CallAdmitted, CallRequested, Era, Failed, Progressed, Told
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import ExecutorDownError
-from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from toolbus_common.contracts.events.calls import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Envelope, Spool
-from toolbus_common.nats.connection import Bus
+from toolbus_common.messaging.outbox import Spool
+from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.topology import FACTS
 from toolbus_common.settings import Settings
 

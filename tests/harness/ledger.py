@@ -7,7 +7,7 @@ import redis.asyncio as redis
 from toolbus_common.access.pricing import Cost
 from toolbus_common.access.principal import NEVER, Bounds, Lineage
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
-from toolbus_policy.admission.authorizer import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Principal
 from toolbus_policy.ledger.epochs import Epoch, Known
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
 from toolbus_policy.ledger.reservation import About

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from harness.client import Client
 from harness.engines import BEGIN_SECONDS
 from harness.waiting import PATIENCE, until_now
-from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
+from toolbus_common.access.config_snapshot import hash_of, proof_of
 from toolbus_common.config import Declaration, Key
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import AuditQueried, RoomStatus, RowsFound
@@ -17,7 +17,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CATALOGUE, CONFIG
+from toolbus_common.nats.topology import CATALOGUE, CONFIG, DECLARATION, KEY_PREFIX
 
 ANSWER_SECONDS = 20.0  # a bound: on a busy machine audit may take long over a question
 

@@ -12,7 +12,7 @@ import pytest
 from harness.facts import bus_of
 from harness.operating import key
 from harness.waiting import PATIENCE, until, until_told
-from toolbus_common.access.config_snapshot import DECLARATION, proof_of
+from toolbus_common.access.config_snapshot import proof_of
 from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import (
     Answered,
@@ -29,14 +29,14 @@ from toolbus_common.contracts import (
     RejectAsked,
     ServerState,
 )
-from toolbus_common.contracts.replies import Frame
+from toolbus_common.contracts.replies import Frame, Reply
 from toolbus_common.errors import ApprovalRequiredError, ToolbusError
-from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.sealed_records import Records
-from toolbus_common.nats.topology import CATALOGUE, CONFIG
+from toolbus_common.nats.topology import CATALOGUE, CONFIG, DECLARATION
 from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 from toolbus_policy.main import build

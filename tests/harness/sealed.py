@@ -14,7 +14,8 @@ from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, signer
 from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
 from toolbus_cli.evidence import bundle, verify
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.messaging.outbox import Spool
+from toolbus_common.nats.connection import Envelope
 from toolbus_common.privacy.key_store import People
 
 BEGAN = 1_800_000_000

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from harness.browsing import Page
 from harness.facts import bus_of
 from harness.waiting import until, until_told
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import (
@@ -31,7 +30,7 @@ from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build

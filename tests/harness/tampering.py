@@ -13,7 +13,8 @@ from toolbus_audit.transparency_log.checkpoint import Signer, signer
 from toolbus_cli.evidence import verify
 from toolbus_common.contracts import PersonForgotten
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.messaging.outbox import Spool
+from toolbus_common.nats.connection import Envelope
 from toolbus_common.nats.kv_bucket import Change
 
 USER = "ann"

@@ -11,14 +11,13 @@ from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence import verify
 from toolbus_cli.evidence.collect import gathered
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import AuditQueried, RowsFound
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 

@@ -8,11 +8,10 @@ from harness.exporting import files, lines, manifests
 from harness.facts import allowed, facts_of, returns_soon
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration
 from toolbus_common.config_store.confirmation import vouch
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
 
 # It dies when the second file of an export is there and nothing says so yet.

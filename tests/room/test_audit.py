@@ -16,16 +16,14 @@ from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration, Reader
 from toolbus_common.config_store.repository import hashed
 from toolbus_common.contracts import AuditQueried, RowsFound
 from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.outbox import Envelope
 from toolbus_common.messaging.request_reply import AskLane
-from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 

@@ -9,6 +9,7 @@ from harness.engines import NatsServer
 from harness.fresh import provisioned
 from harness.waiting import PATIENCE, until, until_told
 from toolbus_common.contracts import Answered, CallAdmitted, Failed, Frame, Progressed
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import (
     BusDownError,
     ExecutorDownError,
@@ -18,7 +19,6 @@ from toolbus_common.errors import (
     UnavailableError,
     UpstreamDeadError,
 )
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.settings import Settings
 
 both = pytest.mark.parametrize("fused", [False, True], ids=["apart", "fused"])

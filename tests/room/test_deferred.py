@@ -29,10 +29,10 @@ from toolbus_common.contracts import (
     CallAdmitted,
     Extended,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import (
     ApprovalRequiredError,
 )
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import TASKS
 from toolbus_policy.approvals.tasks import service as deferring

@@ -34,6 +34,7 @@ from toolbus_common.contracts import (
     CallRequested,
     Failed,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import (
     ApprovalRejectedError,
     BusDownError,
@@ -45,7 +46,6 @@ from toolbus_common.errors import (
     UnknownToolError,
     UpstreamRefusedError,
 )
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.nats.topology import APPROVALS, FACTS, TASKS

@@ -13,14 +13,14 @@ from toolbus_cli import config_client as desks
 from toolbus_cli.launcher import config_source
 from toolbus_cli.launcher.config_source import Source
 from toolbus_cli.state_dir import State
-from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, Directory
+from toolbus_common.access.config_snapshot import Directory
 from toolbus_common.config import Declaration, Key
 from toolbus_common.config_store.diff import changes
 from toolbus_common.config_store.loading.loader import Loaded
 from toolbus_common.config_store.repository import Desk, hashed
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, FACTS
+from toolbus_common.nats.topology import CONFIG, DECLARATION, FACTS, KEY_PREFIX
 from toolbus_common.settings import Settings
 
 

@@ -11,14 +11,13 @@ from harness.bench import admitted
 from harness.cluster import Upstream
 from harness.facts import bus_of
 from harness.waiting import until, until_told
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import Answered, CallCancelled, Failed
 from toolbus_common.contracts.replies import Frame, decode_frame
 from toolbus_common.errors import CallCancelledError
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 

@@ -21,7 +21,6 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import forget as forgetting
 from toolbus_cli.evidence import verify
 from toolbus_cli.evidence.collect import gathered
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import Desk
@@ -32,7 +31,7 @@ from toolbus_common.messaging.outbox import Spool
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats import connection as buses
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, PEOPLE
+from toolbus_common.nats.topology import CONFIG, DECLARATION, PEOPLE
 from toolbus_common.privacy.key_store import People
 from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold
 from toolbus_common.service.service import Room

@@ -13,7 +13,7 @@ from nats.js.errors import NotFoundError
 
 from harness.waiting import until, until_told
 from toolbus_cli.commands.operate.status import faults_of, not_held
-from toolbus_cli.commands.shared import printable
+from toolbus_cli.views.visible_text import printable
 from toolbus_common.config import Declaration, Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import ServersAsked, ServersTold

@@ -16,13 +16,12 @@ from harness.waiting import until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence.export import LATEST, Wanted, take
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration
 from toolbus_common.config_store.confirmation import vouch
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 

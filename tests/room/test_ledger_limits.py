@@ -13,7 +13,7 @@ from harness.engines import ValkeyServer, own_port
 from harness.ledger import RememberedEpochs, admission, admitted, claim, counters
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LoopDetectedError, RateExceededError
-from toolbus_policy.admission.authorizer import Admission
+from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.ledger import Ending, Ledger
 from toolbus_policy.ledger.valkey_store import Contents, inside
 

@@ -24,6 +24,7 @@ from toolbus_common.contracts import (
     Failed,
     Stage,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import (
     BudgetExceededError,
     CallUnderWayError,
@@ -36,7 +37,6 @@ from toolbus_common.errors import (
     UpstreamDeadError,
     UpstreamTimeoutError,
 )
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import FACTS, OUTCOMES, TASKS
 from toolbus_policy.idempotency.claims import claimed

@@ -23,8 +23,9 @@ from toolbus_common.contracts import (
     Era,
     Failed,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import CallCancelledError, ExecutorDownError, UpstreamRefusedError
-from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.service import Room

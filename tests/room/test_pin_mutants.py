@@ -9,13 +9,14 @@ import pytest
 
 from fixture_server import methods
 from harness.mutants import mutant, reordered, same
-from toolbus_common.access.config_snapshot import DECLARATION, Directory, hash_of, proof_of
+from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
 from toolbus_common.access.principal import Bounds
 from toolbus_common.config import Declaration
 from toolbus_common.contracts import TOOLS_CALL, Era, Listing
 from toolbus_common.contracts.records.pin_names import pin_key
 from toolbus_common.errors import UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION
 from toolbus_executor.catalog.definition_pins import Pinned, refused, weighed
 from toolbus_executor.upstreams.base import Described
 from toolbus_executor.upstreams.listing import listed

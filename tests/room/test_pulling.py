@@ -6,8 +6,7 @@ import pytest
 
 from harness.facts import bus_of
 from toolbus_common.errors import BusDownError
-from toolbus_common.messaging.outbox import Envelope
-from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.pull_consumer import Pulls, place
 from toolbus_common.nats.stream_reader import read_from
 from toolbus_common.nats.topology import FACTS

@@ -16,8 +16,9 @@ from harness.fresh import joined_by_tester
 from harness.refusing import joined, publish, refused_among
 from harness.waiting import PATIENCE, until
 from toolbus_common.contracts import Answered, CallRequested, Era, PageAsked, PageTold
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.messaging.call_transport import CallLane
-from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.accounts import STORE, account_of, overlap
 from toolbus_common.nats.connection import Bus

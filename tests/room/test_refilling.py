@@ -14,9 +14,8 @@ from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import AuditQueried, LinesAsked, RefillAsked, RefillTold, RowsFound
 from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.outbox import Envelope
 from toolbus_common.messaging.request_reply import AskLane
-from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 

@@ -15,8 +15,7 @@ from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.commands.audit.backfill import backfill, list_letters, retry, show
 from toolbus_cli.errors import CommandError
 from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.outbox import Envelope
-from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.service.service import Room
 from toolbus_common.settings import Settings
 

@@ -9,7 +9,8 @@ import pytest
 from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.vast import Vast
 from toolbus_common.errors import InvalidError
-from toolbus_executor.results.selection.expressions import LONGEST, SELECT
+from toolbus_executor.mcp_messages.request_builder import SELECT
+from toolbus_executor.results.selection.expressions import LONGEST
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 

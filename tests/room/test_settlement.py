@@ -15,8 +15,7 @@ from harness.facts import allowed, completed, facts_of, until
 from harness.fresh import joined_by_tester, provisioned
 from harness.ledger import ABOUT, RememberedEpochs, admission, counters
 from toolbus_common.errors import BusDownError
-from toolbus_common.messaging.outbox import Envelope
-from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.stream_reader import Kept, read_from
 from toolbus_common.nats.topology import FACTS, provision
 from toolbus_common.service.service import Room

@@ -14,8 +14,9 @@ from harness.vast import LINE, Vast
 from harness.waiting import until_told
 from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import CallAdmitted, CallCompleted, CallRequested, Era, Fact, Failed
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
-from toolbus_common.messaging.local_transport import Exchange, Reply
+from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.service import Room

@@ -14,7 +14,6 @@ from harness.peers import closed_after, served
 from harness.waiting import until_told
 from toolbus_cli import config_client as desks
 from toolbus_cli.state_dir import State
-from toolbus_common.access.config_snapshot import DECLARATION
 from toolbus_common.config import Declaration, Server
 from toolbus_common.config_store.operator_targets import NAMED, decoded, digest_of
 from toolbus_common.contracts import ServersAsked, ServersTold
@@ -25,7 +24,7 @@ from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG
+from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 from toolbus_executor.transport.dialer import Way

@@ -11,8 +11,8 @@ from toolbus_common.contracts import Bearer, CallRequested, Era
 from toolbus_executor.identity.claims import acting
 from toolbus_executor.identity.header import Identity
 from toolbus_executor.identity.keys import IdentityKeys
-from toolbus_policy.admission.authorizer import Principal
 from toolbus_policy.admission.caller_identity import identified
+from toolbus_policy.ledger.admitted_call import Principal
 
 URL, GRPC = "https://docs.test/mcp", "grpcs://shop.test:443"
 PROOF = "p" * 64

@@ -9,12 +9,13 @@ import pytest
 
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import Service
-from toolbus_common.access.config_snapshot import DECLARATION, Directory, hash_of, proof_of
+from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
 from toolbus_common.config import Declaration
 from toolbus_common.contracts import Answered, CallAdmitted, Era, OutcomeClaim
 from toolbus_common.contracts.replies import Frame
 from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION
 
 PROOF = proof_of("tbk_bot_a-secret-of-code-mode")
 

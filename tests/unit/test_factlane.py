@@ -11,7 +11,8 @@ from toolbus_common.contracts import CallAllowed, CallDenied
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging import event_publisher as factlane
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import SPANS, Envelope, Spool
+from toolbus_common.messaging.outbox import Spool
+from toolbus_common.nats.connection import SPANS, Envelope
 from toolbus_common.observability.tracing import INTERNAL, Span
 
 

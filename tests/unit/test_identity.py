@@ -9,13 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from harness.operating import key
-from toolbus_common.access.config_snapshot import (
-    DECLARATION,
-    Directory,
-    Snapshot,
-    hash_of,
-    proof_of,
-)
+from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of, proof_of
 from toolbus_common.access.token_cache import Bearers
 from toolbus_common.config import OWN_ISSUERS, Declaration
 from toolbus_common.config_store.loading.loader import load
@@ -25,6 +19,7 @@ from toolbus_common.errors import FaultyError, UnauthorizedError
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION
 from toolbus_ingress.auth.dpop import Possession
 from toolbus_ingress.auth.protected_resource import Identity
 from toolbus_oauth.accounts.access_rules import called, covering

@@ -10,13 +10,14 @@ from typing import Any, cast
 import pytest
 
 from harness.waiting import PATIENCE, until
-from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
+from toolbus_common.access.config_snapshot import Directory, hash_of
 from toolbus_common.access.principal import Bounds
 from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
 from toolbus_ingress.auth.request_context import Caller, Visit
 from toolbus_ingress.catalog import tool_catalog as listing
 from toolbus_ingress.catalog.tool_catalog import TTL_MS, Catalogue

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, Directory, hash_of
+from toolbus_common.access.config_snapshot import Directory, hash_of
 from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.mcp import tasks

@@ -15,7 +15,8 @@ from toolbus_common.config_store.diff import told_of
 from toolbus_common.contracts import ApprovalAsked, CallDenied, ConfigChanged, Fact, KeyCreated
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.outbox import Envelope, Spool
+from toolbus_common.messaging.outbox import Spool
+from toolbus_common.nats.connection import Envelope
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.privacy.key_store import ERASED, People
 from toolbus_common.privacy.person_key import TOKEN, Person

@@ -4,12 +4,13 @@ from time import time
 
 import pytest
 
-from toolbus_common.access.config_snapshot import DECLARATION, KEY_PREFIX, hash_of, proof_of
+from toolbus_common.access.config_snapshot import hash_of, proof_of
 from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.contracts import TOOLS_CALL, Listing, Offered, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_policy.admission.authorizer import Admission
+from toolbus_common.nats.topology import DECLARATION, KEY_PREFIX
+from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.main import Bench
 
 SERVER = Server(url="http://127.0.0.1:1/mcp")

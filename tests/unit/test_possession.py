@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.proofs import Holder
-from toolbus_common.access.config_snapshot import DECLARATION, Directory, hash_of, proof_of
+from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
 from toolbus_common.config import Declaration
 from toolbus_common.contracts import Bearer
 from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
@@ -17,6 +17,7 @@ from toolbus_common.errors import UnauthorizedError
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION
 from toolbus_ingress.auth.dpop import Possession, UnprovenError, challenged
 from toolbus_ingress.auth.protected_resource import Identity, token_of
 

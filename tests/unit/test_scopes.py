@@ -9,13 +9,7 @@ from pydantic import ValidationError
 
 from toolbus_common.access import oauth_scopes as scopes
 from toolbus_common.access.administrators import Administrator, of_person
-from toolbus_common.access.config_snapshot import (
-    DECLARATION,
-    Directory,
-    Snapshot,
-    hash_of,
-    proof_of,
-)
+from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of, proof_of
 from toolbus_common.access.token_cache import Bearers
 from toolbus_common.admin_api.roles import ROLES, may
 from toolbus_common.config import Access, Declaration
@@ -33,6 +27,7 @@ from toolbus_common.errors import (
     UnknownToolError,
 )
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION
 from toolbus_ingress import cors
 from toolbus_ingress.admin_api import responses
 from toolbus_ingress.http import jsonrpc

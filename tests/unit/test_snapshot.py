@@ -7,17 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.access.config_snapshot import (
-    DECLARATION,
-    Directory,
-    Snapshot,
-    hash_of,
-    proof_of,
-)
+from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of, proof_of
 from toolbus_common.access.key_index import Keyring
 from toolbus_common.access.principal import lineage_of
 from toolbus_common.config import Declaration, Key, Server
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import DECLARATION
 
 NOW = 1_800_000_000.0
 

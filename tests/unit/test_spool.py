@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.messaging.outbox import Envelope, Spool, SpoolFullError
+from toolbus_common.messaging.outbox import Spool, SpoolFullError, record_of
+from toolbus_common.nats.connection import Envelope
 
 subjects = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
 envelopes = st.builds(Envelope, subjects, subjects, st.binary(max_size=300))
@@ -41,7 +42,7 @@ def test_a_torn_record_ends_the_replay_and_loses_nothing_before_it(
         file.write_bytes(whole[:kept])
         replayed = list(Spool(path, 1 << 20).replay())
         assert replayed == written[: len(replayed)]
-        sizes = [len(envelope.encode()) for envelope in written]
+        sizes = [len(record_of(envelope)) for envelope in written]
         assert len(replayed) == sum(sum(sizes[: n + 1]) <= kept for n in range(len(sizes)))
 
 
@@ -78,7 +79,7 @@ def test_the_records_of_a_dead_replica_are_taken_over_once(tmp_path: Path) -> No
 
 def test_it_refuses_to_pass_its_bound_and_keeps_what_it_has(tmp_path: Path) -> None:
     envelope = Envelope("tb.fact.x", "id", b"x" * 50)
-    spool = Spool(tmp_path / "facts", 2 * len(envelope.encode()))
+    spool = Spool(tmp_path / "facts", 2 * len(record_of(envelope)))
     spool.append([envelope])
     spool.append([envelope])
     with pytest.raises(SpoolFullError):

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Declaration, Rule
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.privacy.content_policy import CUT
 from toolbus_common.privacy.key_store import ERASED
 from toolbus_common.privacy.redaction import STRUCK

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from toolbus_cli import config_client as desks
 from toolbus_cli.installation import find, joined
-from toolbus_cli.views.visible_text import escaped, visible
+from toolbus_cli.views.visible_text import escaped, printable
 from toolbus_common.config_store.repository import Desk
 
 T = TypeVar("T")
@@ -81,11 +81,6 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], nothing: s
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     console.print(table)
-
-
-def printable(text: str) -> str:
-    """The text without what would steer a terminal, named instead: servers chose its words."""
-    return "\n".join(map(visible, text.split("\n")))
 
 
 def _cell(value: Any) -> str:

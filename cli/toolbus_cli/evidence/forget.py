@@ -6,9 +6,9 @@ from time import monotonic, time
 from typing import Any
 
 from toolbus_cli.errors import CommandError
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.config_store.repository import Desk
 from toolbus_common.contracts import AuditQueried, PersonForgotten, RowsFound
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.permissions import OPERATOR, readers_of

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from time import time
 from typing import Any
 
-from toolbus_cli.commands.shared import printable
+from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import SessionsTold
 
 MOST_SHOWN = 20  # of one server, in the table

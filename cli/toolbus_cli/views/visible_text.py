@@ -135,3 +135,8 @@ def counted(texts: Iterable[str]) -> dict[str, int]:
     """What texts hide, by name, and how often. A line break or a tab hides nothing."""
     hidden = (each for text in texts for each in text if each not in "\n\t" and _is_hidden(each))
     return {_named(each).strip(_OPEN + _CLOSE): times for each, times in Counter(hidden).items()}
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal, named instead: servers chose its words."""
+    return "\n".join(map(visible, text.split("\n")))

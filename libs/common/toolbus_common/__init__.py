@@ -1,1 +1,3 @@
 """What every room shares: contracts, the bus, errors, settings, logs, traces, metrics, health."""
+
+VERSION = "0.1.0"

@@ -26,6 +26,7 @@ from toolbus_common.contracts import (
     Extended,
     Failed,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import (
     CallCancelledError,
     InvalidError,
@@ -35,7 +36,6 @@ from toolbus_common.errors import (
 )
 from toolbus_common.mcp.builtin_server import EXECUTE, Mode
 from toolbus_common.mcp.code_mode_options import terms_of
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.observability.tracing.call_span import executing
 from toolbus_common.service.service import Room

@@ -1,6 +1,6 @@
 """Paths to what answers them; a refusal in the form its reader understands."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,7 @@ from toolbus_oauth.server.token_endpoint import Redeeming
 from toolbus_oauth.storage.records import Client
 from toolbus_oauth.web import pages as html
 from toolbus_oauth.web.errors import OAuthError, PageError
-from toolbus_oauth.web.request import Request, kept, told_error, told_json
-
-Handler = Callable[[Request], Awaitable[PageTold]]
+from toolbus_oauth.web.request import Handler, Request, kept, told_error, told_json
 
 
 @dataclass(slots=True)

@@ -10,9 +10,10 @@ from urllib.parse import urlencode, urlsplit
 
 import typer
 
-from toolbus_cli.commands.shared import DEFAULT_STATE, StateDir, printable
+from toolbus_cli.commands.shared import DEFAULT_STATE, StateDir
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import endpoint_of
+from toolbus_cli.views.visible_text import printable
 from toolbus_common.access.oauth_scopes import ADMINISTER, LOOK
 
 SECONDS = 30.0

@@ -13,17 +13,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    printable,
-    say,
-    show_json,
-    show_rows,
-)
+from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json, show_rows
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
+from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import AuditQueried, LinesAsked, RefillAsked, RefillTold, RowsFound
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.permissions import OPERATOR

@@ -23,9 +23,9 @@ from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import forget as forgetting
 from toolbus_cli.installation import find
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.config_store.repository import Desk
 from toolbus_common.contracts import HoldLifted, HoldPlaced
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold, held
 

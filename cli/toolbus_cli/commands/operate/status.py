@@ -12,21 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.commands.shared import (
-    DEFAULT_STATE,
-    AsJson,
-    StateDir,
-    printable,
-    say,
-    show_json,
-    show_table,
-)
+from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, show_json, show_table
 from toolbus_cli.config_file import load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import Place, find, joined
 from toolbus_cli.launcher.engines import nats_binary, valkey_binary
 from toolbus_cli.state_dir import State
 from toolbus_cli.views.upstream_sessions import COLUMNS, sentences_of, table_of, with_sessions
+from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import (
     RoomStatus,
     ServersAsked,

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import typer
 import yaml
 
-from toolbus_cli.commands.shared import AsJson, printable, say, show_json, show_table
+from toolbus_cli.commands.shared import AsJson, say, show_json, show_table
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import curl as curls
 from toolbus_cli.importing import postman as collections
 from toolbus_cli.importing import yaml_insert
 from toolbus_cli.importing.environment_variables import environment_variable
 from toolbus_cli.importing.openapi_builder import Sketch, sketched
+from toolbus_cli.views.visible_text import printable
 from toolbus_common.openapi import Api, DocumentError, read, translated
 from toolbus_common.openapi.servers import base_of
 

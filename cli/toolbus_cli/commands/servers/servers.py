@@ -17,7 +17,6 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.config_client import me
 from toolbus_cli.errors import CommandError
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.config_store.repository import Desk
 from toolbus_common.contracts import (
     STEERED_PREFIX,
@@ -29,6 +28,7 @@ from toolbus_common.contracts import (
     ServerUndrained,
     Steered,
 )
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.errors import UnavailableError
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.permissions import OPERATOR

@@ -18,13 +18,10 @@ from toolbus_common.config import Admin, Declaration, Key
 from toolbus_common.contracts.queries.identity import Bearer
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Change
+from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX
 
 log = logging.getLogger(__name__)
 
-DECLARATION = "declaration"  # the whole configuration file, as one entry
-ORIGIN = "origin"  # where the declaration came from, and which of its secrets were made here
-KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
-ADMIN_PREFIX = "admin."  # admin keys likewise
 Opened = Callable[[Declaration], Declaration]
 NO_KEYS: Mapping[str, Key] = MappingProxyType({})
 

@@ -19,9 +19,9 @@ from toolbus_common.config import (
     User,
 )
 from toolbus_common.config.access.expiry import ends_at
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.privacy.content_policy import strictest
 
-DEFAULT_SCOPE = "default"  # who pays when no customer is declared
 NEVER = float("inf")
 NOTHING: Patterns = ()
 _UNKNOWN = Group(tools=NOTHING)

@@ -27,7 +27,7 @@ from toolbus_common.config.access.levels import (
 )
 from toolbus_common.config.access.limits import Budget, Loop, Period, Price, Rate
 from toolbus_common.config.access.readers import Reader
-from toolbus_common.config.access.rules import POSTED, Rule, Webhook
+from toolbus_common.config.access.rules import Rule, Webhook
 from toolbus_common.config.audit.exports import Export, Leaving, Place, Sink
 from toolbus_common.config.audit.retention import Audit, Checkpoints, Evidence, Witness
 from toolbus_common.config.base import MICRO, Declared, Name, Pattern, Patterns
@@ -42,7 +42,6 @@ __all__ = [
     "MACHINES",
     "MICRO",
     "OWN_ISSUERS",
-    "POSTED",
     "Access",
     "Admin",
     "Anonymous",

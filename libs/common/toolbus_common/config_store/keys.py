@@ -6,10 +6,10 @@ Those of the declaration keep their entry there; what is changed here is kept be
 from collections.abc import Collection
 from typing import Any, cast
 
-from toolbus_common.access.config_snapshot import ADMIN_PREFIX, KEY_PREFIX
 from toolbus_common.config import Admin, Declaration, Key, KeyTerms
 from toolbus_common.config_store.repository import ATTEMPTS, Desk, hashed, new_secret
 from toolbus_common.errors import ConflictError, FaultyError, UnknownEntryError
+from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
 
 
 async def create_key(desk: Desk, name: str, terms: KeyTerms) -> str:

@@ -10,21 +10,15 @@ from functools import lru_cache
 from time import time
 from typing import Any, TypeVar
 
-from toolbus_common.access.config_snapshot import (
-    ADMIN_PREFIX,
-    DECLARATION,
-    KEY_PREFIX,
-    ORIGIN,
-    hash_of,
-    proof_of,
-)
-from toolbus_common.access.principal import DEFAULT_SCOPE, lineage_of
+from toolbus_common.access.config_snapshot import hash_of, proof_of
+from toolbus_common.access.principal import lineage_of
 from toolbus_common.config import Admin, Declaration, Key
 from toolbus_common.config_store.confirmation import forget_the_rest, vouch
 from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, told_of
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.redacted_view import told_in_a_fact
 from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCreated, KeyRevoked
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.errors import (
     BusDownError,
     ConflictError,
@@ -35,6 +29,7 @@ from toolbus_common.errors import (
 from toolbus_common.messaging.event_publisher import FactWriter
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, ORIGIN
 
 log = logging.getLogger(__name__)
 

@@ -76,6 +76,8 @@ from toolbus_common.contracts.events.retention import (
 from toolbus_common.contracts.events.servers import (
     BreakerClosed,
     BreakerOpened,
+    ConnectionEnded,
+    ConnectionMade,
     ServerConnected,
     ServerDrained,
     ServerFaulted,
@@ -133,8 +135,6 @@ from toolbus_common.contracts.queries.identity import (
 )
 from toolbus_common.contracts.queries.unresolved_calls import UnendedAsked, UnendedCall, UnendedTold
 from toolbus_common.contracts.queries.upstream_tokens import (
-    ConnectionEnded,
-    ConnectionMade,
     IdentityKeyAsked,
     IdentityKeyTold,
     UpstreamTokenAsked,

@@ -1,5 +1,7 @@
 """The frames of one call's answer: any number of notifications, then one ending."""
 
+from typing import Protocol
+
 import msgspec
 from msgspec import Struct
 
@@ -121,3 +123,16 @@ _OTHERS: dict[bytes, type[Progressed | Asked | Begun]] = {
     b"q": Asked,
     b"t": Begun,
 }
+
+
+class Reply(Protocol):
+    """Where the frames of one call's answer go."""
+
+    @property
+    def address(self) -> str:
+        """The subject for rooms in other processes."""
+        ...
+
+    async def send(self, frame: Frame) -> None:
+        """Say one frame."""
+        ...

@@ -10,11 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     derive_private_key,
     generate_private_key,
 )
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+)
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from toolbus_common.base64url import decoded, encoded
-from toolbus_common.crypto.dpop.keys import P256_BYTES
+
+P256_BYTES = 32
 
 ALGORITHM = "ES256"
 

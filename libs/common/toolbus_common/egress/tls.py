@@ -1,10 +1,14 @@
 """TLS towards who is called: whom to trust beside the system's authorities, and who we are."""
 
+import os
 import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from tempfile import NamedTemporaryFile
 
-from toolbus_common.egress.laying import laid_down
 from toolbus_common.egress.url_target import EgressError
 
 
@@ -75,3 +79,21 @@ def _show(context: ssl.SSLContext, text: str) -> None:
 def _unasked() -> str:
     """An encrypted key is refused: nobody is there to be asked for its password."""
     raise ValueError("encrypted")
+
+
+@contextmanager
+def laid_down(text: bytes) -> Iterator[str]:
+    """A path to read it at. Where the system can, it lies in memory and on no disk."""
+    if sys.platform != "linux":
+        with NamedTemporaryFile() as file:  # readable by its owner alone
+            file.write(text)
+            file.flush()
+            yield file.name
+        return
+    descriptor = os.memfd_create("toolbus")
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(text)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

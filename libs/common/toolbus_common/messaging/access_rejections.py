@@ -12,9 +12,9 @@ from ipaddress import IPv6Address, ip_address
 from secrets import token_hex
 from time import time
 
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import AccessRejected, Fact
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 SECONDS = 60.0

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from toolbus_common.contracts.calls import CallAdmitted, CallRequested
-from toolbus_common.contracts.replies import Ending, Failed, Frame, Told, decode_frame
+from toolbus_common.contracts.replies import Ending, Failed, Frame, Reply, Told, decode_frame
 from toolbus_common.errors import OutcomeUnknownError, PolicyDownError, ToolbusError
-from toolbus_common.messaging.local_transport import CallHandler, Exchange, LocalReply, Reply
+from toolbus_common.messaging.local_transport import CallHandler, Exchange, LocalReply
 from toolbus_common.messaging.pending_replies import ReplyMux
 from toolbus_common.nats.connection import Bus, Subscription, answerable
 from toolbus_common.observability.tracing.context import bind

@@ -10,7 +10,8 @@ from hashlib import sha256
 from toolbus_common.contracts.events.base import Fact
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.batcher import Batcher
-from toolbus_common.messaging.outbox import Envelope, Spool, SpoolFullError
+from toolbus_common.messaging.outbox import Spool, SpoolFullError
+from toolbus_common.nats.connection import Envelope
 from toolbus_common.observability.metrics import FACTS_UNACKNOWLEDGED
 from toolbus_common.observability.tracing.context import MOST_LINKS, current
 from toolbus_common.privacy.event_encryption import named, sealed, struck

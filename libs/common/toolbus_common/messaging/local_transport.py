@@ -1,24 +1,10 @@
 """The call lane's second transport: rooms of one process hand each other calls directly."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
-from toolbus_common.contracts.replies import Frame
+from toolbus_common.contracts.replies import Frame, Reply
 from toolbus_common.messaging.pending_replies import ReplyMux
-
-
-class Reply(Protocol):
-    """Where the frames of one call's answer go."""
-
-    @property
-    def address(self) -> str:
-        """The subject for rooms in other processes."""
-        ...
-
-    async def send(self, frame: Frame) -> None:
-        """Say one frame."""
-        ...
-
 
 CallHandler = Callable[[Any, Reply], Awaitable[None]]
 

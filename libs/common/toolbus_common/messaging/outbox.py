@@ -4,41 +4,23 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-SPANS = "Toolbus-Spans"  # the header with an envelope's `spans`
+from toolbus_common.nats.connection import Envelope
+
 _HEAD = struct.Struct(">HHI")  # lengths of subject, message id and payload
+
+
+def record_of(envelope: Envelope) -> bytes:
+    """Return the record of an envelope on disk."""
+    subject, message_id = envelope.subject.encode(), envelope.message_id.encode()
+    head = _HEAD.pack(len(subject), len(message_id), len(envelope.payload))
+    return head + subject + message_id + envelope.payload
 
 
 class SpoolFullError(Exception):
     """The spool may not grow further."""
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """One message for the stream. The id makes a second copy harmless.
-
-    `spans` are the traceparents of recorded spans it tells of, apart by commas; they are not kept.
-    """
-
-    subject: str
-    message_id: str
-    payload: bytes
-    spans: str = ""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What it says beside its payload."""
-        told = {"Nats-Msg-Id": self.message_id}
-        return told | {SPANS: self.spans} if self.spans else told
-
-    def encode(self) -> bytes:
-        """The record on disk."""
-        subject, message_id = self.subject.encode(), self.message_id.encode()
-        head = _HEAD.pack(len(subject), len(message_id), len(self.payload))
-        return head + subject + message_id + self.payload
 
 
 class Spool:
@@ -57,7 +39,7 @@ class Spool:
     def append(self, envelopes: list[Envelope]) -> None:
         """Write through to the disk. Raises `SpoolFullError` before it would pass its bound."""
         self._open()
-        data = b"".join(envelope.encode() for envelope in envelopes)
+        data = b"".join(record_of(envelope) for envelope in envelopes)
         if self._end + len(data) > self._most:
             raise SpoolFullError(f"{self._path} would pass {self._most} bytes")
         os.ftruncate(self._file, self._end)
@@ -94,7 +76,7 @@ class Spool:
             self._file = _locked(self._path.with_name(f"{self._path.name}.{number}"))
             if self._file >= 0:
                 break
-        self._end = sum(len(record.encode()) for record in _records(_content(self._file)))
+        self._end = sum(len(record_of(record)) for record in _records(_content(self._file)))
         self._take_over_the_dead()
 
     def _take_over_the_dead(self) -> None:

@@ -10,6 +10,7 @@ from nats.micro import add_service
 from nats.micro.request import Request
 from nats.micro.service import Service, ServiceConfig
 
+from toolbus_common import VERSION
 from toolbus_common.concurrency import end
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.queries.base import Question, RoomStatus, StatusAsked
@@ -18,7 +19,6 @@ from toolbus_common.nats.connection import Bus, answerable
 
 log = logging.getLogger(__name__)
 
-VERSION = "0.1.0"
 A = TypeVar("A", bound=Message)
 Answer = Callable[[Any], Awaitable[Message]]
 Respond = Callable[[Request], Awaitable[None]]

@@ -20,13 +20,13 @@ from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.concurrency import in_time
 from toolbus_common.errors import BusDownError
-from toolbus_common.messaging.outbox import SPANS, Envelope
 from toolbus_common.nats.flush import settled
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.pull_consumer import Pulls, place
 
 log = logging.getLogger(__name__)
 
+SPANS = "Toolbus-Spans"  # the header with an envelope's `spans`
 ACK_SECONDS = 3.0
 LATE_SECONDS = 3.0  # for who is too busy to answer soon
 NO_RESPONDERS = "503"
@@ -34,6 +34,25 @@ _ANSWERS = ("_INBOX.", "tb.reply.")
 LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; the server is configured with the same
 
 Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; must not block
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One message for the stream. The id makes a second copy harmless.
+
+    `spans` are the traceparents of recorded spans it tells of, apart by commas; they are not kept.
+    """
+
+    subject: str
+    message_id: str
+    payload: bytes
+    spans: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What it says beside its payload."""
+        told = {"Nats-Msg-Id": self.message_id}
+        return told | {SPANS: self.spans} if self.spans else told
 
 
 @dataclass(frozen=True, slots=True)

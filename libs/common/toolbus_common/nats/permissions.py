@@ -7,7 +7,6 @@ from typing import Any
 
 import nkeys
 
-from toolbus_common.access.config_snapshot import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, ORIGIN
 from toolbus_common.contracts import (
     AccessRejected,
     AdminAsked,
@@ -74,18 +73,22 @@ from toolbus_common.nats.accounts import accounts
 from toolbus_common.nats.connection import LARGEST_MESSAGE
 from toolbus_common.nats.kv_bucket import watched
 from toolbus_common.nats.topology import (
+    ADMIN_PREFIX,
     APPROVALS,
     CATALOGUE,
     CONFIG,
     CONNECTIONS,
+    DECLARATION,
     DURABLES,
     EXPORTS,
     FACTS,
+    KEY_PREFIX,
     LEASES,
     LEDGER,
     OAUTH,
     OAUTH_BRIEF,
     OAUTH_CLIENTS,
+    ORIGIN,
     OUTCOMES,
     PEOPLE,
     PINS,

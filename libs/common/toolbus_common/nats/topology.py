@@ -15,10 +15,14 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
-from toolbus_common.config import POSTED
-from toolbus_common.contracts.events.base import EVERY_FACT
+from toolbus_common.contracts.events.base import EVERY_FACT, POSTED
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import watched
+
+DECLARATION = "declaration"  # the whole configuration file, as one entry
+ORIGIN = "origin"  # where the declaration came from, and which of its secrets were made here
+KEY_PREFIX = "key."  # keys made, changed or revoked one by one; they win over declared ones
+ADMIN_PREFIX = "admin."  # admin keys likewise
 
 FACTS = "FACTS"
 CONFIG = "tb_config"  # declared configuration and keys: written by operators and policy

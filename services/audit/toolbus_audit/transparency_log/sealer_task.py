@@ -18,14 +18,14 @@ from toolbus_audit.transparency_log.log_origin import settled
 from toolbus_audit.transparency_log.publisher import Publishing
 from toolbus_audit.transparency_log.sealer import Log, Sealer
 from toolbus_audit.transparency_log.witness_client import Sources, Witnessing
-from toolbus_common.access.config_snapshot import DECLARATION, Directory
+from toolbus_common.access.config_snapshot import Directory
 from toolbus_common.concurrency import end
 from toolbus_common.config import Declaration, Evidence
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts.events.base import EVERY_FACT, subject_of
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.stream_reader import Kept, begun, read_from
-from toolbus_common.nats.topology import CONFIG, FACTS, SEALS
+from toolbus_common.nats.topology import CONFIG, DECLARATION, FACTS, SEALS
 from toolbus_common.secrets import Secrets
 from toolbus_common.service.service import Room
 

@@ -19,9 +19,9 @@ from toolbus_codemode.catalog.builtin_tools import own_listing
 from toolbus_codemode.catalog.namespace import Shelf
 from toolbus_codemode.tokens.counter_process import CountingProcess
 from toolbus_codemode.tokens.definition_cost import Measure, definition
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.calls.event_fields import about_call
 from toolbus_common.contracts import CallAdmitted, ContextMeasured, ContextSpent, Fact
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.mcp.builtin_server import EXECUTE
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from toolbus_common.contracts import (
     Begun,
     CallAdmitted,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import (
     CallCancelledError,
     InvalidArgumentsError,
@@ -27,7 +28,6 @@ from toolbus_common.errors import (
 )
 from toolbus_common.mcp.result_uris import SCHEME
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.observability.tracing.call_span import executing
 from toolbus_executor.calls.early_cancellations import EarlyCancellations, taken_back_early
 from toolbus_executor.calls.multi_round import Rounds

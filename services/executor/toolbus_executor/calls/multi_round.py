@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from toolbus_common.contracts import ERROR, CallAdmitted, Era
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import InvalidError, UpstreamRefusedError
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.observability.tracing import Span
 from toolbus_executor import tracing
 from toolbus_executor.mcp_messages.client_capabilities import URL, kinds_of

@@ -5,9 +5,9 @@ from time import perf_counter
 from toolbus_common.calls.event_fields import extended
 from toolbus_common.calls.outcome_store import KeptOutcomes, Told
 from toolbus_common.contracts import CallAdmitted, Failed, OutcomeClaim
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTimeoutError
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.observability.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
 from toolbus_executor.calls.outcome_events import completed, failed
 from toolbus_executor.mcp_messages.result_mapping import Ended

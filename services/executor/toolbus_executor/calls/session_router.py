@@ -9,8 +9,8 @@ from time import perf_counter, time
 from typing import Protocol
 
 from toolbus_common.contracts import CallAdmitted
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_executor.calls.outcome_reporter import Reports
 from toolbus_executor.upstreams.base import separates
 from toolbus_executor.upstreams.sessions.owners import Owner

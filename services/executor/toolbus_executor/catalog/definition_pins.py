@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.contracts import (
     DefinitionChanged,
     DefinitionFact,
@@ -20,6 +19,7 @@ from toolbus_common.contracts import (
     Offered,
     Pin,
 )
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.contracts.records.pin_names import (
     FIRST,
     METHODS,

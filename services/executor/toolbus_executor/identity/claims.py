@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Identified
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 
 SECONDS = 60  # that it is good for
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import VERSION as RELEASE
 from toolbus_common.contracts import NOTHING, TOOLS_CALL, CallAdmitted
 from toolbus_common.mcp.param_headers import encoded
-from toolbus_common.messaging.request_reply import VERSION as RELEASE
 from toolbus_executor.mcp_messages.client_capabilities import routed, with_tasks
-from toolbus_executor.results.selection.expressions import SELECT
+
+SELECT = "dev.toolbus/select"  # of a call's `_meta`
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"

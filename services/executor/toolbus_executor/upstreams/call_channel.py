@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from toolbus_common.contracts import CallAdmitted, Extended, Notified, Paused, Progressed, Told
-from toolbus_common.messaging.local_transport import Reply
+from toolbus_common.contracts.replies import Reply
 from toolbus_executor.mcp_messages.client_capabilities import kind_asked, kinds_of
 from toolbus_executor.mcp_messages.log_levels import DEFAULT, rank_of
 from toolbus_executor.mcp_messages.request_builder import name_of, refusal

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from toolbus_common import VERSION
 from toolbus_common.admin_api.models import Failure, Welcome
 from toolbus_common.admin_api.operations import NAME, OPERATIONS, Operation
 from toolbus_common.admin_api.roles import ROLES, who_may
 from toolbus_common.config import Declaration
-from toolbus_common.messaging import request_reply
 from toolbus_ingress.admin_api.request import JSON, MATCH, YAML, schema_of
 
 _REF = "#/components/schemas/{model}"
@@ -45,7 +45,7 @@ def document() -> bytes:
         "openapi": "3.1.0",
         "info": {
             "title": "Toolbus administration",
-            "version": request_reply.VERSION,
+            "version": VERSION,
             "description": f"Every request carries an admin key, or the access token of somebody "
             f"to whom access gives a role; that is one of {', '.join(ROLES)}.",
         },

@@ -12,9 +12,10 @@ from secrets import token_hex
 from time import time
 
 from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.access.principal import DEFAULT_SCOPE, Bounds
+from toolbus_common.access.principal import Bounds
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import ContextListed, Era, Fact
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from toolbus_common import VERSION as RELEASE
 from toolbus_common.contracts import ROUTED_EXTENSIONS, Era, Listing
-from toolbus_common.messaging.request_reply import VERSION as RELEASE
 from toolbus_ingress.protocol_versions import TASKS
 
 GATEWAY = {"name": "toolbus", "version": RELEASE}

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from toolbus_common import VERSION as RELEASE
 from toolbus_common import strict_json
 from toolbus_common.contracts import THROUGH, Era, Listing
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.client_classes import class_of
-from toolbus_common.messaging.request_reply import VERSION as RELEASE
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.request_context import Visit
 from toolbus_ingress.catalog.list_context import ListedContext

@@ -1,5 +1,6 @@
 """What a request is about: which server, and what it is called there."""
 
+import re
 from typing import Any
 
 from msgspec import Struct
@@ -10,10 +11,11 @@ from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Era
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
-from toolbus_ingress.mcp.names import is_server_name
 from toolbus_ingress.mcp.tasks import unknown
 from toolbus_ingress.protocol_versions import Request
 from toolbus_ingress.sessions.sealed_claims import Seal, TaskClaims
+
+_SERVER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}")
 
 LONGEST_URI = 4096
 TASKS = frozenset({"tasks/get", "tasks/update", "tasks/result", "tasks/cancel"})
@@ -105,3 +107,8 @@ def _bare(params: dict[str, Any]) -> dict[str, Any]:
 
 
 _BESIDE = frozenset({"_meta", "inputResponses", "requestState"})
+
+
+def is_server_name(name: str) -> bool:
+    """Whether a server could be declared under this name."""
+    return _SERVER.fullmatch(name) is not None

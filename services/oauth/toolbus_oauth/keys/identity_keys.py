@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from toolbus_common.contracts import IdentityKeyAsked, IdentityKeyTold, PageTold
 from toolbus_common.errors import InvalidError
 from toolbus_oauth.keys.signing_keys import SigningKeys
-from toolbus_oauth.router import Handler
-from toolbus_oauth.web.request import Request, kept
+from toolbus_oauth.web.request import Handler, Request, kept
 
 PATH = "/oauth/identity-keys"
 

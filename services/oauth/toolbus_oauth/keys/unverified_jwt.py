@@ -5,6 +5,8 @@ from typing import Any
 
 from toolbus_common import strict_json
 
+TYPE = "oauth-id-jag+jwt"
+
 PARTS = 3
 
 

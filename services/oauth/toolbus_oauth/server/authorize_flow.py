@@ -4,12 +4,12 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import time
+from typing import Protocol
 
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.config import Declaration
 from toolbus_common.contracts import Fact, PageTold, SignInRefused
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.crypto.sealed_tokens import Seal
-from toolbus_oauth.account_page.overview import Holdings
 from toolbus_oauth.accounts.access_rules import entitling
 from toolbus_oauth.accounts.local_accounts import Accounts, NotSignedInError
 from toolbus_oauth.accounts.oidc_providers import Providers
@@ -35,6 +35,22 @@ ACCOUNT = Wish("", "Toolbus", "", "", "", "", "", registered=False, account=True
 _NOT_YOURS = "This page belongs to another browser, or is too old. Begin anew in the program."
 
 
+class AccountPage(Protocol):
+    """The page on which people see, and end, what they allowed."""
+
+    async def page(self, person: Person, sealed: str) -> PageTold:
+        """Show what a person allowed; `sealed` is the ticket that its form sends back."""
+        ...
+
+    async def end_grant(self, person: Person, grant_id: str) -> None:
+        """Revoke what a program may do for a person. Raises `PageError`: it is not theirs."""
+        ...
+
+    async def end_connection(self, person: Person, server: str) -> None:
+        """Stop calling a server with a person's token. Raises `PageError` likewise."""
+        ...
+
+
 @dataclass(slots=True)
 class Browsing:
     """The pages, and what their forms do."""
@@ -49,7 +65,7 @@ class Browsing:
     declared: Callable[[], Declaration]
     say: Callable[[Fact], None]
     session_seconds: float
-    holdings: Holdings
+    holdings: AccountPage
     refusals: Pace = field(default_factory=lambda: Pace(MOST_REFUSALS))
 
     async def authorize(self, request: Request) -> PageTold:

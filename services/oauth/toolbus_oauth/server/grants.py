@@ -10,10 +10,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from toolbus_common.access.oauth_scopes import administers
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.access.token_cache import Bearers
 from toolbus_common.config import Declaration
 from toolbus_common.contracts import Fact, GrantEnded, GrantGiven
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.crypto.sealed_tokens import Seal
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_oauth.accounts.access_rules import entitling

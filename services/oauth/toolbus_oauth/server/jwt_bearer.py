@@ -8,14 +8,13 @@ from toolbus_common.config import Declaration, Issuer
 from toolbus_oauth.accounts.access_rules import called
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers, carried
 from toolbus_oauth.clients.registry import check_proves
-from toolbus_oauth.keys.unverified_jwt import peeked
+from toolbus_oauth.keys.unverified_jwt import TYPE, peeked
 from toolbus_oauth.server.resources import Resources
 from toolbus_oauth.storage.http_client import FetchError
 from toolbus_oauth.storage.records import Client, Person, Used, Wish
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.web.errors import invalid_grant
 
-TYPE = "oauth-id-jag+jwt"
 LONGEST_ID = 256
 
 

@@ -8,10 +8,10 @@ from time import time
 
 from msgspec.structs import replace
 
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.config import Server
 from toolbus_common.config.servers.oauth import CLIENT_CREDENTIALS
 from toolbus_common.contracts import ConnectionEnded, ConnectionMade, Fact
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.crypto.p256 import ALGORITHM
 from toolbus_oauth.clients.registry import JWT_BEARER

@@ -8,7 +8,6 @@ from toolbus_common.contracts import Fact, PageTold
 from toolbus_common.secrets import Secrets
 from toolbus_oauth.accounts.oidc_providers import Providers
 from toolbus_oauth.keys.signing_keys import SigningKeys
-from toolbus_oauth.router import Handler
 from toolbus_oauth.server.authorize_flow import Browsing
 from toolbus_oauth.storage.http_client import Fetcher
 from toolbus_oauth.storage.store import Store
@@ -22,7 +21,7 @@ from toolbus_oauth.upstreams.id_jag import Vouching
 from toolbus_oauth.upstreams.token_client import Tokens
 from toolbus_oauth.upstreams.token_provider import Telling
 from toolbus_oauth.upstreams.web.connect_flow import PREFIX, Connecting
-from toolbus_oauth.web.request import Request, kept
+from toolbus_oauth.web.request import Handler, Request, kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from toolbus_common.secrets import SecretError, Secrets, filled
 from toolbus_oauth.accounts.access_rules import called, covering
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers
 from toolbus_oauth.clients.registry import EXCHANGE
-from toolbus_oauth.keys.unverified_jwt import peeked
-from toolbus_oauth.server.jwt_bearer import TYPE
+from toolbus_oauth.keys.unverified_jwt import TYPE, peeked
 from toolbus_oauth.storage.http_client import FetchError
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.client_identity import Identity

@@ -1,6 +1,7 @@
 """One request as it came over the bus, read strictly; and answers to it. Pure."""
 
 from base64 import b64decode
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
@@ -74,6 +75,9 @@ class Request:
         if not colon:
             raise OAuthError("invalid_client", "The Authorization header cannot be read.", 401)
         return unquote_plus(name), unquote_plus(secret)
+
+
+Handler = Callable[[Request], Awaitable[PageTold]]
 
 
 def fields_of(text: str) -> Fields:

@@ -1,15 +1,12 @@
 """Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
 
-from dataclasses import dataclass
-
 from toolbus_common.access import session_owner
-from toolbus_common.access.anonymous import is_anonymous
 from toolbus_common.access.config_snapshot import Snapshot
 from toolbus_common.access.oauth_scopes import needed
-from toolbus_common.access.pricing import FREE, Cost, cost_of
+from toolbus_common.access.pricing import FREE, cost_of
 from toolbus_common.access.principal import Lineage
 from toolbus_common.access.tool_patterns import full_name, granted
-from toolbus_common.config import Content, Patterns
+from toolbus_common.config import Patterns
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
 from toolbus_common.errors import (
     InsufficientScopeError,
@@ -21,10 +18,8 @@ from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import governing
 from toolbus_policy.admission.plan_cache import Memory
 from toolbus_policy.admission.rule_evaluator import Ruling
+from toolbus_policy.ledger.admitted_call import Admission, Principal
 from toolbus_policy.ledger.limits import (
-    BudgetLimit,
-    LoopLimit,
-    RateLimit,
     budgets_of,
     loops_of,
     rates_of,
@@ -41,65 +36,6 @@ METHODS = frozenset(
 )  # fmt: skip
 # What a person can be asked about: the rest belongs to a call that was made, or sends nothing.
 _APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", _READ})
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A key with everything above it, and the limits of all of them."""
-
-    lineage: Lineage
-    team: str
-    user: str
-    budgets: tuple[BudgetLimit, ...]
-    rates: tuple[RateLimit, ...]
-    loops: tuple[LoopLimit, ...] = ()
-    environment: str = ""
-    id: str = ""  # whose state at servers its calls may touch
-
-    def id_for(self, proof: str) -> str:
-        """Return whose state the calls of a proof may touch: anonymous clients have their own."""
-        return session_owner.principal_of(self.lineage, proof) if is_anonymous(proof) else self.id
-
-    @property
-    def key(self) -> str:
-        """The key's name."""
-        return self.lineage.key
-
-    @property
-    def scope(self) -> str:
-        """Who pays."""
-        return self.lineage.scope
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A yes: for whom, at what cost, and which limits the call must fit.
-
-    A free call fits every budget in money, and only calls of tools count against budgets. `cause`
-    is the level that wants a person asked first; empty when none does. `definition` is the digest
-    of the tool or prompt as it is shown; `content` and `result_content` are how much is recorded.
-    `strict` says that a level wants arguments to fit their schema.
-    """
-
-    principal: Principal
-    cost: Cost = FREE
-    budgets: tuple[BudgetLimit, ...] = ()
-    loops: tuple[LoopLimit, ...] = ()
-    cause: str = ""
-    definition: str = ""
-    content: Content = "digest"
-    result_content: Content = "digest"
-    strict: bool = False
-
-    @property
-    def charge(self) -> int:
-        """What is held for the call, in micro-dollars."""
-        return self.cost.held
-
-    @property
-    def limited(self) -> bool:
-        """Whether the ledger has to be asked at all."""
-        return bool(self.budgets or self.loops or self.principal.rates)
 
 
 class Standing:

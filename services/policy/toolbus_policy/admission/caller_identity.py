@@ -3,7 +3,7 @@
 from toolbus_common.access.config_snapshot import Snapshot, hash_of
 from toolbus_common.access.token_cache import is_person
 from toolbus_common.contracts import CallRequested, Identified
-from toolbus_policy.admission.authorizer import Principal
+from toolbus_policy.ledger.admitted_call import Principal
 
 UNKNOWN = ("unknown",)
 

@@ -20,6 +20,7 @@ from toolbus_common.contracts import (
     KeptOutcome,
     OutcomeClaim,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import (
     BusDownError,
     ExecutorDownError,
@@ -29,13 +30,12 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.observability.metrics import DECISIONS
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
 from toolbus_common.rules import SILENT, Verdict
 from toolbus_common.service.service import Room
-from toolbus_policy.admission.authorizer import Admission, Judge, Principal
+from toolbus_policy.admission.authorizer import Judge
 from toolbus_policy.admission.messages import Yes, admitted_of, denial_of, intent_of, unsent
 from toolbus_policy.admission.rule_evaluator import Ruling
 from toolbus_policy.approvals.elicitation import STATE
@@ -44,6 +44,7 @@ from toolbus_policy.approvals.service import Approving, Permit
 from toolbus_policy.approvals.tasks.model import concerns
 from toolbus_policy.idempotency.claims import Once
 from toolbus_policy.idempotency.replay import fact_of, replayed
+from toolbus_policy.ledger.admitted_call import Admission, Principal
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repeated
 from toolbus_policy.ledger.reservation import About

@@ -5,7 +5,6 @@ from time import time
 
 from msgspec import Struct
 
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.calls.event_fields import about_call
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -16,13 +15,15 @@ from toolbus_common.contracts import (
     OutcomeClaim,
 )
 from toolbus_common.contracts.base import trusted
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 from toolbus_common.rules import Verdict
-from toolbus_policy.admission.authorizer import Admission, Judge, Principal
+from toolbus_policy.admission.authorizer import Judge
 from toolbus_policy.admission.caller_identity import identified
+from toolbus_policy.ledger.admitted_call import Admission, Principal
 
 _allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
 

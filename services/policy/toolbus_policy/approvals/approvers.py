@@ -7,9 +7,9 @@ from time import time
 
 from toolbus_common.access.config_snapshot import Snapshot, hash_of
 from toolbus_common.access.oauth_scopes import TOOLS
-from toolbus_common.access.principal import DEFAULT_SCOPE
 from toolbus_common.config import Key
 from toolbus_common.contracts import ApprovalsTold, ApprovalTold, ApproverAsked
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.errors import (
     BusDownError,
     ForbiddenError,

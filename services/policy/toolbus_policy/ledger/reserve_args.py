@@ -15,7 +15,7 @@ from toolbus_common.errors import (
     RunBudgetExceededError,
     ToolbusError,
 )
-from toolbus_policy.admission.authorizer import Admission
+from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 from toolbus_policy.ledger.periods import Calendars
 from toolbus_policy.ledger.valkey_store import inside, slot

@@ -7,12 +7,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from toolbus_common.config.base import Declared, Name
+from toolbus_common.contracts.events.base import POSTED
 
-# What webhooks can be told of. Calls are too many to post: they are for the audit.
-POSTED = (
-    "approval", "breaker", "config", "definition", "hold", "key", "person", "rule", "server",
-    "witness",
-)  # fmt: skip
 CHECKPOINT = "checkpoint.signed"  # no fact: what audit signs of a customer's log
 
 

@@ -7,6 +7,14 @@ from typing import ClassVar
 from toolbus_common.contracts.base import Plain
 from toolbus_common.contracts.calls import TOOLS_CALL
 
+# What webhooks can be told of. Calls are too many to post: they are for the audit.
+POSTED = (
+    "approval", "breaker", "config", "definition", "hold", "key", "person", "rule", "server",
+    "witness",
+)  # fmt: skip
+
+DEFAULT_SCOPE = "default"  # who pays when no customer is declared
+
 _BEFORE = "tb.fact."
 EVERY_FACT = f"{_BEFORE}>"
 NOBODY: Mapping[str, str] = MappingProxyType({})

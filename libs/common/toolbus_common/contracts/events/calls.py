@@ -41,6 +41,8 @@ from toolbus_common.contracts.events.retention import (
 from toolbus_common.contracts.events.servers import (
     BreakerClosed,
     BreakerOpened,
+    ConnectionEnded,
+    ConnectionMade,
     ServerConnected,
     ServerDrained,
     ServerFact,
@@ -49,7 +51,6 @@ from toolbus_common.contracts.events.servers import (
     ServerReset,
     ServerUndrained,
 )
-from toolbus_common.contracts.queries.upstream_tokens import ConnectionEnded, ConnectionMade
 
 
 class Decided(CallFact):

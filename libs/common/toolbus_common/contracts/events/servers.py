@@ -83,3 +83,27 @@ class BreakerClosed(ServerFact):
     NAME: ClassVar[str] = "breaker.closed"
 
     replica: str = ""
+
+
+class ConnectionMade(Fact):
+    """Somebody let Toolbus act for them at a server; without `user` for everybody."""
+
+    NAME: ClassVar[str] = "connection.made"
+    PERSON: ClassVar[str] = "user"
+
+    server: str
+    user: str = ""
+    issuer: str = ""
+
+
+class ConnectionEnded(Fact):
+    """Toolbus has no token of somebody's for a server any more; `reason` says why."""
+
+    NAME: ClassVar[str] = "connection.ended"
+    PERSON: ClassVar[str] = "user"
+
+    server: str
+    user: str = ""
+    issuer: str = ""
+    reason: str = ""
+    by: str = ""

@@ -5,7 +5,6 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.events.base import Fact
 from toolbus_common.contracts.queries.base import Question
 
 
@@ -52,27 +51,3 @@ class IdentityKeyTold(Message):
     issuer: str
     id: str
     key: str = Field(repr=False)
-
-
-class ConnectionMade(Fact):
-    """Somebody let Toolbus act for them at a server; without `user` for everybody."""
-
-    NAME: ClassVar[str] = "connection.made"
-    PERSON: ClassVar[str] = "user"
-
-    server: str
-    user: str = ""
-    issuer: str = ""
-
-
-class ConnectionEnded(Fact):
-    """Toolbus has no token of somebody's for a server any more; `reason` says why."""
-
-    NAME: ClassVar[str] = "connection.ended"
-    PERSON: ClassVar[str] = "user"
-
-    server: str
-    user: str = ""
-    issuer: str = ""
-    reason: str = ""
-    by: str = ""

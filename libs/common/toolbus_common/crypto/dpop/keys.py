@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from toolbus_common.base64url import decoded, encoded
+from toolbus_common.crypto.p256 import P256_BYTES
 
 ALGORITHMS = ("ES256", "EdDSA", "RS256")
 SHORTEST_RSA, LONGEST_RSA = 2048, 4096  # bits: less is weak, more is work for whoever checks
 LARGEST_EXPONENT = 2**32
-P256_BYTES = 32
 _FIXED = {
     "ES256": {"crv": "P-256", "kty": "EC"},
     "EdDSA": {"crv": "Ed25519", "kty": "OKP"},

@@ -5,8 +5,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from toolbus_common.contracts import Answered, CallAdmitted, Failed
-from toolbus_common.contracts.replies import Frame
-from toolbus_common.messaging.local_transport import Reply
+from toolbus_common.contracts.replies import Frame, Reply
 from toolbus_common.observability.tracing.call_result import says_it_failed
 from toolbus_common.observability.tracing.context import Span
 from toolbus_common.observability.tracing.spans import Tracer

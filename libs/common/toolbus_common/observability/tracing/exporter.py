@@ -11,7 +11,7 @@ from threading import Event, Thread
 from time import monotonic, sleep
 from urllib.parse import SplitResult, urlsplit
 
-from toolbus_common.messaging.request_reply import VERSION
+from toolbus_common import VERSION
 from toolbus_common.observability.metrics import SPANS
 from toolbus_common.observability.tracing import otlp_encoding as otlp
 from toolbus_common.observability.tracing.context import Span

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.errors import ToolbusError
-from toolbus_executor.results.selection.expressions import SELECT
+from toolbus_executor.mcp_messages.request_builder import SELECT
 from toolbus_executor.results.selection.worker_client import Selector
 
 _WHOLE = frozenset({"complete", None})

@@ -8,8 +8,8 @@ from jmespath.exceptions import JMESPathError
 
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.errors import InvalidError
+from toolbus_executor.mcp_messages.request_builder import SELECT
 
-SELECT = "dev.toolbus/select"  # of a call's `_meta`
 LONGEST = 1024  # characters
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

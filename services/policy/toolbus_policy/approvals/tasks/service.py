@@ -21,6 +21,7 @@ from toolbus_common.contracts import (
     Era,
     Failed,
 )
+from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import (
     ApprovalRequiredError,
     BusDownError,
@@ -33,7 +34,6 @@ from toolbus_common.errors import (
 )
 from toolbus_common.messaging.call_transport import CallLane
 from toolbus_common.messaging.event_publisher import FactWriter
-from toolbus_common.messaging.local_transport import Reply
 from toolbus_common.nats.connection import Bus
 from toolbus_policy.approvals.elicitation import QUESTION, can_open_pages
 from toolbus_policy.approvals.model import OPEN, Approval, State, fact_of, withdrawn

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.access.principal import DEFAULT_SCOPE, lineage_of
+from toolbus_common.access.principal import lineage_of
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Budget, Declaration, Key, Period
 from toolbus_common.contracts import OpenCall
+from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_policy.ledger.limits import BudgetLimit, budgets_of
 from toolbus_policy.ledger.periods import opening, part
 from toolbus_policy.ledger.reservation import About, Record, counters_of

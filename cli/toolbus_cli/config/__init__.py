@@ -1,1 +1,0 @@
-"""The configuration file: read with its lines, checked as a whole, never half applied."""

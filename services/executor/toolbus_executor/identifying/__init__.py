@@ -1,1 +1,0 @@
-"""Servers that are told who calls: signed, in a header of each request."""
