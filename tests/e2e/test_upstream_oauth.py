@@ -273,5 +273,5 @@ def test_tokens_and_secrets_are_nowhere_to_be_read(launched: Launched, far: OAut
     signed = json.loads((launched.state_dir / "oauth-identity.json").read_bytes())["keys"][0]
     header = header_of(typ=TYPE, kid=signed["kid"])
     assert sum(signed["d"].encode() in text for text in written) == 1, "in its own file"
-    for each in (*secrets, "far-", "again-", header):
+    for each in (*secrets, "far~", "again~", header):
         assert not any(each.encode() in text for text in written), each

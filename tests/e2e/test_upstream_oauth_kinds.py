@@ -313,13 +313,13 @@ def test_an_api_that_repeats_a_token_does_not_tell_the_caller(
     place.connected("ann", kind)
     told = json.dumps(place.client("ann").call(tool).json)
     assert "(secret)" in told
-    assert "far-" not in told
+    assert "far~" not in told
 
 
 def test_a_key_of_nobody_is_told_so_and_no_token_is_written_anywhere(place: Place) -> None:
     place.connected("ann", "byenv")
     logs = place.launched.logs()
-    assert "far-" not in logs
+    assert "far~" not in logs
     for each in place.launched.state_dir.rglob("*"):
         if each.is_file():
-            assert b"far-" not in each.read_bytes(), each
+            assert b"far~" not in each.read_bytes(), each

@@ -133,7 +133,7 @@ class Provider:
     def give(
         self, client: str, scopes: list[str], resource: str | None, subject: str | None
     ) -> OAuthToken:
-        token, refresh = f"far-{secrets.token_urlsafe(20)}", f"again-{secrets.token_urlsafe(20)}"
+        token, refresh = f"far~{secrets.token_urlsafe(20)}", f"again~{secrets.token_urlsafe(20)}"
         seconds = self.said["seconds"]
         self.tokens[token] = AccessToken(
             token=token, client_id=client, scopes=scopes, resource=resource, subject=subject,

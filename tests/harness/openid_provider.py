@@ -91,7 +91,7 @@ class Provider:
         if form["grant_type"] == EXCHANGE:
             return self.word(form)
         if form["grant_type"] == "refresh_token":
-            assert form["refresh_token"] == f"again-{self.renewals}"
+            assert form["refresh_token"] == f"again~{self.renewals}"
             self.renewals += 1
             return self.signed_in({})
         asked = self.codes.pop(form["code"])
@@ -108,7 +108,7 @@ class Provider:
             **more, **self.said["claims"],
         }  # fmt: skip
         told = {"access_token": "x", "token_type": "Bearer", "id_token": self.signed(claims)}
-        again = {"refresh_token": f"again-{self.renewals}"} if self.said["renews"] else {}
+        again = {"refresh_token": f"again~{self.renewals}"} if self.said["renews"] else {}
         return told | again
 
     def word(self, form: dict[str, str]) -> dict[str, Any]:

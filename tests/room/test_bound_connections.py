@@ -25,7 +25,7 @@ async def test_where_it_is_offered_each_connection_has_a_key_of_its_own_through_
     await asking.declare(docs.url, tokens="user")
     assert "Connected" in (await asking.connected()).text
     first = await asking.ask()
-    assert first.token.startswith("far-")
+    assert first.token.startswith("far~")
     assert len(base64.urlsafe_b64decode(f"{first.key}=")) == 32
     proofs = [form["dpop"] for form in far.seen("authorization_code")]
     told = [read(proof)[0].get("nonce") for proof in proofs]

@@ -69,7 +69,7 @@ async def test_a_certificate_proves_the_client_at_the_alias_and_nothing_else_is_
 ) -> None:
     before = len(far.seen("client_credentials"))
     found = await told(asking, far, docs, **shown(far.certificates.client))
-    assert found.token.startswith("far-"), found.reason
+    assert found.token.startswith("far~"), found.reason
     (asked,) = far.seen("client_credentials")[before:]
     assert asked["certificate"] == kept_thumbprint(far.certificates.client[0])
     assert asked["client_id"] == "toolbus"

@@ -51,7 +51,7 @@ async def test_a_person_consents_and_the_token_is_for_that_server_and_person_alo
     assert sent.told["code_challenge_method"] == "S256"
     done = await asking.walker.get(came_back(sent))
     assert "Connected" in done.text
-    assert (await asking.ask()).token.startswith("far-")
+    assert (await asking.ask()).token.startswith("far~")
     assert (await asking.ask("bob")).token == ""
     exchanged = far.seen("authorization_code")[-1]
     assert exchanged["resource"] == docs.url
@@ -237,7 +237,7 @@ async def test_toolbus_calls_in_its_own_name_with_credentials_it_was_given(
     await asking.declare(docs.url, grant="client_credentials", clients={far.issuer: client})
     told = await asyncio.gather(*(asking.ask("") for _ in range(10)))
     assert len({each.token for each in told}) == 1
-    assert told[0].token.startswith("far-")
+    assert told[0].token.startswith("far~")
     asked = far.seen("client_credentials")
     assert len(asked) == 1
     assert (asked[0]["scope"], asked[0]["resource"]) == ("read", docs.url)
@@ -291,7 +291,7 @@ async def test_a_connection_that_ends_is_given_back_and_its_person_is_asked_anew
     assert (await asking.ask()).token
     (row,) = await asking.server.wish("connections")
     assert (row["server"], row["user"], row["renews"]) == ("docs", "ann", True)
-    assert not any("far-" in str(value) or "again-" in str(value) for value in row.values())
+    assert not any("far~" in str(value) or "again~" in str(value) for value in row.values())
     await asking.server.wish("end_connection", "docs", user="ann")
     told = await asking.ask()
     assert (told.token, bool(told.link)) == ("", True)

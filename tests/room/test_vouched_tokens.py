@@ -87,7 +87,7 @@ async def test_a_provider_vouches_for_who_signed_in_there_and_for_nobody_else(
     docs.names(far.issuer, scopes_supported=["read"])
     await asking.vouched(docs.url, far)
     assert "Connected" in (await asking.connected()).text
-    assert (await asking.ask()).token.startswith("far-")
+    assert (await asking.ask()).token.startswith("far~")
     asked = corp.exchanges()[-1]
     assert (asked["audience"], asked["resource"]) == (far.issuer, docs.url)
     assert asked["scope"] == "read"
@@ -106,7 +106,7 @@ async def test_who_signs_in_for_an_agent_needs_no_page_for_the_server(
     client = await asking.server.register()
     page = await asking.walker.get("/oauth/authorize", **asked_by(client["client_id"]))
     await asking.signed_in(page)
-    assert (await asking.ask()).token.startswith("far-")
+    assert (await asking.ask()).token.startswith("far~")
 
 
 @pytest.mark.parametrize("word", [{"aud": "https://else.test"}, {"client_id": "somebody"}])
@@ -156,7 +156,7 @@ async def test_what_it_said_is_renewed_where_it_can_be_and_else_they_sign_in_ane
     corp.say(seconds=20, renews=True)
     await asking.connected()
     corp.say(seconds=600)
-    assert (await asking.ask()).token.startswith("far-")
+    assert (await asking.ask()).token.startswith("far~")
     first, second = (each["subject_token"] for each in corp.exchanges()[-2:])
     assert peeked(second)[1]["exp"] > peeked(first)[1]["exp"] + 300
     corp.say(seconds=20, renews=False)
@@ -197,7 +197,7 @@ async def test_what_toolbus_runs_on_vouches_for_it_with_a_token_of_a_file(
     far.say(jwks={"keys": [keys.as_dict(private=False)]})
     token = _signed(keys, far.issuer, 300)
     await asking.declare(docs.url, grant="workload", clients=_workload(far, tmp_path, token))
-    assert (await asking.ask("")).token.startswith("far-")
+    assert (await asking.ask("")).token.startswith("far~")
     assert far.seen(JWT_BEARER)[-1]["assertion"] == token
     asked = len(far.seen(JWT_BEARER))
     old = _signed(keys, far.issuer, -60)
@@ -214,7 +214,7 @@ async def test_a_token_of_a_file_proves_a_client_in_the_place_of_a_signature(
     token = _signed(ECKey.generate_key("P-256"), far.issuer, 300)
     clients = _workload(far, tmp_path, token)
     await asking.declare(docs.url, grant="client_credentials", clients=clients)
-    assert (await asking.ask("")).token.startswith("far-")
+    assert (await asking.ask("")).token.startswith("far~")
     asked = far.seen("client_credentials")[-1]
     assert asked["client_assertion"] == token
     assert "assertion" not in asked
