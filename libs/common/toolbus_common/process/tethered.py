@@ -1,6 +1,6 @@
 """Start a program tied to its parent: it ends when the parent does, in a process group of its own.
 
-Runs before anything of ours is imported (`python -I -S tether.py …`), so it costs a few
+Runs before anything of ours is imported (`python -I -S process/tethered.py …`), so it costs a few
 milliseconds and no memory: the program replaces it.
 """
 

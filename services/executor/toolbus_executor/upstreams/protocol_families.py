@@ -1,7 +1,8 @@
 """A server that speaks both protocol families: each call is made in the family of its caller.
 
-The newest family is met first, and lists. Over HTTP the other one is met at once. A process may
-speak only the family it first heard, so another is started when a caller needs it.
+The newest family is met first, and lists. The other one is met when a caller first needs it: what a
+server says of the newest does not tell whether there is another, and one that has none should
+hear no handshake. A process may speak only the family it first heard, so another is started.
 """
 
 import asyncio
@@ -164,17 +165,16 @@ class BothFamilies:
         return isinstance(wanted, Separated) and wanted.spared(call)
 
     async def open(self) -> Described:
-        """Meet the server in its newest family, and over HTTP in the other one too."""
+        """Meet the server in its newest family."""
         described = await self._first.open()
         self._modern = described.era == "modern" and not described.ours
-        if self._modern and not self._is_process:
-            await self._meet()
         return described
 
     async def list_page(self, method: str, cursor: str | None) -> dict[str, Any]:
-        """One page of a list; with the tools, over HTTP, the other family is looked at anew."""
+        """One page of a list; with the tools, over HTTP, the other family is looked at again."""
         page = await self._first.list_page(method, cursor)
-        if method == TOOLS.method and cursor is None and self._modern and not self._is_process:
+        again = self._other is not None and not self._is_process
+        if again and method == TOOLS.method and cursor is None:
             await self._look_again()
         return page
 
@@ -283,7 +283,6 @@ class BothFamilies:
         """See whether the other family is as it was, now that the server is listed anew."""
         met = self._other
         if met is None:
-            await self._meet()
             return
         try:
             async with asyncio.timeout(MEET_SECONDS[False]):
