@@ -1,4 +1,4 @@
-"""Everything rooms say to each other: typed messages, each with its one subject."""
+"""Everything services say to each other: typed messages, each with its one subject."""
 
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.calls import (
@@ -114,10 +114,10 @@ from toolbus_common.contracts.queries.base import (
     Question,
     RebuildAsked,
     RebuildTold,
-    RoomStatus,
     RowsFound,
     ServersAsked,
     ServersTold,
+    ServiceStatus,
     SessionsAsked,
     SessionsTold,
     SpendingAsked,
@@ -272,7 +272,6 @@ __all__ = [
     "RefillAsked",
     "RefillTold",
     "RejectAsked",
-    "RoomStatus",
     "RowsFound",
     "RunCompleted",
     "RunEnded",
@@ -290,6 +289,7 @@ __all__ = [
     "ServerUndrained",
     "ServersAsked",
     "ServersTold",
+    "ServiceStatus",
     "SessionSaid",
     "SessionsAsked",
     "SessionsTold",
