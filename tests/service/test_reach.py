@@ -65,8 +65,9 @@ ELSEWHERE = (  # other ways to the same requests, and to what the server says of
 EVIL = f"$KV.{CONFIG}.admin.evil"
 TARGETS = (  # where a forged message would be a question, a call, an answer, an entry or a fact
     "tb.ask.oauth.identity", "tb.ask.oauth.upstream", "tb.ask.policy.admin", "tb.ask.audit.query",
-    "tb.ask.all.status", "tb.call.x", "tb.run.x", "tb.run.toolbus", "tb.cancel.x", "tb.event.x",
-    "tb.park.x", "tb.session.x", "tb.resume.x", f"tb.kv.{CONFIG}.admin.evil", EVIL,
+    "tb.ask.all.status", "tb.call.x", "tb.run.x", "tb.run.toolbus", "tb.cancel.x",
+    "tb.notification.x",
+    "tb.resume.x", "tb.session.x", "tb.stream.x", f"tb.kv.{CONFIG}.admin.evil", EVIL,
     f"$KV.{PEOPLE}.evil", f"$O.{RESULTS}.C.evil", "tb.fact.key.created.evil",
     "tb.fact.call.allowed.evil", "tb.fact.connection.made.evil", "$SRV.PING",
     *(f"tb.reply.{service}.origin.call" for service in SERVICES),

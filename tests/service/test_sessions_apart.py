@@ -13,7 +13,7 @@ from conformance.upstream import TESTS, FixtureServer
 from harness.apart import COMMAND, Apart, Stateful
 from harness.waiting import until, until_told
 from toolbus_common.config import Server
-from toolbus_common.contracts import Asked, Era, ServerSaid
+from toolbus_common.contracts import Asked, Era, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
@@ -230,9 +230,9 @@ async def test_when_an_executor_stops_its_sessions_go_to_the_other(begin: Any) -
 async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
     server = Server(command=FIXTURE, env={"PYTHONPATH": str(TESTS)}, cwd=str(TESTS))
     async with begin(1).running() as apart:
-        said: list[ServerSaid] = []
+        said: list[ServerNotification] = []
         await apart.ingress.bus.subscribe(
-            "tb.event.s", lambda payload, *_: said.append(ServerSaid.decode(payload))
+            "tb.notification.s", lambda payload, *_: said.append(ServerNotification.decode(payload))
         )
         await apart.declare(s=server)
         await apart.listed()

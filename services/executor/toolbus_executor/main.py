@@ -1,10 +1,10 @@
 """The executor service: calls upstreams, and knows what they offer.
 
 hears   CallAdmitted, per server, and from other executors; CallCancelled; the buckets tb_config
-        and tb_pins; ConnectionMade; ClientSaid
+        and tb_pins; ConnectionMade; ClientMessage
 says    the frames of each call's answer; CallCompleted, CallFailed, CallExtended; ServerConnected,
         ServerLost, ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned,
-        DefinitionChanged; ServerSaid
+        DefinitionChanged; ServerNotification
 owns    the buckets tb_catalogue and tb_leases, the first pins in tb_pins, and the outcomes it
         keeps in tb_outcomes; results too large to tell, in tb_results; connections to upstreams
         and stdio processes
@@ -24,7 +24,7 @@ from toolbus_common.concurrency import end
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
-    ClientSaid,
+    ClientMessage,
     ConnectionMade,
     IdentityKeyAsked,
     IdentityKeyTold,
@@ -124,7 +124,7 @@ class Fleet:
         self._changed.set()
         await self._lane.open(self._cancel)
         await self._service.bus.subscribe(subject_of(ConnectionMade.NAME, "*"), self._account_made)
-        await self._service.bus.subscribe(f"{ClientSaid.SUBJECT}.*", self._client_said)
+        await self._service.bus.subscribe(f"{ClientMessage.SUBJECT}.*", self._client_said)
         following = asyncio.create_task(self._follow(buckets))
         if any(each.is_process for each in self._directory.now.declaration.servers.values()):
             self._service.spawn(probe(self._means.settings))
@@ -191,7 +191,7 @@ class Fleet:
 
     def _client_said(self, payload: bytes, *_: str) -> None:
         """Take what a client session says outside calls."""
-        said = ClientSaid.decode(payload)
+        said = ClientMessage.decode(payload)
         for keeper in self._keepers.values():
             if keeper.separation is not None:
                 keeper.separation.hear_client(said)

@@ -1,8 +1,8 @@
 """The ingress service: the edge, where HTTP becomes calls on the bus and back.
 
-hears   the frames of its calls; ServerSaid; SessionSaid of its other replicas; the buckets
-        tb_config, tb_catalogue and tb_tokens
-says    CallRequested, CallCancelled, SessionSaid, ClientSaid; the facts AccessRejected and
+hears   the frames of its calls; ServerNotification; SessionMessage of its other replicas; the
+        buckets tb_config, tb_catalogue and tb_tokens
+says    CallRequested, CallCancelled, SessionMessage, ClientMessage; the facts AccessRejected and
         ContextListed
 asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oauth
 owns    nothing but the streams open to it: any replica serves any request
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from toolbus_common.access.anonymous import FORCE
 from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.contracts import ServerSaid, SessionSaid
+from toolbus_common.contracts import ServerNotification, SessionMessage
 from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.messaging.access_rejections import Rejections
@@ -123,10 +123,11 @@ def _connect_outside(outside: OutsideRequests, hub: Hub, sessions: Sessions) -> 
 async def _open_to_clients(endpoint: Endpoint, app: App, settings: Settings) -> AsyncIterator[None]:
     bus, hub, sessions = endpoint.service.bus, endpoint.hub, endpoint.sessions
     await bus.subscribe(
-        f"{ServerSaid.SUBJECT}.*", lambda data, *_: hub.hear(ServerSaid.decode(data))
+        f"{ServerNotification.SUBJECT}.*",
+        lambda data, *_: hub.hear(ServerNotification.decode(data)),
     )
     await bus.subscribe(
-        f"{SessionSaid.SUBJECT}.*", lambda data, *_: sessions.hear(SessionSaid.decode(data))
+        f"{SessionMessage.SUBJECT}.*", lambda data, *_: sessions.hear(SessionMessage.decode(data))
     )
     await endpoint.resumption.open()
     async with listening(app, settings) as listener:
@@ -160,7 +161,7 @@ def _watched(service: Service) -> tuple[Directory, Catalogue]:
 
 
 def _sessions(service: Service, seal: Seal, questions: Questions, relay: Relay) -> Sessions:
-    def say(said: SessionSaid) -> None:
+    def say(said: SessionMessage) -> None:
         service.spawn(service.bus.publish(said.subject, said.encode()))
 
     def cancel(session: Session, request_id: bytes) -> None:

@@ -190,8 +190,8 @@ _SERVICES = (
     _Service(
         "ingress",
         says=(AccessRejected, ContextListed),
-        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*", "tb.client.*"),
-        subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
+        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
+        subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
         asks=(ApproverAsked, AdminAsked, PageAsked, TokenShown),
     ),
@@ -224,9 +224,9 @@ _SERVICES = (
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
-        publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
+        publishes=("tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS)),
         subscribes=(
-            "tb.run.*", "tb.cancel.*", "tb.park.*", "tb.client.*",
+            "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*",
             subject_of(ConnectionMade.NAME, "*"),
         ),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import msgspec
 
-from toolbus_common.contracts import ServerSaid
+from toolbus_common.contracts import ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.service.service import Service
 from toolbus_executor.upstreams.subscriptions import Watched
@@ -23,7 +23,7 @@ class Announcements:
         self._server = server
         self._watched = watched
         self._service = service
-        self._changed: dict[tuple[str, str, str], ServerSaid] = {}
+        self._changed: dict[tuple[str, str, str], ServerNotification] = {}
 
     def hear(self, method: str, params: bytes) -> None:
         """Take what the server said to everybody."""
@@ -42,7 +42,7 @@ class Announcements:
 
         `watched` are the resources that it was asked to watch there.
         """
-        said = ServerSaid(
+        said = ServerNotification(
             server=self._server,
             method=method,
             principal=principal,
@@ -62,7 +62,7 @@ class Announcements:
         for each in said.values():
             await self._say(each)
 
-    async def _say(self, said: ServerSaid) -> None:
+    async def _say(self, said: ServerNotification) -> None:
         with suppress(ToolbusError):  # the bus is away, and so is whoever wanted to hear
             await self._service.bus.publish(said.subject, said.encode())
 

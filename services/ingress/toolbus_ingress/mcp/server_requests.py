@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import msgspec
 
-from toolbus_common.contracts import ClientSaid, ServerSaid
+from toolbus_common.contracts import ClientMessage, ServerNotification
 from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.service.service import Service
 from toolbus_ingress.http import jsonrpc
@@ -24,7 +24,7 @@ class OutsideRequests:
         self._questions = questions
         self._hub = hub
 
-    def hear(self, said: ServerSaid) -> None:
+    def hear(self, said: ServerNotification) -> None:
         """Put a server's request to the client, if its session has a stream in this replica."""
         listener = self._hub.stream_of(said.session, said.principal)
         if listener is not None:
@@ -39,14 +39,16 @@ class OutsideRequests:
         self._questions.give_up(sid, b"")
         self.tell(sid, "ended")
 
-    async def _put(self, listener: Listener, said: ServerSaid) -> None:
+    async def _put(self, listener: Listener, said: ServerNotification) -> None:
         session = listener.visit.session
         assert session is not None  # noqa: S101 - it was found by its session
         await self._publish(said.session, "taken", said.asked)
         member = await self._answered(listener, session, said)
         await self._publish(said.session, "answered", said.asked, member)
 
-    async def _answered(self, listener: Listener, session: Session, said: ServerSaid) -> bytes:
+    async def _answered(
+        self, listener: Listener, session: Session, said: ServerNotification
+    ) -> bytes:
         """The raw member of the client's answer, or of the error that there is none."""
         asked = {"method": said.method, "params": msgspec.json.decode(said.params)}
         async with self._questions.asking(said.session, b"") as (number, answer):
@@ -67,7 +69,7 @@ class OutsideRequests:
         return b'"result":' + msgspec.json.encode(told.get("result"))
 
     async def _publish(self, sid: str, what: str, about: str = "", body: bytes = b"") -> None:
-        said = ClientSaid(session=sid, what=what, about=about, body=body)
+        said = ClientMessage(session=sid, what=what, about=about, body=body)
         with suppress(ToolbusError):  # the bus is away: whoever waits is answered in time
             await self._service.bus.publish(said.subject, said.encode())
 
