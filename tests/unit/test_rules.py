@@ -12,7 +12,7 @@ from toolbus_common.config import Declaration
 from toolbus_common.contracts import TOOLS_CALL, HeldBack, Listing, Offered, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.mcp.result_uris import Handle
-from toolbus_policy.admission.authorizer import Judge, principal_of
+from toolbus_policy.admission.authorizer import Judge, payer_of
 
 SECRET = "tbk_bot_0123456789abcdef"
 PROOF = proof_of(SECRET)
@@ -37,7 +37,7 @@ def judge(key: dict[str, Any], **sections: Any) -> Judge:
 
 def test_a_granted_tool_is_admitted() -> None:
     admission = judge({"tools": ["docs__*"]}).decide(PROOF, "docs", TOOLS_CALL, "search", time())
-    assert admission.principal.key == "bot"
+    assert admission.payer.key == "bot"
 
 
 def test_a_tool_no_grant_names_is_denied() -> None:
@@ -112,7 +112,7 @@ def test_limits_of_every_level_add_up() -> None:
         teams={"ops": {"customer": "acme", "budget": budget}},
         customers={"acme": {"budget": budget, "rate": {"calls": 1, "per": "hour"}}},
     )
-    principal = principal_of(found.lineage("bot"))
+    principal = payer_of(found.lineage("bot"))
     assert [limit.level for limit in principal.budgets] == ["key:bot", "team:ops", "customer:acme"]
     assert [limit.level for limit in principal.rates] == ["customer:acme"]
     assert principal.scope == "acme"
@@ -146,7 +146,7 @@ def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
 def test_a_resource_need_not_be_listed_but_must_be_granted() -> None:
     read = "resources/read"
     found = judge({"tools": ["docs__file:///public/*"]}).decide
-    assert found(PROOF, "docs", read, "file:///public/a", time()).principal.key == "bot"
+    assert found(PROOF, "docs", read, "file:///public/a", time()).payer.key == "bot"
     with pytest.raises(UnknownToolError, match="Unknown resource: file:///etc/passwd"):
         found(PROOF, "docs", read, "file:///etc/passwd", time())
 

@@ -61,7 +61,7 @@ class EventWriter:
         return self._add(self._awaited, event)
 
     async def insist(self, event: Event) -> None:
-        """Write an event that must exist exactly once; return when it is durable, however long it takes.
+        """Write an event that must exist only once; return when it is durable, however long that is.
 
         Who heard of the `BusDownError` of `record` could only say it again, and both would arrive.
         """

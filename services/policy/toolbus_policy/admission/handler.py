@@ -44,7 +44,7 @@ from toolbus_policy.approvals.service import Approving, Permit
 from toolbus_policy.approvals.tasks.model import concerns
 from toolbus_policy.idempotency.claims import Once
 from toolbus_policy.idempotency.replay import event_of, replayed
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repeated
 from toolbus_policy.ledger.reservation import About
@@ -98,7 +98,7 @@ class Gate:
 
     async def _pass_once(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
         """The same for a call with an idempotency key: made once, and answered from then on."""
-        lineage = yes.admission.principal.lineage
+        lineage = yes.admission.payer.lineage
         try:
             turn = await self.once.turn(call, lineage)
         except ToolbusError as error:
@@ -131,7 +131,7 @@ class Gate:
                 admission = self._decide(judge, call)
                 verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
                 yes = Yes(judge, admission, verdict, claim)
-                lineage, cause = admission.principal.lineage, _cause(call, admission, verdict)
+                lineage, cause = admission.payer.lineage, _cause(call, admission, verdict)
                 with _tracer.below("toolbus.approval"):
                     turn = await self.approving.turn(call, lineage, cause)
         except ToolbusError as error:
@@ -178,7 +178,7 @@ class Gate:
     async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
         """Answer who asks after a task that is kept here, or pass the question on to its server."""
         try:
-            told = await self.approving.deferring.answer(call, yes.admission.principal.key)
+            told = await self.approving.deferring.answer(call, yes.admission.payer.key)
         except ToolbusError as error:
             await reply.send(Failed(error))
             return
@@ -284,12 +284,12 @@ class Gate:
         reply: Reply,
         admission: Admission | None,
         claim: OutcomeClaim | None = None,
-        who: Principal | None = None,
+        who: Payer | None = None,
     ) -> None:
         DECISIONS.labels(error.code).inc()
         _decided(error.code)
         if who is None:
-            who = admission.principal if admission is not None else self._who(call)
+            who = admission.payer if admission is not None else self._who(call)
         actors = self.judge().snapshot.actors(who.key, call.proof) if who is not None else ()
         self.service.events.say(denial_of(call, error, admission, who, actors))
         await self._answer(Failed(error), call, reply, claim)
@@ -302,7 +302,7 @@ class Gate:
             await self.once.release(call, claim)
         await reply.send(told)
 
-    def _who(self, call: CallRequested) -> Principal | None:
+    def _who(self, call: CallRequested) -> Payer | None:
         try:
             return self.judge().asker(call.proof, time())
         except UnauthorizedError:
@@ -331,7 +331,7 @@ def _may_need_person(yes: Yes, call: CallRequested) -> bool:
 
 def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:
     """What the rules say, when they do not forbid the call."""
-    verdict = ruling.verdict(call, admission.principal.lineage, admission.charge, time())
+    verdict = ruling.verdict(call, admission.payer.lineage, admission.charge, time())
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
     return verdict
@@ -345,12 +345,12 @@ def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause
 
 
 def _about(call: CallRequested, admission: Admission, after: int) -> str:
-    trace, key = trace_id(call.traceparent), admission.principal.key
+    trace, key = trace_id(call.traceparent), admission.payer.key
     return About(call.server, call.tool, key, trace, call.parent_id, after).encode()
 
 
 def _repeated(call: CallRequested, admission: Admission) -> str:
-    run = call.run or f"key:{admission.principal.key}"
+    run = call.run or f"key:{admission.payer.key}"
     return repeated(run, call.server, call.tool, call.arguments)
 
 

@@ -15,7 +15,7 @@ from toolbus_policy.ledger.limits import (
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
+class Payer:
     """A key with everything above it, and the limits of all of them."""
 
     lineage: Lineage
@@ -52,7 +52,7 @@ class Admission:
     `strict` says that a level wants arguments to fit their schema.
     """
 
-    principal: Principal
+    payer: Payer
     cost: Cost = FREE
     budgets: tuple[BudgetLimit, ...] = ()
     loops: tuple[LoopLimit, ...] = ()
@@ -70,4 +70,4 @@ class Admission:
     @property
     def limited(self) -> bool:
         """Whether the ledger has to be asked at all."""
-        return bool(self.budgets or self.loops or self.principal.rates)
+        return bool(self.budgets or self.loops or self.payer.rates)

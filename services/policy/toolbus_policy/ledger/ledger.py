@@ -161,7 +161,7 @@ class Ledger:
 
     async def _reserve_all(self, claims: list[Claim]) -> Sequence[ToolbusError | None]:
         refusals: dict[str, ToolbusError | None] = {}
-        groups = _grouped(claims, [claim.admission.principal.scope for claim in claims])
+        groups = _grouped(claims, [claim.admission.payer.scope for claim in claims])
         for scope, group in groups.items():
             try:
                 answers = await self._reserve_scope(scope, group)
