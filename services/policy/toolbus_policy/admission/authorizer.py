@@ -1,10 +1,10 @@
 """Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
 
 from toolbus_common.access import session_owner
-from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.oauth_scopes import needed
 from toolbus_common.access.pricing import FREE, cost_of
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config import Patterns
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
@@ -43,7 +43,7 @@ class Standing:
 
     MOST_REMEMBERED = 100_000
 
-    def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
+    def __init__(self, snapshot: ConfigSnapshot, catalogue: dict[str, Listing]) -> None:
         self.known = {
             method: {
                 full_name(server, offered.name): offered.digest
@@ -73,7 +73,7 @@ class Judge:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        snapshot: ConfigSnapshot,
         catalogue: dict[str, Listing],
         ruling: Ruling | None = None,
         standing: Standing | None = None,
@@ -106,7 +106,7 @@ class Judge:
 
     def decide_for(
         self,
-        lineage: Lineage,
+        lineage: Principal,
         server: str,
         method: str,
         tool: str,
@@ -139,13 +139,13 @@ class Judge:
             raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
         return self._payer(lineage)
 
-    def _live(self, proof: str, now: float) -> Lineage:
+    def _live(self, proof: str, now: float) -> Principal:
         found = self.snapshot.lineage_for(proof, now)
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found
 
-    def _refusal(self, lineage: Lineage, server: str, method: str, tool: str) -> ToolbusError:
+    def _refusal(self, lineage: Principal, server: str, method: str, tool: str) -> ToolbusError:
         """Why not: only who may use it with another token is told that it is there."""
         whole = lineage.whole
         if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
@@ -184,7 +184,7 @@ class Judge:
         counting = tuple(each for each in payer.budgets if each.counts(name, cost.held))
         return Admission(payer, cost, counting, payer.loops, *told)
 
-    def _payer(self, lineage: Lineage) -> Payer:
+    def _payer(self, lineage: Principal) -> Payer:
         try:
             return self.standing.payers.recall(lineage.key, lineage)
         except KeyError:
@@ -206,13 +206,13 @@ def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
     return all(granted(patterns, name) for patterns in narrower)
 
 
-def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
+def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
     declared = snapshot.declaration.servers.get(server)
     view = declared.tools.get(tool) if declared is not None else None
     return view is not None and view.hidden
 
 
-def payer_of(lineage: Lineage) -> Payer:
+def payer_of(lineage: Principal) -> Payer:
     """A key with everything above it: grants intersect, limits add up."""
     levels = lineage.levels
     return Payer(
@@ -223,5 +223,5 @@ def payer_of(lineage: Lineage) -> Payer:
         budgets=budgets_of(levels),
         rates=rates_of(levels),
         loops=loops_of(levels),
-        id=session_owner.principal_of(lineage),
+        id=session_owner.principal_id_of(lineage),
     )

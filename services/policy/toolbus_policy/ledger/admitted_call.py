@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from toolbus_common.access import session_owner
 from toolbus_common.access.anonymous import is_anonymous
 from toolbus_common.access.pricing import FREE, Cost
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.config import Content
 from toolbus_policy.ledger.limits import (
     BudgetLimit,
@@ -18,7 +18,7 @@ from toolbus_policy.ledger.limits import (
 class Payer:
     """A key with everything above it, and the limits of all of them."""
 
-    lineage: Lineage
+    lineage: Principal
     team: str
     user: str
     budgets: tuple[BudgetLimit, ...]
@@ -29,7 +29,9 @@ class Payer:
 
     def id_for(self, proof: str) -> str:
         """Return whose state the calls of a proof may touch: anonymous clients have their own."""
-        return session_owner.principal_of(self.lineage, proof) if is_anonymous(proof) else self.id
+        return (
+            session_owner.principal_id_of(self.lineage, proof) if is_anonymous(proof) else self.id
+        )
 
     @property
     def key(self) -> str:
