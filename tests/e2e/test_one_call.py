@@ -25,7 +25,7 @@ FUSED = {STORE: ("tb.>",), "policy": ("tb.call.>", "tb.run.>"), "ingress": ("tb.
 APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.event.>"), STORE: ("tb.kv.>",)}
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

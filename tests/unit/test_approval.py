@@ -50,7 +50,7 @@ def test_arguments_are_kept_only_while_somebody_may_still_have_to_read_them() ->
 @pytest.mark.parametrize("state", State)
 def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) -> None:
     event = event_of(every_state()[state], 150.0)
-    said = "asked" if state is State.PENDING else state.value
+    said = "requested" if state is State.PENDING else state.value
     assert event.subject == f"tb.event.approval.{said}.default"
     assert event.id.endswith(f".{state.value}")
     assert (event.call_id, event.key, event.binding) == ("c1", "bot", "binding")

@@ -286,7 +286,7 @@ class Deciding:
 CALL = model.Approval(
     id="1" * 32, binding="b", state=model.State.PENDING, key="staff:other", user="user:ann",
     scope="default", server="docs", tool="burn", method="tools/call", cause="key:staff",
-    call_id="c", asked_at=0.0, ends=1.0,
+    call_id="c", requested_at=0.0, ends=1.0,
 )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     cause: str
     call_id: str
-    asked_at: float
+    requested_at: float
     ends: float
     user: str = ""
     why: str = ""
@@ -118,7 +118,7 @@ def asked(
         why=cause.why,
         call_id=call.call_id,
         trace_id=trace_id(call.traceparent),
-        asked_at=span[0],
+        requested_at=span[0],
         ends=span[1],
         arguments=call.arguments.decode(),
         arguments_digest=sha256(call.arguments).hexdigest(),
@@ -165,7 +165,7 @@ def told(approval: Approval, most: int) -> ApprovalState:
         tool=approval.tool,
         method=approval.method,
         cause=approval.cause,
-        asked_at=approval.asked_at,
+        requested_at=approval.requested_at,
         ends=approval.ends,
         arguments=approval.arguments[:most],
         arguments_digest=approval.arguments_digest,

@@ -15,7 +15,7 @@ class AdminRequest(Query):
     seen, `*` for any; `form` says how `body` is written.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.admin"
+    SUBJECT: ClassVar[str] = "tb.query.policy.admin"
     BODY: ClassVar[str | None] = "body"
 
     proof: str = Field(repr=False)

@@ -71,7 +71,7 @@ class Deferred(msgspec.Struct, frozen=True, kw_only=True):
     tool: str
     era: Era
     page: str
-    asked_at: float
+    requested_at: float
     changed_at: float
     ends: float
     kept_until: float
@@ -138,7 +138,7 @@ def deferred(
         tool=call.tool,
         era=call.era,
         page=page,
-        asked_at=now,
+        requested_at=now,
         changed_at=now,
         ends=approval.ends,
         kept_until=approval.ends + KEPT_SECONDS,
