@@ -76,10 +76,10 @@ class Apart:
             )
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
-        told = {"scope": "acme", "key": key, "proof": "", "principal": self.principal(key)}
+        told = {"scope": "acme", "key": key, "proof": "", "principal_id": self.principal_id(key)}
         return CallAdmitted(**given | told)
 
-    def principal(self, key: str) -> str:
+    def principal_id(self, key: str) -> str:
         """What policy calls a key's principal."""
         own = Key(tools=("*",), secret_hash=self.secrets.get(key, ""))
         return principal_id_of(principal_of(key, own, Configuration()))

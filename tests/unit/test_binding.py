@@ -114,7 +114,7 @@ DECLARED: dict[str, Any] = {
 def policy(**changes: Any) -> str:
     declared = Configuration.model_validate({**DECLARED, **changes})
     snapshot = ConfigSnapshot.of(declared)
-    return policy_digest(snapshot.lineage("bot"), declared, "docs")
+    return policy_digest(snapshot.principal("bot"), declared, "docs")
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ def held(snapshot: ConfigSnapshot, *actors: str) -> str:
 
 
 def payer(snapshot: ConfigSnapshot, name: str) -> Payer:
-    lineage = snapshot.lineage(name)
-    return Payer(lineage, lineage.own.team, lineage.own.user, (), ())
+    principal = snapshot.principal(name)
+    return Payer(principal, principal.own.team, principal.own.user, (), ())
 
 
 def test_only_of_calls_to_such_a_server_policy_tells_who_makes_them() -> None:

@@ -51,8 +51,8 @@ def call(**given: object) -> CallRequested:
 
 def asked() -> Approval:
     declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = ConfigSnapshot.of(declared).lineage("bot")
-    return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    return approvals.asked(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def waiting(approval: Approval) -> Deferred:

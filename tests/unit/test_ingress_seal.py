@@ -47,7 +47,7 @@ def test_a_seal_is_what_a_header_may_hold_and_tells_nothing() -> None:
     sealed = SEAL.close(TASK)
     assert sealed.isascii()
     assert sealed.replace("-", "").replace("_", "").isalnum()
-    assert TASK.principal not in sealed
+    assert TASK.principal_id not in sealed
 
 
 def test_another_key_opens_nothing() -> None:
@@ -66,7 +66,7 @@ class Twin(Claims, frozen=True):
     task: str
     server: str
     tool: str
-    principal: str
+    principal_id: str
 
 
 def test_the_kind_is_a_name_and_not_a_shape() -> None:

@@ -114,7 +114,7 @@ def test_limits_of_every_level_add_up() -> None:
         teams={"ops": {"customer": "acme", "budget": budget}},
         customers={"acme": {"budget": budget, "rate": {"calls": 1, "per": "hour"}}},
     )
-    principal = payer_of(found.lineage("bot"))
+    principal = payer_of(found.principal("bot"))
     assert [limit.level for limit in principal.budgets] == ["key:bot", "team:ops", "customer:acme"]
     assert [limit.level for limit in principal.rates] == ["customer:acme"]
     assert principal.scope == "acme"

@@ -120,10 +120,10 @@ def test_a_group_that_is_a_scope_no_longer_opens_nothing_any_more() -> None:
 
 
 def test_what_is_listed_is_all_that_a_person_may() -> None:
-    lineage = snapshot("tools:reading").lineage_for(PROOF, time())
-    assert lineage is not None
-    assert lineage.seen.cover("docs__burn")
-    assert not lineage.bounds.cover("docs__burn")
+    principal = snapshot("tools:reading").principal_for(PROOF, time())
+    assert principal is not None
+    assert principal.seen.cover("docs__burn")
+    assert not principal.bounds.cover("docs__burn")
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_nobody_decides_in_anothers_name_or_with_a_token_for_less(
         holder(snapshot(scope, actors=actors, **rights), PROOF, time())
 
 
-def test_a_lineage_within_a_scope_is_kept_while_the_whole_one_is() -> None:
+def test_a_principal_within_a_scope_is_kept_while_the_whole_one_is() -> None:
     shot = snapshot("tools:reading")
-    assert shot.lineage_for(PROOF, time()) is shot.lineage_for(PROOF, time())
+    assert shot.principal_for(PROOF, time()) is shot.principal_for(PROOF, time())
     after = shot.after(2, {"staff:ann": None})
-    assert after.lineage_for(PROOF, time()) is not None
+    assert after.principal_for(PROOF, time()) is not None
 
 
 def test_only_plain_lists_of_tools_are_scopes() -> None:
@@ -253,7 +253,7 @@ def test_a_token_for_tools_administers_nothing_and_one_for_that_opens_no_tool() 
     for scope in ("tools", "tools:reading", ""):
         assert directory(scope).administrator(PROOF, time()) is None
     for scope in ("admin", "admin:read", "tools admin"):
-        assert snapshot(scope).lineage_for(PROOF, time()) is None
+        assert snapshot(scope).principal_for(PROOF, time()) is None
 
 
 def test_who_has_no_role_any_longer_or_whose_rule_ended_administers_nothing() -> None:

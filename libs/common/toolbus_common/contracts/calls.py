@@ -121,7 +121,7 @@ class CallAdmitted(Plain):
     whose programs call on in the same name. `result_content` says how much of the result is
     recorded; `user` whose call it is: some servers are called with that person's token. `claim` is
     there when the call has an idempotency key: its outcome is kept before it is told. `identity`
-    is there where the server is told who calls. `principal` identifies whose state at the server
+    is there where the server is told who calls. `principal_id` identifies whose state at the server
     the call may touch (`toolbus_common.access.session_owner`), `session` the client's session.
     `checked` names the arguments that must fit the tool's schema, as rules read them; None means
     all.
@@ -159,7 +159,7 @@ class CallAdmitted(Plain):
     result_content: str = ""
     user: str = ""
     identity: Identified | None = None
-    principal: str = ""
+    principal_id: str = ""
     session: str = ""
     checked: tuple[str, ...] | None = None
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)

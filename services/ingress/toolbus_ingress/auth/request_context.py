@@ -33,14 +33,14 @@ class Caller(Struct, frozen=True):
     holder: str = ""
 
     @property
-    def principal(self) -> str:
+    def principal_id(self) -> str:
         """Whose sessions, tasks and states are whose."""
         return self.holder or self.proof
 
     @property
     def account(self) -> str:
         """Whose a session is: all anonymous callers are one, and each session's id is its key."""
-        return PROOF if is_anonymous(self.proof) else self.principal
+        return PROOF if is_anonymous(self.proof) else self.principal_id
 
     @property
     def mode(self) -> Mode:

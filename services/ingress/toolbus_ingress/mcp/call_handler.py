@@ -222,7 +222,7 @@ class Relay:
         claims = self._seal.open(sealed, StateClaims)
         if (
             claims is None
-            or claims.principal != visit.caller.principal
+            or claims.principal_id != visit.caller.principal_id
             or claims.request != _digest(request.method, subject)
             or claims.expires < time()
         ):
@@ -324,7 +324,7 @@ class Relay:
             return body
         subject = Subject(call.server, call.tool, call.arguments)
         claims = StateClaims(
-            msgspec.json.decode(state), visit.caller.principal, _digest(call.method, subject),
+            msgspec.json.decode(state), visit.caller.principal_id, _digest(call.method, subject),
             time() + STATE_SECONDS,
         )  # fmt: skip
         members["requestState"] = msgspec.Raw(strict_json.dump(self._seal.close(claims)))

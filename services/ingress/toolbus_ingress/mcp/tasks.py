@@ -96,7 +96,7 @@ class Tasks:
 
     def _is_for(self, claims: DoneClaims | TaskClaims, caller: Caller) -> bool:
         return (
-            claims.principal == caller.principal
+            claims.principal_id == caller.principal_id
             and caller.server in ("", claims.server)
             and self._catalogue.serves(claims.server)
             and self._catalogue.sees(caller.bounds, claims.server, claims.tool)

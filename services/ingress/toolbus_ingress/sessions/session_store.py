@@ -95,7 +95,7 @@ class Sessions:
         text = token.decode("latin-1")
         session = self._known.get(text)
         claims = session.claims if session else self._seal.open(text, SessionClaims)
-        if claims is None or claims.principal != proof:
+        if claims is None or claims.principal_id != proof:
             return None
         if claims.sid in self._ended or claims.expires < time():
             return None

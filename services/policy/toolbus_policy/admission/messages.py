@@ -134,7 +134,7 @@ def denial_of(
     if who is None:
         return event
     asker = {name: getattr(who, name) for name in ("team", "user", "environment")}
-    arguments = recorded(call.arguments, who.lineage.recording(call.server)[0])
+    arguments = recorded(call.arguments, who.principal.recording(call.server)[0])
     return event.model_copy(update={**asker, "arguments": arguments, "actors": actors})
 
 

@@ -57,7 +57,7 @@ def operator(name: str) -> Approver:
 
 def holder(snapshot: ConfigSnapshot, proof: str, now: float) -> Approver:
     """Whoever holds a key. Raises `UnauthorizedError` or `ForbiddenError`."""
-    found = snapshot.lineage_for(proof, now)
+    found = snapshot.principal_for(proof, now)
     if found is None:
         raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
     if "approve" not in found.own.rights:

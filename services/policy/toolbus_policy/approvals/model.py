@@ -100,17 +100,17 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def asked(
-    call: CallRequested, lineage: Principal, cause: Cause, binding: str, span: tuple[float, float]
+    call: CallRequested, principal: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
     """A new approval for a call; `span` is when it is asked for, and until when."""
-    levels = dict(lineage.levels)
+    levels = dict(principal.levels)
     return Approval(
         id=secrets.token_hex(16),
         binding=binding,
         state=State.PENDING,
-        key=lineage.key,
+        key=principal.key,
         user=next((told for told in levels if told.startswith("user:")), ""),
-        scope=lineage.scope,
+        scope=principal.scope,
         server=call.server,
         tool=call.tool,
         method=call.method,
@@ -175,16 +175,16 @@ def told(approval: Approval, most: int) -> ApprovalState:
     )
 
 
-def read_by_rules(call: CallRequested, lineage: Principal, charge: int) -> dict[str, Any]:
+def read_by_rules(call: CallRequested, principal: Principal, charge: int) -> dict[str, Any]:
     """What rules can read of a call, as the event has it that a person is asked about it."""
-    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in lineage.levels)}
+    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in principal.levels)}
     return {
         "team": names.get("team", ""),
         "user": names.get("user", ""),
-        "environment": lineage.environment,
+        "environment": principal.environment,
         "era": call.era.value,
         "charge": charge,
-        "arguments": recorded(call.arguments, lineage.recording(call.server)[0]),
+        "arguments": recorded(call.arguments, principal.recording(call.server)[0]),
     }
 
 

@@ -18,7 +18,7 @@ from toolbus_policy.ledger.limits import (
 class Payer:
     """A key with everything above it, and the limits of all of them."""
 
-    lineage: Principal
+    principal: Principal
     team: str
     user: str
     budgets: tuple[BudgetLimit, ...]
@@ -30,18 +30,18 @@ class Payer:
     def id_for(self, proof: str) -> str:
         """Return whose state the calls of a proof may touch: anonymous clients have their own."""
         return (
-            session_owner.principal_id_of(self.lineage, proof) if is_anonymous(proof) else self.id
+            session_owner.principal_id_of(self.principal, proof) if is_anonymous(proof) else self.id
         )
 
     @property
     def key(self) -> str:
         """The key's name."""
-        return self.lineage.key
+        return self.principal.key
 
     @property
     def scope(self) -> str:
         """Who pays."""
-        return self.lineage.scope
+        return self.principal.scope
 
 
 @dataclass(frozen=True, slots=True)
