@@ -70,13 +70,18 @@ class Apart:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             nobody = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
-                self._admitted(given, call.proof),
+                self._admitted(given, call.key_digest),
                 reply,
                 lambda: self.policy.spawn(reply.send(nobody)),
             )
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
-        told = {"scope": "acme", "key": key, "proof": "", "principal_id": self.principal_id(key)}
+        told = {
+            "scope": "acme",
+            "key": key,
+            "key_digest": "",
+            "principal_id": self.principal_id(key),
+        }
         return CallAdmitted(**given | told)
 
     def principal_id(self, key: str) -> str:
@@ -112,7 +117,7 @@ class Apart:
         told: dict[str, Any] = {
             "server": server,
             "tool": tool,
-            "proof": key,
+            "key_digest": key,
             "era": Era.MODERN,
             "deadline": time() + 60,
             "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",

@@ -286,7 +286,7 @@ async def test_a_call_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> No
     await buses["policy"].settled()
     for call_id, reply in (("evil", EVIL), ("call", f"$KV.{PEOPLE}.evil")):
         call = CallRequested(
-            call_id=call_id, reply_to=reply, server="docs", tool="burn", proof="p",
+            call_id=call_id, reply_to=reply, server="docs", tool="burn", key_digest="p",
             era=Era.MODERN, deadline=time() + PATIENCE, traceparent="",
         )  # fmt: skip
         await buses["ingress"].publish(call.subject, call.encode(), reply)

@@ -17,7 +17,7 @@ ARGUMENTS = b'{"page":"canary"}'
 
 def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
     return CallRequested(
-        call_id="c1", reply_to="r", server="docs", tool="burn", proof="p", era=Era.MODERN,
+        call_id="c1", reply_to="r", server="docs", tool="burn", key_digest="p", era=Era.MODERN,
         deadline=1.0, traceparent="", extra=extra, arguments=arguments,
     )  # fmt: skip
 

@@ -55,7 +55,7 @@ JSON = st.recursive(
 
 def call(**given: Any) -> CallRequested:
     told = {
-        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "proof": "p",
+        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "key_digest": "p",
         "era": Era.MODERN, "deadline": time() + 30, "traceparent": "", "idempotency_key": "k",
     }  # fmt: skip
     return CallRequested(**{**told, **given})

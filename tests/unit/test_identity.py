@@ -377,9 +377,9 @@ def test_what_anybody_may_ask_for_is_done_so_often_and_no_oftener() -> None:
 async def test_however_a_token_is_written_it_opens_its_own_endpoint_only() -> None:
     identity, _ = edge(bearer(resource=f"{BASE}/mcp/docs"))
     await identity.meet(TOKEN, identity.resource("docs"))
-    proof = key_digest_of(TOKEN)
+    key_digest = key_digest_of(TOKEN)
     request = {b"authorization": b"Bearer x"}, {"method": "POST", "path": "/mcp/docs"}
-    assert identity.held(proof, "docs", *request)
-    for wrong in ((proof, ""), (proof, "mail"), (key_digest_of("another"), "docs")):
+    assert identity.held(key_digest, "docs", *request)
+    for wrong in ((key_digest, ""), (key_digest, "mail"), (key_digest_of("another"), "docs")):
         with pytest.raises(UnauthorizedError):
             identity.held(*wrong, *request)

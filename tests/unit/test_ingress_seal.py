@@ -33,8 +33,8 @@ KINDS = (SessionClaims, StateClaims, TaskClaims, DoneClaims)
 def test_what_was_sealed_opens_as_it_was(
     sid: str, capabilities: str, expires: float, state: str | None
 ) -> None:
-    session = SessionClaims(sid, "proof", "2025-11-25", capabilities, expires)
-    kept = StateClaims(state, "proof", "request", expires)
+    session = SessionClaims(sid, "key_digest", "2025-11-25", capabilities, expires)
+    kept = StateClaims(state, "key_digest", "request", expires)
     assert SEAL.open(SEAL.close(session), SessionClaims) == session
     assert SEAL.open(SEAL.close(kept), StateClaims) == kept
 

@@ -44,7 +44,7 @@ def snapshot(**rules: Any) -> ConfigSnapshot:
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="read", proof="p", era=Era.MODERN,
+        call_id="c", reply_to="r", server=server, tool="read", key_digest="p", era=Era.MODERN,
         deadline=0, traceparent="", arguments=msgspec.json.encode(arguments),
     )  # fmt: skip
 

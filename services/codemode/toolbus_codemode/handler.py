@@ -141,12 +141,12 @@ class ProgramHandler:
         """The same, where the caller's access token may be known since a moment only."""
         with suppress(UnauthorizedError):
             return self._principal(call)
-        await self._directory.bearers.learn(hash_of(call.proof))
+        await self._directory.bearers.learn(hash_of(call.key_digest))
         return self._principal(call)
 
     def _principal(self, call: CallAdmitted) -> Principal:
         """The caller as it is now, whatever it was when the call was admitted."""
-        found = self._directory.now.principal_for(call.proof, time())
+        found = self._directory.now.principal_for(call.key_digest, time())
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found

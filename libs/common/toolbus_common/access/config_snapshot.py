@@ -31,9 +31,9 @@ def key_digest_of(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def hash_of(proof: str) -> str:
+def hash_of(key_digest: str) -> str:
     """What is stored instead of a proof."""
-    return sha256(proof.encode()).hexdigest()
+    return sha256(key_digest.encode()).hexdigest()
 
 
 class ConfigSnapshot:
@@ -42,7 +42,7 @@ class ConfigSnapshot:
     Access tokens come and go beside it: `bearers` knows who holds them now.
     """
 
-    __slots__ = ("_by_proof", "_principals", "bearers", "declaration", "keys", "version")
+    __slots__ = ("_by_key_digest", "_principals", "bearers", "declaration", "keys", "version")
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ConfigSnapshot:
         self.keys = keys
         self.bearers = bearers
         self._principals = principals
-        self._by_proof: dict[str, Principal] = {}
+        self._by_key_digest: dict[str, Principal] = {}
 
     @classmethod
     def of(
@@ -89,25 +89,25 @@ class ConfigSnapshot:
             return self._principals.of(name, key)
         return self._principals.person(name, self.bearers.user_of(name))
 
-    def principal_for(self, proof: str, now: float) -> Principal | None:
+    def principal_for(self, key_digest: str, now: float) -> Principal | None:
         """The live key a proof belongs to: not revoked, and nothing above it has expired."""
-        found = self._by_proof.get(proof)
+        found = self._by_key_digest.get(key_digest)
         if found is None:
-            if is_anonymous(proof):
+            if is_anonymous(key_digest):
                 return self.principal_of(ANONYMOUS, now)
-            secret_hash = hash_of(proof)
+            secret_hash = hash_of(key_digest)
             name = self.keys.owner(secret_hash)
             if name is None:
                 return self._principal_held(secret_hash, now)
             # Only proofs that fit are kept: no more entries than there are keys.
-            found = self._by_proof[proof] = self.principal(name)
+            found = self._by_key_digest[key_digest] = self.principal(name)
         return _live(found, now)
 
-    def actors(self, name: str, proof: str) -> tuple[str, ...]:
+    def actors(self, name: str, key_digest: str) -> tuple[str, ...]:
         """Who acts in its holder's name with an exchanged token; whoever has a key acts alone."""
         if not is_person(name):
             return ()
-        bearer = self.bearers.known(hash_of(proof))
+        bearer = self.bearers.known(hash_of(key_digest))
         return bearer.actors if bearer is not None else ()
 
     def principal_of(self, name: str, now: float) -> Principal | None:
@@ -161,9 +161,9 @@ class ConfigProjection:
             self._renew()
         return self._now
 
-    def administrator(self, proof: str, now: float) -> Administrator | None:
+    def administrator(self, key_digest: str, now: float) -> Administrator | None:
         """Who holds the live admin key a proof belongs to (there are few), or such a token."""
-        wanted = hash_of(proof)
+        wanted = hash_of(key_digest)
         for name, admin in {**self._declaration.admins, **self._own_admins}.items():
             if admin.secret_hash == wanted and admin.live(now):
                 return of_key(name, admin)

@@ -65,7 +65,7 @@ class Programs:
                 span.note("toolbus.calls", inner.tally.calls)
                 if ended.error is not None:
                     span.fail(ended.error.name)
-            answer = await Answers(self.results, call.proof, program.engine).answer(ended)
+            answer = await Answers(self.results, call.key_digest, program.engine).answer(ended)
         except asyncio.CancelledError:
             run.broke_off("cancelled", "Its caller left, or the service stopped.")
             raise

@@ -212,7 +212,7 @@ class Hub:
     def _admit(self, listener: Listener) -> bool:
         """Whether its key still opens anything; a stream never outlives its key."""
         caller = listener.visit.caller
-        found = self._catalogue.holder(caller.proof, caller.narrower)
+        found = self._catalogue.holder(caller.key_digest, caller.narrower)
         if found is None:
             listener.mail.close()
             return False
@@ -259,7 +259,7 @@ class Hub:
         own = listener.visit.session
         if session and (own is None or own.sid != session):
             return False
-        return self._catalogue.principal_id(listener.visit.caller.proof) == principal_id
+        return self._catalogue.principal_id(listener.visit.caller.key_digest) == principal_id
 
     def _tell_updated(
         self, listener: Listener, server: str, params: dict[str, Any], *, unasked: bool

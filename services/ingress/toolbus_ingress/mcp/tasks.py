@@ -92,7 +92,7 @@ class Tasks:
         return msgspec.json.encode(_task(claims, str(handle)))
 
     def _owner(self, call: CallRequested) -> str:
-        return self._catalogue.holder_of_token(call.proof) or call.proof
+        return self._catalogue.holder_of_token(call.key_digest) or call.key_digest
 
     def _is_for(self, claims: DoneClaims | TaskClaims, caller: Caller) -> bool:
         return (

@@ -85,7 +85,7 @@ class Judge:
 
     def decide(
         self,
-        proof: str,
+        key_digest: str,
         server: str,
         method: str,
         tool: str,
@@ -102,7 +102,7 @@ class Judge:
             InsufficientScopeError: it is granted, but this access token is for less.
 
         """
-        return self.decide_for(self._live(proof, now), server, method, tool, narrower)
+        return self.decide_for(self._live(key_digest, now), server, method, tool, narrower)
 
     def decide_for(
         self,
@@ -128,9 +128,9 @@ class Judge:
             raise self._refusal(principal, server, method, tool)
         return admission
 
-    def asker(self, proof: str, now: float) -> Payer:
+    def asker(self, key_digest: str, now: float) -> Payer:
         """Who asks, whatever for. Raises `UnauthorizedError`."""
-        return self._payer(self._live(proof, now))
+        return self._payer(self._live(key_digest, now))
 
     def holder(self, key: str, now: float) -> Payer:
         """The key of a name, if it is live still. Raises `UnauthorizedError`."""
@@ -139,8 +139,8 @@ class Judge:
             raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
         return self._payer(principal)
 
-    def _live(self, proof: str, now: float) -> Principal:
-        found = self.snapshot.principal_for(proof, now)
+    def _live(self, key_digest: str, now: float) -> Principal:
+        found = self.snapshot.principal_for(key_digest, now)
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found

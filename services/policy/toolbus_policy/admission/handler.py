@@ -214,7 +214,7 @@ class Gate:
         now = time()
         self._check(call, now)
         admission = judge.decide(
-            call.proof, call.server, call.method, call.tool, now, call.narrower
+            call.key_digest, call.server, call.method, call.tool, now, call.narrower
         )
         if call.most is not None and admission.charge > call.most:
             raise over_run_budget(admission.charge, call.most)
@@ -222,7 +222,7 @@ class Gate:
 
     async def _knows_by_now(self, judge: Judge, call: CallRequested) -> bool:
         """Whether the proof is that of an access token which was found good a moment ago."""
-        return await judge.snapshot.bearers.learn(hash_of(call.proof)) is not None
+        return await judge.snapshot.bearers.learn(hash_of(call.key_digest)) is not None
 
     def _check(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
@@ -290,7 +290,7 @@ class Gate:
         _decided(error.code)
         if who is None:
             who = admission.payer if admission is not None else self._who(call)
-        actors = self.judge().snapshot.actors(who.key, call.proof) if who is not None else ()
+        actors = self.judge().snapshot.actors(who.key, call.key_digest) if who is not None else ()
         self.service.events.say(denial_of(call, error, admission, who, actors))
         await self._answer(CallError(error), call, reply, claim)
 
@@ -308,7 +308,7 @@ class Gate:
 
     def _who(self, call: CallRequested) -> Payer | None:
         try:
-            return self.judge().asker(call.proof, time())
+            return self.judge().asker(call.key_digest, time())
         except UnauthorizedError:
             return None
 

@@ -43,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 
 def entry_of(call: CallRequested, principal: Principal) -> str:
     """The entry of a call: whose it is, then which; nothing of either can be read from it."""
-    owner = _digest(principal.scope, holder_of(call.proof, principal))[:_OWNER]
+    owner = _digest(principal.scope, holder_of(call.key_digest, principal))[:_OWNER]
     return f"{owner}.{_digest(call.server, call.tool, call.idempotency_key)[:_CALL]}"
 
 

@@ -27,10 +27,12 @@ class Payer:
     environment: str = ""
     id: str = ""  # whose state at servers its calls may touch
 
-    def id_for(self, proof: str) -> str:
+    def id_for(self, key_digest: str) -> str:
         """Return whose state the calls of a proof may touch: anonymous clients have their own."""
         return (
-            session_owner.principal_id_of(self.principal, proof) if is_anonymous(proof) else self.id
+            session_owner.principal_id_of(self.principal, key_digest)
+            if is_anonymous(key_digest)
+            else self.id
         )
 
     @property

@@ -39,12 +39,12 @@ class RejectRequest(Query):
 class ApproverRequest(Query):
     """The same three for the holder of a key with the right to approve. Asked by ingress.
 
-    Policy resolves `proof` itself: ingress can vouch for nobody.
+    Policy resolves `key_digest` itself: ingress can vouch for nobody.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.approver"
 
-    proof: str = Field(repr=False)
+    key_digest: str = Field(repr=False)
     wish: Literal["show", "approve", "reject"] = "show"
     id: str = ""
     note: str = ""

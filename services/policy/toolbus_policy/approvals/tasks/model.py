@@ -128,7 +128,7 @@ def deferred(
     call: CallRequested, approval: Approval, page: str, now: float, *, opens_pages: bool
 ) -> Deferred:
     """A call that waits from now on."""
-    bare = {"proof": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
+    bare = {"key_digest": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
     bare |= {"capabilities": _unasking(call.capabilities), "default_logs": False}
     return Deferred(
         id=approval.id,
