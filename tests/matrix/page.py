@@ -13,7 +13,7 @@ _HEAD = """\
 # Interoperability
 
 Written by `make matrix` on {day}; do not edit it. Nine clients of other hands reach five servers
-through one gateway. Every server is the same program, `tests/fixture_server`, in another era or
+through one gateway. Every server is the same program, `tests/fixture_server`, in another family or
 over another transport: *modern* is 2026-07-28, *legacy* 2025-11-25 and earlier, *sse* is HTTP+SSE
 of 2024-11-05. Each client runs in an environment of its own.
 
@@ -110,7 +110,7 @@ def _clients(cells: list[Cell]) -> Iterator[str]:
     yield "| client | installed | speaks to the gateway |"
     yield "|---|---|---|"
     clients = dict.fromkeys(cell.client for cell in cells)
-    yield from (f"| {each.name} | {each.version} | {each.era} |" for each in clients)
+    yield from (f"| {each.name} | {each.version} | {each.family} |" for each in clients)
     yield ""
     yield "To see it again: `make matrix`. It installs the clients into `.matrix/` the first time;"
     yield "[tests/matrix](../tests/matrix/README.md) says how to run a part of it."
