@@ -13,16 +13,16 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from toolbus_common import contracts
-from toolbus_common.contracts import EVENTS, Event, Message, Question
+from toolbus_common.contracts import EVENTS, Event, Message, Query
 from toolbus_common.contracts.base import trusted
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
 SAMPLES |= {int | None: 7, bool | None: True, tuple[str, ...] | None: ("text",)}
 ABSTRACT = {
-    Message, Event, Question, contracts.CallEvent, contracts.ApprovalEvent,
+    Message, Event, Query, contracts.CallEvent, contracts.ApprovalEvent,
     contracts.DefinitionEvent,
-    contracts.RunEvent, contracts.RunEnded, contracts.ServerSteered,
+    contracts.RunEvent, contracts.RunEnded, contracts.ServerCommandEvent,
     contracts.HoldEvent,
 }  # fmt: skip
 TRUSTED = (
@@ -157,6 +157,6 @@ def test_the_body_of_a_call_travels_byte_for_byte() -> None:
 
 def test_a_proof_and_arguments_are_not_shown_when_a_call_is_printed() -> None:
     call = filled(contracts.CallRequested).model_copy(
-        update={"proof": "canary-proof", "arguments": b"canary-arguments"}
+        update={"key_digest": "canary-proof", "arguments": b"canary-arguments"}
     )
     assert "canary" not in repr(call)

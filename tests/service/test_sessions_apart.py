@@ -13,7 +13,7 @@ from conformance.upstream import TESTS, FixtureServer
 from harness.apart import COMMAND, Apart, Stateful
 from harness.waiting import until, until_told
 from toolbus_common.config import Server
-from toolbus_common.contracts import Asked, Era, ServerNotification
+from toolbus_common.contracts import Era, InputRequired, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
@@ -243,8 +243,8 @@ async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
         await until(lambda: said, "ann's news")
         (told,) = said
         assert told.method == "notifications/resources/updated"
-        assert told.principal == apart.principal("ann")
-        assert told.principal != apart.principal("bob")
+        assert told.principal_id == apart.principal_id("ann")
+        assert told.principal_id != apart.principal_id("bob")
 
 
 @pytest.mark.parametrize("kind", ["stdio", "http"])
@@ -266,7 +266,7 @@ async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_aske
                     capabilities='{"elicitation":{}}',
                     arguments={"message": "who?"},
                 )
-                assert isinstance(ending, Asked)
+                assert isinstance(ending, InputRequired)
             await apart.say("ann", "test_simple_text", era=Era.LEGACY, session="c3")
             (row,) = await apart.rows()
             held = {each["client"] for each in row["sessions"]["held"]}

@@ -25,9 +25,9 @@ from toolbus_cli.launcher.demo_config import notes_command
 from toolbus_cli.launcher.engines import Engine
 from toolbus_cli.launcher.log_multiplexer import Journal
 from toolbus_cli.launcher.process_group import (
-    APART,
     DEMO_STAGE,
     FUSED,
+    SEPARATE,
     Fleet,
     foreign,
     servers_settled,
@@ -35,7 +35,7 @@ from toolbus_cli.launcher.process_group import (
 )
 from toolbus_cli.state_dir import State, read_json, write_private
 from toolbus_common.config_store.loading.loader import Loaded
-from toolbus_common.config_store.repository import Applied, Desk
+from toolbus_common.config_store.repository import Applied, ConfigRepository
 from toolbus_common.errors import BusDownError
 from toolbus_common.listen_address import HostPort
 from toolbus_common.nats.connection import Bus
@@ -60,7 +60,7 @@ class Options:
     state_dir: Path
     host: str
     port: int
-    apart: bool
+    separate: bool
     ready_file: Path | None
     log_form: str = "text"
     log_level: str = "info"
@@ -69,7 +69,7 @@ class Options:
     @property
     def processes(self) -> tuple[tuple[str, ...], ...]:
         """Which services run in which process."""
-        return APART if self.apart else FUSED
+        return SEPARATE if self.separate else FUSED
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ async def _up(options: Options, state: State, journal: Journal, held: int, began
         async with _joined(launch) as bus, desks.opened(bus, state) as desk:
             applied = await source.apply_first(desk, launch.source, launch.loaded)
             _start_services(launch)
-            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _services(APART))):
+            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _services(SEPARATE))):
                 await _welcome(launch, desk, applied)
                 await _follow(launch, desk)
         journal.note("draining")
@@ -240,7 +240,7 @@ def _services(processes: Iterable[tuple[str, ...]]) -> list[str]:
     return [service for services in processes for service in services]
 
 
-async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
+async def _welcome(launch: Launch, desk: ConfigRepository, applied: Applied) -> None:
     servers = await servers_settled(desk.bus)
     name, secret = await _first_key(launch, desk, applied)
     _write_run_file(launch)
@@ -265,7 +265,7 @@ async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
     sys.stdout.flush()
 
 
-async def _first_key(launch: Launch, desk: Desk, applied: Applied) -> tuple[str, str]:
+async def _first_key(launch: Launch, desk: ConfigRepository, applied: Applied) -> tuple[str, str]:
     """The name of the key to start with, and its secret if it was just made or declared."""
     known = {**launch.loaded.secrets, **applied.secrets}
     names = [*(await desk.declared()).declaration.keys, *await desk.own_keys()]
@@ -282,14 +282,14 @@ def _write_run_file(launch: Launch) -> None:
         "redis_url": launch.valkey.url,
         "ops": ops.urls(launch.ops),
         "config": str(launch.source.path.absolute()),
-        "mode": "apart" if launch.options.apart else "fused",
+        "mode": "separate" if launch.options.separate else "fused",
         "started": time.time(),
         "pids": launch.fleet.pids,
     }
     write_private(launch.state.run_file, told)
 
 
-async def _follow(launch: Launch, desk: Desk) -> None:
+async def _follow(launch: Launch, desk: ConfigRepository) -> None:
     """Until told to stop: apply the file whenever it changes, and note who was started anew."""
     pids = launch.fleet.pids
     while not launch.stop.is_set():
@@ -302,7 +302,7 @@ async def _follow(launch: Launch, desk: Desk) -> None:
             await _reload(launch, desk)
 
 
-async def _reload(launch: Launch, desk: Desk) -> None:
+async def _reload(launch: Launch, desk: ConfigRepository) -> None:
     done = await source.reload(desk, launch.source, launch.journal.note)
     if done is None:
         return

@@ -9,7 +9,7 @@ from typing import Any
 from toolbus_codemode.programs.budget import Purse
 from toolbus_codemode.programs.nested_calls import Tally
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.calls.event_fields import about_call
 from toolbus_common.contracts import CallAdmitted, Event, RunCompleted, RunFailed, RunStarted
 from toolbus_common.observability.metrics import RUN_SECONDS, RUNS
@@ -24,7 +24,7 @@ class Run:
     """One program under way, and the events about it."""
 
     call: CallAdmitted
-    lineage: Lineage
+    principal: Principal
     program: Program
     purse: Purse
     tally: Tally
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def _full(self) -> bool:
-        return self.lineage.content == "full"
+        return self.principal.content == "full"
 
     def _reason(self, error: ProgramError) -> str:
         """Why, in words that hold nothing of the calls' content unless that is recorded."""
@@ -93,12 +93,12 @@ class Run:
             **about_call(self.call, self.call.scope, self.call.key),
             "team": levels.get("team", ""),
             "user": levels.get("user", ""),
-            "environment": self.lineage.environment,
+            "environment": self.principal.environment,
             "engine": self.program.engine,
             "program_digest": sha256(source.encode(errors="replace")).hexdigest(),
             "lines": len(source.splitlines()),
         }
 
     def _above(self) -> list[tuple[str, str]]:
-        split = (told.partition(":") for told, _ in self.lineage.levels)
+        split = (told.partition(":") for told, _ in self.principal.levels)
         return [(kind, name) for kind, _, name in split]

@@ -23,14 +23,14 @@ class ApprovalEvent(CallEvent):
     reason: str = ""
 
 
-class ApprovalAsked(ApprovalEvent):
+class ApprovalRequested(ApprovalEvent):
     """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
 
     `rule` is the rule alone. `arguments` is raw JSON, and empty unless the key's calls are
     recorded in full. With `charge` and the others it is what rules could read of the call.
     """
 
-    NAME: ClassVar[str] = "approval.asked"
+    NAME: ClassVar[str] = "approval.requested"
     PERSON: ClassVar[str] = "user"
     KIND: ClassVar[str] = "user"
     MENTIONS: ClassVar[tuple[str, ...]] = ("cause",)

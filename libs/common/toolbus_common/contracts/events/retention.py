@@ -5,13 +5,13 @@ from typing import ClassVar
 from toolbus_common.contracts.events.base import Event
 
 
-class PersonForgotten(Event):
+class PersonErased(Event):
     """Somebody's key is shredded: what `pseudonym` stands for, nobody can tell any more.
 
     Said in the log of each customer whose events name that person, before the key goes.
     """
 
-    NAME: ClassVar[str] = "person.forgotten"
+    NAME: ClassVar[str] = "person.erased"
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"
 
