@@ -36,7 +36,7 @@ browser: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.debian chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-# A real Prometheus scrapes every room, and answers what the dashboard for it asks.
+# A real Prometheus scrapes every service, and answers what the dashboard for it asks.
 metrics: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.debian prometheus
 	$(BIN)/python -m pytest tests/metrics $(ARGS)

@@ -45,7 +45,7 @@ def main() -> int:
     """Run it; 0 when every demand is met."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Tools a key sees.")
-    asked.add_argument("--apart", action="store_true", help="Every room its own process.")
+    asked.add_argument("--apart", action="store_true", help="Every service its own process.")
     asked.add_argument("--tools", type=Path, nargs="+", help="A published benchmark's tools.")
     asked.add_argument("--tasks", type=Path, nargs="+", help="Its tasks, a file for each of tools.")
     asked.add_argument("--search-model", default="", help="Search by meaning: wordllama, or where.")

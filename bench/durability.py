@@ -1,6 +1,6 @@
 """`make bench-durability`: every part of a gateway killed again and again under an even load.
 
-A whole gateway, each room a process of its own: 200 calls a second through HTTP, paid and free,
+A whole gateway, each service a process of its own: 200 calls a second through HTTP, paid and free,
 quick and slow, and programs that make calls of their own. Each victim has a gateway of its own
 and is killed by SIGKILL so many times; audit also in the middle of an insert. Then everything is
 left to settle, and what reached the upstream, what agents were told, the facts and the ledger are

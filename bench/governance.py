@@ -1,8 +1,8 @@
 """`make bench-governance`: how soon a revoked key is refused, and what ten thousand keys cost.
 
-Real processes throughout: three replicas of every call-path room for the revocations, one of each
-for the keys. Every answer is checked. Figures are printed beside their demands and kept as JSON,
-with the machine's load: on one that is busy with other things they say little.
+Real processes throughout: three replicas of every call-path service for the revocations, one of
+each for the keys. Every answer is checked. Figures are printed beside their demands and kept as
+JSON, with the machine's load: on one that is busy with other things they say little.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """`make bench-pins`: ten thousand changed definitions, of which none may be listed or called.
 
-Real servers' definitions are pinned through a real gateway, every room a process. Then their
+Real servers' definitions are pinned through a real gateway, every service a process. Then their
 server changes all of them at once, again and again; after each change everything is listed and
 every changed name is called over HTTP. The server counts what reached it.
 """

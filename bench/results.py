@@ -1,8 +1,8 @@
 """`make bench-results`: how much the executor's memory grows by one very large result.
 
-Every room is a process of its own, so the executor's memory is its own too. Over HTTP, in one event
-of a stream, and on stdio: a small call first, then the large one, then a look at the most memory
-the executor held meanwhile, and the end of the result read by its handle.
+Every service is a process of its own, so the executor's memory is its own too. Over HTTP, in one
+event of a stream, and on stdio: a small call first, then the large one, then a look at the most
+memory the executor held meanwhile, and the end of the result read by its handle.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """`make bench-upstream-tokens`: what a token costs each call, and a thousand that end together.
 
-An oauth room on a bus of its own renews at an authorization server of the MCP SDK, a process of its
-own. Every token is asked for by an executor's connection, all at once.
+An oauth service on a bus of its own renews at an authorization server of the MCP SDK, a process of
+its own. Every token is asked for by an executor's connection, all at once.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def _looked_up(bearers: list[Bearer], rounds: int) -> list[float]:
 
 @asynccontextmanager
 async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterator[AskLane]:
-    """The room over so many connections that are about to end; who asks it."""
+    """The service over so many connections that are about to end; who asks it."""
     nats = NatsServer(directory / "nats")
     nats.start()
     try:
@@ -105,9 +105,9 @@ async def _oauth(directory: Path, far: OAuthServer, tokens: int) -> AsyncIterato
         told |= {"PUBLIC_URL": "http://gateway.test", "EGRESS_ALLOW": "127.0.0.0/8"}
         os.environ.update({f"TOOLBUS_{name}": value for name, value in told.items()})
         os.environ["FAR_SECRET"] = "s"
-        async with build(Exchange()).running() as room, bus_of("executor", settings) as bus:
+        async with build(Exchange()).running() as service, bus_of("executor", settings) as bus:
             revision = await _declared(settings, far)
-            await until(lambda: room.status().heard.get(CONFIG, 0) >= revision)
+            await until(lambda: service.status().heard.get(CONFIG, 0) >= revision)
             await _connected(settings, far, tokens)
             yield AskLane("executor", bus)
     finally:

@@ -64,7 +64,7 @@ def _ingested(directory: Path, facts: int, *, alone: bool) -> dict[str, Any]:
 
 
 async def _filled(settings: Settings, facts: int, *, alone: bool) -> None:
-    """Every call's two facts, said by the rooms that say them."""
+    """Every call's two facts, said by the services that say them."""
     async with AsyncExitStack() as stack:
         buses = [await stack.enter_async_context(bus_of(name, settings)) for name in _SAYERS]
         writers = [_writer(bus, settings.state_dir, alone=alone) for bus in buses]
@@ -103,7 +103,7 @@ async def _watched(bus: Bus, facts: int, pid: int) -> dict[str, Any]:
     while not seen or seen[-1][1] < facts // 2 // TOGETHER * TOGETHER * 2:
         await asyncio.sleep(LOOK)
         for told in await lane.ask_all(LOOK):
-            rows = int(told.details["rows"]) if told.room == "audit" else 0
+            rows = int(told.details["rows"]) if told.service == "audit" else 0
             if rows or (told.ready and len(seen) < 2):  # begin where it last had none
                 seen = seen if rows else []
                 seen.append((time.monotonic(), rows, cpu_seconds(pid)))

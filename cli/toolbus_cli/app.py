@@ -69,7 +69,7 @@ def _add_running(app: typer.Typer) -> None:
 @_needed_for("status", "doctor")
 def _add_inspecting(app: typer.Typer) -> None:
     inspecting = _commands("operate.status")
-    _add(app, inspecting.status, "toolbus status", "toolbus status --json | jq .rooms")
+    _add(app, inspecting.status, "toolbus status", "toolbus status --json | jq .services")
     _add(app, inspecting.doctor, "toolbus doctor", "toolbus doctor -c toolbus.yaml")
 
 

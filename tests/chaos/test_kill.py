@@ -1,4 +1,4 @@
-"""Rooms killed in the middle of calls: a clear end for every call, nothing run or charged twice."""
+"""Services killed amid calls: a clear end for every call, nothing run or charged twice."""
 
 import json
 import threading
@@ -46,7 +46,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Cluster]:
-    """Two replicas of every room, apart; of audit one, its store is embedded."""
+    """Two replicas of every service, apart; of audit one, its store is embedded."""
     made = Cluster(
         tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="8", TOOLBUS_REAP_GRACE="1"
     )
@@ -176,34 +176,34 @@ def arrived_without_intent(cluster: Cluster, arrived: Counter[str]) -> list[str]
     return [call for call in arrived if digest(call) not in recorded]
 
 
-@pytest.mark.parametrize("room", ["ingress", "policy", "executor"])
+@pytest.mark.parametrize("service", ["ingress", "policy", "executor"])
 def test_killing_one_of_two_replicas_loses_and_doubles_nothing(
-    cluster: Cluster, load: Load, room: str
+    cluster: Cluster, load: Load, service: str
 ) -> None:
     def kill() -> None:
-        cluster.processes[room].pop(0).kill()
+        cluster.processes[service].pop(0).kill()
 
     load.through(kill)
-    replacement = cluster.run(room)
+    replacement = cluster.run(service)
     replacement.wait_ready()
-    if room == "ingress":
+    if service == "ingress":
         cluster.forget_port(0)
     else:
         assert load.broken == []
     check(cluster, load)
 
 
-@pytest.mark.parametrize("room", ["policy", "executor"])
+@pytest.mark.parametrize("service", ["policy", "executor"])
 def test_killing_both_replicas_is_told_at_once_and_heals(
-    cluster: Cluster, load: Load, room: str
+    cluster: Cluster, load: Load, service: str
 ) -> None:
     def kill_both() -> None:
-        for process in cluster.processes.pop(room):
+        for process in cluster.processes.pop(service):
             process.kill()
-        wait_for(lambda: f"{room}_down" in load.failed.values())
+        wait_for(lambda: f"{service}_down" in load.failed.values())
         for _ in range(2):
-            cluster.run(room)
-        for process in cluster.processes[room]:
+            cluster.run(service)
+        for process in cluster.processes[service]:
             process.wait_ready()
 
     load.through(kill_both)
@@ -246,7 +246,7 @@ def test_killing_valkey_refuses_spending_until_it_is_back(cluster: Cluster, load
     check(cluster, load, clear=CLEAR | {"ledger_down"})
 
 
-def test_two_replicas_of_each_room_share_the_load(cluster: Cluster, load: Load) -> None:
+def test_two_replicas_of_each_service_share_the_load(cluster: Cluster, load: Load) -> None:
     began = int(time.time() * 1_000_000)
     load.through(lambda: None)
     check(cluster, load)

@@ -123,7 +123,7 @@ class Play:
         while time.monotonic() < until:
             answer = self._agent.ask("tools/list")
             if answer.status == 200 and (found := answer.json["result"]["tools"]):
-                until_now(self.launched.up_to_date, "every room knows them")
+                until_now(self.launched.up_to_date, "every service knows them")
                 return [tool["name"] for tool in found]
             reason = (self._row() or {}).get("last_failure", "")
             waits = _ASKS in reason and not self._consented

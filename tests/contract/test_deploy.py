@@ -1,4 +1,4 @@
-"""What is deployed, held against what rooms are: seeds, settings, commands and permissions."""
+"""What is deployed, held against what services are: seeds, settings, commands and permissions."""
 
 import importlib
 import inspect
@@ -63,7 +63,7 @@ from toolbus_common.nats.topology import (
     TASKS,
     TOKENS,
 )
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -126,12 +126,14 @@ def may_hear(subject: str) -> set[str]:
 # -- compose ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_has_a_service_that_runs_it_alone(compose: dict[str, Any], room: str) -> None:
-    assert compose["services"][room]["command"] == ["run", room]
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_a_service_that_runs_it_alone(
+    compose: dict[str, Any], service: str
+) -> None:
+    assert compose["services"][service]["command"] == ["run", service]
 
 
-@pytest.mark.parametrize("user", [*ROOMS, "operator", "provision"])
+@pytest.mark.parametrize("user", [*SERVICES, "operator", "provision"])
 def test_a_service_holds_its_own_seed_and_no_other(compose: dict[str, Any], user: str) -> None:
     owner = OPERATOR if user == "provision" else user
     secret, *others = compose["services"][user]["secrets"]
@@ -162,22 +164,22 @@ def test_every_seed_and_key_that_is_mounted_is_written_by_nats_config(
     assert set(compose["secrets"]) == sources | {f"{each}_sealing" for each in READERS}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_is_told_only_settings_it_knows(compose: dict[str, Any], room: str) -> None:
-    known = importlib.import_module(f"toolbus_{room}.settings").Settings.model_fields
-    told = compose["services"][room]["environment"]
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_told_only_settings_it_knows(compose: dict[str, Any], service: str) -> None:
+    known = importlib.import_module(f"toolbus_{service}.settings").Settings.model_fields
+    told = compose["services"][service]["environment"]
     own = {name.removeprefix("TOOLBUS_").lower() for name in told if not name.startswith("OTEL_")}
     assert own <= set(known)
 
 
 @pytest.mark.parametrize(
-    ("setting", "room"), [("TOOLBUS_REDIS_URL", "policy"), ("TOOLBUS_CLICKHOUSE_URL", "audit")]
+    ("setting", "service"), [("TOOLBUS_REDIS_URL", "policy"), ("TOOLBUS_CLICKHOUSE_URL", "audit")]
 )
-def test_an_engines_password_is_known_to_one_room(
-    compose: dict[str, Any], setting: str, room: str
+def test_an_engines_password_is_known_to_one_service(
+    compose: dict[str, Any], setting: str, service: str
 ) -> None:
     services = compose["services"].items()
-    assert [name for name, told in services if setting in told.get("environment", {})] == [room]
+    assert [name for name, told in services if setting in told.get("environment", {})] == [service]
 
 
 def test_no_password_stands_in_the_file(compose: dict[str, Any]) -> None:
@@ -196,21 +198,23 @@ def test_only_the_edge_is_reachable_from_outside_and_only_on_the_loopback(
     assert all(port.startswith("127.0.0.1:") for port in ports["ingress"])
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_begins_after_provisioning_and_may_not_gain_rights(
-    compose: dict[str, Any], room: str
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_begins_after_provisioning_and_may_not_gain_rights(
+    compose: dict[str, Any], service: str
 ) -> None:
-    service = compose["services"][room]
-    assert service["depends_on"]["provision"]["condition"] == "service_completed_successfully"
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["read_only"] is True
+    composed = compose["services"][service]
+    assert composed["depends_on"]["provision"]["condition"] == "service_completed_successfully"
+    assert composed["cap_drop"] == ["ALL"]
+    assert composed["security_opt"] == ["no-new-privileges:true"]
+    assert composed["read_only"] is True
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_keeps_its_unsent_facts_on_a_volume(compose: dict[str, Any], room: str) -> None:
-    assert compose["services"][room]["volumes"] == [f"{room}:/var/lib/toolbus"]
-    assert room in compose["volumes"]
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_keeps_its_unsent_facts_on_a_volume(
+    compose: dict[str, Any], service: str
+) -> None:
+    assert compose["services"][service]["volumes"] == [f"{service}:/var/lib/toolbus"]
+    assert service in compose["volumes"]
 
 
 def test_counters_are_written_through_and_never_dropped(compose: dict[str, Any]) -> None:
@@ -243,8 +247,8 @@ def test_the_image_is_made_of_what_is_there(dockerfile: list[list[str]]) -> None
 # -- permissions against contracts -----------------------------------------------------------
 
 
-def test_every_room_and_the_operator_is_a_user_of_the_bus() -> None:
-    assert set(rights()) == {*ROOMS, OPERATOR}
+def test_every_service_and_the_operator_is_a_user_of_the_bus() -> None:
+    assert set(rights()) == {*SERVICES, OPERATOR}
 
 
 @pytest.mark.parametrize("fact", EVERY_FACT.values(), ids=lambda fact: fact.NAME)
@@ -273,13 +277,13 @@ def test_a_call_that_carries_a_proof_is_heard_by_codemode_alone() -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.SUBJECT)
-def test_a_question_is_the_operators_to_ask_and_its_rooms_to_answer(
+def test_a_question_is_the_operators_to_ask_and_its_services_to_answer(
     question: type[Question],
 ) -> None:
-    room = question.SUBJECT.split(".")[2]
-    rooms = {"policy"} if question in POLICY_ASKS else set()
-    assert may_say(question.SUBJECT) == {OPERATOR, *rooms}
-    assert may_hear(question.SUBJECT) == (set(ROOMS) if room == "all" else {room})
+    service = question.SUBJECT.split(".")[2]
+    services = {"policy"} if question in POLICY_ASKS else set()
+    assert may_say(question.SUBJECT) == {OPERATOR, *services}
+    assert may_hear(question.SUBJECT) == (set(SERVICES) if service == "all" else {service})
 
 
 def test_every_question_there_is_was_looked_at() -> None:
@@ -329,16 +333,16 @@ def test_an_approval_is_policys_alone_to_write() -> None:
         assert may_say(f"tb.fact.approval.{what}.acme") == {"policy"}
 
 
-def test_a_room_hears_only_answers_of_its_own() -> None:
-    for room in ROOMS:
-        assert may_hear(f"tb.reply.{room}.x") == {room}
-        assert may_hear(f"_INBOX.{room}.x") == {room}
+def test_a_service_hears_only_answers_of_its_own() -> None:
+    for service in SERVICES:
+        assert may_hear(f"tb.reply.{service}.x") == {service}
+        assert may_hear(f"_INBOX.{service}.x") == {service}
 
 
-def test_a_durable_consumer_is_its_rooms_alone() -> None:
+def test_a_durable_consumer_is_its_services_alone() -> None:
     for durable in DURABLES:
         pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}")
-        assert pulled == {durable.room, OPERATOR}
+        assert pulled == {durable.service, OPERATOR}
 
 
 @pytest.mark.parametrize("stream", [FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)])

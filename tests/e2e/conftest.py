@@ -1,4 +1,4 @@
-"""A whole gateway over real upstreams, in both arrangements of the rooms."""
+"""A whole gateway over real upstreams, in both arrangements of the services."""
 
 import subprocess
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def gateway(
     everything_program: list[str],
     repository: Path,
 ) -> Iterator[Gateway]:
-    """Toolbus over five upstreams; the same tests run with the rooms apart and fused."""
+    """Toolbus over five upstreams; the same tests run with the services apart and fused."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     over_http = EverythingOverHttp(tmp_path_factory.mktemp("web"), everything_program)
     options = ["--apart"] if request.param == "apart" else []
@@ -65,7 +65,7 @@ def gateway(
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    """Toolbus over two upstreams; apart, every room has two replicas."""
+    """Toolbus over two upstreams; apart, every service has two replicas."""
     fused = request.param == "fused"
     with replicated(tmp_path_factory.mktemp(request.param), fused=fused) as made:
         yield made

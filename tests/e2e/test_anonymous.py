@@ -294,7 +294,7 @@ def test_a_listener_for_other_machines_refuses_the_declaration_unless_it_is_forc
     assert "everybody" in launched.toolbus("status").stdout
 
 
-def test_a_room_that_listens_for_other_machines_refuses_by_itself(
+def test_a_service_that_listens_for_other_machines_refuses_by_itself(
     elsewhere: tuple[Launched, Upstream],
 ) -> None:
     launched, echo = elsewhere

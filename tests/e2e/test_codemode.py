@@ -31,7 +31,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 def cluster(
     request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway with two servers, the codemode room, and keys of every mode."""
+    """A gateway with two servers, the codemode service, and keys of every mode."""
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         fused = request.param == "fused"

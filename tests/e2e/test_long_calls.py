@@ -197,7 +197,7 @@ def test_an_extended_call_of_a_killed_executor_is_charged_once_and_not_before_it
     cluster: Cluster,
 ) -> None:
     trace = f"{99:032x}"
-    room = next(name for name in cluster.processes if "executor" in name)
+    service = next(name for name in cluster.processes if "executor" in name)
     deadline = 0.0
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(
@@ -206,7 +206,7 @@ def test_an_extended_call_of_a_killed_executor_is_charged_once_and_not_before_it
         rows = facts_of(cluster, trace, "call.allowed", "call.extended")
         until_now(lambda: time.time() > rows[0]["deadline"] + 2, "the first deadline is over")
         assert ledger(cluster, "poor") == (0, PRICE)
-        cluster.processes[room].pop().kill()
+        cluster.processes[service].pop().kill()
         if not cluster.fused:
             assert running.result().code == "outcome_unknown"
         else:
@@ -217,7 +217,7 @@ def test_an_extended_call_of_a_killed_executor_is_charged_once_and_not_before_it
     if not cluster.fused:
         assert ended >= deadline
         assert ledger(cluster, "poor")[0] in (0, PRICE)
-    cluster.run(room).wait_ready()
+    cluster.run(service).wait_ready()
     rows = facts_of(cluster, trace, "call.failed")
     (failed,) = (row for row in rows if row["fact"] == "call.failed")
     assert (failed["code"], failed["charge"]) == ("outcome_unknown", PRICE)

@@ -218,7 +218,7 @@ def test_a_tool_that_went_and_came_back_otherwise_is_held(pinned: Pinned) -> Non
     assert GREET not in pinned.held()
     pinned.list_instead(greet=evil())
     until_now(lambda: GREET in pinned.held(), "back, and held")
-    until_now(pinned.launched.up_to_date, "every room knows")
+    until_now(pinned.launched.up_to_date, "every service knows")
     assert client.call(GREET).code == "unknown_tool"
 
 

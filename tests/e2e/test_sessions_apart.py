@@ -27,7 +27,7 @@ TURNS = 5
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A gateway over a stateful server of each kind; apart, with two replicas of every room."""
+    """A gateway over a stateful server of each kind; apart, with two replicas of every service."""
     over = [Stateful(tmp_path_factory.mktemp(kind), kind) for kind in SERVERS[1:]]
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     fused = request.param == "fused"

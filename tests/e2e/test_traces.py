@@ -47,7 +47,7 @@ class Traced:
 def traced(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Traced]:
-    """Both arrangements of the rooms: the traces are the same."""
+    """Both arrangements of the services: the traces are the same."""
     fixture = FixtureServer(tmp_path_factory.mktemp("fixture"))
     with Collector() as collector:
         made = Cluster(
@@ -93,7 +93,7 @@ def only(spans: list[Received], name: str) -> Received:
     return found
 
 
-def test_one_call_is_one_trace_of_all_rooms_with_the_server_below(traced: Traced) -> None:
+def test_one_call_is_one_trace_of_all_services_with_the_server_below(traced: Traced) -> None:
     trace = token_hex(16)
     carried = {"tracestate": "vendor=abc", "baggage": "user=someone"}
     assert call(traced.client(), "fix__greet", parent_of(trace), **carried).status == 200
@@ -105,7 +105,7 @@ def test_one_call_is_one_trace_of_all_rooms_with_the_server_below(traced: Traced
     assert asked.parent == executed.id
     for part in parts:
         assert only(spans, part).parent == decided.id
-    assert [each.room for each in (edge, decided, executed, asked)] == [
+    assert [each.scope for each in (edge, decided, executed, asked)] == [
         "ingress", "policy", "executor", "executor",
     ]  # fmt: skip
     assert [each.kind for each in (edge, decided, executed, asked)] == [2, 1, 1, 3]
@@ -156,7 +156,7 @@ def test_a_programs_calls_are_nested_in_its_run(traced: Traced) -> None:
     )
     by_id = {span.id: span for span in spans}
     run = only(spans, "toolbus.run")
-    assert run.room == "codemode"
+    assert run.scope == "codemode"
     assert run.attributes["toolbus.calls"] == 2
     inner = [span for span in spans if span.name == "tools/call fix__greet"]
     assert [span.parent for span in inner] == [run.id, run.id]
@@ -218,7 +218,7 @@ def test_what_the_edge_answers_itself_is_a_span_and_no_made_up_method_names_one(
     assert "made/up" not in str(traced.collector.of(unknown, "other"))
 
 
-def test_rooms_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
+def test_services_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
     traced: Traced,
 ) -> None:
     trace = token_hex(16)
@@ -230,7 +230,7 @@ def test_rooms_tell_prometheus_that_they_are_ready_and_what_became_of_spans(
         lambda: re.search(rb'toolbus_spans_total{outcome="exported"} [1-9]', client.get(page).body),
         "spans are counted once they are sent",
     )
-    assert b'toolbus_room_ready{room="ingress"} 1.0' in client.get(page).body
+    assert b'toolbus_service_ready{service="ingress"} 1.0' in client.get(page).body
 
 
 def test_nothing_is_recorded_of_a_trace_that_is_not_sampled(traced: Traced) -> None:
@@ -242,7 +242,7 @@ def test_nothing_is_recorded_of_a_trace_that_is_not_sampled(traced: Traced) -> N
     assert unasked.endswith("-00")
     call(traced.client(), "fix__greet", parent_of(later))
     traced.collector.of(later, *CALL)
-    # A room sends its spans in their order: had there been any of these, they had come before.
+    # A service sends its spans in their order: had there been any of these, they had come before.
     assert {untold, unasked[3:35]} & {span.trace for span in traced.collector.spans} == set()
     seen = traced.seen(untold)
     assert seen["params"]["_meta"]["traceparent"].endswith("-00")

@@ -11,7 +11,7 @@ from fuzz.place import ADMIN, APPROVAL, CUSTOMER_READER, KEY, NARROW, PASSWORD, 
 from harness.client import Client
 from harness.rawhttp import asked, exchange
 from harness.waiting import until_now
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 SOON = "0.2"  # instead of a minute
 WRONG = "tbk_root_a-secret-that-is-guessed"
@@ -144,4 +144,4 @@ def test_no_secret_is_in_an_event_and_no_customer_sees_one(attacked: Place) -> N
 
 
 def _listeners(attacked: Place) -> set[str]:
-    return {attacked.launched.ready["ops"][service] for service in ROOMS}
+    return {attacked.launched.ready["ops"][service] for service in SERVICES}

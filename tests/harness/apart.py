@@ -30,7 +30,7 @@ from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -60,7 +60,7 @@ class Apart:
 
     def __init__(self, settings: Settings, operator: Bus, executors: int) -> None:
         self.executors = [build(Exchange()) for _ in range(executors)]
-        self.ingress, self.policy = Room("ingress", settings), Room("policy", settings)
+        self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self._stacks: dict[int, AsyncExitStack] = {}
         self._operator = operator
         self.secrets: dict[str, str] = {}  # of keys, where they have another than at first
@@ -94,11 +94,11 @@ class Apart:
     async def running(self) -> AsyncIterator["Apart"]:
         """All at work."""
         async with AsyncExitStack() as stack:
-            for number, room in enumerate(self.executors):
+            for number, service in enumerate(self.executors):
                 own = self._stacks[number] = await stack.enter_async_context(AsyncExitStack())
-                await own.enter_async_context(room.running())
-            for room in (self.policy, self.ingress):
-                await stack.enter_async_context(room.running())
+                await own.enter_async_context(service.running())
+            for service in (self.policy, self.ingress):
+                await stack.enter_async_context(service.running())
             yield self
 
     async def stop(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""A call lane of three rooms with the least in them, fused in one exchange or apart on the bus."""
+"""A call lane of three minimal services, fused in one exchange or apart on the bus."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,7 +9,7 @@ from toolbus_common.contracts import CallAdmitted, CallRequested, Era, Failed, P
 from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import ExecutorDownError
 from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 Behaviour = Callable[[CallAdmitted, Reply], Awaitable[None]]
@@ -19,9 +19,9 @@ Behaviour = Callable[[CallAdmitted, Reply], Awaitable[None]]
 class Chain:
     """Ingress asks, policy admits everything, executor does what the test says."""
 
-    ingress: Room
-    policy: Room
-    executor: Room
+    ingress: Service
+    policy: Service
+    executor: Service
     admitted: list[CallRequested] = field(default_factory=list)
 
     async def ask(
@@ -73,14 +73,14 @@ def admitted(call: CallRequested) -> CallAdmitted:
 
 
 def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
-    """The three rooms, not yet running."""
+    """The three services, not yet running."""
     together = Exchange()
 
     def exchange() -> Exchange:
         return together if fused else Exchange()
 
     ingress, policy, executor = (
-        Room(name, settings, exchange()) for name in ("ingress", "policy", "executor")
+        Service(name, settings, exchange()) for name in ("ingress", "policy", "executor")
     )
     made = Chain(ingress, policy, executor)
 
@@ -97,9 +97,9 @@ def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
 
 
 @asynccontextmanager
-async def running(*rooms: Room) -> AsyncIterator[None]:
-    """These rooms at work."""
+async def running(*services: Service) -> AsyncIterator[None]:
+    """These services at work."""
     async with AsyncExitStack() as stack:
-        for room in rooms:
-            await stack.enter_async_context(room.running())
+        for service in services:
+            await stack.enter_async_context(service.running())
         yield

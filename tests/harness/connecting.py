@@ -1,4 +1,4 @@
-"""The oauth room as a client of others: an executor that asks it, and a person who connects."""
+"""The oauth service as a client of others: an executor that asks it, and a person who connects."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ DOCUMENT = f"{BASE}/oauth/client.json"
 
 @dataclass
 class Asking:
-    """The room, an executor that asks it, and a person's browser."""
+    """The service, an executor that asks it, and a person's browser."""
 
     server: Server
     executor: AskLane
@@ -70,7 +70,7 @@ class Asking:
 async def asked_by_executor(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
 ) -> AsyncIterator[tuple[Server, AskLane]]:
-    """The room at work, and what executor asks it by."""
+    """The service at work, and what executor asks it by."""
     async with (
         serving(settings, operator, monkeypatch, **told) as server,
         bus_of("executor", settings) as bus,
@@ -80,7 +80,7 @@ async def asked_by_executor(
 
 @asynccontextmanager
 async def kept_connections(settings: Settings) -> AsyncIterator[Store]:
-    """What the room keeps of other servers, opened by its own key."""
+    """What the service keeps of other servers, opened by its own key."""
     async with bus_of("oauth", settings) as bus:
         seal = Envelope(load_key(settings.state_dir / "oauth-vault.key"))
         yield Store(await bus.bucket(CONNECTIONS), seal)

@@ -185,7 +185,7 @@ class NatsServer(Engine):
         return self.directory / "store" / "jetstream" / STORE / "streams"
 
     def copy_seeds(self, state_dir: Path) -> None:
-        """Let rooms of a state directory join this server."""
+        """Let services of a state directory join this server."""
         shutil.copytree(self.seeds, state_dir / "nkeys", dirs_exist_ok=True)
 
     def command(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""What a client of either era sends, and a gateway of which every room may have two replicas."""
+"""What a client of either era sends, and a gateway of which every service may have two replicas."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,13 +43,13 @@ class Place:
         return self.cluster.client(secret, 0 if self.cluster.fused else replica)
 
     def until_listed(self, *tools: str) -> None:
-        """Until these tools are listed and every replica of every room knows of them."""
+        """Until these tools are listed and every replica of every service knows of them."""
         self.cluster.until_listed(self.client(), *tools)
 
 
 @contextmanager
 def replicated(directory: Path, *, fused: bool, **environment: str) -> Iterator[Place]:
-    """Two replicas of every room where they are apart, one of each where they are fused."""
+    """Two replicas of every service where they are apart, one of each where they are fused."""
     echo, fixture = Upstream(directory / "echo"), FixtureServer(directory / "fixture")
     made = Place(Cluster(directory / "cluster", **environment), echo, fixture)
     try:

@@ -1,4 +1,4 @@
-"""Facts in the real table, and exports of them as the audit room makes them."""
+"""Facts in the real table, and exports of them as the audit service makes them."""
 
 import asyncio
 import gzip
@@ -78,7 +78,7 @@ def opened(directory: Path) -> Iterator[ClickHouse]:
 def exporting(
     at: Table, export: Export, bucket: Bucket, target: Target, holder: str = "one"
 ) -> Exporting:
-    """One export, as the room makes it, due when a test says so."""
+    """One export, as the service makes it, due when a test says so."""
     cursor = Cursor(bucket, "export.lake", holder, LEASE)
     return Exporting("lake", export, cursor, at.store, at.until, target, 0.05)
 

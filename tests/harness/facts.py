@@ -1,4 +1,4 @@
-"""Facts for tests: made by the real contracts, said by the rooms that may say them."""
+"""Facts for tests: made by the real contracts, said by the services that may say them."""
 
 import asyncio
 import secrets
@@ -72,7 +72,7 @@ async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
 
 @asynccontextmanager
 async def facts_of(user: str, settings: Settings, directory: Path) -> AsyncIterator[FactWriter]:
-    """A writer of facts as a room has it."""
+    """A writer of facts as a service has it."""
     async with bus_of(user, settings) as bus:
         writer = FactWriter(stored_by(bus), Spool(directory / f"{user}.facts", 1 << 20))
         try:

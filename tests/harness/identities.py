@@ -39,7 +39,7 @@ class Issuing:
         """The answer of oauth."""
         self.asked += 1
         if self.away:
-            raise UnavailableError("No oauth room is running.")
+            raise UnavailableError("No oauth service is running.")
         return IdentityKeyTold(issuer=ISSUER, id="k1", key=self.key.kept)
 
     def read(self, token: str, audience: str) -> dict[str, Any]:

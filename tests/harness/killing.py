@@ -91,7 +91,7 @@ class Figures:
 
 
 class Killing:
-    """Every room a process of its own, over real engines and a real upstream."""
+    """Every service a process of its own, over real engines and a real upstream."""
 
     def __init__(self, directory: Path, rate: float, **environment: str) -> None:
         self.upstream = Upstream(directory / "upstream")

@@ -12,7 +12,7 @@ from harness.waiting import PATIENCE, until_now
 from toolbus_common.access.config_snapshot import hash_of, proof_of
 from toolbus_common.config import Declaration, Key
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
-from toolbus_common.contracts import AuditQueried, RoomStatus, RowsFound
+from toolbus_common.contracts import AuditQueried, RowsFound, ServiceStatus
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
@@ -33,14 +33,14 @@ def key(secret: str, *tools: str, **fields: Any) -> Key:
 
 
 class Operating:
-    """An operator at the bus of `state_dir`, where `rooms` are to answer."""
+    """An operator at the bus of `state_dir`, where `services` are to answer."""
 
     state_dir: Path
     nats_url: str
 
     @property
-    def rooms(self) -> int:
-        """How many rooms run, each replica counted."""
+    def services(self) -> int:
+        """How many services run, each replica counted."""
         raise NotImplementedError
 
     def declare(self, declaration: Declaration) -> None:
@@ -91,28 +91,28 @@ class Operating:
         )
         return {row["fact"]: row for row in rows}
 
-    def statuses(self) -> list[RoomStatus]:
-        """How every replica of every room is."""
+    def statuses(self) -> list[ServiceStatus]:
+        """How every replica of every service is."""
         return self.on_the_bus(lambda bus: AskLane(OPERATOR, bus).ask_all())
 
     def up_to_date(self) -> bool:
-        """Whether every replica of every room knows all that is configured and listed by now."""
+        """Whether every replica of every service knows all that is configured and listed by now."""
 
         async def look(bus: Bus) -> bool:
             newest = {name: await _newest(bus, name) for name in (CONFIG, CATALOGUE)}
             told = await AskLane(OPERATOR, bus).ask_all(0.2)
-            return len(told) == self.rooms and all(
-                room.heard.get(name, revision) >= revision
-                for room in told
+            return len(told) == self.services and all(
+                service.heard.get(name, revision) >= revision
+                for service in told
                 for name, revision in newest.items()
             )
 
         return self.on_the_bus(look)
 
     def until_listed(self, client: Client, *tools: str) -> None:
-        """Until a client is shown these tools and every room knows of them: calls may begin."""
+        """Until a client is shown these tools and every service knows of them: calls may begin."""
         until_now(lambda: client.sees(*tools), f"the tools {tools}", BEGIN_SECONDS)
-        until_now(self.up_to_date, "every room knows what there is", BEGIN_SECONDS)
+        until_now(self.up_to_date, "every service knows what there is", BEGIN_SECONDS)
 
     def on_the_bus(self, work: Callable[[Bus], Awaitable[R]]) -> R:
         """Do something as the operator."""

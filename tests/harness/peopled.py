@@ -44,7 +44,7 @@ class Kept:
 
 
 def people(directory: Path, bucket: Kept) -> People:
-    """A room's people; rooms of one directory share their master key."""
+    """A service's people; services of one directory share their master key."""
     found = People(directory / "people.key")
     found.open(cast("Bucket", bucket))
     return found

@@ -37,7 +37,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, DECLARATION
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.main import build
 
@@ -70,12 +70,12 @@ class Policing:
     """An agent's and an operator's view of policy."""
 
     def __init__(self, settings: Settings, operator: Bus, executor: Bus) -> None:
-        self.ingress = Room("ingress", settings)
-        self.executor = Room("executor", settings)
+        self.ingress = Service("ingress", settings)
+        self.executor = Service("executor", settings)
         self.reached: list[CallAdmitted] = []
         self.ends: Callable[[CallAdmitted, Reply], Awaitable[None]] = _answer
         self.asks = AskLane(OPERATOR, operator)
-        self.policies: list[Room] = []
+        self.policies: list[Service] = []
         self._operator = operator
         self._executor = executor
 
@@ -195,8 +195,8 @@ async def policing(
         await made.declare(declaration)
         await made.offer()
         policies = [build(Exchange()) for _ in range(replicas)]
-        for room in (made.executor, *policies, made.ingress):
-            await stack.enter_async_context(room.running())
+        for service in (made.executor, *policies, made.ingress):
+            await stack.enter_async_context(service.running())
         made.policies = policies
         yield made
 

@@ -1,4 +1,4 @@
-"""`python run_crashing.py ROOM…`: policy dies by SIGKILL at one step of a call; outcomes get lost.
+"""`python run_crashing.py SERVICE…`: policy dies by SIGKILL at one step; outcomes get lost.
 
 The state directory's file `crash` names the step, and the key whose call it concerns; from the
 hand-over on, a policy that is to die there reaches Valkey no more. `forget` lists keys, apart by

@@ -1,4 +1,4 @@
-"""`python run_unrecorded.py ROOM…`: rooms that record nothing, to see what recording costs."""
+"""`python run_unrecorded.py SERVICE…`: services that record nothing, to measure recording."""
 
 import asyncio
 import sys

@@ -84,7 +84,7 @@ def world(
 async def _lines(
     directory: Path, calls: int, user: str, known: People | None, customer: str
 ) -> list[bytes]:
-    """Intents by one room and outcomes by another, in the order in which they were said."""
+    """Intents by one service and outcomes by another, in the order in which they were said."""
     said: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:

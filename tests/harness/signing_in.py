@@ -1,4 +1,4 @@
-"""The oauth room at work in this process, on a real bus: asked as ingress and operators ask it."""
+"""The oauth service in this process, on a real bus: asked as ingress and operators ask it."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -31,7 +31,7 @@ from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, DECLARATION
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build
 
@@ -53,7 +53,7 @@ def hashed(password: str) -> str:
 
 @dataclass
 class Walker:
-    """A browser whose requests go straight to the room."""
+    """A browser whose requests go straight to the service."""
 
     server: "Server"
     cookies: dict[str, str] = field(default_factory=dict)
@@ -102,15 +102,15 @@ class Walker:
 
 @dataclass
 class Server:
-    """The room, and the two who ask it."""
+    """The service, and the two who ask it."""
 
     ingress: AskLane
     operator: AskLane
-    room: Room
+    service: Service
     config: Bus
 
     async def answers(self) -> bool:
-        """Whether the server of the bus knows by now that the room listens."""
+        """Whether the server of the bus knows by now that the service listens."""
         try:
             return (await self.page("GET", "/oauth/jwks")).status == 200
         except UnavailableError:
@@ -185,7 +185,7 @@ class Server:
         bucket = await self.config.bucket(CONFIG)
         await bucket.put(NAMED, encoded(set(digests_of(declaration))))
         revision = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
-        await until(lambda: self.room.status().heard.get(CONFIG, 0) >= revision, "declared")
+        await until(lambda: self.service.status().heard.get(CONFIG, 0) >= revision, "declared")
 
 
 def asked(client_id: str, **more: str) -> dict[str, str]:
@@ -207,7 +207,7 @@ def asked(client_id: str, **more: str) -> dict[str, str]:
 async def serving(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch, **told: str
 ) -> AsyncIterator[Server]:
-    """The room at work, with settings of its own."""
+    """The service at work, with settings of its own."""
     for name, value in {
         "STATE_DIR": str(settings.state_dir),
         "NATS_URL": settings.nats_url,
@@ -215,7 +215,7 @@ async def serving(
         **told,
     }.items():
         monkeypatch.setenv(f"TOOLBUS_{name}", value)
-    async with bus_of("ingress", settings) as bus, build(Exchange()).running() as room:
-        server = Server(AskLane("ingress", bus), AskLane(OPERATOR, operator), room, operator)
-        await until_told(server.answers, "the room answers")
+    async with bus_of("ingress", settings) as bus, build(Exchange()).running() as service:
+        server = Server(AskLane("ingress", bus), AskLane(OPERATOR, operator), service, operator)
+        await until_told(server.answers, "the service answers")
         yield server

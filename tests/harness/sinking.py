@@ -1,4 +1,4 @@
-"""Sinks at work on the real stream, as the audit room has them, with what they are told."""
+"""Sinks at work on the real stream, as the audit service has them, with what they are told."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ def sink(url: str, **given: Any) -> Sink:
 
 
 def stream_of(bus: Bus) -> Stream:
-    """The stream FACTS, as the room reads it."""
+    """The stream FACTS, as the service reads it."""
 
     async def when() -> str:
         return await begun(bus.client, FACTS)

@@ -18,7 +18,7 @@ from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 
@@ -31,21 +31,21 @@ async def declare(operator: Bus, **evidence: Any) -> None:
 
 
 @asynccontextmanager
-async def auditing(settings: Settings) -> AsyncIterator[Room]:
-    """The audit room, signing five times a second."""
+async def auditing(settings: Settings) -> AsyncIterator[Service]:
+    """The audit service, signing five times a second."""
     own = AuditSettings(
         state_dir=settings.state_dir,
         nats_url=settings.nats_url,
         drain_seconds=5.0,
         seal_seconds=0.2,
     )
-    async with build(Exchange(), own).running() as room:
+    async with build(Exchange(), own).running() as service:
 
         async def ready() -> bool:
-            return room.status().ready
+            return service.status().ready
 
         await until(ready, "audit is ready")
-        yield room
+        yield service
 
 
 @dataclass

@@ -22,7 +22,7 @@ from toolbus_common.messaging.event_publisher import FactWriter
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 # It dies of SIGKILL after its first insert and before it acknowledges.
@@ -67,8 +67,8 @@ def at_server(settings: Settings, url: str, database: str = "toolbus") -> AuditS
     )
 
 
-async def ready(room: Room) -> bool:
-    return room.status().ready
+async def ready(service: Service) -> bool:
+    return service.status().ready
 
 
 async def ask(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
@@ -147,29 +147,29 @@ async def test_a_writer_killed_again_and_again_under_load_loses_and_copies_nothi
         assert await asyncio.to_thread(process.wait, PATIENCE) == 0
 
 
-async def test_while_clickhouse_is_down_facts_wait_and_the_room_says_why(
+async def test_while_clickhouse_is_down_facts_wait_and_the_service_says_why(
     settings: Settings, operator: Bus, tmp_path: Path, own_clickhouse: ClickHouseServer
 ) -> None:
     await returns_soon(operator)
     async with (
         facts_of("policy", settings, tmp_path) as policy,
-        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as room,
+        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
-        await until(lambda: ready(room), "audit is ready")
+        await until(lambda: ready(service), "audit is ready")
         await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
         await stored_once(operator, 10)
         own_clickhouse.kill()
         await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
 
         async def says_why() -> bool:
-            return "cannot be reached" in room.status().reason
+            return "cannot be reached" in service.status().reason
 
         await until(says_why, "the status says why")
         with pytest.raises(UnavailableError, match="cannot be reached"):
             await ask(operator, "SELECT 1")
         own_clickhouse.start()
         await stored_once(operator, 20)
-        await until(lambda: ready(room), "audit is ready again")
+        await until(lambda: ready(service), "audit is ready again")
 
 
 async def test_a_store_killed_under_load_has_every_fact_once(
@@ -178,15 +178,15 @@ async def test_a_store_killed_under_load_has_every_fact_once(
     await returns_soon(operator)
     async with (
         facts_of("policy", settings, tmp_path) as policy,
-        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as room,
+        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
-        await until(lambda: ready(room), "audit is ready")
+        await until(lambda: ready(service), "audit is ready")
         async with saying(policy) as said:
             for _ in range(3):
                 before = len(said)
 
                 async def more(before: int = before) -> bool:
-                    return len(said) > before + 200 and room.status().ready
+                    return len(said) > before + 200 and service.status().ready
 
                 await until(more, "facts are written")
                 own_clickhouse.kill()
@@ -202,29 +202,29 @@ async def test_two_replicas_on_one_server_share_the_facts(
     settings: Settings, operator: Bus, tmp_path: Path, served: AuditSettings
 ) -> None:
     async with AsyncExitStack() as stack:
-        rooms = [
+        services = [
             await stack.enter_async_context(build(Exchange(), served).running()) for _ in range(2)
         ]
-        await until(lambda: ready(rooms[0]), "the first is ready")
-        await until(lambda: ready(rooms[1]), "the second is ready")
+        await until(lambda: ready(services[0]), "the first is ready")
+        await until(lambda: ready(services[1]), "the second is ready")
         policy = await stack.enter_async_context(facts_of("policy", settings, tmp_path))
         async with saying(policy) as said:
 
             async def shared() -> bool:
-                return all(room.status().details["rows"] > 50 for room in rooms)
+                return all(service.status().details["rows"] > 50 for service in services)
 
             await until(shared, "both have written")
         await until(lambda: consumed(operator), "everything is acknowledged")
         ((rows, ids),) = await ask(operator, "SELECT count(), uniqExact(id) FROM facts")
         assert rows == ids >= len(said)
-        assert rows == sum(room.status().details["rows"] for room in rooms)
+        assert rows == sum(service.status().details["rows"] for service in services)
 
 
 async def test_a_server_is_asked_read_only_too(
     operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
-    async with build(Exchange(), served).running() as room:
-        await until(lambda: ready(room), "audit is ready")
+    async with build(Exchange(), served).running() as service:
+        await until(lambda: ready(service), "audit is ready")
         assert await ask(operator, "SELECT count(), 'it''s' FROM facts") == ((0, "it's"),)
         for sql in (
             "DROP TABLE facts",
@@ -243,10 +243,10 @@ async def test_facts_are_taken_out_of_a_server_too(
     settings: Settings, operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
     async with (
-        build(Exchange(), served).running() as room,
+        build(Exchange(), served).running() as service,
         facts_of("policy", settings, tmp_path) as policy,
     ):
-        await until(lambda: ready(room), "audit is ready")
+        await until(lambda: ready(service), "audit is ready")
         await policy.record(allowed(call_id="c1", scope="it's"))
         await policy.record(allowed(call_id="c2"))
         await until(lambda: consumed(operator), "both are stored")

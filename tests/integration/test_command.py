@@ -16,7 +16,7 @@ import pytest
 
 from harness.engines import installed, own_port
 from harness.written import files_in
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 PATIENCE = 120.0
 SECRET = "a-declared-secret-of-some-length"
@@ -176,10 +176,10 @@ def test_no_secret_of_a_key_lies_in_the_state_directory(demo: Up) -> None:
 def test_status_and_doctor_find_everything_well(demo: Up) -> None:
     def all_ready() -> Any:
         told = json.loads(demo.toolbus("status", "--json").stdout)
-        ready = {room["room"] for room in told["rooms"] if room["ready"]}
-        return ready == set(ROOMS) and told
+        ready = {service["service"] for service in told["services"] if service["ready"]}
+        return ready == set(SERVICES) and told
 
-    told = wait_for(all_ready, "every room is heard")
+    told = wait_for(all_ready, "every service is heard")
     assert {server["name"] for server in told["servers"]} == {"clock", "notes"}
     assert [check for check in demo.json("doctor") if not check["ok"]] == []
 
@@ -253,21 +253,21 @@ def test_nothing_is_left_when_the_launcher_is_killed(fresh: Up) -> None:
     wait_for(lambda: all(map(gone, pids)), "every process has ended")
 
 
-def test_a_killed_room_is_started_again(fresh: Up) -> None:
+def test_a_killed_service_is_started_again(fresh: Up) -> None:
     fresh.start()
     pid = fresh.ready["pids"]["oauth"]
     os.kill(pid, signal.SIGKILL)
 
     def back() -> bool:
-        rooms = json.loads(fresh.toolbus("status", "--json").stdout)["rooms"]
-        return any(told["room"] == "oauth" and told["pid"] != pid for told in rooms)
+        services = json.loads(fresh.toolbus("status", "--json").stdout)["services"]
+        return any(told["service"] == "oauth" and told["pid"] != pid for told in services)
 
-    wait_for(back, "another process of the room")
+    wait_for(back, "another process of the service")
 
 
 def test_a_command_without_an_installation_says_what_to_do(fresh: Up) -> None:
     assert "start one with 'toolbus up'" in fresh.refused("status")
-    assert "There is no room 'nix'" in fresh.refused("run", "nix")
+    assert "There is no service 'nix'" in fresh.refused("run", "nix")
 
 
 def test_a_key_may_be_bounded_in_every_way_a_declared_one_can(demo: Up) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from toolbus_codemode.catalog.catalog import Catalogue
-from toolbus_codemode.handler import Service
+from toolbus_codemode.handler import ProgramHandler
 from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
 from toolbus_common.config import Declaration
 from toolbus_common.contracts import Answered, CallAdmitted, Era, OutcomeClaim
@@ -59,10 +59,10 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
     directory: Directory,
 ) -> None:
     outcomes, waiting, said = Outcomes(), Waiting(), list[Any]()
-    room: Any = SimpleNamespace(facts=SimpleNamespace(say=said.append))
+    service: Any = SimpleNamespace(facts=SimpleNamespace(say=said.append))
     spending: Any = SimpleNamespace(note=lambda _spent: None)
-    service = Service(
-        room, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
+    service = ProgramHandler(
+        service, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
     )
     call = CallAdmitted(
         call_id="c1", reply_to="reply", server=BUILT_IN, tool=LIST, scope="default", key="bot",

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from toolbus_common.contracts import SessionSaid
+from toolbus_common.contracts import SessionMessage
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_ingress.sessions import session_store as rules
 from toolbus_ingress.sessions.sealed_claims import Seal, SessionClaims
@@ -20,12 +20,12 @@ class Replicas:
 
     def __init__(self, count: int = 2, key: bytes = KEY) -> None:
         self.all = [Sessions(Seal(key), self.say) for _ in range(count)]
-        self.said: list[SessionSaid] = []
+        self.said: list[SessionMessage] = []
 
-    def say(self, said: SessionSaid) -> None:
+    def say(self, said: SessionMessage) -> None:
         self.said.append(said)
         for each in self.all:
-            each.hear(SessionSaid.decode(said.encode()))
+            each.hear(SessionMessage.decode(said.encode()))
 
 
 def begun(sessions: Sessions, capabilities: Any = None) -> Session:
@@ -101,7 +101,7 @@ def test_what_is_said_of_an_ended_session_does_not_bring_it_back() -> None:
     here, there = Replicas().all
     session = begun(here)
     here.end(session)
-    there.hear(SessionSaid(session=session.sid, what="level", about="info"))
+    there.hear(SessionMessage(session=session.sid, what="level", about="info"))
     assert found(there, session) is None
     assert not there._told
 
@@ -271,5 +271,5 @@ def test_what_is_told_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(rules, "MOST_KNOWN", 3)
     here = Replicas(1).all[0]
     for number in range(10):
-        here.hear(SessionSaid(session=f"s{number}", what="level", about="info"))
+        here.hear(SessionMessage(session=f"s{number}", what="level", about="info"))
     assert list(here._told) == ["s7", "s8", "s9"]

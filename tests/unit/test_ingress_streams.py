@@ -13,7 +13,7 @@ from harness.waiting import PATIENCE, until
 from toolbus_common.access.config_snapshot import Directory, hash_of
 from toolbus_common.access.principal import Bounds
 from toolbus_common.config import Declaration, Key, Server
-from toolbus_common.contracts import Era, Listing, Offered, ServerSaid, ServerState
+from toolbus_common.contracts import Era, Listing, Offered, ServerNotification, ServerState
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
@@ -225,7 +225,9 @@ async def test_a_resource_is_told_to_those_who_watch_it() -> None:
     async with following(edge, stream), following(edge, other):
         for params in (b'{"uri":"file:///a","x":1}', b"{", b"[]", b'{"uri":5}', b"{}"):
             edge.hub.hear(
-                ServerSaid(server="s", method="notifications/resources/updated", params=params)
+                ServerNotification(
+                    server="s", method="notifications/resources/updated", params=params
+                )
             )
         await stream.hears("resources/updated")
         edge.hub.close()
@@ -234,9 +236,9 @@ async def test_a_resource_is_told_to_those_who_watch_it() -> None:
     assert "resources/updated" not in other.text
 
 
-def updated(uri: str) -> ServerSaid:
+def updated(uri: str) -> ServerNotification:
     params = json.dumps({"uri": uri}).encode()
-    return ServerSaid(server="s", method="notifications/resources/updated", params=params)
+    return ServerNotification(server="s", method="notifications/resources/updated", params=params)
 
 
 async def test_a_change_that_two_executors_heard_of_is_told_once_and_the_next_again() -> None:

@@ -161,11 +161,11 @@ async def test_replicas_agree_about_somebody_new(tmp_path: Path) -> None:
     assert first.pseudonym("user:ann") == second.pseudonym("user:ann")
 
 
-async def test_a_room_with_another_master_key_seals_nothing_and_says_so(tmp_path: Path) -> None:
+async def test_a_service_with_another_master_key_seals_nothing_and_says_so(tmp_path: Path) -> None:
     bucket = Kept()
     await people(tmp_path, bucket).learn(["user:ann"])
     other = people(tmp_path / "other", bucket)
-    with pytest.raises(BusDownError, match="give every room the same file"):
+    with pytest.raises(BusDownError, match="give every service the same file"):
         await other.learn(["user:bo"])
     assert "people.key" in other.fault
 

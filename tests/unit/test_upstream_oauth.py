@@ -182,8 +182,8 @@ async def test_the_same_token_again_is_no_other_token() -> None:
 
 
 async def test_without_oauth_a_call_is_told_so_and_what_to_do() -> None:
-    bearer = Bearer("docs", "ann", Oauth(UnavailableError("No oauth room is running.")).ask)
-    with pytest.raises(UnconsentedError, match=r"No oauth room is running. Retry shortly."):
+    bearer = Bearer("docs", "ann", Oauth(UnavailableError("No oauth service is running.")).ask)
+    with pytest.raises(UnconsentedError, match=r"No oauth service is running. Retry shortly."):
         await bearer.needed()
 
 

@@ -74,7 +74,7 @@ def _naming(person: Person) -> str:
 
 
 async def forget(desk: Desk, people: People, found: Found, reason: str) -> int:
-    """Forget them; how many rooms have let go of the key.
+    """Forget them; how many services have let go of the key.
 
     Raises:
         BusDownError: it was not done to its end; do it again.
@@ -97,13 +97,13 @@ async def forget(desk: Desk, people: People, found: Found, reason: str) -> int:
 
 
 async def _let_go(desk: Desk, revision: int) -> int:
-    """How many rooms have heard: all that are there. Raises `CommandError`.
+    """How many services have heard: all that are there. Raises `CommandError`.
 
-    A busy room misses a round, so at first each kind is waited for, and later rounds are longer:
+    A busy service misses a round, so at first each kind is waited for, and later rounds are longer:
     who has answered once must have heard, and somebody must, for audit was there a moment ago.
     """
     lane, give_up = AskLane(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
-    heard: dict[str, int] = {}  # how much each replica of a room knows of people
+    heard: dict[str, int] = {}  # how much each replica of a service knows of people
     seconds = ROUND_SECONDS
     while True:
         told = await lane.ask_all(seconds, wanted=() if heard else readers_of(PEOPLE))
@@ -113,8 +113,8 @@ async def _let_go(desk: Desk, revision: int) -> int:
             return len(heard)
         if monotonic() > give_up:
             raise CommandError(
-                f"The key is shredded, but {behind or 'the'} rooms have not said that they let go "
-                "of it; restart those that 'toolbus status' shows as unwell."
+                f"The key is shredded, but {behind or 'the'} services have not confirmed that "
+                "they let go of it; restart those that 'toolbus status' shows as unwell."
             )
         seconds = min(2 * seconds, HEARD_SECONDS / 4)
 

@@ -17,7 +17,7 @@ from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.permissions import lay_down_seeds, server_configuration
 
 _ONE_FOR_ALL = "$G"  # the account of a NATS server that is told of none
-STAGE = 9  # engines end after every room
+STAGE = 9  # engines end after every service
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Engine:
 
 
 def nats(state: State, external: str, remembered: object, hear: Hear) -> Engine:
-    """NATS: the one at `external`, else our own with a user and permissions per room."""
+    """NATS: the one at `external`, else our own with a user and permissions per service."""
     if external:
         return Engine(external)
     directory = state.root / "nats"

@@ -30,8 +30,8 @@ from toolbus_cli.launcher.process_group import (
     FUSED,
     Fleet,
     foreign,
-    room_program,
     servers_settled,
+    service_program,
 )
 from toolbus_cli.state_dir import State, read_json, write_private
 from toolbus_common.config_store.loading.loader import Loaded
@@ -49,7 +49,7 @@ NATS_URL, REDIS_URL, CLICKHOUSE_URL = (
     "TOOLBUS_CLICKHOUSE_URL",
 )
 PUBLIC_URL = "TOOLBUS_PUBLIC_URL"
-SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each known to one room only
+SECRETS = (REDIS_URL, CLICKHOUSE_URL)  # each known to one service only
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ async def _up(options: Options, state: State, journal: Journal, held: int, began
     try:
         async with _joined(launch) as bus, desks.opened(bus, state) as desk:
             applied = await source.apply_first(desk, launch.source, launch.loaded)
-            _start_rooms(launch)
-            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _rooms(APART))):
+            _start_services(launch)
+            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _services(APART))):
                 await _welcome(launch, desk, applied)
                 await _follow(launch, desk)
         journal.note("draining")
@@ -135,7 +135,7 @@ class _StoppedError(Exception):
 def _prepared(options: Options, state: State, journal: Journal, held: int, began: float) -> Launch:
     """Everything that can be refused is refused here, before anything is started."""
     before = read_json(state.ports_file)
-    names = ["+".join(rooms) for rooms in options.processes]
+    names = ["+".join(services) for services in options.processes]
     chosen = source.choose(options.config, state, ports.free(before.get("notes")))
     chosen.host = options.host
     loaded = chosen.load()
@@ -184,7 +184,7 @@ async def _joined(launch: Launch) -> AsyncIterator[Bus]:
             launch.fleet.start(engine.program)
     if launch.source.is_demo:
         command = notes_command(launch.source.notes_port)
-        launch.fleet.start(Program("notes", command, launch.journal.room, DEMO_STAGE))
+        launch.fleet.start(Program("notes", command, launch.journal.service, DEMO_STAGE))
     bus = operator_bus(launch.state, launch.nats.url)
     try:
         if not await _unless_stopped(launch, bus.open(BUS_SECONDS)):
@@ -211,7 +211,7 @@ async def _unless_stopped(launch: Launch, work: Coroutine[Any, Any, None]) -> bo
     return False
 
 
-def _start_rooms(launch: Launch) -> None:
+def _start_services(launch: Launch) -> None:
     shared = {
         "TOOLBUS_STATE_DIR": str(launch.state.root),
         "TOOLBUS_NATS_URL": launch.nats.url,
@@ -231,13 +231,13 @@ def _start_rooms(launch: Launch) -> None:
         "oauth": {PUBLIC_URL: public},
         "audit": {CLICKHOUSE_URL: os.environ.get(CLICKHOUSE_URL, "")},
     }
-    for rooms in launch.options.processes:
-        listen = {"TOOLBUS_OPS_LISTEN": str(launch.ops["+".join(rooms)])}
-        launch.fleet.start(room_program(rooms, shared | listen, launch.journal.room, own))
+    for services in launch.options.processes:
+        listen = {"TOOLBUS_OPS_LISTEN": str(launch.ops["+".join(services)])}
+        launch.fleet.start(service_program(services, shared | listen, launch.journal.service, own))
 
 
-def _rooms(processes: Iterable[tuple[str, ...]]) -> list[str]:
-    return [room for rooms in processes for room in rooms]
+def _services(processes: Iterable[tuple[str, ...]]) -> list[str]:
+    return [service for services in processes for service in services]
 
 
 async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:

@@ -334,6 +334,6 @@ def _by_code() -> dict[str, type[ToolbusError]]:
     waiting: list[type[ToolbusError]] = [ToolbusError]
     while waiting:
         cls = waiting.pop()
-        found.setdefault(cls.code, cls)  # a room's own subclass leaves the room as its parent
+        found.setdefault(cls.code, cls)  # a service's own subclass leaves the service as its parent
         waiting.extend(cls.__subclasses__())
     return found

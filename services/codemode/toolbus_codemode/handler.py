@@ -1,4 +1,4 @@
-"""The room's work: every admitted call of Toolbus' own tools ends in one answer and one outcome."""
+"""Handle admitted calls of Toolbus' own tools: each ends in one answer and one outcome."""
 
 import asyncio
 import logging
@@ -38,26 +38,26 @@ from toolbus_common.mcp.builtin_server import EXECUTE, Mode
 from toolbus_common.mcp.code_mode_options import terms_of
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.observability.tracing.call_span import executing
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
 
 Result = tuple[dict[str, Any], bool]  # a tool's result, and whether it says it failed
 
 
-class Service:
+class ProgramHandler:
     """Answers calls of the built-in server."""
 
     def __init__(
         self,
-        room: Room,
+        service: Service,
         directory: Directory,
         catalogue: Catalogue,
         programs: Programs,
         spending: Spending,
         outcomes: KeptOutcomes,
     ) -> None:
-        self._room = room
+        self._service = service
         self._outcomes = outcomes
         self._spending = spending
         self._programs = programs
@@ -83,7 +83,7 @@ class Service:
             await self._fail(call, reply, error, began)
         except asyncio.CancelledError:
             if call.call_id not in self._revoked:
-                stopped = OutcomeUnknownError("The room stopped while the call was under way.")
+                stopped = OutcomeUnknownError("The service stopped while the call was under way.")
                 await self._fail(call, reply, stopped, began)
                 raise
             taken_back = CallCancelledError("The caller took the call back.")
@@ -127,7 +127,7 @@ class Service:
         """Return the call with a deadline that leaves its program the time it may take."""
         if deadline <= call.deadline:
             return call
-        self._room.facts.say(extended(call, deadline))
+        self._service.facts.say(extended(call, deadline))
         if call.claim is not None:
             self._outcomes.extend(call, call.claim, deadline)
         await reply.send(Extended(deadline))
@@ -156,7 +156,7 @@ class Service:
         if is_error:
             result["isError"] = True
         body = msgspec.json.encode(result)
-        self._room.facts.say(
+        self._service.facts.say(
             CallCompleted(
                 id=f"{call.call_id}.completed",
                 **about(call),
@@ -185,7 +185,7 @@ class Service:
     async def _fail(
         self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
     ) -> None:
-        self._room.facts.say(
+        self._service.facts.say(
             CallFailed(
                 id=f"{call.call_id}.failed",
                 **about(call),

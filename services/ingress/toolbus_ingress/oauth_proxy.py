@@ -1,4 +1,4 @@
-"""The authorization server's paths: each request is handed to the oauth room, its answer told."""
+"""Proxy the authorization server's paths: requests go to the oauth service over the bus."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +66,7 @@ class Pages:
             body=body,
         )
         try:
-            told = await self.endpoint.room.asks.ask(asked, PageTold, SECONDS)
+            told = await self.endpoint.service.asks.ask(asked, PageTold, SECONDS)
         except ToolbusError as error:
             return _failed(error, headers)
         return Response(

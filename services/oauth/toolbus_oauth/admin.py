@@ -58,7 +58,7 @@ class Office:
             "end_connection": self.connections.end,
         }
         if asked.wish not in wishes:
-            raise InvalidError("This oauth room does not know that wish; is it an older one?")
+            raise InvalidError("This oauth service does not know that wish; is it an older one?")
         about = msgspec.json.decode(asked.about, type=dict[str, Any])
         return IdentityTold(rows=tuple(await wishes[asked.wish](asked, about)))
 

@@ -1,4 +1,4 @@
-"""The oauth room: who somebody is, which client may act for them, and tokens that say so.
+"""The oauth service: who somebody is, which client may act for them, and tokens that say so.
 
 hears   the buckets tb_config, tb_tokens and tb_people
 says    the facts GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
@@ -44,7 +44,7 @@ from toolbus_common.nats.topology import (
 from toolbus_common.secrets import Secrets, key_services_of, stores_of
 from toolbus_common.secrets.master_keys import Masters
 from toolbus_common.service.privacy import know_people
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_oauth.account_page.overview import Holdings
 from toolbus_oauth.accounts.local_accounts import Accounts
 from toolbus_oauth.accounts.oidc_providers import Providers
@@ -78,14 +78,14 @@ DAY = 86_400.0
 
 @dataclass(slots=True)
 class Known:
-    """What the room hears."""
+    """What the service hears."""
 
     directory: Directory
     named: Named = field(default_factory=Named)
     bearers: Bearers = field(default_factory=Bearers)
 
     def hear(self, change: Change | None) -> None:
-        """Take one change of what is declared: a room that has heard it knows all of it."""
+        """Take one change of what is declared: a service that has heard it knows all of it."""
         self.named.hear(change)
         self.directory.hear(change)
 
@@ -103,7 +103,7 @@ class Fetchers(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the room keeps: sealed, but for who holds which token."""
+    """What the service keeps: sealed, but for who holds which token."""
 
     seal: Seal
     store: Store
@@ -115,9 +115,9 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Makes what the room consists of."""
+    """Makes what the service consists of."""
 
-    room: Room
+    service: Service
     settings: Settings
     known: Known
     fetchers: Fetchers
@@ -131,7 +131,7 @@ class Parts:
         return Grants(
             settings.issuer, kept.store, kept.tokens, self.known.bearers, kept.seal,
             SigningKeys(settings.oauth_signing), lifetimes, Accounts(kept.store, kept.brief),
-            self.known.declared, self.room.facts.say,
+            self.known.declared, self.service.facts.say,
         )  # fmt: skip
 
     def providers(self) -> Providers:
@@ -145,7 +145,7 @@ class Parts:
         return upstreams(
             settings.issuer, settings.client_document, kept.connections, kept.brief,
             self.fetchers.servers, SigningKeys(settings.client_keys), self.secrets, providers,
-            known.declared, known.named.has, self.room.facts.say,
+            known.declared, known.named.has, self.service.facts.say,
         )  # fmt: skip
 
     def routes(self, providers: Providers, resources: Resources, holdings: Holdings) -> Routes:
@@ -154,7 +154,7 @@ class Parts:
         devices = Devices(settings.issuer, self.kept.brief)
         browsing = Browsing(
             settings.issuer, self.kept.seal, self.kept.brief, Asking(clients, resources),
-            grants.accounts, devices, providers, self.known.declared, self.room.facts.say,
+            grants.accounts, devices, providers, self.known.declared, self.service.facts.say,
             settings.session_seconds, holdings,
         )  # fmt: skip
         redeeming = Redeeming(
@@ -184,15 +184,15 @@ class Parts:
         return Proving(self.settings.token_endpoint, Judge(nonces))
 
 
-def build(exchange: Exchange) -> Room:
-    """Wire the room. Nothing connects until it runs."""
+def build(exchange: Exchange) -> Service:
+    """Wire the service. Nothing connects until it runs."""
     settings = Settings()
-    room = Room("oauth", settings, exchange)
+    service = Service("oauth", settings, exchange)
     known = Known(Directory(Reader.at("oauth", settings.sealing).opened))
-    know_people(room)
-    room.watches(CONFIG)(known.hear)
-    room.watches(TOKENS)(known.bearers.hear)
-    room.details = lambda: {
+    know_people(service)
+    service.watches(CONFIG)(known.hear)
+    service.watches(TOKENS)(known.bearers.hear)
+    service.details = lambda: {
         "issuer": settings.issuer,
         "gives_tokens": bool(known.declared().access),
     }
@@ -201,20 +201,20 @@ def build(exchange: Exchange) -> Room:
     async def opened() -> AsyncIterator[None]:
         fetchers = _fetchers(settings)
         try:
-            await _serve(room, settings, known, fetchers)
+            await _serve(service, settings, known, fetchers)
             yield
         finally:
             for fetcher in fetchers:
                 fetcher.close()
 
-    room.needs(opened)
-    return room
+    service.needs(opened)
+    return service
 
 
-async def _serve(room: Room, settings: Settings, known: Known, fetchers: Fetchers) -> None:
+async def _serve(service: Service, settings: Settings, known: Known, fetchers: Fetchers) -> None:
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
-    kept = await _kept(room, settings, secrets)
-    parts = Parts(room, settings, known, fetchers, secrets, kept)
+    kept = await _kept(service, settings, secrets)
+    parts = Parts(service, settings, known, fetchers, secrets, kept)
     grants, providers = parts.grants(), parts.providers()
     resources = Resources(settings.issuer, known.directory)
     others = parts.upstreams(providers)
@@ -224,11 +224,11 @@ async def _serve(room: Room, settings: Settings, known: Known, fetchers: Fetcher
     routes.more = {**others.paths(routes.browsing), **identifying.paths}
     showing = Showing(grants, providers, kept.tokens, known.declared, resources)
     office = Office(kept.store, kept.registered, grants, others.counter)
-    room.answers(UpstreamTokenAsked)(others.telling.answer)
-    room.answers(IdentityKeyAsked)(identifying.tell)
-    room.answers(PageAsked)(routes.answer)
-    room.answers(TokenShown)(showing.show)
-    room.answers(IdentityAsked)(office.answer)
+    service.answers(UpstreamTokenAsked)(others.telling.answer)
+    service.answers(IdentityKeyAsked)(identifying.tell)
+    service.answers(PageAsked)(routes.answer)
+    service.answers(TokenShown)(showing.show)
+    service.answers(IdentityAsked)(office.answer)
 
 
 def _fetchers(settings: Settings) -> Fetchers:
@@ -237,21 +237,21 @@ def _fetchers(settings: Settings) -> Fetchers:
     return Fetchers(Fetcher(egress, tls), Fetcher(egress, tls), Fetcher(egress, tls, at_once))
 
 
-async def _kept(room: Room, settings: Settings, secrets: Secrets) -> Kept:
+async def _kept(service: Service, settings: Settings, secrets: Secrets) -> Kept:
     seal = Seal(load_key(settings.oauth_key))
     return Kept(
         seal,
-        store=Store(await room.bucket(OAUTH), seal),
-        registered=Store(await room.bucket(OAUTH_CLIENTS), seal),
-        brief=Store(await room.bucket(OAUTH_BRIEF), seal),
-        connections=await _connections(room, settings, secrets),
-        tokens=await room.bucket(TOKENS),
+        store=Store(await service.bucket(OAUTH), seal),
+        registered=Store(await service.bucket(OAUTH_CLIENTS), seal),
+        brief=Store(await service.bucket(OAUTH_BRIEF), seal),
+        connections=await _connections(service, settings, secrets),
+        tokens=await service.bucket(TOKENS),
     )
 
 
-async def _connections(room: Room, settings: Settings, secrets: Secrets) -> Store:
+async def _connections(service: Service, settings: Settings, secrets: Secrets) -> Store:
     """Tokens for servers; what an earlier master key sealed is sealed anew."""
-    bucket = await room.bucket(CONNECTIONS)
+    bucket = await service.bucket(CONNECTIONS)
     masters = Masters(secrets, key_services_of(os.environ), bucket)
     if settings.oauth_vault_key:
         newest = await masters.newest(settings.oauth_vault_key)

@@ -1,4 +1,4 @@
-"""The policy room: may this key make this call, and who pays?
+"""The policy service: may this key make this call, and who pays?
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed; CallExtended
 says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed,
@@ -52,7 +52,7 @@ from toolbus_common.nats.topology import (
     TOKENS,
 )
 from toolbus_common.service.privacy import know_people
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_policy.admin.ledger_queries import Clerk
 from toolbus_policy.admin.remote_restrictions import Reach
 from toolbus_policy.admin.service import Office
@@ -143,38 +143,38 @@ class Bench:
         return Judge(snapshot, self._catalogue, self._rulings.of(snapshot), standing)
 
 
-def build(exchange: Exchange) -> Room:
-    """Wire the room. Nothing connects until it runs."""
+def build(exchange: Exchange) -> Service:
+    """Wire the service. Nothing connects until it runs."""
     settings = Settings()
-    room = Room("policy", settings, exchange)
-    bench, marks = _seated(room), Marks()
-    room.watches(LEDGER)(marks.hear)
-    approving, approvers = _consulted(room, bench, settings)
+    service = Service("policy", settings, exchange)
+    bench, marks = _seated(service), Marks()
+    service.watches(LEDGER)(marks.hear)
+    approving, approvers = _consulted(service, bench, settings)
     docket, deferring = approving.docket, approving.deferring
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        epochs = BusEpochs(await room.bucket(LEDGER), room.facts)
+        epochs = BusEpochs(await service.bucket(LEDGER), service.facts)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
-        await _open(room, bench, docket)
-        deferring.book.open(await room.bucket(TASKS))
-        rebuilder, clerk = _keep_books(room, ledger, bench, marks, settings)
-        await _administer(room, bench, approvers, clerk, settings)
-        once = await _once(room, settings)
-        gate = Gate(room, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
+        await _open(service, bench, docket)
+        deferring.book.open(await service.bucket(TASKS))
+        rebuilder, clerk = _keep_books(service, ledger, bench, marks, settings)
+        await _administer(service, bench, approvers, clerk, settings)
+        once = await _once(service, settings)
+        gate = Gate(service, lambda: bench.judge, ledger, approving, once, settings.reap_grace)
         deferring.pass_on = gate.pass_deferred
-        room.serves(CallRequested)(gate.pass_through)
-        await room.bus.subscribe(
+        service.serves(CallRequested)(gate.pass_through)
+        await service.bus.subscribe(
             f"{CallCancelled.SUBJECT}.*",
             lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
         )
-        settlement = Settlement(room, ledger, lambda: marks.scopes, settings.reap_grace)
+        settlement = Settlement(service, ledger, lambda: marks.scopes, settings.reap_grace)
         await settlement.follow()
-        room.hears(seconds=0.5, pause=0.1)(settlement.hear)
+        service.hears(seconds=0.5, pause=0.1)(settlement.hear)
         work = (
-            settlement.reap(), rebuilder.work(), _ping(room, ledger), _mark(ledger),
-            _expire(approving), follow_sizes(room.bus, OUTCOMES, once.allowance.hear),
-            deferring.work(), Unended(room, ledger, settings.reap_grace).work(),
+            settlement.reap(), rebuilder.work(), _ping(service, ledger), _mark(ledger),
+            _expire(approving), follow_sizes(service.bus, OUTCOMES, once.allowance.hear),
+            deferring.work(), Unended(service, ledger, settings.reap_grace).work(),
         )  # fmt: skip
         try:
             async with _beside(*work):
@@ -182,13 +182,13 @@ def build(exchange: Exchange) -> Room:
         finally:
             await ledger.close()
 
-    room.needs(opened)
-    return room
+    service.needs(opened)
+    return service
 
 
-async def _open(room: Room, bench: Bench, docket: Docket) -> None:
-    bench.snapshot.bearers.open(await room.bucket(TOKENS))
-    docket.open(await room.bucket(APPROVALS))
+async def _open(service: Service, bench: Bench, docket: Docket) -> None:
+    bench.snapshot.bearers.open(await service.bucket(TOKENS))
+    docket.open(await service.bucket(APPROVALS))
 
 
 @asynccontextmanager
@@ -201,47 +201,49 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await end(*tasks)
 
 
-def _seated(room: Room) -> Bench:
-    know_people(room)
+def _seated(service: Service) -> Bench:
+    know_people(service)
     bench = Bench()
-    room.watches(CONFIG)(bench.hear_config)
-    room.watches(CATALOGUE)(bench.hear_catalogue)
-    room.watches(TOKENS)(bench.snapshot.bearers.hear)
+    service.watches(CONFIG)(bench.hear_config)
+    service.watches(CATALOGUE)(bench.hear_catalogue)
+    service.watches(TOKENS)(bench.snapshot.bearers.hear)
     return bench
 
 
-def _consulted(room: Room, bench: Bench, settings: Settings) -> tuple[Approving, Approvers]:
+def _consulted(service: Service, bench: Bench, settings: Settings) -> tuple[Approving, Approvers]:
     """Calls that wait for a person, those of them that are tasks, and who decides about them."""
     docket = Docket(settings.records(APPROVALS))
     book = TaskBook(settings.records(TASKS))
-    room.watches(APPROVALS)(docket.hear)
-    room.watches(TASKS)(book.hear)
-    deferring = Deferring(book, docket, room.facts, room.calls, room.bus, settings.reap_grace)
-    approving = Approving(docket, room.facts, bench.bind, _terms(settings), deferring)
-    approvers = Approvers(docket, room.facts, lambda: bench.snapshot, settings.approved_seconds)
-    _answer(room, approvers)
+    service.watches(APPROVALS)(docket.hear)
+    service.watches(TASKS)(book.hear)
+    deferring = Deferring(
+        book, docket, service.facts, service.calls, service.bus, settings.reap_grace
+    )
+    approving = Approving(docket, service.facts, bench.bind, _terms(settings), deferring)
+    approvers = Approvers(docket, service.facts, lambda: bench.snapshot, settings.approved_seconds)
+    _answer(service, approvers)
     return approving, approvers
 
 
 def _keep_books(
-    room: Room, ledger: Ledger, bench: Bench, marks: Marks, settings: Settings
+    service: Service, ledger: Ledger, bench: Bench, marks: Marks, settings: Settings
 ) -> tuple[Rebuilder, Clerk]:
     """Have lost counters made anew, and operators told what is in the books."""
     rebuilder = Rebuilder(
-        room, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
+        service, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
     )
     marks.on_mark, ledger.on_lost = ledger.marked, rebuilder.lose
     clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
-    room.answers(LedgerAsked)(clerk.tell)
-    room.answers(RebuildAsked)(clerk.rebuild)
+    service.answers(LedgerAsked)(clerk.tell)
+    service.answers(RebuildAsked)(clerk.rebuild)
     return rebuilder, clerk
 
 
 async def _administer(
-    room: Room, bench: Bench, approvers: Approvers, clerk: Clerk, settings: Settings
+    service: Service, bench: Bench, approvers: Approvers, clerk: Clerk, settings: Settings
 ) -> None:
     """Let holders of admin keys, as far as their roles go, change what is declared."""
-    config = await room.bucket(CONFIG)
+    config = await service.bucket(CONFIG)
     reach = Reach(
         tuple(settings.admin_commands.split()),
         tuple(settings.admin_variables.split()),
@@ -251,20 +253,20 @@ async def _administer(
     literals = Writer.at(settings.sealing)
 
     def desk_of(who: str) -> Desk:
-        return Desk(room.bus, config, room.facts, who, literals)
+        return Desk(service.bus, config, service.facts, who, literals)
 
     office = Office(bench.administrator, desk_of, approvers, clerk.tell, reach)
 
-    @room.answers(AdminAsked)
+    @service.answers(AdminAsked)
     async def administer(asked: AdminAsked) -> AdminTold:
         return await office.answer(asked)
 
 
-async def _once(room: Room, settings: Settings) -> Once:
+async def _once(service: Service, settings: Settings) -> Once:
     """Have calls with an idempotency key made once."""
     allowance = Allowance(settings.most_outcomes, settings.most_outcome_bytes)
     once = Once(allowance, settings.records(OUTCOMES), settings.reap_grace)
-    once.open(await room.bucket(OUTCOMES), room.spawn)
+    once.open(await service.bucket(OUTCOMES), service.spawn)
     return once
 
 
@@ -277,22 +279,22 @@ def _terms(settings: Settings) -> Terms:
     )
 
 
-def _answer(room: Room, approvers: Approvers) -> None:
+def _answer(service: Service, approvers: Approvers) -> None:
     """Let operators, and keys with the right to, see what waits and decide."""
 
-    @room.answers(ApprovalsAsked)
+    @service.answers(ApprovalsAsked)
     async def show(asked: ApprovalsAsked) -> ApprovalsTold:
         return await approvers.show(operator(""), asked.id)
 
-    @room.answers(ApproveAsked)
+    @service.answers(ApproveAsked)
     async def approve(asked: ApproveAsked) -> ApprovalsTold:
         return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=True)
 
-    @room.answers(RejectAsked)
+    @service.answers(RejectAsked)
     async def reject(asked: RejectAsked) -> ApprovalsTold:
         return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=False)
 
-    @room.answers(ApproverAsked)
+    @service.answers(ApproverAsked)
     async def of_a_key(asked: ApproverAsked) -> ApprovalsTold:
         return await approvers.answer(asked)
 
@@ -307,13 +309,13 @@ async def _expire(approving: Approving) -> None:
             log.warning("approvals.not_expired", extra={"reason": error.reason})
 
 
-async def _ping(room: Room, ledger: Ledger) -> None:
-    """Keep the room's own word about Redis true."""
+async def _ping(service: Service, ledger: Ledger) -> None:
+    """Keep the service's own word about Redis true."""
     while True:
         reason = (
             "" if await ledger.store.reachable() else "Redis cannot be reached: spending is refused"
         )
-        room.why_not = lambda reason=reason: reason  # type: ignore[misc]
+        service.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
 
 

@@ -169,7 +169,7 @@ def revoke_grant(
 def wish(
     state_dir: Path, wish: str, name: str = "", about: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """What the oauth room answers to a wish."""
+    """What the oauth service answers to a wish."""
 
     async def ask() -> IdentityTold:
         asked = IdentityAsked(wish=wish, name=name, by=me(), about=json.dumps(about or {}))

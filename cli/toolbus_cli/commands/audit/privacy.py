@@ -41,8 +41,9 @@ def forget(
 ) -> None:
     """Forget a person: names and content of theirs in facts can be read by nobody any more.
 
-    Their key is shredded, on the bus and in every room; what was sealed stays provable. It cannot
-    be undone. What names them outside of facts (toolbus.yaml, bundles given away) is yours to mend.
+    Their key is shredded, on the bus and in every service; what was sealed stays provable. It
+    cannot be undone. What names them outside of facts (toolbus.yaml, bundles given away) is yours
+    to mend.
     """
     asyncio.run(_forget(state_dir, person, reason, sure=yes))
 
@@ -55,8 +56,8 @@ async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> Non
         if not sure:
             question = f"Forget {found.person.name}, named in the logs of {where}, for ever?"
             typer.confirm(question, abort=True)
-        rooms = await forgetting.forget(desk, people, found, reason)
-    say(f"{found.person.name} is forgotten; {rooms} rooms have let go of the key.")
+        services = await forgetting.forget(desk, people, found, reason)
+    say(f"{found.person.name} is forgotten; {services} services have let go of the key.")
     if found.plain:
         say(
             f"{found.plain} facts from before names were sealed name them in the plain; they go "

@@ -1,4 +1,4 @@
-"""Commands that run things: the launcher, single rooms, and what a cluster needs first."""
+"""Commands that run things: the launcher, single services, and what a cluster needs first."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import lay_down_seeds, server_configuration
 from toolbus_common.nats.topology import BUCKETS, FACTS
 from toolbus_common.nats.topology import provision as lay_down
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 
 # What replicas of one service share, beside their seed.
 KEYS = ("people.key", "policy.key", "seal.key", "oauth.key", "oauth-vault.key")
@@ -42,7 +42,7 @@ def up(  # noqa: PLR0913
     state_dir: StateDir = DEFAULT_STATE,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8080,
-    apart: Annotated[bool, typer.Option("--apart", help="A process for every room.")] = False,
+    apart: Annotated[bool, typer.Option("--apart", help="A process for every service.")] = False,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written (mode 0600) once everything answers.")
     ] = None,
@@ -76,7 +76,7 @@ def up(  # noqa: PLR0913
 
 
 def run(
-    rooms: Annotated[list[str], typer.Argument(help=f"Of {', '.join(ROOMS)}.")],
+    services: Annotated[list[str], typer.Argument(help=f"Of {', '.join(SERVICES)}.")],
     ops_listen: Annotated[
         str,
         typer.Option(
@@ -86,20 +86,20 @@ def run(
         ),
     ] = "127.0.0.1:0",
 ) -> None:
-    """Run rooms in one process, for a cluster; SIGTERM drains.
+    """Run services in one process, for a cluster; SIGTERM drains.
 
-    Rooms are told by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and unsent
+    Services are told by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and unsent
     facts), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST and
     TOOLBUS_HTTP_PORT (ingress). The operations listener takes TOOLBUS_OPS_LISTEN too, and
     TOOLBUS_OPS_HOSTS: the names it may be asked by.
     """
-    raise typer.Exit(_run(rooms, ops_listen))
+    raise typer.Exit(_run(services, ops_listen))
 
 
-def _run(rooms: list[str], ops_listen: str) -> int:
-    from toolbus_common.service.process import run as run_rooms  # noqa: PLC0415
+def _run(services: list[str], ops_listen: str) -> int:
+    from toolbus_common.service.process import run as run_services  # noqa: PLC0415
 
-    return run_rooms(rooms, ops_listen)
+    return run_services(services, ops_listen)
 
 
 def provision(
@@ -145,9 +145,9 @@ def nats_config(
     store_dir: Annotated[str, typer.Option(help="Where NATS keeps streams.")] = "/data",
     as_json: AsJson = False,
 ) -> None:
-    """Write a NATS configuration: a user and permissions per room, a seed file each.
+    """Write a NATS configuration: a user and permissions per service, a seed file each.
 
-    Seeds and keys that exist are kept, so an upgrade only rewrites nats.conf. Give each room its
+    Seeds and keys that exist are kept, so an upgrade only rewrites nats.conf. Give each service its
     own seed and no other; all but ingress, with operators, the one people.key; policy policy.key;
     ingress seal.key; oauth oauth.key and oauth-vault.key;
     policy and operators sealing/writers.json; executor, audit and oauth their key in sealing/.

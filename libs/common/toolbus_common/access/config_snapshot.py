@@ -1,4 +1,4 @@
-"""The declared configuration as a room sees it now: watched, and told in views that stay whole."""
+"""The configuration as a service sees it now: watched, and given in views that stay whole."""
 
 import logging
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What every fact about a call says of it, whichever room says it."""
+"""What every fact about a call says of it, whichever service says it."""
 
 from hashlib import sha256
 from time import time

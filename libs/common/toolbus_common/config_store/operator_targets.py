@@ -71,7 +71,7 @@ def decoded(value: bytes | None) -> frozenset[str]:
 
 
 class Named:
-    """The operator's word as a room knows it now; fed with the changes of tb_config."""
+    """The operator's word as a service knows it now; fed with the changes of tb_config."""
 
     def __init__(self) -> None:
         self._digests: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Everything rooms say to each other: typed messages, each with its one subject."""
+"""Everything services say to each other: typed messages, each with its one subject."""
 
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.calls import (
@@ -87,11 +87,11 @@ from toolbus_common.contracts.events.servers import (
     ServerUndrained,
 )
 from toolbus_common.contracts.notifications import (
-    ClientSaid,
-    ServerSaid,
-    SessionSaid,
-    StreamSought,
-    StreamTold,
+    ClientMessage,
+    ServerNotification,
+    SessionMessage,
+    StreamReadReply,
+    StreamReadRequest,
 )
 from toolbus_common.contracts.queries.administration import AdminAsked, AdminTold
 from toolbus_common.contracts.queries.approvals import (
@@ -114,10 +114,10 @@ from toolbus_common.contracts.queries.base import (
     Question,
     RebuildAsked,
     RebuildTold,
-    RoomStatus,
     RowsFound,
     ServersAsked,
     ServersTold,
+    ServiceStatus,
     SessionsAsked,
     SessionsTold,
     SpendingAsked,
@@ -210,7 +210,7 @@ __all__ = [
     "CallFailed",
     "CallReplayed",
     "CallRequested",
-    "ClientSaid",
+    "ClientMessage",
     "ConfigApplied",
     "ConfigChanged",
     "ConnectionEnded",
@@ -272,7 +272,6 @@ __all__ = [
     "RefillAsked",
     "RefillTold",
     "RejectAsked",
-    "RoomStatus",
     "RowsFound",
     "RunCompleted",
     "RunEnded",
@@ -283,14 +282,15 @@ __all__ = [
     "ServerDrained",
     "ServerFaulted",
     "ServerLost",
+    "ServerNotification",
     "ServerReset",
-    "ServerSaid",
     "ServerState",
     "ServerSteered",
     "ServerUndrained",
     "ServersAsked",
     "ServersTold",
-    "SessionSaid",
+    "ServiceStatus",
+    "SessionMessage",
     "SessionsAsked",
     "SessionsTold",
     "SignInRefused",
@@ -299,8 +299,8 @@ __all__ = [
     "Stage",
     "StatusAsked",
     "Steered",
-    "StreamSought",
-    "StreamTold",
+    "StreamReadReply",
+    "StreamReadRequest",
     "TokenShown",
     "Told",
     "UnendedAsked",

@@ -130,7 +130,7 @@ class Reply(Protocol):
 
     @property
     def address(self) -> str:
-        """The subject for rooms in other processes."""
+        """The subject for services in other processes."""
         ...
 
     async def send(self, frame: Frame) -> None:

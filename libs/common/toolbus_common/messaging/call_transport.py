@@ -1,4 +1,4 @@
-"""The call lane of one room: sending calls on, serving them, and waiting for their answers."""
+"""The call lane of one service: sending calls on, serving them, and waiting for their answers."""
 
 import asyncio
 import itertools
@@ -32,7 +32,7 @@ class BusReply:
 
     async def send(self, frame: Frame) -> None:
         """Publish; a caller that cannot be reached any more is told by its own deadline."""
-        if not answerable(self.address):  # it would be written with this room's rights
+        if not answerable(self.address):  # it would be written with this service's rights
             log.warning("call.reply_refused", extra={"address": self.address})
             return
         try:
@@ -42,14 +42,14 @@ class BusReply:
 
 
 class CallLane:
-    """Calls of one room over both transports."""
+    """Calls of one service over both transports."""
 
-    def __init__(self, room: str, bus: Bus, exchange: Exchange) -> None:
+    def __init__(self, service: str, bus: Bus, exchange: Exchange) -> None:
         self._bus = bus
         self._exchange = exchange
         self._mux = ReplyMux()
         self._origin = secrets.token_hex(6)
-        self._prefix = f"tb.reply.{room}.{self._origin}"
+        self._prefix = f"tb.reply.{service}.{self._origin}"
         self._count = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._served: dict[str, Subscription] = {}
@@ -101,7 +101,7 @@ class CallLane:
     async def ask_here(
         self, call: CallRequested, handler: CallHandler, on_extended: Callable[[float], None]
     ) -> Ending:
-        """The same of a handler of this room's own. Raises `ToolbusError`.
+        """The same of a handler of this service's own. Raises `ToolbusError`.
 
         `on_extended` is called with each later deadline of the call.
         """
@@ -199,4 +199,6 @@ async def _run(handler: CallHandler, call: Call, reply: Reply) -> None:
         await handler(call, reply)
     except Exception:
         log.exception("call.handler_failed", extra={"call_id": call.call_id})
-        await reply.send(Failed(ToolbusError("Something failed inside; the room's log says what.")))
+        await reply.send(
+            Failed(ToolbusError("Something failed inside; the service's log says what."))
+        )

@@ -81,7 +81,7 @@ class FactWriter:
         await self._said.drain()
 
     def restore(self) -> None:
-        """Take up what an earlier process of this room could not deliver."""
+        """Take up what an earlier process of this service could not deliver."""
         self._kept.extend(self._spool.replay())
         if self._kept:
             log.info("facts.restored", extra={"messages": len(self._kept)})

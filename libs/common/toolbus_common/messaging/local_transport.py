@@ -1,4 +1,4 @@
-"""The call lane's second transport: rooms of one process hand each other calls directly."""
+"""The call lane's second transport: services of one process hand each other calls directly."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,7 +25,7 @@ class LocalReply:
 
 
 class Exchange:
-    """Who in this process serves which call subject. Rooms apart each have an empty one."""
+    """Who in this process serves which call subject. Services apart each have an empty one."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, CallHandler] = {}

@@ -7,7 +7,7 @@ from time import time
 from toolbus_common.contracts.replies import Ending, Extended, Failed, Frame, Told
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 
-GRACE = 1.0  # seconds past the deadline that the room which holds the call may use to say so
+GRACE = 1.0  # seconds past the deadline that the service which holds the call may use to say so
 
 
 class Slot:

@@ -13,7 +13,7 @@ from nats.micro.service import Service, ServiceConfig
 from toolbus_common import VERSION
 from toolbus_common.concurrency import end
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question, RoomStatus, StatusAsked
+from toolbus_common.contracts.queries.base import Question, ServiceStatus, StatusAsked
 from toolbus_common.errors import ToolbusError, UnavailableError
 from toolbus_common.nats.connection import Bus, answerable
 
@@ -25,15 +25,15 @@ Respond = Callable[[Request], Awaitable[None]]
 
 
 class AskLane:
-    """Questions of one room: those it answers, and those it asks."""
+    """Questions of one service: those it answers, and those it asks."""
 
-    def __init__(self, room: str, bus: Bus) -> None:
-        self._room = room
+    def __init__(self, service: str, bus: Bus) -> None:
+        self._service = service
         self._bus = bus
-        self._service: Service | None = None
+        self._registration: Service | None = None
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def open(self, status: Callable[[], RoomStatus]) -> None:
+    async def open(self, status: Callable[[], ServiceStatus]) -> None:
         """Every replica tells its own status from now on."""
         await self.answer_all(StatusAsked, status)
 
@@ -48,43 +48,49 @@ class AskLane:
         await self._bus.subscribe(asked.SUBJECT, tell)
 
     async def answer(self, answers: dict[type[Question], Answer]) -> None:
-        """Begin to answer these: each question is answered by one replica of the room."""
-        self._service = await add_service(
+        """Begin to answer these: each question is answered by one replica of the service."""
+        self._registration = await add_service(
             self._bus.client,
-            ServiceConfig(name=f"toolbus-{self._room}", version=VERSION, queue_group=self._room),
+            ServiceConfig(
+                name=f"toolbus-{self._service}", version=VERSION, queue_group=self._service
+            ),
         )
         for question, handler in answers.items():
-            await self._service.add_endpoint(
+            await self._registration.add_endpoint(
                 name=question.SUBJECT.rpartition(".")[2],
                 subject=question.SUBJECT,
                 handler=self._begun(question, _respond(question, handler)),
             )
 
     async def ask(self, question: Question, answer: type[A], seconds: float = 5.0) -> A:
-        """Ask a room. Raises the `ToolbusError` it answers with, or `UnavailableError`."""
+        """Ask a service. Raises the `ToolbusError` it answers with, or `UnavailableError`."""
         try:
             data = await self._bus.request(question.SUBJECT, question.encode(), seconds)
         except LookupError as error:
-            room = question.SUBJECT.split(".")[2]
-            raise UnavailableError(f"No {room} room is running.") from error
+            service = question.SUBJECT.split(".")[2]
+            raise UnavailableError(f"No {service} service is running.") from error
         except TimeoutError as error:
             raise UnavailableError(f"No answer to {question.SUBJECT} in {seconds:g} s.") from error
         if data.startswith(b"!"):
             raise ToolbusError.from_data(msgspec.json.decode(data[1:]))
         return answer.decode(data)
 
-    async def ask_all(self, seconds: float = 0.4, wanted: Collection[str] = ()) -> list[RoomStatus]:
-        """How every replica of every room is that answers in time.
+    async def ask_all(
+        self, seconds: float = 0.4, wanted: Collection[str] = ()
+    ) -> list[ServiceStatus]:
+        """How every replica of every service is that answers in time.
 
-        One of each room that is `wanted` has longer: who is busy is not to be taken for gone.
+        One of each service that is `wanted` has longer: who is busy is not to be taken for gone.
         """
 
         def enough(answers: list[bytes]) -> bool:
-            return {RoomStatus.decode(told).room for told in answers}.issuperset(wanted)
+            return {ServiceStatus.decode(told).service for told in answers}.issuperset(wanted)
 
         asked = StatusAsked().encode()
         answers = await self._bus.gather(StatusAsked.SUBJECT, asked, seconds, enough)
-        return sorted(map(RoomStatus.decode, answers), key=lambda told: (told.room, told.instance))
+        return sorted(
+            map(ServiceStatus.decode, answers), key=lambda told: (told.service, told.instance)
+        )
 
     async def ask_each(self, question: Question, answer: type[A], seconds: float = 0.4) -> list[A]:
         """What every replica answers in time to a question that goes to all of them."""
@@ -93,8 +99,8 @@ class AskLane:
 
     async def close(self) -> None:
         """Answer no more."""
-        if self._service is not None and self._bus.connected:
-            await self._service.stop()
+        if self._registration is not None and self._bus.connected:
+            await self._registration.stop()
         await end(*self._under_way)
 
     def _begun(self, question: type[Question], respond: Respond) -> Respond:
@@ -130,7 +136,7 @@ def _respond(question: type[Question], handler: Answer) -> Respond:
             data = b"!" + msgspec.json.encode(error.as_data())
         except Exception:
             log.exception("question.failed", extra={"subject": question.SUBJECT})
-            unexpected = ToolbusError("Something failed inside; the room's log says what.")
+            unexpected = ToolbusError("Something failed inside; the service's log says what.")
             data = b"!" + msgspec.json.encode(unexpected.as_data())
         await request.respond(data)
 

@@ -1,4 +1,4 @@
-"""One room's connection to NATS: the only module that knows the client library."""
+"""One service's connection to NATS: the only module that knows the client library."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Who may say and hear what, as NATS enforces it: one user per room, derived here alone."""
+"""Who may say and hear what, as NATS enforces it: one user per service, derived here alone."""
 
 import os
 from dataclasses import dataclass
@@ -121,7 +121,7 @@ class Rights:
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
+class _Service:
     name: str
     says: tuple[type[Fact], ...] = ()
     publishes: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class _Room:
     ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
 
     def rights(self) -> Rights:
-        """Everything this room needs, and nothing else."""
+        """Everything this service needs, and nothing else."""
         publish = [f"tb.fact.{fact.NAME}.*" for fact in self.says]
         publish += [*self.publishes, *(question.SUBJECT for question in self.asks)]
         publish += [f"_INBOX.{other}.>" for other in _answered(self.name)]
@@ -143,7 +143,7 @@ class _Room:
         if self.ends:
             publish += [f"$JS.API.STREAM.INFO.KV_{OUTCOMES}", f"$KV.{OUTCOMES}.>"]
         for durable in DURABLES:
-            if durable.room == self.name:
+            if durable.service == self.name:
                 publish += [
                     f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}",
                     f"$JS.ACK.{FACTS}.{durable.known_as}.>",
@@ -176,26 +176,26 @@ def _objects(store: str) -> list[str]:
     return [f"$O.{store}.>", f"$JS.API.STREAM.MSG.GET.OBJ_{store}"]
 
 
-def _answered(room: str) -> list[str]:
-    """Those who ask this room something, and hear its answers; operators ask every room."""
+def _answered(service: str) -> list[str]:
+    """Those who ask this service something, and hear its answers; operators ask every service."""
     asking = [
         each.name
-        for each in _ROOMS
-        if any(question.SUBJECT.startswith(f"tb.ask.{room}.") for question in each.asks)
+        for each in _SERVICES
+        if any(question.SUBJECT.startswith(f"tb.ask.{service}.") for question in each.asks)
     ]
-    return sorted({OPERATOR, room, *asking})
+    return sorted({OPERATOR, service, *asking})
 
 
-_ROOMS = (
-    _Room(
+_SERVICES = (
+    _Service(
         "ingress",
         says=(AccessRejected, ContextListed),
-        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.resume.*", "tb.client.*"),
-        subscribes=("tb.event.*", "tb.session.*", "tb.resume.*"),
+        publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
+        subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
         asks=(ApproverAsked, AdminAsked, PageAsked, TokenShown),
     ),
-    _Room(
+    _Service(
         "policy",
         says=(
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalAsked, ApprovalGranted,
@@ -218,15 +218,15 @@ _ROOMS = (
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
         asks=(SpendingAsked, OpenCallsAsked, UnendedAsked),
     ),
-    _Room(
+    _Service(
         "executor",
         says=(
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged,
         ),
-        publishes=("tb.reply.>", "tb.event.*", "tb.park.*", *_objects(RESULTS)),
+        publishes=("tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS)),
         subscribes=(
-            "tb.run.*", "tb.cancel.*", "tb.park.*", "tb.client.*",
+            "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*",
             subject_of(ConnectionMade.NAME, "*"),
         ),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
@@ -235,7 +235,7 @@ _ROOMS = (
         asks=(UpstreamTokenAsked, IdentityKeyAsked),
         ends=True,
     ),
-    _Room(
+    _Service(
         "codemode",
         says=(
             CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted,
@@ -250,7 +250,7 @@ _ROOMS = (
         writes=(PEOPLE,),
         ends=True,
     ),
-    _Room(
+    _Service(
         "audit",
         says=(FactsExpired, WitnessContradicted, AccessRejected),
         # The stream as it is, for the seal, for sinks and for what tables lack; how far the writer
@@ -262,7 +262,7 @@ _ROOMS = (
         reads=(CONFIG, SEALS, EXPORTS, PEOPLE),
         writes=(SEALS, EXPORTS),
     ),
-    _Room(
+    _Service(
         "oauth",
         says=(GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded),
         reads=(CONFIG, OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
@@ -273,7 +273,7 @@ _ROOMS = (
 
 def rights() -> dict[str, Rights]:
     """Every user's rights. The operator lays down streams and asks, but deletes no stream."""
-    users = {room.name: room.rights() for room in _ROOMS}
+    users = {service.name: service.rights() for service in _SERVICES}
     asked = {question.SUBJECT for question in Question.__subclasses__()}
     users[OPERATOR] = Rights(
         publish=(
@@ -289,8 +289,8 @@ def rights() -> dict[str, Rights]:
 
 
 def readers_of(bucket: str) -> tuple[str, ...]:
-    """The rooms that read a bucket."""
-    return tuple(room.name for room in _ROOMS if bucket in room.reads)
+    """The services that read a bucket."""
+    return tuple(service.name for service in _SERVICES if bucket in service.reads)
 
 
 def new_seed() -> str:

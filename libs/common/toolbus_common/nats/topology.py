@@ -66,9 +66,9 @@ _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_m
 
 @dataclass(frozen=True, slots=True)
 class Durable:
-    """A durable consumer of FACTS: a room and what it hears there, under its own name or `name`."""
+    """A durable consumer of FACTS: a service and its subjects, under its name or `name`."""
 
-    room: str
+    service: str
     subjects: tuple[str, ...]
     most_unacknowledged: int
     wait_seconds: float
@@ -77,7 +77,7 @@ class Durable:
     @property
     def known_as(self) -> str:
         """What the server calls it."""
-        return self.name or self.room
+        return self.name or self.service
 
 
 DURABLES = (

@@ -1,4 +1,4 @@
-"""Every metric of every room, in one place, so that a dashboard can trust a name."""
+"""Every metric of every service, in one place, so that a dashboard can trust a name."""
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
@@ -69,8 +69,8 @@ SPANS = Counter("toolbus_spans", "Spans of traces, by what became of them", ["ou
 # Programs of code mode. outcome: ok, or the error's name.
 RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
 RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=_SECONDS)
-# 1 while a room of this process can do its work; set whenever somebody looks.
-ROOM_READY = Gauge("toolbus_room_ready", "Whether a room can do its work", ["room"])
+# 1 while a service of this process can do its work; set whenever somebody looks.
+SERVICE_READY = Gauge("toolbus_service_ready", "Whether a service can do its work", ["service"])
 # Facts told to sinks and refused by them for good, messages they are behind, attempts that failed.
 SINK_FACTS = Counter("toolbus_sink_facts", "Facts told to a sink", ["sink"])
 SINK_DEAD = Counter("toolbus_sink_dead_letters", "Facts a sink refuses for good", ["sink"])

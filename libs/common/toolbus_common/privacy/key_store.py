@@ -1,4 +1,4 @@
-"""The people a room knows: watched in their bucket, made when named, let go when forgotten."""
+"""The people a service knows: watched in their bucket, made when named, let go when forgotten."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ LEARNED_SECONDS = 3.0
 ERASED = "(erased)"
 CHECK = "master"  # the entry that tells one master key from another
 OTHER_KEY = (
-    "people.key is not the one that people's keys were made under: give every room the same file "
+    "people.key is not the one people's keys were made under: give every service the same file "
     "(TOOLBUS_PEOPLE_KEY). Until then nothing personal is told in facts."
 )
 
@@ -27,7 +27,7 @@ OTHER_KEY = (
 class People:
     """Everybody's keys, in memory: a fact about somebody known asks nobody.
 
-    A room whose master key is another than the others' knows nobody, and makes nobody known:
+    A service whose master key is another than the others' knows nobody, and makes nobody known:
     `fault` says so.
     """
 

@@ -20,7 +20,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Holds:
-    """The holds as a room sees them now: it watches them."""
+    """The holds as a service sees them now: it watches them."""
 
     def __init__(self) -> None:
         self._held: dict[str, Hold] = {}

@@ -1,7 +1,7 @@
 """Adds up the facts of hours and days that are over, so that questions about spans need not.
 
 A sum holds for as long as it is made of as many facts as there are (the view `hours`), and a day's
-for as long as it is made of its hours' sums that hold (`days`): this room may be killed at any
+for as long as it is made of its hours' sums that hold (`days`): this service may be killed at any
 moment, and facts may come late; what does not hold is added up from what it is made of by whoever
 asks, until it is added up here.
 """
@@ -104,7 +104,7 @@ def _few(due: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 async def keep_adding_up(rows: Rows) -> None:
-    """For as long as the room runs; not at once, when the store has yet to be opened."""
+    """For as long as the service runs; not at once, when the store has yet to be opened."""
     while True:
         await asyncio.sleep(EVERY_SECONDS)
         try:

@@ -87,7 +87,7 @@ class Sealer:
         self._position_revision = 0
 
     async def run(self, stream: Callable[[], Awaitable[str]]) -> None:
-        """Seal for as long as the room runs; `stream` tells which stream is read."""
+        """Seal for as long as the service runs; `stream` tells which stream is read."""
         while True:
             pause = self._interval
             try:

@@ -35,7 +35,7 @@ from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import Handle
 from toolbus_common.observability.trace_context import child_of
 from toolbus_common.observability.tracing import CLIENT, Tracer
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 _tracer = Tracer("codemode")
 RESOURCES_READ = "resources/read"
@@ -54,7 +54,7 @@ class Tally:
 class Inner:
     """Makes the calls of one program, and counts them."""
 
-    room: Room
+    service: Service
     directory: Directory
     results: Results
     outer: CallAdmitted
@@ -132,11 +132,11 @@ class Inner:
         trace: str,
         method: str = TOOLS_CALL,
     ) -> CallRequested:
-        call_id = self.room.calls.new_call_id()
+        call_id = self.service.calls.new_call_id()
         declared = self.directory.now.declaration.servers
         return CallRequested(
             call_id=call_id,
-            reply_to=self.room.calls.address(call_id),
+            reply_to=self.service.calls.address(call_id),
             server=wanted.server,
             tool=wanted.tool,
             proof=self.outer.proof,
@@ -159,14 +159,14 @@ class Inner:
 
     async def _answered(self, call: CallRequested) -> Ending:
         try:
-            return await self.room.calls.ask(call)
+            return await self.service.calls.ask(call)
         except asyncio.CancelledError:  # the program ended first: nobody waits any more
-            self.room.spawn(self._cancel(call.call_id))
+            self.service.spawn(self._cancel(call.call_id))
             raise
 
     async def _cancel(self, call_id: str) -> None:
         cancelled = CallCancelled(call_id=call_id)
-        await self.room.bus.publish(cancelled.subject, cancelled.encode())
+        await self.service.bus.publish(cancelled.subject, cancelled.encode())
 
 
 def _outcome(ending: Ending) -> ToolOutcome:

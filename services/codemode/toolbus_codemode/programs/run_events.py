@@ -57,7 +57,7 @@ class Run:
         self._failed(error.name, self._reason(error), error.line or 0, used)
 
     def broke_off(self, code: str, reason: str) -> None:
-        """It was ended from outside: its caller left, or the room stopped."""
+        """It was ended from outside: its caller left, or the service stopped."""
         RUNS.labels(code).inc()
         self._failed(code, reason, 0, self._used(time() - self._began))
 

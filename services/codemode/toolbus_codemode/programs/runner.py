@@ -25,7 +25,7 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.code_mode_options import terms_of
 from toolbus_common.observability.tracing import Tracer
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 
 ENGINES = ("starlark", "python")
 _tracer = Tracer("codemode")
@@ -39,7 +39,7 @@ _CAPPED = {"too_many_calls": "calls", "time": "seconds"}
 class Programs:
     """Runs programs in the name of whoever sent them. `usual` bounds every one of them."""
 
-    room: Room
+    service: Service
     directory: Directory
     sandbox: Sandbox
     results: Results
@@ -54,8 +54,8 @@ class Programs:
         """Run one program. Raises `InvalidError` for arguments that hold none."""
         caps = self.caps(call, lineage)
         program = self._program(call, shelf, caps, arguments)
-        inner = Inner(self.room, self.directory, self.results, call, Purse(caps.usd))
-        run = Run(call, lineage, program, inner.purse, inner.tally, self.room.facts.say)
+        inner = Inner(self.service, self.directory, self.results, call, Purse(caps.usd))
+        run = Run(call, lineage, program, inner.purse, inner.tally, self.service.facts.say)
         run.started()
         try:
             with _tracer.below("toolbus.run") as span:
@@ -67,7 +67,7 @@ class Programs:
                     span.fail(ended.error.name)
             answer = await Answers(self.results, call.proof, program.engine).answer(ended)
         except asyncio.CancelledError:
-            run.broke_off("cancelled", "Its caller left, or the room stopped.")
+            run.broke_off("cancelled", "Its caller left, or the service stopped.")
             raise
         except Exception:
             run.broke_off("internal", "Something failed inside; the log of codemode says what.")

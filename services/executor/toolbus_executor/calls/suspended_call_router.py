@@ -13,7 +13,7 @@ from toolbus_executor.calls.call_handler import Runner
 
 log = logging.getLogger(__name__)
 
-SUBJECT = "tb.park"
+SUBJECT = "tb.resume"
 FORGET_SECONDS = 5.0  # "nobody there" comes within milliseconds or never
 LEAVE_SECONDS = 5.0
 

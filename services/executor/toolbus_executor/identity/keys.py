@@ -35,7 +35,7 @@ class Signer:
 
 
 async def _nobody() -> IdentityKeyTold:
-    raise UnavailableError("No oauth room is asked here.")
+    raise UnavailableError("No oauth service is asked here.")
 
 
 class IdentityKeys:

@@ -79,7 +79,7 @@ class Administration:
             match=match, form=form, dry_run=wanted.dry_run == "true", limit=wanted.limit,
             after=wanted.after, customer=wanted.customer, body=body,
         )  # fmt: skip
-        told = await self.endpoint.room.asks.ask(asked, AdminTold, SECONDS)
+        told = await self.endpoint.service.asks.ask(asked, AdminTold, SECONDS)
         return responses.succeeded(found, told)
 
     async def _proof(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:
@@ -87,7 +87,7 @@ class Administration:
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() not in SCHEMES or not secret:
             raise UnauthorizedError("Send an admin key as 'Authorization: Bearer <key>'.")
-        if not self.endpoint.room.bus.connected:
+        if not self.endpoint.service.bus.connected:
             raise bus_down()
         token, identity = token_of(headers), self.endpoint.identity
         if token and identity.administered:

@@ -134,7 +134,7 @@ class Approvals:
         if wish not in ("show", "approve", "reject"):
             raise InvalidError("Approve or reject.")
         asked = ApproverAsked(proof=proof, wish=wish, id=approval, note=visible(note.strip()))
-        return await self.endpoint.room.asks.ask(asked, ApprovalsTold)
+        return await self.endpoint.service.asks.ask(asked, ApprovalsTold)
 
 
 def _note(body: bytes) -> str:

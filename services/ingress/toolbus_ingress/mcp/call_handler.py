@@ -27,7 +27,7 @@ from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.metrics import CALL_SECONDS, CALLS
 from toolbus_common.observability.tracing import bind
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.request_context import Visit
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -73,14 +73,14 @@ class Relay:
 
     def __init__(
         self,
-        room: Room,
+        service: Service,
         catalogue: Catalogue,
         seal: Seal,
         questions: Questions,
         shelf: Shelf,
         timeout: float | None,
     ) -> None:
-        self._room = room
+        self._service = service
         self._catalogue = catalogue
         self._seal = seal
         self.tasks = Tasks(seal, catalogue)
@@ -99,7 +99,7 @@ class Relay:
 
     async def _answered(self, visit: Visit, request: Request, way: Trail) -> Response | None:
         began = perf_counter()
-        call_id = self._room.calls.new_call_id()
+        call_id = self._service.calls.new_call_id()
         subject: Subject | None = None
         if request.method in TASKS and request.era is Era.MODERN:
             protocol_versions.require_tasks(request)
@@ -126,7 +126,7 @@ class Relay:
         with tracing.entrance(way, request.method):
             subject = subject_of(request, visit.caller, self._catalogue, self._seal)
             call = self._call(visit, request, subject, call_id, way)
-            ending = await self._room.calls.ask(call)
+            ending = await self._service.calls.ask(call)
             tracing.ended(ending)
             if isinstance(ending, Asked | Begun):
                 raise InvalidError("This tool asks its caller something; call it over MCP.")
@@ -136,21 +136,21 @@ class Relay:
         """Have the server watch a resource. Raises `ToolbusError`."""
         asked = Request(b"", "resources/subscribe", {"uri": uri}, request.era)
         subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
-        call_id = self._room.calls.new_call_id()
-        await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+        call_id = self._service.calls.new_call_id()
+        await self._service.calls.ask(self._call(visit, asked, subject, call_id))
 
     async def follow(self, visit: Visit, request: Request, handle: str) -> str:
         """Have a server tell of a task; what its news call it. Raises `ToolbusError`."""
         asked = Request(b"", FOLLOW, {"taskId": handle}, request.era)
         subject = subject_of(asked, visit.caller, self._catalogue, self._seal)
-        call_id = self._room.calls.new_call_id()
-        await self._room.calls.ask(self._call(visit, asked, subject, call_id))
+        call_id = self._service.calls.new_call_id()
+        await self._service.calls.ask(self._call(visit, asked, subject, call_id))
         return task_key(subject.server, msgspec.json.decode(subject.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:
         """Nobody waits for this call any longer."""
         cancelled = CallCancelled(call_id=call_id)
-        await self._room.bus.publish(cancelled.subject, cancelled.encode())
+        await self._service.bus.publish(cancelled.subject, cancelled.encode())
 
     # -- there -------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class Relay:
         level = meta.get(_LOG_LEVEL) if modern else visit.session and visit.session.level
         call = _requested(
             call_id=call_id,
-            reply_to=self._room.calls.address(call_id),
+            reply_to=self._service.calls.address(call_id),
             server=subject.server,
             tool=subject.name,
             method=request.method,
@@ -271,7 +271,7 @@ class Relay:
         if not visit.takes_events or not (
             talks or call.progress or call.log_level or call.default_logs
         ):
-            ending = await self._room.calls.ask(call)
+            ending = await self._service.calls.ask(call)
             if isinstance(ending, Asked) and request.era is Era.LEGACY:
                 self._give_up(call.call_id)
                 raise InvalidError(
@@ -280,7 +280,7 @@ class Relay:
                 )
             return jsonrpc.result(request.id, self._body(visit, request, call, ending))
         conversation = Conversation(
-            self._room.calls, self._questions, self._shelf, visit, request, self._give_up
+            self._service.calls, self._questions, self._shelf, visit, request, self._give_up
         )
         try:
             ending = await conversation.hold(call)
@@ -329,7 +329,7 @@ class Relay:
         return msgspec.json.encode(members)
 
     def _give_up(self, call_id: str) -> None:
-        self._room.spawn(self.cancel(call_id))
+        self._service.spawn(self.cancel(call_id))
 
     def _leaving(self, call_id: str) -> Callable[[], None]:
         return lambda: self._give_up(call_id)

@@ -13,7 +13,7 @@ from toolbus_common.contracts import Era
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.nats.connection import bus_down
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.anonymous import AnonymousAccess
 from toolbus_ingress.auth.dpop import BEARER, SCHEMES, challenged, rejection
@@ -69,7 +69,7 @@ _NO_SESSION = jsonrpc.error(
 class Endpoint:
     """`/mcp` and `/mcp/<server>`."""
 
-    room: Room
+    service: Service
     guard: Guard
     directory: Directory
     catalogue: Catalogue
@@ -145,7 +145,7 @@ class Endpoint:
         Raises `UnauthorizedError`, also for a token that was made for another endpoint.
         """
         token = token_of(headers)
-        if token and self.room.bus.connected:
+        if token and self.service.bus.connected:
             await self.identity.meet(token, self.identity.resource(server))
 
     def caller(
@@ -182,7 +182,7 @@ class Endpoint:
         query: bytes,
         scheme: bytes = BEARER,
     ) -> Caller:
-        if not self.room.bus.connected:
+        if not self.service.bus.connected:
             raise bus_down()
         narrower = narrower_of(headers)
         found = self.catalogue.holder(proof, narrower)

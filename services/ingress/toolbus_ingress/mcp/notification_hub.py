@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import Era, ServerSaid
+from toolbus_common.contracts import Era, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.client_classes import NONE, class_of
 from toolbus_ingress.auth.request_context import Visit
@@ -78,7 +78,7 @@ class Hub:
         self._lists_changed = False
         self._updated: dict[Said, tuple[dict[str, Any], bool]] = {}  # by server, URI, and for whom
         self._telling: asyncio.TimerHandle | None = None
-        self.on_asked: Callable[[ServerSaid], None] = lambda _said: None
+        self.on_asked: Callable[[ServerNotification], None] = lambda _said: None
         catalogue.on_change.append(self._hear_lists)
 
     @property
@@ -131,7 +131,7 @@ class Hub:
                 return listener
         return None
 
-    def hear(self, said: ServerSaid) -> None:
+    def hear(self, said: ServerNotification) -> None:
         """A server said something that belongs to no call."""
         if said.asked:
             self.on_asked(said)
@@ -221,7 +221,7 @@ class Hub:
         )
         return True
 
-    def _merge(self, said: ServerSaid, params: dict[str, Any]) -> None:
+    def _merge(self, said: ServerNotification, params: dict[str, Any]) -> None:
         """Tell soon, once for all who say the same until then.
 
         Nothing is lost by it: whoever reads after being told sees every change that was merged.
@@ -278,7 +278,7 @@ class Hub:
         listener.tell(_UPDATED, {**params, "uri": shown})
         return True
 
-    def _tell_moved(self, said: ServerSaid) -> None:
+    def _tell_moved(self, said: ServerNotification) -> None:
         """Tell whoever holds a task how it goes on."""
         params = msgspec.json.decode(said.params, type=dict[str, msgspec.Raw])
         key = task_key(said.server, msgspec.json.decode(params.get("taskId", b"null")))

@@ -1,4 +1,4 @@
-"""The room's buckets: each record sealed, written with compare-and-set."""
+"""The service's buckets: each record sealed, written with compare-and-set."""
 
 from dataclasses import dataclass
 from hashlib import sha256

@@ -26,7 +26,7 @@ from toolbus_oauth.web.request import Handler, Request, kept
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """What the room answers with: `telling` to executor, `counter` to operators."""
+    """What the service answers with: `telling` to executor, `counter` to operators."""
 
     telling: Telling
     counter: Counter

@@ -34,7 +34,7 @@ from toolbus_common.observability.metrics import DECISIONS
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
 from toolbus_common.rules import SILENT, Verdict
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_policy.admission.authorizer import Judge
 from toolbus_policy.admission.messages import Yes, admitted_of, denial_of, intent_of, unsent
 from toolbus_policy.admission.rule_evaluator import Ruling
@@ -61,7 +61,7 @@ _tracer = Tracer("policy")
 class Gate:
     """Policy's handler of `CallRequested`. `judge` gives the judge of the newest snapshot."""
 
-    room: Room
+    service: Service
     judge: Callable[[], Judge]
     ledger: Ledger
     approving: Approving
@@ -118,7 +118,7 @@ class Gate:
     ) -> None:
         """Answer a call with what became of the first one with its idempotency key."""
         told = replayed(kept, call.era)
-        self.room.facts.say(fact_of(kept, call, lineage, told))
+        self.service.facts.say(fact_of(kept, call, lineage, told))
         REPLAYED.inc()
         await reply.send(told)
 
@@ -227,7 +227,7 @@ class Gate:
     def _check(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
             raise InvalidError("The call's deadline had passed before it was decided.")
-        if self.room.facts.full:
+        if self.service.facts.full:
             raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
@@ -251,7 +251,7 @@ class Gate:
         """
         try:
             with _tracer.below("toolbus.record_intent"):
-                await self.room.facts.record(intent)
+                await self.service.facts.record(intent)
         except BusDownError as error:
             raise _not_recorded() from error
         if time() > intent.deadline:
@@ -269,10 +269,10 @@ class Gate:
         def nobody() -> None:
             error = ExecutorDownError(f"No executor serves {call.server} now; retry shortly.")
             self._say_not_sent(call, admission, error, reserved=reserved)
-            self.room.spawn(self._answer(Failed(error), call, reply, yes.claim))
+            self.service.spawn(self._answer(Failed(error), call, reply, yes.claim))
 
         try:
-            await self.room.calls.hand_over(admitted, reply, nobody)
+            await self.service.calls.hand_over(admitted, reply, nobody)
         except BusDownError as error:
             self._say_not_sent(call, admission, error, reserved=reserved)
             await self._answer(Failed(error), call, reply, yes.claim)
@@ -291,7 +291,7 @@ class Gate:
         if who is None:
             who = admission.principal if admission is not None else self._who(call)
         actors = self.judge().snapshot.actors(who.key, call.proof) if who is not None else ()
-        self.room.facts.say(denial_of(call, error, admission, who, actors))
+        self.service.facts.say(denial_of(call, error, admission, who, actors))
         await self._answer(Failed(error), call, reply, claim)
 
     async def _answer(
@@ -312,7 +312,7 @@ class Gate:
         self, call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
     ) -> None:
         """The outcome of a call that reached nobody; settlement refunds it from this fact."""
-        self.room.facts.say(unsent(call, admission, error, reserved=reserved))
+        self.service.facts.say(unsent(call, admission, error, reserved=reserved))
 
 
 def _decided(decision: str) -> None:

@@ -12,7 +12,7 @@ from toolbus_common.contracts import CallExtended, CallFailed
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.nats.topology import FACTS
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_policy.ledger.ledger import Ending, Extension, Ledger, Overdue
 from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
 
@@ -52,7 +52,7 @@ class Settlement:
     reservation is looked at: `reap` is never ahead of what was heard.
     """
 
-    room: Room
+    service: Service
     ledger: Ledger
     scopes: Callable[[], Iterable[str]]
     grace: float
@@ -80,7 +80,7 @@ class Settlement:
 
         Raises `BusDownError`.
         """
-        self.ledger.newest = await self.room.bus.newest(FACTS)
+        self.ledger.newest = await self.service.bus.newest(FACTS)
         return self.ledger.newest
 
     async def reap(self) -> None:
@@ -108,16 +108,16 @@ class Settlement:
     async def _heard_until(self) -> float:
         now, newest = time(), await self.follow()
         marked, at = self._marked
-        if await self.room.bus.finished(FACTS, self.room.name) >= marked:
+        if await self.service.bus.finished(FACTS, self.service.name) >= marked:
             self._heard, self._marked = at, (newest, now)
         return self._heard
 
     async def _reap(self, scope: str, overdue: list[Overdue]) -> None:
         began = monotonic()
-        ran = await may_have_run(self.room.bus, scope, overdue)
+        ran = await may_have_run(self.service.bus, scope, overdue)
         for late in overdue:
             if late.rid in ran:
-                await self.room.facts.insist(unknown_outcome(late))
+                await self.service.facts.insist(unknown_outcome(late))
         charged = [Ending(late.rid, scope, "unknown") for late in overdue if late.rid in ran]
         refunded = [Ending(late.rid, scope, "refund") for late in overdue if late.rid not in ran]
         await self._settle([*charged, *refunded])

@@ -28,7 +28,7 @@ class Rule(Declared):
 class Webhook(Declared):
     """Where facts of these kinds (`approval.asked`, `approval.*`) are posted, signed with `secret`.
 
-    `secret` may be `${env:NAME}`, resolved by the room that posts. Of `checkpoint.signed` the
+    `secret` may be `${env:NAME}`, resolved by the service that posts. Of `checkpoint.signed` the
     newest is posted. With `customers` only what concerns these is.
     """
 

@@ -1,4 +1,4 @@
-"""The question lane: `tb.ask.<room>.<what>`, answered at once and never stored."""
+"""The question lane: `tb.ask.<service>.<what>`, answered at once and never stored."""
 
 from typing import Any, ClassVar
 
@@ -8,7 +8,7 @@ from toolbus_common.contracts.base import Message
 
 
 class Question(Message):
-    """A question to one room, or with room `all` to every replica of every room.
+    """A question to one service, or with service `all` to every replica of every service.
 
     `AT_ONCE` is how many of them a replica works on at the same time: more than one where anybody
     outside may ask, or an answer waits for others.
@@ -19,18 +19,18 @@ class Question(Message):
 
 
 class StatusAsked(Question):
-    """How are you? Heard by every replica of every room."""
+    """How are you? Heard by every replica of every service."""
 
     SUBJECT: ClassVar[str] = "tb.ask.all.status"
 
 
-class RoomStatus(Message):
-    """One process's answer for one room. `since` is seconds since the epoch.
+class ServiceStatus(Message):
+    """One process's answer for one service. `since` is seconds since the epoch.
 
     `heard` is the newest revision it knows of each bucket it watches: who is behind shows there.
     """
 
-    room: str
+    service: str
     instance: str
     pid: int
     ready: bool

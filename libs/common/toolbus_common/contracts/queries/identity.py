@@ -1,4 +1,4 @@
-"""What is asked of the oauth room: pages, tokens that are shown, what operators wish."""
+"""What is asked of the oauth service: pages, tokens that are shown, what operators wish."""
 
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from toolbus_common.contracts.queries.base import Question
 class PageAsked(Question):
     """One HTTP request for the authorization server, as the edge took it. Heard by oauth.
 
-    `headers` are those the room reads, by lower-case name.
+    `headers` are those the service reads, by lower-case name.
     """
 
     SUBJECT: ClassVar[str] = "tb.ask.oauth.page"
@@ -84,7 +84,7 @@ class Bearer(Message):
 class IdentityAsked(Question):
     """What an operator wishes of accounts, clients and grants. Heard by oauth.
 
-    `about` is raw JSON, and may hold what only this room may keep.
+    `about` is raw JSON, and may hold what only this service may keep.
     """
 
     SUBJECT: ClassVar[str] = "tb.ask.oauth.identity"

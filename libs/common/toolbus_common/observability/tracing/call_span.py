@@ -36,13 +36,13 @@ def executing(tracer: Tracer) -> Callable[[Handler[S]], Handler[S]]:
 
     def traced(handler: Handler[S]) -> Handler[S]:
         @wraps(handler)
-        def handle(room: S, call: CallAdmitted, reply: Reply) -> Coroutine[Any, Any, None]:
+        def handle(service: S, call: CallAdmitted, reply: Reply) -> Coroutine[Any, Any, None]:
             span = tracer.span("toolbus.execute", call.traceparent)
             if not isinstance(span, Span):
-                return handler(room, call, reply)
+                return handler(service, call, reply)
             span.note("toolbus.server", call.server)
             span.note("toolbus.call.id", call.call_id)
-            return span.around(handler(room, call, NotingReply(reply, span)))
+            return span.around(handler(service, call, NotingReply(reply, span)))
 
         return handle
 

@@ -31,7 +31,7 @@ UNAWAITED = "<coroutine external_future("
 RECURSION = 200
 SUSPENSIONS = 10_000
 SHOWN = 500
-LONGEST_FAILURE = 4_000  # of what the room said of a call: it tells what to do at its end
+LONGEST_FAILURE = 4_000  # of what the service said of a call: it tells what to do at its end
 FLOODED = "The program printed more than it may."
 encoder = msgspec.json.Encoder()
 
@@ -58,7 +58,7 @@ def limits(memory: int, cpu: int) -> pydantic_monty.ResourceLimits:
 
 
 class Stopped(Exception):  # noqa: N818 - raised into the program, which may catch it
-    """A call has no value; the text is the code and message the room gave."""
+    """A call has no value; the text is the code and message the service gave."""
 
 
 class Prints:
@@ -105,17 +105,17 @@ class Run:
         self.called = 0
 
     async def hear(self) -> Start | Outcomes:
-        """The next message of the room."""
+        """The next message of the service."""
         length = int.from_bytes(await self.reader.readexactly(HEADER), "big")
         message: Start | Outcomes = told.decode(await self.reader.readexactly(length))
         return message
 
     def say(self, message: Spoken) -> None:
-        """A message to the room."""
+        """A message to the service."""
         self.writer.write(framed(message))
 
     async def run(self) -> None:
-        """Hear a program, run it, tell how it ended. The room may go away at any time."""
+        """Hear a program, run it, tell how it ended. The service may go away at any time."""
         try:
             start = await self.hear()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -132,7 +132,7 @@ class Run:
             return
         self.say(running.result())
         await self.writer.drain()
-        await hearing  # the room looks at what the worker used, and leaves
+        await hearing  # the service looks at what the worker used, and leaves
 
     async def hear_outcomes(self) -> None:
         """Give each call its outcome."""

@@ -103,7 +103,7 @@ class Spills:
             spill.feed(_AS_MESSAGE)
             for at in range(0, len(raw), _SLICE):
                 spill.feed(raw[at : at + _SLICE])
-                await spill.room()
+                await spill.service()
         except BaseException:
             self.abandon(spill)
             raise
@@ -114,7 +114,7 @@ class Spills:
         try:
             for at in range(0, len(raw), _SLICE):
                 spill.feed(raw[at : at + _SLICE])
-                await spill.room()
+                await spill.service()
             await spill.ended()
         except BaseException:
             self.abandon(spill)

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from toolbus_common.config import Server
-from toolbus_common.contracts import CallAdmitted, ClientSaid, Offered
+from toolbus_common.contracts import CallAdmitted, ClientMessage, Offered
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.resilience.health_probe import AwayError
@@ -48,7 +48,7 @@ class Separation:
     is_process: bool
     questions: ClientQuestions = field(default_factory=ClientQuestions)
 
-    def hear_client(self, said: ClientSaid) -> None:
+    def hear_client(self, said: ClientMessage) -> None:
         """Take what a client session says outside calls to the sessions that belong to it."""
         self.questions.hear(said)
         if said.what == "ended":

@@ -19,7 +19,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.errors import InvalidError, LedgerRebuildingError, ToolbusError
 from toolbus_common.nats.topology import FACTS
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_policy.ledger.epochs import Epoch, Known
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.recovery.rebuild_counters import (
@@ -53,7 +53,7 @@ class Rebuilder:
     under a new epoch, unseen until the book names it.
     """
 
-    room: Room
+    service: Service
     ledger: Ledger
     snapshot: Callable[[], Snapshot]
     quiet: float
@@ -77,10 +77,10 @@ class Rebuilder:
             except ToolbusError as error:
                 self.ledger.why_lost[scope] = error.reason
                 log.warning("ledger.not_rebuilt", extra={"scope": scope, "reason": error.reason})
-                self.room.spawn(self._later(scope))
+                self.service.spawn(self._later(scope))
             except Exception:
                 log.exception("ledger.rebuild_failed", extra={"scope": scope})
-                self.room.spawn(self._later(scope))
+                self.service.spawn(self._later(scope))
 
     async def rebuild(
         self, scope: str, *, force: bool = False, accept: bool = False, by: str = ""
@@ -119,7 +119,7 @@ class Rebuilder:
             raise LedgerRebuildingError("It was lost once more meanwhile: retry shortly.")
         self.ledger.why_lost.pop(scope, None)
         log.warning("ledger.rebuilt", extra={"scope": scope, "epoch": new.id})
-        self.room.spawn(store.forget(scope, new.id))
+        self.service.spawn(store.forget(scope, new.id))
         held = sum(level["held"] for level in restoring.contents.levels.values())
         calls = len(restoring.contents.records)
         return RebuildTold(epoch=new.id, calls=calls, held=held, since=since)
@@ -165,8 +165,8 @@ class Rebuilder:
 
     async def _audit_has_all(self, scope: str) -> None:
         """Return once audit keeps every fact that is in the stream now."""
-        newest, give_up = await self.room.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
-        while await self.room.bus.finished(FACTS, AUDIT) < newest:
+        newest, give_up = await self.service.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
+        while await self.service.bus.finished(FACTS, AUDIT) < newest:
             if monotonic() > give_up:
                 raise LedgerRebuildingError(
                     "Audit has not yet taken every fact; start it, or see 'toolbus status'."
@@ -176,19 +176,19 @@ class Rebuilder:
 
     async def _reach(self, scope: str) -> float:
         asked = SpendingAsked(scope=scope, start=0, end=0)
-        return (await self.room.asks.ask(asked, SpendingTold, ASK_SECONDS)).since
+        return (await self.service.asks.ask(asked, SpendingTold, ASK_SECONDS)).since
 
     def _spending(self, scope: str, step: int) -> Ask[SpendingTold]:
         async def ask(start: float, end: float) -> SpendingTold:
             asked = SpendingAsked(scope=scope, start=start, end=end, step=step)
-            return await self.room.asks.ask(asked, SpendingTold, ASK_SECONDS)
+            return await self.service.asks.ask(asked, SpendingTold, ASK_SECONDS)
 
         return ask
 
     def _open(self, scope: str, late: float) -> Ask[OpenCallsTold]:
         async def ask(start: float, end: float) -> OpenCallsTold:
             asked = OpenCallsAsked(scope=scope, start=start, end=end, late=late)
-            return await self.room.asks.ask(asked, OpenCallsTold, ASK_SECONDS)
+            return await self.service.asks.ask(asked, OpenCallsTold, ASK_SECONDS)
 
         return ask
 

@@ -15,7 +15,7 @@ from time import monotonic, time
 from toolbus_common.contracts import CallFailed, UnendedAsked, UnendedCall, UnendedTold
 from toolbus_common.errors import ToolbusError, UnavailableError
 from toolbus_common.nats.topology import FACTS
-from toolbus_common.service.service import Room
+from toolbus_common.service.service import Service
 from toolbus_policy.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Unended:
     looks next waits for the same, and so finds it named.
     """
 
-    room: Room
+    service: Service
     ledger: Ledger
     grace: float
 
@@ -72,7 +72,7 @@ class Unended:
             found = await self._asked(asked)  # the ledger may have just heard of their outcomes
         late = [call for call in found.calls if call.deadline < due and _is_free(call, forgotten)]
         for call in late:
-            await self.room.facts.insist(unknown_end(call))
+            await self.service.facts.insist(unknown_end(call))
         await self.ledger.store.remember(EVERYBODY, MARK, _until(found, late, due))
         if late:
             log.info("unended.named", extra={"calls": len(late)})
@@ -80,12 +80,12 @@ class Unended:
 
     async def _asked(self, asked: UnendedAsked) -> UnendedTold:
         """Audit's answer, once it keeps every fact that is in the stream now."""
-        newest, give_up = await self.room.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
-        while await self.room.bus.finished(FACTS, AUDIT) < newest:
+        newest, give_up = await self.service.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
+        while await self.service.bus.finished(FACTS, AUDIT) < newest:
             if monotonic() > give_up:
                 raise UnavailableError("Audit has not yet taken every fact.")
             await asyncio.sleep(0.2)
-        return await self.room.asks.ask(asked, UnendedTold, ASK_SECONDS)
+        return await self.service.asks.ask(asked, UnendedTold, ASK_SECONDS)
 
     async def _forgotten(self, calls: Iterable[UnendedCall]) -> set[str]:
         """Those that held money and of which the ledger has no record: the sweeper is done."""

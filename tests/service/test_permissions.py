@@ -1,0 +1,201 @@
+"""The NATS server itself refuses each service what is not its to say or hear."""
+
+import pytest
+from nats.errors import Error as NatsError
+
+from harness.engines import NatsAt
+from harness.refusing import hear, joined, publish, refused_among
+from toolbus_common.contracts import FACTS as FACT_CLASSES
+from toolbus_common.errors import BusDownError
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.permissions import OPERATOR, rights
+from toolbus_common.nats.topology import (
+    APPROVALS,
+    BUCKETS,
+    CATALOGUE,
+    CONFIG,
+    CONNECTIONS,
+    EXPORTS,
+    FACTS,
+    LEASES,
+    LEDGER,
+    OAUTH,
+    OAUTH_BRIEF,
+    OAUTH_CLIENTS,
+    OBJECTS,
+    OUTCOMES,
+    PEOPLE,
+    PINS,
+    RESULTS,
+    SEALS,
+    SESSIONS,
+    TASKS,
+    TOKENS,
+)
+from toolbus_common.service.process import SERVICES
+
+SAYS = {
+    "ingress": {"tb.call.x"},
+    "policy": {"tb.run.x", "tb.reply.r.o.c"},
+    "executor": {"tb.reply.r.o.c", "tb.ask.oauth.upstream"},
+    "codemode": {"tb.call.x", "tb.reply.r.o.c"},
+    "audit": set[str](),
+    "oauth": set[str](),
+    OPERATOR: {"tb.ask.audit.query"},
+}
+FACTS_SAID = {
+    "codemode": {
+        "call.completed", "call.failed", "call.extended", "context.spent", "context.measured",
+        "run.started", "run.completed", "run.failed",
+    },
+    "policy": {
+        "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.asked",
+        "approval.granted", "approval.rejected", "approval.expired", "approval.used",
+        "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
+        "config.changed",
+    },
+    "oauth": {
+        "grant.given", "grant.ended", "signin.refused", "connection.made", "connection.ended",
+    },
+    "executor": {
+        "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
+        "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
+        "definition.changed",
+    },
+    OPERATOR: {
+        "key.created", "key.revoked", "config.applied", "config.changed",
+        "definition.approved", "definition.rejected",
+        "server.drained", "server.undrained", "server.reset", "person.forgotten", "hold.placed",
+        "hold.lifted",
+    },
+    "ingress": {"access.rejected", "context.listed"},
+    "audit": {"facts.expired", "witness.contradicted", "access.rejected"},
+}  # fmt: skip
+ENTRIES = ("declaration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
+ADMINISTERED = (
+    "declaration",
+    "origin",
+    "key.k",
+    "admin.k",
+)  # by holders of admin keys, through policy
+WRITES = {
+    "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE},
+    "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE},
+    "codemode": {OUTCOMES, PEOPLE},
+    "audit": {SEALS, EXPORTS},
+    "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},
+    OPERATOR: {CONFIG, PEOPLE, PINS},
+}
+HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
+
+USERS = sorted(rights())
+LANE = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.ask.audit.query"}
+FACT_SUBJECTS = {f"tb.fact.{name}.acme": name for name in FACT_CLASSES}
+
+
+def test_every_service_is_tried() -> None:
+    assert set(USERS) == {*SERVICES, OPERATOR} == set(SAYS)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_service_may_say_its_own_on_the_call_lane_and_nothing_else(
+    nats_server: NatsAt, user: str
+) -> None:
+    assert await refused_among(nats_server, user, LANE, publish) == LANE - SAYS[user]
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_service_may_say_its_own_facts_and_forge_no_others(
+    nats_server: NatsAt, user: str
+) -> None:
+    own = {s for s, name in FACT_SUBJECTS.items() if name in FACTS_SAID.get(user, set())}
+    refused = await refused_among(nats_server, user, set(FACT_SUBJECTS), publish)
+    assert refused == set(FACT_SUBJECTS) - own
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_service_may_write_its_own_buckets_and_no_others(
+    nats_server: NatsAt, user: str
+) -> None:
+    entries = {f"$KV.{bucket.bucket}.{entry}" for bucket in BUCKETS for entry in ENTRIES}
+    own = {f"$KV.{bucket}.{entry}" for bucket in WRITES.get(user, set()) for entry in ENTRIES}
+    own |= {f"$KV.{CONFIG}.{entry}" for entry in ADMINISTERED} if user == "policy" else set()
+    own |= {f"$KV.{CATALOGUE}.toolbus"} if user == "codemode" else set()
+    assert await refused_among(nats_server, user, entries, publish) == entries - own
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_results_are_codemodes_and_executors_alone_to_write_and_to_read(
+    nats_server: NatsAt, user: str
+) -> None:
+    asked = {f"$JS.API.STREAM.MSG.GET.OBJ_{RESULTS}"}
+    written = {f"$O.{RESULTS}.{part}.x" for part in ("C", "M")}
+    refused = await refused_among(nats_server, user, asked | written, publish)
+    if user in ("codemode", "executor"):
+        assert refused == set()
+    else:  # an operator may look, as at everything, and finds what nobody can open
+        allowed = asked if user == OPERATOR else set[str]()
+        assert refused == (asked | written) - allowed
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
+    nats_server: NatsAt, user: str
+) -> None:
+    others = set(USERS) - {user}
+    foreign = {
+        ">", "tb.>", "tb.fact.>", "tb.reply.>", "tb.call.*", "tb.run.*", "_INBOX.>", "$KV.>",
+        "$JS.API.>",
+        *(f"tb.reply.{other}.>" for other in others),
+        *(f"_INBOX.{other}.>" for other in others),
+        *(f"tb.ask.{other}.>" for other in others),
+    }  # fmt: skip
+    heard = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
+    own = {f"tb.reply.{user}.>", f"_INBOX.{user}.>"}
+    refused = await refused_among(nats_server, user, foreign | own, hear)
+    assert refused == foreign - heard
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", USERS)
+async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str) -> None:
+    streams = [FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)]
+    streams += [f"OBJ_{name}" for name in OBJECTS]
+    subjects = {f"$JS.API.STREAM.{what}.{s}" for s in streams for what in ("DELETE", "PURGE")}
+    assert await refused_among(nats_server, user, subjects, publish) == subjects
+    async with joined(nats_server, user) as (client, _):
+        with pytest.raises((NatsError, TimeoutError)):
+            await client.request(f"$JS.API.STREAM.PURGE.{FACTS}", b"{}", timeout=0.2)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("user", sorted(SERVICES))
+async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_as_it_is(
+    nats_server: NatsAt, user: str
+) -> None:
+    consumers = {f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{name}" for name in SERVICES}
+    other_ways = {
+        f"$JS.API.STREAM.MSG.GET.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}",
+        f"$JS.API.CONSUMER.CREATE.{FACTS}", f"$JS.API.CONSUMER.CREATE.{FACTS}.own.tb.fact.>",
+        f"$JS.API.CONSUMER.DURABLE.CREATE.{FACTS}.own",
+        f"$JS.API.CONSUMER.DELETE.{FACTS}.audit", f"$JS.API.STREAM.UPDATE.{FACTS}",
+        "$JS.API.STREAM.CREATE.own", f"$JS.API.STREAM.SNAPSHOT.{FACTS}",
+    }  # fmt: skip
+    own = {f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{user}"} if user in ("audit", "policy") else set()
+    if user in ("audit", "policy"):  # for the seal, and for the intents of expired reservations
+        own |= {f"$JS.API.DIRECT.GET.{FACTS}"}
+    own |= {f"$JS.API.STREAM.MSG.GET.{FACTS}"} if user == "policy" else set()
+    refused = await refused_among(nats_server, user, consumers | other_ways, publish)
+    assert refused == (consumers | other_ways) - own
+
+
+async def test_without_a_seed_nobody_joins(nats_server: NatsAt) -> None:
+    stranger = Bus("stranger", nats_server.url)
+    told = r"cannot be joined as stranger.*(Authorization|refuses a user)"
+    with pytest.raises(BusDownError, match=told):
+        await stranger.open(patience=5.0)
