@@ -1,7 +1,8 @@
 """`make bench-ledger`: the ledger raced for while policy and Valkey are killed, and its latency.
 
 The race is for one customer's budget, over customer, teams, users and keys, at a price that depends
-on the result. Overshoot, drift between ledger and facts, and holds left by the reaper have to be 0.
+on the result. Overshoot, drift between ledger and events, and holds left by the reaper have to be
+0.
 """
 
 import argparse

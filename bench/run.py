@@ -1,7 +1,7 @@
 """`make bench`: direct to an upstream and through Toolbus, side by side, replies checked.
 
 Key, grant, budget, rate limit, durable intent, settlement and audit are all on. CPU per call is
-that of every Toolbus process with NATS and Valkey, counted until the last fact of the load is a
+that of every Toolbus process with NATS and Valkey, counted until the last event of the load is a
 row in ClickHouse. The load generator and the upstream share the machine and are not counted.
 """
 
@@ -144,7 +144,7 @@ def _figures(up: Gateway, echo_port: int, rounds: int, seconds: float) -> dict[s
 
 
 def counted(pids: list[int], endpoint: str, seconds: float) -> dict[str, Any]:
-    """The load at concurrency 64, and the CPU of each process until its facts are all rows."""
+    """The load at concurrency 64, and the CPU of each process until its events are all rows."""
     before = {pid: cpu_seconds(pid) for pid in pids}
     seen = _load(endpoint, "echo__echo", SECRET, 64, seconds)
     _quiet(pids)

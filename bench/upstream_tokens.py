@@ -18,7 +18,7 @@ from time import monotonic, perf_counter_ns, time
 from figures import keep, met, row, show
 from harness.connecting import kept_connections
 from harness.engines import NatsServer
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.fresh import provisioned
 from harness.protected import OAuthServer
 from harness.waiting import until

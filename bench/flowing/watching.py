@@ -17,14 +17,14 @@ from toolbus_common.contracts import AuditQueried, RowsFound
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 
 MOST_UNSEEN, MOST_AGE = 5.0, 15.0
 LOOK = 0.2
 PATIENCE = 60.0
 BEFORE, AT_ONCE = 2000, 8000  # messages: looked at again, and in one question
 _NEW = (
-    "SELECT trace_id, max(stream_seq) FROM facts WHERE fact IN ('call.completed', 'call.failed')"
+    "SELECT trace_id, max(stream_seq) FROM events WHERE event IN ('call.completed', 'call.failed')"
     " AND parent_id = '' AND stream_seq > {last} AND stream_seq <= {last} + {most}"
     " GROUP BY trace_id"
 )
@@ -73,7 +73,7 @@ async def _until_seen(bus: Bus, watched: Watched, load: Load) -> None:
     give_up = time.monotonic() + PATIENCE
     wanted = {each.call.trace for each in load.succeeded}
     while time.monotonic() < give_up and not wanted <= watched.seen.keys():
-        for last in range(BEFORE, await bus.newest(FACTS) + AT_ONCE, AT_ONCE):
+        for last in range(BEFORE, await bus.newest(EVENTS) + AT_ONCE, AT_ONCE):
             await _look(bus, watched, last)
         await asyncio.sleep(LOOK)
 

@@ -145,7 +145,7 @@ def test_no_service_spells_a_subject_of_the_bus_by_hand() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and re.match(r"tb\.(call|run|reply|fact|ask|cancel|hook)\.", node.value)
+        and re.match(r"tb\.(call|run|reply|event|ask|cancel|hook)\.", node.value)
     ]
     assert faults == []
 

@@ -84,14 +84,14 @@ class Load:
         ids = (str(call.get("id", "")) for call in self.upstream.arrived())
         return Counter(call for call in ids if call.startswith(f"{self.run}."))
 
-    def through(self, event: Callable[[], None]) -> "Load":
-        """Run, let the event happen while calls are in flight, run on, and stop."""
+    def through(self, cause: Callable[[], None]) -> "Load":
+        """Run, let the cause happen while calls are in flight, run on, and stop."""
         numbers = count(1)
         with ThreadPoolExecutor(WORKERS) as pool:
             workers = [pool.submit(self._work, client, numbers) for client in self._spread()]
             try:
                 wait_for(lambda: sum(self.arrived().values()) >= ENOUGH_IN_FLIGHT)
-                event()
+                cause()
                 already = len(self.succeeded)
                 wait_for(lambda: len(self.succeeded) >= already + ENOUGH_IN_FLIGHT)
             finally:
@@ -141,11 +141,11 @@ def ledger(cluster: Cluster) -> tuple[int, int]:
     return int(level.get("spent", 0)), int(level.get("held", 0))
 
 
-def charged_by_the_facts(cluster: Cluster) -> int:
+def charged_by_the_events(cluster: Cluster) -> int:
     """What the outcomes say was charged, each call once."""
     rows = cluster.rows(
-        "SELECT sum(c) AS total FROM (SELECT call_id, max(charge) AS c FROM facts"
-        " WHERE fact IN ('call.completed', 'call.failed') AND sent GROUP BY call_id)"
+        "SELECT sum(c) AS total FROM (SELECT call_id, max(charge) AS c FROM events"
+        " WHERE event IN ('call.completed', 'call.failed') AND sent GROUP BY call_id)"
     )
     return int(rows[0]["total"])
 
@@ -158,10 +158,10 @@ def check(cluster: Cluster, load: Load, clear: frozenset[str] = CLEAR) -> None:
     assert set(load.failed.values()) <= clear, load.failed
     wait_for(lambda: ledger(cluster)[1] == 0)
     wait_for(lambda: set(arrived_without_intent(cluster, arrived)) == set())
-    wait_for(lambda: charged_by_the_facts(cluster) == ledger(cluster)[0])
-    doubled = "SELECT id FROM facts GROUP BY id HAVING count() > 1"
+    wait_for(lambda: charged_by_the_events(cluster) == ledger(cluster)[0])
+    doubled = "SELECT id FROM events GROUP BY id HAVING count() > 1"
     assert cluster.rows(doubled) == []
-    outcomes = "SELECT uniqExact(call_id) AS n FROM facts WHERE fact = 'call.allowed'"
+    outcomes = "SELECT uniqExact(call_id) AS n FROM events WHERE event = 'call.allowed'"
     allowed = int(cluster.rows(outcomes)[0]["n"])
     assert ledger(cluster)[0] <= allowed * PRICE, "charged more often than allowed"
 
@@ -170,7 +170,7 @@ def arrived_without_intent(cluster: Cluster, arrived: Counter[str]) -> list[str]
     """Calls that reached the upstream though no intent was recorded."""
     (row,) = cluster.eventual_rows(
         "SELECT groupUniqArray(JSONExtractString(detail, 'arguments_digest')) AS digests"
-        " FROM facts WHERE fact = 'call.allowed'"
+        " FROM events WHERE event = 'call.allowed'"
     )
     recorded = set(row["digests"])
     return [call for call in arrived if digest(call) not in recorded]
@@ -211,7 +211,7 @@ def test_killing_both_replicas_is_told_at_once_and_heals(
     check(cluster, load)
 
 
-def test_killing_audit_disturbs_no_call_and_loses_no_fact(cluster: Cluster, load: Load) -> None:
+def test_killing_audit_disturbs_no_call_and_loses_no_event(cluster: Cluster, load: Load) -> None:
     def kill() -> None:
         for process in cluster.processes.pop("audit"):
             process.kill()
@@ -222,7 +222,7 @@ def test_killing_audit_disturbs_no_call_and_loses_no_fact(cluster: Cluster, load
     check(cluster, load)
 
 
-def test_killing_nats_refuses_calls_until_it_is_back_and_loses_no_fact(
+def test_killing_nats_refuses_calls_until_it_is_back_and_loses_no_event(
     cluster: Cluster, load: Load
 ) -> None:
     def kill() -> None:
@@ -250,10 +250,10 @@ def test_two_replicas_of_each_service_share_the_load(cluster: Cluster, load: Loa
     began = int(time.time() * 1_000_000)
     load.through(lambda: None)
     check(cluster, load)
-    for fact in ("call.allowed", "call.completed"):
+    for event in ("call.allowed", "call.completed"):
         rows = cluster.rows(
-            f"SELECT producer, count() AS n FROM facts WHERE fact = '{fact}'"
+            f"SELECT producer, count() AS n FROM events WHERE event = '{event}'"
             f" AND toUnixTimestamp64Micro(at) >= {began} GROUP BY producer ORDER BY n"
         )
-        assert len(rows) == 2, fact
+        assert len(rows) == 2, event
         assert int(rows[0]["n"]) * 4 >= int(rows[1]["n"]), rows

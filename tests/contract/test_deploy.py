@@ -13,7 +13,7 @@ import yaml
 
 from harness.engines import installed
 from toolbus_common.config_store.literal_secrets import READERS, WRITERS
-from toolbus_common.contracts import FACTS as EVERY_FACT
+from toolbus_common.contracts import EVENTS as EVERY_EVENT
 from toolbus_common.contracts import (
     AdminAsked,
     ApprovalsAsked,
@@ -22,8 +22,8 @@ from toolbus_common.contracts import (
     AuditQueried,
     CallAdmitted,
     CallRequested,
-    Fact,
-    FactsAsked,
+    Event,
+    EventsAsked,
     IdentityAsked,
     IdentityKeyAsked,
     LedgerAsked,
@@ -55,7 +55,7 @@ from toolbus_common.nats.topology import (
     BUCKETS,
     CONFIG,
     DURABLES,
-    FACTS,
+    EVENTS,
     OAUTH,
     OAUTH_BRIEF,
     OAUTH_CLIENTS,
@@ -68,7 +68,7 @@ from toolbus_common.service.process import SERVICES
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 QUESTIONS: tuple[type[Question], ...] = (
-    ApprovalsAsked, ApproveAsked, AuditQueried, FactsAsked, IdentityAsked, LedgerAsked, LinesAsked,
+    ApprovalsAsked, ApproveAsked, AuditQueried, EventsAsked, IdentityAsked, LedgerAsked, LinesAsked,
     OpenCallsAsked, RebuildAsked, RefillAsked, RejectAsked, ServersAsked, SessionsAsked,
     SpendingAsked, StatusAsked, UnendedAsked,
 )  # fmt: skip
@@ -210,7 +210,7 @@ def test_a_service_begins_after_provisioning_and_may_not_gain_rights(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_keeps_its_unsent_facts_on_a_volume(
+def test_a_service_keeps_its_unsent_events_on_a_volume(
     compose: dict[str, Any], service: str
 ) -> None:
     assert compose["services"][service]["volumes"] == [f"{service}:/var/lib/toolbus"]
@@ -251,18 +251,18 @@ def test_every_service_and_the_operator_is_a_user_of_the_bus() -> None:
     assert set(rights()) == {*SERVICES, OPERATOR}
 
 
-@pytest.mark.parametrize("fact", EVERY_FACT.values(), ids=lambda fact: fact.NAME)
-def test_every_fact_may_be_said_by_somebody(fact: type[Fact]) -> None:
-    assert may_say(f"tb.fact.{fact.NAME}.acme")
+@pytest.mark.parametrize("event", EVERY_EVENT.values(), ids=lambda event: event.NAME)
+def test_every_event_may_be_said_by_somebody(event: type[Event]) -> None:
+    assert may_say(f"tb.event.{event.NAME}.acme")
 
 
 def test_an_intent_is_policys_alone_to_say() -> None:
-    assert may_say("tb.fact.call.allowed.acme") == {"policy"}
-    assert may_say("tb.fact.call.denied.acme") == {"policy"}
+    assert may_say("tb.event.call.allowed.acme") == {"policy"}
+    assert may_say("tb.event.call.denied.acme") == {"policy"}
 
 
-def test_nobody_may_say_just_any_fact() -> None:
-    assert may_say("tb.fact.>") == set()
+def test_nobody_may_say_just_any_event() -> None:
+    assert may_say("tb.event.>") == set()
 
 
 def test_a_call_goes_from_the_edge_to_policy_and_from_there_to_executor() -> None:
@@ -330,7 +330,7 @@ def test_an_approval_is_policys_alone_to_write() -> None:
     assert may_say(f"$KV.{APPROVALS}.binding") == {"policy"}
     assert may_say(f"$KV.{TASKS}.approval") == {"policy"}
     for what in ("asked", "granted", "rejected", "expired", "used", "withdrawn"):
-        assert may_say(f"tb.fact.approval.{what}.acme") == {"policy"}
+        assert may_say(f"tb.event.approval.{what}.acme") == {"policy"}
 
 
 def test_a_service_hears_only_answers_of_its_own() -> None:
@@ -341,11 +341,11 @@ def test_a_service_hears_only_answers_of_its_own() -> None:
 
 def test_a_durable_consumer_is_its_services_alone() -> None:
     for durable in DURABLES:
-        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}")
+        pulled = may_say(f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.known_as}")
         assert pulled == {durable.service, OPERATOR}
 
 
-@pytest.mark.parametrize("stream", [FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)])
+@pytest.mark.parametrize("stream", [EVENTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)])
 def test_nobody_may_delete_or_purge_a_stream(stream: str) -> None:
     assert may_say(f"$JS.API.STREAM.DELETE.{stream}") == set()
     assert may_say(f"$JS.API.STREAM.PURGE.{stream}") == set()

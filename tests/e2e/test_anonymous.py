@@ -85,7 +85,7 @@ def test_events_name_the_caller_and_its_budget_ends(place: Place) -> None:
     run = "a" * 31 + "1"
     codes = [place.nobody.call("echo__count", {"id": "n"}, run).code for _ in range(4)]
     assert "budget_exceeded" in codes, "two calls cost the whole budget"
-    rows = place.launched.eventual_facts(f"trace_id = '{run}'", "call.completed", "call.denied")
+    rows = place.launched.eventual_events(f"trace_id = '{run}'", "call.completed", "call.denied")
     assert {row["key"] for row in rows.values()} == {"(anonymous)"}
     assert {row["user"] for row in rows.values()} == {""}
 

@@ -345,13 +345,13 @@ def test_who_decided_what_is_in_the_audit(place: Launched) -> None:
     api(place, f"/{approval}/approve", body={"note": "On the record."})
     client.call(TOOL, {"text": "canary-of-the-audit"})
     wanted = {"approval.asked", "approval.granted", "approval.used", "call.allowed"}
-    rows = place.eventual_facts(f"approval = '{approval}'", *wanted)
-    facts = {fact: json.loads(row["detail"]) for fact, row in rows.items()}
-    assert set(facts) == wanted
-    assert facts["approval.granted"]["by"] == "key:boss"
-    assert facts["approval.granted"]["reason"] == "On the record."
-    assert facts["approval.used"]["call_id"] == facts["call.allowed"]["call_id"]
-    assert "canary-of-the-audit" not in json.dumps(facts), "arguments only as a digest"
+    rows = place.eventual_events(f"approval = '{approval}'", *wanted)
+    events = {event: json.loads(row["detail"]) for event, row in rows.items()}
+    assert set(events) == wanted
+    assert events["approval.granted"]["by"] == "key:boss"
+    assert events["approval.granted"]["reason"] == "On the record."
+    assert events["approval.used"]["call_id"] == events["call.allowed"]["call_id"]
+    assert "canary-of-the-audit" not in json.dumps(events), "arguments only as a digest"
 
 
 def test_a_webhook_that_was_down_is_told_with_a_signature_once_it_is_up(

@@ -152,8 +152,8 @@ def test_a_tasks_call_is_in_the_audit_under_its_approval(place: Place) -> None:
     decided(place, "Dora", "approve")
     ended(place, task)
     wanted = ("approval.asked", "approval.granted", "approval.used", "call.allowed")
-    for fact in wanted:
-        sql = f"SELECT key FROM facts WHERE approval = '{approval}' AND fact = '{fact}'"
+    for event in wanted:
+        sql = f"SELECT key FROM events WHERE approval = '{approval}' AND event = '{event}'"
         assert place.cluster.eventual_rows(sql)[0]["key"] == "root"
 
 

@@ -119,14 +119,14 @@ def test_explicit_execution_takes_the_key_as_a_header(place: Place) -> None:
     assert arrived(place, "header") == 3, "each of several has a key of its own"
 
 
-def test_a_repetition_is_a_fact(place: Place) -> None:
+def test_a_repetition_is_an_event(place: Place) -> None:
     client = place.client()
-    once(client, "fact", id="fact")
-    once(client, "fact", id="fact")
+    once(client, "event", id="event")
+    once(client, "event", id="event")
     sql = (
-        "SELECT outer.call_id AS first FROM facts AS outer JOIN facts AS again "
+        "SELECT outer.call_id AS first FROM events AS outer JOIN events AS again "
         "ON JSONExtractString(again.detail, 'first') = outer.call_id "
-        "WHERE again.fact = 'call.replayed' AND outer.fact = 'call.completed' "
+        "WHERE again.event = 'call.replayed' AND outer.event = 'call.completed' "
         "AND again.key = 'root'"
     )
     assert place.cluster.eventual_rows(sql)

@@ -70,14 +70,14 @@ def test_without_a_trace_of_its_own_the_run_is_the_key(cluster: Cluster) -> None
     assert [say(client, "bare").code for _ in range(3)] == ["", "", "loop_detected"]
 
 
-def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_facts(cluster: Cluster) -> None:
+def test_a_call_is_charged_by_its_result_in_the_ledger_and_in_the_events(cluster: Cluster) -> None:
     client = cluster.client(SECRET)
     assert say(client, "the first", run=3).code == ""
     until_now(lambda: settled(cluster), "what was called before is settled")
     before = budgets(cluster)[0].spent
     assert say(client, "x" * 5000, run=5).code == ""
     where = f"trace_id = '{5:032x}'"
-    row = cluster.eventual_facts(where, "call.completed")["call.completed"]
+    row = cluster.eventual_events(where, "call.completed")["call.completed"]
     size = json.loads(row["detail"])["result_bytes"]
     assert size > 5000
     assert row["charge"] == 1000 + size * 10

@@ -22,7 +22,7 @@ TOLD = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()
 Heard = list[tuple[str, bytes]]
 # Where all of it is heard. What is to come in an order is heard in one account: by one connection.
 FUSED = {STORE: ("tb.>",), "policy": ("tb.call.>", "tb.run.>"), "ingress": ("tb.reply.>",)}
-APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.fact.>"), STORE: ("tb.kv.>",)}
+APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.event.>"), STORE: ("tb.kv.>",)}
 
 
 @pytest.fixture(scope="module", params=["apart", "fused"])
@@ -67,7 +67,7 @@ async def overheard(cluster: Cluster) -> Heard:
 def story(heard: Heard, cluster: Cluster) -> Heard:
     """What was said of the first call that has all its steps; empty while there is none.
 
-    A fact that is acknowledged late is said again: once counts, and one may be of a call before.
+    An event that is acknowledged late is said again: once counts, and one may be of a call before.
     """
     once = list(dict.fromkeys(heard))
     for call_id in re.findall(rb'"call_id":"(\w+)"', b"".join(data for _, data in once)):
@@ -88,18 +88,18 @@ def told_subjects() -> list[re.Pattern[str]]:
 def kinds(heard: Heard) -> list[str]:
     """The subjects of calls, without the ids, and without what else happened meanwhile."""
     said = [re.sub(r"^(tb\.reply\.ingress)\..*", r"\1", subject) for subject, _ in heard]
-    return [subject for subject in said if re.match(r"tb\.(call|run|reply|fact\.call)\.", subject)]
+    return [subject for subject in said if re.match(r"tb\.(call|run|reply|event\.call)\.", subject)]
 
 
 async def test_the_subjects_come_in_the_order_of_the_story(cluster: Cluster) -> None:
     heard = kinds(story(await overheard(cluster), cluster))
-    facts = ["tb.fact.call.allowed.default", "tb.fact.call.completed.default"]
+    events = ["tb.event.call.allowed.default", "tb.event.call.completed.default"]
     if cluster.fused:
-        assert heard == facts
+        assert heard == events
         return
     asked, allowed, run = heard[:3]
-    assert (asked, allowed, run) == ("tb.call.echo", facts[0], "tb.run.echo")
-    assert sorted(heard[3:]) == sorted(["tb.reply.ingress", facts[1]])
+    assert (asked, allowed, run) == ("tb.call.echo", events[0], "tb.run.echo")
+    assert sorted(heard[3:]) == sorted(["tb.reply.ingress", events[1]])
 
 
 async def test_every_subject_said_is_in_the_table(cluster: Cluster) -> None:

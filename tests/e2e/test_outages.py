@@ -56,7 +56,7 @@ def dear(client: Client) -> Answer:
     return client.call("echo__count", {"id": "x"})
 
 
-def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_facts(
+def test_an_emptied_valkey_is_no_fresh_budget_and_is_filled_from_the_events(
     cluster: Cluster,
 ) -> None:
     client = cluster.client(SECRET)
@@ -144,7 +144,7 @@ def test_a_dead_upstream_is_named_and_then_its_breaker_opens(
     assert client.tools(), "its last known tools stay listed"
     upstream.start()
     until_now(lambda: not client.call("echo__say", {"text": "x"}).code, "a probe closed it")
-    cluster.eventual_facts(
+    cluster.eventual_events(
         "server = 'echo'", "server.connected", "breaker.opened", "breaker.closed"
     )
 

@@ -185,15 +185,15 @@ def test_a_rug_pull_is_refused_and_told_and_an_approval_brings_the_tool_back(
     pinned.launched.until_listed(client, GREET)
     assert client.call(GREET, {"name": "Bob"}).text == "Hello, Bob!"
 
-    sql = "SELECT fact, definition_digest FROM facts WHERE tool = 'greet' AND server = 'fix'"
+    sql = "SELECT event, definition_digest FROM events WHERE tool = 'greet' AND server = 'fix'"
     wanted = {("call.allowed", case["approved"]), ("call.allowed", case["digest"])}
     wanted |= {(f"definition.{what}", case["digest"]) for what in ("changed", "approved")}
 
     def recorded() -> bool:
         rows = pinned.launched.rows(sql)
-        return wanted <= {(row["fact"], row["definition_digest"]) for row in rows}
+        return wanted <= {(row["event"], row["definition_digest"]) for row in rows}
 
-    until_now(recorded, "every step is a fact")
+    until_now(recorded, "every step is an event")
 
 
 def test_a_new_tool_is_held_and_takes_no_name_from_an_approved_one(pinned: Pinned) -> None:

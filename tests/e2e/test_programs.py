@@ -147,7 +147,7 @@ def test_one_query_gives_a_run_with_its_calls(cluster: Cluster) -> None:
     assert len(row["program_digest"]) == 64
     assert row["latency_us"] > 0
     assert row["cpu_us"] > 0
-    told = ("tool", "fact", "code", "charge")
+    told = ("tool", "event", "code", "charge")
     calls = [tuple(call[each] for each in told) for call in row["inner_calls"]]
     assert calls[0] == ("one__count", "call.completed", "", 10_000)
     assert sorted(code for _, _, code, _ in calls) == [""] * 6 + ["run_budget_exceeded"]

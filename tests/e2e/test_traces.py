@@ -172,14 +172,14 @@ def test_what_audit_writes_is_linked_to_the_spans_it_tells_of(traced: Traced) ->
         for span in traced.collector.of(trace, *CALL, "toolbus.record_intent")
         if span.name in ("toolbus.record_intent", "toolbus.execute")
     }
-    rows = traced.cluster.eventual_facts(f"trace_id = '{trace}'", "call.allowed", "call.completed")
+    rows = traced.cluster.eventual_events(f"trace_id = '{trace}'", "call.allowed", "call.completed")
     assert len(rows) == 2
 
     def linked() -> set[str]:
         inserts = [span for span in traced.collector.spans if span.name == "toolbus.insert"]
         return {id_ for span in inserts for of, id_ in span.links if of == trace}
 
-    until_now(lambda: linked() == told, "the links of both facts")
+    until_now(lambda: linked() == told, "the links of both events")
 
 
 def test_a_failure_is_told_by_its_code_on_every_span_it_passed(traced: Traced) -> None:

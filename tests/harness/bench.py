@@ -17,13 +17,13 @@ from toolbus_common.contracts import (
     Asked,
     CallAdmitted,
     Era,
-    Fact,
+    Event,
     Failed,
     Frame,
     Listing,
 )
 from toolbus_common.egress import Allowed, Egress
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_executor.calls.call_handler import Runner
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.transport.dialer import Way
@@ -37,16 +37,16 @@ from toolbus_executor.upstreams.subscriptions import Watched
 AT_LOOPBACK = Way(Egress(Allowed.of("127.0.0.0/8 ::1")))
 
 
-class Notes(FactWriter):
-    """Facts kept in a list."""
+class Notes(EventWriter):
+    """Events kept in a list."""
 
     def __init__(self) -> None:
         self.producer = "0123abcd"
-        self.said: list[Fact] = []
+        self.said: list[Event] = []
 
-    def say(self, fact: Fact) -> None:
+    def say(self, event: Event) -> None:
         """Keep it."""
-        self.said.append(fact)
+        self.said.append(event)
 
 
 @dataclass
@@ -84,14 +84,14 @@ class Bench:
     """A runner over one upstream."""
 
     def __init__(self, **declared: Any) -> None:
-        self.facts = Notes()
+        self.events = Notes()
         self.changed = asyncio.Event()
         self.heard: list[tuple[str, Any]] = []
         self.watched = Watched(lambda: None)
         self.followed = Watched(lambda: None)
         server = Server(url="http://127.0.0.1", **declared)
         self.declared = server
-        self.runner = Runner("s", server, self.facts, self.watched, self.followed)
+        self.runner = Runner("s", server, self.events, self.watched, self.followed)
         self.dropped: list[str] = []  # messages that belong to no call, by their kind
         self.news = News(
             self.changed.set, self._hear, lambda _call: self._relist(), self.dropped.append
@@ -121,8 +121,8 @@ class Bench:
 
     @property
     def outcome(self) -> Any:
-        """The last fact."""
-        return self.facts.said[-1]
+        """The last event."""
+        return self.events.said[-1]
 
     def _hear(self, method: str, params: bytes) -> None:
         self.heard.append((method, json.loads(params)))

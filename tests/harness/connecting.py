@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.browsing import Page
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.httpengine import sent_on
 from harness.signing_in import BASE, STAFF, Server, Walker, serving
 from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold

@@ -1,4 +1,4 @@
-"""Begins afresh on a running NATS server: no facts, no entries, everything provisioned."""
+"""Begins afresh on a running NATS server: no events, no entries, everything provisioned."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

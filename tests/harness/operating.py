@@ -83,13 +83,13 @@ class Operating:
                     raise
                 time.sleep(0.1)
 
-    def eventual_facts(self, where: str, *facts: str) -> dict[str, Row]:
-        """The rows that audit has of `where`, by their fact, once each of `facts` is among them."""
+    def eventual_events(self, where: str, *events: str) -> dict[str, Row]:
+        """Return audit's rows of `where`, by event, once each of `events` is among them."""
         rows = self.eventual_rows(
-            f"SELECT * FROM facts WHERE {where}",
-            lambda rows: {row["fact"] for row in rows} >= set(facts),
+            f"SELECT * FROM events WHERE {where}",
+            lambda rows: {row["event"] for row in rows} >= set(events),
         )
-        return {row["fact"]: row for row in rows}
+        return {row["event"]: row for row in rows}
 
     def statuses(self) -> list[ServiceStatus]:
         """How every replica of every service is."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.operating import key
 from harness.waiting import PATIENCE, until, until_told
 from toolbus_common.access.config_snapshot import proof_of

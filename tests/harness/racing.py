@@ -143,7 +143,7 @@ class Race:
             assert time.monotonic() < give_up, self._codes
             await asyncio.sleep(0.1)
         rows = await asyncio.to_thread(
-            self._cluster.eventual_rows, "SELECT charge FROM facts WHERE fact = 'call.completed'"
+            self._cluster.eventual_rows, "SELECT charge FROM events WHERE event = 'call.completed'"
         )
         self._charge = int(rows[0]["charge"])
         self.figures.limit = self._charge * self._wanted
@@ -203,7 +203,7 @@ class Race:
     async def _look(self) -> None:
         give_up = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < give_up:
-            self._account(await asyncio.to_thread(self._by_the_facts))
+            self._account(await asyncio.to_thread(self._by_the_events))
             if self.figures.leaked == 0 and self.figures.drift == 0:
                 return
             await asyncio.sleep(1)
@@ -241,7 +241,7 @@ class Race:
                 found[f"{kind}:{own}"] = {field: int(value) for field, value in raw.items()}
         return found
 
-    def _by_the_facts(self) -> dict[str, int]:
+    def _by_the_events(self) -> dict[str, int]:
         """What the outcomes say each level was charged: of every call the first that counts."""
         rows = self._cluster.rows(
             "SELECT key, team, user, sum(c) AS charged, count() AS n FROM ("
@@ -250,8 +250,8 @@ class Race:
             " countIf(NOT intent AND NOT unknown) AS ends,"
             " if(ends > 0, argMinIf(charge, (stream_seq, line), NOT intent AND NOT unknown),"
             " maxIf(charge, unknown)) AS c FROM ("
-            "  SELECT *, fact = 'call.allowed' AS intent, endsWith(id, '.unknown') AS unknown"
-            "  FROM facts WHERE fact IN ('call.allowed', 'call.completed', 'call.failed'))"
+            "  SELECT *, event = 'call.allowed' AS intent, endsWith(id, '.unknown') AS unknown"
+            "  FROM events WHERE event IN ('call.allowed', 'call.completed', 'call.failed'))"
             " GROUP BY call_id) GROUP BY key, team, user"
         )
         charged: Counter[str] = Counter()

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from toolbus_common.contracts import Fact
+from toolbus_common.contracts import Event
 from toolbus_common.messaging.call_transport import CallLane
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.process import run
 from toolbus_policy.ledger.ledger import Ledger
@@ -27,7 +27,7 @@ RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
 CRASH, FORGET = "crash", "forget"
 OUTCOMES = ("call.completed", "call.failed")
 _reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallLane.hand_over
-_hear, _say = Settlement.hear, FactWriter.say
+_hear, _say = Settlement.hear, EventWriter.say
 
 
 def _written(name: str) -> list[str]:
@@ -51,7 +51,7 @@ async def _reserving(ledger: Ledger, claim: Any) -> None:
 
 
 async def _storing(bus: Bus, envelope: Any) -> None:
-    intent = envelope.subject.startswith("tb.fact.call.allowed")
+    intent = envelope.subject.startswith("tb.event.call.allowed")
     if intent and _is_now(SENT, envelope.payload.decode()):
         await bus.client.publish(envelope.subject, envelope.payload, headers=envelope.headers)
         await bus.client.flush()
@@ -82,9 +82,9 @@ async def _hearing(settlement: Settlement, messages: Any) -> None:
     await _hear(settlement, messages)
 
 
-def _saying(facts: FactWriter, fact: Fact) -> None:
-    if fact.NAME not in OUTCOMES or getattr(fact, "key", "") not in _written(FORGET):
-        _say(facts, fact)
+def _saying(events: EventWriter, event: Event) -> None:
+    if event.NAME not in OUTCOMES or getattr(event, "key", "") not in _written(FORGET):
+        _say(events, event)
 
 
 if __name__ == "__main__":
@@ -92,5 +92,5 @@ if __name__ == "__main__":
     setattr(Bus, "store", _storing)  # noqa: B010
     setattr(CallLane, "hand_over", _handing_over)  # noqa: B010
     setattr(Settlement, "hear", _hearing)  # noqa: B010
-    setattr(FactWriter, "say", _saying)  # noqa: B010
+    setattr(EventWriter, "say", _saying)  # noqa: B010
     sys.exit(run(sys.argv[1:]))

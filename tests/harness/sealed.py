@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.facts import allowed, completed
+from harness.events import allowed, completed
 from harness.peopled import Kept, people
 from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, signer
 from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
 from toolbus_cli.evidence import bundle, verify
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.messaging.outbox import Spool
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.privacy.key_store import People
@@ -39,7 +39,7 @@ class World:
         """Write it as a bundle; where. It tells what is sealed of people if it is to."""
         path = self.directory / "bundle.zip"
 
-        async def facts() -> AsyncIterator[str]:
+        async def events() -> AsyncIterator[str]:
             for line in self.lines:
                 yield line.decode()
 
@@ -49,7 +49,7 @@ class World:
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.sealed,
-            facts=facts(),
+            events=events(),
             opened=self.people.opened if reveal and self.people is not None else None,
         )
         return path
@@ -72,7 +72,7 @@ class World:
 def world(
     directory: Path, calls: int = 12, user: str = "", customer: str = "acme", key: str = "key.pem"
 ) -> World:
-    """Two producers' facts of so many calls, perhaps a user's, sealed every six of them."""
+    """Two producers' events of so many calls, perhaps a user's, sealed every six of them."""
     known = people(directory, Kept()) if user else None
     lines = asyncio.run(_lines(directory, calls, user, known, customer))
     by = signer("toolbus", directory / key)
@@ -91,7 +91,7 @@ async def _lines(
         said.extend(envelope.payload.split(b"\n"))
 
     policy, executor = (
-        FactWriter(publish, Spool(directory / f"{name}.facts", 1 << 20))
+        EventWriter(publish, Spool(directory / f"{name}.events", 1 << 20))
         for name in ("policy", "executor")
     )
     policy.people = known

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from harness.browsing import Page
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.waiting import until, until_told
 from toolbus_common.config import Declaration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded

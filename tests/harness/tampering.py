@@ -12,7 +12,7 @@ from harness.witness import Witness
 from toolbus_audit.transparency_log.checkpoint import Signer, signer
 from toolbus_cli.evidence import verify
 from toolbus_common.contracts import PersonForgotten
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.messaging.outbox import Spool
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.nats.kv_bucket import Change
@@ -21,7 +21,7 @@ USER = "ann"
 
 
 def edited(line: bytes) -> bytes:
-    """A fact that says something else of the same length."""
+    """An event that says something else of the same length."""
     return line.replace(b"docs", b"dogs", 1)
 
 
@@ -101,13 +101,13 @@ def _shredded(log: World) -> set[str]:
 
 
 async def _forgotten(log: World, pseudonym: str) -> bytes:
-    """The fact that says so, as it is written."""
+    """The event that says so, as it is written."""
     said: list[bytes] = []
 
     async def publish(envelope: Envelope) -> None:
         said.append(envelope.payload)
 
-    writer = FactWriter(publish, Spool(log.directory / "operator.facts", 1 << 20))
+    writer = EventWriter(publish, Spool(log.directory / "operator.events", 1 << 20))
     about = {"id": "f1", "at": BEGAN + 60.0, "scope": "acme", "by": "operator:bo"}
     await writer.record(PersonForgotten(**about, pseudonym=pseudonym))
     return said[0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.facts import allowed, completed, facts_of, until
+from harness.events import allowed, completed, events_of, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence import verify
@@ -59,8 +59,8 @@ class Auditor:
     async def completed(self, count: int) -> None:
         """So many calls from intent to outcome."""
         async with (
-            facts_of("policy", self.settings, self.directory) as policy,
-            facts_of("executor", self.settings, self.directory) as executor,
+            events_of("policy", self.settings, self.directory) as policy,
+            events_of("executor", self.settings, self.directory) as executor,
         ):
             for _ in range(count):
                 told = allowed()

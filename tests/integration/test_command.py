@@ -133,11 +133,11 @@ def test_a_newcomer_sees_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
     told = demo.toolbus("call", "notes__add", '{"text": "hello"}', TOOLBUS_KEY=key)
     assert told.returncode == 0, told.stderr
     assert "Unknown tool" in demo.refused("call", "notes__clear", TOOLBUS_KEY=key)
-    denied = "SELECT key FROM facts WHERE fact = 'call.denied' AND tool = 'clear'"
+    denied = "SELECT key FROM events WHERE event = 'call.denied' AND tool = 'clear'"
     rows = wait_for(lambda: demo.json("audit", "query", denied), "the row of the denial")
     assert rows == [{"key": "demo"}]
-    taken = demo.toolbus("audit", "export", "out", "--format", "jsonl", "--fact", "call.den*")
-    assert taken.stdout == "out: 1 fact.\n"
+    taken = demo.toolbus("audit", "export", "out", "--format", "jsonl", "--event", "call.den*")
+    assert taken.stdout == "out: 1 event.\n"
     assert json.loads((demo.directory / "out").read_text())["tool"] == "clear"
     assert "whole log" in demo.refused("audit", "export", "out.zip", "--until", "2026-01-01")
 
@@ -150,13 +150,13 @@ def test_analysts_ask_what_is_saved_and_take_a_report_away(demo: Up) -> None:
     page = demo.directory / "report.html"
     assert "calls from" in demo.toolbus("audit", "report", "--html", str(page)).stdout
     assert "clock__now" in page.read_text()
-    tail = ("audit", "tail", "--json", "--fact", "call.c*", "--key", "demo")
+    tail = ("audit", "tail", "--json", "--event", "call.c*", "--key", "demo")
 
     def told() -> list[str]:
         return demo.toolbus(*tail).stdout.splitlines()
 
     said = wait_for(told, "its outcome")
-    assert {json.loads(line)["fact"] for line in said} == {"call.completed"}
+    assert {json.loads(line)["event"] for line in said} == {"call.completed"}
 
 
 def test_what_is_private_is_readable_by_its_owner_only(demo: Up) -> None:
@@ -233,7 +233,7 @@ def test_a_changed_file_is_applied_and_a_faulty_one_is_not(fresh: Up) -> None:
     assert fresh.json("get", "keys", "a")["a"]["tools"] == ["y__*"]
 
 
-def test_a_second_start_keeps_keys_and_facts_in_either_form(fresh: Up) -> None:
+def test_a_second_start_keeps_keys_and_events_in_either_form(fresh: Up) -> None:
     fresh.start()
     key = fresh.ready["key"]
     fresh.until_called("clock__now", key)
@@ -242,7 +242,7 @@ def test_a_second_start_keeps_keys_and_facts_in_either_form(fresh: Up) -> None:
     assert fresh.ready["key"] == ""
     assert len(fresh.ready["pids"]) == 9
     fresh.until_called("clock__now", key)
-    asked = ("audit", "query", "SELECT DISTINCT call_id FROM facts WHERE fact = 'call.completed'")
+    asked = ("audit", "query", "SELECT DISTINCT call_id FROM events WHERE event = 'call.completed'")
     wait_for(lambda: len(fresh.json(*asked)) == 2, "both calls have their row")
 
 

@@ -43,7 +43,7 @@ class Oauth:
         """An account is there, and said to be."""
         self.connected = True
         about = {"server": "wiki", "user": ""}
-        self.service.facts.say(ConnectionMade(id="made", at=time(), scope="default", **about))
+        self.service.events.say(ConnectionMade(id="made", at=time(), scope="default", **about))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from toolbus_common.errors import (
     UnknownToolError,
 )
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import APPROVALS, FACTS
+from toolbus_common.nats.topology import APPROVALS, EVENTS
 from toolbus_policy.approvals import service as approving
 
 STATE = "state of the server's own"
@@ -157,22 +157,22 @@ async def test_what_nobody_decides_in_time_expires(begin: Any) -> None:
         assert await required(made) != approval
 
 
-async def test_the_end_of_an_approval_is_a_fact_said_once(begin: Any, operator: Bus) -> None:
+async def test_the_end_of_an_approval_is_an_event_said_once(begin: Any, operator: Bus) -> None:
     async with begin(replicas=2, APPROVAL_SECONDS="0.3") as made:
         approval = await required(made)
         await until_told(lambda: _empty(made), "the end of the approval")
-        found = await until_told(lambda: _last(operator, "approval.expired"), "the fact")
+        found = await until_told(lambda: _last(operator, "approval.expired"), "the event")
         assert json.loads(found)["approval"] == approval
     stream = await operator.client.jetstream().stream_info(
-        FACTS, subjects_filter="tb.fact.approval.expired.>"
+        EVENTS, subjects_filter="tb.event.approval.expired.>"
     )
-    assert stream.state.subjects == {"tb.fact.approval.expired.acme": 1}
+    assert stream.state.subjects == {"tb.event.approval.expired.acme": 1}
 
 
-async def _last(operator: Bus, fact: str) -> bytes:
+async def _last(operator: Bus, event: str) -> bytes:
     try:
-        subject = f"tb.fact.{fact}.acme"
-        return (await operator.client.jetstream().get_last_msg(FACTS, subject)).data or b""
+        subject = f"tb.event.{event}.acme"
+        return (await operator.client.jetstream().get_last_msg(EVENTS, subject)).data or b""
     except NotFoundError:
         return b""
 

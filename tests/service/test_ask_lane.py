@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from toolbus_common.contracts import PageAsked, PageTold
 from toolbus_common.errors import UnavailableError
 from toolbus_common.messaging.request_reply import AskLane

@@ -1,4 +1,4 @@
-"""Audit on a real bus and a real ClickHouse engine: every fact once, whatever happens."""
+"""Audit on a real bus and a real ClickHouse engine: every event once, whatever happens."""
 
 import asyncio
 import http.client
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.engines import own_port
-from harness.facts import PATIENCE, allowed, bus_of, completed, consumed, facts_of, until
+from harness.events import PATIENCE, allowed, bus_of, completed, consumed, events_of, until
 from toolbus_audit.clickhouse.migrate import migrations
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -54,7 +54,7 @@ async def rows(operator: Bus, sql: str, limit: int = 1000) -> tuple[tuple[Any, .
     return (await asks.ask(AuditQueried(sql=sql, limit=limit), RowsFound, PATIENCE)).rows
 
 
-async def count(operator: Bus, wanted: int, table: str = "facts") -> None:
+async def count(operator: Bus, wanted: int, table: str = "events") -> None:
     async def look() -> bool:
         return bool((await rows(operator, f"SELECT count() FROM {table}"))[0][0] >= wanted)
 
@@ -62,41 +62,42 @@ async def count(operator: Bus, wanted: int, table: str = "facts") -> None:
     assert await rows(operator, f"SELECT count() FROM {table}") == ((wanted,),)
 
 
-async def test_a_fact_becomes_a_row_with_typed_columns(
+async def test_an_event_becomes_a_row_with_typed_columns(
     audit: Service, operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
-    async with facts_of("policy", settings, tmp_path) as policy:
-        fact = allowed(trace_id="ab" * 16, parent_id="outer", at=1_763_708_342.123456)
-        await policy.record(fact)
+    async with events_of("policy", settings, tmp_path) as policy:
+        event = allowed(trace_id="ab" * 16, parent_id="outer", at=1_763_708_342.123456)
+        await policy.record(event)
         await count(operator, 1)
     found = await rows(
         operator,
-        "SELECT fact, id, toString(at), producer, seq, stream_seq, line, scope, team, key, call_id,"
+        "SELECT event, id, toString(at), producer, seq, stream_seq, line, scope, team, key,"
+        " call_id,"
         " parent_id, trace_id, server, tool, charge, sent,"
-        " JSONExtractString(detail, 'id') FROM facts",
+        " JSONExtractString(detail, 'id') FROM events",
     )
     assert found == (
         (
             "call.allowed",
-            fact.id,
+            event.id,
             "2025-11-21 06:59:02.123456",
             policy.producer,
             *(1, 1, 0),
-            *("acme", "support", "bot", fact.call_id, "outer", "ab" * 16, "docs", "search"),
-            *(2000, False, fact.id),
+            *("acme", "support", "bot", event.call_id, "outer", "ab" * 16, "docs", "search"),
+            *(2000, False, event.id),
         ),
     )
     await until(lambda: counted(audit, "rows", 1), "its count, after the table has it")
 
 
-async def test_many_facts_of_one_message_each_become_a_row(
+async def test_many_events_of_one_message_each_become_a_row(
     audit: Service, operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
     assert audit.ready
-    async with facts_of("executor", settings, tmp_path) as executor:
+    async with events_of("executor", settings, tmp_path) as executor:
         await asyncio.gather(*(executor.record(completed()) for _ in range(300)))
         await count(operator, 300)
-    assert await rows(operator, "SELECT uniqExact(id), min(sent), max(seq) FROM facts") == (
+    assert await rows(operator, "SELECT uniqExact(id), min(sent), max(seq) FROM events") == (
         (300, True, 300),
     )
 
@@ -104,7 +105,7 @@ async def test_many_facts_of_one_message_each_become_a_row(
 async def test_a_message_delivered_ten_times_is_stored_once(
     operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
-    async with facts_of("policy", settings, tmp_path) as policy:
+    async with events_of("policy", settings, tmp_path) as policy:
         await asyncio.gather(*(policy.record(allowed()) for _ in range(50)))
     store = ClickHouse(audit_settings(settings))
     await store.open()
@@ -116,7 +117,7 @@ async def test_a_message_delivered_ten_times_is_stored_once(
         await until(lambda: ready(service), "audit is ready")
         await until(lambda: consumed(operator), "everything is acknowledged")
         await count(operator, 50)
-        assert await rows(operator, "SELECT uniqExact(id) FROM facts") == ((50,),)
+        assert await rows(operator, "SELECT uniqExact(id) FROM events") == ((50,),)
 
 
 async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
@@ -125,7 +126,7 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
 
     writer = Writer(store)
     await writer.open()
-    async with aclosing(bus.consume("FACTS", "audit", 500, 1.0)) as taken:  # type: ignore[type-var]
+    async with aclosing(bus.consume("EVENTS", "audit", 500, 1.0)) as taken:  # type: ignore[type-var]
         async for messages in taken:
             if messages:
                 await writer._write(messages, asyncio.get_running_loop().time() + 10)
@@ -137,12 +138,12 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
 async def test_the_same_insert_sent_again_is_stored_once_without_a_look(settings: Settings) -> None:
     store = ClickHouse(audit_settings(settings))
     await store.open()
-    line = b'{"fact":"f","producer":"p","seq":1,"id":"%d","at":1763708342.5,"scope":"a"}'
-    found, dead = read("tb.fact.f.a", 1, b"\n".join([line % 1, b"{not json", line % 2]))
+    line = b'{"event":"f","producer":"p","seq":1,"id":"%d","at":1763708342.5,"scope":"a"}'
+    found, dead = read("tb.event.f.a", 1, b"\n".join([line % 1, b"{not json", line % 2]))
     for _ in range(3):
-        await store.insert("facts", found, token(found))
+        await store.insert("events", found, token(found))
         await store.insert("dead_letters", dead, token(dead))
-    counted = "SELECT (SELECT count() FROM facts), (SELECT count() FROM dead_letters)"
+    counted = "SELECT (SELECT count() FROM events), (SELECT count() FROM dead_letters)"
     assert await store._writing(store._rows, counted) == [(2, 1)]
     await store.close()
 
@@ -150,19 +151,21 @@ async def test_the_same_insert_sent_again_is_stored_once_without_a_look(settings
 async def test_a_line_nobody_can_read_becomes_a_dead_letter_and_the_rest_is_stored(
     audit: Service, operator: Bus, settings: Settings
 ) -> None:
-    good = b'{"fact":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"a"}'
-    lines = [good % b"one", b"{not json", b'{"fact":"x"}', b"\xff", b"", good % b"two"]
+    good = (
+        b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"a"}'
+    )
+    lines = [good % b"one", b"{not json", b'{"event":"x"}', b"\xff", b"", good % b"two"]
     async with bus_of("policy", settings) as bus:
-        await bus.store(Envelope("tb.fact.call.allowed.a", "m1", b"\n".join(lines)))
-        await bus.store(Envelope("tb.fact.call.allowed.a", "m2", good % b"three"))
+        await bus.store(Envelope("tb.event.call.allowed.a", "m1", b"\n".join(lines)))
+        await bus.store(Envelope("tb.event.call.allowed.a", "m2", good % b"three"))
     await count(operator, 3)
     await count(operator, 4, "dead_letters")
     found = await rows(
         operator, "SELECT stream_seq, line, subject, raw FROM dead_letters ORDER BY line"
     )
     assert found == tuple(
-        (1, line, "tb.fact.call.allowed.a", raw)
-        for line, raw in ((1, "{not json"), (2, '{"fact":"x"}'), (3, "\ufffd"), (4, ""))
+        (1, line, "tb.event.call.allowed.a", raw)
+        for line, raw in ((1, "{not json"), (2, '{"event":"x"}'), (3, "\ufffd"), (4, ""))
     )
     await until(lambda: counted(audit, "dead", 4), "their count, after the table has them")
 
@@ -172,11 +175,11 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
 ) -> None:
     store = ClickHouse(audit_settings(settings))
     await store.open()
-    store._opened().command("ALTER TABLE facts MODIFY COLUMN team FixedString(8)")
+    store._opened().command("ALTER TABLE events MODIFY COLUMN team FixedString(8)")
     await store.close()
     async with build(Exchange(), audit_settings(settings)).running() as service:
         await until(lambda: ready(service), "audit is ready")
-        async with facts_of("policy", settings, tmp_path) as policy:
+        async with events_of("policy", settings, tmp_path) as policy:
             teams = ("red", "blue", "far too long", "green", "black")
             await asyncio.gather(*(policy.record(allowed(team=team)) for team in teams))
         await count(operator, 4)
@@ -195,7 +198,7 @@ async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(
         await until(lambda: ready(second), "the second is ready")
         async with first.running():
             await until(lambda: standing_by(first), "the first stands by")
-            async with facts_of("policy", settings, tmp_path) as policy:
+            async with events_of("policy", settings, tmp_path) as policy:
                 await asyncio.gather(*(policy.record(allowed()) for _ in range(20)))
             await count(operator, 20)
             assert (await rows(operator, "SELECT 1")) == ((1,),)
@@ -210,7 +213,7 @@ async def test_a_fault_in_a_question_is_told_in_clickhouses_words(
 ) -> None:
     assert audit.ready
     with pytest.raises(InvalidError, match="nonsense") as caught:
-        await rows(operator, "SELECT nonsense FROM facts")
+        await rows(operator, "SELECT nonsense FROM events")
     assert "DB::" not in caught.value.reason
     assert "version" not in caught.value.reason
 
@@ -236,7 +239,7 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             keys = {"X-ClickHouse-User": "ann", "X-ClickHouse-Key": secret}
-            connection.request("POST", "/", "SELECT count() FROM facts", keys)
+            connection.request("POST", "/", "SELECT count() FROM events", keys)
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
@@ -260,10 +263,10 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
 
 
 REFUSED = (
-    "INSERT INTO facts (id) VALUES ('x')",
-    "DROP TABLE facts",
-    "ALTER TABLE facts DELETE WHERE 1",
-    "TRUNCATE TABLE facts",
+    "INSERT INTO events (id) VALUES ('x')",
+    "DROP TABLE events",
+    "ALTER TABLE events DELETE WHERE 1",
+    "TRUNCATE TABLE events",
     "SELECT * FROM file('/etc/hostname', 'LineAsString', 'a String')",
     "SELECT file('/etc/hostname')",
     "SELECT `file`('/etc/hostname')",
@@ -286,7 +289,7 @@ REFUSED = (
     "SELECT 1 SETTINGS readonly = 0",
     "SELECT 1 SETTINGS max_execution_time = 0",
     "SET readonly = 0",
-    "SELECT 1; SET readonly = 0; DROP TABLE facts",
+    "SELECT 1; SET readonly = 0; DROP TABLE events",
     "SELECT 1; SELECT 2",
     "SELECT 1 INTO OUTFILE '{out}'",
     "SELECT 1 INTO /* */ OUTFILE '{out}' FORMAT CSV",
@@ -295,8 +298,8 @@ REFUSED = (
     "INSERT INTO FUNCTION file('{out}', 'CSV', 'a Int64') SELECT 1",
     "SYSTEM STOP MERGES",
     "KILL QUERY WHERE 1",
-    "SELECT 1 PARALLEL WITH DROP TABLE facts",
-    "BACKUP TABLE facts TO File('{out}')",
+    "SELECT 1 PARALLEL WITH DROP TABLE events",
+    "BACKUP TABLE events TO File('{out}')",
     "",
 )
 
@@ -310,8 +313,13 @@ async def test_a_question_can_only_read_and_only_the_tables(
         with pytest.raises(InvalidError):
             pytest.fail(f"{sql!r} gave {await rows(operator, sql.format(out=out))!r}")
     assert not out.exists()
-    assert await rows(operator, "SELECT count() FROM facts") == ((0,),)
-    for sql in ("SHOW TABLES", "DESCRIBE facts", "EXPLAIN SELECT 1", "WITH 1 AS x SELECT x -- end"):
+    assert await rows(operator, "SELECT count() FROM events") == ((0,),)
+    for sql in (
+        "SHOW TABLES",
+        "DESCRIBE events",
+        "EXPLAIN SELECT 1",
+        "WITH 1 AS x SELECT x -- end",
+    ):
         assert await rows(operator, sql)
     assert await rows(operator, "SELECT 'INTO OUTFILE' AS `file(`;") == (("INTO OUTFILE",),)
 

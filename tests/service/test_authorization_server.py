@@ -302,6 +302,6 @@ async def test_refusals_without_end_are_not_recorded_without_end_and_make_no_peo
             refused = await walker.signed_in(page, name=f"stranger{number}")
             assert refused.status == 403
     # The service has ended, so all it had to say is said.
-    stream = await operator.client.jetstream().stream_info("FACTS", subjects_filter="tb.fact.>")
-    assert (stream.state.subjects or {}).get("tb.fact.signin.refused.default") == 3
+    stream = await operator.client.jetstream().stream_info("EVENTS", subjects_filter="tb.event.>")
+    assert (stream.state.subjects or {}).get("tb.event.signin.refused.default") == 3
     assert await (await operator.bucket(PEOPLE)).present() == []

@@ -18,7 +18,7 @@ from toolbus_common.contracts import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, StoredMessage
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import BUCKETS, CATALOGUE, CONFIG, DURABLES, FACTS, LEASES
+from toolbus_common.nats.topology import BUCKETS, CATALOGUE, CONFIG, DURABLES, EVENTS, LEASES
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -46,10 +46,10 @@ def allowed(call: int) -> CallAllowed:
 
 
 async def lines(bus: Bus) -> list[dict[str, object]]:
-    """Every fact in the stream."""
+    """Every event in the stream."""
     stream = bus.client.jetstream()
-    last = (await stream.stream_info(FACTS)).state.last_seq
-    messages = [await stream.get_msg(FACTS, seq) for seq in range(1, last + 1)]
+    last = (await stream.stream_info(EVENTS)).state.last_seq
+    messages = [await stream.get_msg(EVENTS, seq) for seq in range(1, last + 1)]
     return [json.loads(line) for message in messages for line in (message.data or b"").split(b"\n")]
 
 
@@ -115,29 +115,29 @@ async def test_connections_on_which_no_server_of_ours_answers_are_closed_again(
         await until(lambda: way.open == 0, "it left the others")
 
 
-async def test_every_fact_said_across_a_restart_is_in_the_stream_exactly_once(
+async def test_every_event_said_across_a_restart_is_in_the_stream_exactly_once(
     own_settings: Settings, own_nats: NatsServer, tester: Bus
 ) -> None:
     policy = Service("policy", own_settings)
     async with running(policy):
         for n in range(50):
-            policy.facts.say(allowed(n))
+            policy.events.say(allowed(n))
             await asyncio.sleep(0)
         own_nats.kill()
         for n in range(50, 100):
-            policy.facts.say(allowed(n))
+            policy.events.say(allowed(n))
             await asyncio.sleep(0)
         await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
         with pytest.raises(BusDownError):
-            await policy.facts.record(allowed(100))
+            await policy.events.record(allowed(100))
         own_nats.start()
         await until(lambda: tester.connected, "the tester is back")
 
         async def all_there() -> bool:
             return len({line["id"] for line in await lines(tester)}) == 101
 
-        await until_told(all_there, "every fact is in the stream")
-        await policy.facts.record(allowed(101))
+        await until_told(all_there, "every event is in the stream")
+        await policy.events.record(allowed(101))
     told = await lines(tester)
     assert sorted(str(line["id"]) for line in told) == sorted(f"c{n}.allowed" for n in range(102))
     assert sorted(int(str(line["seq"])) for line in told) == list(range(1, 103))
@@ -151,7 +151,7 @@ async def test_what_a_killed_service_had_spooled_the_next_one_says(
         own_nats.kill()
         await until(lambda: not (policy.bus.connected or tester.connected), "both noticed")
         with pytest.raises(BusDownError):
-            await policy.facts.record(allowed(1))
+            await policy.events.record(allowed(1))
     own_nats.start()
     await until(lambda: tester.connected, "the tester is back")
     async with running(Service("policy", own_settings)):
@@ -159,7 +159,7 @@ async def test_what_a_killed_service_had_spooled_the_next_one_says(
         async def there() -> bool:
             return [line["id"] for line in await lines(tester)] == ["c1.allowed"]
 
-        await until_told(there, "the spooled fact is in the stream")
+        await until_told(there, "the spooled event is in the stream")
 
 
 async def test_every_stream_and_bucket_survives_with_what_was_in_it(
@@ -175,7 +175,7 @@ async def test_every_stream_and_bucket_survives_with_what_was_in_it(
         found = await (await tester.bucket(bucket.bucket)).get("k")
         if bucket.bucket != LEASES:  # a lease may have run out meanwhile
             assert found is not None, bucket.bucket
-    info = await tester.client.jetstream().stream_info(FACTS)
+    info = await tester.client.jetstream().stream_info(EVENTS)
     assert info.state.consumer_count == len(DURABLES)
 
 
@@ -232,15 +232,15 @@ async def test_a_durable_consumer_goes_on_where_it_was(
         )
 
     async def noted() -> bool:
-        return await tester.finished(FACTS, "policy") == inf
+        return await tester.finished(EVENTS, "policy") == inf
 
     async with running(executor, policy):
-        await executor.facts.record(completed(1))
+        await executor.events.record(completed(1))
         await until(lambda: len(heard) == 1, "the first is heard")
         await until_told(noted, "the server knows that it need not come again")
         own_nats.kill()
         await until(lambda: not executor.bus.connected, "executor noticed")
-        executor.facts.say(completed(2))
+        executor.events.say(completed(2))
         own_nats.start()
         await until(lambda: len(heard) == 2, "the second is heard")
     assert [json.loads(line)["call_id"] for line in heard] == ["c1", "c2"]

@@ -188,7 +188,7 @@ async def test_each_replica_is_told_who_calls_for_itself(mcp: dict[str, FixtureS
     mcp["modern"].forget()
     server = Server(replicas=({"url": url},), identity={})
     await issuing.keys.ready()
-    await bench.open(Replicated("s", server, bench.news, bench.facts, issuing.ways, {}))
+    await bench.open(Replicated("s", server, bench.news, bench.events, issuing.ways, {}))
     try:
         await bench.call("test_echo", {"text": "x"}, **OF_ANN)
     finally:

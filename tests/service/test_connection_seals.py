@@ -10,7 +10,7 @@ from traceback import format_exception
 import pytest
 
 from harness.connecting import kept_connections
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.keyservices import KeyServices
 from harness.secretstores import ROLE, ROLE_SECRET
 from harness.signing_in import serving

@@ -127,11 +127,11 @@ async def test_an_approved_task_is_paid_for_and_recorded_like_any_call(
     await at_work.approve(approval_of(task))
     await ended(at_work, task)
     stream = operator.client.jetstream()
-    said = await stream.get_last_msg("FACTS", "tb.fact.call.allowed.acme")
-    fact = json.loads(said.data or b"{}")
-    assert fact["approval"] == approval_of(task)
-    assert fact["call_id"] == at_work.reached[0].call_id
-    assert fact["parent_id"]
+    said = await stream.get_last_msg("EVENTS", "tb.event.call.allowed.acme")
+    event = json.loads(said.data or b"{}")
+    assert event["approval"] == approval_of(task)
+    assert event["call_id"] == at_work.reached[0].call_id
+    assert event["parent_id"]
 
 
 async def test_nothing_kept_of_a_waiting_call_is_a_proof_of_its_key(

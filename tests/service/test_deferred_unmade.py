@@ -48,7 +48,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.sealed_records import Records
-from toolbus_common.nats.topology import APPROVALS, FACTS, TASKS
+from toolbus_common.nats.topology import APPROVALS, EVENTS, TASKS
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.approvals import model as approvals
@@ -178,15 +178,15 @@ async def test_to_cancel_the_task_takes_the_approval_back(
         await at_work.approve(approval_of(task))
     assert await begun(at_work, **form) != task
     assert (await told(at_work, task, **form))["status"] == "cancelled"
-    said = await until_told(partial(_last, operator, "approval.withdrawn"), "the fact")
+    said = await until_told(partial(_last, operator, "approval.withdrawn"), "the event")
     assert json.loads(said)["approval"] == approval_of(task)
     assert at_work.reached == []
 
 
-async def _last(operator: Bus, fact: str) -> bytes:
+async def _last(operator: Bus, event: str) -> bytes:
     try:
-        subject = f"tb.fact.{fact}.acme"
-        return (await operator.client.jetstream().get_last_msg(FACTS, subject)).data or b""
+        subject = f"tb.event.{event}.acme"
+        return (await operator.client.jetstream().get_last_msg(EVENTS, subject)).data or b""
     except NotFoundError:
         return b""
 
@@ -277,14 +277,14 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
         docket, book = Docket(Records(APPROVALS, [KEY])), TaskBook(Records(TASKS, [KEY]))
         docket.open(await service.bucket(APPROVALS))
         book.open(await service.bucket(TASKS))
-        tasks = deferring.Deferring(book, docket, service.facts, service.calls, service.bus, 5.0)
+        tasks = deferring.Deferring(book, docket, service.events, service.calls, service.bus, 5.0)
 
         async def pass_on(made: CallRequested, reply: Reply, _key: str, _approval: str) -> None:
             tried.append(made.call_id)
             kept = await docket.whole(asked.binding)
             assert kept is not None
             assert await docket.put(approvals.used(kept.approval, asked.ends, "another"), kept)
-            await reply.send(Failed(BusDownError("Facts can be kept nowhere.")))
+            await reply.send(Failed(BusDownError("Events can be kept nowhere.")))
 
         tasks.pass_on = pass_on
         assert await docket.put(approvals.granted(asked, "boss", "", asked.ends), None)

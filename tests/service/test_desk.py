@@ -20,7 +20,7 @@ from toolbus_common.config_store.loading.loader import Loaded
 from toolbus_common.config_store.repository import Desk, hashed
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, DECLARATION, FACTS, KEY_PREFIX
+from toolbus_common.nats.topology import CONFIG, DECLARATION, EVENTS, KEY_PREFIX
 from toolbus_common.settings import Settings
 
 
@@ -125,7 +125,7 @@ async def test_own_keys_are_those_made_one_by_one(desk: Desk) -> None:
     assert [await desk.own_key(name) for name in ("gone", "never", "no name")] == [None] * 3
 
 
-async def test_thousands_of_keys_are_applied_as_one_entry_each_a_fact(
+async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
     desk: Desk, operator: Bus
 ) -> None:
     """What was not said of a key is not stored of it: ten thousand fit with room to spare."""
@@ -145,8 +145,8 @@ async def test_thousands_of_keys_are_applied_as_one_entry_each_a_fact(
     stream = operator.client.jetstream()
 
     async def all_told() -> bool:
-        newest = await operator.newest(FACTS)
-        stored = [await stream.get_msg(FACTS, number) for number in range(1, newest + 1)]
+        newest = await operator.newest(EVENTS)
+        stored = [await stream.get_msg(EVENTS, number) for number in range(1, newest + 1)]
         return b"".join(each.data or b"" for each in stored).count(b'"key.created"') == 2000
 
     assert await until_told(all_told)
@@ -181,7 +181,7 @@ async def test_a_declaration_larger_than_an_entry_is_refused_whole(
     assert operator.connected
 
 
-async def test_what_was_changed_is_a_fact_with_who_changed_it(
+async def test_what_was_changed_is_an_event_with_who_changed_it(
     desk: Desk, operator: Bus, settings: Settings
 ) -> None:
     stream = operator.client.jetstream()
@@ -189,10 +189,10 @@ async def test_what_was_changed_is_a_fact_with_who_changed_it(
     await desk.apply(Declaration(), "file")
 
     async def said_by_now() -> bytes:
-        count = int((await stream.stream_info("FACTS")).state.messages)
-        stored = [await stream.get_msg("FACTS", number) for number in range(1, count + 1)]
+        count = int((await stream.stream_info("EVENTS")).state.messages)
+        stored = [await stream.get_msg("EVENTS", number) for number in range(1, count + 1)]
         said = b"\n".join(message.data or b"" for message in stored)
-        return said if said.count(b'"fact"') >= 4 else b""
+        return said if said.count(b'"event"') >= 4 else b""
 
     said = await until_told(said_by_now)
     assert said.count(b'"config.applied"') == 2

@@ -9,7 +9,7 @@ import pytest
 
 from harness.bench import admitted
 from harness.cluster import Upstream
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.waiting import until, until_told
 from toolbus_common.config import Declaration, Server
 from toolbus_common.contracts import Answered, CallCancelled, Failed

@@ -1,4 +1,4 @@
-"""People forgotten and facts past their time, on a real bus and ClickHouse: the rest is proven."""
+"""People forgotten and events past their time, on a real bus and ClickHouse: the rest is proven."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.facts import PATIENCE, allowed, bus_of, completed, facts_of, until
+from harness.events import PATIENCE, allowed, bus_of, completed, events_of, until
 from toolbus_audit import retention
 from toolbus_audit.main import build
 from toolbus_audit.retention import Retention
@@ -25,7 +25,7 @@ from toolbus_common.config import Declaration
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import Desk
 from toolbus_common.contracts import AuditQueried, RowsFound, ServiceStatus, StatusAsked
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.outbox import Spool
 from toolbus_common.messaging.request_reply import AskLane
@@ -41,15 +41,15 @@ DAY = 86_400
 
 
 class Evidence:
-    """An audit at work, policy's and executor's facts, and an operator at a desk."""
+    """An audit at work, policy's and executor's events, and an operator at a desk."""
 
     def __init__(
         self, settings: Settings, operator: Bus, service: Service, directory: Path
     ) -> None:
         self.settings = settings
         self.service = service
-        self.policy: FactWriter
-        self.executor: FactWriter
+        self.policy: EventWriter
+        self.executor: EventWriter
         self.desk: Desk
         self.people = People(settings.people_key_file)
         self._lane = AskLane("operator", operator)
@@ -57,17 +57,17 @@ class Evidence:
         self._directory = directory
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Sit down at the desk, and begin to write facts."""
+        """Sit down at the desk, and begin to write events."""
         self.people.open(await self._operator.bucket(PEOPLE))
         for name in ("policy", "executor"):
             writer = await stack.enter_async_context(
-                facts_of(name, self.settings, self._directory / name)
+                events_of(name, self.settings, self._directory / name)
             )
             bus = await stack.enter_async_context(bus_of(name, self.settings))
             writer.people = People(self.settings.people_key_file)
             writer.people.open(await bus.bucket(PEOPLE))
             setattr(self, name, writer)
-        own = FactWriter(self._operator.store, Spool(self._directory / "own.facts", 1 << 20))
+        own = EventWriter(self._operator.store, Spool(self._directory / "own.events", 1 << 20))
         own.people = self.people
         stack.push_async_callback(own.close, 5.0)
         config = await self._operator.bucket(CONFIG)
@@ -91,27 +91,27 @@ class Evidence:
             found = await self.rows(f"SELECT max(size) FROM checkpoints WHERE scope = '{scope}'")
             return int(found[0][0] or 0) >= size
 
-        await until(look, f"{size} facts of {scope} are sealed")
+        await until(look, f"{size} events of {scope} are sealed")
 
     async def stored(self, size: int) -> None:
-        """Wait until so many facts are sealed, and rows: the two are done apart."""
+        """Wait until so many events are sealed, and rows: the two are done apart."""
         await self.sealed(size)
 
         async def look() -> bool:
-            found = await self.rows("SELECT count() FROM facts WHERE scope = 'acme'")
+            found = await self.rows("SELECT count() FROM events WHERE scope = 'acme'")
             return int(found[0][0]) >= size
 
-        await until(look, f"{size} facts are in the table")
+        await until(look, f"{size} events are in the table")
 
-    async def has_calls(self, scope: str, facts: int) -> bool:
-        """Whether so many facts of a customer's calls are in the table."""
-        told = f"scope = '{scope}' AND fact LIKE 'call.%'"
-        return await self.rows(f"SELECT count() FROM facts WHERE {told}") == ((facts,),)
+    async def has_calls(self, scope: str, count: int) -> bool:
+        """Whether so many events of a customer's calls are in the table."""
+        told = f"scope = '{scope}' AND event LIKE 'call.%'"
+        return await self.rows(f"SELECT count() FROM events WHERE {told}") == ((count,),)
 
     async def told_of_deleting(self, scope: str) -> bool:
-        """Whether a customer's log says that facts were deleted from it."""
-        told = f"scope = '{scope}' AND fact = 'facts.expired'"
-        return await self.rows(f"SELECT count() > 0 FROM facts WHERE {told}") == ((1,),)
+        """Whether a customer's log says that events were deleted from it."""
+        told = f"scope = '{scope}' AND event = 'events.expired'"
+        return await self.rows(f"SELECT count() > 0 FROM events WHERE {told}") == ((1,),)
 
     async def bundle(self, name: str, *, reveal: bool = False) -> verify.Report:
         """Take the evidence out, and have it checked."""
@@ -158,8 +158,8 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     await evidence.call("c2", user="zoe", arguments='{"to": "dave"}')
     await evidence.stored(4)
     asked = (
-        "SELECT user, JSONExtractString(detail, 'arguments') FROM facts "
-        "WHERE user = person('ann') AND fact = 'call.allowed'"
+        "SELECT user, JSONExtractString(detail, 'arguments') FROM events "
+        "WHERE user = person('ann') AND event = 'call.allowed'"
     )
     assert await evidence.rows(asked) == (("ann", '{"to": "carl"}'),)
     before = await evidence.bundle("before.zip", reveal=True)
@@ -171,8 +171,8 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
 
     assert await evidence.rows(asked) == ()
     everybody = (
-        "SELECT user, JSONExtractString(detail, 'arguments') FROM facts "
-        "WHERE fact = 'call.allowed' ORDER BY call_id"
+        "SELECT user, JSONExtractString(detail, 'arguments') FROM events "
+        "WHERE event = 'call.allowed' ORDER BY call_id"
     )
     assert await evidence.rows(everybody) == (
         (found.person.pseudonym, "(erased)"), ("zoe", '{"to": "dave"}'),
@@ -182,8 +182,8 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     assert (after.found, after.sealed, after.erased) == ([], 4, 2)
     assert evidence.verified("before.zip").found == []
     told = await evidence.rows(
-        "SELECT JSONExtractString(detail, 'by'), reason, scope FROM facts "
-        "WHERE fact = 'person.forgotten'"
+        "SELECT JSONExtractString(detail, 'by'), reason, scope FROM events "
+        "WHERE event = 'person.forgotten'"
     )
     assert told == (("operator:bo", "a request", "acme"),)
     later = People(evidence.settings.people_key_file)
@@ -231,7 +231,7 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
 
         await audit.subscribe(StatusAsked.SUBJECT, hear)
         await audit.settled()
-        said = FactWriter(operator.store, Spool(tmp_path / "facts", 1 << 20))
+        said = EventWriter(operator.store, Spool(tmp_path / "events", 1 << 20))
         desk = Desk(
             operator, await operator.bucket(CONFIG), said, "bo", Writer.at(tmp_path), operator=True
         )
@@ -281,22 +281,22 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
             await evidence.call(f"{scope}1", scope=scope)
         for scope in ("core", "acme"):
             await evidence.sealed(2, scope)
-            await until(partial(evidence.has_calls, scope, 2), f"{scope}'s facts are rows")
+            await until(partial(evidence.has_calls, scope, 2), f"{scope}'s events are rows")
         await until(partial(evidence.told_of_deleting, "bolt"), "bolt's log says so")
-        await until(partial(evidence.has_calls, "bolt", 0), "bolt's facts are deleted")
+        await until(partial(evidence.has_calls, "bolt", 0), "bolt's events are deleted")
         assert await evidence.has_calls("acme", 2)
         assert await evidence.has_calls("core", 2)
 
         await bucket.delete(f"{HOLD_PREFIX}acme")
         await until(partial(evidence.told_of_deleting, "acme"), "acme's log says so")
-        await until(partial(evidence.has_calls, "acme", 0), "acme's facts are deleted")
+        await until(partial(evidence.has_calls, "acme", 0), "acme's events are deleted")
         assert await evidence.has_calls("core", 2)
 
         await later.come_back()
         await evidence.call("acme2")
         ((cut,),) = await evidence.rows("SELECT max(size) FROM cuts WHERE scope = 'acme'")
         await evidence.sealed(int(cut) + 2)
-        await until(partial(evidence.has_calls, "acme", 2), "the later facts are rows")
+        await until(partial(evidence.has_calls, "acme", 2), "the later events are rows")
         report = await evidence.bundle("rest.zip")
     assert report.found == []
     assert report.before >= 2

@@ -1,4 +1,4 @@
-"""Exports of the real table: each fact in one file, whatever is killed, wherever files go."""
+"""Exports of the real table: each event in one file, whatever is killed, wherever files go."""
 
 import io
 from collections.abc import AsyncIterator, Iterator
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from harness.events import allowed, bus_of
 from harness.exporting import Table, at_work, exporting, files, lines, manifests, once, opened
-from harness.facts import allowed, bus_of
 from harness.ocsf import faults
 from harness.s3store import Store, store
 from harness.sinking import AT_LOOPBACK
@@ -63,7 +63,7 @@ def named() -> bool:
     return True
 
 
-async def test_each_fact_is_in_one_file_of_its_hour_and_customer(
+async def test_each_event_is_in_one_file_of_its_hour_and_customer(
     at: Table, bucket: Bucket, lake: Path
 ) -> None:
     await at.keep_intents(1, 2, at=EIGHT)
@@ -86,7 +86,7 @@ async def test_each_fact_is_in_one_file_of_its_hour_and_customer(
     assert len(found) == 4
 
 
-async def test_a_late_fact_goes_into_the_next_file_of_its_hour(
+async def test_a_late_event_goes_into_the_next_file_of_its_hour(
     at: Table, bucket: Bucket, lake: Path
 ) -> None:
     made = exporting(at, declared(lake), bucket, Directory(lake, named))
@@ -188,7 +188,7 @@ async def test_an_export_takes_only_what_it_wants(at: Table, bucket: Bucket, lak
     await at.keep_intents(1)
     await at.keep_intents(2, scope="bolt")
     await at.keep_intents(3, scope="it's")
-    wants = {"customers": ["bolt"], "facts": ["call.all*", "key.*"]}
+    wants = {"customers": ["bolt"], "events": ["call.all*", "key.*"]}
     await once(exporting(at, declared(lake, **wants), bucket, Directory(lake, named)))
     assert [each["id"] for each in lines(files(lake))] == ["c2.allowed"]
 
@@ -237,7 +237,7 @@ async def test_what_cannot_be_written_now_is_written_later_and_why_is_told(
     async with at_work(made):
         await until(lambda: "cannot be written" in str(made.state), "its word")
         gone.mkdir()
-        await until(lambda: len(lines(files(gone))) == 1, "the fact")
+        await until(lambda: len(lines(files(gone))) == 1, "the event")
         await until(lambda: str(made.state) == "1 written", "that it is well")
 
 
@@ -262,7 +262,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def in_bucket(s3: Store, **given: Any) -> Export:
     keys = {"access_key": s3.access_key, "secret_key": "${env:SECRET}"}
-    told = {"to": "s3://facts/lake", "endpoint": s3.url}
+    told = {"to": "s3://events/lake", "endpoint": s3.url}
     return Export.model_validate({**told, "credentials": keys, **given})
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a server: told by its executor when asked, and said once as a fact."""
+"""What is wrong with a server: told by its executor when asked, and said once as an event."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CONFIG, FACTS
+from toolbus_common.nats.topology import CONFIG, EVENTS
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -77,14 +77,14 @@ async def row(operator: Bus) -> dict[str, Any] | None:
     return next((each for each in told.servers if each["state"] != "connecting"), None)
 
 
-async def facts(operator: Bus, name: str) -> list[dict[str, Any]]:
-    """Every fact of a name, as it was said."""
+async def events(operator: Bus, name: str) -> list[dict[str, Any]]:
+    """Every event of a name, as it was said."""
     stream, found = operator.client.jetstream(), list[dict[str, Any]]()
     sequence = 0
     while True:
         try:
-            subject = f"tb.fact.{name}.*"
-            message = await stream.get_msg(FACTS, seq=sequence + 1, subject=subject, next=True)
+            subject = f"tb.event.{name}.*"
+            message = await stream.get_msg(EVENTS, seq=sequence + 1, subject=subject, next=True)
         except NotFoundError:
             return found
         sequence = message.seq or 0
@@ -97,12 +97,12 @@ async def held(operator: Bus) -> dict[str, Any] | None:
     return told if told and "no new privileges" in told["isolation"] else None
 
 
-async def test_what_a_server_lists_badly_is_told_and_is_a_fact(
+async def test_what_a_server_lists_badly_is_told_and_is_an_event(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with keeping((sys.executable, "-c", FLAWED), settings, operator, monkeypatch):
         told: dict[str, Any] = await until_told(lambda: held(operator), "its row")
-        said = await until_told(lambda: facts(operator, "server.faulted"), "the fact")
+        said = await until_told(lambda: events(operator, "server.faulted"), "the event")
     assert (told["state"], told["version"], told["tools"]) == ("ready", "2025-06-18", 1)
     assert told["dropped"] == dict.fromkeys(("bad", "worse"), "it has no inputSchema")
     reason = "The upstream answered with JSON-RPC error -32603."
@@ -112,8 +112,8 @@ async def test_what_a_server_lists_badly_is_told_and_is_a_fact(
     assert told["isolation"]["no new privileges"], "it is a process, and told what holds it"
     assert not_held([told, {"isolation": {"own user": False}}, {}]).count("own user") == 1
     assert not_held([{"isolation": {"own user": True}}]) == ""
-    (fact,) = said
-    assert (fact["dropped"], fact["failed"]) == (told["dropped"], told["failed_lists"])
+    (event,) = said
+    assert (event["dropped"], event["failed"]) == (told["dropped"], told["failed_lists"])
     assert list(faults_of(told)) == [
         f"Its prompts/list fails: {reason}",
         "bad is not shown: it has no inputSchema; and 1 more, see 'toolbus tools --quarantined'",
@@ -142,13 +142,13 @@ async def test_a_loss_is_said_once_and_again_for_another_reason(
         await until(lambda: starts() >= before + 4, "attempts that end otherwise")
 
         async def two() -> bool:
-            return len(await facts(operator, "server.lost")) > 1
+            return len(await events(operator, "server.lost")) > 1
 
         await until_told(two, "the other reason")
-        said = await facts(operator, "server.lost")
+        said = await events(operator, "server.lost")
         later: dict[str, Any] = await until_told(lambda: row(operator), "its row")
     assert len(said) == 2
-    assert len({fact["reason"] for fact in said}) == 2
+    assert len({event["reason"] for event in said}) == 2
     assert told["state"] == "failed"
     assert 0 < told["lost_at"] == later["lost_at"], "it has been lost all the while"
     assert next(faults_of(told)).startswith("It has been out of reach for ")

@@ -8,13 +8,13 @@ from harness.engines import NatsServer
 from harness.fresh import begin_afresh, joined_by_tester
 from harness.waiting import until
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import BUCKETS, CONFIG, DURABLES, FACTS
+from toolbus_common.nats.topology import BUCKETS, CONFIG, DURABLES, EVENTS
 from toolbus_common.settings import Settings
 
 
 async def test_the_bus_is_provisioned_and_empty(operator: Bus, settings: Settings) -> None:
     stream = operator.client.jetstream()
-    found = await stream.stream_info(FACTS)
+    found = await stream.stream_info(EVENTS)
     assert found.state.messages == 0
     assert found.state.consumer_count == len(DURABLES)
     for bucket in BUCKETS:
@@ -50,8 +50,8 @@ async def test_streams_are_laid_down_once_the_files_of_those_before_are_gone(
         left = own_nats.streams / ".of-before"
         left.mkdir()
         beginning = asyncio.create_task(begin_afresh(tester, own_nats.streams))
-        await until(lambda: not (own_nats.streams / FACTS).exists(), "the stream is deleted")
+        await until(lambda: not (own_nats.streams / EVENTS).exists(), "the stream is deleted")
         assert not beginning.done()
         left.rmdir()
         await beginning
-        await tester.client.jetstream().stream_info(FACTS)
+        await tester.client.jetstream().stream_info(EVENTS)

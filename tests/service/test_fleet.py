@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.waiting import until
 from toolbus_cli.launcher import process_group as fleets
 from toolbus_cli.launcher.child_process import Program

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from harness.engines import NatsAt, NatsServer
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.fresh import joined_by_tester, provisioned
 from harness.waiting import until
 from toolbus_common.concurrency import end

@@ -7,7 +7,7 @@ from time import time
 
 import pytest
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.signing_in import PASSWORD, hashed
 from toolbus_common.crypto.sealed_tokens import Seal
 from toolbus_common.nats.connection import Bus

@@ -6,7 +6,7 @@ from time import time
 import jwt
 import pytest
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.identities import TYPE
 from harness.signing_in import BASE, RESOURCE, Server, serving
 from toolbus_common.contracts import IdentityKeyAsked, IdentityKeyTold

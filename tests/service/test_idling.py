@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.bench import admitted
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.marked import marked
 from harness.waiting import until, until_told
 from toolbus_common.config import Declaration, Server

@@ -13,7 +13,7 @@ from harness.peers import served
 from harness.waiting import until
 from toolbus_common.config import Declaration, Server
 from toolbus_common.config_store.operator_targets import NAMED, Named, digest_of, encoded
-from toolbus_common.contracts import Fact, ServerConnected, ServerLost
+from toolbus_common.contracts import Event, ServerConnected, ServerLost
 from toolbus_common.egress.policy import STRICT
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.nats.connection import Bus
@@ -77,16 +77,16 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
     whole = Declaration(servers={"s": declared})
     await config.put("declaration", whole.model_dump_json().encode())
     service = build(Exchange())
-    said: list[Fact] = []
-    say = service.facts.say
+    said: list[Event] = []
+    say = service.events.say
 
-    def heard(fact: Fact) -> None:
-        said.append(fact)
-        say(fact)
+    def heard(event: Event) -> None:
+        said.append(event)
+        say(event)
 
-    monkeypatch.setattr(service.facts, "say", heard)
+    monkeypatch.setattr(service.events, "say", heard)
 
-    def kinds() -> list[type[Fact]]:
+    def kinds() -> list[type[Event]]:
         return [type(each) for each in said if isinstance(each, ServerConnected | ServerLost)]
 
     async with service.running():

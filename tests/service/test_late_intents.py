@@ -10,7 +10,7 @@ from harness.ledger import counters
 from harness.policing import Policing, declared
 from harness.waiting import until, until_told
 from toolbus_common.config import Budget, Period
-from toolbus_common.contracts import CallAllowed, Fact
+from toolbus_common.contracts import CallAllowed, Event
 from toolbus_common.errors import ToolbusError
 
 COUNTER = "budget:key:bot:usd:day:UTC"
@@ -31,16 +31,16 @@ async def test_an_intent_recorded_after_the_deadline_lets_nothing_run(
     recorded: list[CallAllowed] = []
 
     def slowly(record: Any) -> Any:
-        async def late(fact: Fact) -> None:
-            await record(fact)
-            if isinstance(fact, CallAllowed):
-                recorded.append(fact)
-                await until(lambda: time.time() > fact.deadline, "the deadline passes")
+        async def late(event: Event) -> None:
+            await record(event)
+            if isinstance(event, CallAllowed):
+                recorded.append(event)
+                await until(lambda: time.time() > event.deadline, "the deadline passes")
 
-        return lambda fact: asyncio.ensure_future(late(fact))
+        return lambda event: asyncio.ensure_future(late(event))
 
     for service in paid.policies:
-        monkeypatch.setattr(service.facts, "record", slowly(service.facts.record))
+        monkeypatch.setattr(service.events, "record", slowly(service.events.record))
     with pytest.raises(ToolbusError):
         await paid.ask("read", seconds=1.0)
 

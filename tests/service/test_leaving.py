@@ -1,4 +1,4 @@
-"""Audit as a whole: facts said on the bus are taken out by command, exported and told to SIEMs."""
+"""Audit as a whole: events said on the bus are taken out by command, exported and told to SIEMs."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
+from harness.events import allowed, events_of
 from harness.exporting import files, lines
-from harness.facts import allowed, facts_of
 from harness.ocsf import faults
 from harness.receiver import Receiver
 from harness.waiting import until
@@ -39,10 +39,10 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
         yield service
 
 
-async def test_files_taken_by_command_have_every_fact(
+async def test_files_taken_by_command_have_every_event(
     audit: Service, operator: Bus, settings: Settings, tmp_path: Path
 ) -> None:
-    async with facts_of("policy", settings, tmp_path) as policy:
+    async with events_of("policy", settings, tmp_path) as policy:
         said = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
         await asyncio.gather(*map(policy.record, said))
     await until(lambda: audit.status().details["rows"] == 30, "thirty rows")
@@ -53,7 +53,7 @@ async def test_files_taken_by_command_have_every_fact(
         out = tmp_path / form
         rows = await take(lane, wanted, out, lambda rows, total: told.append((rows, total)))
         assert rows == 30
-    ids = [fact.id for fact in said]
+    ids = [event.id for event in said]
     plain = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
     assert [each["id"] for each in plain] == ids
     events = [json.loads(line) for line in (tmp_path / "ocsf").read_text().splitlines()]
@@ -81,7 +81,7 @@ async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
         config = await operator.bucket(CONFIG)
         await vouch(config, declaration)
         await config.put(DECLARATION, declaration.model_dump_json().encode())
-        async with facts_of("policy", settings, tmp_path) as policy:
+        async with events_of("policy", settings, tmp_path) as policy:
             await policy.record(allowed(call_id="c1"))
         await until(lambda: len(lines(files(lake))) == 1, "the file")
         await until(lambda: receiver.received, "the sink")

@@ -38,7 +38,7 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import FACTS, OUTCOMES, TASKS
+from toolbus_common.nats.topology import EVENTS, OUTCOMES, TASKS
 from toolbus_policy.idempotency.claims import claimed
 from toolbus_policy.idempotency.replay import entry_of
 
@@ -296,21 +296,21 @@ async def test_a_revoked_key_is_told_nothing_of_what_it_did(at_work: Policing) -
 
 
 @pytest.mark.usefixtures("ending")
-async def test_a_repetition_is_a_fact_that_names_the_first_call(
+async def test_a_repetition_is_an_event_that_names_the_first_call(
     at_work: Policing, operator: Bus
 ) -> None:
     await at_work.ask(**ONCE)
     await at_work.ask(**ONCE)
-    told = await until_told(lambda: _last(operator, CallReplayed.NAME), "the fact")
-    fact = CallReplayed.decode(told)
-    assert (fact.first, fact.key, fact.tool) == (at_work.reached[0].call_id, "bot", "read")
-    assert fact.call_id != fact.first
+    told = await until_told(lambda: _last(operator, CallReplayed.NAME), "the event")
+    event = CallReplayed.decode(told)
+    assert (event.first, event.key, event.tool) == (at_work.reached[0].call_id, "bot", "read")
+    assert event.call_id != event.first
 
 
-async def _last(operator: Bus, fact: str) -> bytes:
+async def _last(operator: Bus, event: str) -> bytes:
     try:
-        subject = f"tb.fact.{fact}.acme"
-        return (await operator.client.jetstream().get_last_msg(FACTS, subject)).data or b""
+        subject = f"tb.event.{event}.acme"
+        return (await operator.client.jetstream().get_last_msg(EVENTS, subject)).data or b""
     except NotFoundError:
         return b""
 

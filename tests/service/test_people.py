@@ -7,7 +7,7 @@ from time import time
 import pytest
 from nats.js.errors import NotFoundError
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.policing import Policing, declared
 from harness.waiting import until_told
 from toolbus_common.access.config_snapshot import hash_of, proof_of
@@ -15,7 +15,7 @@ from toolbus_common.config import Access
 from toolbus_common.contracts import Answered, Bearer
 from toolbus_common.errors import ToolbusError, UnauthorizedError, UnknownToolError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import FACTS, TOKENS
+from toolbus_common.nats.topology import EVENTS, TOKENS
 from toolbus_common.settings import Settings
 
 
@@ -66,16 +66,16 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
             await until_told(refused, "the token opens nothing")
 
 
-async def test_facts_of_calls_name_who_acts_in_somebodys_name(
+async def test_events_of_calls_name_who_acts_in_somebodys_name(
     at_work: Policing, settings: Settings, operator: Bus
 ) -> None:
     rules = {"staff": Access(tools=("docs__read",))}
     await at_work.declare(declared().model_copy(update={"access": rules}))
     stream = operator.client.jetstream()
 
-    async def actors(fact: str) -> list[str] | None:
+    async def actors(event: str) -> list[str] | None:
         try:
-            said = await stream.get_last_msg(FACTS, f"tb.fact.{fact}.default")
+            said = await stream.get_last_msg(EVENTS, f"tb.event.{event}.default")
         except NotFoundError:
             return None
         return list(json.loads((said.data or b"").splitlines()[-1])["actors"])
@@ -100,4 +100,4 @@ async def test_facts_of_calls_name_who_acts_in_somebodys_name(
         async def denied() -> bool:
             return await actors("call.denied") == list(acting)
 
-        await until_told(denied, "the fact of the refusal")
+        await until_told(denied, "the event of the refusal")

@@ -5,7 +5,7 @@ from nats.errors import Error as NatsError
 
 from harness.engines import NatsAt
 from harness.refusing import hear, joined, publish, refused_among
-from toolbus_common.contracts import FACTS as FACT_CLASSES
+from toolbus_common.contracts import EVENTS as EVENT_CLASSES
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR, rights
@@ -15,8 +15,8 @@ from toolbus_common.nats.topology import (
     CATALOGUE,
     CONFIG,
     CONNECTIONS,
+    EVENTS,
     EXPORTS,
-    FACTS,
     LEASES,
     LEDGER,
     OAUTH,
@@ -43,7 +43,7 @@ SAYS = {
     "oauth": set[str](),
     OPERATOR: {"tb.ask.audit.query"},
 }
-FACTS_SAID = {
+EVENTS_SAID = {
     "codemode": {
         "call.completed", "call.failed", "call.extended", "context.spent", "context.measured",
         "run.started", "run.completed", "run.failed",
@@ -69,7 +69,7 @@ FACTS_SAID = {
         "hold.lifted",
     },
     "ingress": {"access.rejected", "context.listed"},
-    "audit": {"facts.expired", "witness.contradicted", "access.rejected"},
+    "audit": {"events.expired", "witness.contradicted", "access.rejected"},
 }  # fmt: skip
 ENTRIES = ("declaration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
 ADMINISTERED = (
@@ -90,7 +90,7 @@ HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
 
 USERS = sorted(rights())
 LANE = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.ask.audit.query"}
-FACT_SUBJECTS = {f"tb.fact.{name}.acme": name for name in FACT_CLASSES}
+EVENT_SUBJECTS = {f"tb.event.{name}.acme": name for name in EVENT_CLASSES}
 
 
 def test_every_service_is_tried() -> None:
@@ -107,12 +107,12 @@ async def test_a_service_may_say_its_own_on_the_call_lane_and_nothing_else(
 
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
-async def test_a_service_may_say_its_own_facts_and_forge_no_others(
+async def test_a_service_may_say_its_own_events_and_forge_no_others(
     nats_server: NatsAt, user: str
 ) -> None:
-    own = {s for s, name in FACT_SUBJECTS.items() if name in FACTS_SAID.get(user, set())}
-    refused = await refused_among(nats_server, user, set(FACT_SUBJECTS), publish)
-    assert refused == set(FACT_SUBJECTS) - own
+    own = {s for s, name in EVENT_SUBJECTS.items() if name in EVENTS_SAID.get(user, set())}
+    refused = await refused_among(nats_server, user, set(EVENT_SUBJECTS), publish)
+    assert refused == set(EVENT_SUBJECTS) - own
 
 
 @pytest.mark.usefixtures("settings")
@@ -149,7 +149,7 @@ async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
 ) -> None:
     others = set(USERS) - {user}
     foreign = {
-        ">", "tb.>", "tb.fact.>", "tb.reply.>", "tb.call.*", "tb.run.*", "_INBOX.>", "$KV.>",
+        ">", "tb.>", "tb.event.>", "tb.reply.>", "tb.call.*", "tb.run.*", "_INBOX.>", "$KV.>",
         "$JS.API.>",
         *(f"tb.reply.{other}.>" for other in others),
         *(f"_INBOX.{other}.>" for other in others),
@@ -164,13 +164,13 @@ async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
 @pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize("user", USERS)
 async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str) -> None:
-    streams = [FACTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)]
+    streams = [EVENTS, *(f"KV_{bucket.bucket}" for bucket in BUCKETS)]
     streams += [f"OBJ_{name}" for name in OBJECTS]
     subjects = {f"$JS.API.STREAM.{what}.{s}" for s in streams for what in ("DELETE", "PURGE")}
     assert await refused_among(nats_server, user, subjects, publish) == subjects
     async with joined(nats_server, user) as (client, _):
         with pytest.raises((NatsError, TimeoutError)):
-            await client.request(f"$JS.API.STREAM.PURGE.{FACTS}", b"{}", timeout=0.2)
+            await client.request(f"$JS.API.STREAM.PURGE.{EVENTS}", b"{}", timeout=0.2)
 
 
 @pytest.mark.usefixtures("settings")
@@ -178,18 +178,18 @@ async def test_nobody_deletes_or_purges_a_stream(nats_server: NatsAt, user: str)
 async def test_a_service_reads_the_stream_through_its_own_consumer_and_only_two_as_it_is(
     nats_server: NatsAt, user: str
 ) -> None:
-    consumers = {f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{name}" for name in SERVICES}
+    consumers = {f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{name}" for name in SERVICES}
     other_ways = {
-        f"$JS.API.STREAM.MSG.GET.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}",
-        f"$JS.API.CONSUMER.CREATE.{FACTS}", f"$JS.API.CONSUMER.CREATE.{FACTS}.own.tb.fact.>",
-        f"$JS.API.CONSUMER.DURABLE.CREATE.{FACTS}.own",
-        f"$JS.API.CONSUMER.DELETE.{FACTS}.audit", f"$JS.API.STREAM.UPDATE.{FACTS}",
-        "$JS.API.STREAM.CREATE.own", f"$JS.API.STREAM.SNAPSHOT.{FACTS}",
+        f"$JS.API.STREAM.MSG.GET.{EVENTS}", f"$JS.API.DIRECT.GET.{EVENTS}",
+        f"$JS.API.CONSUMER.CREATE.{EVENTS}", f"$JS.API.CONSUMER.CREATE.{EVENTS}.own.tb.event.>",
+        f"$JS.API.CONSUMER.DURABLE.CREATE.{EVENTS}.own",
+        f"$JS.API.CONSUMER.DELETE.{EVENTS}.audit", f"$JS.API.STREAM.UPDATE.{EVENTS}",
+        "$JS.API.STREAM.CREATE.own", f"$JS.API.STREAM.SNAPSHOT.{EVENTS}",
     }  # fmt: skip
-    own = {f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{user}"} if user in ("audit", "policy") else set()
+    own = {f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{user}"} if user in ("audit", "policy") else set()
     if user in ("audit", "policy"):  # for the seal, and for the intents of expired reservations
-        own |= {f"$JS.API.DIRECT.GET.{FACTS}"}
-    own |= {f"$JS.API.STREAM.MSG.GET.{FACTS}"} if user == "policy" else set()
+        own |= {f"$JS.API.DIRECT.GET.{EVENTS}"}
+    own |= {f"$JS.API.STREAM.MSG.GET.{EVENTS}"} if user == "policy" else set()
     refused = await refused_among(nats_server, user, consumers | other_ways, publish)
     assert refused == (consumers | other_ways) - own
 

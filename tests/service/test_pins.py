@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.bench import Notes
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.waiting import until, until_told
 from toolbus_cli import config_client as desks
 from toolbus_cli.clients.pins import Case, Pinboard, at_pins
@@ -60,7 +60,7 @@ class Executor:
     pins: Pins
     entry: Entry
     bucket: Bucket
-    facts: Notes
+    events: Notes
 
     async def lists(self, *tools: Offered, prompts: tuple[Offered, ...] = ()) -> Listing:
         """What becomes of what the server lists."""
@@ -72,15 +72,15 @@ class Executor:
         return found
 
     def said(self, kind: type[Any]) -> list[str]:
-        return [fact.tool for fact in self.facts.said if isinstance(fact, kind)]
+        return [event.tool for event in self.events.said if isinstance(event, kind)]
 
 
 @asynccontextmanager
 async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Executor]:
     async with bus_of("executor", settings) as bus:
-        facts = Notes()
-        pins, bucket = Pins(facts), await bus.bucket(PINS)
-        entry = Entry("docs", mode, await bus.bucket(CATALOGUE), pins, facts)
+        events = Notes()
+        pins, bucket = Pins(events), await bus.bucket(PINS)
+        entry = Entry("docs", mode, await bus.bucket(CATALOGUE), pins, events)
         pins.on_change = lambda _server: entry.weigh_anew()
         caught_up = asyncio.Event()
 
@@ -93,7 +93,7 @@ async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Exe
         watching = asyncio.create_task(watch())
         await caught_up.wait()
         try:
-            yield Executor(pins, entry, bucket, facts)
+            yield Executor(pins, entry, bucket, events)
         finally:
             watching.cancel()
             with suppress(asyncio.CancelledError):

@@ -68,8 +68,8 @@ async def test_a_dead_server_is_known_before_a_call_meets_it_and_so_is_its_retur
         server.trouble = ""
         await until(lambda: state(bench)(State.CLOSED), "the breaker to close")
         assert (await bench.call("plain")).text == "done"
-        facts = [type(each) for each in bench.facts.said]
-        assert (facts.count(BreakerOpened), facts.count(BreakerClosed)) == (1, 1)
+        events = [type(each) for each in bench.events.said]
+        assert (events.count(BreakerOpened), events.count(BreakerClosed)) == (1, 1)
         assert bench.changed.is_set(), "it may offer other tools now"
 
 

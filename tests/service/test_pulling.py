@@ -4,23 +4,23 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from harness.facts import bus_of
+from harness.events import bus_of
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.pull_consumer import Pulls, place
 from toolbus_common.nats.stream_reader import read_from
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
 
-SUBJECT = "tb.fact.call.allowed.acme"
+SUBJECT = "tb.event.call.allowed.acme"
 
 
 @pytest.fixture
 async def said(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]]:
-    """Seven facts in the stream."""
+    """Seven events in the stream."""
     assert operator.connected
     async with bus_of("policy", settings) as policy:
-        lines = [b"fact %d" % number for number in range(7)]
+        lines = [b"event %d" % number for number in range(7)]
         for number, line in enumerate(lines):
             await policy.store(Envelope(SUBJECT, f"m{number}", line))
         yield lines
@@ -30,7 +30,7 @@ async def said(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]]:
 async def pulls(settings: Settings, operator: Bus) -> AsyncIterator[Pulls]:
     assert operator.connected
     async with bus_of("audit", settings) as bus:
-        made = Pulls(bus.client, FACTS, "audit")
+        made = Pulls(bus.client, EVENTS, "audit")
         await made.open()
         yield made
         await made.close()
@@ -64,16 +64,16 @@ async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message
     assert operator.connected
     async with bus_of("policy", settings) as policy:
         stream = policy.client.jetstream()
-        await stream.publish(SUBJECT, b"a fact", headers={"Status": "404"})
+        await stream.publish(SUBJECT, b"an event", headers={"Status": "404"})
         await stream.publish(SUBJECT, b"another")
-    assert [each.data for each in await pulls.next(2, 60.0)] == [b"a fact", b"another"]
+    assert [each.data for each in await pulls.next(2, 60.0)] == [b"an event", b"another"]
     async with bus_of("audit", settings) as audit:
-        kept = await read_from(audit.client, FACTS, 1, "tb.fact.>")
-    assert [each.data for each in kept] == [b"a fact", b"another"]
+        kept = await read_from(audit.client, EVENTS, 1, "tb.event.>")
+    assert [each.data for each in kept] == [b"an event", b"another"]
 
 
 async def test_a_consumer_that_is_not_there_is_an_error(operator: Bus) -> None:
-    pulls = Pulls(operator.client, FACTS, "nobody")
+    pulls = Pulls(operator.client, EVENTS, "nobody")
     await pulls.open()
     with pytest.raises(BusDownError, match="gives no messages: 503"):
         await pulls.next(1, 60.0)
@@ -81,5 +81,5 @@ async def test_a_consumer_that_is_not_there_is_an_error(operator: Bus) -> None:
 
 
 def test_a_place_is_read_of_a_reply_with_a_domain_and_of_one_without() -> None:
-    assert place("$JS.ACK.FACTS.audit.2.41.40.1763708342.7") == (41, 2, 7)
-    assert place("$JS.ACK.hub.hash.FACTS.audit.2.41.40.1763708342.7.token") == (41, 2, 7)
+    assert place("$JS.ACK.EVENTS.audit.2.41.40.1763708342.7") == (41, 2, 7)
+    assert place("$JS.ACK.hub.hash.EVENTS.audit.2.41.40.1763708342.7.token") == (41, 2, 7)

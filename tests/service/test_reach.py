@@ -27,7 +27,7 @@ from toolbus_common.nats.topology import (
     BUCKETS,
     CONFIG,
     DURABLES,
-    FACTS,
+    EVENTS,
     OAUTH,
     OBJECTS,
     PEOPLE,
@@ -37,7 +37,7 @@ from toolbus_common.service.process import SERVICES
 from toolbus_common.settings import Settings
 
 STREAMS = (
-    FACTS,
+    EVENTS,
     *(f"KV_{bucket.bucket}" for bucket in BUCKETS),
     *(f"OBJ_{name}" for name in OBJECTS),
 )
@@ -46,7 +46,7 @@ CHANGING = (  # every request of JetStream's that changes a stream or a consumer
     "STREAM.MSG.DELETE.{s}", "STREAM.SNAPSHOT.{s}", "STREAM.RESTORE.{s}",
     "STREAM.PEER.REMOVE.{s}", "STREAM.PEER.EVACUATE.{s}", "STREAM.CANCEL_MOVE.{s}",
     "STREAM.LEADER.STEPDOWN.{s}", "STREAM.TEMPLATE.CREATE.{s}", "STREAM.TEMPLATE.DELETE.{s}",
-    "CONSUMER.CREATE.{s}", "CONSUMER.CREATE.{s}.own", "CONSUMER.CREATE.{s}.own.tb.fact.>",
+    "CONSUMER.CREATE.{s}", "CONSUMER.CREATE.{s}.own", "CONSUMER.CREATE.{s}.own.tb.event.>",
     "CONSUMER.CREATE.{s}.own.$KV.>", "CONSUMER.DURABLE.CREATE.{s}.own", "CONSUMER.NAMES.{s}",
     "CONSUMER.LIST.{s}", "CONSUMER.DELETE.{s}.{d}", "CONSUMER.PAUSE.{s}.{d}",
     "CONSUMER.RESET.{s}.{d}", "CONSUMER.UNPIN.{s}.{d}", "CONSUMER.LEADER.STEPDOWN.{s}.{d}",
@@ -54,29 +54,29 @@ CHANGING = (  # every request of JetStream's that changes a stream or a consumer
 OF_THE_SERVER = (
     "INFO", "STREAM.NAMES", "STREAM.LIST", "STREAM.TEMPLATE.NAMES", "META.LEADER.STEPDOWN",
     "META.RESCUE", "SERVER.REMOVE", "SERVER.EVACUATE", f"ACCOUNT.PURGE.{STORE}",
-    f"ACCOUNT.STREAM.MOVE.{STORE}.{FACTS}", f"ACCOUNT.STREAM.CANCEL_MOVE.{STORE}.{FACTS}",
+    f"ACCOUNT.STREAM.MOVE.{STORE}.{EVENTS}", f"ACCOUNT.STREAM.CANCEL_MOVE.{STORE}.{EVENTS}",
 )  # fmt: skip
 ELSEWHERE = (  # other ways to the same requests, and to what the server says of itself
-    "$JS.hub.API.STREAM.CREATE.own", f"$JS.hub.API.CONSUMER.CREATE.{FACTS}",
-    "$JS.SNAPSHOT.ACK.FACTS.x", "$JS.SNAPSHOT.RESTORE.FACTS.x", "$JS.EVENT.ADVISORY.API",
-    f"$JS.FC.{FACTS}.audit.x", "$NRG.V.x", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.JSZ",
+    "$JS.hub.API.STREAM.CREATE.own", f"$JS.hub.API.CONSUMER.CREATE.{EVENTS}",
+    "$JS.SNAPSHOT.ACK.EVENTS.x", "$JS.SNAPSHOT.RESTORE.EVENTS.x", "$JS.EVENT.ADVISORY.API",
+    f"$JS.FC.{EVENTS}.audit.x", "$NRG.V.x", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.JSZ",
     "_R_.x", "_GR_.x",
 )  # fmt: skip
 EVIL = f"$KV.{CONFIG}.admin.evil"
-TARGETS = (  # where a forged message would be a question, a call, an answer, an entry or a fact
+TARGETS = (  # where a forged message would be a question, a call, an answer, an entry or an event
     "tb.ask.oauth.identity", "tb.ask.oauth.upstream", "tb.ask.policy.admin", "tb.ask.audit.query",
     "tb.ask.all.status", "tb.call.x", "tb.run.x", "tb.run.toolbus", "tb.cancel.x",
     "tb.notification.x",
     "tb.resume.x", "tb.session.x", "tb.stream.x", f"tb.kv.{CONFIG}.admin.evil", EVIL,
-    f"$KV.{PEOPLE}.evil", f"$O.{RESULTS}.C.evil", "tb.fact.key.created.evil",
-    "tb.fact.call.allowed.evil", "tb.fact.connection.made.evil", "$SRV.PING",
+    f"$KV.{PEOPLE}.evil", f"$O.{RESULTS}.C.evil", "tb.event.key.created.evil",
+    "tb.event.call.allowed.evil", "tb.event.connection.made.evil", "$SRV.PING",
     *(f"tb.reply.{service}.origin.call" for service in SERVICES),
     *(f"_INBOX.{service}.evil" for service in (*SERVICES, OPERATOR)),
-    "$JS.API.STREAM.CREATE.evil", f"$JS.API.CONSUMER.CREATE.{FACTS}",
+    "$JS.API.STREAM.CREATE.evil", f"$JS.API.CONSUMER.CREATE.{EVENTS}",
 )  # fmt: skip
 # A stored message that would be understood in many places: as a stream, a consumer, a question.
 FORGED = json.dumps({
-    "name": "evil", "subjects": ["evil.>"], "stream_name": FACTS, "secret_hash": "0" * 64,
+    "name": "evil", "subjects": ["evil.>"], "stream_name": EVENTS, "secret_hash": "0" * 64,
     "config": {"deliver_subject": "tb.ask.oauth.identity", "durable_name": "evil"},
     "user": "evil", "password": "evil",
 }).encode()  # fmt: skip
@@ -190,8 +190,8 @@ async def test_what_one_says_is_heard_by_those_who_may_and_in_no_other_account(
             subject for subject in said for heard in theirs.subscribe if overlap(subject, heard)
         )
     expected[own] = said
-    facts = {subject for subject in said if subject.startswith("tb.fact.")}
-    expected[STORE] |= facts  # which is where the stream is
+    events = {subject for subject in said if subject.startswith("tb.event.")}
+    expected[STORE] |= events  # which is where the stream is
     for subject in said:
         await buses[own].publish(subject, b"{}")
     await until(
@@ -219,7 +219,7 @@ async def test_no_answer_of_the_server_reaches_what_a_service_may_not_reach_itse
     assert others == {account: set() for account in others}
     store = buses[STORE].client.jetstream()
     assert {each.config.name for each in await store.streams_info()} == set(STREAMS)
-    assert {each.name for each in await store.consumers_info(FACTS)} == {
+    assert {each.name for each in await store.consumers_info(EVENTS)} == {
         each.known_as for each in DURABLES
     }
     for bucket, entry in ((CONFIG, "admin.evil"), (PEOPLE, "evil")):
@@ -239,7 +239,7 @@ async def test_a_service_that_may_write_an_entry_cannot_purge_those_of_others(
         await store.publish(subject, b"kept")
     async with joined(nats_server, user) as (client, _):
         for pattern in rights()[user].publish:
-            if pattern.startswith(("$KV.", "$O.", "tb.fact.")):
+            if pattern.startswith(("$KV.", "$O.", "tb.event.")):
                 subject = pattern.replace("*", "own").replace(">", "C.own")
                 for scope in ("all", "sub"):
                     await client.publish(subject, b"", headers={"Nats-Rollup": scope})

@@ -12,7 +12,7 @@ from toolbus_audit.bi_gateway.request import Asked
 from toolbus_audit.bi_gateway.server import listening
 
 READER = ("X-ClickHouse-User: ann", "X-ClickHouse-Key: a-secret-of-a-reader")
-SQL = b"SELECT count() FROM facts"
+SQL = b"SELECT count() FROM events"
 
 
 @dataclass

@@ -18,7 +18,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from toolbus_audit.bi_gateway.executor import Answering
 from toolbus_audit.bi_gateway.server import listening
-from toolbus_audit.clickhouse.row_mapper import CheckpointRow, DeadRow, FactRow, token
+from toolbus_audit.clickhouse.row_mapper import CheckpointRow, DeadRow, EventRow, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.ingest.rollups import add_up, add_up_days
 from toolbus_audit.settings import Settings as AuditSettings
@@ -32,9 +32,9 @@ CANARY = "canary-of-beta"
 AT = 1_763_708_342.0
 
 
-def fact(number: int, scope: str, told: str) -> FactRow:
-    return FactRow(
-        fact="call.completed",
+def event(number: int, scope: str, told: str) -> EventRow:
+    return EventRow(
+        event="call.completed",
         id=f"c{number}.completed",
         at=AT + number,
         producer="executor-1",
@@ -52,8 +52,8 @@ def fact(number: int, scope: str, told: str) -> FactRow:
 
 
 ROWS = [
-    *(fact(number, "acme", "search") for number in range(1, 4)),
-    *(fact(number, "beta", CANARY) for number in range(4, 9)),
+    *(event(number, "acme", "search") for number in range(1, 4)),
+    *(event(number, "beta", CANARY) for number in range(4, 9)),
 ]
 READERS = {
     "ann": Reader(customers=("acme",), secret_hash=hashed(SECRET)),
@@ -110,13 +110,13 @@ class Endpoint:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Endpoint]:
-    """The real engine with eight facts of two customers, behind the real listener."""
+    """The real engine with eight events of two customers, behind the real listener."""
     store = ClickHouse(AuditSettings(state_dir=tmp_path_factory.mktemp("readers")))
     await store.open()
     answering = Answering(store, lambda: READERS, 10.0)
     try:
-        await store.insert("facts", ROWS, token(ROWS))
-        dead = [DeadRow(AT, 9, 0, "tb.fact.x.beta", "no JSON", CANARY, "00")]
+        await store.insert("events", ROWS, token(ROWS))
+        dead = [DeadRow(AT, 9, 0, "tb.event.x.beta", "no JSON", CANARY, "00")]
         await store.insert("dead_letters", dead, token(dead))
         told = [CheckpointRow("beta", "1", 5, int(AT), 8, (), CANARY)]
         await store.insert("checkpoints", told, "checkpoint")
@@ -129,8 +129,8 @@ async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[En
         await store.close()
 
 
-async def test_a_reader_sees_the_facts_of_his_customers_alone(endpoint: Endpoint) -> None:
-    counted = "SELECT scope, count() FROM facts GROUP BY scope ORDER BY scope"
+async def test_a_reader_sees_the_events_of_his_customers_alone(endpoint: Endpoint) -> None:
+    counted = "SELECT scope, count() FROM events GROUP BY scope ORDER BY scope"
     assert (await endpoint.ask(counted)).text == "acme\t3\n"
     assert (await endpoint.ask(counted, "ben")).text == "beta\t5\n"
     assert (await endpoint.ask(counted, "carl")).text == "acme\t3\nbeta\t5\n"
@@ -139,9 +139,9 @@ async def test_a_reader_sees_the_facts_of_his_customers_alone(endpoint: Endpoint
 @pytest.mark.parametrize(
     "view",
     [
-        "facts_by_hour",
+        "events_by_hour",
         "calls_by_hour",
-        "facts_by_day",
+        "events_by_day",
         "calls_by_day",
         "hours",
         "days",
@@ -151,7 +151,7 @@ async def test_a_reader_sees_the_facts_of_his_customers_alone(endpoint: Endpoint
         "rejections",
     ],
 )
-async def test_views_show_no_more_than_the_facts_below_them(endpoint: Endpoint, view: str) -> None:
+async def test_views_show_no_more_than_the_events_below_them(endpoint: Endpoint, view: str) -> None:
     told = await endpoint.ask(f"SELECT * FROM {view} FORMAT JSONEachRow")
     assert told.status == 200, told.text
     assert "beta" not in told.text
@@ -162,44 +162,44 @@ async def test_views_show_no_more_than_the_facts_below_them(endpoint: Endpoint, 
 
 # Each shows nothing of another customer: it is refused, or answers from one's own rows.
 ROUND = (
-    "SELECT * FROM facts WHERE scope = 'beta'",
-    "SELECT * FROM facts WHERE 1 OR scope = 'beta'",
-    "SELECT * FROM toolbus.facts",
-    "SELECT * FROM `toolbus`.`facts`",
-    "SELECT * FROM facts FINAL",
-    "SELECT * FROM (SELECT * FROM (SELECT * FROM facts))",
-    "WITH other AS (SELECT * FROM facts) SELECT * FROM other",
-    "SELECT * FROM facts UNION ALL SELECT * FROM facts",
-    "SELECT * FROM facts AS a FULL JOIN facts AS b ON a.id = b.id",
-    "SELECT (SELECT groupArray(tool) FROM facts)",
-    "SELECT 1 WHERE 'canary-of-beta' IN (SELECT tool FROM facts)",
-    "SELECT count() FROM facts WHERE throwIf(scope = 'beta', concat('canary', tool))",
-    "SELECT count() FROM facts PREWHERE throwIf(tool = 'canary-of-beta', 'there is a beta')",
-    "SELECT intDiv(1, scope != 'beta') FROM facts",
-    "SELECT * FROM facts SETTINGS log_comment = 'beta'",
-    "SELECT * FROM (SELECT * FROM facts SETTINGS log_comment = '*')",
-    "SELECT * FROM facts SETTINGS readonly = 0, log_comment = ''",
-    "SELECT * FROM facts SETTINGS additional_table_filters = {}",
+    "SELECT * FROM events WHERE scope = 'beta'",
+    "SELECT * FROM events WHERE 1 OR scope = 'beta'",
+    "SELECT * FROM toolbus.events",
+    "SELECT * FROM `toolbus`.`events`",
+    "SELECT * FROM events FINAL",
+    "SELECT * FROM (SELECT * FROM (SELECT * FROM events))",
+    "WITH other AS (SELECT * FROM events) SELECT * FROM other",
+    "SELECT * FROM events UNION ALL SELECT * FROM events",
+    "SELECT * FROM events AS a FULL JOIN events AS b ON a.id = b.id",
+    "SELECT (SELECT groupArray(tool) FROM events)",
+    "SELECT 1 WHERE 'canary-of-beta' IN (SELECT tool FROM events)",
+    "SELECT count() FROM events WHERE throwIf(scope = 'beta', concat('canary', tool))",
+    "SELECT count() FROM events PREWHERE throwIf(tool = 'canary-of-beta', 'there is a beta')",
+    "SELECT intDiv(1, scope != 'beta') FROM events",
+    "SELECT * FROM events SETTINGS log_comment = 'beta'",
+    "SELECT * FROM (SELECT * FROM events SETTINGS log_comment = '*')",
+    "SELECT * FROM events SETTINGS readonly = 0, log_comment = ''",
+    "SELECT * FROM events SETTINGS additional_table_filters = {}",
     "SET log_comment = '*'",
-    "SELECT * FROM facts SETTINGS use_skip_indexes = 0",
+    "SELECT * FROM events SETTINGS use_skip_indexes = 0",
     "SELECT * FROM dead_letters",
     "SELECT * FROM checkpoints",
-    "SELECT * FROM merge('toolbus', 'facts')",
-    "SELECT * FROM merge(REGEXP('.*'), 'facts')",
-    "SELECT * FROM mergeTreeProjection('toolbus', 'facts', 'by_hour')",
-    "SELECT * FROM mergeTreeProjection(toolbus, facts, by_hour)",
-    "SELECT * FROM mergeTreeIndex('toolbus', 'facts', with_marks = true)",
-    "SELECT * FROM view(SELECT * FROM facts)",
-    "SELECT * FROM loop(facts) LIMIT 9",
-    "SELECT * FROM remote('127.0.0.1', 'toolbus.facts')",
-    "SELECT * FROM cluster('default', 'toolbus.facts')",
+    "SELECT * FROM merge('toolbus', 'events')",
+    "SELECT * FROM merge(REGEXP('.*'), 'events')",
+    "SELECT * FROM mergeTreeProjection('toolbus', 'events', 'by_hour')",
+    "SELECT * FROM mergeTreeProjection(toolbus, events, by_hour)",
+    "SELECT * FROM mergeTreeIndex('toolbus', 'events', with_marks = true)",
+    "SELECT * FROM view(SELECT * FROM events)",
+    "SELECT * FROM loop(events) LIMIT 9",
+    "SELECT * FROM remote('127.0.0.1', 'toolbus.events')",
+    "SELECT * FROM cluster('default', 'toolbus.events')",
     "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString', 'a String')",
     "SELECT * FROM file('/etc/passwd', 'LineAsString')",
     "SELECT file('/etc/passwd')",
     "SELECT * FROM executable('id', 'LineAsString', 'a String')",
     "SELECT * FROM sqlite('{out}', 't')",
     "SELECT * FROM python(x)",
-    "SELECT * FROM eval('SELECT * FROM facts')",
+    "SELECT * FROM eval('SELECT * FROM events')",
     "SELECT * FROM system.errors",
     "SELECT * FROM `system`.`errors`",
     'SELECT * FROM "system"."processes"',
@@ -213,28 +213,28 @@ ROUND = (
     "SELECT * FROM {db:Identifier}.errors",
     "SHOW PROCESSLIST",
     "SHOW GRANTS",
-    "EXPLAIN SELECT * FROM facts",
-    "EXPLAIN ESTIMATE SELECT * FROM facts",
-    "DESCRIBE (SELECT * FROM facts)",
-    "SELECT * FROM facts INTO OUTFILE '{out}'",
+    "EXPLAIN SELECT * FROM events",
+    "EXPLAIN ESTIMATE SELECT * FROM events",
+    "DESCRIBE (SELECT * FROM events)",
+    "SELECT * FROM events INTO OUTFILE '{out}'",
     "SELECT 1 INTO OUTFILE '{out}' FORMAT CSV",
-    "SELECT * FROM facts FORMAT Template",
-    "SELECT * FROM facts FORMAT Protobuf",
-    "SELECT 1; SELECT * FROM facts",
+    "SELECT * FROM events FORMAT Template",
+    "SELECT * FROM events FORMAT Protobuf",
+    "SELECT 1; SELECT * FROM events",
     "SELECT 1 PARALLEL WITH SELECT 2",
-    "EXECUTE AS default SELECT * FROM facts",
-    "INSERT INTO facts (scope) VALUES ('acme')",
+    "EXECUTE AS default SELECT * FROM events",
+    "INSERT INTO events (scope) VALUES ('acme')",
     "INSERT INTO FUNCTION file('{out}', 'CSV', 'a Int64') SELECT 1",
-    "CREATE TABLE other AS facts",
-    "CREATE TEMPORARY TABLE other AS SELECT * FROM facts",
-    "CREATE VIEW other AS SELECT * FROM facts",
-    "ALTER TABLE facts DELETE WHERE 1",
-    "DROP TABLE facts",
+    "CREATE TABLE other AS events",
+    "CREATE TEMPORARY TABLE other AS SELECT * FROM events",
+    "CREATE VIEW other AS SELECT * FROM events",
+    "ALTER TABLE events DELETE WHERE 1",
+    "DROP TABLE events",
     "USE system",
-    "BACKUP TABLE facts TO File('{out}')",
+    "BACKUP TABLE events TO File('{out}')",
     "SYSTEM FLUSH LOGS",
     "KILL QUERY WHERE 1",
-    "SELECT hasColumnInTable('127.0.0.1:1', 'u', 'p', 'toolbus', 'facts', 'id')",
+    "SELECT hasColumnInTable('127.0.0.1:1', 'u', 'p', 'toolbus', 'events', 'id')",
     "SELECT dictGet('d', 'a', 1)",
     "SELECT getServerSetting('path')",
     "SELECT logTrace('x')",
@@ -253,8 +253,8 @@ async def test_no_statement_shows_another_customer(
     assert "beta-bot" not in told.text
     assert "there is a beta" not in told.text
     assert not out.exists()
-    if told.status == 200:  # what is answered speaks of one's own three facts, or of none
-        mine = "SELECT count(), uniqExact(scope) FROM facts"
+    if told.status == 200:  # what is answered speaks of one's own three events, or of none
+        mine = "SELECT count(), uniqExact(scope) FROM events"
         assert sql.startswith(("SELECT", "WITH"))
         assert (await endpoint.ask(mine)).text == "3\t1\n"
     else:
@@ -263,7 +263,7 @@ async def test_no_statement_shows_another_customer(
 
 
 async def test_nothing_in_the_address_widens_what_a_reader_sees(endpoint: Endpoint) -> None:
-    sql = "SELECT count() FROM facts"
+    sql = "SELECT count() FROM events"
     for name, value in {
         "log_comment": "*", "additional_table_filters": "{}", "role": "x", "readonly": "0",
         "limit": "1", "allow_ddl": "1",
@@ -323,11 +323,11 @@ async def test_the_python_client_reads_rows_with_types(endpoint: Endpoint) -> No
         )  # fmt: skip
         try:
             found = client.query(
-                "SELECT key, charge, is_error, shadow FROM facts WHERE charge > {least:Int64}",
+                "SELECT key, charge, is_error, shadow FROM events WHERE charge > {least:Int64}",
                 parameters={"least": 10},
             )
             with pytest.raises(DatabaseError):
-                client.command("DROP TABLE facts")
+                client.command("DROP TABLE events")
             return list(found.result_rows)
         finally:
             client.close()

@@ -1,4 +1,4 @@
-"""Lost counters: no fresh money, made anew from the facts, or accepted by an operator."""
+"""Lost counters: no fresh money, made anew from the events, or accepted by an operator."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from harness.facts import allowed, completed, facts_of, until
+from harness.events import allowed, completed, events_of, until
 from harness.ledger import admitted, claim, counters
 from toolbus_audit.main import build as build_audit
 from toolbus_audit.settings import Settings as AuditSettings
@@ -19,7 +19,7 @@ from toolbus_common.access.config_snapshot import Snapshot
 from toolbus_common.config import Budget, Customer, Declaration, Key, Period, Team
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import BudgetExceededError, LedgerRebuildingError
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.nats.topology import LEDGER
 from toolbus_common.service.service import Service
@@ -44,7 +44,7 @@ WANTED = admitted(PRICE, ("key:bot", DECLARED.keys["bot"]), ("team:ops", DECLARE
 
 @dataclass
 class Office:
-    """Policy's ledger and rebuilder with the real bus, and the facts policy would say."""
+    """Policy's ledger and rebuilder with the real bus, and the events policy would say."""
 
     service: Service
     ledger: Ledger
@@ -57,7 +57,7 @@ class Office:
         self.number += 1
         rid = f"r{self.number}"
         await self.ledger.reserve(claim(rid, WANTED, time() + deadline))
-        await self.service.facts.record(
+        await self.service.events.record(
             allowed(call_id=rid, **SERVER, reserved=True, deadline=time() + deadline)
         )
         if ends:
@@ -66,11 +66,11 @@ class Office:
 
     async def end(self, rid: str) -> None:
         """Its outcome, told and heard."""
-        fact = CallFailed(
+        event = CallFailed(
             **completed(call_id=rid, reserved=True, **_outcome()).model_dump(),
             code="upstream_dead", reason="Gone.", sent=True,
         )  # fmt: skip
-        await self.service.facts.record(fact)
+        await self.service.events.record(event)
         await self.ledger.settle([Ending(rid, "acme", "settle", PRICE)])
 
     async def emptied(self) -> None:
@@ -106,7 +106,7 @@ async def office(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
 async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
     service = Service("policy", settings)
     async with service.running():
-        ledger = Ledger(valkey_url, BusEpochs(await service.bucket(LEDGER), service.facts), 30.0)
+        ledger = Ledger(valkey_url, BusEpochs(await service.bucket(LEDGER), service.events), 30.0)
         snapshot = Snapshot.of(DECLARED)
         rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
         try:
@@ -130,7 +130,7 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
 
 
 @pytest.mark.usefixtures("audit")
-async def test_an_emptied_redis_is_filled_from_the_facts_with_what_is_under_way(
+async def test_an_emptied_redis_is_filled_from_the_events_with_what_is_under_way(
     office: Office,
 ) -> None:
     for _ in range(3):
@@ -216,7 +216,7 @@ async def test_an_older_copy_is_not_believed_by_a_policy_that_just_began_either(
 
 
 @pytest.mark.usefixtures("audit")
-async def test_facts_that_do_not_reach_back_keep_spending_refused_until_it_is_accepted(
+async def test_events_that_do_not_reach_back_keep_spending_refused_until_it_is_accepted(
     office: Office,
 ) -> None:
     await office.call()
@@ -233,7 +233,7 @@ async def test_facts_that_do_not_reach_back_keep_spending_refused_until_it_is_ac
         await office.ledger.reserve(claim("early", WANTED))
     told = await office.rebuilder.rebuild("acme", force=True, accept=True, by="op")
     assert told is not None
-    assert (await office.standing())[0] == PRICE, "what the facts hold is counted"
+    assert (await office.standing())[0] == PRICE, "what the events hold is counted"
     await office.call()
 
 
@@ -294,7 +294,7 @@ async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
 ) -> None:
     rid = await office.call(ends=False)
     unknown = completed(call_id=rid, id=f"{rid}.unknown", **_outcome()).model_dump()
-    async with facts_of("policy", settings, tmp_path) as policy:
+    async with events_of("policy", settings, tmp_path) as policy:
         await _record(policy, CallFailed(**unknown, code="outcome_unknown", reason="?", sent=True))
     await office.emptied()
     await office.rebuilder.rebuild("acme")
@@ -303,8 +303,8 @@ async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
     assert await office.standing() == (0, 0, 0)
 
 
-async def _record(writer: FactWriter, fact: CallFailed) -> None:
-    await writer.record(fact)
+async def _record(writer: EventWriter, event: CallFailed) -> None:
+    await writer.record(event)
 
 
 @pytest.mark.usefixtures("audit")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.facts import allowed, bus_of, consumed, facts_of, until
+from harness.events import allowed, bus_of, consumed, events_of, until
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
@@ -19,9 +19,9 @@ from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-SUBJECT = "tb.fact.call.allowed.acme"
+SUBJECT = "tb.event.call.allowed.acme"
 GOOD = (
-    b'{"fact":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"acme",'
+    b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"acme",'
     b'"team":"%b"}'
 )
 
@@ -45,14 +45,14 @@ async def changed(settings: Settings, *statements: str) -> None:
 
 @pytest.fixture
 async def stored(settings: Settings, operator: Bus, tmp_path: Path) -> list[str]:
-    """Forty facts in the stream and in the table; audit has ended."""
-    async with facts_of("policy", settings, tmp_path) as policy:
-        facts = [allowed() for _ in range(40)]
-        for some in (facts[:10], facts[10:25], facts[25:]):
+    """Forty events in the stream and in the table; audit has ended."""
+    async with events_of("policy", settings, tmp_path) as policy:
+        events = [allowed() for _ in range(40)]
+        for some in (events[:10], events[10:25], events[25:]):
             await asyncio.gather(*map(policy.record, some))
     async with build(Exchange(), audit_settings(settings)).running() as service:
         await settled(service, operator)
-    return [fact.id for fact in facts]
+    return [event.id for event in events]
 
 
 async def settled(service: Service, operator: Bus) -> None:
@@ -76,13 +76,13 @@ async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_ar
     settings: Settings, operator: Bus, stored: list[str]
 ) -> None:
     lost = ", ".join(f"'{each}'" for each in stored[::3])
-    lose = f"ALTER TABLE facts DELETE WHERE id IN ({lost}) SETTINGS mutations_sync = 2"
+    lose = f"ALTER TABLE events DELETE WHERE id IN ({lost}) SETTINGS mutations_sync = 2"
     await changed(settings, lose)
     async with build(Exchange(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         told = await refill(operator)
         assert (told.lines, told.written, told.unreadable) == (40, 14, 0)
-        assert await rows(operator, "SELECT count(), uniqExact(id) FROM facts") == ((40, 40),)
+        assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((40, 40),)
         again = await refill(operator)
         assert (again.lines, again.written) == (40, 0)
         assert (await refill(operator, first=again.next)).next == 0
@@ -91,10 +91,10 @@ async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_ar
 async def test_a_time_begins_with_the_first_message_kept_then_or_later(
     settings: Settings, operator: Bus, stored: list[str]
 ) -> None:
-    message = await operator.client.jetstream().get_msg("FACTS", 2)
+    message = await operator.client.jetstream().get_msg("EVENTS", 2)
     assert message.time is not None
     assert len(stored) == 40
-    await changed(settings, "TRUNCATE TABLE facts")
+    await changed(settings, "TRUNCATE TABLE events")
     async with build(Exchange(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         told = await refill(operator, since=message.time.timestamp())
@@ -109,14 +109,14 @@ async def test_what_audit_has_not_acknowledged_is_left_to_it(
         await settled(service, operator)
         async with (
             bus_of("audit", settings) as other,
-            aclosing(other.consume("FACTS", "audit", 1, 30.0)) as taken,  # type: ignore[type-var]
-            facts_of("policy", settings, tmp_path) as policy,
+            aclosing(other.consume("EVENTS", "audit", 1, 30.0)) as taken,  # type: ignore[type-var]
+            events_of("policy", settings, tmp_path) as policy,
         ):
             saying = asyncio.gather(*(policy.record(allowed()) for _ in range(3)))
             held = await unacknowledged(taken, policy.record, saying)
             told = await refill(operator)
             assert told.until < held
-            counted = f"SELECT count() FROM facts WHERE stream_seq = {held}"
+            counted = f"SELECT count() FROM events WHERE stream_seq = {held}"
             assert await rows(operator, counted) == ((0,),)
 
 
@@ -135,7 +135,7 @@ async def unacknowledged(taken: Any, record: Any, saying: Any) -> int:
 async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table(
     settings: Settings, operator: Bus
 ) -> None:
-    await changed(settings, "ALTER TABLE facts MODIFY COLUMN team FixedString(8)")
+    await changed(settings, "ALTER TABLE events MODIFY COLUMN team FixedString(8)")
     async with bus_of("policy", settings) as bus:
         names = ((b"one", b"red"), (b"two", b"far too long"), (b"three", b"also too long"))
         lines = [GOOD % each for each in names]
@@ -147,7 +147,7 @@ async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table
         still = await refill(operator, dead=True)
         assert (still.written, still.unreadable) == (0, 3)
         assert await rows(operator, "SELECT count() FROM dead_letters") == ((3,),)
-    await changed(settings, "ALTER TABLE facts MODIFY COLUMN team String")
+    await changed(settings, "ALTER TABLE events MODIFY COLUMN team String")
     async with build(Exchange(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         assert service.status().details["dead"] == 3
@@ -156,7 +156,7 @@ async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table
         assert service.status().details["dead"] == 1
         left = await rows(operator, "SELECT stream_seq, line, raw FROM dead_letters")
         assert left == ((1, 2, "{not json"),)
-        assert await rows(operator, "SELECT line FROM facts ORDER BY line") == ((0,), (1,), (3,))
+        assert await rows(operator, "SELECT line FROM events ORDER BY line") == ((0,), (1,), (3,))
 
 
 async def test_a_letter_whose_line_is_a_row_already_only_leaves_the_table(
@@ -166,21 +166,21 @@ async def test_a_letter_whose_line_is_a_row_already_only_leaves_the_table(
     await changed(
         settings,
         "INSERT INTO dead_letters SELECT now64(), stream_seq, line, '', 'Once.', detail, 'abc'"
-        " FROM facts WHERE stream_seq = 2 AND line < 3",
+        " FROM events WHERE stream_seq = 2 AND line < 3",
     )
     async with build(Exchange(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         told = await refill(operator, dead=True)
         assert (told.written, told.unreadable) == (0, 0)
         assert await rows(operator, "SELECT count() FROM dead_letters") == ((0,),)
-        assert await rows(operator, "SELECT count(), uniqExact(id) FROM facts") == ((40, 40),)
+        assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((40, 40),)
 
 
-async def test_facts_of_an_export_are_written_once_and_young_ones_not(
+async def test_events_of_an_export_are_written_once_and_young_ones_not(
     settings: Settings, operator: Bus, stored: list[str]
 ) -> None:
     lines = [(GOOD % (b"it's \\\\ %d" % number, b"red")).decode() for number in range(4)]
-    young = f'{{"fact":"f","producer":"p","seq":1,"id":"young","at":{time()},"scope":"acme"}}'
+    young = f'{{"event":"f","producer":"p","seq":1,"id":"young","at":{time()},"scope":"acme"}}'
     asks = AskLane("operator", operator)
     async with build(Exchange(), audit_settings(settings)).running() as service:
         await settled(service, operator)
@@ -188,9 +188,9 @@ async def test_facts_of_an_export_are_written_once_and_young_ones_not(
             asked = LinesAsked(lines=(*lines, lines[0], young, "{not json"))
             told = await asks.ask(asked, RefillTold, 60.0)
             assert (told.lines, told.written, told.unreadable) == (7, written, 1)
-        assert await rows(operator, "SELECT count(), uniqExact(id) FROM facts") == ((44, 44),)
+        assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((44, 44),)
         found = await rows(
-            operator, "SELECT id FROM facts WHERE stream_seq = 0 ORDER BY id LIMIT 1"
+            operator, "SELECT id FROM events WHERE stream_seq = 0 ORDER BY id LIMIT 1"
         )
         assert found == (("it's \\ 0",),)
     assert stored

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.facts import bus_of, consumed, until
+from harness.events import bus_of, consumed, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.commands.audit.backfill import backfill, list_letters, retry, show
@@ -19,17 +19,17 @@ from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-GOOD = b'{"fact":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"acme"}'
+GOOD = b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"acme"}'
 Run = Callable[..., Any]
 
 
 @pytest.fixture
 async def audit(settings: Settings, operator: Bus) -> AsyncIterator[Service]:
-    """Audit, which has met a message of two facts and a line between them that is none."""
+    """Audit, which has met a message of two events and a line between them that is none."""
     own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
     async with bus_of("policy", settings) as bus:
         lines = [GOOD % b"one", b"{not json", GOOD % b"two"]
-        await bus.store(Envelope("tb.fact.call.allowed.acme", "m1", b"\n".join(lines)))
+        await bus.store(Envelope("tb.event.call.allowed.acme", "m1", b"\n".join(lines)))
     async with build(Exchange(), own).running() as service:
 
         async def ready() -> bool:
@@ -61,7 +61,7 @@ async def test_a_dead_letter_is_listed_shown_and_tried_again(audit: Service, run
     assert audit.ready
     (letter,) = await run(list_letters, limit=10)
     assert letter["place"] == "1.1"
-    assert letter["subject"] == "tb.fact.call.allowed.acme"
+    assert letter["subject"] == "tb.event.call.allowed.acme"
     (shown,) = await run(show, "1.1")
     assert shown["raw"] == "{not json"
     assert "{not json" in await run(show, "1.1", as_json=False)

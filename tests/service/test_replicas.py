@@ -55,7 +55,7 @@ class Several(Bench):
 
     async def start(self) -> None:
         """Connect to all of them."""
-        await self.open(Replicated("s", self.server, self.news, self.facts, WAYS, {}))
+        await self.open(Replicated("s", self.server, self.news, self.events, WAYS, {}))
         self._keeping = asyncio.create_task(self._keep())
         await until(self.settled, "all of them in place")
 
@@ -130,8 +130,8 @@ async def test_a_replica_that_fails_is_ejected_and_the_server_goes_on() -> None:
         row = bench.rows()[0]
         assert (row["state"], row["ejections"], len(row["failures"])) == ("ejected", 1, FAILURES)
         assert bench.runner.told()["breaker"] == "closed"
-        (fact,) = [each for each in bench.facts.said if isinstance(each, BreakerOpened)]
-        assert fact.replica == row["replica"] == f"127.0.0.1:{bench.servers[0].port}/mcp"
+        (event,) = [each for each in bench.events.said if isinstance(each, BreakerOpened)]
+        assert event.replica == row["replica"] == f"127.0.0.1:{bench.servers[0].port}/mcp"
 
 
 async def test_many_calls_that_fail_at_one_replica_at_once_open_no_breaker_of_the_server() -> None:
@@ -204,8 +204,8 @@ async def test_who_was_ejected_is_probed_compared_and_tried_before_it_is_back(
         assert ends(await bench.calls(10)) == {""}
         assert bench.rows()[0]["state"] == "in place"
         assert bad.asked > asked
-        (fact,) = [each for each in bench.facts.said if isinstance(each, BreakerClosed)]
-        assert fact.replica == bench.rows()[0]["replica"]
+        (event,) = [each for each in bench.events.said if isinstance(each, BreakerClosed)]
+        assert event.replica == bench.rows()[0]["replica"]
 
 
 async def test_an_idle_replica_that_dies_is_ejected_before_a_call_meets_it() -> None:
@@ -271,7 +271,7 @@ async def test_a_replica_of_another_era_is_left_out() -> None:
             await server.start()
             stack.push_async_callback(server.close)
         bench = Several(servers, [1, 1])
-        await bench.open(Replicated("s", bench.server, bench.news, bench.facts, WAYS, {}))
+        await bench.open(Replicated("s", bench.server, bench.news, bench.events, WAYS, {}))
         stack.push_async_callback(bench.close)
         await until(lambda: any("era" in each["reason"] for each in bench.rows()), "the refusal")
         assert ends(await bench.calls(4)) == {""}
@@ -322,7 +322,7 @@ async def test_a_server_none_of_whose_replicas_is_there_says_so() -> None:
     await gone.start()
     await gone.close()
     bench = Several([gone], [1])
-    upstream = Replicated("s", bench.server, bench.news, bench.facts, WAYS, {})
+    upstream = Replicated("s", bench.server, bench.news, bench.events, WAYS, {})
     try:
         with pytest.raises(UpstreamDeadError, match="no replica that can be called"):
             await upstream.open()

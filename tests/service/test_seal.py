@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.facts import allowed, bus_of, completed, facts_of, until
+from harness.events import allowed, bus_of, completed, events_of, until
 from harness.sealed import seen
 from harness.witnessed import auditing
 from toolbus_audit.transparency_log.checkpoint import signer
@@ -17,7 +17,7 @@ from toolbus_common.contracts import AuditQueried, RowsFound
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.stream_reader import Kept, begun, read_from
-from toolbus_common.nats.topology import FACTS, SEALS
+from toolbus_common.nats.topology import EVENTS, SEALS
 from toolbus_common.settings import Settings
 
 
@@ -33,11 +33,11 @@ class Sealing:
         """A sealer that goes on where the last one ended."""
         sealing = signer("toolbus", self._key)
         sealer = Sealer(await self._bus.bucket(SEALS), sealing, self._read, self._tell)
-        await sealer.take_up(await begun(self._bus.client, FACTS))
+        await sealer.take_up(await begun(self._bus.client, EVENTS))
         return sealer
 
     async def _read(self, first: int) -> list[Kept]:
-        return await read_from(self._bus.client, FACTS, first, "tb.fact.>")
+        return await read_from(self._bus.client, EVENTS, first, "tb.event.>")
 
     async def _tell(self, signed: list[tuple[str, Log]]) -> None:
         for scope, log in signed:
@@ -57,7 +57,7 @@ async def sealing(settings: Settings) -> AsyncIterator[Sealing]:
 async def test_every_customer_has_a_log_of_its_own(
     sealing: Sealing, settings: Settings, tmp_path: Path
 ) -> None:
-    async with facts_of("policy", settings, tmp_path) as policy:
+    async with events_of("policy", settings, tmp_path) as policy:
         for scope in ("acme", "acme", "bolt", "acme"):
             await policy.record(allowed(scope=scope))
     await (await sealing.begin()).seal()
@@ -67,7 +67,7 @@ async def test_every_customer_has_a_log_of_its_own(
 async def test_a_sealer_that_starts_again_goes_on_and_says_its_last_statements_again(
     sealing: Sealing, settings: Settings, tmp_path: Path
 ) -> None:
-    async with facts_of("policy", settings, tmp_path) as policy:
+    async with events_of("policy", settings, tmp_path) as policy:
         await policy.record(allowed())
         await (await sealing.begin()).seal()
         await policy.record(allowed())
@@ -83,7 +83,7 @@ async def test_a_sealer_killed_between_a_statement_and_its_position_seals_nothin
     async def killed(_sealer: Sealer) -> None:
         raise KeyboardInterrupt
 
-    async with facts_of("policy", settings, tmp_path) as policy:
+    async with events_of("policy", settings, tmp_path) as policy:
         for _ in range(3):
             await policy.record(allowed())
         with monkeypatch.context() as patched:
@@ -99,7 +99,7 @@ async def test_of_two_sealers_one_writes_and_the_other_stops(
     sealing: Sealing, settings: Settings, tmp_path: Path
 ) -> None:
     first, second = await sealing.begin(), await sealing.begin()
-    async with facts_of("policy", settings, tmp_path) as policy:
+    async with events_of("policy", settings, tmp_path) as policy:
         await policy.record(allowed())
     await first.seal()
     with pytest.raises(OvertakenError):
@@ -117,8 +117,8 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
     lane, path = AskLane("operator", operator), tmp_path / "evidence.zip"
     async with (
         auditing(settings) as service,
-        facts_of("policy", settings, tmp_path) as policy,
-        facts_of("executor", settings, tmp_path) as executor,
+        events_of("policy", settings, tmp_path) as policy,
+        events_of("executor", settings, tmp_path) as executor,
     ):
         for number in range(3):
             await policy.record(allowed(call_id=f"c{number}"))
@@ -128,7 +128,7 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
             found = await rows(lane, "SELECT max(size) FROM checkpoints WHERE scope = 'acme'")
             return bool(found[0][0] == 6)
 
-        await until(sealed, "six facts are sealed")
+        await until(sealed, "six events are sealed")
         key = str(service.status().details["sealed_by"])
         found = await gathered(lane, "acme")
         assert await found.write(path) == found.size == 6
@@ -144,7 +144,7 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
             stream=found.stream,
             begins=None,
             checkpoints=found.statements,
-            facts=with_one_edited(),
+            events=with_one_edited(),
         )
     wrong = verify.verify(str(path), key, seen(found.statements[-1])).found
     assert {"tree", "altered"} <= {kind for kind, _ in wrong}

@@ -220,7 +220,7 @@ async def test_when_an_executor_stops_its_sessions_go_to_the_other(begin: Any) -
         while len({*(await apart.holders()).values()}) < 2:
             keys.append(f"k{len(keys)}")
             await apart.say(keys[-1], "remember", arguments={"text": keys[-1]})
-        holders, gone = await apart.holders(), apart.executors[0].facts.producer
+        holders, gone = await apart.holders(), apart.executors[0].events.producer
         await apart.stop(0)
         told = await asyncio.gather(*(apart.say(key, "recall") for key in keys))
         kept = ["" if holders[f"key {key}"] == gone else key for key in keys]

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from harness.engines import NatsServer
-from harness.facts import allowed, completed, facts_of, until
+from harness.events import allowed, completed, events_of, until
 from harness.fresh import joined_by_tester, provisioned
 from harness.ledger import ABOUT, RememberedEpochs, admission, counters
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.stream_reader import Kept, read_from
-from toolbus_common.nats.topology import FACTS, provision
+from toolbus_common.nats.topology import EVENTS, provision
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import Ledger
@@ -77,9 +77,9 @@ async def test_nothing_is_refunded_while_a_replica_may_have_its_outcome_in_hand(
     settlement: Settlement, settings: Settings, valkey_url: str
 ) -> None:
     await settlement.ledger.reserve(late("r"))
-    async with facts_of("executor", settings, settings.state_dir) as executor:
+    async with events_of("executor", settings, settings.state_dir) as executor:
         await executor.record(completed(call_id="r", charge=100, reserved=True))
-    taken = settlement.service.bus.consume(FACTS, "policy", 1, 30.0)
+    taken = settlement.service.bus.consume(EVENTS, "policy", 1, 30.0)
     async with aclosing(taken) as batches:  # type: ignore[type-var]
         messages = await anext(batches)
         assert len(messages) == 1
@@ -94,8 +94,8 @@ async def test_a_call_without_an_intent_is_refunded(
     settlement: Settlement, valkey_url: str
 ) -> None:
     for other in ("r1", "other"):  # an id is no part of another's
-        await settlement.service.facts.record(allowed(call_id=other, parent_id="r"))
-    await settlement.service.facts.record(allowed(call_id="r", scope="globex"))
+        await settlement.service.events.record(allowed(call_id=other, parent_id="r"))
+    await settlement.service.events.record(allowed(call_id="r", scope="globex"))
     await settlement.ledger.reserve(late("r"))
     assert await swept(settlement, valkey_url) == REFUNDED
 
@@ -104,15 +104,15 @@ async def test_a_call_without_an_intent_is_refunded(
 async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_there_are(
     settlement: Settlement, valkey_url: str
 ) -> None:
-    facts = settlement.service.facts
-    await facts.record(allowed(call_id="before"))
+    events = settlement.service.events
+    await events.record(allowed(call_id="before"))
     after = await settlement.follow()
     await settlement.ledger.reserve(late("r", after))
     await settlement.ledger.reserve(late("without", after))
     for number in range(5):
-        await facts.record(allowed(call_id=f"other{number}"))
-        await facts.record(allowed(call_id="without", scope="globex"))
-    await asyncio.gather(*(facts.record(allowed(call_id=each)) for each in ("x", "r", "y")))
+        await events.record(allowed(call_id=f"other{number}"))
+        await events.record(allowed(call_id="without", scope="globex"))
+    await asyncio.gather(*(events.record(allowed(call_id=each)) for each in ("x", "r", "y")))
     assert await swept(settlement, valkey_url) == CHARGED
 
 
@@ -126,7 +126,7 @@ async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
 
     monkeypatch.setattr(evidence, "read_from", lagging)
     for rid in ("early", "r"):
-        await settlement.service.facts.record(allowed(call_id=rid))
+        await settlement.service.events.record(allowed(call_id=rid))
     await settlement.ledger.reserve(late("r"))
     assert await swept(settlement, valkey_url) == CHARGED
 
@@ -134,13 +134,13 @@ async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
 async def age(tester: Bus) -> None:
     """Everything in the stream grows too old for it."""
     stream = tester.client.jetstream()
-    config = (await stream.stream_info(FACTS)).config
+    config = (await stream.stream_info(EVENTS)).config
     config.max_age = 0.2
     config.duplicate_window = 0.1
     await stream.update_stream(config)
 
     async def gone() -> bool:
-        return not (await stream.stream_info(FACTS)).state.messages
+        return not (await stream.stream_info(EVENTS)).state.messages
 
     await until(gone, "everything is gone")
 
@@ -153,7 +153,7 @@ async def remake(tester: Bus) -> None:
         return time() > made + 1  # its age and a reservation's are compared by the second
 
     await until(later, "the second of the reservation is over")
-    await tester.client.jetstream().delete_stream(FACTS)
+    await tester.client.jetstream().delete_stream(EVENTS)
     await provision(tester)
 
 
@@ -162,14 +162,14 @@ async def test_a_call_whose_intent_the_stream_may_have_lost_is_charged(
     lose: Callable[[Bus], Any], tmp_path: Path, own_nats: NatsServer, valkey_url: str
 ) -> None:
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, tester):
-        facts = settlement.service.facts
-        await facts.record(allowed(call_id="before"))
+        events = settlement.service.events
+        await events.record(allowed(call_id="before"))
         await settlement.ledger.reserve(late("r", await settlement.follow()))
         for each in ("r", "other"):
-            await facts.record(allowed(call_id=each))
+            await events.record(allowed(call_id=each))
         await lose(tester)
         for number in range(3):
-            await facts.record(allowed(call_id=f"later{number}"))
+            await events.record(allowed(call_id=f"later{number}"))
         assert await swept(settlement, valkey_url) == CHARGED
 
 
@@ -179,7 +179,7 @@ async def test_while_the_bus_is_away_nothing_is_decided(
     async with losing(tmp_path, own_nats, valkey_url) as (settlement, _):
         for rid in ("ran", "never"):
             await settlement.ledger.reserve(late(rid))
-        await settlement.service.facts.record(allowed(call_id="ran"))
+        await settlement.service.events.record(allowed(call_id="ran"))
         own_nats.kill()
         for _ in range(3):
             with pytest.raises(BusDownError):
@@ -195,7 +195,7 @@ async def test_two_sweepers_charge_and_name_a_call_once(
     other = Settlement(settlement.service, settlement.ledger, settlement.scopes, settlement.grace)
     for number in range(20):
         await settlement.ledger.reserve(late(f"r{number}"))
-        await settlement.service.facts.record(allowed(call_id=f"r{number}"))
+        await settlement.service.events.record(allowed(call_id=f"r{number}"))
 
     async def ended() -> bool:
         await asyncio.gather(settlement.reap_once(), other.reap_once())
@@ -203,7 +203,7 @@ async def test_two_sweepers_charge_and_name_a_call_once(
 
     await until(ended, "nothing is held")
     assert await standing(valkey_url) == (2000, 0)
-    kept = await read_from(operator.client, FACTS, 1, "tb.fact.call.failed.acme")
+    kept = await read_from(operator.client, EVENTS, 1, "tb.event.call.failed.acme")
     lines = [json.loads(line) for each in kept for line in each.data.splitlines()]
     assert sorted(line["call_id"] for line in lines) == sorted(f"r{n}" for n in range(20))
 
@@ -215,21 +215,21 @@ async def test_a_call_that_never_came_back_is_named_once_however_the_bus_fares(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await settlement.ledger.reserve(late("r"))
-    await settlement.service.facts.record(allowed(call_id="r"))
-    facts = settlement.service.facts
-    publish, refused = facts._publish, list[Envelope]()
+    await settlement.service.events.record(allowed(call_id="r"))
+    events = settlement.service.events
+    publish, refused = events._publish, list[Envelope]()
 
     async def shaky(envelope: Envelope) -> None:
-        if envelope.subject.startswith("tb.fact.call.failed") and not refused:
+        if envelope.subject.startswith("tb.event.call.failed") and not refused:
             refused.append(envelope)
             raise BusDownError("down")
         await publish(envelope)
 
-    monkeypatch.setattr(facts, "_publish", shaky)
+    monkeypatch.setattr(events, "_publish", shaky)
     assert await swept(settlement, valkey_url) == CHARGED
     assert refused
-    stream = await operator.client.jetstream().stream_info("FACTS", subjects_filter="tb.fact.>")
-    assert (stream.state.subjects or {})["tb.fact.call.failed.acme"] == 1
+    stream = await operator.client.jetstream().stream_info("EVENTS", subjects_filter="tb.event.>")
+    assert (stream.state.subjects or {})["tb.event.call.failed.acme"] == 1
 
 
 @asynccontextmanager

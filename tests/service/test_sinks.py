@@ -1,4 +1,4 @@
-"""SIEMs told facts from a real stream, over syslog and HTTP: each at least once."""
+"""SIEMs told events from a real stream, over syslog and HTTP: each at least once."""
 
 import asyncio
 import json
@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from harness.certificates import Authority
-from harness.facts import allowed, facts_of
+from harness.events import allowed, events_of
 from harness.receiver import Received, Receiver
 from harness.sinking import Remembered, sink, sinking
 from harness.syslogs import Datagrams, SyslogServer
 from harness.waiting import PATIENCE, until
 from toolbus_audit.siem.registry import Pace, Sinks
-from toolbus_common.contracts import CallAllowed, CallDenied, Fact
+from toolbus_common.contracts import CallAllowed, CallDenied, Event
 from toolbus_common.egress.tls import Tls
 from toolbus_common.settings import Settings
 
 
-async def said(settings: Settings, directory: Path, *facts: Fact) -> None:
+async def said(settings: Settings, directory: Path, *events: Event) -> None:
     """Have a service say these, one message each."""
-    async with facts_of("policy", settings, directory) as policy:
-        for each in facts:
+    async with events_of("policy", settings, directory) as policy:
+        for each in events:
             await policy.record(each)
 
 
@@ -48,7 +48,7 @@ def state(sinks: Sinks) -> str:
     return sinks.states().get("siem", "")
 
 
-async def test_facts_go_over_tls_in_their_order_as_rfc_5424_has_them(
+async def test_events_go_over_tls_in_their_order_as_rfc_5424_has_them(
     settings: Settings, tmp_path: Path
 ) -> None:
     authority = Authority(tmp_path)
@@ -58,7 +58,7 @@ async def test_facts_go_over_tls_in_their_order_as_rfc_5424_has_them(
     async with SyslogServer(context) as server:
         siem = sink(f"syslog+tls://localhost:{server.port}")
         async with sinking(settings, {"siem": siem}, tls=Tls(extra=authority.ca)):
-            await until(lambda: len(server.heard) == 4, "four facts")
+            await until(lambda: len(server.heard) == 4, "four events")
         assert server.ids == [*ids(1, 2, 3), "c4.denied"]
         assert server.connections == 1
     intent, *_, refusal = server.heard
@@ -88,7 +88,7 @@ async def test_a_syslog_server_that_dies_is_told_everything_once_it_is_back(
     async with SyslogServer() as server:
         siem = sink(f"syslog+tcp://127.0.0.1:{server.port}")
         async with sinking(settings, {"siem": siem}):
-            await until(lambda: len(server.heard) >= 5, "the first facts")
+            await until(lambda: len(server.heard) >= 5, "the first events")
             await server.cut()
             known = set(server.ids)
             await said(settings, tmp_path, *intents(*range(20, 40)))
@@ -116,7 +116,7 @@ async def test_what_the_stream_forgot_before_a_sink_was_told_is_counted(
     stream = Remembered()
     stream.say(*intents(1, 2, 3, 4))
     with Receiver() as receiver:
-        declared = {"siem": sink(receiver.url, facts=["call.all*"])}
+        declared = {"siem": sink(receiver.url, events=["call.all*"])}
         async with sinking(settings, declared, stream=stream.stream()) as sinks:
             await until(lambda: "4 told, 0 behind, 0 refused, 0 lost" in state(sinks), "four")
         stream.say(*intents(5, 6, 7))
@@ -153,10 +153,10 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
 async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: Path) -> None:
     await said(settings, tmp_path, *intents(1, scope="bolt"), denied(2), *intents(3), *intents(4))
     with Receiver() as receiver:
-        siem = sink(receiver.url, facts=["call.den*", "call.all*"], customers=["acme"])
-        other = sink(receiver.url + "/other", facts=["key.*"])
+        siem = sink(receiver.url, events=["call.den*", "call.all*"], customers=["acme"])
+        other = sink(receiver.url + "/other", events=["key.*"])
         async with sinking(settings, {"siem": siem, "other": other}) as sinks:
-            await until(lambda: "3 told, 0 behind" in str(sinks.states()), "three facts")
+            await until(lambda: "3 told, 0 behind" in str(sinks.states()), "three events")
     assert _told(receiver) == ["c2.denied", *ids(3, 4)]
     assert {each.path for each in receiver.received} == {"/hook"}
 
@@ -259,17 +259,17 @@ def _bulk(statuses: dict[str, int]) -> Any:
     return answer
 
 
-async def test_elasticsearch_has_each_fact_once_and_what_it_refuses_is_counted(
+async def test_elasticsearch_has_each_event_once_and_what_it_refuses_is_counted(
     settings: Settings, tmp_path: Path
 ) -> None:
     await said(settings, tmp_path, *intents(1, 2, 3))
     with Receiver() as receiver:
         receiver.answer = _bulk({"c1.allowed": 409, "c2.allowed": 400})
-        siem = sink(receiver.url, shape="elastic", index="facts-test")
+        siem = sink(receiver.url, shape="elastic", index="events-test")
         async with sinking(settings, {"siem": siem}) as sinks:
             await until(lambda: "2 told, 0 behind, 1 refused" in state(sinks))
         lines = [json.loads(line) for line in receiver.received[0].body.splitlines()]
-    assert lines[0] == {"create": {"_index": "facts-test", "_id": "c1.allowed"}}
+    assert lines[0] == {"create": {"_index": "events-test", "_id": "c1.allowed"}}
     assert lines[1]["id"] == "c1.allowed"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", lines[1]["@timestamp"])
 
@@ -284,7 +284,7 @@ async def test_a_busy_elasticsearch_is_told_again(settings: Settings, tmp_path: 
             await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))
 
 
-async def test_a_fact_that_does_not_fit_is_given_up_alone(
+async def test_an_event_that_does_not_fit_is_given_up_alone(
     settings: Settings, tmp_path: Path
 ) -> None:
     await said(settings, tmp_path, *intents(*range(10)))
@@ -304,7 +304,7 @@ async def test_a_sink_that_takes_nothing_has_nothing_given_up(
     with Receiver() as receiver:
         receiver.status = 400
         async with sinking(settings, {"siem": sink(receiver.url)}) as sinks:
-            await until(lambda: "takes none of the facts" in state(sinks), "its word")
+            await until(lambda: "takes none of the events" in state(sinks), "its word")
             receiver.received.clear()
             receiver.status = 200
             await until(lambda: "2 told, 0 behind, 0 refused" in state(sinks))

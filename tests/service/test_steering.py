@@ -1,4 +1,4 @@
-"""Servers an operator drains or resets: the command, the executors that hear it, and the facts."""
+"""Servers an operator drains or resets: the command, the executors that hear it, and the events."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 
 from harness.bench import admitted
 from harness.engines import installed
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.troubled import Troubled
 from harness.waiting import until, until_told
 from toolbus_cli.commands.operate.status import faults_of
@@ -23,7 +23,7 @@ from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import CONFIG, FACTS
+from toolbus_common.nats.topology import CONFIG, EVENTS
 from toolbus_common.settings import Settings
 from toolbus_executor.main import build
 
@@ -87,15 +87,15 @@ class Installation:
         await self.begin(number, **more)
         return await self.end(number)
 
-    async def facts(self) -> list[str]:
+    async def events(self) -> list[str]:
         """What was said of the server by operators, in order."""
         store, found, sequence = self._operator.client.jetstream(), list[str](), 0
-        last = (await store.stream_info(FACTS)).state.last_seq
+        last = (await store.stream_info(EVENTS)).state.last_seq
         while sequence < last:
             sequence += 1
-            message = await store.get_msg(FACTS, seq=sequence)
+            message = await store.get_msg(EVENTS, seq=sequence)
             for line in (message.data or b"").splitlines():
-                name = str(message.subject).removeprefix("tb.fact.").rpartition(".")[0]
+                name = str(message.subject).removeprefix("tb.event.").rpartition(".")[0]
                 found += [name] * (name.startswith("server.") and "by" in json.loads(line))
         return found
 
@@ -141,7 +141,7 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     said = await installation.toolbus("servers", "undrain", "s")
     assert said.stdout == "s is given calls again.\n", said.stderr
     assert isinstance(await installation.call("later"), Answered)
-    assert await installation.facts() == ["server.drained", "server.undrained"]
+    assert await installation.events() == ["server.drained", "server.undrained"]
 
 
 async def test_a_drained_server_is_so_for_executors_that_start_later(
@@ -178,7 +178,7 @@ async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
     assert (row["breaker"], row["failures"], row["resets"]) == ("closed", [], 1)
     assert installation.server.met > met
     assert isinstance(await installation.call("after"), Answered)
-    assert await installation.facts() == ["server.reset"]
+    assert await installation.events() == ["server.reset"]
 
 
 async def test_a_server_nobody_declared_cannot_be_steered(installation: Installation) -> None:

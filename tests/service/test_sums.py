@@ -1,4 +1,4 @@
-"""What is added up by hour agrees with the facts, whatever was killed, sent again or came late."""
+"""What is added up by hour agrees with the events, whatever was killed, sent again or came late."""
 
 import asyncio
 import json
@@ -19,16 +19,16 @@ import pytest
 import analytics
 from toolbus_audit.clickhouse import migrate as migrating
 from toolbus_audit.clickhouse import store as storing
-from toolbus_audit.clickhouse.row_mapper import FactRow, token
+from toolbus_audit.clickhouse.row_mapper import EventRow, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.ingest.rollups import add_up, add_up_days
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.analytics import saved_queries
 
 HOUR = 1_763_708_400.0  # 2025-11-21 07:00 UTC
-PLAIN = "SELECT count() AS n, sum(charge) AS c FROM facts"
-SUMMED = "SELECT sum(facts) AS n, sum(charge) AS c FROM facts_by_hour"
-OF_DAYS = "SELECT sum(facts) AS n, sum(charge) AS c FROM facts_by_day"
+PLAIN = "SELECT count() AS n, sum(charge) AS c FROM events"
+SUMMED = "SELECT sum(events) AS n, sum(charge) AS c FROM events_by_hour"
+OF_DAYS = "SELECT sum(events) AS n, sum(charge) AS c FROM events_by_day"
 DAYS_HELD = "SELECT countIf(holds) AS held, count() AS of FROM days"
 SUMS_HELD = "SELECT countIf(holds) AS held, count() AS of FROM hours"
 
@@ -49,17 +49,17 @@ async def asked(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str
     return [dict(zip(names, row, strict=True)) for row in told["data"]]
 
 
-def fact(name: str, call: str, at: float, **given: Any) -> FactRow:
+def event(name: str, call: str, at: float, **given: Any) -> EventRow:
     row = {
-        "fact": name, "id": f"{call}.{name}", "at": at, "producer": "p", "seq": 1, "scope": "acme",
+        "event": name, "id": f"{call}.{name}", "at": at, "producer": "p", "seq": 1, "scope": "acme",
         "key": "bot", "call_id": call, "server": "docs", "tool": "search",
         "stream_seq": randbits(60), "detail": "{}", **given,
     }  # fmt: skip
-    return FactRow(**row)
+    return EventRow(**row)
 
 
-async def add(store: ClickHouse, *rows: FactRow) -> None:
-    await store.insert("facts", list(rows), token(list(rows)))
+async def add(store: ClickHouse, *rows: EventRow) -> None:
+    await store.insert("events", list(rows), token(list(rows)))
 
 
 async def added_up(store: ClickHouse) -> None:
@@ -79,12 +79,14 @@ async def days_agree(store: ClickHouse) -> dict[str, Any]:
     return plain
 
 
-async def test_sums_agree_with_the_facts_before_and_after_they_are_added_up(tmp_path: Path) -> None:
+async def test_sums_agree_with_the_events_before_and_after_they_are_added_up(
+    tmp_path: Path,
+) -> None:
     async with opened(tmp_path) as store:
         await add(
-            store, *(fact("call.allowed", f"c{n}", HOUR + n, team="a", charge=5) for n in range(9))
+            store, *(event("call.allowed", f"c{n}", HOUR + n, team="a", charge=5) for n in range(9))
         )
-        await add(store, *(fact("call.completed", f"c{n}", HOUR + n, charge=3) for n in range(8)))
+        await add(store, *(event("call.completed", f"c{n}", HOUR + n, charge=3) for n in range(8)))
         assert await agree(store) == {"n": 17, "c": 69}
         assert await add_up(store.beside) == 1
         assert await asked(store, SUMS_HELD) == [{"held": 1, "of": 1}]
@@ -94,33 +96,33 @@ async def test_sums_agree_with_the_facts_before_and_after_they_are_added_up(tmp_
 
 async def test_a_day_is_added_up_once_it_is_over_and_all_its_hours_are(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        await add(store, fact("call.completed", "c1", HOUR, charge=3))
+        await add(store, event("call.completed", "c1", HOUR, charge=3))
         await add_up(store.beside)
-        await add(store, fact("call.completed", "c2", HOUR + 3600, charge=4))
+        await add(store, event("call.completed", "c2", HOUR + 3600, charge=4))
         assert await add_up_days(store.beside) == 0
         await add_up(store.beside)
         assert await add_up_days(store.beside) == 1
         assert await asked(store, DAYS_HELD) == [{"held": 1, "of": 1}]
         assert await days_agree(store) == {"n": 2, "c": 7}
-        await add(store, fact("call.completed", "c3", datetime.now(UTC).timestamp() + 86_400))
+        await add(store, event("call.completed", "c3", datetime.now(UTC).timestamp() + 86_400))
         await store.beside(  # as one says whose clock is ahead
-            "INSERT INTO added_up (hour, scope, facts, version)"
-            " SELECT hour, scope, facts, 1 FROM hours WHERE NOT holds"
+            "INSERT INTO added_up (hour, scope, events, version)"
+            " SELECT hour, scope, events, 1 FROM hours WHERE NOT holds"
         )
         assert await asked(store, SUMS_HELD) == [{"held": 3, "of": 3}]
         assert await add_up_days(store.beside) == 0
 
 
-async def test_a_day_with_late_or_deleted_facts_is_asked_by_the_hour_until_added_up_again(
+async def test_a_day_with_late_or_deleted_events_is_asked_by_the_hour_until_added_up_again(
     tmp_path: Path,
 ) -> None:
-    rows = [fact("call.completed", f"c{n}", HOUR + n * 3600, charge=1 << n) for n in range(3)]
-    rows.append(fact("call.completed", "of-another", HOUR, charge=64, scope="beta"))
-    gone = "ALTER TABLE facts DELETE WHERE call_id IN ({}) SETTINGS mutations_sync = 2"
+    rows = [event("call.completed", f"c{n}", HOUR + n * 3600, charge=1 << n) for n in range(3)]
+    rows.append(event("call.completed", "of-another", HOUR, charge=64, scope="beta"))
+    gone = "ALTER TABLE events DELETE WHERE call_id IN ({}) SETTINGS mutations_sync = 2"
     async with opened(tmp_path) as store:
         await add(store, *rows)
         await added_up(store)
-        await add(store, fact("call.completed", "late", HOUR, charge=8))
+        await add(store, event("call.completed", "late", HOUR, charge=8))
         assert await days_agree(store) == {"n": 5, "c": 1 + 2 + 4 + 8 + 64}
         assert await add_up(store.beside) == 1
         assert await days_agree(store) == {"n": 5, "c": 1 + 2 + 4 + 8 + 64}
@@ -137,16 +139,16 @@ async def test_a_days_sums_that_were_not_told_or_are_of_other_hours_are_not_aske
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as store:
-        await add(store, fact("call.completed", "c", HOUR, charge=3))
+        await add(store, event("call.completed", "c", HOUR, charge=3))
         await add_up(store.beside)
         await store.beside(
-            "INSERT INTO sums_of_days (day, scope, fact, facts, charge, version)"
+            "INSERT INTO sums_of_days (day, scope, event, events, charge, version)"
             f" VALUES (toDate({int(HOUR)}), 'acme', 'call.completed', 1, 99, 12)"
         )
         assert await days_agree(store) == {"n": 1, "c": 3}
         # As one says who was overtaken: an hour was added up anew since he asked what is due.
         await store.beside(
-            "INSERT INTO days_added_up (day, scope, facts, made_of, version)"
+            "INSERT INTO days_added_up (day, scope, events, made_of, version)"
             f" VALUES (toDate({int(HOUR)}), 'acme', 1, 5, 12)"
         )
         assert await days_agree(store) == {"n": 1, "c": 3}
@@ -154,11 +156,11 @@ async def test_a_days_sums_that_were_not_told_or_are_of_other_hours_are_not_aske
         assert await days_agree(store) == {"n": 1, "c": 3}
 
 
-async def test_a_late_fact_is_counted_at_once_and_the_hour_added_up_again(tmp_path: Path) -> None:
+async def test_a_late_event_is_counted_at_once_and_the_hour_added_up_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        await add(store, fact("call.completed", "early", HOUR, charge=3))
+        await add(store, event("call.completed", "early", HOUR, charge=3))
         await add_up(store.beside)
-        await add(store, fact("call.completed", "late", HOUR + 5, charge=4))
+        await add(store, event("call.completed", "late", HOUR + 5, charge=4))
         assert await agree(store) == {"n": 2, "c": 7}
         assert await asked(store, SUMS_HELD) == [{"held": 0, "of": 1}]
         assert await add_up(store.beside) == 1
@@ -167,7 +169,7 @@ async def test_a_late_fact_is_counted_at_once_and_the_hour_added_up_again(tmp_pa
 
 
 async def test_the_same_batch_sent_again_counts_once(tmp_path: Path) -> None:
-    batch = [fact("call.completed", f"c{n}", HOUR + n, charge=1) for n in range(5)]
+    batch = [event("call.completed", f"c{n}", HOUR + n, charge=1) for n in range(5)]
     async with opened(tmp_path) as store:
         for _ in range(3):
             await add(store, *batch)
@@ -177,10 +179,10 @@ async def test_the_same_batch_sent_again_counts_once(tmp_path: Path) -> None:
 
 async def test_sums_told_and_not_written_whole_are_not_asked(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        await add(store, fact("call.completed", "c", HOUR, charge=3))
+        await add(store, event("call.completed", "c", HOUR, charge=3))
         # As a kill between the two statements leaves it, and as one in the first would.
         await store.beside(
-            "INSERT INTO sums (hour, scope, fact, facts, charge, version)"
+            "INSERT INTO sums (hour, scope, event, events, charge, version)"
             f" VALUES (toDateTime({int(HOUR)}), 'acme', 'call.completed', 7, 99, 12)"
         )
         assert await agree(store) == {"n": 1, "c": 3}
@@ -188,7 +190,7 @@ async def test_sums_told_and_not_written_whole_are_not_asked(tmp_path: Path) -> 
         assert await agree(store) == {"n": 1, "c": 3}
 
 
-async def test_facts_older_than_the_sums_are_in_them(
+async def test_events_older_than_the_sums_are_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = migrating.migrations()
@@ -198,8 +200,8 @@ async def test_facts_older_than_the_sums_are_in_them(
         {"own_tokens": 1, "request_tokens": 2, "answer_tokens": 4, "classic": {"a": 50, "b": 3}}
     )
     async with opened(tmp_path) as store:
-        await add(store, fact("context.spent", "old", HOUR, detail=detail))
-        await add(store, fact("call.completed", "old", HOUR, charge=3))
+        await add(store, event("context.spent", "old", HOUR, detail=detail))
+        await add(store, event("call.completed", "old", HOUR, charge=3))
     monkeypatch.undo()
     async with opened(tmp_path) as store:
         for _ in range(2):
@@ -216,12 +218,12 @@ async def test_an_outcome_is_given_the_team_its_key_had(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await add(
             store,
-            fact("call.allowed", "c1", HOUR, team="old"),
-            fact("call.completed", "c1", HOUR + 3600, charge=1),  # an hour later
-            fact("call.allowed", "c2", HOUR + 7200, team="new"),
-            fact("call.completed", "c2", HOUR + 7201, charge=2),
-            fact("call.denied", "c3", HOUR + 7202, team="new", charge=9),
-            fact("call.completed", "c4", HOUR, charge=4, key="other"),
+            event("call.allowed", "c1", HOUR, team="old"),
+            event("call.completed", "c1", HOUR + 3600, charge=1),  # an hour later
+            event("call.allowed", "c2", HOUR + 7200, team="new"),
+            event("call.completed", "c2", HOUR + 7201, charge=2),
+            event("call.denied", "c3", HOUR + 7202, team="new", charge=9),
+            event("call.completed", "c4", HOUR, charge=4, key="other"),
         )
         told = (
             "SELECT team, sum(calls) AS calls, sum(charge) AS c"
@@ -238,7 +240,7 @@ async def test_an_outcome_is_given_the_team_its_key_had(tmp_path: Path) -> None:
 
 async def test_a_call_charged_as_unknown_is_taken_back_when_it_ends(tmp_path: Path) -> None:
     unknown = [
-        fact("call.failed", call, HOUR, charge=10, id=f"{call}.unknown", code="outcome_unknown")
+        event("call.failed", call, HOUR, charge=10, id=f"{call}.unknown", code="outcome_unknown")
         for call in ("c", "d")
     ]
     told = (
@@ -249,11 +251,11 @@ async def test_a_call_charged_as_unknown_is_taken_back_when_it_ends(tmp_path: Pa
         await add(store, *unknown)
         await added_up(store)
         assert await asked(store, told) == [{"n": 2, "f": 2, "d": 0, "c": 20}]
-        await add(store, fact("call.completed", "c", HOUR + 4000, charge=7))
+        await add(store, event("call.completed", "c", HOUR + 4000, charge=7))
         for _ in range(2):
             assert await asked(store, told) == [{"n": 2, "f": 1, "d": 1, "c": 17}]
             await added_up(store)
-        await add(store, fact("call.failed", "d", HOUR + 3 * 86_400, charge=1))
+        await add(store, event("call.failed", "d", HOUR + 3 * 86_400, charge=1))
         for _ in range(2):
             assert await asked(store, told) == [{"n": 2, "f": 1, "d": 1, "c": 8}]
             await added_up(store)
@@ -263,7 +265,7 @@ async def test_a_call_charged_as_unknown_is_taken_back_when_it_ends(tmp_path: Pa
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from test_sums import add, fact, opened, HOUR
+from test_sums import add, event, opened, HOUR
 from toolbus_audit.ingest.rollups import add_up, add_up_days
 
 async def main():
@@ -272,7 +274,7 @@ async def main():
         batch = int(sys.argv[2])
         while True:
             ats = ((n, HOUR + n % 7200) for n in range(500))
-            rows = [fact("call.completed", f"b{batch}-{n}", at, charge=1) for n, at in ats]
+            rows = [event("call.completed", f"b{batch}-{n}", at, charge=1) for n, at in ats]
             await add(store, *rows)
             print("wrote", flush=True)
             await add_up(store.beside)
@@ -316,7 +318,7 @@ async def _checked(directory: Path) -> int:
 
 @pytest.fixture(scope="module")
 def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Facts of every kind of two days, as `make bench-analytics` lays them down."""
+    """Events of every kind of two days, as `make bench-analytics` lays them down."""
     directory = tmp_path_factory.mktemp("analytics")
 
     async def fill() -> None:
@@ -355,7 +357,7 @@ async def test_every_saved_question_is_answered(laid_down: Path) -> None:
     now = datetime.now(UTC)
     async with opened(laid_down) as store:
         (call,) = await asked(
-            store, "SELECT any(call_id) AS call FROM facts WHERE fact = 'call.denied'"
+            store, "SELECT any(call_id) AS call FROM events WHERE event = 'call.denied'"
         )
         for question in saved_queries.known(None).values():
             given = call if question.name == "one-call" else {}

@@ -1,4 +1,4 @@
-"""Facts taken out by command: whole, once each, however small the pages."""
+"""Events taken out by command: whole, once each, however small the pages."""
 
 import json
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from harness.events import allowed, completed
 from harness.exporting import Table, opened
-from harness.facts import allowed, completed
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.export import pages as paging
-from toolbus_common.contracts import FactsAsked
+from toolbus_common.contracts import EventsAsked
 from toolbus_common.errors import InvalidError
 
 EIGHT = 1_763_712_000.0  # of the 21st of November 2025
@@ -29,7 +29,7 @@ async def taken(engine: ClickHouse, **asked: Any) -> tuple[list[str], list[int],
     sizes: list[int] = []
     total, after = 0, ""
     while True:
-        page = await paging.page(engine, FactsAsked(**asked, after=after))
+        page = await paging.page(engine, EventsAsked(**asked, after=after))
         total = max(total, page.total)
         ids += [json.loads(line)["id"] for line in page.data.splitlines()]
         sizes.append(page.rows)
@@ -38,7 +38,7 @@ async def taken(engine: ClickHouse, **asked: Any) -> tuple[list[str], list[int],
         after = page.next
 
 
-async def test_every_fact_comes_once_by_time_however_small_the_pages(
+async def test_every_event_comes_once_by_time_however_small_the_pages(
     engine: ClickHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paging, "MOST_ROWS", 3)
@@ -61,7 +61,7 @@ async def test_only_what_is_asked_for_comes(engine: ClickHouse) -> None:
         allowed(call_id="a2", scope="asked", at=EIGHT + 1), allowed(call_id="a3", at=EIGHT),
         allowed(call_id="a4", scope="asked", at=EIGHT + 2),
     )  # fmt: skip
-    asked = {"customers": ("asked",), "facts": ("call.all*",), "since": EIGHT, "until": EIGHT + 2}
+    asked = {"customers": ("asked",), "events": ("call.all*",), "since": EIGHT, "until": EIGHT + 2}
     assert (await taken(engine, **asked))[0] == ["a1.allowed", "a2.allowed"]
     assert (await taken(engine, customers=("nobody' OR '1",)))[0] == []
 
@@ -85,7 +85,7 @@ async def test_pages_stay_below_what_the_bus_carries(
     ("asked", "reason"),
     [
         ({"format": "csv"}, "no format 'csv'"),
-        ({"facts": ("call%",)}, "is no fact's name"),
+        ({"events": ("call%",)}, "is no event's name"),
         ({"after": "nonsense"}, "no place to go on from"),
     ],
 )
@@ -93,4 +93,4 @@ async def test_what_cannot_be_asked_is_told_with_the_mend(
     engine: ClickHouse, asked: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidError, match=reason):
-        await paging.page(engine, FactsAsked(**asked))
+        await paging.page(engine, EventsAsked(**asked))

@@ -13,7 +13,7 @@ import pytest
 from harness.vast import LINE, Vast
 from harness.waiting import until_told
 from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import CallAdmitted, CallCompleted, CallRequested, Era, Fact, Failed
+from toolbus_common.contracts import CallAdmitted, CallCompleted, CallRequested, Era, Event, Failed
 from toolbus_common.contracts.replies import Reply
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
 from toolbus_common.messaging.local_transport import Exchange
@@ -49,13 +49,13 @@ class Two:
             )
 
     def _overhear(self, number: int, service: Service) -> None:
-        say = service.facts.say
+        say = service.events.say
 
-        def heard(fact: Fact) -> None:
-            self.answered[number] += isinstance(fact, CallCompleted)
-            say(fact)
+        def heard(event: Event) -> None:
+            self.answered[number] += isinstance(event, CallCompleted)
+            say(event)
 
-        service.facts.say = heard  # type: ignore[method-assign]
+        service.events.say = heard  # type: ignore[method-assign]
 
     async def ask(self, tool: str, method: str = "tools/call", **arguments: Any) -> Any:
         """One call to its end; the decoded result, or nothing where it failed."""

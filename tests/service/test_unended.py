@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness.facts import allowed, completed, consumed, facts_of, until
+from harness.events import allowed, completed, consumed, events_of, until
 from harness.ledger import RememberedEpochs, admission, claim
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import AuditQueried, RowsFound
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.connection import Bus
@@ -49,22 +49,22 @@ async def looking(
 
 
 @pytest.fixture
-async def policy(settings: Settings, tmp_path: Path) -> AsyncIterator[FactWriter]:
-    async with facts_of("policy", settings, tmp_path) as writer:
+async def policy(settings: Settings, tmp_path: Path) -> AsyncIterator[EventWriter]:
+    async with events_of("policy", settings, tmp_path) as writer:
         yield writer
 
 
 async def named(operator: Bus) -> list[tuple[Any, ...]]:
     """The calls whose end is named unknown, once audit has all there is."""
     await until(lambda: consumed(operator), "everything is acknowledged")
-    sql = "SELECT call_id, code, sent, charge FROM facts WHERE endsWith(id, '.unknown')"
+    sql = "SELECT call_id, code, sent, charge FROM events WHERE endsWith(id, '.unknown')"
     asks = AskLane("operator", operator)
     found = await asks.ask(AuditQueried(sql=f"{sql} ORDER BY call_id"), RowsFound, 20.0)
     return list(found.rows)
 
 
 async def test_a_call_without_an_outcome_is_named_unknown_once(
-    looking: list[Unended], operator: Bus, policy: FactWriter
+    looking: list[Unended], operator: Bus, policy: EventWriter
 ) -> None:
     past = time() - 10
     for call in ("a", "b"):
@@ -77,7 +77,7 @@ async def test_a_call_without_an_outcome_is_named_unknown_once(
 
 
 async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_nothing(
-    looking: list[Unended], operator: Bus, policy: FactWriter
+    looking: list[Unended], operator: Bus, policy: EventWriter
 ) -> None:
     past = time() - 10
     ledger = looking[0].ledger
@@ -96,14 +96,14 @@ async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_not
 async def test_a_call_that_ended_or_may_still_is_not_named(
     looking: list[Unended],
     operator: Bus,
-    policy: FactWriter,
+    policy: EventWriter,
     settings: Settings,
     tmp_path: Path,
 ) -> None:
     past = time() - 10
     await policy.record(allowed(call_id="ended", at=past, deadline=past + 5))
     await policy.record(allowed(call_id="open", at=past, deadline=past + 3600))
-    async with facts_of("executor", settings, tmp_path) as executor:
+    async with events_of("executor", settings, tmp_path) as executor:
         await executor.record(completed(call_id="ended"))
     assert await looking[0].look() == 0
     assert await named(operator) == []
@@ -111,7 +111,7 @@ async def test_a_call_that_ended_or_may_still_is_not_named(
 
 
 async def test_what_is_found_late_goes_on_from_where_all_had_ended(
-    looking: list[Unended], operator: Bus, policy: FactWriter
+    looking: list[Unended], operator: Bus, policy: EventWriter
 ) -> None:
     past = time() - 10
     await looking[0].ledger.store.remember(EVERYBODY, MARK, past)
@@ -123,7 +123,7 @@ async def test_what_is_found_late_goes_on_from_where_all_had_ended(
 
 
 async def test_while_somebody_else_looks_nobody_does(
-    looking: list[Unended], policy: FactWriter
+    looking: list[Unended], policy: EventWriter
 ) -> None:
     await policy.record(allowed(at=time() - 10, deadline=time() - 5))
     assert await looking[0].ledger.store.lock(EVERYBODY, "another", 60.0)

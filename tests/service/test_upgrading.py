@@ -13,9 +13,9 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.engines import move_streams
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, FACTS, RESULTS, provision
+from toolbus_common.nats.topology import CONFIG, EVENTS, RESULTS, provision
 
-FACT = "tb.fact.call.allowed.acme"
+EVENT = "tb.event.call.allowed.acme"
 
 
 def in_one_account(server: NatsServer) -> str:
@@ -31,8 +31,8 @@ def in_one_account(server: NatsServer) -> str:
 async def laid_down_before(bus: Bus) -> None:
     """Lay down a stream, a bucket and an object store as versions before this one did."""
     stream = bus.client.jetstream()
-    await stream.add_stream(name=FACTS, subjects=["tb.fact.>"])
-    await stream.publish(FACT, b"{}")
+    await stream.add_stream(name=EVENTS, subjects=["tb.event.>"])
+    await stream.publish(EVENT, b"{}")
     bucket = await stream.create_key_value(KeyValueConfig(bucket=CONFIG, history=10))
     await bucket.put("key.bot", b"1")
     await (await stream.create_object_store(RESULTS)).put("result", b"1")
@@ -55,7 +55,7 @@ async def test_what_was_kept_before_accounts_is_there_and_obeys_the_rules_of_tod
             await provision(bus)
             await provision(bus)
             stream = bus.client.jetstream()
-            assert (await stream.get_last_msg(FACTS, FACT)).seq == 1
+            assert (await stream.get_last_msg(EVENTS, EVENT)).seq == 1
             found = await (await bus.bucket(CONFIG)).get("key.bot")
             assert found is not None
             assert found.value == b"1"

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from harness.browsing import Page
 from harness.connecting import DOCUMENT, Asking, asked_by_executor, came_back, kept_connections
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.httpengine import sent_on
 from harness.protected import WELL_KNOWN, OAuthServer, Resource
 from harness.signing_in import BASE, Walker

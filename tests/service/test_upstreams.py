@@ -191,7 +191,7 @@ async def test_a_state_opens_nothing_for_another_caller_or_call(bench: Bench) ->
     tool = "test_input_required_result_elicitation"
     asked = await bench.call(tool, capabilities=FORMS)
     extra = answering(asked, elicitation=ACCEPTED)
-    assert owner_of(asked.last["requestState"]) == bench.facts.producer
+    assert owner_of(asked.last["requestState"]) == bench.events.producer
     for other in ({"key": "other"}, {"arguments": {"x": 1}}, {"tool": "test_elicitation"}):
         told: dict[str, Any] = {"capabilities": FORMS, "extra": extra, **other}
         refused = await bench.call(told.pop("tool", tool), **told)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from harness.certificates import Authority
-from harness.facts import bus_of
+from harness.events import bus_of
 from harness.peers import closed_after, served
 from harness.waiting import until_told
 from toolbus_cli import config_client as desks

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.facts import until
+from harness.events import until
 from harness.witness import Witness
 from harness.witnessed import Auditor, auditing, declare
 from toolbus_common.nats.connection import Bus
@@ -105,7 +105,7 @@ async def test_a_witness_that_knows_more_than_there_is_raises_the_alarm_once(
             (origin,) = witness.trees
             witness.trees[origin] = 1000, b"x" * 32
             await auditor.completed(1)
-            alarms = "SELECT count() FROM facts WHERE fact = 'witness.contradicted'"
+            alarms = "SELECT count() FROM events WHERE event = 'witness.contradicted'"
 
             async def alarmed() -> bool:
                 said = str(service.status().details["witnesses"]["w1"])

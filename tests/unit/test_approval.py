@@ -10,7 +10,7 @@ from toolbus_common.config import Declaration
 from toolbus_common.contracts import ApprovalAsked, CallRequested, Era
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import STATE, Brought, brought, can_open_pages, question
-from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, fact_of, told
+from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, event_of, told
 
 ARGUMENTS = b'{"page":"canary"}'
 
@@ -48,16 +48,16 @@ def test_arguments_are_kept_only_while_somebody_may_still_have_to_read_them() ->
 
 
 @pytest.mark.parametrize("state", State)
-def test_each_state_is_a_fact_of_its_own_under_an_id_of_its_own(state: State) -> None:
-    fact = fact_of(every_state()[state], 150.0)
+def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) -> None:
+    event = event_of(every_state()[state], 150.0)
     said = "asked" if state is State.PENDING else state.value
-    assert fact.subject == f"tb.fact.approval.{said}.default"
-    assert fact.id.endswith(f".{state.value}")
-    assert (fact.call_id, fact.key, fact.binding) == ("c1", "bot", "binding")
-    assert b"canary" not in fact.encode()
+    assert event.subject == f"tb.event.approval.{said}.default"
+    assert event.id.endswith(f".{state.value}")
+    assert (event.call_id, event.key, event.binding) == ("c1", "bot", "binding")
+    assert b"canary" not in event.encode()
 
 
-def test_what_rules_read_is_in_the_fact_that_a_person_is_asked() -> None:
+def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
     """So that a replay of rules can judge calls that have waited."""
     declared = Declaration.model_validate(
         {
@@ -68,22 +68,22 @@ def test_what_rules_read_is_in_the_fact_that_a_person_is_asked() -> None:
     )
     lineage = Snapshot.of(declared).lineage("bot")
     made = approvals.asked(call(), lineage, Cause("rule:big"), "binding", (100.0, 200.0))
-    fact = fact_of(made, 150.0, read=approvals.read_by_rules(call(), lineage, 7))
-    assert isinstance(fact, ApprovalAsked)
-    assert (fact.rule, fact.cause) == ("big", "rule:big")
-    assert (fact.team, fact.user, fact.environment) == ("ops", "ann", "prod")
-    assert (fact.era, fact.charge, fact.arguments) == ("modern", 7, "")
-    assert "rule" not in fact_of(pending(), 150.0).model_dump(exclude_defaults=True)
+    event = event_of(made, 150.0, read=approvals.read_by_rules(call(), lineage, 7))
+    assert isinstance(event, ApprovalAsked)
+    assert (event.rule, event.cause) == ("big", "rule:big")
+    assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
+    assert (event.era, event.charge, event.arguments) == ("modern", 7, "")
+    assert "rule" not in event_of(pending(), 150.0).model_dump(exclude_defaults=True)
 
 
-def test_arguments_are_a_fact_only_where_they_are_recorded_in_full() -> None:
+def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
     declared = Declaration.model_validate({"keys": {"bot": {"content": "full"}}})
     lineage = Snapshot.of(declared).lineage("bot")
     read = approvals.read_by_rules(call(), lineage, 0)
-    assert b"canary" in fact_of(pending(), 150.0, read=read).encode()
+    assert b"canary" in event_of(pending(), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:
-            assert b"canary" not in fact_of(approval, 150.0, read=read).encode()
+            assert b"canary" not in event_of(approval, 150.0, read=read).encode()
 
 
 def test_ids_cannot_be_guessed() -> None:

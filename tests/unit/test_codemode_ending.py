@@ -59,7 +59,7 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
     directory: Directory,
 ) -> None:
     outcomes, waiting, said = Outcomes(), Waiting(), list[Any]()
-    service: Any = SimpleNamespace(facts=SimpleNamespace(say=said.append))
+    service: Any = SimpleNamespace(events=SimpleNamespace(say=said.append))
     spending: Any = SimpleNamespace(note=lambda _spent: None)
     service = ProgramHandler(
         service, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
@@ -77,4 +77,4 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
     await asyncio.wait([running])
     assert [type(frame) for frame in waiting.told] == [Answered]
     assert outcomes.kept == waiting.told
-    assert [fact.NAME for fact in said] == ["call.completed"]
+    assert [event.NAME for event in said] == ["call.completed"]

@@ -27,7 +27,7 @@ WHOLE: dict[str, Any] = {
     },
     "exports": {
         "lake": {
-            "to": "s3://lake/facts", "region": "eu",
+            "to": "s3://lake/events", "region": "eu",
             "credentials": {"access_key": "a", "secret_key": SECRET},
         }
     },

@@ -1,4 +1,4 @@
-"""What a fact keeps of a call's content: who says how much, and what is struck of it."""
+"""What an event keeps of a call's content: who says how much, and what is struck of it."""
 
 import json
 from hashlib import sha256

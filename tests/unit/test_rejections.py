@@ -7,12 +7,12 @@ from ipaddress import IPv4Address
 import pytest
 
 from harness.waiting import until
-from toolbus_common.contracts import AccessRejected, Fact
+from toolbus_common.contracts import AccessRejected, Event
 from toolbus_common.messaging.access_rejections import MOST_APART, Rejections
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 
-class Told(list[Fact]):
+class Told(list[Event]):
     """What was said, as rejected access."""
 
     @property

@@ -244,11 +244,11 @@ def test_our_answer_is_taken_out_of_a_call_and_the_servers_stay() -> None:
     assert consent.answered(call("{}")).action == ""
 
 
-@pytest.mark.parametrize("fact", [ConnectionMade, ConnectionEnded])
-def test_facts_of_connections_name_people_by_pseudonyms(fact: Any) -> None:
+@pytest.mark.parametrize("event", [ConnectionMade, ConnectionEnded])
+def test_events_of_connections_name_people_by_pseudonyms(event: Any) -> None:
     about = {"id": "i", "at": 0.0, "scope": "s", "server": "docs"}
-    assert fact(**about, user="ann").people == {"user": "user:ann"}
-    assert fact(**about).people == {}
+    assert event(**about, user="ann").people == {"user": "user:ann"}
+    assert event(**about).people == {}
 
 
 def test_who_is_to_vouch_for_people_must_be_declared() -> None:

@@ -6,7 +6,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from harness.facts import until
+from harness.events import until
 from harness.litewitness import litewitness
 from harness.witnessed import Auditor, auditing, declare
 from toolbus_common.nats.connection import Bus

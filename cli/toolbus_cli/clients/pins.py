@@ -14,7 +14,7 @@ from toolbus_common.config import Server
 from toolbus_common.config_store.repository import Desk
 from toolbus_common.contracts import (
     DefinitionApproved,
-    DefinitionFact,
+    DefinitionEvent,
     DefinitionRejected,
     HeldBack,
     Listing,
@@ -183,9 +183,9 @@ def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, Offered]]:
 
 
 def _about(case: Case, what: str) -> dict[str, Any]:
-    """The fields of the fact about a decision."""
+    """The fields of the event about a decision."""
     at, name = time(), case.offered.name
-    told = DefinitionFact(
+    told = DefinitionEvent(
         id=f"{pin_key(case.kind, case.server, name)}.{what}.{at:.6f}",
         at=at,
         scope=DEFAULT_SCOPE,

@@ -28,11 +28,11 @@ class Evidence:
     stream: str
     begins: Sealed | None
     statements: tuple[Sealed, ...]
-    cut: int = 0  # facts from its beginning that are past their time, and deleted
+    cut: int = 0  # events from its beginning that are past their time, and deleted
 
     @property
     def size(self) -> int:
-        """How many facts it holds."""
+        """How many events it holds."""
         return self.statements[-1].size - (self.begins.size if self.begins else 0)
 
     async def write(
@@ -41,7 +41,7 @@ class Evidence:
         advance: Callable[[], None] = lambda: None,
         opened: Opening | None = None,
     ) -> int:
-        """Write the bundle; how many facts it has. `advance` is told of each."""
+        """Write the bundle; how many events it has. `advance` is told of each."""
         await self.settled()
 
         async def told() -> AsyncIterator[str]:
@@ -55,12 +55,12 @@ class Evidence:
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.statements,
-            facts=told(),
+            events=told(),
             opened=opened,
         )
 
     async def settled(self) -> None:
-        """Return once the table has as many rows as were sealed; facts are sealed and stored apart.
+        """Return once the table has as many rows as were sealed (the two are done separately).
 
         Not for ever: if some are missing for good, that is what the bundle has to show.
         """
@@ -88,7 +88,7 @@ class Evidence:
         scope, until = quoted(self.scope), self.statements[-1].to
         within = f"(stream_seq, line) > ({message}, {line}) AND stream_seq <= {until}"
         return (
-            f"SELECT * FROM (SELECT {columns} FROM facts WHERE scope = {scope}"  # noqa: S608
+            f"SELECT * FROM (SELECT {columns} FROM events WHERE scope = {scope}"  # noqa: S608
             f" AND stream = {quoted(self.stream)} AND {within} UNION ALL"
             f" SELECT {columns.replace('detail', 'raw')} FROM dead_letters WHERE {within}"
             f" AND endsWith(subject, concat('.', {scope})))"
@@ -178,7 +178,7 @@ async def _begun(lane: AskLane, named: str, stream: str, since: str) -> int:
 
 
 async def _cut(lane: AskLane, named: str, stream: str) -> int:
-    """How many facts are past their time; of statements at that size, the log goes on from each."""
+    """Return how many events of a log have expired; it continues from the checkpoints there."""
     (row,) = await _asked(
         lane,
         f"SELECT max(size) FROM cuts WHERE scope = {named} AND stream = {quoted(stream)}",  # noqa: S608

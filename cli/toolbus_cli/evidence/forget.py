@@ -25,7 +25,7 @@ KINDS = ("user:", "operator:", "admin:", "key:")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Somebody facts name: in whose logs, and how often in the plain (before names were sealed)."""
+    """A person events name: in whose logs, and how often in plain (before names were sealed)."""
 
     person: Person
     revision: int
@@ -44,32 +44,32 @@ async def found(desk: Desk, people: People, said: str) -> Found:
     known = await people.find(name)
     if known is None:
         raise CommandError(
-            f"No key is kept of '{name}': no fact names them, or they are forgotten already. "
+            f"No key is kept of '{name}': no event names them, or they are forgotten already. "
             f"A person is a {', '.join(KINDS)}… and a name."
         )
     person, revision = known
     lane = AskLane(OPERATOR, desk.bus)
-    rows = await _asked(lane, f"SELECT DISTINCT scope FROM facts WHERE {_naming(person)}")  # noqa: S608
+    rows = await _asked(lane, f"SELECT DISTINCT scope FROM events WHERE {_naming(person)}")  # noqa: S608
     scopes = {str(scope) for (scope,) in rows}
     holding = sorted(scopes.intersection(await held(await desk.bus.bucket(CONFIG))))
     if holding:
         raise CommandError(
-            f"Facts of {', '.join(holding)} that name {name} are under a legal hold; "
+            f"Events of {', '.join(holding)} that name {name} are under a legal hold; "
             "'toolbus audit hold list' says why, and nothing of them is erased until it is lifted."
         )
     ((plain,),) = await _asked(
         lane,
-        f"SELECT count() FROM facts WHERE user = {quoted(person.shown)}",  # noqa: S608
+        f"SELECT count() FROM events WHERE user = {quoted(person.shown)}",  # noqa: S608
     )
     return Found(person, revision, tuple(sorted(scopes)) or (DEFAULT_SCOPE,), int(plain))
 
 
 def _naming(person: Person) -> str:
-    """Facts that name somebody, as a condition: calls by their columns, for they are most."""
+    """Events that name somebody, as a condition: calls by their columns, for they are most."""
     named = f"user = '{person.pseudonym}'"
     if person.name.startswith("key:"):
         named = f"key = {quoted(person.name.removeprefix('key:'))}"
-    others = "fact NOT LIKE 'call.%' AND fact NOT LIKE 'context.%'"
+    others = "event NOT LIKE 'call.%' AND event NOT LIKE 'context.%'"
     return f"{named} OR ({others} AND position(detail, '{person.pseudonym}') > 0)"
 
 

@@ -1,9 +1,9 @@
-"""The audit service: every fact becomes a row, rows answer questions, and webhooks are told.
+"""The audit service: every event becomes a row, rows answer questions, and webhooks are told.
 
-hears   every fact, from the stream FACTS; the buckets tb_config and tb_people
-says    FactsExpired, WitnessContradicted; facts and checkpoints to webhooks, facts to SIEMs and
+hears   every event, from the stream EVENTS; the buckets tb_config and tb_people
+says    EventsExpired, WitnessContradicted; events and checkpoints to webhooks, events to SIEMs and
         into files, checkpoints to witnesses and into files
-answers AuditQueried, FactsAsked, SpendingAsked, OpenCallsAsked, UnendedAsked, RefillAsked,
+answers AuditQueried, EventsAsked, SpendingAsked, OpenCallsAsked, UnendedAsked, RefillAsked,
         LinesAsked; readers, over HTTP
 owns    the tables in ClickHouse, the buckets tb_seals and tb_exports, the sealing key
 """
@@ -39,8 +39,8 @@ from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
     AuditQueried,
-    FactsAsked,
-    FactsTold,
+    EventsAsked,
+    EventsTold,
     LinesAsked,
     OpenCallsAsked,
     OpenCallsTold,
@@ -52,13 +52,13 @@ from toolbus_common.contracts import (
     UnendedAsked,
     UnendedTold,
 )
-from toolbus_common.contracts.events.base import EVERY_FACT
+from toolbus_common.contracts.events.base import EVERY_EVENT
 from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import Rejections
 from toolbus_common.messaging.local_transport import Exchange
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.nats.stream_reader import Kept, begun, read_from
-from toolbus_common.nats.topology import CONFIG, EXPORTS, FACTS, WEBHOOKS
+from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.privacy.key_store import People
 from toolbus_common.privacy.legal_holds import Holds
@@ -162,7 +162,7 @@ def _expire(service: Service, store: ClickHouse, directory: Directory) -> None:
     holds = Holds()
     service.watches(CONFIG)(holds.hear)
     retention = Retention(
-        store, lambda: directory.now.declaration, lambda: holds.customers, service.facts.record
+        store, lambda: directory.now.declaration, lambda: holds.customers, service.events.record
     )
 
     @service.needs
@@ -209,7 +209,7 @@ def _answer_readers(
         )
         return
 
-    rejections = Rejections(service.facts.say, settings.rejection_seconds)
+    rejections = Rejections(service.events.say, settings.rejection_seconds)
     service.needs(rejections.written)
     service.draining.append(rejections.flush)
 
@@ -235,11 +235,11 @@ def _refill(service: Service, writer: Writer, store: ClickHouse) -> None:
     """Write what the tables lack, when an operator asks for it."""
 
     async def read(first: int | datetime, most: int) -> list[Kept]:
-        return await read_from(service.bus.client, FACTS, first, EVERY_FACT, most)
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
 
     async def settled() -> int:
-        newest = await service.bus.newest(FACTS)  # first: more may come while we ask
-        return int(min(newest, await service.bus.finished(FACTS, service.name)))
+        newest = await service.bus.newest(EVENTS)  # first: more may come while we ask
+        return int(min(newest, await service.bus.finished(EVENTS, service.name)))
 
     refilling = Refilling(store, read, settled, lambda: writer.stream)
 
@@ -260,7 +260,7 @@ def _tell_webhooks(service: Service, webhooks: Webhooks) -> None:
     @service.needs
     @asynccontextmanager
     async def told() -> AsyncIterator[None]:
-        batches = service.bus.consume(FACTS, WEBHOOKS, MOST_POSTED, POLL_SECONDS)
+        batches = service.bus.consume(EVENTS, WEBHOOKS, MOST_POSTED, POLL_SECONDS)
         telling = asyncio.create_task(webhooks.run(batches))
         try:
             yield
@@ -270,35 +270,35 @@ def _tell_webhooks(service: Service, webhooks: Webhooks) -> None:
 
 
 def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
-    """Answer who takes facts out, write declared exports, and tell declared sinks."""
+    """Answer who takes events out, write declared exports, and tell declared sinks."""
     directory = Directory(Reader.at("audit", settings.sealing).opened)
     named = Named()
     service.watches(CONFIG)(named.hear)
     service.watches(CONFIG)(directory.hear)
     poster = Poster(settings.egress, named.has, Tls(settings.egress_ca))
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
-    given, lease = (poster, named.has, secrets, service.facts.producer), settings.lease_seconds
+    given, lease = (poster, named.has, secrets, service.events.producer), settings.lease_seconds
     exports = Exports(lambda: directory.now.declaration.exports, *given, lease)
     sinks = Sinks(lambda: directory.now.declaration.sinks, *given, Pace(lease))
     details = service.details
     service.details = lambda: details() | _stated(exports=exports.states(), sinks=sinks.states())
 
     async def stream() -> str:
-        return await begun(service.bus.client, FACTS)
+        return await begun(service.bus.client, EVENTS)
 
     async def newest() -> int:
-        return await service.bus.newest(FACTS)
+        return await service.bus.newest(EVENTS)
 
     async def read(first: int, most: int) -> list[Kept]:
-        return await read_from(service.bus.client, FACTS, first, EVERY_FACT, most)
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
 
-    @service.answers(FactsAsked)
-    async def page(question: FactsAsked) -> FactsTold:
+    @service.answers(EventsAsked)
+    async def page(question: EventsAsked) -> EventsTold:
         return await pages.page(store, question)
 
     async def closed() -> tuple[str, int]:
         known = await newest()  # before: what comes meanwhile is not closed
-        return await stream(), int(min(known, await service.bus.finished(FACTS, service.name)))
+        return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
 
     @service.needs
     @asynccontextmanager

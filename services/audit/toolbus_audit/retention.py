@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_common.config import Declaration
-from toolbus_common.contracts import Fact, FactsExpired
+from toolbus_common.contracts import Event, EventsExpired
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import BusDownError
 
@@ -35,7 +35,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a log is to begin: behind its first `size` facts."""
+    """Where a log is to begin: behind its first `size` events."""
 
     scope: str
     stream: str
@@ -55,14 +55,14 @@ class Cut:
 
 
 class Retention:
-    """`declared` says how long, `holds` of whom nothing is deleted, `say` records a fact."""
+    """`declared` says how long, `holds` of whom nothing is deleted, `say` records an event."""
 
     def __init__(
         self,
         store: Store,
         declared: Callable[[], Declaration],
         holds: Callable[[], frozenset[str]],
-        say: Callable[[Fact], Awaitable[None]],
+        say: Callable[[Event], Awaitable[None]],
     ) -> None:
         self._store = store
         self._declared = declared
@@ -109,25 +109,25 @@ class Retention:
         """Said first, then noted, then done: whatever was interrupted is done the next time."""
         known = await self._store.select(f"SELECT max(size) FROM cuts WHERE {cut.log}")  # noqa: S608
         if int(known[0][0] or 0) < cut.size:
-            await self._say(_fact_of(cut))
+            await self._say(_event_of(cut))
             await self._store.command(
                 "INSERT INTO cuts (scope, stream, size, to, at) VALUES "  # noqa: S608
                 f"({quoted(cut.scope)}, {quoted(cut.stream)}, {cut.size}, {cut.to}, now())"
             )
-        await self._delete("facts", cut.rows)
+        await self._delete("events", cut.rows)
         # Lines that could be no row are of this log where their subject ends in its customer.
         ended = f"endsWith(subject, {quoted('.' + cut.scope)})"
         sealed = f"stream_seq <= {cut.to} AND at <= toDateTime({_before(time(), cut.days)}, 'UTC')"
         await self._delete("dead_letters", f"{ended} AND {sealed}")
 
     async def _clear_unsealed(self, now: float) -> None:
-        """Facts from before there was a seal belong to no log: they go by their own time."""
-        unsealed = await self._store.select("SELECT DISTINCT scope FROM facts WHERE stream = ''")
+        """Events from before there was a seal belong to no log: they go by their own time."""
+        unsealed = await self._store.select("SELECT DISTINCT scope FROM events WHERE stream = ''")
         for (scope,) in unsealed:
             if scope not in self._holds():
                 days = days_of(self._declared(), scope)
                 old = f"at <= toDateTime({_before(now, days)}, 'UTC')"
-                await self._delete("facts", f"stream = '' AND scope = {quoted(scope)} AND {old}")
+                await self._delete("events", f"stream = '' AND scope = {quoted(scope)} AND {old}")
 
     async def _delete(self, table: str, condition: str) -> None:
         ((count,),) = await self._store.select(f"SELECT count() FROM {table} WHERE {condition}")  # noqa: S608
@@ -139,7 +139,7 @@ class Retention:
 
 
 def days_of(declared: Declaration, scope: str) -> int:
-    """How many days a customer's facts are kept."""
+    """How many days a customer's events are kept."""
     customer = declared.customers.get(scope)
     own = customer.retention if customer is not None else None
     return own or declared.audit.retention
@@ -149,8 +149,8 @@ def _before(now: float, days: int) -> int:
     return max(int(now) - days * DAY, 0)
 
 
-def _fact_of(cut: Cut) -> FactsExpired:
-    return FactsExpired(
+def _event_of(cut: Cut) -> EventsExpired:
+    return EventsExpired(
         id=f"{cut.scope}.{cut.stream}.{cut.size}.expired",
         at=time(),
         scope=cut.scope,

@@ -127,7 +127,7 @@ class ProgramHandler:
         """Return the call with a deadline that leaves its program the time it may take."""
         if deadline <= call.deadline:
             return call
-        self._service.facts.say(extended(call, deadline))
+        self._service.events.say(extended(call, deadline))
         if call.claim is not None:
             self._outcomes.extend(call, call.claim, deadline)
         await reply.send(Extended(deadline))
@@ -156,7 +156,7 @@ class ProgramHandler:
         if is_error:
             result["isError"] = True
         body = msgspec.json.encode(result)
-        self._service.facts.say(
+        self._service.events.say(
             CallCompleted(
                 id=f"{call.call_id}.completed",
                 **about(call),
@@ -185,7 +185,7 @@ class ProgramHandler:
     async def _fail(
         self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
     ) -> None:
-        self._service.facts.say(
+        self._service.events.say(
             CallFailed(
                 id=f"{call.call_id}.failed",
                 **about(call),

@@ -60,7 +60,7 @@ def build(exchange: Exchange) -> Service:
         usual = usual_caps(settings.program_seconds, settings.program_calls)
         results = Results(lambda: Objects.opened(service.bus, RESULTS))
         programs = Programs(service, directory, sandbox, results, usual)
-        spending = Spending(service.facts.say)
+        spending = Spending(service.events.say)
         outcomes = await _opened(service, directory)
         handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes)
         await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())

@@ -91,7 +91,7 @@ class Fleet:
         self._keepers: dict[str, Keeper] = {}
         self._changed = asyncio.Event()
         self._early = EarlyCancellations()
-        self._lane = ParkLane(service.bus, service.facts.producer, self._runner)
+        self._lane = ParkLane(service.bus, service.events.producer, self._runner)
         self._selector = Selector()
         self._outcomes: KeptOutcomes
         self._places: Places
@@ -111,7 +111,7 @@ class Fleet:
         """Who holds which session here."""
         every = ((name, keeper.separation) for name, keeper in self._keepers.items())
         kept = {name: each.pool.told() for name, each in every if each is not None}
-        return SessionsTold(instance=self._service.facts.producer, servers=kept)
+        return SessionsTold(instance=self._service.events.producer, servers=kept)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -119,7 +119,7 @@ class Fleet:
         buckets = Buckets(*[await self._service.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
         self._outcomes = KeptOutcomes(await self._service.bucket(OUTCOMES), self._service.spawn)
         claims = await self._service.bucket(SESSIONS)
-        self._places = Places(claims, buckets.leases, self._service.facts.producer)
+        self._places = Places(claims, buckets.leases, self._service.events.producer)
         self._places.on_taken = self._taken
         self._changed.set()
         await self._lane.open(self._cancel)
@@ -230,7 +230,7 @@ def build(exchange: Exchange) -> Service:
     service = Service("executor", settings, exchange)
     know_people(service)
     directory = Directory(Reader.at("executor", settings.sealing).opened)
-    pins = Pins(service.facts)
+    pins = Pins(service.events)
     steering = Steering()
     keys = IdentityKeys(partial(_identity_key, service))
     ways = Ways(settings.egress, Named(), settings.egress_ca, os.environ, keys)

@@ -2,7 +2,7 @@
 
 hears   the frames of its calls; ServerNotification; SessionMessage of its other replicas; the
         buckets tb_config, tb_catalogue and tb_tokens
-says    CallRequested, CallCancelled, SessionMessage, ClientMessage; the facts AccessRejected and
+says    CallRequested, CallCancelled, SessionMessage, ClientMessage; the events AccessRejected and
         ContextListed
 asks    ApproverAsked and AdminAsked, of policy; PageAsked and TokenShown, of oauth
 owns    nothing but the streams open to it: any replica serves any request
@@ -52,7 +52,7 @@ def build(exchange: Exchange) -> Service:
     seal = Seal(load_key(settings.seal_key))
     endpoint = _endpoint(service, settings, seal)
     scripts = _names(settings.browser_origins)
-    rejections = Rejections(service.facts.say, settings.rejection_seconds)
+    rejections = Rejections(service.events.say, settings.rejection_seconds)
     service.needs(rejections.written)
     _tell_of_anonymous(service, endpoint.anonymous)
     service.draining.append(rejections.flush)
@@ -66,7 +66,7 @@ def _endpoint(service: Service, settings: Settings, seal: Seal) -> Endpoint:
     questions, shelf = Questions(), Shelf(settings.poll_after)
     relay = Relay(service, catalogue, seal, questions, shelf, settings.call_timeout)
     hub, sessions = Hub(catalogue, relay, shelf), _sessions(service, seal, questions, relay)
-    context = ListedContext(service.facts.say, catalogue, directory, settings.context_seconds)
+    context = ListedContext(service.events.say, catalogue, directory, settings.context_seconds)
     service.needs(context.written)
     service.draining.append(context.flush)
     _introduce(directory, relay, hub, sessions)

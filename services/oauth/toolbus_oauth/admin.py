@@ -136,7 +136,7 @@ class Office:
             raise
 
     async def _refuse_namesake(self, made: Client) -> None:
-        """A machine is known by its name: two of one name would be one, to rules and in facts."""
+        """A machine is known by its name: two of one name would be one, to rules and in events."""
         if CREDENTIALS not in made.grants:
             return
         for each in await self.store.every(Client):

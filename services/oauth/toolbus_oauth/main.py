@@ -1,7 +1,7 @@
 """The oauth service: who somebody is, which client may act for them, and tokens that say so.
 
 hears   the buckets tb_config, tb_tokens and tb_people
-says    the facts GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
+says    the events GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
 answers PageAsked and TokenShown, of ingress; UpstreamTokenAsked and IdentityKeyAsked, of executor;
         IdentityAsked
 owns    the buckets tb_oauth, tb_oauth_clients, tb_oauth_brief, tb_tokens and tb_connections; the
@@ -131,7 +131,7 @@ class Parts:
         return Grants(
             settings.issuer, kept.store, kept.tokens, self.known.bearers, kept.seal,
             SigningKeys(settings.oauth_signing), lifetimes, Accounts(kept.store, kept.brief),
-            self.known.declared, self.service.facts.say,
+            self.known.declared, self.service.events.say,
         )  # fmt: skip
 
     def providers(self) -> Providers:
@@ -145,7 +145,7 @@ class Parts:
         return upstreams(
             settings.issuer, settings.client_document, kept.connections, kept.brief,
             self.fetchers.servers, SigningKeys(settings.client_keys), self.secrets, providers,
-            known.declared, known.named.has, self.service.facts.say,
+            known.declared, known.named.has, self.service.events.say,
         )  # fmt: skip
 
     def routes(self, providers: Providers, resources: Resources, holdings: Holdings) -> Routes:
@@ -154,7 +154,7 @@ class Parts:
         devices = Devices(settings.issuer, self.kept.brief)
         browsing = Browsing(
             settings.issuer, self.kept.seal, self.kept.brief, Asking(clients, resources),
-            grants.accounts, devices, providers, self.known.declared, self.service.facts.say,
+            grants.accounts, devices, providers, self.known.declared, self.service.events.say,
             settings.session_seconds, holdings,
         )  # fmt: skip
         redeeming = Redeeming(

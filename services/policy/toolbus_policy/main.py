@@ -1,7 +1,7 @@
 """The policy service: may this key make this call, and who pays?
 
 hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed; CallExtended
-says    CallAdmitted (to executor), CallCancelled; the facts CallAllowed, CallDenied, CallFailed,
+says    CallAdmitted (to executor), CallCancelled; the events CallAllowed, CallDenied, CallFailed,
         CallReplayed, LedgerOpened, those of approvals, and of what is declared over HTTP
 asks    audit what was spent, when counters were lost, and which calls never ended
 answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked;
@@ -154,7 +154,7 @@ def build(exchange: Exchange) -> Service:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        epochs = BusEpochs(await service.bucket(LEDGER), service.facts)
+        epochs = BusEpochs(await service.bucket(LEDGER), service.events)
         ledger = Ledger(settings.redis_url.get_secret_value(), epochs, settings.redis_timeout)
         await _open(service, bench, docket)
         deferring.book.open(await service.bucket(TASKS))
@@ -217,10 +217,10 @@ def _consulted(service: Service, bench: Bench, settings: Settings) -> tuple[Appr
     service.watches(APPROVALS)(docket.hear)
     service.watches(TASKS)(book.hear)
     deferring = Deferring(
-        book, docket, service.facts, service.calls, service.bus, settings.reap_grace
+        book, docket, service.events, service.calls, service.bus, settings.reap_grace
     )
-    approving = Approving(docket, service.facts, bench.bind, _terms(settings), deferring)
-    approvers = Approvers(docket, service.facts, lambda: bench.snapshot, settings.approved_seconds)
+    approving = Approving(docket, service.events, bench.bind, _terms(settings), deferring)
+    approvers = Approvers(docket, service.events, lambda: bench.snapshot, settings.approved_seconds)
     _answer(service, approvers)
     return approving, approvers
 
@@ -253,7 +253,7 @@ async def _administer(
     literals = Writer.at(settings.sealing)
 
     def desk_of(who: str) -> Desk:
-        return Desk(service.bus, config, service.facts, who, literals)
+        return Desk(service.bus, config, service.events, who, literals)
 
     office = Office(bench.administrator, desk_of, approvers, clerk.tell, reach)
 

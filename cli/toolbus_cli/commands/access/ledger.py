@@ -1,4 +1,4 @@
-"""Commands about money: how the budgets stand, and counters made anew from the facts."""
+"""Commands about money: how the budgets stand, and counters made anew from the events."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -58,7 +58,7 @@ def show(
 def rebuild(
     customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
-    """Make a customer's counters anew from the facts; nothing can be spent meanwhile.
+    """Make a customer's counters anew from the events; nothing can be spent meanwhile.
 
     Toolbus does so by itself when Redis lost them.
     """
@@ -68,9 +68,9 @@ def rebuild(
 def accept(
     customer: Scope, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False
 ) -> None:
-    """Let a customer spend again though the facts do not reach back as far as its budgets do.
+    """Let a customer spend again though the events do not reach back as far as its budgets do.
 
-    What the facts hold is counted; what they lost is given away.
+    What the events hold is counted; what they lost is given away.
     """
     _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=True)), as_json=as_json)
 
@@ -92,7 +92,7 @@ def _show_rebuilt(told: RebuildTold, *, as_json: bool) -> None:
         show_json(told.model_dump())
         return
     say(
-        f"Rebuilt from the facts since {_moment(told.since)}; "
+        f"Rebuilt from the events since {_moment(told.since)}; "
         f"{told.calls} calls are under way. 'toolbus ledger show' shows the budgets."
     )
 

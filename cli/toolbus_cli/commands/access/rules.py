@@ -37,12 +37,12 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _CALLS = (
     "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, scope, team, "
     "user, environment, key, server, tool, method, era, charge, code, rule, "
-    "JSONExtractString(detail, 'arguments') AS arguments, fact FROM facts "
+    "JSONExtractString(detail, 'arguments') AS arguments, event FROM events "
     # A call that was refused because it must wait has asked as well: it counts as refused.
-    "WHERE at > now() - INTERVAL {seconds} SECOND AND (fact = 'call.allowed' "
-    "OR fact = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
-    "OR fact = 'approval.asked' AND call_id NOT IN (SELECT call_id FROM facts "
-    "WHERE at > now() - INTERVAL {seconds} SECOND AND fact = 'call.denied' "
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND (event = 'call.allowed' "
+    "OR event = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
+    "OR event = 'approval.asked' AND call_id NOT IN (SELECT call_id FROM events "
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND event = 'call.denied' "
     "AND code = 'approval_required')) "
 )
 

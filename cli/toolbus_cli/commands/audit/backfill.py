@@ -22,7 +22,7 @@ from toolbus_common.messaging.request_reply import AskLane
 from toolbus_common.nats.permissions import OPERATOR
 
 MOST_LINES, MOST_BYTES = 1000, 1 << 20  # of an export, in one message
-SECONDS = 60.0  # a stretch of a thousand messages may hold many facts
+SECONDS = 60.0  # a stretch of a thousand messages may hold many events
 _LETTERS = "SELECT concat(toString(stream_seq), '.', toString(line)) AS place, at, subject, reason"
 
 
@@ -35,7 +35,7 @@ def list_letters(
     """The lines audit could not read, the newest first; `place` is message and line."""
     sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
     rows = asyncio.run(_asked(state_dir, sql, limit))
-    nothing = "There is no dead letter: audit could read every fact."
+    nothing = "There is no dead letter: audit could read every event."
     show_rows(("place", "at", "subject", "reason"), rows, nothing, as_json=as_json)
 
 
@@ -84,8 +84,8 @@ def backfill(
 ) -> None:
     """Write what the stream has and the tables lack; what they have stays as it is.
 
-    The stream keeps facts for 14 days. Needed after tables were lost, or restored from a copy.
-    Facts of an export are known by their ids; they have no place in the stream, so that no seal
+    The stream keeps events for 14 days. Needed after tables were lost, or restored from a copy.
+    Events of an export are known by their ids; they have no place in the stream, so that no seal
     covers their rows.
     """
     if export is not None and since:

@@ -1,4 +1,4 @@
-"""Commands for auditors: facts taken out with what seals them, the key they trust, the check."""
+"""Commands for auditors: events taken out with what seals them, the key they trust, the check."""
 
 import asyncio
 from enum import StrEnum
@@ -34,11 +34,11 @@ def export(  # noqa: PLR0913
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     *,
     form: Annotated[
-        Form, typer.Option("--format", help="A sealed bundle (zip), or facts as they are.")
+        Form, typer.Option("--format", help="A sealed bundle (zip), or events as they are.")
     ] = Form.BUNDLE,
     scope: Annotated[
         str,
-        typer.Option(help="Whose facts. Of bundles the log `default`, else all customers'."),
+        typer.Option(help="Whose events. Of bundles the log `default`, else all customers'."),
     ] = "",
     since: Annotated[
         str,
@@ -50,22 +50,22 @@ def export(  # noqa: PLR0913
         bool, typer.Option(help="Tell in a bundle what is sealed of people, with the proof.")
     ] = False,
     until: Annotated[str, typer.Option(help="Before this day or time; not of bundles.")] = "",
-    fact: Annotated[
-        list[str] | None, typer.Option(help="Facts of this name, such as 'call.*'; repeatable.")
+    event: Annotated[
+        list[str] | None, typer.Option(help="Events of this name, such as 'call.*'; repeatable.")
     ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Take facts out: sealed, with all an auditor needs to check them alone, or as plain rows.
+    """Take events out: sealed, with all an auditor needs to check them alone, or as plain rows.
 
-    A bundle is a customer's whole log. jsonl is a fact a line as its producer wrote it, ocsf an
+    A bundle is a customer's whole log. jsonl is an event a line as its producer wrote it, ocsf an
     event of the Open Cybersecurity Schema Framework a line, parquet the table's columns; all
     three by time. However much it is, little of it is in memory.
     """
     if form is Form.BUNDLE:
-        if until or fact:
+        if until or event:
             raise CommandError(
-                "A bundle is a whole log: leave --until and --fact out, or name a --format."
+                "A bundle is a whole log: leave --until and --event out, or name a --format."
             )
         told = asyncio.run(_export(state_dir, out, scope or "default", since, reveal=reveal))
         show_json(told) if as_json else _say_bundle(out, told)
@@ -73,18 +73,18 @@ def export(  # noqa: PLR0913
     if reveal:
         raise CommandError("What is sealed of people is told in bundles only; leave --reveal out.")
     times, scopes = (moment(since, 0.0), moment(until, LATEST)), (scope,) if scope else ()
-    wanted = Wanted(form.value, *times, tuple(fact or ()), scopes)
+    wanted = Wanted(form.value, *times, tuple(event or ()), scopes)
     rows = asyncio.run(_taken(state_dir, out, wanted))
-    show_json({"file": str(out), "facts": rows}) if as_json else _say_rows(out, rows)
+    show_json({"file": str(out), "events": rows}) if as_json else _say_rows(out, rows)
 
 
 def _say_bundle(out: Path, told: dict[str, Any]) -> None:
-    say(f"{out}: {told['facts']} facts under {told['checkpoints']} checkpoints.")
+    say(f"{out}: {told['events']} events under {told['checkpoints']} checkpoints.")
     say(f"Check it with: toolbus audit verify {out} --key KEY  (or python3 verify.py, inside)")
 
 
 def _say_rows(out: Path, rows: int) -> None:
-    say(f"{out}: {rows} {'fact' if rows == 1 else 'facts'}.")
+    say(f"{out}: {rows} {'event' if rows == 1 else 'events'}.")
 
 
 async def _export(
@@ -101,15 +101,15 @@ async def _export(
             opened = people.opened
         found = await gathered(AskLane(OPERATOR, bus), scope, since)
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("Facts", total=found.size)
-            facts = await found.write(out, lambda: progress.advance(task), opened)
-    return {"bundle": str(out), "facts": facts, "checkpoints": len(found.statements)}
+            task = progress.add_task("Events", total=found.size)
+            events = await found.write(out, lambda: progress.advance(task), opened)
+    return {"bundle": str(out), "events": events, "checkpoints": len(found.statements)}
 
 
 async def _taken(state_dir: Path, out: Path, wanted: Wanted) -> int:
     async with joined(find(state_dir)) as bus:
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("Facts", total=None)
+            task = progress.add_task("Events", total=None)
 
             def advance(rows: int, total: int) -> None:
                 progress.update(task, advance=rows, total=total)

@@ -35,14 +35,14 @@ Customer = Annotated[str, typer.Argument(help="The customer; `default` without c
 def forget(
     person: Annotated[str, typer.Argument(help="A user, or operator:…, admin:…, key:….")],
     *,
-    reason: Annotated[str, typer.Option(help="Why; kept in the fact that says so.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; kept in the event that says so.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Forget a person: names and content of theirs in facts can be read by nobody any more.
+    """Forget a person: names and content of theirs in events can be read by nobody any more.
 
     Their key is shredded, on the bus and in every service; what was sealed stays provable. It
-    cannot be undone. What names them outside of facts (toolbus.yaml, bundles given away) is yours
+    cannot be undone. What names them outside of events (toolbus.yaml, bundles given away) is yours
     to mend.
     """
     asyncio.run(_forget(state_dir, person, reason, sure=yes))
@@ -60,7 +60,7 @@ async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> Non
     say(f"{found.person.name} is forgotten; {services} services have let go of the key.")
     if found.plain:
         say(
-            f"{found.plain} facts from before names were sealed name them in the plain; they go "
+            f"{found.plain} events from before names were sealed name them in the plain; they go "
             "when their retention ends."
         )
 
@@ -68,10 +68,10 @@ async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> Non
 def hold(
     customer: Customer,
     *,
-    why: Annotated[str, typer.Option(help="The case; kept with the hold and in the fact.")],
+    why: Annotated[str, typer.Option(help="The case; kept with the hold and in the event.")],
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Hold a customer's facts: nothing is deleted or erased of them until the hold is lifted."""
+    """Hold a customer's events: nothing is deleted or erased of them until the hold is lifted."""
     asyncio.run(_hold(state_dir, customer, why))
     say(f"{customer} is held: nothing of it is deleted.")
 
@@ -96,7 +96,7 @@ async def _hold(state_dir: Path, customer: str, why: str) -> None:
 def lift(
     customer: Customer,
     *,
-    why: Annotated[str, typer.Option(help="Why; kept in the fact.")] = "",
+    why: Annotated[str, typer.Option(help="Why; kept in the event.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Lift a hold: what is past its retention is deleted within the hour."""
@@ -134,6 +134,6 @@ async def _holds(state_dir: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _record(desk: Desk, fact: type[HoldPlaced | HoldLifted], customer: str, why: str) -> None:
-    number = f"{secrets.token_hex(10)}.{fact.NAME}"
-    desk.record(fact(id=number, at=time(), scope=customer, by=desk.by, reason=why))
+def _record(desk: Desk, event: type[HoldPlaced | HoldLifted], customer: str, why: str) -> None:
+    number = f"{secrets.token_hex(10)}.{event.NAME}"
+    desk.record(event(id=number, at=time(), scope=customer, by=desk.by, reason=why))

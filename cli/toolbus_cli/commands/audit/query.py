@@ -1,4 +1,4 @@
-"""Commands for analysts and auditors: questions in SQL, and facts as they come."""
+"""Commands for analysts and auditors: questions in SQL, and events as they come."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -28,15 +28,15 @@ from toolbus_common.nats.permissions import OPERATOR
 
 POLL_SECONDS = 0.5
 BATCH = 500
-_FACTS = (
-    "SELECT stream_seq, line, at, fact, key, server, tool, code, reason, charge, latency_us "
-    "FROM facts WHERE fact LIKE {fact:String} AND ({customer:String} IN ('', scope))"
+_EVENTS = (
+    "SELECT stream_seq, line, at, event, key, server, tool, code, reason, charge, latency_us "
+    "FROM events WHERE event LIKE {event:String} AND ({customer:String} IN ('', scope))"
     " AND ({key:String} IN ('', key)) AND ({server:String} IN ('', server))"
 )
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over the table facts.")] = "",
+    sql: Annotated[str, typer.Argument(help="One SELECT over the table events.")] = "",
     *,
     name: Annotated[
         str, typer.Option("--saved", help="One of 'toolbus audit queries' instead.")
@@ -51,10 +51,10 @@ def query(
 ) -> None:
     """Ask the audit one question in SQL; it may read and nothing else.
 
-    The table facts has a row per fact: at (UTC), fact (call.allowed, call.denied,
+    The table events has a row per event: at (UTC), event (call.allowed, call.denied,
     call.completed, call.failed, server.lost, key.created, ...), scope, team, user, environment,
     key, call_id, server, tool, method, code, rule, shadow (rules that would have refused it),
-    reason, charge (micro-dollars), latency_us, detail (the whole fact).
+    reason, charge (micro-dollars), latency_us, detail (the whole event).
     """
     asked = AuditQueried(sql=sql, limit=limit, parameters=_named(given or ()))
     if name:
@@ -95,17 +95,17 @@ def tail(  # noqa: PLR0913 - one for each option
         int, typer.Option("-n", "--lines", min=0, max=BATCH, help="How many of the newest.")
     ] = 20,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Keep running, and print facts as they come.")
+        bool, typer.Option("-f", "--follow", help="Keep running, and print events as they come.")
     ] = False,
-    fact: Annotated[str, typer.Option(help="Only these: call.denied, 'approval.*'.")] = "*",
+    event: Annotated[str, typer.Option(help="Only these: call.denied, 'approval.*'.")] = "*",
     customer: Annotated[str, typer.Option(help="Only of this customer.")] = "",
     key: Annotated[str, typer.Option(help="Only of this key.")] = "",
     server: Annotated[str, typer.Option(help="Only of this server.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the newest facts, and with -f those that follow; one JSON object a line with --json."""
-    wanted = {"fact": like(fact), "customer": customer, "key": key, "server": server}
+    """Print the newest events, and with -f those that follow; with --json one object a line."""
+    wanted = {"event": like(event), "customer": customer, "key": key, "server": server}
     asyncio.run(_tail(state_dir, lines, wanted, follow=follow, as_json=as_json))
 
 
@@ -116,7 +116,7 @@ async def _tail(
         lane = AskLane(OPERATOR, bus)
 
         async def found(more: str) -> list[dict[str, Any]]:
-            asked = AuditQueried(sql=f"{_FACTS} {more}", limit=BATCH, parameters=dict(wanted))
+            asked = AuditQueried(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
             return _records(await lane.ask(asked, RowsFound, SECONDS))
 
         newest = f"ORDER BY at DESC, stream_seq DESC LIMIT {lines}"
@@ -132,7 +132,7 @@ async def _tail(
 
 
 async def _end(lane: AskLane) -> tuple[int, int]:
-    asked = AuditQueried(sql="SELECT max(stream_seq) FROM facts", limit=1)
+    asked = AuditQueried(sql="SELECT max(stream_seq) FROM events", limit=1)
     (row,) = (await lane.ask(asked, RowsFound, SECONDS)).rows
     return int(row[0] or 0), 1 << 15
 
@@ -150,7 +150,7 @@ def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def _line(row: dict[str, Any]) -> str:
     tool = f"{row['server']}__{row['tool']}" if row["tool"] else row["server"]
-    parts = [str(row["at"])[:23], f"{row['fact']:16}", f"{row['key'] or '-':12}", tool]
+    parts = [str(row["at"])[:23], f"{row['event']:16}", f"{row['key'] or '-':12}", tool]
     if row["code"]:
         parts.append(f"{row['code']}: {row['reason']}")
     elif row["reason"]:

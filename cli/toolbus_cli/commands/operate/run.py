@@ -17,7 +17,7 @@ from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import lay_down_seeds, server_configuration
-from toolbus_common.nats.topology import BUCKETS, FACTS
+from toolbus_common.nats.topology import BUCKETS, EVENTS
 from toolbus_common.nats.topology import provision as lay_down
 from toolbus_common.service.process import SERVICES
 
@@ -89,7 +89,7 @@ def run(
     """Run services in one process, for a cluster; SIGTERM drains.
 
     Services are told by their environment: TOOLBUS_NATS_URL, TOOLBUS_STATE_DIR (seeds and unsent
-    facts), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST and
+    events), TOOLBUS_REDIS_URL (policy), TOOLBUS_CLICKHOUSE_URL (audit), TOOLBUS_HTTP_HOST and
     TOOLBUS_HTTP_PORT (ingress). The operations listener takes TOOLBUS_OPS_LISTEN too, and
     TOOLBUS_OPS_HOSTS: the names it may be asked by.
     """
@@ -105,29 +105,29 @@ def _run(services: list[str], ops_listen: str) -> int:
 def provision(
     *,
     replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream.")] = 1,
-    facts_gib: Annotated[int, typer.Option(min=1, help="The stream of facts' size.")] = 4,
+    events_gib: Annotated[int, typer.Option(min=1, help="The stream of events' size.")] = 4,
     wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
     """Lay down streams, consumers and buckets; safe to run at any time."""
-    asyncio.run(_provision(state_dir, replicas, facts_gib, wait))
+    asyncio.run(_provision(state_dir, replicas, events_gib, wait))
     buckets = [bucket.bucket for bucket in BUCKETS]
     if as_json:
-        show_json({"stream": FACTS, "buckets": buckets, "replicas": replicas})
+        show_json({"stream": EVENTS, "buckets": buckets, "replicas": replicas})
     else:
-        say(f"Laid down: the stream {FACTS} and the buckets {', '.join(buckets)}.")
+        say(f"Laid down: the stream {EVENTS} and the buckets {', '.join(buckets)}.")
 
 
-async def _provision(state_dir: Path, replicas: int, facts_gib: int, wait: float) -> None:
+async def _provision(state_dir: Path, replicas: int, events_gib: int, wait: float) -> None:
     async with joined(find(state_dir), wait) as bus:
-        await laid_down(bus, replicas, facts_gib)
+        await laid_down(bus, replicas, events_gib)
 
 
-async def laid_down(bus: Bus, replicas: int, facts_gib: int) -> None:
+async def laid_down(bus: Bus, replicas: int, events_gib: int) -> None:
     """Provision, with a sentence when the server will not have it."""
     try:
-        await lay_down(bus, replicas=replicas, facts_bytes=facts_gib << 30)
+        await lay_down(bus, replicas=replicas, events_bytes=events_gib << 30)
     except BusDownError:
         raise
     except Exception as error:

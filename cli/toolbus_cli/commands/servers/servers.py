@@ -77,14 +77,14 @@ def _reset(now: Steered) -> dict[str, Any]:
 
 
 async def _steer(
-    desk: Desk, name: str, change: Callable[[Steered], dict[str, Any]], fact: type[ServerSteered]
+    desk: Desk, name: str, change: Callable[[Steered], dict[str, Any]], event: type[ServerSteered]
 ) -> Row:
     """Write it, say so, and wait until an executor has heard it; the server's row."""
     if name not in (await desk.declared()).declaration.servers:
         raise CommandError(f"No server '{name}' is declared; 'toolbus get servers' shows them.")
     told = await _written(desk, name, change)
-    number = f"{name}.{fact.NAME.rpartition('.')[2]}.{told.at:.6f}"
-    desk.record(fact(id=number, at=told.at, scope=DEFAULT_SCOPE, server=name, by=me()))
+    number = f"{name}.{event.NAME.rpartition('.')[2]}.{told.at:.6f}"
+    desk.record(event(id=number, at=told.at, scope=DEFAULT_SCOPE, server=name, by=me()))
     return await _heard(desk, name, told)
 
 

@@ -1,4 +1,4 @@
-"""What every fact about a call says of it, whichever service says it."""
+"""What every event about a call says of it, whichever service says it."""
 
 from hashlib import sha256
 from time import time
@@ -33,7 +33,7 @@ def told_of_result(call: CallAdmitted, body: bytes) -> dict[str, Any]:
 
 
 def about_call(call: CallAdmitted | CallRequested, scope: str, key: str) -> dict[str, Any]:
-    """The fields any fact about a call has, as of now; `scope` is who pays, `key` whose it is."""
+    """The fields any event about a call has, as of now; `scope` is who pays, `key` whose it is."""
     return {
         "at": time(),
         "scope": scope,

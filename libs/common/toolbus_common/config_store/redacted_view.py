@@ -21,7 +21,7 @@ LEADS: dict[str, tuple[str, ...]] = {  # what says who is given an entry's secre
 D = TypeVar("D", bound=Declared)
 S = TypeVar("S", Issuer, Webhook)
 HIDDEN = "(set)"  # stands for a credential that is kept
-LONGEST_TOLD = 131_072  # characters of an entry in a fact
+LONGEST_TOLD = 131_072  # characters of an entry in an event
 _REFERENCE = re.compile(rf"(?:[A-Za-z]+ )?{REFERENCE.pattern}")
 
 
@@ -95,8 +95,8 @@ def faulty(faults: list[dict[str, Any]]) -> FaultyError:
     return FaultyError(f"{said}{more}; nothing was changed.", faults=faults[:100])
 
 
-def told_in_a_fact(entry: Any) -> str:
-    """An entry as JSON for a fact: credentials struck out, of a hash only its digest."""
+def told_in_an_event(entry: Any) -> str:
+    """An entry as JSON for an event: credentials struck out, of a hash only its digest."""
     if entry is None:
         return ""
     kept = shown(entry)

@@ -16,8 +16,8 @@ from toolbus_common.config import Admin, Declaration, Key
 from toolbus_common.config_store.confirmation import forget_the_rest, vouch
 from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, told_of
 from toolbus_common.config_store.literal_secrets import Writer
-from toolbus_common.config_store.redacted_view import told_in_a_fact
-from toolbus_common.contracts import ConfigApplied, ConfigChanged, Fact, KeyCreated, KeyRevoked
+from toolbus_common.config_store.redacted_view import told_in_an_event
+from toolbus_common.contracts import ConfigApplied, ConfigChanged, Event, KeyCreated, KeyRevoked
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.errors import (
     BusDownError,
@@ -26,7 +26,7 @@ from toolbus_common.errors import (
     StaleError,
     UnknownEntryError,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, ORIGIN
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
 ROOM_FOR_HEADERS = 4096  # bytes
-AT_ONCE = 1 << 20  # characters of facts that are on their way at once
+AT_ONCE = 1 << 20  # characters of events that are on their way at once
 PREFIXES = {"key": "tbk", "admin": "tba"}
 
 E = TypeVar("E", Key, Admin)
@@ -83,7 +83,7 @@ class Desk:
     """Somebody (`by`) at one bus. An `operator` vouches for the addresses he applies."""
 
     def __init__(
-        self, bus: Bus, bucket: Bucket, facts: FactWriter, by: str, literals: Writer,
+        self, bus: Bus, bucket: Bucket, events: EventWriter, by: str, literals: Writer,
         *, operator: bool = False,
     ) -> None:  # fmt: skip
         self.bus = bus
@@ -91,7 +91,7 @@ class Desk:
         self._literals = literals
         self._operator = operator
         self._bucket = bucket
-        self._facts = facts
+        self._events = events
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -214,8 +214,10 @@ class Desk:
                 f"the bus takes {most:,}; nothing was applied. Declare fewer keys and make the "
                 "others one by one with 'toolbus keys create', or raise NATS' max_payload."
             )
-        if self._facts.full:
-            raise BusDownError("Facts can be kept nowhere (the spool is full): nothing may change.")
+        if self._events.full:
+            raise BusDownError(
+                "Events can be kept nowhere (the spool is full): nothing may change."
+            )
         return await self._bucket.swap(DECLARATION, value, last)
 
     async def _own(self, prefix: str, model: type[E]) -> dict[str, E]:
@@ -241,13 +243,13 @@ class Desk:
         """Say what an entry was before and is after."""
         self.record(self._changed(kind, name, _dumped(old), _dumped(new), revision))
 
-    def record(self, fact: Fact) -> None:
-        """Write a fact; one the stream does not take now is spooled for the next command."""
-        self._facts.say(fact)
+    def record(self, event: Event) -> None:
+        """Write an event; one the stream does not take now is spooled for the next command."""
+        self._events.say(event)
 
     async def delivered(self) -> None:
         """Return once the stream has what was recorded, or it is kept for the next command."""
-        await self._facts.delivered()
+        await self._events.delivered()
 
     async def _record_applied(
         self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
@@ -264,22 +266,22 @@ class Desk:
             elif change.section == "keys" and change.sign == REMOVED:
                 self.record_revoked(change.name, old.keys[change.name], old)
         await self._record_each(different, old, new, revision)
-        await self._facts.delivered()
+        await self._events.delivered()
 
     async def _record_each(
         self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
     ) -> None:
-        """A fact per entry. They are durable, here or in the spool, before this returns."""
+        """An event per entry. They are durable, here or in the spool, before this returns."""
         before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
         waiting: list[asyncio.Future[None]] = []
         size = 0
         for change in different:
             kind, name = change.section, change.name
-            fact = self._changed(
+            event = self._changed(
                 kind, name, before[kind].get(name), after[kind].get(name), revision
             )
-            waiting.append(self._facts.record(fact))
-            size += len(fact.before) + len(fact.after)
+            waiting.append(self._events.record(event))
+            size += len(event.before) + len(event.after)
             if size > AT_ONCE:
                 await asyncio.gather(*waiting, return_exceptions=True)
                 waiting, size = [], 0
@@ -288,7 +290,7 @@ class Desk:
     def _changed(self, kind: str, name: str, old: Any, new: Any, revision: int) -> ConfigChanged:
         return ConfigChanged(
             id=_id("changed"), at=time(), scope=DEFAULT_SCOPE, kind=kind, name=name, by=self.by,
-            revision=revision, before=told_in_a_fact(old), after=told_in_a_fact(new),
+            revision=revision, before=told_in_an_event(old), after=told_in_an_event(new),
         )  # fmt: skip
 
     async def _origin(self) -> tuple[dict[str, Any], int]:

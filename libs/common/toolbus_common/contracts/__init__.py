@@ -20,16 +20,16 @@ from toolbus_common.contracts.calls import (
 )
 from toolbus_common.contracts.events.approvals import (
     ApprovalAsked,
+    ApprovalEvent,
     ApprovalExpired,
-    ApprovalFact,
     ApprovalGranted,
     ApprovalRejected,
     ApprovalUsed,
     ApprovalWithdrawn,
 )
-from toolbus_common.contracts.events.base import CallFact, Fact
+from toolbus_common.contracts.events.base import CallEvent, Event
 from toolbus_common.contracts.events.calls import (
-    FACTS,
+    EVENTS,
     CallAllowed,
     CallCompleted,
     CallDenied,
@@ -41,7 +41,7 @@ from toolbus_common.contracts.events.calls import (
     ContextSpent,
     DefinitionApproved,
     DefinitionChanged,
-    DefinitionFact,
+    DefinitionEvent,
     DefinitionPinned,
     DefinitionRejected,
     LedgerOpened,
@@ -61,13 +61,13 @@ from toolbus_common.contracts.events.identity import (
 from toolbus_common.contracts.events.programs import (
     RunCompleted,
     RunEnded,
-    RunFact,
+    RunEvent,
     RunFailed,
     RunStarted,
 )
 from toolbus_common.contracts.events.retention import (
-    FactsExpired,
-    HoldFact,
+    EventsExpired,
+    HoldEvent,
     HoldLifted,
     HoldPlaced,
     PersonForgotten,
@@ -124,7 +124,7 @@ from toolbus_common.contracts.queries.base import (
     SpendingTold,
     StatusAsked,
 )
-from toolbus_common.contracts.queries.export import FactsAsked, FactsTold
+from toolbus_common.contracts.queries.export import EventsAsked, EventsTold
 from toolbus_common.contracts.queries.identity import (
     Bearer,
     IdentityAsked,
@@ -168,7 +168,7 @@ from toolbus_common.contracts.replies import (
 __all__ = [
     "DEFERRED",
     "ERROR",
-    "FACTS",
+    "EVENTS",
     "FOLLOW",
     "IDEMPOTENCY",
     "NOTHING",
@@ -182,8 +182,8 @@ __all__ = [
     "AdminTold",
     "Answered",
     "ApprovalAsked",
+    "ApprovalEvent",
     "ApprovalExpired",
-    "ApprovalFact",
     "ApprovalGranted",
     "ApprovalRejected",
     "ApprovalTold",
@@ -205,8 +205,8 @@ __all__ = [
     "CallCancelled",
     "CallCompleted",
     "CallDenied",
+    "CallEvent",
     "CallExtended",
-    "CallFact",
     "CallFailed",
     "CallReplayed",
     "CallRequested",
@@ -220,16 +220,16 @@ __all__ = [
     "ContextSpent",
     "DefinitionApproved",
     "DefinitionChanged",
-    "DefinitionFact",
+    "DefinitionEvent",
     "DefinitionPinned",
     "DefinitionRejected",
     "Ending",
     "Era",
+    "Event",
+    "EventsAsked",
+    "EventsExpired",
+    "EventsTold",
     "Extended",
-    "Fact",
-    "FactsAsked",
-    "FactsExpired",
-    "FactsTold",
     "Failed",
     "FirstListing",
     "Frame",
@@ -237,7 +237,7 @@ __all__ = [
     "GrantGiven",
     "Handshake",
     "HeldBack",
-    "HoldFact",
+    "HoldEvent",
     "HoldLifted",
     "HoldPlaced",
     "Identified",
@@ -275,7 +275,7 @@ __all__ = [
     "RowsFound",
     "RunCompleted",
     "RunEnded",
-    "RunFact",
+    "RunEvent",
     "RunFailed",
     "RunStarted",
     "ServerConnected",

@@ -13,7 +13,7 @@ from secrets import token_hex
 from time import time
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import AccessRejected, Fact
+from toolbus_common.contracts import AccessRejected, Event
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
@@ -34,7 +34,7 @@ class _Counted:
 class Rejections:
     """Counts what is rejected. `entrance` and `code` are words of ours, never a client's."""
 
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
     seconds: float = SECONDS
     _counted: dict[tuple[str, str, str], _Counted] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""A bounded file of facts the stream has not acknowledged: none is lost while the bus is down."""
+"""A bounded file of events the stream has not acknowledged: none is lost while the bus is down."""
 
 import fcntl
 import os

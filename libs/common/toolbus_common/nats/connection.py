@@ -249,7 +249,7 @@ class Bus:
         finally:
             del self._acks[token]
         if "error" in answer:
-            raise BusDownError(f"The stream refused a fact: {answer['error'].get('description')}")
+            raise BusDownError(f"The stream refused an event: {answer['error'].get('description')}")
 
     async def bucket(self, name: str) -> Bucket:
         """A declared bucket. Raises `BusDownError` when it is not there."""
@@ -310,7 +310,9 @@ class Bus:
         if future is None or future.done():
             return
         if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
-            future.set_exception(BusDownError("The stream FACTS is missing: run toolbus provision"))
+            future.set_exception(
+                BusDownError("The stream EVENTS is missing: run toolbus provision")
+            )
         else:
             future.set_result(message.data)
 

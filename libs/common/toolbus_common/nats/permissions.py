@@ -36,8 +36,8 @@ from toolbus_common.contracts import (
     DefinitionChanged,
     DefinitionPinned,
     DefinitionRejected,
-    Fact,
-    FactsExpired,
+    Event,
+    EventsExpired,
     GrantEnded,
     GrantGiven,
     HoldLifted,
@@ -80,8 +80,8 @@ from toolbus_common.nats.topology import (
     CONNECTIONS,
     DECLARATION,
     DURABLES,
+    EVENTS,
     EXPORTS,
-    FACTS,
     KEY_PREFIX,
     LEASES,
     LEDGER,
@@ -123,7 +123,7 @@ class Rights:
 @dataclass(frozen=True, slots=True)
 class _Service:
     name: str
-    says: tuple[type[Fact], ...] = ()
+    says: tuple[type[Event], ...] = ()
     publishes: tuple[str, ...] = ()
     subscribes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()  # buckets
@@ -134,7 +134,7 @@ class _Service:
 
     def rights(self) -> Rights:
         """Everything this service needs, and nothing else."""
-        publish = [f"tb.fact.{fact.NAME}.*" for fact in self.says]
+        publish = [f"tb.event.{event.NAME}.*" for event in self.says]
         publish += [*self.publishes, *(question.SUBJECT for question in self.asks)]
         publish += [f"_INBOX.{other}.>" for other in _answered(self.name)]
         for bucket in self.reads:
@@ -145,8 +145,8 @@ class _Service:
         for durable in DURABLES:
             if durable.service == self.name:
                 publish += [
-                    f"$JS.API.CONSUMER.MSG.NEXT.{FACTS}.{durable.known_as}",
-                    f"$JS.ACK.{FACTS}.{durable.known_as}.>",
+                    f"$JS.API.CONSUMER.MSG.NEXT.{EVENTS}.{durable.known_as}",
+                    f"$JS.ACK.{EVENTS}.{durable.known_as}.>",
                 ]
         subscribe = [
             f"_INBOX.{self.name}.>",
@@ -206,12 +206,12 @@ _SERVICES = (
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
             # How far audit and policy have come: before lost counters are made anew from what
             # audit keeps, and before a call is taken for one whose outcome never came.
-            f"$JS.API.STREAM.INFO.{FACTS}",
-            f"$JS.API.CONSUMER.INFO.{FACTS}.audit", f"$JS.API.CONSUMER.INFO.{FACTS}.policy",
+            f"$JS.API.STREAM.INFO.{EVENTS}",
+            f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
             # What is declared, for who administers over HTTP; the rest of it is an operator's word.
             *(f"$KV.{CONFIG}.{entry}" for entry in _DECLARED),
             # The intents of expired reservations; the second from the stream's leader.
-            f"$JS.API.DIRECT.GET.{FACTS}", f"$JS.API.STREAM.MSG.GET.{FACTS}",
+            f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),
@@ -252,12 +252,12 @@ _SERVICES = (
     ),
     _Service(
         "audit",
-        says=(FactsExpired, WitnessContradicted, AccessRejected),
+        says=(EventsExpired, WitnessContradicted, AccessRejected),
         # The stream as it is, for the seal, for sinks and for what tables lack; how far the writer
         # is, for exports.
         publishes=(
-            f"$JS.API.STREAM.INFO.{FACTS}", f"$JS.API.DIRECT.GET.{FACTS}",
-            f"$JS.API.CONSUMER.INFO.{FACTS}.audit",
+            f"$JS.API.STREAM.INFO.{EVENTS}", f"$JS.API.DIRECT.GET.{EVENTS}",
+            f"$JS.API.CONSUMER.INFO.{EVENTS}.audit",
         ),
         reads=(CONFIG, SEALS, EXPORTS, PEOPLE),
         writes=(SEALS, EXPORTS),
@@ -280,7 +280,7 @@ def rights() -> dict[str, Rights]:
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
             f"$KV.{PEOPLE}.>", "$SRV.>",
             *sorted(asked - {question.SUBJECT for question in _NOT_ASKED_BY_OPERATORS}),
-            *(f"tb.fact.{fact.NAME}.*" for fact in _SAID_BY_OPERATORS),
+            *(f"tb.event.{event.NAME}.*" for event in _SAID_BY_OPERATORS),
         ),
         subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", watched("*"), "$SYS.>"),
         deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),

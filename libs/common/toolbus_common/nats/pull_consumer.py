@@ -1,7 +1,7 @@
 """Batches of a durable consumer: one request each, and the messages as they come in.
 
 The client's own `fetch` makes two tasks for every message: that costs more than all audit does
-with a fact.
+with an event.
 """
 
 import asyncio

@@ -20,12 +20,12 @@ ERASED = "(erased)"
 CHECK = "master"  # the entry that tells one master key from another
 OTHER_KEY = (
     "people.key is not the one people's keys were made under: give every service the same file "
-    "(TOOLBUS_PEOPLE_KEY). Until then nothing personal is told in facts."
+    "(TOOLBUS_PEOPLE_KEY). Until then nothing personal is told in events."
 )
 
 
 class People:
-    """Everybody's keys, in memory: a fact about somebody known asks nobody.
+    """Everybody's keys, in memory: an event about somebody known asks nobody.
 
     A service whose master key is another than the others' knows nobody, and makes nobody known:
     `fault` says so.
@@ -59,7 +59,7 @@ class People:
         return self._by_name.get(name)
 
     def pseudonym(self, name: str) -> str:
-        """What facts call somebody known. Raises `KeyError`."""
+        """What events call somebody known. Raises `KeyError`."""
         return self._by_name[name].pseudonym
 
     def seal(self, name: str, text: str) -> str:
@@ -74,7 +74,7 @@ class People:
                     if name not in self._by_name:
                         await self._find_or_make(name)
         except TimeoutError as error:
-            raise BusDownError("The bus did not tell whose fact this is; retry.") from error
+            raise BusDownError("The bus did not tell whose event this is; retry.") from error
 
     async def read_all(self) -> None:
         """Have everybody known, once. Raises `BusDownError`."""
@@ -120,7 +120,7 @@ class People:
         return value
 
     def pseudonym_of(self, name: str) -> str:
-        """What stands in facts for a user of this name, or a person told with their kind."""
+        """What stands in events for a user of this name, or a person told with their kind."""
         kinds = ("", "user:", "operator:", "admin:")
         people = filter(None, (self.known(f"{kind}{name}") for kind in kinds))
         return next((person.pseudonym for person in people), "~")

@@ -12,7 +12,7 @@ HOLD_PREFIX = "hold."  # of entries in the bucket of the configuration
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Why a customer's facts are held, since when, and who said so, by their pseudonym."""
+    """Why a customer's events are held, since when, and who said so, by their pseudonym."""
 
     why: str
     at: float

@@ -1,4 +1,4 @@
-"""Has a service know people: it watches their bucket, and seals what its facts say of them."""
+"""Has a service know people: it watches their bucket, and seals what its events say of them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from toolbus_common.service.service import Service
 def know_people(service: Service) -> People:
     """Wire it. Nothing connects until the service runs."""
     people = People(service.settings.people_key_file)
-    service.facts.people = people
+    service.events.people = people
     service.watches(PEOPLE)(people.hear)
 
     @service.needs

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from toolbus_common.concurrency import end
 from toolbus_common.contracts.queries.base import Question, ServiceStatus
 from toolbus_common.messaging.call_transport import Call, CallLane
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.messaging.local_transport import CallHandler, Exchange
 from toolbus_common.messaging.outbox import Spool
 from toolbus_common.messaging.request_reply import Answer, AskLane
 from toolbus_common.nats.connection import Bus, StoredMessage
 from toolbus_common.nats.kv_bucket import Bucket, Change
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class Service:
     """One service's wiring, over two lanes.
 
     Calls (`serves`, `calls.ask`, `calls.hand_over`) are on a caller's clock: they use the bus
-    directly, or a plain await where the other service lives in this process. Facts (`hears`,
-    `facts.record`, `facts.say`) go through the stream, in batches. Questions (`answers`,
+    directly, or a plain await where the other service lives in this process. Events (`hears`,
+    `events.record`, `events.say`) go through the stream, in batches. Questions (`answers`,
     `asks.ask`) are answered at once. Nothing connects before `running`.
     """
 
@@ -46,9 +46,9 @@ class Service:
         self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
         self.calls = CallLane(name, self.bus, exchange or Exchange())
         self.asks = AskLane(name, self.bus)
-        self.facts = FactWriter(
+        self.events = EventWriter(
             self.bus.store,
-            Spool(settings.state_dir / "spool" / f"{name}.facts", settings.spool_bytes),
+            Spool(settings.state_dir / "spool" / f"{name}.events", settings.spool_bytes),
         )
         self._serves: list[tuple[type[Call], CallHandler]] = []
         self._answers: dict[type[Question], Answer] = {}
@@ -64,7 +64,7 @@ class Service:
         self._since = time()
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
-        self.draining: list[Callable[[], None]] = []  # last words, before facts are delivered
+        self.draining: list[Callable[[], None]] = []  # last words, before events are delivered
         self.why_not: Callable[[], str] = str  # a sentence when the service cannot do its work now
 
     # -- declaring ---------------------------------------------------------------------------
@@ -93,7 +93,7 @@ class Service:
         """Decorate the handler of this service's durable consumer: `async (messages)`.
 
         The handler acknowledges what it has dealt with; an exception sends the batch again.
-        `pause` is seconds between pulls that were not full: facts gather meanwhile, and one batch
+        `pause` is seconds between pulls that were not full: events gather meanwhile, and one batch
         of a hundred costs little more than one of one.
         """
 
@@ -138,7 +138,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Service"]:
-        """The service at work; leaving drains it: no new work, finish, deliver facts, go."""
+        """The service at work; leaving drains it: no new work, finish, deliver events, go."""
         await self.bus.open()
         try:
             await self.calls.open()
@@ -161,7 +161,7 @@ class Service:
             reason = "about to hear and answer"
         return ServiceStatus(
             service=self.name,
-            instance=self.facts.producer,
+            instance=self.events.producer,
             pid=getpid(),
             ready=self.ready and not reason and self.bus.connected,
             since=self._since,
@@ -198,7 +198,7 @@ class Service:
             await asyncio.sleep(0.2)
 
     async def _begin(self) -> None:
-        self.facts.restore()
+        self.events.restore()
         for contract, handler in self._serves:
             await self.calls.serve(contract, "*", handler, self.name)
         await self.asks.open(self.status)
@@ -207,7 +207,7 @@ class Service:
         else:
             self.spawn(self._take_part_after(self._condition))
         self.ready = True
-        log.info("service.ready", extra={"pid": getpid(), "instance": self.facts.producer})
+        log.info("service.ready", extra={"pid": getpid(), "instance": self.events.producer})
 
     async def _take_part(self) -> None:
         await self.asks.answer(self._answers)
@@ -225,7 +225,7 @@ class Service:
             log.exception("service.not_begun")
 
     async def _hear(self, most: int, seconds: float, pause: float, handler: Batch) -> None:
-        async for messages in self.bus.consume(FACTS, self.name, most, seconds):
+        async for messages in self.bus.consume(EVENTS, self.name, most, seconds):
             try:
                 await handler(messages)
             except Exception:
@@ -252,5 +252,5 @@ class Service:
         await self.calls.drain(self.settings.drain_seconds)
         for last in self.draining:
             last()
-        await self.facts.close(2.0)
+        await self.events.close(2.0)
         await end(*self._tasks)

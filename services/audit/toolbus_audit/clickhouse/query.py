@@ -44,7 +44,7 @@ _decode = msgspec.json.Decoder(_Told).decode
 async def answer(store: Answers, people: People, question: AuditQueried) -> RowsFound:
     """The rows, at most as many as asked for. Raises `InvalidError` with ClickHouse's sentence.
 
-    `person('ann')` in the statement is what facts call that person.
+    `person('ann')` in the statement is what events call that person.
     """
     if len(question.sql) > LONGEST_SQL:
         raise InvalidError(f"The statement is longer than {LONGEST_SQL} characters; shorten it.")

@@ -1,4 +1,4 @@
-"""What the facts say was spent, and which calls are still open: for counters made anew."""
+"""What the events say was spent, and which calls are still open: for counters made anew."""
 
 import re
 from typing import Any
@@ -44,15 +44,15 @@ SELECT call_id,
     argMinIf(sent AND ending != 'input_required', (stream_seq, line), is_outcome) AS counted,
     maxIf(charge, is_unknown) AS unknown_charge
 FROM (
-    SELECT *, fact = 'call.allowed' AS is_intent, fact = 'call.extended' AS is_extension,
+    SELECT *, event = 'call.allowed' AS is_intent, event = 'call.extended' AS is_extension,
         NOT is_intent AND endsWith(id, '.unknown') AS is_unknown,
         NOT is_intent AND NOT is_extension AND NOT is_unknown AS is_outcome
-    FROM facts
+    FROM events
     WHERE scope = '{scope}'
-        AND fact IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
+        AND event IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
         AND method = 'tools/call' AND at >= fromUnixTimestamp64Micro({start})
         AND call_id IN (
-            SELECT call_id FROM facts WHERE scope = '{scope}' AND fact = 'call.allowed'
+            SELECT call_id FROM events WHERE scope = '{scope}' AND event = 'call.allowed'
             AND at >= fromUnixTimestamp64Micro({start}) AND at < fromUnixTimestamp64Micro({end})))
 GROUP BY call_id
 """
@@ -82,7 +82,7 @@ async def spending(store: Answers, people: People, question: SpendingAsked) -> S
     step = f"intDiv(toInt64(at_), {question.step:d})" if question.step else "0"
     sql = _SPENDING.format(calls=_calls(question), step=step)
     rows = await _rows(store, sql)
-    oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM facts")
+    oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM events")
     return SpendingTold(
         rows=tuple(map(tuple, people.revealed(rows[:MOST_ROWS]))),
         since=oldest[0][0] if oldest and oldest[0][1] else float("1e18"),

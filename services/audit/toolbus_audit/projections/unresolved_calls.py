@@ -1,4 +1,4 @@
-"""Calls that were allowed and never ended, as far as the facts tell."""
+"""Calls that were allowed and never ended, as far as the events tell."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ _UNENDED = """
 SELECT call_id, parent_id, trace_id, scope, key, server, tool, method, charge, toFloat64(at) AS at_,
     greatest(JSONExtractFloat(detail, 'deadline'), extended.deadline),
     JSONExtractBool(detail, 'reserved')
-FROM facts
+FROM events
 LEFT JOIN (
-    SELECT call_id, max(JSONExtractFloat(detail, 'deadline')) AS deadline FROM facts
-    WHERE fact = 'call.extended' AND at >= fromUnixTimestamp64Micro({start})
+    SELECT call_id, max(JSONExtractFloat(detail, 'deadline')) AS deadline FROM events
+    WHERE event = 'call.extended' AND at >= fromUnixTimestamp64Micro({start})
     GROUP BY call_id) AS extended USING call_id
-WHERE fact = 'call.allowed' AND at >= fromUnixTimestamp64Micro({start})
+WHERE event = 'call.allowed' AND at >= fromUnixTimestamp64Micro({start})
     AND at < fromUnixTimestamp64Micro({end})
     AND call_id IN (
-        SELECT call_id FROM facts
+        SELECT call_id FROM events
         WHERE at >= fromUnixTimestamp64Micro({start})
-            AND (fact IN ('call.completed', 'call.failed')
-                OR (fact = 'call.allowed' AND at < fromUnixTimestamp64Micro({end})))
-        GROUP BY call_id HAVING countIf(fact != 'call.allowed') = 0)
+            AND (event IN ('call.completed', 'call.failed')
+                OR (event = 'call.allowed' AND at < fromUnixTimestamp64Micro({end})))
+        GROUP BY call_id HAVING countIf(event != 'call.allowed') = 0)
 ORDER BY at_, call_id
 """
 

@@ -77,5 +77,5 @@ class Announcing:
 
     def _post(self, hook: Webhook, key: bytes, scope: str, signed: Log, mark: str) -> None:
         told = msgspec.to_builtins(signed)
-        body = body_of({"fact": CHECKPOINT, "at": signed.at, "scope": scope, **told})
+        body = body_of({"event": CHECKPOINT, "at": signed.at, "scope": scope, **told})
         self._send(hook, body, headers_of(key, mark[:32], int(time()), body))

@@ -23,7 +23,7 @@ _ED25519 = b"\x01"  # the algorithm's number in signed-note
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A log had `size` facts and this root; the statement before it `before` facts, and that root.
+    """A log had `size` events and this root; the checkpoint before it `before`, and that root.
 
     `at` is seconds since the epoch. The last three are extension lines, which the form permits.
     """

@@ -18,12 +18,12 @@ from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.stream_reader import Kept
-from toolbus_common.observability.metrics import SEALED_FACTS, SEALED_UNTIL
+from toolbus_common.observability.metrics import SEALED_EVENTS, SEALED_UNTIL
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 600.0  # a log that does not grow is signed anew this often: it still is as it was
-MOST_BETWEEN = 10_000  # facts between two checkpoints of one log
+MOST_BETWEEN = 10_000  # events between two checkpoints of one log
 AWAY_SECONDS = 30.0  # another audit seals; it is looked after this often
 POSITION, LOGS = "position", "log."
 
@@ -65,7 +65,7 @@ class Growing:
 
     @property
     def grown(self) -> int:
-        """Facts since the last checkpoint."""
+        """Events since the last checkpoint."""
         return self.tree.size - self.log.size
 
 
@@ -117,7 +117,7 @@ class Sealer:
                 self._position_revision = change.revision
             elif change.key.startswith(LOGS):
                 found = msgspec.json.decode(change.value, type=Log)
-                # Facts of a stream begun anew are another log's, whose statements begin anew too.
+                # Events of a stream begun anew are another log's, whose statements begin anew too.
                 known = found if found.stream == stream else Log(stream)
                 self._logs[change.key.removeprefix(LOGS)] = Growing(known, change.revision)
         self._written = self._position
@@ -156,7 +156,7 @@ class Sealer:
         for line in lines:
             growing.tree.append(line)
         growing.to = message.sequence
-        SEALED_FACTS.inc(len(lines))
+        SEALED_EVENTS.inc(len(lines))
         if growing.grown >= MOST_BETWEEN:
             await self._sign(scope, growing)
 

@@ -22,10 +22,10 @@ from toolbus_common.access.config_snapshot import Directory
 from toolbus_common.concurrency import end
 from toolbus_common.config import Declaration, Evidence
 from toolbus_common.config_store.operator_targets import Named
-from toolbus_common.contracts.events.base import EVERY_FACT, subject_of
+from toolbus_common.contracts.events.base import EVERY_EVENT, subject_of
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.stream_reader import Kept, begun, read_from
-from toolbus_common.nats.topology import CONFIG, DECLARATION, FACTS, SEALS
+from toolbus_common.nats.topology import CONFIG, DECLARATION, EVENTS, SEALS
 from toolbus_common.secrets import Secrets
 from toolbus_common.service.service import Service
 
@@ -70,7 +70,7 @@ class Receivers:
             lambda: to.directory.now.declaration.webhooks, to.poster.post, to.secrets, bucket
         )
         sources = Sources(
-            bucket, self._read, self._store, self._cosigned, self._service.facts.record
+            bucket, self._read, self._store, self._cosigned, self._service.events.record
         )
         self._witnessing = Witnessing(
             lambda: to.evidence.witnesses, to.poster, to.named.has, sources
@@ -101,7 +101,7 @@ class Receivers:
 
     async def _read(self, first: int, scope: str) -> list[Kept]:
         subjects = subject_of("*.*", scope)
-        return await read_from(self._service.bus.client, FACTS, first, subjects)
+        return await read_from(self._service.bus.client, EVENTS, first, subjects)
 
 
 def sealing(
@@ -114,10 +114,10 @@ def sealing(
     service.details = lambda: details() | told | receivers.states()
 
     async def read(first: int) -> list[Kept]:
-        return await read_from(service.bus.client, FACTS, first, EVERY_FACT)
+        return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT)
 
     async def stream() -> str:
-        writer.stream = await begun(service.bus.client, FACTS)
+        writer.stream = await begun(service.bus.client, EVENTS)
         return writer.stream
 
     @service.needs

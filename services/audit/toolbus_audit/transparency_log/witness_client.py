@@ -260,7 +260,7 @@ class Witnessing:
         reason = f"it knows {known} events of this log, we have {newest.size}: {why}"
         log.error("witness.contradicted", extra={"witness": name, "reason": reason})
         if mark.contradicted != known:
-            fact = WitnessContradicted(
+            found = WitnessContradicted(
                 id=f"{token_hex(10)}.contradicted",
                 at=time(),
                 scope=scope,
@@ -270,7 +270,7 @@ class Witnessing:
                 size=newest.size,
                 reason=reason,
             )
-            await self._sources.say(fact)
+            await self._sources.say(found)
             mark.contradicted = known
             await self._keep(line, mark)
         raise NotTakenError(f"CONTRADICTION: {reason}; see docs/evidence.md, 'Witnesses'")

@@ -11,7 +11,7 @@ from toolbus_codemode.programs.nested_calls import Tally
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
 from toolbus_common.access.principal import Lineage
 from toolbus_common.calls.event_fields import about_call
-from toolbus_common.contracts import CallAdmitted, Fact, RunCompleted, RunFailed, RunStarted
+from toolbus_common.contracts import CallAdmitted, Event, RunCompleted, RunFailed, RunStarted
 from toolbus_common.observability.metrics import RUN_SECONDS, RUNS
 
 LONGEST_REASON = 500
@@ -21,14 +21,14 @@ _OF_CONTENT = frozenset({"runtime", "syntax", "not_plain"})  # they repeat what 
 
 @dataclass(slots=True)
 class Run:
-    """One program under way, and the facts about it."""
+    """One program under way, and the events about it."""
 
     call: CallAdmitted
     lineage: Lineage
     program: Program
     purse: Purse
     tally: Tally
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
     _began: float = field(default_factory=time)
 
     def started(self) -> None:

@@ -1,4 +1,4 @@
-"""Programs that call tools: run within their caps, told as facts, answered within bounds."""
+"""Programs that call tools: run within their caps, told as events, answered within bounds."""
 
 import asyncio
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Programs:
         caps = self.caps(call, lineage)
         program = self._program(call, shelf, caps, arguments)
         inner = Inner(self.service, self.directory, self.results, call, Purse(caps.usd))
-        run = Run(call, lineage, program, inner.purse, inner.tally, self.service.facts.say)
+        run = Run(call, lineage, program, inner.purse, inner.tally, self.service.events.say)
         run.started()
         try:
             with _tracer.below("toolbus.run") as span:

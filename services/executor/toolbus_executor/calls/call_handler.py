@@ -27,7 +27,7 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 from toolbus_common.mcp.result_uris import SCHEME
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.observability.tracing.call_span import executing
 from toolbus_executor.calls.early_cancellations import EarlyCancellations, taken_back_early
 from toolbus_executor.calls.multi_round import Rounds
@@ -69,18 +69,18 @@ class Runner:
         self,
         name: str,
         declared: Server,
-        facts: FactWriter,
+        events: EventWriter,
         watched: Watched,
         followed: Watched,
         separation: Separation | None = None,
     ) -> None:
         self.name = name
-        self.guard = Guard(name, facts)
-        self.reports = Reports(name, facts, self.guard.failures)
+        self.guard = Guard(name, events)
+        self.reports = Reports(name, events, self.guard.failures)
         self.bulkhead = Bulkhead(name, declared.concurrency)
         self.checks = checks_of(name, declared)
         self.extending = Extending(declared, self.reports.extended)
-        self.rounds = Rounds(facts.producer, self.extending)
+        self.rounds = Rounds(events.producer, self.extending)
         relied_on = (watched, followed, *((separation.pool,) if separation is not None else ()))
         self.idling = Idling(declared, self.bulkhead, self.rounds.park, relied_on)
         self.upstream: Upstream | None = None
@@ -97,7 +97,7 @@ class Runner:
         self.early = EarlyCancellations()
         self._watched = watched
         self._followed = followed
-        self._producer = facts.producer
+        self._producer = events.producer
         self._running: dict[str, asyncio.Task[Any] | None] = {}
         self._revoked: set[str] = set()
 

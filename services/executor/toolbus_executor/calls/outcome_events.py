@@ -1,4 +1,4 @@
-"""The facts of how a call ended here."""
+"""The events of how a call ended here."""
 
 from toolbus_common.calls.event_fields import about, told_of_result
 from toolbus_common.contracts import Asked, Begun, CallAdmitted, CallCompleted, CallFailed, Ending
@@ -48,7 +48,7 @@ def failed(
 
 
 def _recorded(call: CallAdmitted, error: ToolbusError) -> str:
-    """Why, as a fact keeps it: a server's own words are content, as much as a result is."""
+    """Why, as an event keeps it: a server's own words are content, as much as a result is."""
     if not isinstance(error, UpstreamRefusedError):
         return error.reason
     kept = recorded_words(error.reason, call.result_content)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from toolbus_common.contracts import (
     DefinitionChanged,
-    DefinitionFact,
+    DefinitionEvent,
     DefinitionPinned,
     FirstListing,
     HeldBack,
@@ -28,7 +28,7 @@ from toolbus_common.contracts.records.pin_names import (
     pin_key,
     server_of,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.nats.kv_bucket import Bucket, Change
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ NO_PIN = Pinned()
 class Pins:
     """Every pin, watched. `on_change` hears which server a change is about."""
 
-    facts: FactWriter
+    events: EventWriter
     on_change: Callable[[str], None] = lambda _server: None
     _pins: dict[str, Pinned] = field(default_factory=dict)
     _first: dict[str, FirstListing] = field(default_factory=dict)
@@ -114,8 +114,8 @@ class Pins:
             self._note(key, entry.value if entry else None)
             return
         self._pins[key] = Pinned(pin.digest)
-        told = fact_about(server, kind, offered, "pinned")
-        self.facts.say(DefinitionPinned(**told, by=BY_FIRST))
+        told = event_about(server, kind, offered, "pinned")
+        self.events.say(DefinitionPinned(**told, by=BY_FIRST))
 
     def _known(self, key: str) -> Pinned | FirstListing | None:
         if key.startswith(f"{FIRST}."):
@@ -185,14 +185,14 @@ def refused(listing: Listing) -> frozenset[tuple[str, str]]:
     return frozenset((method, name) for kind, name in held for method in METHODS[kind])
 
 
-def changed(server: str, held: HeldBack) -> DefinitionFact:
-    """The fact that something is held back."""
-    told = fact_about(server, held.kind, held, "changed")
+def changed(server: str, held: HeldBack) -> DefinitionEvent:
+    """The event that something is held back."""
+    told = event_about(server, held.kind, held, "changed")
     return DefinitionChanged(**told, approved_digest=held.approved, reason=held.why)
 
 
-def fact_about(server: str, kind: str, offered: Offered, what: str) -> dict[str, Any]:
-    """The fields of every fact about a definition."""
+def event_about(server: str, kind: str, offered: Offered, what: str) -> dict[str, Any]:
+    """The fields of every event about a definition."""
     at = time()
     return {
         "id": f"{pin_key(kind, server, offered.name)}.{what}.{at:.6f}",

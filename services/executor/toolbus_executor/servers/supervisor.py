@@ -76,21 +76,21 @@ class Keeper:
         self.watched = Watched(self._rewatch)
         self.followed = Watched(self._rewatch)
         self.separation = own = separation_of(name, declared, means.starts)
-        self.runner = Runner(name, declared, service.facts, self.watched, self.followed, own)
+        self.runner = Runner(name, declared, service.events, self.watched, self.followed, own)
         self._spills = self.runner.spills = Spills(means.vault, declared.results)
         self.state = ServerState.CONNECTING
         self.described: Described | None = None
         self.fresh = False  # to be listed anew, though its declaration is as it was
         self.held = Held(name)
-        self._faults = ListFaults(name, service.facts)
+        self._faults = ListFaults(name, service.events)
         self._lost_at = 0.0
         self._said_lost = ""  # why, as long as it is lost
         self._service = service
         self._pins = buckets.pins
         self._means = means
         alone = declared.is_process and own is None
-        self._lease = Lease(buckets.leases, name, service.facts.producer) if alone else None
-        self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, service.facts)
+        self._lease = Lease(buckets.leases, name, service.events.producer) if alone else None
+        self.entry = Entry(name, declared.definitions, buckets.catalogue, pins, service.events)
         self.entry.on_refused = self._refuse
         self._changed = asyncio.Event()
         self._hope = asyncio.Event()
@@ -217,7 +217,7 @@ class Keeper:
         found: Values = {}
         try:
             async with self._turn(), asyncio.timeout(CONNECT_SECONDS):
-                means, own = self._means, (self._service.facts, self._spills, self.separation)
+                means, own = self._means, (self._service.events, self._spills, self.separation)
                 found = await means.found(self.declared)
                 upstream = means.reached(self.name, self.declared, self._news(), found, *own)
                 self.described = await upstream.open()
@@ -370,7 +370,7 @@ class Keeper:
         self._lost_at, self._said_lost = 0.0, ""
         tools = len(self.entry.listed.tools) if self.entry.listed else 0
         log.info("server.connected", extra={"server": self.name, "tools": tools})
-        self._service.facts.say(
+        self._service.events.say(
             ServerConnected(**about_server(self.name, "connected"), tools=tools, version=version)
         )
 
@@ -382,7 +382,7 @@ class Keeper:
         if reason != self._said_lost:
             self._said_lost = reason
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
-            self._service.facts.say(ServerLost(**about_server(self.name, "lost"), reason=reason))
+            self._service.events.say(ServerLost(**about_server(self.name, "lost"), reason=reason))
         with suppress(Exception):  # the bus may be away: the next connection publishes
             known = await self.entry.now()
             stale = known is not None and (known.tools or known.held)

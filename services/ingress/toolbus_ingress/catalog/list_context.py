@@ -14,7 +14,7 @@ from time import time
 from toolbus_common.access.config_snapshot import Directory
 from toolbus_common.access.principal import Bounds
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import ContextListed, Era, Fact
+from toolbus_common.contracts import ContextListed, Era, Event
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -37,7 +37,7 @@ class _Counted:
 class ListedContext:
     """Counts the bytes of lists by key."""
 
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
     catalogue: Catalogue
     directory: Directory
     seconds: float

@@ -7,7 +7,7 @@ from time import time
 from typing import Protocol
 
 from toolbus_common.config import Declaration
-from toolbus_common.contracts import Fact, PageTold, SignInRefused
+from toolbus_common.contracts import Event, PageTold, SignInRefused
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.crypto.sealed_tokens import Seal
 from toolbus_oauth.accounts.access_rules import entitling
@@ -63,7 +63,7 @@ class Browsing:
     devices: Devices
     providers: Providers
     declared: Callable[[], Declaration]
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
     session_seconds: float
     holdings: AccountPage
     refusals: Pace = field(default_factory=lambda: Pace(MOST_REFUSALS))
@@ -242,9 +242,9 @@ class Browsing:
             self.refusals.keep()
         except OAuthError:
             return
-        fact_id = f"{secrets.token_hex(12)}.refused"
+        event_id = f"{secrets.token_hex(12)}.refused"
         self.say(
-            SignInRefused(id=fact_id, at=time(), scope=DEFAULT_SCOPE, user=user, reason=reason)
+            SignInRefused(id=event_id, at=time(), scope=DEFAULT_SCOPE, user=user, reason=reason)
         )
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from toolbus_common.access.oauth_scopes import administers
 from toolbus_common.access.token_cache import Bearers
 from toolbus_common.config import Declaration
-from toolbus_common.contracts import Fact, GrantEnded, GrantGiven
+from toolbus_common.contracts import Event, GrantEnded, GrantGiven
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.crypto.sealed_tokens import Seal
 from toolbus_common.nats.kv_bucket import Bucket
@@ -54,7 +54,7 @@ class Grants:
     lifetimes: Lifetimes
     accounts: Accounts
     declared: Callable[[], Declaration]
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
 
     async def give(
         self,

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from toolbus_common.config import Server
 from toolbus_common.config.servers.oauth import CLIENT_CREDENTIALS
-from toolbus_common.contracts import ConnectionEnded, ConnectionMade, Fact
+from toolbus_common.contracts import ConnectionEnded, ConnectionMade, Event
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.crypto.dpop.client import ProofKey
 from toolbus_common.crypto.p256 import ALGORITHM
@@ -56,7 +56,7 @@ class Connections:
     tokens: Tokens
     turns: Turns
     vouching: Vouching
-    say: Callable[[Fact], None]
+    say: Callable[[Event], None]
 
     async def get(self, name: str, server: Server, user: str) -> Connection | None:
         """The connection, if it is of use as the server is declared now."""

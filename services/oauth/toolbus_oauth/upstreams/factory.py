@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import Fact, PageTold
+from toolbus_common.contracts import Event, PageTold
 from toolbus_common.secrets import Secrets
 from toolbus_oauth.accounts.oidc_providers import Providers
 from toolbus_oauth.keys.signing_keys import SigningKeys
@@ -67,7 +67,7 @@ def upstreams(  # noqa: PLR0913, PLR0917 - every part meets here
     providers: Providers,
     declared: Callable[[], Declaration],
     named: Callable[[Server], bool],
-    say: Callable[[Fact], None],
+    say: Callable[[Event], None],
 ) -> Upstreams:
     """All of it."""
     discovery = Discovery(fetcher, named)

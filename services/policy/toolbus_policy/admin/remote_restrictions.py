@@ -31,7 +31,7 @@ _REFUSED = (
     "'{}' may not be declared over HTTP; declare it with 'toolbus apply', or have "
     "TOOLBUS_ADMIN_{} of policy name it"
 )
-_LEAVES = "facts would leave to there, which may not be declared over HTTP; use 'toolbus apply'"
+_LEAVES = "events would leave to there, which may not be declared over HTTP; use 'toolbus apply'"
 _ANONYMOUS = "callers without a key may not be let in over HTTP; use 'toolbus apply'"
 _FILE = "is a file, which may not be declared over HTTP; {}use 'toolbus apply'"
 
@@ -76,7 +76,7 @@ class Reach:
     def _leaves(
         self, place: str, entry: Place | Sink, old: Place | Sink | None
     ) -> Iterator[tuple[str, str]]:
-        """Where facts leave to is for the operator's file; and which secrets are shown there."""
+        """Where events leave to is for the operator's file; and which secrets are shown there."""
         if old is None or digest_of(old) != digest_of(entry):
             yield f"{place}.{'url' if isinstance(entry, Sink) else 'to'}", _LEAVES
         elif _shown(old) != _shown(entry):
@@ -164,7 +164,7 @@ class Reach:
 
 
 def _shown(entry: Place | Sink) -> dict[str, str]:
-    """What is shown to whoever takes the facts."""
+    """What is shown to whoever takes the events."""
     field = "credentials" if isinstance(entry, Place) else "headers"
     return {f"{field}.{name}": value for name, value in getattr(entry, field).items()}
 

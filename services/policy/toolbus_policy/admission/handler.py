@@ -43,7 +43,7 @@ from toolbus_policy.approvals.model import RULE, Cause
 from toolbus_policy.approvals.service import Approving, Permit
 from toolbus_policy.approvals.tasks.model import concerns
 from toolbus_policy.idempotency.claims import Once
-from toolbus_policy.idempotency.replay import fact_of, replayed
+from toolbus_policy.idempotency.replay import event_of, replayed
 from toolbus_policy.ledger.admitted_call import Admission, Principal
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repeated
@@ -118,7 +118,7 @@ class Gate:
     ) -> None:
         """Answer a call with what became of the first one with its idempotency key."""
         told = replayed(kept, call.era)
-        self.service.facts.say(fact_of(kept, call, lineage, told))
+        self.service.events.say(event_of(kept, call, lineage, told))
         REPLAYED.inc()
         await reply.send(told)
 
@@ -227,8 +227,8 @@ class Gate:
     def _check(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
             raise InvalidError("The call's deadline had passed before it was decided.")
-        if self.service.facts.full:
-            raise BusDownError("Facts can be kept nowhere (the spool is full): no call may run.")
+        if self.service.events.full:
+            raise BusDownError("Events can be kept nowhere (the spool is full): no call may run.")
 
     async def _reserve(self, call: CallRequested, admission: Admission) -> bool:
         if not admission.limited:
@@ -251,7 +251,7 @@ class Gate:
         """
         try:
             with _tracer.below("toolbus.record_intent"):
-                await self.service.facts.record(intent)
+                await self.service.events.record(intent)
         except BusDownError as error:
             raise _not_recorded() from error
         if time() > intent.deadline:
@@ -291,7 +291,7 @@ class Gate:
         if who is None:
             who = admission.principal if admission is not None else self._who(call)
         actors = self.judge().snapshot.actors(who.key, call.proof) if who is not None else ()
-        self.service.facts.say(denial_of(call, error, admission, who, actors))
+        self.service.events.say(denial_of(call, error, admission, who, actors))
         await self._answer(Failed(error), call, reply, claim)
 
     async def _answer(
@@ -311,8 +311,8 @@ class Gate:
     def _say_not_sent(
         self, call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
     ) -> None:
-        """The outcome of a call that reached nobody; settlement refunds it from this fact."""
-        self.service.facts.say(unsent(call, admission, error, reserved=reserved))
+        """The outcome of a call that reached nobody; settlement refunds it from this event."""
+        self.service.events.say(unsent(call, admission, error, reserved=reserved))
 
 
 def _decided(decision: str) -> None:

@@ -82,7 +82,7 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
 
 
 def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:
-    """The fact that must be kept before the call is handed over."""
+    """The event that must be kept before the call is handed over."""
     judge, admission, verdict = yes.judge, yes.admission, yes.verdict
     principal = admission.principal
     return _allowed(
@@ -121,8 +121,8 @@ def denial_of(
     who: Principal | None,
     actors: tuple[str, ...] = (),
 ) -> CallDenied:
-    """The fact of a call that was refused; who asked is told if that is known."""
-    fact = CallDenied(
+    """The event of a call that was refused; who asked is told if that is known."""
+    event = CallDenied(
         id=f"{call.call_id}.denied",
         **about_call(call, who.scope if who else DEFAULT_SCOPE, who.key if who else ""),
         era=call.era,
@@ -132,16 +132,16 @@ def denial_of(
         rule=error.data.get("rule", ""),
     )
     if who is None:
-        return fact
+        return event
     asker = {name: getattr(who, name) for name in ("team", "user", "environment")}
     arguments = recorded(call.arguments, who.lineage.recording(call.server)[0])
-    return fact.model_copy(update={**asker, "arguments": arguments, "actors": actors})
+    return event.model_copy(update={**asker, "arguments": arguments, "actors": actors})
 
 
 def unsent(
     call: CallRequested, admission: Admission, error: ToolbusError, *, reserved: bool
 ) -> CallFailed:
-    """The outcome of a call that reached nobody; settlement refunds it from this fact."""
+    """The outcome of a call that reached nobody; settlement refunds it from this event."""
     return CallFailed(
         id=f"{call.call_id}.failed",
         **about_call(call, admission.principal.scope, admission.principal.key),

@@ -17,9 +17,9 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnknownApprovalError,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_policy.approvals import model as approvals
-from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, State, fact_of
+from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, State, event_of
 from toolbus_policy.approvals.repository import Docket, Kept
 
 LONGEST_NOTE = 512
@@ -83,7 +83,7 @@ class Approvers:
     """Answers who asks what waits, and writes what they decide."""
 
     docket: Docket
-    facts: FactWriter
+    events: EventWriter
     snapshot: Callable[[], Snapshot]
     granted_seconds: float
 
@@ -120,8 +120,10 @@ class Approvers:
         """
         if len(note) > LONGEST_NOTE:
             raise InvalidError(f"A note may have {LONGEST_NOTE} characters; say it shorter.")
-        if self.facts.full:
-            raise BusDownError("Facts can be kept nowhere (the spool is full): nothing may change.")
+        if self.events.full:
+            raise BusDownError(
+                "Events can be kept nowhere (the spool is full): nothing may change."
+            )
         for _ in range(ATTEMPTS):
             kept = await self._found(who, approval_id)
             approval = kept.approval
@@ -135,7 +137,7 @@ class Approvers:
                 else approvals.rejected(approval, who.name, note, approval.ends)
             )
             if await self.docket.put(decided, kept):
-                self.facts.say(fact_of(decided, time()))
+                self.events.say(event_of(decided, time()))
                 return ApprovalsTold(approvals=(approvals.told(decided, 0),))
         raise BusDownError("This approval is being changed by others all the time; retry.")
 

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from toolbus_common.access.principal import Lineage
 from toolbus_common.contracts import (
     ApprovalAsked,
+    ApprovalEvent,
     ApprovalExpired,
-    ApprovalFact,
     ApprovalGranted,
     ApprovalRejected,
     ApprovalTold,
@@ -176,7 +176,7 @@ def told(approval: Approval, most: int) -> ApprovalTold:
 
 
 def read_by_rules(call: CallRequested, lineage: Lineage, charge: int) -> dict[str, Any]:
-    """What rules can read of a call, as the fact has it that a person is asked about it."""
+    """What rules can read of a call, as the event has it that a person is asked about it."""
     names = {kind: name for kind, _, name in (told.partition(":") for told, _ in lineage.levels)}
     return {
         "team": names.get("team", ""),
@@ -188,14 +188,14 @@ def read_by_rules(call: CallRequested, lineage: Lineage, charge: int) -> dict[st
     }
 
 
-def fact_of(
+def event_of(
     approval: Approval, at: float, call_id: str = "", read: dict[str, Any] | None = None
-) -> ApprovalFact:
+) -> ApprovalEvent:
     """What is recorded of an approval that has just become what it is.
 
     `read` is what rules could read of the call, of an approval that is asked for.
     """
-    kind = _FACTS[approval.state]
+    kind = _EVENTS[approval.state]
     more: dict[str, Any] = {}
     if approval.state in OPEN:
         more["expires"] = approval.ends
@@ -225,7 +225,7 @@ def _mark(state: str) -> str:
     return sha256(state.encode()).hexdigest()
 
 
-_FACTS: dict[State, type[ApprovalFact]] = {
+_EVENTS: dict[State, type[ApprovalEvent]] = {
     State.PENDING: ApprovalAsked,
     State.GRANTED: ApprovalGranted,
     State.REJECTED: ApprovalRejected,

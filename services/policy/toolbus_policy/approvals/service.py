@@ -17,7 +17,7 @@ from toolbus_common.errors import (
     InvalidError,
     OverloadedError,
 )
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import (
     ACCEPTED,
@@ -34,7 +34,7 @@ from toolbus_policy.approvals.model import (
     Approval,
     Cause,
     State,
-    fact_of,
+    event_of,
     read_by_rules,
 )
 from toolbus_policy.approvals.repository import Docket, Kept
@@ -82,7 +82,7 @@ class Approving:
     """What becomes of calls that need a person. `bind` works out what an approval must hold for."""
 
     docket: Docket
-    facts: FactWriter
+    events: EventWriter
     bind: Bind
     terms: Terms
     deferring: Deferring
@@ -145,7 +145,7 @@ class Approving:
     def record_use(self, permit: Permit) -> None:
         """Say that an approved call goes on; its further rounds tell no more of it."""
         if permit.kept is not None and not permit.kept.approval.rounds:
-            self.facts.say(fact_of(permit.kept.approval, time(), permit.call.call_id))
+            self.events.say(event_of(permit.kept.approval, time(), permit.call.call_id))
 
     async def give_back(self, permit: Permit) -> None:
         """The call was refused after all, and nothing was sent: its approval is as it was."""
@@ -226,12 +226,14 @@ class Approving:
         silent: bool = False,
     ) -> Kept | None:
         """Change an entry and say so; None when somebody was faster."""
-        if self.facts.full:
-            raise BusDownError("Facts can be kept nowhere (the spool is full): nothing may change.")
+        if self.events.full:
+            raise BusDownError(
+                "Events can be kept nowhere (the spool is full): nothing may change."
+            )
         if not await self.docket.put(approval, over):
             return None
         if not silent:
-            self.facts.say(fact_of(approval, time(), read=read))
+            self.events.say(event_of(approval, time(), read=read))
         return self.docket.find(approval.binding)
 
     async def _told(self, kept: Kept, call: CallRequested, came: Brought) -> Asked | Begun:

@@ -119,8 +119,8 @@ def replayed(kept: KeptOutcome, era: Era) -> Told:
     return type(frame)(_encode(members))
 
 
-def fact_of(kept: KeptOutcome, call: CallRequested, lineage: Lineage, told: Told) -> CallReplayed:
-    """The fact of a repeated call that was told an earlier one's outcome."""
+def event_of(kept: KeptOutcome, call: CallRequested, lineage: Lineage, told: Told) -> CallReplayed:
+    """The event of a repeated call that was told an earlier one's outcome."""
     return CallReplayed(
         id=f"{call.call_id}.replayed",
         **about_call(call, lineage.scope, lineage.key),

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from toolbus_common.contracts import LedgerOpened
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.nats.kv_bucket import Bucket, Change
 
 EPOCH, MARK = "epoch", "mark"
@@ -52,11 +52,11 @@ class Epochs(Protocol):
 
 
 class BusEpochs:
-    """Epochs in the bucket `tb_ledger`, and in the facts: who began counting anew, and when."""
+    """Epochs in the bucket `tb_ledger`, and in the events: who began counting anew, and when."""
 
-    def __init__(self, bucket: Bucket, facts: FactWriter) -> None:
+    def __init__(self, bucket: Bucket, events: EventWriter) -> None:
         self._bucket = bucket
-        self._facts = facts
+        self._events = events
 
     async def known(self, scope: str) -> Known | None:
         """The scope's epoch, or None before its first use."""
@@ -71,7 +71,7 @@ class BusEpochs:
     async def begin(self, scope: str, epoch: str) -> Known:
         """Keep a first epoch unless there is one; the one that is kept."""
         first = Epoch(epoch, time())
-        await self._facts.record(_opened(scope, first, "first"))
+        await self._events.record(_opened(scope, first, "first"))
         await self._bucket.swap(f"{EPOCH}.{scope}", msgspec.json.encode(first), 0)
         return await self.known(scope) or Known(first, 0)
 
@@ -80,7 +80,7 @@ class BusEpochs:
         entry = await self._bucket.get(f"{EPOCH}.{scope}")
         if entry is None or not entry.value or _decoded(entry.value) != old:
             return False
-        await self._facts.record(_opened(scope, new, how, by))
+        await self._events.record(_opened(scope, new, how, by))
         value = msgspec.json.encode(new)
         return await self._bucket.swap(f"{EPOCH}.{scope}", value, entry.revision) is not None
 

@@ -106,7 +106,7 @@ class Ledger:
     async def settle(self, endings: Sequence[Ending]) -> None:
         """End reservations, each once however often it is told.
 
-        Endings of counters that are lost are passed over: those are made anew from the facts,
+        Endings of counters that are lost are passed over: those are made anew from the events,
         which these endings come from. Raises `LedgerDownError`, also while that is under way;
         every other customer's are dealt with first.
         """
@@ -279,6 +279,6 @@ def lost(scope: str, why: str = "") -> LedgerRebuildingError:
     """The sentence for counters that are not ours."""
     return LedgerRebuildingError(
         f"The ledger of {scope} has lost its counters; nothing may be spent until they are "
-        f"rebuilt from the facts. {why or 'That has begun: retry shortly.'}",
+        f"rebuilt from the events. {why or 'That has begun: retry shortly.'}",
         scope=scope,
     )

@@ -11,7 +11,7 @@ import msgspec
 from toolbus_common.contracts import CallExtended, CallFailed
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import StoredMessage
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_policy.ledger.ledger import Ending, Extension, Ledger, Overdue
 from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
@@ -25,7 +25,7 @@ MOST_PER_SCRIPT = 500
 class Outcome(msgspec.Struct):
     """What settlement reads of an outcome, and of an event that extends a call."""
 
-    fact: str
+    event: str
     call_id: str
     scope: str
     charge: int = 0
@@ -80,7 +80,7 @@ class Settlement:
 
         Raises `BusDownError`.
         """
-        self.ledger.newest = await self.service.bus.newest(FACTS)
+        self.ledger.newest = await self.service.bus.newest(EVENTS)
         return self.ledger.newest
 
     async def reap(self) -> None:
@@ -108,7 +108,7 @@ class Settlement:
     async def _heard_until(self) -> float:
         now, newest = time(), await self.follow()
         marked, at = self._marked
-        if await self.service.bus.finished(FACTS, self.service.name) >= marked:
+        if await self.service.bus.finished(EVENTS, self.service.name) >= marked:
             self._heard, self._marked = at, (newest, now)
         return self._heard
 
@@ -117,7 +117,7 @@ class Settlement:
         ran = await may_have_run(self.service.bus, scope, overdue)
         for late in overdue:
             if late.rid in ran:
-                await self.service.facts.insist(unknown_outcome(late))
+                await self.service.events.insist(unknown_outcome(late))
         charged = [Ending(late.rid, scope, "unknown") for late in overdue if late.rid in ran]
         refunded = [Ending(late.rid, scope, "refund") for late in overdue if late.rid not in ran]
         await self._settle([*charged, *refunded])
@@ -139,9 +139,9 @@ def read(lines: bytes, grace: float) -> tuple[list[Ending], list[Extension]]:
         try:
             outcome = _outcome(line)
         except msgspec.DecodeError:
-            log.error("settlement.unreadable_fact")  # noqa: TRY400 - the line itself is not logged
+            log.error("settlement.unreadable_event")  # noqa: TRY400 - the line itself is not logged
             continue
-        if outcome.fact == CallExtended.NAME:
+        if outcome.event == CallExtended.NAME:
             if outcome.held:
                 due = outcome.deadline + grace
                 extensions.append(Extension(outcome.call_id, outcome.scope, due))
@@ -154,7 +154,7 @@ def read(lines: bytes, grace: float) -> tuple[list[Ending], list[Extension]]:
 
 
 def unknown_outcome(late: Overdue) -> CallFailed:
-    """The fact about a call that may have run and has no outcome: charged in full."""
+    """The event about a call that may have run and has no outcome: charged in full."""
     server, tool, key, trace, parent, _ = late.about
     return CallFailed(
         id=f"{late.rid}.unknown",

@@ -81,7 +81,7 @@ class Level(Declared):
 
 
 class Customer(Level):
-    """Who pays: the level above teams and users. `retention` is how long its facts are kept."""
+    """Who pays: the level above teams and users. `retention` is how long its events are kept."""
 
     retention: Retention | None = None
 

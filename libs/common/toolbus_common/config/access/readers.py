@@ -12,9 +12,9 @@ Whose = Annotated[str, Field(pattern=r"^(?:\*|[A-Za-z0-9_-]{1,64})$")]
 
 
 class Reader(Declared):
-    """Somebody who asks audit's HTTP interface in SQL, and sees the facts of `customers` alone.
+    """Somebody who asks audit's HTTP interface in SQL, and sees the events of `customers` alone.
 
-    `*` among them means all, and facts of no customer. `secret_hash` is SHA-256 of SHA-256 of the
+    `*` among them means all, and events of no customer. `secret_hash` is SHA-256 of SHA-256 of the
     secret, in hex; without it, the reader is let in by nothing.
     """
 

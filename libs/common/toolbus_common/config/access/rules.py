@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from toolbus_common.config.base import Declared, Name
 from toolbus_common.contracts.events.base import POSTED
 
-CHECKPOINT = "checkpoint.signed"  # no fact: what audit signs of a customer's log
+CHECKPOINT = "checkpoint.signed"  # no event: what audit signs of a customer's log
 
 
 class Rule(Declared):
@@ -26,7 +26,7 @@ class Rule(Declared):
 
 
 class Webhook(Declared):
-    """Where facts of these kinds (`approval.asked`, `approval.*`) are posted, signed with `secret`.
+    """Where events of these kinds (`approval.asked`, `approval.*`) are posted, signed.
 
     `secret` may be `${env:NAME}`, resolved by the service that posts. Of `checkpoint.signed` the
     newest is posted. With `customers` only what concerns these is.
@@ -53,7 +53,7 @@ class Webhook(Declared):
                 raise ValueError(f"'{event}' is not posted; kinds begin with {known}")
         return events
 
-    def wants(self, fact: str, scope: str) -> bool:
-        """Whether facts of this name, about this customer, are posted here."""
+    def wants(self, name: str, scope: str) -> bool:
+        """Whether events of this name, about this customer, are posted here."""
         told = not self.customers or scope in self.customers
-        return told and any(fnmatchcase(fact, event) for event in self.events)
+        return told and any(fnmatchcase(name, pattern) for pattern in self.events)

@@ -1,4 +1,4 @@
-"""How long facts are kept, and who is given the signed checkpoints over them."""
+"""How long events are kept, and who is given the signed checkpoints over them."""
 
 import re
 from base64 import b64decode
@@ -26,7 +26,7 @@ Retention = Annotated[int, Field(ge=SHORTEST, le=36_500), BeforeValidator(_days)
 
 
 class Audit(Declared):
-    """`retention` is how long facts are kept (`400d`), unless their customer says otherwise."""
+    """`retention` is how long events are kept (`400d`), unless their customer says otherwise."""
 
     retention: Retention = USUAL
 

@@ -15,7 +15,7 @@ LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks are forgotten 
 class ToolView(Declared):
     """How agents see a tool: under an alias, with another description, or not at all.
 
-    Grants, prices and facts keep to the name its server gave it. `idempotent` is the operator's
+    Grants, prices and events keep to the name its server gave it. `idempotent` is the operator's
     word that a call may happen twice: one that failed may be tried again. A server's is not taken.
     `timeout` and `max_total_timeout` replace those of its server.
     `validation` is what follows when arguments do not fit the schema, instead of its server's word.

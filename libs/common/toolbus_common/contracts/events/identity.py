@@ -1,11 +1,11 @@
-"""Facts about who signed in, and which client may act for them."""
+"""Events about who signed in, and which client may act for them."""
 
 from typing import ClassVar
 
-from toolbus_common.contracts.events.base import Fact
+from toolbus_common.contracts.events.base import Event
 
 
-class GrantGiven(Fact):
+class GrantGiven(Event):
     """Somebody let a client act for them, or a machine was given a token of its own.
 
     `access` is the rule that covers them, `client` what the client calls itself, `scopes` what its
@@ -26,7 +26,7 @@ class GrantGiven(Fact):
     actors: tuple[str, ...] = ()
 
 
-class GrantEnded(Fact):
+class GrantEnded(Event):
     """A client may no longer act for somebody; `reason` says why."""
 
     NAME: ClassVar[str] = "grant.ended"
@@ -39,7 +39,7 @@ class GrantEnded(Fact):
     by: str = ""
 
 
-class SignInRefused(Fact):
+class SignInRefused(Event):
     """Somebody could not sign in as `user`, or nothing is granted to who could."""
 
     NAME: ClassVar[str] = "signin.refused"
@@ -49,7 +49,7 @@ class SignInRefused(Fact):
     reason: str
 
 
-class AccessRejected(Fact):
+class AccessRejected(Event):
     """Requests from one client address that were rejected for one reason, counted over a minute.
 
     `entrance` is where they came (`mcp`, `admin`, `approvals`, `oauth`, `reader`, `http`), `code`

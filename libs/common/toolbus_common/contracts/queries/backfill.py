@@ -21,9 +21,9 @@ class RefillAsked(Question):
 
 
 class LinesAsked(Question):
-    """Write facts of an export that the table lacks, a line each as their producers wrote them.
+    """Write events of an export that the table lacks, a line each as their producers wrote them.
 
-    Heard by audit. They are told apart by their ids, and have no place in a stream. Facts of the
+    Heard by audit. They are told apart by their ids, and have no place in a stream. Events of the
     last hour are passed over: they may be on their way.
     """
 

@@ -90,7 +90,7 @@ class RowsFound(Message):
 
 
 class SpendingAsked(Question):
-    """What did the facts charge a customer for tools? Heard by audit, asked by policy.
+    """What did the events charge a customer for tools? Heard by audit, asked by policy.
 
     Calls count at the moment they were allowed, from `start` and before `end`, in steps of so many
     seconds (0: in one).
@@ -107,7 +107,7 @@ class SpendingAsked(Question):
 class SpendingTold(Message):
     """Rows of key, user, team, server, tool, step, calls, micro-dollars.
 
-    `since` is when the oldest fact of all was said. With `more` there are too many rows or calls
+    `since` is when the oldest event of all was said. With `more` there are too many rows or calls
     to tell at once: ask for a shorter time.
     """
 
@@ -133,7 +133,7 @@ class OpenCallsAsked(Question):
 class OpenCall(Message):
     """A call that was allowed. `unknown_at` is when it was charged as unknown, 0 if it was not.
 
-    `stream_seq` is the number its intent has in the stream FACTS.
+    `stream_seq` is the number its intent has in the stream EVENTS.
     """
 
     call_id: str
@@ -192,9 +192,9 @@ class LedgerTold(Message):
 
 
 class RebuildAsked(Question):
-    """Make a customer's counters anew from the facts. Heard by policy, asked by operators.
+    """Make a customer's counters anew from the events. Heard by policy, asked by operators.
 
-    With `accept` also when the facts do not reach back as far as the budgets do.
+    With `accept` also when the events do not reach back as far as the budgets do.
     """
 
     SUBJECT: ClassVar[str] = "tb.ask.policy.rebuild"
@@ -205,7 +205,7 @@ class RebuildAsked(Question):
 
 
 class RebuildTold(Message):
-    """The new epoch, what it began with, and since when the facts were counted."""
+    """The new epoch, what it began with, and since when the events were counted."""
 
     epoch: str
     calls: int

@@ -1,4 +1,4 @@
-"""Taking facts out by command: one page of them at a time, as bytes of a format."""
+"""Taking events out by command: one page of them at a time, as bytes of a format."""
 
 from typing import ClassVar
 
@@ -8,24 +8,24 @@ from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.queries.base import Question
 
 
-class FactsAsked(Question):
-    """The next facts from `since` and before `until` (seconds since the epoch), by time.
+class EventsAsked(Question):
+    """The next events from `since` and before `until` (seconds since the epoch), by time.
 
-    `format` is jsonl, ocsf or parquet. Facts of these names (patterns) and customers; none named
+    `format` is jsonl, ocsf or parquet. Events of these names (patterns) and customers; none named
     are all. `after` is empty at first, then the `next` of the page before. Asked by operators.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.facts"
+    SUBJECT: ClassVar[str] = "tb.ask.audit.events"
 
     format: str = "jsonl"
     since: float = 0.0
     until: float = 4e9
-    facts: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
     customers: tuple[str, ...] = ()
     after: str = ""
 
 
-class FactsTold(Message):
+class EventsTold(Message):
     """One page: so many rows, and `total` in all (told with the first page only).
 
     Lines, or a whole Parquet file. With an empty `next` it was the last.

@@ -7,7 +7,7 @@ from toolbus_common.contracts.queries.base import Question
 
 
 class UnendedAsked(Question):
-    """Which calls allowed from `start` and before `end` has no fact ended? Heard by audit."""
+    """Which calls allowed from `start` and before `end` has no event ended? Heard by audit."""
 
     SUBJECT: ClassVar[str] = "tb.ask.audit.unended"
 

@@ -21,14 +21,14 @@ FROM
                 JSONExtractKeysAndValues(detail, 'classic', 'Int64')
             ),
             [(
-                toString(facts.server),
+                toString(events.server),
                 toInt64(0),
                 JSONExtractInt(detail, 'own_tokens') + JSONExtractInt(detail, 'request_tokens')
                     + JSONExtractInt(detail, 'answer_tokens')
             )]
         )) AS cost
-    FROM facts
-    WHERE fact = 'context.spent'
+    FROM events
+    WHERE event = 'context.spent'
 )
 GROUP BY day, scope, key, server;
 
@@ -42,10 +42,10 @@ SELECT
 FROM
 (
     SELECT
-        facts.server AS of_server,
+        events.server AS of_server,
         arrayJoin(argMax(JSONExtractKeysAndValues(detail, 'tools', 'Int64'), at)) AS counted,
         argMax(JSONExtractString(detail, 'counted_by'), at) AS counted_by
-    FROM facts
-    WHERE fact = 'context.measured'
+    FROM events
+    WHERE event = 'context.measured'
     GROUP BY of_server
 );

@@ -3,7 +3,7 @@ CREATE TABLE IF NOT EXISTS cuts
 (
     scope LowCardinality(String),
     stream LowCardinality(String),
-    size UInt64 COMMENT 'facts deleted so far, from the log''s beginning',
+    size UInt64 COMMENT 'events deleted so far, from the log''s beginning',
     to UInt64 COMMENT 'the last message of the stream among them',
     at DateTime('UTC')
 )

@@ -8,9 +8,9 @@ CREATE TABLE IF NOT EXISTS sums_of_days
     key LowCardinality(String),
     server LowCardinality(String),
     tool LowCardinality(String),
-    fact LowCardinality(String),
+    event LowCardinality(String),
     code LowCardinality(String),
-    facts UInt64,
+    events UInt64,
     charge Int64 COMMENT 'micro-dollars',
     corrected UInt64 COMMENT 'calls charged as unknown before, which ended after all',
     errors UInt64,
@@ -21,13 +21,13 @@ CREATE TABLE IF NOT EXISTS sums_of_days
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(day)
-ORDER BY (day, scope, key, server, tool, team, fact, code);
+ORDER BY (day, scope, key, server, tool, team, event, code);
 
 CREATE TABLE IF NOT EXISTS days_added_up
 (
     day Date,
     scope LowCardinality(String),
-    facts UInt64,
+    events UInt64,
     made_of UInt64,
     version UInt64
 )
@@ -41,21 +41,21 @@ CREATE VIEW IF NOT EXISTS days AS
 SELECT
     there.day AS day,
     there.scope AS scope,
-    there.facts AS facts,
+    there.events AS events,
     there.whole AS whole,
     there.made_of AS made_of,
     told.version AS version,
-    there.whole AND told.facts = there.facts AND told.made_of = there.made_of AS holds
+    there.whole AND told.events = there.events AND told.made_of = there.made_of AS holds
 FROM
 (
-    SELECT toDate(hour) AS day, hours.scope AS scope, sum(hours.facts) AS facts,
+    SELECT toDate(hour) AS day, hours.scope AS scope, sum(hours.events) AS events,
         min(hours.holds) AS whole, sum(cityHash64(hour, hours.version)) AS made_of
     FROM hours
     GROUP BY day, scope
 ) AS there
 LEFT JOIN
 (
-    SELECT day, scope, argMax(days_added_up.facts, days_added_up.version) AS facts,
+    SELECT day, scope, argMax(days_added_up.events, days_added_up.version) AS events,
         argMax(days_added_up.made_of, days_added_up.version) AS made_of,
         max(days_added_up.version) AS version
     FROM days_added_up
@@ -63,16 +63,16 @@ LEFT JOIN
 ) AS told
 ON there.day = told.day AND there.scope = told.scope;
 
--- Every kind of fact by day and by what it is about: days that are not added up, by their hours.
-CREATE VIEW IF NOT EXISTS facts_by_day AS
-SELECT day, scope, team, key, server, tool, fact, code, facts, charge, corrected, errors,
+-- Every kind of event by day and by what it is about: days that are not added up, by their hours.
+CREATE VIEW IF NOT EXISTS events_by_day AS
+SELECT day, scope, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
 FROM sums_of_days
 WHERE (day, scope, version) IN (SELECT day, scope, version FROM days WHERE holds)
 UNION ALL
-SELECT toDate(hour) AS day, scope, team, key, server, tool, fact, code, facts, charge, corrected,
+SELECT toDate(hour) AS day, scope, team, key, server, tool, event, code, events, charge, corrected,
     errors, spent_tokens, classic_tokens, latency
-FROM facts_by_hour
+FROM events_by_hour
 WHERE (toDate(hour), scope) IN (SELECT day, scope FROM days WHERE NOT holds);
 
 -- Calls by day: how they ended, what they cost, how long the server took.
@@ -85,12 +85,12 @@ SELECT
     server,
     tool,
     code,
-    toInt64(facts_by_day.facts) - toInt64(corrected) AS calls,
-    if(fact = 'call.completed', calls, 0) AS completed,
-    if(fact IN ('call.failed', 'call.corrected'), calls, 0) AS failed,
-    if(fact = 'call.denied', calls, 0) AS denied,
-    toInt64(facts_by_day.errors) AS errors,
-    if(fact = 'call.denied', 0, facts_by_day.charge) AS charge,
+    toInt64(events_by_day.events) - toInt64(corrected) AS calls,
+    if(event = 'call.completed', calls, 0) AS completed,
+    if(event IN ('call.failed', 'call.corrected'), calls, 0) AS failed,
+    if(event = 'call.denied', calls, 0) AS denied,
+    toInt64(events_by_day.errors) AS errors,
+    if(event = 'call.denied', 0, events_by_day.charge) AS charge,
     latency
-FROM facts_by_day
-WHERE fact IN ('call.completed', 'call.failed', 'call.denied', 'call.corrected');
+FROM events_by_day
+WHERE event IN ('call.completed', 'call.failed', 'call.denied', 'call.corrected');

@@ -8,9 +8,9 @@ SELECT
     said.key AS key,
     said.server AS server,
     said.tool AS tool,
-    said.fact AS fact,
+    said.event AS event,
     said.code AS code,
-    said.facts AS facts,
+    said.events AS events,
     said.charge AS charge,
     said.corrected AS corrected,
     said.errors AS errors,
@@ -21,23 +21,23 @@ FROM
 (
     SELECT
         toStartOfHour(at) AS hour,
-        facts.scope AS scope,
-        toString(facts.team) AS team,
-        facts.key AS key,
-        facts.server AS server,
-        facts.tool AS tool,
-        facts.fact AS fact,
-        facts.code AS code,
-        count() AS facts,
-        sum(facts.charge) AS charge,
+        events.scope AS scope,
+        toString(events.team) AS team,
+        events.key AS key,
+        events.server AS server,
+        events.tool AS tool,
+        events.event AS event,
+        events.code AS code,
+        count() AS events,
+        sum(events.charge) AS charge,
         toUInt64(0) AS corrected,
-        countIf(facts.is_error) AS errors,
-        sum(facts.spent_tokens) AS spent_tokens,
-        sum(facts.classic_tokens) AS classic_tokens,
-        quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(facts.latency_us) AS latency
-    FROM facts
-    WHERE (toStartOfHour(at), facts.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, fact, code
+        countIf(events.is_error) AS errors,
+        sum(events.spent_tokens) AS spent_tokens,
+        sum(events.classic_tokens) AS classic_tokens,
+        quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(events.latency_us) AS latency
+    FROM events
+    WHERE (toStartOfHour(at), events.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
+    GROUP BY hour, scope, team, key, server, tool, event, code
     UNION ALL
     SELECT
         toStartOfHour(ended.at) AS hour,
@@ -46,9 +46,9 @@ FROM
         ended.key AS key,
         ended.server AS server,
         ended.tool AS tool,
-        'call.corrected' AS fact,
+        'call.corrected' AS event,
         '' AS code,
-        toUInt64(0) AS facts,
+        toUInt64(0) AS events,
         -sum(unknown.charge) AS charge,
         count() AS corrected,
         toUInt64(0) AS errors,
@@ -59,21 +59,21 @@ FROM
     (
         SELECT call_id, min(at) AS at, any(scope) AS scope, any(key) AS key,
             any(server) AS server, any(tool) AS tool
-        FROM facts
-        WHERE fact IN ('call.completed', 'call.failed') AND is_unknown = false
-            AND call_id IN (SELECT call_id FROM facts WHERE is_unknown = true)
-            AND toStartOfHour(facts.at) >= (
+        FROM events
+        WHERE event IN ('call.completed', 'call.failed') AND is_unknown = false
+            AND call_id IN (SELECT call_id FROM events WHERE is_unknown = true)
+            AND toStartOfHour(events.at) >= (
                 SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
             )
         GROUP BY call_id
     ) AS ended
     INNER JOIN
     (
-        SELECT call_id, any(charge) AS charge FROM facts WHERE is_unknown = true GROUP BY call_id
+        SELECT call_id, any(charge) AS charge FROM events WHERE is_unknown = true GROUP BY call_id
     ) AS unknown
     ON ended.call_id = unknown.call_id
     WHERE (toStartOfHour(ended.at), ended.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, fact, code
+    GROUP BY hour, scope, team, key, server, tool, event, code
 ) AS said
 LEFT JOIN
 (
@@ -81,13 +81,13 @@ LEFT JOIN
         known.hour + toIntervalHour(later) AS hour,
         known.scope AS scope,
         known.key AS key,
-        argMin(known.team, (later, -toInt64(known.facts))) AS team
+        argMin(known.team, (later, -toInt64(known.events))) AS team
     FROM
     (
-        SELECT toStartOfHour(at) AS hour, facts.scope AS scope, facts.key AS key,
-            facts.team AS team, count() AS facts
-        FROM facts
-        WHERE facts.team != '' AND toStartOfHour(at) >= (
+        SELECT toStartOfHour(at) AS hour, events.scope AS scope, events.key AS key,
+            events.team AS team, count() AS events
+        FROM events
+        WHERE events.team != '' AND toStartOfHour(at) >= (
             SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
         )
         GROUP BY hour, scope, key, team

@@ -9,5 +9,5 @@ SELECT
     code,
     JSONExtractString(detail, 'address') AS address,
     JSONExtractUInt(detail, 'count') AS requests
-FROM facts
-WHERE fact = 'access.rejected';
+FROM events
+WHERE event = 'access.rejected';

@@ -33,10 +33,10 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 from toolbus_common.messaging.call_transport import CallLane
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.nats.connection import Bus
 from toolbus_policy.approvals.elicitation import QUESTION, can_open_pages
-from toolbus_policy.approvals.model import OPEN, Approval, State, fact_of, withdrawn
+from toolbus_policy.approvals.model import OPEN, Approval, State, event_of, withdrawn
 from toolbus_policy.approvals.repository import Docket, Kept
 from toolbus_policy.approvals.tasks import model as tasks
 from toolbus_policy.approvals.tasks.model import (
@@ -73,7 +73,7 @@ class Deferring:
 
     book: TaskBook
     docket: Docket
-    facts: FactWriter
+    events: EventWriter
     lane: CallLane
     bus: Bus
     grace: float
@@ -242,7 +242,7 @@ class Deferring:
                 return kept.approval.state is not State.USED
             back = withdrawn(kept.approval)
             if await self.docket.put(back, kept):
-                self.facts.say(fact_of(back, time()))
+                self.events.say(event_of(back, time()))
                 return True
         raise BusDownError("This approval is being changed by others all the time; retry.")
 

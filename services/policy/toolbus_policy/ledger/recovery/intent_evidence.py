@@ -15,7 +15,7 @@ from toolbus_common.contracts import CallAllowed
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.nats.connection import Bus, Extent
 from toolbus_common.nats.stream_reader import Kept, next_at_leader, read_from
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_policy.ledger.ledger import Overdue
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ async def may_have_run(bus: Bus, scope: str, overdue: Sequence[Overdue]) -> set[
     """
     found = await _with_intent(bus, scope, overdue)
     # After the reading: what it did not see had not been removed before.
-    extent = await bus.extent(FACTS)
+    extent = await bus.extent(EVENTS)
     return found | {late.rid for late in overdue if not _shown(late, extent)}
 
 
@@ -56,10 +56,10 @@ async def _with_intent(bus: Bus, scope: str, overdue: Sequence[Overdue]) -> set[
 async def _page(bus: Bus, scope: str, first: int) -> list[Kept]:
     """Return the next intents; none only when the stream's leader has none either."""
     subject = subject_of(CallAllowed.NAME, scope)
-    page = await read_from(bus.client, FACTS, first, subject, PAGE, PAGE_BYTES)
+    page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
     if page:
         return page
-    last = await next_at_leader(bus.client, FACTS, first, subject)  # replicas may lag behind it
+    last = await next_at_leader(bus.client, EVENTS, first, subject)  # replicas may lag behind it
     return [last] if last is not None else []
 
 

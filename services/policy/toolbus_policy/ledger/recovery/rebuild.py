@@ -1,4 +1,4 @@
-"""Lost counters are made anew from the facts: by one replica, whole, and opened at once."""
+"""Lost counters are made anew from the events: by one replica, whole, and opened at once."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from toolbus_common.contracts import (
     SpendingTold,
 )
 from toolbus_common.errors import InvalidError, LedgerRebuildingError, ToolbusError
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_policy.ledger.epochs import Epoch, Known
 from toolbus_policy.ledger.ledger import Ledger
@@ -37,7 +37,7 @@ AGAIN_SECONDS = 2.0
 ASK_SECONDS = 15.0
 CATCH_UP_SECONDS = 60.0
 DAY = 86_400.0
-SHORTEST = 1.0  # seconds of facts that are not divided any further
+SHORTEST = 1.0  # seconds of events that are not divided any further
 AUDIT = "audit"
 Told = TypeVar("Told", SpendingTold, OpenCallsTold)
 Ask = Callable[[float, float], Awaitable[Told]]
@@ -49,7 +49,7 @@ class Rebuilder:
 
     Order is what makes it safe. The book is closed first, so nothing more is reserved; then what
     was being decided gets time to reach the stream; then audit must have all the stream has. Only
-    then the facts are read. Outcomes that come meanwhile wait for the lock. The new counters lie
+    then the events are read. Outcomes that come meanwhile wait for the lock. The new counters lie
     under a new epoch, unseen until the book names it.
     """
 
@@ -125,7 +125,7 @@ class Rebuilder:
         return RebuildTold(epoch=new.id, calls=calls, held=held, since=since)
 
     async def _restored(self, scope: str, epoch: Epoch, *, accept: bool) -> tuple[Restoring, float]:
-        """What the facts say, and since when they say it."""
+        """What the events say, and since when they say it."""
         snapshot, now = self.snapshot(), time()
         limits = limits_of(scope, snapshot.declaration, snapshot.keys)
         restoring = Restoring(scope, limits, now, self.grace)
@@ -140,7 +140,7 @@ class Rebuilder:
         missing = max(needs[0].start, epoch.since)
         if reach > missing and not accept:
             raise LedgerRebuildingError(
-                f"The facts reach back to {_moment(reach)} only, its budgets to "
+                f"The events reach back to {_moment(reach)} only, its budgets to "
                 f"{_moment(missing)}. {_or_accept(scope)}"
             )
         await self._fill(scope, restoring, needs, epoch)
@@ -164,12 +164,12 @@ class Rebuilder:
     # -- audit -------------------------------------------------------------------------------
 
     async def _audit_has_all(self, scope: str) -> None:
-        """Return once audit keeps every fact that is in the stream now."""
-        newest, give_up = await self.service.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
-        while await self.service.bus.finished(FACTS, AUDIT) < newest:
+        """Return once audit keeps every event that is in the stream now."""
+        newest, give_up = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
+        while await self.service.bus.finished(EVENTS, AUDIT) < newest:
             if monotonic() > give_up:
                 raise LedgerRebuildingError(
-                    "Audit has not yet taken every fact; start it, or see 'toolbus status'."
+                    "Audit has not yet taken every event; start it, or see 'toolbus status'."
                 )
             await self.ledger.store.hold(scope, LOCK_SECONDS)
             await asyncio.sleep(0.2)
@@ -205,7 +205,7 @@ class Rebuilder:
                 async for piece in self._pieces(ask, start, until, (until - start) / 2):
                     yield piece
             else:
-                raise LedgerRebuildingError("Audit cannot tell even one second's facts at once.")
+                raise LedgerRebuildingError("Audit cannot tell even one second's events at once.")
             start = until
 
     async def _later(self, scope: str) -> None:

@@ -1,4 +1,4 @@
-"""What a customer's counters hold by the facts: from rows and open calls to counters. Pure."""
+"""What a customer's counters hold by the events: from rows and open calls to counters. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from time import monotonic, time
 
 from toolbus_common.contracts import CallFailed, UnendedAsked, UnendedCall, UnendedTold
 from toolbus_common.errors import ToolbusError, UnavailableError
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_policy.ledger.ledger import Ledger
 
@@ -34,7 +34,7 @@ AUDIT = "audit"
 class Unended:
     """Looks at what was allowed since all of it was known to have ended; one replica at a time.
 
-    A call is named only once audit has every fact the stream had after its deadline. Whoever
+    A call is named only once audit has every event the stream had after its deadline. Whoever
     looks next waits for the same, and so finds it named.
     """
 
@@ -72,18 +72,18 @@ class Unended:
             found = await self._asked(asked)  # the ledger may have just heard of their outcomes
         late = [call for call in found.calls if call.deadline < due and _is_free(call, forgotten)]
         for call in late:
-            await self.service.facts.insist(unknown_end(call))
+            await self.service.events.insist(unknown_end(call))
         await self.ledger.store.remember(EVERYBODY, MARK, _until(found, late, due))
         if late:
             log.info("unended.named", extra={"calls": len(late)})
         return len(late)
 
     async def _asked(self, asked: UnendedAsked) -> UnendedTold:
-        """Audit's answer, once it keeps every fact that is in the stream now."""
-        newest, give_up = await self.service.bus.newest(FACTS), monotonic() + CATCH_UP_SECONDS
-        while await self.service.bus.finished(FACTS, AUDIT) < newest:
+        """Audit's answer, once it keeps every event that is in the stream now."""
+        newest, give_up = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
+        while await self.service.bus.finished(EVENTS, AUDIT) < newest:
             if monotonic() > give_up:
-                raise UnavailableError("Audit has not yet taken every fact.")
+                raise UnavailableError("Audit has not yet taken every event.")
             await asyncio.sleep(0.2)
         return await self.service.asks.ask(asked, UnendedTold, ASK_SECONDS)
 
@@ -113,7 +113,7 @@ def _until(found: UnendedTold, named: Sequence[UnendedCall], due: float) -> floa
 
 
 def unknown_end(call: UnendedCall) -> CallFailed:
-    """The fact about a call that was handed over and never heard of again."""
+    """The event about a call that was handed over and never heard of again."""
     return CallFailed(
         id=f"{call.call_id}.unknown",
         at=time(),

@@ -1,10 +1,10 @@
--- Every fact, one row each. Hour first: people ask about a span of time, then about a customer
--- and a key; a fact's id ends the key so that a replacing merge removes only true copies.
-CREATE TABLE IF NOT EXISTS facts
+-- Every event, one row each. Hour first: people ask about a span of time, then about a customer
+-- and a key; an event's id ends the key so that a replacing merge removes only true copies.
+CREATE TABLE IF NOT EXISTS events
 (
     stream_seq UInt64 CODEC(Delta, LZ4),
     line UInt16,
-    fact LowCardinality(String),
+    event LowCardinality(String),
     id String,
     at DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     producer String,
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS facts
     latency_us Int64,
     is_error Bool,
     sent Bool,
-    detail String CODEC(ZSTD(1)) COMMENT 'the whole fact as JSON',
+    detail String CODEC(ZSTD(1)) COMMENT 'the whole event as JSON',
     INDEX by_position stream_seq TYPE minmax GRANULARITY 1,
     INDEX by_call call_id TYPE bloom_filter GRANULARITY 1,
     INDEX by_id id TYPE bloom_filter GRANULARITY 1

@@ -1,4 +1,4 @@
-"""Facts for tests: made by the real contracts, said by the services that may say them."""
+"""Events for tests: made by the real contracts, said by the services that may say them."""
 
 import asyncio
 import secrets
@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from toolbus_common.contracts.events.calls import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
-from toolbus_common.messaging.event_publisher import FactWriter
+from toolbus_common.messaging.event_publisher import EventWriter
 from toolbus_common.messaging.outbox import Spool
 from toolbus_common.nats.connection import Bus, Envelope
-from toolbus_common.nats.topology import FACTS
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
 
 T = TypeVar("T")
@@ -71,10 +71,10 @@ async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
 
 
 @asynccontextmanager
-async def facts_of(user: str, settings: Settings, directory: Path) -> AsyncIterator[FactWriter]:
-    """A writer of facts as a service has it."""
+async def events_of(user: str, settings: Settings, directory: Path) -> AsyncIterator[EventWriter]:
+    """A writer of events as a service has it."""
     async with bus_of(user, settings) as bus:
-        writer = FactWriter(stored_by(bus), Spool(directory / f"{user}.facts", 1 << 20))
+        writer = EventWriter(stored_by(bus), Spool(directory / f"{user}.events", 1 << 20))
         try:
             yield writer
         finally:
@@ -116,12 +116,12 @@ async def until(look: Callable[[], Awaitable[T]], what: str) -> T:
 async def returns_soon(operator: Bus) -> None:
     """What audit took and did not acknowledge comes again after 4 s, not after its usual wait."""
     stream = operator.client.jetstream()
-    config = (await stream.consumer_info(FACTS, "audit")).config
+    config = (await stream.consumer_info(EVENTS, "audit")).config
     config.ack_wait = 4.0
-    await stream.add_consumer(FACTS, config)
+    await stream.add_consumer(EVENTS, config)
 
 
 async def consumed(operator: Bus) -> bool:
     """Whether audit has acknowledged everything."""
-    info = await operator.client.jetstream().consumer_info(FACTS, "audit")
+    info = await operator.client.jetstream().consumer_info(EVENTS, "audit")
     return bool(info.num_pending == 0 and info.num_ack_pending == 0)
