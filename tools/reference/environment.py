@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from reference.markdown import code, table
 from reference.texts import texts
 from reference.types import default_of, limits_of, type_of
-from toolbus_common.service.process import ROOMS
+from toolbus_common.service.process import SERVICES
 from toolbus_common.settings import Settings
 
 PREFIX = "TOOLBUS_"
@@ -17,7 +17,7 @@ PREFIX = "TOOLBUS_"
 
 def models() -> dict[str, type[Settings]]:
     """Return the settings model of every service, by the name of the service."""
-    return {name: import_module(f"toolbus_{name}.settings").Settings for name in ROOMS}
+    return {name: import_module(f"toolbus_{name}.settings").Settings for name in SERVICES}
 
 
 def own_fields(model: type[Settings]) -> dict[str, FieldInfo]:

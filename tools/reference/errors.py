@@ -1,4 +1,4 @@
-"""Every error code, from the tree of errors and the table that gives each its answer at the edge."""
+"""Every error code, from the tree of errors and the answers that ingress gives them."""
 
 import json
 from collections.abc import Iterator

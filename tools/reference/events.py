@@ -7,21 +7,24 @@ from pydantic import BaseModel
 from reference.markdown import code, paragraphs, table
 from reference.types import default_of, type_of
 from toolbus_common import contracts
-from toolbus_common.contracts import CallFact, Fact, Message, Question
+from toolbus_common.contracts import CallEvent, Event, Message, Question
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.nats.kv_bucket import watched
 from toolbus_common.nats.permissions import rights
-from toolbus_common.nats.topology import BUCKETS, DURABLES, FACTS
+from toolbus_common.nats.topology import BUCKETS, DURABLES, EVENTS
 
 OWN_SUBJECTS = "tb."
+QUERIES = "tb.ask."
+BUCKET_UPDATES = "tb.kv."  # what a bucket republishes for the services that watch it
+SECONDS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
-def events() -> list[type[Fact]]:
+def events() -> list[type[Event]]:
     """Return every event, by name."""
-    return sorted(_events_below(Fact), key=lambda event: event.NAME)
+    return sorted(_events_below(Event), key=lambda event: event.NAME)
 
 
-def _events_below(base: type[Fact]) -> Iterator[type[Fact]]:
+def _events_below(base: type[Event]) -> Iterator[type[Event]]:
     for child in base.__subclasses__():
         if not child.__module__.startswith(contracts.__name__):
             continue
@@ -30,16 +33,16 @@ def _events_below(base: type[Fact]) -> Iterator[type[Fact]]:
         yield from _events_below(child)
 
 
-def messages() -> list[type[Message]]:
-    """Return every message that is no event and has a subject of its own, by subject."""
+def messages() -> dict[str, type[Message]]:
+    """Return every message that is no event, by its subject."""
     found: dict[str, type[Message]] = {}
     waiting = [Message]
     while waiting:
         for child in waiting.pop().__subclasses__():
             waiting.append(child)
             if "SUBJECT" in vars(child) and child.__module__.startswith(contracts.__name__):
-                found[child.SUBJECT] = child
-    return [found[subject] for subject in sorted(found)]
+                found[vars(child)["SUBJECT"]] = child
+    return found
 
 
 def generated() -> str:
@@ -49,15 +52,15 @@ def generated() -> str:
         "## Queries", _queries(),
         "## Key-value buckets", _buckets(),
         "## Consumers of the event stream", _consumers(),
-        "## Fields of every event", _fields(Fact, ()),
-        "## Fields of every event about a call", _fields(CallFact, tuple(Fact.model_fields)),
+        "## Fields of every event", _fields(Event, ()),
+        "## Fields of every event about a call", _fields(CallEvent, tuple(Event.model_fields)),
         *(_section(event) for event in events()),
     ]  # fmt: skip
     return "\n\n".join(parts)
 
 
 def _allowed(kind: str) -> dict[str, list[str]]:
-    """Return the subjects of our own that may be published (or subscribed to), and by which users."""
+    """Return our own subjects that users may publish (or subscribe to), and those users."""
     found: dict[str, list[str]] = {}
     for user, granted in rights().items():
         for subject in getattr(granted, kind):
@@ -72,17 +75,27 @@ def _names(users: list[str]) -> str:
 
 def _subjects() -> str:
     publish, subscribe = _allowed("publish"), _allowed("subscribe")
-    known = {each.SUBJECT: each for each in messages()}
+    known = messages()
     queries = {each.SUBJECT for each in Question.__subclasses__()}
     event_subjects = {subject_of(event.NAME, "*") for event in events()}
     shown = sorted({*publish, *subscribe} - queries - event_subjects)
-    rows = []
+    rows = [
+        (code("tb.reply.<service>.>"), _names(publish["tb.reply.>"]), "that service", "Replies."),
+        (code(f"{QUERIES}<service>.>"), "see [Queries](#queries)", "that service", "Queries."),
+        (code(f"{QUERIES}all.>"), "operator", "every service", "Queries to every service."),
+    ]
     for subject in shown:
+        if subject.startswith(("tb.reply.", QUERIES, BUCKET_UPDATES)):
+            continue
         message = known.get(subject.removesuffix(".*").removesuffix(".>"))
         meaning = _first_sentence(message) if message else ""
         rows.append(
-            (code(subject), _names(publish.get(subject, [])), _names(subscribe.get(subject, [])))
-            + (meaning,)
+            (
+                code(subject),
+                _names(publish.get(subject, [])),
+                _names(subscribe.get(subject, [])),
+                meaning,
+            )
         )
     return table(("subject", "may publish", "may subscribe", "message"), rows)
 
@@ -107,13 +120,21 @@ def _buckets() -> str:
     granted = rights()
     rows = []
     for config in BUCKETS:
-        writers = [u for u, each in granted.items() if any(
-            subject.startswith(f"$KV.{config.bucket}.") for subject in each.publish
-        )]
+        writers = [
+            u
+            for u, each in granted.items()
+            if any(subject.startswith(f"$KV.{config.bucket}.") for subject in each.publish)
+        ]
         readers = [u for u, each in granted.items() if watched(config.bucket) in each.subscribe]
-        kept = "" if not config.ttl else f"{config.ttl:g} s"
+        kept = "" if not config.ttl else _duration(config.ttl)
         rows.append((code(config.bucket), _names(writers), _names(readers), kept))
     return table(("bucket", "may write", "watched by", "entries expire after"), rows)
+
+
+def _duration(seconds: float) -> str:
+    """Return a whole number of the largest unit that divides the time."""
+    size, unit = next((size, unit) for size, unit in SECONDS if seconds % size == 0)
+    return f"{seconds / size:g} {unit}"
 
 
 def _consumers() -> str:
@@ -125,33 +146,35 @@ def _consumers() -> str:
         )
         for durable in DURABLES
     ]
-    head = f"The stream is `{FACTS}`."
+    head = f"The stream is `{EVENTS}`."
     return f"{head}\n\n{table(('consumer', 'subjects', 'acknowledged within'), rows)}"
 
 
-def _section(event: type[Fact]) -> str:
+def _section(event: type[Event]) -> str:
     subject = subject_of(event.NAME, "*")
-    base = CallFact if issubclass(event, CallFact) else Fact
-    about = "every event about a call" if base is CallFact else "every event"
-    anchor = about.replace(" ", "-")
+    base = CallEvent if issubclass(event, CallEvent) else Event
+    about = "every event about a call" if base is CallEvent else "every event"
+    published = (
+        f"Published by {_names(_allowed('publish').get(subject, []))} on "
+        f"`{subject_of(event.NAME, '<customer>')}`, with [the fields of {about}]"
+        f"(#fields-of-{about.replace(' ', '-')})."
+    )
     parts = [
         f"## {event.NAME}",
         paragraphs(event.__doc__),
         *_inherited_docs(event),
-        f"Published by {_names(_allowed('publish').get(subject, []))} on "
-        f"`{subject_of(event.NAME, '<customer>')}`, with [the fields of {about}]"
-        f"(#fields-of-{anchor}).",
+        published,
         _fields(event, tuple(base.model_fields)),
     ]
     return "\n\n".join(filter(None, parts))
 
 
-def _inherited_docs(event: type[Fact]) -> Iterator[str]:
+def _inherited_docs(event: type[Event]) -> Iterator[str]:
     """Yield the docstrings of the bases between an event and the two general ones."""
     for base in event.__mro__[1:]:
-        if base in (CallFact, Fact):
+        if base in (CallEvent, Event):
             return
-        if issubclass(base, Fact):
+        if issubclass(base, Event):
             yield paragraphs(base.__doc__)
 
 
@@ -161,7 +184,7 @@ def _fields(model: type[BaseModel], without: tuple[str, ...]) -> str:
         for name, field in model.model_fields.items()
         if name not in without
     ]
-    text = paragraphs(model.__doc__) if not without or model is CallFact else ""
+    text = paragraphs(model.__doc__) if not without or model is CallEvent else ""
     shown = table(("field", "type", "default"), rows) if rows else ""
     return "\n\n".join(filter(None, (text, shown)))
 

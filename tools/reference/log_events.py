@@ -50,14 +50,16 @@ def catalogue() -> list[LogEvent]:
         ValueError: the name of an event is not a literal such as "server.connected".
 
     """
-    found = set()
+    found: set[LogEvent] = set()
     for where, directory in SOURCES.items():
         for path in sorted(directory.rglob("*.py")):
             for level, call in calls(path.read_text()):
                 module = path.relative_to(ROOT).as_posix()
-                for name in _names(call, module):
-                    level = "error" if level == "exception" else level
-                    found.add(LogEvent(name, level, where, module, _fields(call)))
+                shown = "error" if level == "exception" else level
+                found |= {
+                    LogEvent(name, shown, where, module, _fields(call))
+                    for name in _names(call, module)
+                }
     return sorted(found)
 
 
@@ -78,7 +80,7 @@ def _fields(call: ast.Call) -> tuple[str, ...]:
     for keyword in call.keywords:
         if keyword.arg == "extra" and isinstance(keyword.value, ast.Dict):
             keys = keyword.value.keys
-            return tuple(each.value for each in keys if isinstance(each, ast.Constant))
+            return tuple(str(each.value) for each in keys if isinstance(each, ast.Constant))
     return ()
 
 

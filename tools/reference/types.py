@@ -21,7 +21,7 @@ _PLAIN = {
 _MIB, _KIB, _GIB = 1 << 20, 1 << 10, 1 << 30
 
 
-def type_of(annotation: Any) -> str:
+def type_of(annotation: Any) -> str:  # noqa: C901, PLR0911 - one for each form
     """Return the name of a type; a model's name links to its table."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in _PLAIN:
@@ -69,9 +69,7 @@ def number(value: float) -> str:
         for unit, name in ((_GIB, "GiB"), (_MIB, "MiB"), (_KIB, "KiB")):
             if value % unit == 0:
                 return f"{value} ({value // unit} {name})"
-    return f"{value:g}" if isinstance(value, float) and value < 1e6 else f"{value:,.0f}".replace(
-        ",", ""
-    )
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def limits_of(field: FieldInfo) -> str:
