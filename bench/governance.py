@@ -29,7 +29,7 @@ from harness.engines import Engine
 from harness.operating import key
 from harness.waiting import until_now
 from processes import resident_mb
-from toolbus_common.config import Declaration, Key, Server
+from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, KEY_PREFIX
@@ -251,7 +251,7 @@ def _cluster(replicas: int) -> Iterator[Cluster]:
             echo.start()
             server = Server(url=f"http://127.0.0.1:{echo.port}/mcp")
             cluster.start(
-                Declaration(servers={"echo": server}, keys={"root": key(ROOT)}), replicas=replicas
+                Configuration(servers={"echo": server}, keys={"root": key(ROOT)}), replicas=replicas
             )
             until_now(lambda: "echo__echo" in cluster.client(ROOT).tools(), "the tools")
             yield cluster

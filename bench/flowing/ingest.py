@@ -20,9 +20,9 @@ from harness.cluster import Cluster
 from harness.events import allowed, bus_of, completed
 from harness.fresh import provisioned
 from processes import cpu_seconds
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.outbox import Spool
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.settings import Settings
 
@@ -83,7 +83,7 @@ def _told(call: str) -> dict[str, Any]:
     return {"call_id": call, "trace_id": secrets.token_hex(16), "scope": "acme"}
 
 
-def _writer(bus: Bus, directory: Path, *, alone: bool) -> EventWriter:
+def _writer(bus: Bus, directory: Path, *, alone: bool) -> EventPublisher:
     async def each(envelope: Envelope) -> None:
         lines = envelope.payload.split(b"\n")
         await asyncio.gather(
@@ -94,12 +94,12 @@ def _writer(bus: Bus, directory: Path, *, alone: bool) -> EventWriter:
         )
 
     publish = each if alone else bus.store
-    return EventWriter(publish, Spool(directory / f"{bus.name}.events", 1 << 20))
+    return EventPublisher(publish, Outbox(directory / f"{bus.name}.events", 1 << 20))
 
 
 async def _watched(bus: Bus, events: int, pid: int) -> dict[str, Any]:
     """From the first rows to the last, by audit's own count; and the CPU of audit meanwhile."""
-    lane, seen = AskLane("operator", bus), list[tuple[float, int, float]]()
+    lane, seen = RequestReply("operator", bus), list[tuple[float, int, float]]()
     while not seen or seen[-1][1] < events // 2 // TOGETHER * TOGETHER * 2:
         await asyncio.sleep(LOOK)
         for told in await lane.ask_all(LOOK):

@@ -13,9 +13,9 @@ import msgspec
 from figures import Row, row
 from harness.evenload import Load
 from harness.killing import Killing
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 
@@ -81,9 +81,9 @@ async def _until_seen(bus: Bus, watched: Watched, load: Load) -> None:
 async def _look(bus: Bus, watched: Watched, last: int) -> int:
     """See what is new behind message `last`; the newest message now."""
     sql = _NEW.format(last=max(0, last - BEFORE), most=BEFORE + AT_ONCE)
-    asked = AuditQueried(sql=sql, limit=BEFORE + AT_ONCE)
+    asked = AuditQuery(sql=sql, limit=BEFORE + AT_ONCE)
     with suppress(ToolbusError):
-        found = await AskLane("operator", bus).ask(asked, RowsFound, 5.0)
+        found = await RequestReply("operator", bus).ask(asked, RowsReply, 5.0)
         now = time.monotonic()
         for trace, number in found.rows:
             watched.seen.setdefault(str(trace), now)

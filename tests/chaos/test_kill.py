@@ -18,7 +18,7 @@ from harness.client import Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import PATIENCE
-from toolbus_common.config import Budget, Declaration, Period, Server
+from toolbus_common.config import Budget, Configuration, Period, Server
 
 SECRET = "tbk_bot_a-secret-of-chaos-tests"
 PRICE = 10_000  # micro-dollars
@@ -29,7 +29,7 @@ BROKEN = (OSError, HTTPException)  # what a client sees of an ingress that dies 
 CLEAR = frozenset({  # every way a call may end besides its result, when a process dies
     "bus_down", "policy_down", "executor_down", "outcome_unknown", "upstream_dead", "unavailable",
 })  # fmt: skip
-DECLARATION = Declaration(
+DECLARATION = Configuration(
     servers={"echo": Server(url="http://placeholder/mcp")},
     keys={"bot": key(SECRET, budget=Budget(usd=1000, per=Period.MONTH))},
     prices={"echo__*": PRICE / 1_000_000},

@@ -20,7 +20,7 @@ from harness.run_crashing import (
     STEPS,
 )
 from harness.waiting import until_now
-from toolbus_common.config import Budget, Declaration, Period, Price, Server
+from toolbus_common.config import Budget, Configuration, Period, Price, Server
 
 ACTUAL, MOST = 1_200, 2_000  # micro-dollars: what the outcome charges, and what is held
 PRICE = Price(call=ACTUAL / 1e6, kilobyte=0, most=MOST / 1e6)
@@ -70,7 +70,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
     budget = Budget(usd=1, per=Period.MONTH)
     try:
         made.start(
-            Declaration(
+            Configuration(
                 servers={"echo": Server(url=upstream.url)},
                 keys={case.key: key(case.secret, budget=budget) for case in CASES},
                 prices={"echo__*": PRICE},

@@ -15,38 +15,38 @@ from harness.engines import installed
 from toolbus_common.config_store.literal_secrets import READERS, WRITERS
 from toolbus_common.contracts import EVENTS as EVERY_EVENT
 from toolbus_common.contracts import (
-    AdminAsked,
-    ApprovalsAsked,
-    ApproveAsked,
-    ApproverAsked,
-    AuditQueried,
+    AdminRequest,
+    ApprovalsQuery,
+    ApproveRequest,
+    ApproverRequest,
+    AuditQuery,
+    BackfillLinesRequest,
+    BackfillRequest,
     CallAdmitted,
     CallRequested,
     Event,
-    EventsAsked,
-    IdentityAsked,
-    IdentityKeyAsked,
-    LedgerAsked,
-    LinesAsked,
-    OpenCallsAsked,
-    PageAsked,
-    Question,
-    RebuildAsked,
-    RefillAsked,
-    RejectAsked,
-    ServersAsked,
-    SessionsAsked,
-    SpendingAsked,
-    StatusAsked,
-    TokenShown,
-    UnendedAsked,
-    UpstreamTokenAsked,
+    EventsQuery,
+    IdentityKeyQuery,
+    IdentityRequest,
+    LedgerQuery,
+    OpenCallsQuery,
+    PageRequest,
+    Query,
+    RebuildRequest,
+    RejectRequest,
+    ServersQuery,
+    SessionsQuery,
+    SpendingQuery,
+    StatusQuery,
+    TokenQuery,
+    UnresolvedCallsQuery,
+    UpstreamTokenQuery,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.permissions import (
     OPERATOR,
     Rights,
-    lay_down_seeds,
+    create_seeds,
     rights,
     server_configuration,
 )
@@ -67,16 +67,16 @@ from toolbus_common.service.process import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-QUESTIONS: tuple[type[Question], ...] = (
-    ApprovalsAsked, ApproveAsked, AuditQueried, EventsAsked, IdentityAsked, LedgerAsked, LinesAsked,
-    OpenCallsAsked, RebuildAsked, RefillAsked, RejectAsked, ServersAsked, SessionsAsked,
-    SpendingAsked, StatusAsked, UnendedAsked,
+QUESTIONS: tuple[type[Query], ...] = (
+    ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
+    BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest, RejectRequest, ServersQuery, SessionsQuery,
+    SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
-OF_EXECUTOR: tuple[type[Question], ...] = (UpstreamTokenAsked, IdentityKeyAsked)
-POLICY_ASKS: set[type[Question]] = {
-    OpenCallsAsked,
-    SpendingAsked,
-    UnendedAsked,
+OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
+POLICY_ASKS: set[type[Query]] = {
+    OpenCallsQuery,
+    SpendingQuery,
+    UnresolvedCallsQuery,
 }
 
 
@@ -278,7 +278,7 @@ def test_a_call_that_carries_a_proof_is_heard_by_codemode_alone() -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.SUBJECT)
 def test_a_question_is_the_operators_to_ask_and_its_services_to_answer(
-    question: type[Question],
+    question: type[Query],
 ) -> None:
     service = question.SUBJECT.split(".")[2]
     services = {"policy"} if question in POLICY_ASKS else set()
@@ -291,30 +291,30 @@ def test_every_question_there_is_was_looked_at() -> None:
     found = {
         kind
         for _, kind in inspect.getmembers(contracts, inspect.isclass)
-        if issubclass(kind, Question) and kind is not Question
+        if issubclass(kind, Query) and kind is not Query
     }
     assert found == {
         *QUESTIONS,
-        *(ApproverAsked, AdminAsked, PageAsked, TokenShown, *OF_EXECUTOR),
+        *(ApproverRequest, AdminRequest, PageRequest, TokenQuery, *OF_EXECUTOR),
     }
 
 
 @pytest.mark.parametrize("question", OF_EXECUTOR, ids=lambda question: question.__name__)
 def test_what_servers_are_shown_is_the_executors_to_ask_for_and_not_even_the_operators(
-    question: type[Question],
+    question: type[Query],
 ) -> None:
     assert may_say(question.SUBJECT) == {"executor"}
     assert may_hear(question.SUBJECT) == {"oauth"}
 
 
 def test_the_edge_asks_only_for_the_holder_of_a_key() -> None:
-    for question in (ApproverAsked, AdminAsked):
+    for question in (ApproverRequest, AdminRequest):
         assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
         assert may_hear(question.SUBJECT) == {"policy"}
 
 
 def test_the_edge_shows_pages_and_tokens_to_oauth_alone() -> None:
-    for question in (PageAsked, TokenShown):
+    for question in (PageRequest, TokenQuery):
         assert may_say(question.SUBJECT) == {"ingress", OPERATOR}
         assert may_hear(question.SUBJECT) == {"oauth"}
 
@@ -357,7 +357,7 @@ def test_the_configuration_is_for_operators_and_policy_to_write() -> None:
 
 def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> None:
     configuration = server_configuration(
-        lay_down_seeds(tmp_path / "nkeys"), host="0.0.0.0", port=4222, store_dir="/data"
+        create_seeds(tmp_path / "nkeys"), host="0.0.0.0", port=4222, store_dir="/data"
     )
     path = tmp_path / "nats.conf"
     path.write_text(json.dumps(configuration))
@@ -371,7 +371,7 @@ def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> No
 
 
 def test_the_generated_configuration_holds_no_private_key(tmp_path: Path) -> None:
-    public = lay_down_seeds(tmp_path)
+    public = create_seeds(tmp_path)
     told = json.dumps(server_configuration(public, host="h", port=1, store_dir="/data"))
     for seed in tmp_path.iterdir():
         assert seed.read_text().strip() not in told

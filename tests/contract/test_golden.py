@@ -13,16 +13,16 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from toolbus_common import contracts
-from toolbus_common.contracts import EVENTS, Event, Message, Question
+from toolbus_common.contracts import EVENTS, Event, Message, Query
 from toolbus_common.contracts.base import trusted
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
 SAMPLES |= {int | None: 7, bool | None: True, tuple[str, ...] | None: ("text",)}
 ABSTRACT = {
-    Message, Event, Question, contracts.CallEvent, contracts.ApprovalEvent,
+    Message, Event, Query, contracts.CallEvent, contracts.ApprovalEvent,
     contracts.DefinitionEvent,
-    contracts.RunEvent, contracts.RunEnded, contracts.ServerSteered,
+    contracts.RunEvent, contracts.RunEnded, contracts.ServerCommandEvent,
     contracts.HoldEvent,
 }  # fmt: skip
 TRUSTED = (

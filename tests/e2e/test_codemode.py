@@ -11,7 +11,7 @@ from harness.cluster import Cluster, Upstream
 from harness.eras import stateless
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 
 ROOT, CODER, NARROW, NEVER = (
@@ -43,8 +43,8 @@ def cluster(
         made.stop()
 
 
-def declaration(url: str, **two: Any) -> Declaration:
-    return Declaration.model_validate(
+def declaration(url: str, **two: Any) -> Configuration:
+    return Configuration.model_validate(
         {
             "servers": {"one": {"url": url}, "two": {"url": url, **two}},
             "keys": {

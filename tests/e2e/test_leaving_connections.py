@@ -18,7 +18,7 @@ from harness.eras import begun, calling
 from harness.operating import key
 from harness.streams import Events
 from harness.waiting import until_now
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 
 SECRET = "tbk_bot_a-secret-of-leaving-connections"
 CLIENTS = 40
@@ -87,7 +87,9 @@ def cluster(
     """A gateway; apart, every service has two replicas."""
     fused = request.param == "fused"
     made = Cluster(tmp_path / "cluster", TOOLBUS_LEAVE_SECONDS="4")
-    declaration = Declaration(servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)})
+    declaration = Configuration(
+        servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)}
+    )
     try:
         made.start(declaration, fused=fused, replicas=1 if fused else 2)
         made.until_listed(made.client(SECRET), "echo__say")

@@ -14,9 +14,9 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.waiting import PATIENCE, until_now
-from toolbus_common.config import Budget, Declaration, Loop, Period, Price, Server
-from toolbus_common.contracts import BudgetTold, LedgerAsked, LedgerTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config import Budget, Configuration, Loop, Period, Price, Server
+from toolbus_common.contracts import BudgetState, LedgerQuery, LedgerReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         Budget(usd=5, per=Period.DAY, timezone="Europe/Oslo"),
         Budget(calls=2, per=Period.WEEK, rolling=True, tools=("echo__count",)),
     )
-    declaration = Declaration(
+    declaration = Configuration(
         servers={"echo": Server(url=upstream.url)},
         keys={"bot": key(SECRET, budgets=limits, loop=Loop(calls=2, seconds=600))},
         prices={"echo__say": Price(call=0.001, kilobyte=0.01, most=0.5)},
@@ -120,11 +120,13 @@ def test_nobody_can_rebuild_for_a_customer_that_is_not_there(cluster: Cluster) -
     assert "Nobody has spent anything for 'nobody'" in done.stderr
 
 
-def budgets(cluster: Cluster) -> tuple[BudgetTold, ...]:
+def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:
     """How they stand; asked often, so without a command's process each time."""
 
-    async def ask(bus: Bus) -> LedgerTold:
-        return await AskLane(OPERATOR, bus).ask(LedgerAsked(scope="default"), LedgerTold, PATIENCE)
+    async def ask(bus: Bus) -> LedgerReply:
+        return await RequestReply(OPERATOR, bus).ask(
+            LedgerQuery(scope="default"), LedgerReply, PATIENCE
+        )
 
     return tuple(cluster.on_the_bus(ask).budgets)
 

@@ -20,7 +20,7 @@ from harness.apart import COMMAND, Stateful
 from harness.cluster import Cluster
 from harness.operating import Row, key
 from harness.waiting import until_now
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import IDEMPOTENCY, REPLAYED
 from toolbus_common.mcp.builtin_server import EXECUTE
 
@@ -49,7 +49,7 @@ def cluster(
         servers = {kind: {where[kind]: over[kind].url, **times} for kind in OVER_HTTP}
         short = {"url": over["dual"].url, **times, "tools": {"work": {"max_total_timeout": 6.5}}}
         budget = {"usd": 100, "per": "month"}
-        declared = Declaration.model_validate(
+        declared = Configuration.model_validate(
             {
                 "servers": {"stdio": {"command": COMMAND, **times}, **servers, "short": short},
                 "keys": {

@@ -12,8 +12,8 @@ from harness.cluster import Cluster, Upstream
 from harness.fresh import joined_by_tester
 from harness.operating import key
 from harness.waiting import until
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.config import Budget, Declaration, Period, Server
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.contracts import CallAdmitted, CallRequested
 from toolbus_common.nats.accounts import STORE
 
@@ -35,7 +35,7 @@ def cluster(
     try:
         upstream.start()
         made.start(
-            Declaration(
+            Configuration(
                 servers={"echo": Server(url=upstream.url)},
                 keys={"bot": key(SECRET, budget=Budget(usd=5, per=Period.DAY))},
                 prices={"echo__say": 0.01},
@@ -113,13 +113,13 @@ async def test_the_bus_carries_a_proof_and_never_the_key(cluster: Cluster) -> No
     heard = await overheard(cluster)
     said = b"\n".join(data for _, data in heard)
     assert SECRET.encode() not in said
-    assert hash_of(proof_of(SECRET)).encode() not in said
+    assert hash_of(key_digest_of(SECRET)).encode() not in said
     if not cluster.fused:
         of_it = dict(story(heard, cluster))
         asked = CallRequested.decode(of_it["tb.call.echo"])
         run = CallAdmitted.decode(of_it["tb.run.echo"])
-        assert asked.proof == proof_of(SECRET)
-        assert proof_of(SECRET).encode() not in of_it["tb.run.echo"]
+        assert asked.proof == key_digest_of(SECRET)
+        assert key_digest_of(SECRET).encode() not in of_it["tb.run.echo"]
         assert run.reply_to == asked.reply_to
         assert asked.reply_to in of_it, "executor answers the waiting slot directly"
         assert run.arguments == asked.arguments == b'{"text":"hi"}'

@@ -8,7 +8,7 @@ import pytest
 from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 
 SPENDER, ASKER, BROKE, HASTY, LOOPER, FULL = (
     f"tbk_{name}_a-secret-of-programs"
@@ -40,7 +40,7 @@ def cluster(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     server = {"url": upstream.url, "results": {"limit": 65536}}
     try:
         declared = {"servers": {"one": server}, "keys": keys, "prices": prices}
-        made.start(Declaration.model_validate(declared), fused=True, beside=("codemode",))
+        made.start(Configuration.model_validate(declared), fused=True, beside=("codemode",))
         made.until_listed(made.client(FULL), "one__say")
         made.until_listed(made.client(SPENDER), "searchTools")
         yield made

@@ -15,7 +15,7 @@ from harness.eras import stateless
 from harness.operating import key
 from harness.otlp import Collector, Received
 from harness.waiting import until_now
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 
 SECRET, CODER, ASKER = (f"tbk_{name}_a-secret-of-traces" for name in ("bot", "coder", "asker"))
 CANARY = "canary-argument-7d1c"
@@ -67,7 +67,7 @@ def traced(
             servers = {"fix": {"url": fixture.url}}
             declared = {"servers": servers, "keys": keys, "prices": {"fix__greet": 0.001}}
             fused = request.param == "fused"
-            made.start(Declaration.model_validate(declared), fused=fused, beside=("codemode",))
+            made.start(Configuration.model_validate(declared), fused=fused, beside=("codemode",))
             made.until_listed(made.client(SECRET), "fix__greet")
             made.until_listed(made.client(CODER), "executeToolCode")
             yield Traced(made, collector, fixture)

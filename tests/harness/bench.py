@@ -13,17 +13,17 @@ from conformance.upstream import TESTS, FixtureServer
 from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import (
-    Answered,
-    Asked,
     CallAdmitted,
+    CallError,
+    CallResult,
     Era,
     Event,
-    Failed,
-    Frame,
+    InputRequired,
     Listing,
+    ReplyMessage,
 )
 from toolbus_common.egress import Allowed, Egress
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_executor.calls.call_handler import Runner
 from toolbus_executor.isolation.plan import Isolation
 from toolbus_executor.transport.dialer import Way
@@ -37,7 +37,7 @@ from toolbus_executor.upstreams.subscriptions import Watched
 AT_LOOPBACK = Way(Egress(Allowed.of("127.0.0.0/8 ::1")))
 
 
-class Notes(EventWriter):
+class Notes(EventPublisher):
     """Events kept in a list."""
 
     def __init__(self) -> None:
@@ -53,10 +53,10 @@ class Notes(EventWriter):
 class Answers:
     """Where the frames of one call go."""
 
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[ReplyMessage] = field(default_factory=list)
     address: str = "r"
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: ReplyMessage) -> None:
         """Keep it."""
         self.frames.append(frame)
 
@@ -64,14 +64,14 @@ class Answers:
     def last(self) -> Any:
         """What ended the call, decoded."""
         end = self.frames[-1]
-        assert isinstance(end, Answered | Asked), end
+        assert isinstance(end, CallResult | InputRequired), end
         return json.loads(end.body)
 
     @property
     def error(self) -> Any:
         """What it failed with."""
         end = self.frames[-1]
-        assert isinstance(end, Failed), end
+        assert isinstance(end, CallError), end
         return end.error
 
     @property

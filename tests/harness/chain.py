@@ -5,14 +5,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from toolbus_common.contracts import CallAdmitted, CallRequested, Era, Failed, Progressed, Told
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallError,
+    CallNotification,
+    CallRequested,
+    Era,
+    Progress,
+)
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-Behaviour = Callable[[CallAdmitted, Reply], Awaitable[None]]
+Behaviour = Callable[[CallAdmitted, ReplyChannel], Awaitable[None]]
 
 
 @dataclass
@@ -46,9 +53,9 @@ class Chain:
             arguments=arguments,
         )
 
-        def told(frame: Told) -> None:
+        def told(frame: CallNotification) -> None:
             assert on_progress is not None
-            assert isinstance(frame, Progressed)
+            assert isinstance(frame, Progress)
             on_progress(frame.body)
 
         ending = await self.ingress.calls.ask(call, told if on_progress else None)
@@ -74,10 +81,10 @@ def admitted(call: CallRequested) -> CallAdmitted:
 
 def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
     """The three services, not yet running."""
-    together = Exchange()
+    together = LocalTransport()
 
-    def exchange() -> Exchange:
-        return together if fused else Exchange()
+    def exchange() -> LocalTransport:
+        return together if fused else LocalTransport()
 
     ingress, policy, executor = (
         Service(name, settings, exchange()) for name in ("ingress", "policy", "executor")
@@ -85,9 +92,9 @@ def chain(settings: Settings, behaviour: Behaviour, *, fused: bool) -> Chain:
     made = Chain(ingress, policy, executor)
 
     @made.policy.serves(CallRequested)
-    async def admit(call: CallRequested, reply: Reply) -> None:
+    async def admit(call: CallRequested, reply: ReplyChannel) -> None:
         made.admitted.append(call)
-        nobody = Failed(ExecutorDownError("No executor is there."))
+        nobody = CallError(ExecutorDownError("No executor is there."))
         await made.policy.calls.hand_over(
             admitted(call), reply, lambda: made.policy.spawn(reply.send(nobody))
         )

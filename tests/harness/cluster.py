@@ -24,7 +24,7 @@ from harness.engines import (
 from harness.forked import FORKED, Forked
 from harness.fresh import provisioned
 from harness.operating import Operating
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 
 RUN = "run.py"  # beside this file
 ENDING_SECONDS = 60.0  # a bound for a broken run
@@ -152,7 +152,7 @@ class Cluster(Operating):
 
     def start(
         self,
-        declaration: Declaration,
+        declaration: Configuration,
         *,
         fused: bool = False,
         replicas: int = 1,

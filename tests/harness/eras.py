@@ -10,7 +10,7 @@ from harness.client import Answer, Client
 from harness.cluster import Cluster, Upstream
 from harness.operating import key
 from harness.streams import Events
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 
 NOW = "2026-07-28"
 META = "io.modelcontextprotocol/"
@@ -35,8 +35,8 @@ class Place:
             **{f"tenant{number}": key(secret) for number, secret in enumerate(TENANTS)},
         }
 
-    def declaration(self, **more: Server) -> Declaration:
-        return Declaration(servers={**self.servers, **more}, keys=self.keys)
+    def declaration(self, **more: Server) -> Configuration:
+        return Configuration(servers={**self.servers, **more}, keys=self.keys)
 
     def client(self, secret: str = ROOT, replica: int = 0) -> Client:
         """A client of a replica, where there are several."""

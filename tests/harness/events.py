@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from toolbus_common.contracts.events.calls import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
@@ -71,10 +71,12 @@ async def bus_of(user: str, settings: Settings) -> AsyncIterator[Bus]:
 
 
 @asynccontextmanager
-async def events_of(user: str, settings: Settings, directory: Path) -> AsyncIterator[EventWriter]:
+async def events_of(
+    user: str, settings: Settings, directory: Path
+) -> AsyncIterator[EventPublisher]:
     """A writer of events as a service has it."""
     async with bus_of(user, settings) as bus:
-        writer = EventWriter(stored_by(bus), Spool(directory / f"{user}.events", 1 << 20))
+        writer = EventPublisher(stored_by(bus), Outbox(directory / f"{user}.events", 1 << 20))
         try:
             yield writer
         finally:

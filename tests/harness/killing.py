@@ -18,7 +18,7 @@ from harness.cluster import Cluster, Upstream
 from harness.evenload import KINDS, Load
 from harness.operating import key
 from harness.waiting import until_now
-from toolbus_common.config import Budget, Declaration, Period, Server
+from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
 
@@ -152,8 +152,8 @@ class Killing:
             load.stop()
             thread.join()
 
-    def _declaration(self) -> Declaration:
-        return Declaration(
+    def _declaration(self) -> Configuration:
+        return Configuration(
             servers={name: Server(url=self.upstream.url) for name in ("echo", "free")},
             keys={
                 "bot": key(KEY, budget=BUDGET),

@@ -5,9 +5,9 @@ from time import time
 import redis.asyncio as redis
 
 from toolbus_common.access.pricing import Cost
-from toolbus_common.access.principal import NEVER, Bounds, Lineage
+from toolbus_common.access.principal import NEVER, EffectiveGrants, Principal
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.epochs import Epoch, Known
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
 from toolbus_policy.ledger.reservation import About
@@ -46,12 +46,10 @@ class RememberedEpochs:
 
 def admitted(charge: int, *levels: tuple[str, Level], scope: str = "acme") -> Admission:
     """A call of one tool at a price, by a key with these levels above it."""
-    lineage = Lineage("bot", Key(), levels, Bounds((("*",),)), scope, NEVER)
-    principal = Principal(
-        lineage, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels)
-    )
-    counting = tuple(each for each in principal.budgets if each.counts(TOOL, charge))
-    return Admission(principal, Cost(charge), counting, principal.loops)
+    lineage = Principal("bot", Key(), levels, EffectiveGrants((("*",),)), scope, NEVER)
+    payer = Payer(lineage, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels))
+    counting = tuple(each for each in payer.budgets if each.counts(TOOL, charge))
+    return Admission(payer, Cost(charge), counting, payer.loops)
 
 
 def admission(

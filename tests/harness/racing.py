@@ -14,11 +14,11 @@ import redis
 from harness.cluster import Cluster, Upstream
 from harness.engines import ValkeyServer
 from harness.operating import key
-from toolbus_common.access.config_snapshot import proof_of
+from toolbus_common.access.config_snapshot import key_digest_of
 from toolbus_common.config import (
     Budget,
+    Configuration,
     Customer,
-    Declaration,
     Period,
     Price,
     Server,
@@ -103,11 +103,11 @@ class Race:
             self._upstream.kill()
         return self.figures
 
-    def _declaration(self, usd: float) -> Declaration:
+    def _declaration(self, usd: float) -> Configuration:
         def above(share: float) -> Budget:
             return Budget(usd=round(usd * share, 6), per=Period.MONTH)
 
-        return Declaration(
+        return Configuration(
             servers={"echo": Server(url=self._upstream.url)},
             customers={"acme": Customer(budget=above(1.0))},
             teams={name: Team(customer="acme", budget=above(0.7)) for name in ("red", "blue")},
@@ -169,7 +169,7 @@ class Race:
         call_id = service.calls.new_call_id()
         call = CallRequested(
             call_id=call_id, reply_to=service.calls.address(call_id), server="echo", tool="say",
-            proof=proof_of(_secret(name)), era=Era.MODERN, deadline=time.time() + CALL_SECONDS,
+            proof=key_digest_of(_secret(name)), era=Era.MODERN, deadline=time.time() + CALL_SECONDS,
             traceparent=f"00-{random.getrandbits(128):032x}-{1:016x}-01", arguments=b'{"text":"x"}',
         )  # fmt: skip
         try:

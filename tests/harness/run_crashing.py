@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from toolbus_common.contracts import Event
-from toolbus_common.messaging.call_transport import CallLane
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.call_transport import CallTransport
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.process import run
 from toolbus_policy.ledger.ledger import Ledger
@@ -26,8 +26,8 @@ RESERVED, SENT, RECORDED, HANDED_OVER, ENDED = STEPS = (
 )  # fmt: skip
 CRASH, FORGET = "crash", "forget"
 OUTCOMES = ("call.completed", "call.failed")
-_reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallLane.hand_over
-_hear, _say = Settlement.hear, EventWriter.say
+_reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallTransport.hand_over
+_hear, _say = Settlement.hear, EventPublisher.say
 
 
 def _written(name: str) -> list[str]:
@@ -59,7 +59,7 @@ async def _storing(bus: Bus, envelope: Any) -> None:
     await _store(bus, envelope)
 
 
-async def _handing_over(lane: CallLane, call: Any, *given: Any) -> None:
+async def _handing_over(lane: CallTransport, call: Any, *given: Any) -> None:
     about = f'"key":"{getattr(call, "key", "")}"'
     if _is_now(RECORDED, about):
         _die()
@@ -82,7 +82,7 @@ async def _hearing(settlement: Settlement, messages: Any) -> None:
     await _hear(settlement, messages)
 
 
-def _saying(events: EventWriter, event: Event) -> None:
+def _saying(events: EventPublisher, event: Event) -> None:
     if event.NAME not in OUTCOMES or getattr(event, "key", "") not in _written(FORGET):
         _say(events, event)
 
@@ -90,7 +90,7 @@ def _saying(events: EventWriter, event: Event) -> None:
 if __name__ == "__main__":
     setattr(Ledger, "reserve", _reserving)  # noqa: B010
     setattr(Bus, "store", _storing)  # noqa: B010
-    setattr(CallLane, "hand_over", _handing_over)  # noqa: B010
+    setattr(CallTransport, "hand_over", _handing_over)  # noqa: B010
     setattr(Settlement, "hear", _hearing)  # noqa: B010
-    setattr(EventWriter, "say", _saying)  # noqa: B010
+    setattr(EventPublisher, "say", _saying)  # noqa: B010
     sys.exit(run(sys.argv[1:]))

@@ -13,10 +13,10 @@ from harness.peopled import Kept, people
 from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, signer
 from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
 from toolbus_cli.evidence import bundle, verify
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 
 BEGAN = 1_800_000_000
 STREAM = "1763000000000"
@@ -31,7 +31,7 @@ class World:
     lines: list[bytes]
     sealed: list[bundle.Sealed] = field(default_factory=list)
     begins: bundle.Sealed | None = None
-    people: People | None = None
+    people: PersonKeys | None = None
     stream: str = STREAM
     customer: str = "acme"
 
@@ -82,7 +82,7 @@ def world(
 
 
 async def _lines(
-    directory: Path, calls: int, user: str, known: People | None, customer: str
+    directory: Path, calls: int, user: str, known: PersonKeys | None, customer: str
 ) -> list[bytes]:
     """Intents by one service and outcomes by another, in the order in which they were said."""
     said: list[bytes] = []
@@ -91,7 +91,7 @@ async def _lines(
         said.extend(envelope.payload.split(b"\n"))
 
     policy, executor = (
-        EventWriter(publish, Spool(directory / f"{name}.events", 1 << 20))
+        EventPublisher(publish, Outbox(directory / f"{name}.events", 1 << 20))
         for name in ("policy", "executor")
     )
     policy.people = known

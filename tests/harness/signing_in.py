@@ -15,19 +15,19 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from harness.browsing import Page
 from harness.events import bus_of
 from harness.waiting import until, until_told
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import (
     Bearer,
-    IdentityAsked,
-    IdentityTold,
-    PageAsked,
-    PageTold,
-    TokenShown,
+    IdentityReply,
+    IdentityRequest,
+    PageReply,
+    PageRequest,
+    TokenQuery,
 )
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, DECLARATION
@@ -104,8 +104,8 @@ class Walker:
 class Server:
     """The service, and the two who ask it."""
 
-    ingress: AskLane
-    operator: AskLane
+    ingress: RequestReply
+    operator: RequestReply
     service: Service
     config: Bus
 
@@ -118,10 +118,10 @@ class Server:
 
     async def page(
         self, method: str, path: str, query: str = "", body: bytes = b"", headers: Any = None
-    ) -> PageTold:
+    ) -> PageReply:
         """One HTTP request, as ingress hands it on."""
-        asked = PageAsked(method=method, path=path, query=query, headers=headers or {}, body=body)
-        return await self.ingress.ask(asked, PageTold, 60.0)
+        asked = PageRequest(method=method, path=path, query=query, headers=headers or {}, body=body)
+        return await self.ingress.ask(asked, PageReply, 60.0)
 
     async def form(self, path: str, **form: str) -> tuple[int, dict[str, Any]]:
         """A client's request, and the JSON of its answer."""
@@ -166,12 +166,12 @@ class Server:
 
     async def show(self, token: str) -> Bearer:
         """Whose token this is. Raises `UnauthorizedError`."""
-        return await self.ingress.ask(TokenShown(token=token), Bearer, 60.0)
+        return await self.ingress.ask(TokenQuery(token=token), Bearer, 60.0)
 
     async def wish(self, wish: str, name: str = "", **about: Any) -> list[dict[str, Any]]:
         """What an operator wishes."""
-        asked = IdentityAsked(wish=wish, name=name, by="op", about=json.dumps(about))
-        return list((await self.operator.ask(asked, IdentityTold, 60.0)).rows)
+        asked = IdentityRequest(wish=wish, name=name, by="op", about=json.dumps(about))
+        return list((await self.operator.ask(asked, IdentityReply, 60.0)).rows)
 
     async def account(self, name: str = "ann", **about: Any) -> dict[str, Any]:
         """Make an account."""
@@ -181,7 +181,7 @@ class Server:
 
     async def declare(self, **sections: Any) -> None:
         """Put a configuration in force, and vouch for where it leads."""
-        declaration = Declaration.model_validate(sections)
+        declaration = Configuration.model_validate(sections)
         bucket = await self.config.bucket(CONFIG)
         await bucket.put(NAMED, encoded(set(digests_of(declaration))))
         revision = await bucket.put(DECLARATION, declaration.model_dump_json().encode())
@@ -215,7 +215,9 @@ async def serving(
         **told,
     }.items():
         monkeypatch.setenv(f"TOOLBUS_{name}", value)
-    async with bus_of("ingress", settings) as bus, build(Exchange()).running() as service:
-        server = Server(AskLane("ingress", bus), AskLane(OPERATOR, operator), service, operator)
+    async with bus_of("ingress", settings) as bus, build(LocalTransport()).running() as service:
+        server = Server(
+            RequestReply("ingress", bus), RequestReply(OPERATOR, operator), service, operator
+        )
         await until_told(server.answers, "the service answers")
         yield server

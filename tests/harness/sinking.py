@@ -15,7 +15,7 @@ from toolbus_common.contracts.events.base import EVERY_EVENT, Event
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.egress.tls import SYSTEMS, Tls
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.stream_reader import Kept, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
 from toolbus_common.nats.topology import EVENTS, EXPORTS
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
@@ -39,7 +39,7 @@ def stream_of(bus: Bus) -> Stream:
     async def newest() -> int:
         return await bus.newest(EVENTS)
 
-    async def read(first: int, most: int) -> list[Kept]:
+    async def read(first: int, most: int) -> list[StreamEntry]:
         return await read_from(bus.client, EVENTS, first, EVERY_EVENT, most)
 
     return Stream(when, newest, read)
@@ -50,14 +50,14 @@ class Remembered:
 
     def __init__(self) -> None:
         self.named = "1"
-        self.kept: dict[int, Kept] = {}
+        self.kept: dict[int, StreamEntry] = {}
 
     def say(self, *events: Event) -> None:
         """A message for each."""
         for event in events:
             line = msgspec.json.encode({"event": event.NAME, **msgspec.json.decode(event.encode())})
             sequence = max(self.kept, default=0) + 1
-            self.kept[sequence] = Kept(sequence, event.subject, line)
+            self.kept[sequence] = StreamEntry(sequence, event.subject, line)
 
     def forget(self, *sequences: int) -> None:
         """They were too old."""
@@ -77,7 +77,7 @@ class Remembered:
         async def newest() -> int:
             return max(self.kept, default=0)
 
-        async def read(first: int, most: int) -> list[Kept]:
+        async def read(first: int, most: int) -> list[StreamEntry]:
             return [each for sequence, each in self.kept.items() if sequence >= first][:most]
 
         return Stream(when, newest, read)

@@ -11,9 +11,9 @@ from harness.sealed import BEGAN, STREAM, World, seen, world
 from harness.witness import Witness
 from toolbus_audit.transparency_log.checkpoint import Signer, signer
 from toolbus_cli.evidence import verify
-from toolbus_common.contracts import PersonForgotten
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.contracts import PersonErased
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.nats.kv_bucket import Change
 
@@ -107,9 +107,9 @@ async def _forgotten(log: World, pseudonym: str) -> bytes:
     async def publish(envelope: Envelope) -> None:
         said.append(envelope.payload)
 
-    writer = EventWriter(publish, Spool(log.directory / "operator.events", 1 << 20))
+    writer = EventPublisher(publish, Outbox(log.directory / "operator.events", 1 << 20))
     about = {"id": "f1", "at": BEGAN + 60.0, "scope": "acme", "by": "operator:bo"}
-    await writer.record(PersonForgotten(**about, pseudonym=pseudonym))
+    await writer.record(PersonErased(**about, pseudonym=pseudonym))
     return said[0]
 
 

@@ -16,11 +16,11 @@ from harness.clickhouse import ClickHouseServer
 from harness.events import PATIENCE, allowed, consumed, events_of, returns_soon, until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.contracts import AuditQueried, EventsAsked, EventsTold, RowsFound
+from toolbus_common.contracts import AuditQuery, EventsQuery, EventsReply, RowsReply
 from toolbus_common.errors import InvalidError, UnavailableError
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
@@ -72,8 +72,8 @@ async def ready(service: Service) -> bool:
 
 
 async def ask(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
-    asks = AskLane("operator", operator)
-    return (await asks.ask(AuditQueried(sql=sql), RowsFound, 20.0)).rows
+    asks = RequestReply("operator", operator)
+    return (await asks.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def answered(operator: Bus) -> bool:
@@ -92,7 +92,7 @@ async def stored_once(operator: Bus, wanted: int) -> None:
 
 
 @asynccontextmanager
-async def saying(writer: EventWriter) -> AsyncIterator[list[str]]:
+async def saying(writer: EventPublisher) -> AsyncIterator[list[str]]:
     """Events without pause, in small messages, until the block ends; their ids."""
     said: list[str] = []
 
@@ -153,7 +153,7 @@ async def test_while_clickhouse_is_down_events_wait_and_the_service_says_why(
     await returns_soon(operator)
     async with (
         events_of("policy", settings, tmp_path) as policy,
-        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as service,
+        build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
         await until(lambda: ready(service), "audit is ready")
         await asyncio.gather(*(policy.record(allowed()) for _ in range(10)))
@@ -178,7 +178,7 @@ async def test_a_store_killed_under_load_has_every_event_once(
     await returns_soon(operator)
     async with (
         events_of("policy", settings, tmp_path) as policy,
-        build(Exchange(), at_server(settings, own_clickhouse.url)).running() as service,
+        build(LocalTransport(), at_server(settings, own_clickhouse.url)).running() as service,
     ):
         await until(lambda: ready(service), "audit is ready")
         async with saying(policy) as said:
@@ -203,7 +203,8 @@ async def test_two_replicas_on_one_server_share_the_events(
 ) -> None:
     async with AsyncExitStack() as stack:
         services = [
-            await stack.enter_async_context(build(Exchange(), served).running()) for _ in range(2)
+            await stack.enter_async_context(build(LocalTransport(), served).running())
+            for _ in range(2)
         ]
         await until(lambda: ready(services[0]), "the first is ready")
         await until(lambda: ready(services[1]), "the second is ready")
@@ -223,7 +224,7 @@ async def test_two_replicas_on_one_server_share_the_events(
 async def test_a_server_is_asked_read_only_too(
     operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
-    async with build(Exchange(), served).running() as service:
+    async with build(LocalTransport(), served).running() as service:
         await until(lambda: ready(service), "audit is ready")
         assert await ask(operator, "SELECT count(), 'it''s' FROM events") == ((0, "it's"),)
         for sql in (
@@ -243,20 +244,20 @@ async def test_events_are_taken_out_of_a_server_too(
     settings: Settings, operator: Bus, served: AuditSettings, tmp_path: Path
 ) -> None:
     async with (
-        build(Exchange(), served).running() as service,
+        build(LocalTransport(), served).running() as service,
         events_of("policy", settings, tmp_path) as policy,
     ):
         await until(lambda: ready(service), "audit is ready")
         await policy.record(allowed(call_id="c1", scope="it's"))
         await policy.record(allowed(call_id="c2"))
         await until(lambda: consumed(operator), "both are stored")
-        asks = AskLane("operator", operator)
-        asked = EventsAsked(customers=("it's",), events=("call.*",))
-        lines = await asks.ask(asked, EventsTold, 20.0)
+        asks = RequestReply("operator", operator)
+        asked = EventsQuery(customers=("it's",), events=("call.*",))
+        lines = await asks.ask(asked, EventsReply, 20.0)
         assert (lines.rows, lines.data.count(b"c1.allowed"), b"c2.allowed" in lines.data) == (
             1,
             1,
             False,
         )
-        file = await asks.ask(asked.model_copy(update={"format": "parquet"}), EventsTold, 20.0)
+        file = await asks.ask(asked.model_copy(update={"format": "parquet"}), EventsReply, 20.0)
         assert (file.rows, file.data[:4]) == (1, b"PAR1")

@@ -8,7 +8,7 @@ from harness.events import allowed, events_of, returns_soon
 from harness.exporting import files, lines, manifests
 from harness.receiver import Receiver
 from harness.waiting import until
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.confirmation import vouch
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION
@@ -42,7 +42,7 @@ async def test_after_a_kill_every_event_is_in_one_file_and_told(
             "exports": {"lake": {"to": str(lake), "every": "1s"}},
             "sinks": {"siem": {"url": receiver.url, "begin": "oldest"}},
         }
-        declaration = Declaration.model_validate(sections)
+        declaration = Configuration.model_validate(sections)
         config = await operator.bucket(CONFIG)
         await vouch(config, declaration)
         await config.put(DECLARATION, declaration.model_dump_json().encode())

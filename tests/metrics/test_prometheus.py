@@ -16,7 +16,7 @@ from harness.operating import key
 from harness.otlp import Collector
 from harness.prometheus import Prometheus, Series, faults
 from harness.waiting import until_now
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.service.process import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         pair = Server.model_validate({"replicas": [one.url, other.url]})
         tools = ("echo__say", "echo__complain", "echo__fault", "pair__*")
         cluster.start(
-            Declaration(
+            Configuration(
                 servers={"echo": Server(url=echo.url), "pair": pair},
                 keys={
                     "bot": key(KEY, tools=tools),

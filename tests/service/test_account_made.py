@@ -7,16 +7,16 @@ import pytest
 
 from harness.jsonserver import Request, Response, answering
 from harness.waiting import until, until_told
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
-    ConnectionMade,
-    ServersAsked,
-    ServersTold,
-    UpstreamTokenAsked,
-    UpstreamTokenTold,
+    ConnectionCreated,
+    ServersQuery,
+    ServersReply,
+    UpstreamTokenQuery,
+    UpstreamTokenReply,
 )
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
@@ -33,17 +33,17 @@ class Oauth:
         self.service = Service("oauth", settings)
         self.connected = False
 
-        @self.service.answers(UpstreamTokenAsked)
-        async def token(_asked: UpstreamTokenAsked) -> UpstreamTokenTold:
+        @self.service.answers(UpstreamTokenQuery)
+        async def token(_asked: UpstreamTokenQuery) -> UpstreamTokenReply:
             if self.connected:
-                return UpstreamTokenTold(token="of-everybody", ends=time() + 3600)
-            return UpstreamTokenTold(reason="Nobody has connected an account.")
+                return UpstreamTokenReply(token="of-everybody", ends=time() + 3600)
+            return UpstreamTokenReply(reason="Nobody has connected an account.")
 
     def connect(self) -> None:
         """An account is there, and said to be."""
         self.connected = True
         about = {"server": "wiki", "user": ""}
-        self.service.events.say(ConnectionMade(id="made", at=time(), scope="default", **about))
+        self.service.events.say(ConnectionCreated(id="made", at=time(), scope="default", **about))
 
 
 @pytest.fixture
@@ -72,9 +72,11 @@ async def oauth(
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     wiki = Server.model_validate({"url": shown[0], "oauth": {}})
     config = await operator.bucket(CONFIG)
-    await config.put("declaration", Declaration(servers={"wiki": wiki}).model_dump_json().encode())
+    await config.put(
+        "declaration", Configuration(servers={"wiki": wiki}).model_dump_json().encode()
+    )
     made = Oauth(settings)
-    async with made.service.running(), build(Exchange()).running():
+    async with made.service.running(), build(LocalTransport()).running():
         yield made
 
 
@@ -82,7 +84,7 @@ async def test_a_server_is_tried_as_soon_as_its_shared_account_is_connected(
     oauth: Oauth, operator: Bus, shown: tuple[str, list[str]]
 ) -> None:
     async def refused() -> bool:
-        told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+        told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
         return any("Nobody" in row["last_failure"] for row in told.servers)
 
     await until_told(refused, "the reason why it cannot be met")

@@ -11,10 +11,10 @@ from harness.operating import key
 from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until_told
 from toolbus_common.contracts import (
-    Answered,
-    Asked,
     CallCancelled,
-    Ending,
+    CallResult,
+    FinalReply,
+    InputRequired,
 )
 from toolbus_common.errors import (
     ApprovalRejectedError,
@@ -34,16 +34,16 @@ from toolbus_policy.approvals import service as approving
 STATE = "state of the server's own"
 
 
-def answered(asked: Ending, action: str = "accept") -> str:
+def answered(asked: FinalReply, action: str = "accept") -> str:
     """What a client that opened the page comes back with."""
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, InputRequired)
     told = json.loads(asked.body)
     answers = {name: {"action": action} for name in told["inputRequests"]}
     return json.dumps({"inputResponses": answers, "requestState": told["requestState"]})
 
 
 async def test_a_call_that_needs_nobody_goes_through(at_work: Policing) -> None:
-    assert isinstance(await at_work.ask("read"), Answered)
+    assert isinstance(await at_work.ask("read"), CallResult)
     assert await at_work.waiting() == ()
 
 
@@ -55,7 +55,7 @@ async def test_a_call_waits_for_a_person_and_goes_through_once_approved(at_work:
     assert (told.cause, json.loads(told.arguments)) == ("key:bot", {"page": 7})
     (decided,) = (await at_work.approve(approval)).approvals
     assert (decided.state, decided.by) == ("granted", "operator:ann")
-    assert isinstance(await at_work.ask(), Answered)
+    assert isinstance(await at_work.ask(), CallResult)
     assert await required(at_work) != approval, "single use"
     assert len(at_work.reached) == 1
 
@@ -64,7 +64,7 @@ async def test_a_decision_counts_at_once_at_every_replica(at_work: Policing) -> 
     for page in range(20):
         given: dict[str, Any] = {"arguments": {"page": page}}
         await at_work.approve(await required(at_work, **given))
-        assert isinstance(await at_work.ask(**given), Answered)
+        assert isinstance(await at_work.ask(**given), CallResult)
 
 
 async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -> None:
@@ -74,8 +74,8 @@ async def test_of_many_at_once_exactly_one_uses_an_approval(at_work: Policing) -
         ends = await asyncio.gather(
             *(at_work.ask(**given) for _ in range(12)), return_exceptions=True
         )
-        assert sum(isinstance(end, Answered) for end in ends) == 1
-        others = [end for end in ends if not isinstance(end, Answered)]
+        assert sum(isinstance(end, CallResult) for end in ends) == 1
+        others = [end for end in ends if not isinstance(end, CallResult)]
         assert {type(end) for end in others} == {ApprovalRequiredError}
     assert len(at_work.reached) == 5
 
@@ -188,7 +188,7 @@ async def test_a_call_refused_by_its_rate_has_not_used_its_approval(begin: Any) 
         await made.declare(declared())
         await until_told(lambda: _in_rate(made), "no rate")
         made.reached.clear()
-        assert isinstance(await made.ask(), Answered)
+        assert isinstance(await made.ask(), CallResult)
         assert len(made.reached) == 1
         assert await required(made) != approval
 
@@ -256,7 +256,7 @@ async def test_what_nobody_could_read_is_not_put_before_anybody(at_work: Policin
 async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: Policing) -> None:
     asked = await at_work.ask(capabilities=PAGES)
     told = await at_work.the_one()
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, InputRequired)
     (question,) = json.loads(asked.body)["inputRequests"].values()
     assert question["method"] == "elicitation/create"
     assert question["params"]["mode"] == "url"
@@ -265,7 +265,7 @@ async def test_a_client_that_opens_pages_is_told_which_and_waits_there(at_work: 
     done, _ = await asyncio.wait([going_on], timeout=0.3)
     assert not done
     await at_work.approve(told.id)
-    assert isinstance(await going_on, Answered)
+    assert isinstance(await going_on, CallResult)
     assert [call.extra for call in at_work.reached] == [""], "the server sees nothing of ours"
 
 
@@ -279,7 +279,7 @@ async def test_nobody_deciding_in_time_ends_the_waiting_with_the_id(
     again = {"capabilities": PAGES, "extra": answered(asked), "seconds": 30}
     assert await required(at_work, **again) == told.id
     await at_work.approve(told.id)
-    assert isinstance(await at_work.ask(capabilities=PAGES), Answered)
+    assert isinstance(await at_work.ask(capabilities=PAGES), CallResult)
 
 
 async def test_a_refusal_reaches_who_waits(at_work: Policing) -> None:
@@ -313,7 +313,7 @@ async def test_a_caller_that_leaves_while_waiting_uses_nothing(at_work: Policing
     with pytest.raises(CallCancelledError):
         await going_on
     await at_work.approve(told.id)
-    assert isinstance(await at_work.ask(), Answered)
+    assert isinstance(await at_work.ask(), CallResult)
     assert len(at_work.reached) == 1
 
 
@@ -347,8 +347,8 @@ def going_on(state: str) -> str:
 async def test_an_approved_call_may_answer_each_state_of_its_server_once(at_work: Policing) -> None:
     await at_work.approve(await required(at_work))
     await at_work.ask()
-    assert isinstance(await at_work.ask(extra=going_on(STATE)), Answered)
-    assert isinstance(await at_work.ask(extra=going_on("another state")), Answered)
+    assert isinstance(await at_work.ask(extra=going_on(STATE)), CallResult)
+    assert isinstance(await at_work.ask(extra=going_on("another state")), CallResult)
     await required(at_work, extra=going_on(STATE))
     assert [json.loads(call.extra)["requestState"] for call in at_work.reached[1:]] == [
         STATE,

@@ -15,14 +15,14 @@ from harness.policing import (
     required,
 )
 from harness.waiting import PATIENCE, until_told
-from toolbus_common.access.config_snapshot import proof_of
-from toolbus_common.contracts import Answered, ApprovalsTold, ApproverAsked
+from toolbus_common.access.config_snapshot import key_digest_of
+from toolbus_common.contracts import ApprovalsReply, ApproverRequest, CallResult
 from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownApprovalError
 
 
 async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
-    asked = ApproverAsked(proof=proof_of(secret), id=approval, wish=wish)
-    return await made.ingress.asks.ask(asked, ApprovalsTold, PATIENCE)
+    asked = ApproverRequest(proof=key_digest_of(secret), id=approval, wish=wish)
+    return await made.ingress.asks.ask(asked, ApprovalsReply, PATIENCE)
 
 
 @pytest.mark.parametrize("secret", [SECRET, OWN], ids=["its own key", "its person's other key"])
@@ -45,7 +45,7 @@ async def test_a_key_with_the_right_decides_and_is_named(at_work: Policing, secr
     assert told.id == approval
     (decided,) = (await decide(at_work, secret, approval)).approvals
     assert decided.by == f"key:{secret.split('_')[1]}"
-    assert isinstance(await at_work.ask(), Answered)
+    assert isinstance(await at_work.ask(), CallResult)
 
 
 async def test_another_customers_approver_sees_and_decides_nothing(at_work: Policing) -> None:

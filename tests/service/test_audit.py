@@ -16,12 +16,12 @@ from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.config import Declaration, Reader
+from toolbus_common.config import Configuration, Reader
 from toolbus_common.config_store.repository import hashed
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.service.service import Service
@@ -36,7 +36,7 @@ def audit_settings(settings: Settings) -> AuditSettings:
 
 @pytest.fixture
 async def audit(settings: Settings) -> AsyncIterator[Service]:
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await until(lambda: ready(service), "audit is ready")
         yield service
 
@@ -50,8 +50,8 @@ async def counted(service: Service, what: str, wanted: int) -> bool:
 
 
 async def rows(operator: Bus, sql: str, limit: int = 1000) -> tuple[tuple[Any, ...], ...]:
-    asks = AskLane("operator", operator)
-    return (await asks.ask(AuditQueried(sql=sql, limit=limit), RowsFound, PATIENCE)).rows
+    asks = RequestReply("operator", operator)
+    return (await asks.ask(AuditQuery(sql=sql, limit=limit), RowsReply, PATIENCE)).rows
 
 
 async def count(operator: Bus, wanted: int, table: str = "events") -> None:
@@ -113,7 +113,7 @@ async def test_a_message_delivered_ten_times_is_stored_once(
         for _ in range(10):
             await stored_but_not_acknowledged(bus, store)
     await store.close()
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await until(lambda: ready(service), "audit is ready")
         await until(lambda: consumed(operator), "everything is acknowledged")
         await count(operator, 50)
@@ -177,7 +177,7 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
     await store.open()
     store._opened().command("ALTER TABLE events MODIFY COLUMN team FixedString(8)")
     await store.close()
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await until(lambda: ready(service), "audit is ready")
         async with events_of("policy", settings, tmp_path) as policy:
             teams = ("red", "blue", "far too long", "green", "black")
@@ -193,8 +193,8 @@ async def test_a_value_the_store_cannot_hold_becomes_a_dead_letter_alone(
 async def test_a_second_audit_on_the_same_directory_stands_by_and_takes_over(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
-    first = build(Exchange(), audit_settings(settings))
-    async with build(Exchange(), audit_settings(settings)).running() as second:
+    first = build(LocalTransport(), audit_settings(settings))
+    async with build(LocalTransport(), audit_settings(settings)).running() as second:
         await until(lambda: ready(second), "the second is ready")
         async with first.running():
             await until(lambda: standing_by(first), "the first stands by")
@@ -220,9 +220,9 @@ async def test_a_fault_in_a_question_is_told_in_clickhouses_words(
 
 async def test_an_answer_is_cut_at_its_limit_and_says_so(audit: Service, operator: Bus) -> None:
     assert audit.ready
-    asks = AskLane("operator", operator)
-    asked = AuditQueried(sql="SELECT number n FROM numbers(100)", limit=7)
-    told = await asks.ask(asked, RowsFound, PATIENCE)
+    asks = RequestReply("operator", operator)
+    asked = AuditQuery(sql="SELECT number n FROM numbers(100)", limit=7)
+    told = await asks.ask(asked, RowsReply, PATIENCE)
     assert told.columns == ("n",)
     assert told.rows == tuple((n,) for n in range(7))
     assert told.more
@@ -251,14 +251,14 @@ async def test_declared_readers_are_answered_over_http_and_no_longer_once_they_a
     async def answered() -> bool:
         return await asyncio.to_thread(ask) == (200, b"0\n")
 
-    async with build(Exchange(), told).running() as service:
+    async with build(LocalTransport(), told).running() as service:
         await until(lambda: ready(service), "audit is ready")
         assert await refused()
         ann = Reader(customers=("acme",), secret_hash=hashed(secret))
-        declared = Declaration(readers={"ann": ann})
+        declared = Configuration(readers={"ann": ann})
         await bucket.put(DECLARATION, declared.model_dump_json().encode())
         await until(answered, "ann is answered")
-        await bucket.put(DECLARATION, Declaration().model_dump_json().encode())
+        await bucket.put(DECLARATION, Configuration().model_dump_json().encode())
         await until(refused, "ann is refused")
 
 

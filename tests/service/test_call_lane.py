@@ -8,8 +8,8 @@ from harness.chain import Behaviour, Chain, admitted, chain, running
 from harness.engines import NatsServer
 from harness.fresh import provisioned
 from harness.waiting import PATIENCE, until, until_told
-from toolbus_common.contracts import Answered, CallAdmitted, Failed, Frame, Progressed
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts import CallAdmitted, CallError, CallResult, Progress, ReplyMessage
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     BusDownError,
     ExecutorDownError,
@@ -24,8 +24,8 @@ from toolbus_common.settings import Settings
 both = pytest.mark.parametrize("fused", [False, True], ids=["apart", "fused"])
 
 
-async def echo(call: CallAdmitted, reply: Reply) -> None:
-    await reply.send(Answered(call.arguments))
+async def echo(call: CallAdmitted, reply: ReplyChannel) -> None:
+    await reply.send(CallResult(call.arguments))
 
 
 @both
@@ -45,10 +45,10 @@ async def test_a_call_is_answered_with_the_bytes_the_executor_sent(
 async def test_progress_frames_come_in_order_before_the_result(
     settings: Settings, *, fused: bool
 ) -> None:
-    async def slow(_call: CallAdmitted, reply: Reply) -> None:
+    async def slow(_call: CallAdmitted, reply: ReplyChannel) -> None:
         for n in range(5):
-            await reply.send(Progressed(b"%d" % n))
-        await reply.send(Answered(b"done"))
+            await reply.send(Progress(b"%d" % n))
+        await reply.send(CallResult(b"done"))
 
     lane, told = chain(settings, slow, fused=fused), list[bytes]()
     async with running(lane.executor, lane.policy, lane.ingress):
@@ -58,8 +58,8 @@ async def test_progress_frames_come_in_order_before_the_result(
 
 @both
 async def test_a_failure_arrives_as_the_error_it_was(settings: Settings, *, fused: bool) -> None:
-    async def fail(_call: CallAdmitted, reply: Reply) -> None:
-        await reply.send(Failed(UpstreamDeadError("echo exited with 1", server="echo")))
+    async def fail(_call: CallAdmitted, reply: ReplyChannel) -> None:
+        await reply.send(CallError(UpstreamDeadError("echo exited with 1", server="echo")))
 
     lane = chain(settings, fail, fused=fused)
     async with running(lane.executor, lane.policy, lane.ingress):
@@ -70,11 +70,11 @@ async def test_a_failure_arrives_as_the_error_it_was(settings: Settings, *, fuse
 
 @both
 async def test_frames_after_the_result_are_dropped(settings: Settings, *, fused: bool) -> None:
-    async def babble(call: CallAdmitted, reply: Reply) -> None:
-        await reply.send(Answered(call.arguments))
-        await reply.send(Progressed(b"late"))
-        await reply.send(Answered(b"second"))
-        await reply.send(Failed(UpstreamDeadError("third")))
+    async def babble(call: CallAdmitted, reply: ReplyChannel) -> None:
+        await reply.send(CallResult(call.arguments))
+        await reply.send(Progress(b"late"))
+        await reply.send(CallResult(b"second"))
+        await reply.send(CallError(UpstreamDeadError("third")))
 
     lane, told = chain(settings, babble, fused=fused), list[bytes]()
     async with running(lane.executor, lane.policy, lane.ingress):
@@ -108,7 +108,7 @@ async def test_without_a_policy_the_caller_learns_at_once_that_nobody_decides(
 async def test_a_call_nobody_answers_ends_by_its_deadline(
     settings: Settings, *, fused: bool
 ) -> None:
-    async def forget(_call: CallAdmitted, _reply: Reply) -> None:
+    async def forget(_call: CallAdmitted, _reply: ReplyChannel) -> None:
         await held.wait()
 
     held = asyncio.Event()
@@ -124,7 +124,7 @@ async def test_a_call_nobody_answers_ends_by_its_deadline(
 async def test_a_handler_that_breaks_is_answered_for_at_once(
     settings: Settings, *, fused: bool
 ) -> None:
-    async def broken(_call: CallAdmitted, _reply: Reply) -> None:
+    async def broken(_call: CallAdmitted, _reply: ReplyChannel) -> None:
         raise RuntimeError("canary detail")
 
     lane = chain(settings, broken, fused=fused)
@@ -140,10 +140,10 @@ async def test_a_caller_that_leaves_does_not_stop_the_call_half_way(
 ) -> None:
     begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def held(call: CallAdmitted, reply: Reply) -> None:
+    async def held(call: CallAdmitted, reply: ReplyChannel) -> None:
         begun.set()
         await may_end.wait()
-        await reply.send(Answered(call.arguments))
+        await reply.send(CallResult(call.arguments))
         ended.set()
 
     lane = chain(settings, held, fused=fused)
@@ -161,7 +161,7 @@ async def test_a_late_answer_of_a_finished_call_harms_no_other(settings: Setting
     async with running(lane.executor, lane.policy, lane.ingress):
         assert await lane.ask() == b"{}"
         (first,) = lane.admitted
-        await lane.executor.bus.publish(first.reply_to, Answered(b"late").encode())
+        await lane.executor.bus.publish(first.reply_to, CallResult(b"late").encode())
         assert await lane.ask(arguments=b"[]") == b"[]"
 
 
@@ -187,7 +187,7 @@ class _Nowhere:
 
     address = "tb.reply.ingress.nowhere.x"
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: ReplyMessage) -> None:
         """Drop it."""
 
 
@@ -208,10 +208,10 @@ async def test_draining_lets_a_call_under_way_end_and_takes_no_new_one(
 ) -> None:
     begun, may_end = asyncio.Event(), asyncio.Event()
 
-    async def held(call: CallAdmitted, reply: Reply) -> None:
+    async def held(call: CallAdmitted, reply: ReplyChannel) -> None:
         begun.set()
         await may_end.wait()
-        await reply.send(Answered(call.arguments))
+        await reply.send(CallResult(call.arguments))
 
     lane = chain(settings, held, fused=fused)
     async with running(lane.policy, lane.ingress), running(lane.executor):
@@ -229,9 +229,9 @@ async def test_two_replicas_share_the_calls(settings: Settings, *, fused: bool) 
     served: list[str] = []
 
     def behaviour(name: str) -> Behaviour:
-        async def serve(call: CallAdmitted, reply: Reply) -> None:
+        async def serve(call: CallAdmitted, reply: ReplyChannel) -> None:
             served.append(name)
-            await reply.send(Answered(call.arguments))
+            await reply.send(CallResult(call.arguments))
 
         return serve
 
@@ -258,7 +258,7 @@ async def test_losing_the_bus_ends_every_waiting_call_at_once(
 ) -> None:
     begun: list[str] = []
 
-    async def hold(call: CallAdmitted, _reply: Reply) -> None:
+    async def hold(call: CallAdmitted, _reply: ReplyChannel) -> None:
         begun.append(call.call_id)
 
     await provisioned(own_nats)

@@ -11,7 +11,7 @@ from harness.connecting import Asking, asked_by_executor
 from harness.protected import Resource, ShowingOAuthServer
 from harness.showing import Certificates, kept_thumbprint
 from toolbus_common.config import OAuthClient
-from toolbus_common.contracts import UpstreamTokenTold
+from toolbus_common.contracts import UpstreamTokenReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
@@ -57,7 +57,7 @@ def shown(pair: Pair) -> dict[str, str]:
 
 async def told(
     asking: Asking, far: ShowingOAuthServer, docs: Resource, **client: Any
-) -> UpstreamTokenTold:
+) -> UpstreamTokenReply:
     """What a machine that is declared so is told."""
     clients = {far.issuer: {"id": "toolbus", **client}}
     await asking.declare(docs.url, grant="client_credentials", clients=clients)

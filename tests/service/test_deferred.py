@@ -23,13 +23,13 @@ from harness.deferring import (
 from harness.policing import PAGES, Policing, required
 from harness.waiting import until_told
 from toolbus_common.contracts import (
-    Answered,
-    Asked,
-    Begun,
     CallAdmitted,
-    Extended,
+    CallResult,
+    DeadlineExtended,
+    InputRequired,
+    TaskCreated,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     ApprovalRequiredError,
 )
@@ -77,7 +77,7 @@ async def test_a_client_with_a_session_waits_for_the_result_of_its_task(at_work:
     waiting = asyncio.create_task(about(at_work, "result", task, **LEGACY))
     await at_work.approve(approval_of(task))
     ending = await waiting
-    assert isinstance(ending, Answered)
+    assert isinstance(ending, CallResult)
     assert json.loads(ending.body) == {"page": 7}
     found = await told(at_work, task, **LEGACY)
     assert not {"result", "resultType", "ttlMs"} & set(found)
@@ -138,7 +138,7 @@ async def test_nothing_kept_of_a_waiting_call_is_a_proof_of_its_key(
     at_work: Policing,
 ) -> None:
     call = at_work.call(**MODERN)
-    assert isinstance(await at_work.ingress.calls.ask(call), Begun)
+    assert isinstance(await at_work.ingress.calls.ask(call), TaskCreated)
     held = b"".join(await at_work.kept(TASKS))
     assert b'"key":"bot"' in held
     assert call.proof.encode() not in held + b64decode(json.loads(held)["call"])
@@ -155,7 +155,7 @@ async def test_a_client_that_opens_pages_too_is_asked_by_its_task(at_work: Polic
     assert question["method"] == "elicitation/create"
     assert question["params"]["url"].endswith(f"/approvals/{approval_of(task)}")
     answers = {"inputResponses": {name: {"action": "accept"}}}
-    assert isinstance(await about(at_work, "update", task, more=answers), Answered)
+    assert isinstance(await about(at_work, "update", task, more=answers), CallResult)
     assert (await told(at_work, task))["status"] == "working", "asked once"
     await at_work.approve(approval_of(task))
     assert (await ended(at_work, task))["result"] == {"page": 7}
@@ -164,8 +164,8 @@ async def test_a_client_that_opens_pages_too_is_asked_by_its_task(at_work: Polic
 async def test_a_client_that_opens_pages_and_takes_no_tasks_is_given_none(
     at_work: Policing,
 ) -> None:
-    assert isinstance(await at_work.ask(capabilities=PAGES), Asked)
-    assert isinstance(await at_work.ask(capabilities=PAGES, extra=LEGACY["extra"]), Asked)
+    assert isinstance(await at_work.ask(capabilities=PAGES), InputRequired)
+    assert isinstance(await at_work.ask(capabilities=PAGES, extra=LEGACY["extra"]), InputRequired)
 
 
 async def test_what_is_too_large_to_be_kept_beside_its_arguments_is_no_task(
@@ -185,11 +185,11 @@ async def test_where_the_server_begins_a_task_the_waiting_one_becomes_it(
     own = {"taskId": "theirs", "status": "working"}
     flat = {"resultType": "task", **own}
     async with begin() as made:
-        made.answer = Begun(json.dumps(flat if form is MODERN else {"task": own}).encode())
+        made.answer = TaskCreated(json.dumps(flat if form is MODERN else {"task": own}).encode())
         task = await begun(made, **form)
         await made.approve(approval_of(task))
         await until_told(lambda: reached(made, 1), "the call")
-        made.answer = Answered(b'{"from":"the server"}')
+        made.answer = CallResult(b'{"from":"the server"}')
 
         async def passed_on() -> bool:
             ending = await about(made, "get", task, **form)
@@ -219,10 +219,10 @@ async def test_a_task_whose_call_is_extended_runs_on_past_its_first_deadline(
         may_end = asyncio.Event()
         later = time() + 3600
 
-        async def extend(call: CallAdmitted, reply: Reply) -> None:
-            await reply.send(Extended(later))
+        async def extend(call: CallAdmitted, reply: ReplyChannel) -> None:
+            await reply.send(DeadlineExtended(later))
             await may_end.wait()
-            await reply.send(Answered(call.arguments))
+            await reply.send(CallResult(call.arguments))
 
         made.ends = extend
         task = await begun(made, **MODERN, seconds=1)

@@ -23,18 +23,18 @@ from harness.deferring import (
 from harness.operating import key
 from harness.policing import OWN, Policing, declared, required
 from harness.waiting import until_told
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Declaration
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
     DEFERRED,
-    Answered,
-    Asked,
     CallAdmitted,
     CallCancelled,
+    CallError,
     CallRequested,
-    Failed,
+    CallResult,
+    InputRequired,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     ApprovalRejectedError,
     BusDownError,
@@ -147,7 +147,7 @@ async def _failed_to_reach(made: Policing) -> bool:
 
 async def test_a_call_whose_server_refuses_it_leaves_the_servers_own_error(begin: Any) -> None:
     async with begin() as made:
-        made.answer = Failed(UpstreamRefusedError("No such page.", upstream_code=-32099))
+        made.answer = CallError(UpstreamRefusedError("No such page.", upstream_code=-32099))
         task = await begun(made, **MODERN)
         await made.approve(approval_of(task))
         found = await ended(made, task)
@@ -156,7 +156,7 @@ async def test_a_call_whose_server_refuses_it_leaves_the_servers_own_error(begin
 
 async def test_a_server_that_asks_its_caller_something_finds_nobody(begin: Any) -> None:
     async with begin() as made:
-        made.answer = Asked(b'{"resultType":"input_required","inputRequests":{}}')
+        made.answer = InputRequired(b'{"resultType":"input_required","inputRequests":{}}')
         task = await begun(made, **BOTH)
         await made.approve(approval_of(task))
         found = await ended(made, task)
@@ -200,7 +200,7 @@ async def test_a_task_that_has_ended_is_cancelled_no_more(at_work: Policing) -> 
     with pytest.raises(InvalidError, match="ended already"):
         await about(at_work, "cancel", task, **LEGACY)
     ending = await about(at_work, "cancel", flat)
-    assert isinstance(ending, Answered)
+    assert isinstance(ending, CallResult)
     assert (await told(at_work, flat))["status"] == "completed"
 
 
@@ -211,7 +211,7 @@ async def test_to_cancel_the_task_of_a_call_under_way_takes_the_call_back(begin:
 
         def hear(data: bytes, *_: str) -> None:
             heard.append(CallCancelled.decode(data).call_id)
-            made.answer = Failed(CallCancelledError("The caller took the call back."))
+            made.answer = CallError(CallCancelledError("The caller took the call back."))
             released.set()
 
         await made.executor.bus.subscribe(f"{CallCancelled.SUBJECT}.*", hear)
@@ -241,7 +241,7 @@ async def test_a_task_is_its_own_keys_alone(begin: Any, what: str) -> None:
         assert (await told(made, task))["status"] == "working"
 
 
-def _with_another_like_it() -> Declaration:
+def _with_another_like_it() -> Configuration:
     changed = declared()
     return changed.model_copy(update={"keys": {**changed.keys, "own": key(OWN, user="ann")}})
 
@@ -270,7 +270,7 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
     """A call that could not be made has its approval back, but not one that was used otherwise."""
     async with begin(replicas=1) as made:
         call = made.call(**MODERN)
-    lineage = Snapshot.of(declared()).lineage("bot")
+    lineage = ConfigSnapshot.of(declared()).lineage("bot")
     asked = approvals.asked(call, lineage, Cause("key:bot"), "b" * 64, (time(), time() + 60))
     tried: list[str] = []
     async with Service("policy", settings).running() as service:
@@ -279,12 +279,14 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
         book.open(await service.bucket(TASKS))
         tasks = deferring.Deferring(book, docket, service.events, service.calls, service.bus, 5.0)
 
-        async def pass_on(made: CallRequested, reply: Reply, _key: str, _approval: str) -> None:
+        async def pass_on(
+            made: CallRequested, reply: ReplyChannel, _key: str, _approval: str
+        ) -> None:
             tried.append(made.call_id)
             kept = await docket.whole(asked.binding)
             assert kept is not None
             assert await docket.put(approvals.used(kept.approval, asked.ends, "another"), kept)
-            await reply.send(Failed(BusDownError("Events can be kept nowhere.")))
+            await reply.send(CallError(BusDownError("Events can be kept nowhere.")))
 
         tasks.pass_on = pass_on
         assert await docket.put(approvals.granted(asked, "boss", "", asked.ends), None)

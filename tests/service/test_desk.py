@@ -13,11 +13,11 @@ from toolbus_cli import config_client as desks
 from toolbus_cli.launcher import config_source
 from toolbus_cli.launcher.config_source import Source
 from toolbus_cli.state_dir import State
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.config import Declaration, Key
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.config import Configuration, Key
 from toolbus_common.config_store.diff import changes
 from toolbus_common.config_store.loading.loader import Loaded
-from toolbus_common.config_store.repository import Desk, hashed
+from toolbus_common.config_store.repository import ConfigRepository, hashed
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION, EVENTS, KEY_PREFIX
@@ -25,19 +25,21 @@ from toolbus_common.settings import Settings
 
 
 @pytest.fixture
-async def desk(operator: Bus, settings: Settings) -> AsyncIterator[Desk]:
+async def desk(operator: Bus, settings: Settings) -> AsyncIterator[ConfigRepository]:
     async with desks.opened(operator, State(settings.state_dir)) as opened:
         yield opened
 
 
-def declared(**sections: Any) -> Declaration:
-    return Declaration.model_validate(sections)
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate(sections)
 
 
 BOT = declared(keys={"bot": {"tools": ["*"]}})
 
 
-async def test_a_key_without_a_secret_is_given_one_that_is_told_once(desk: Desk) -> None:
+async def test_a_key_without_a_secret_is_given_one_that_is_told_once(
+    desk: ConfigRepository,
+) -> None:
     first = await desk.apply(BOT, "file")
     secret = first.secrets["bot"]
     stored = (await desk.declared()).declaration
@@ -47,7 +49,7 @@ async def test_a_key_without_a_secret_is_given_one_that_is_told_once(desk: Desk)
     assert (again.secrets, again.changes, again.revision) == ({}, (), first.revision)
 
 
-async def test_a_changed_key_keeps_the_secret_it_had(desk: Desk) -> None:
+async def test_a_changed_key_keeps_the_secret_it_had(desk: ConfigRepository) -> None:
     await desk.apply(BOT, "file")
     before = (await desk.declared()).declaration.keys["bot"].secret_hash
     applied = await desk.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
@@ -56,13 +58,13 @@ async def test_a_changed_key_keeps_the_secret_it_had(desk: Desk) -> None:
     assert [str(change) for change in applied.changes] == ["~ keys.bot: tools ['*'] → ['a__*']"]
 
 
-async def test_a_plan_changes_nothing(desk: Desk) -> None:
+async def test_a_plan_changes_nothing(desk: ConfigRepository) -> None:
     planned, revision = await desk.plan(BOT)
     assert ([str(change) for change in planned], revision) == (["+ keys.bot"], 0)
     assert (await desk.declared()).revision == 0
 
 
-async def test_of_two_at_once_neither_is_half_applied(desk: Desk) -> None:
+async def test_of_two_at_once_neither_is_half_applied(desk: ConfigRepository) -> None:
     many = [declared(keys={f"k{n}": {"tools": [f"s{n}__*"]}}) for n in range(4)]
     await asyncio.gather(*(desk.apply(each, "file") for each in many))
     (name,) = (await desk.declared()).declaration.keys
@@ -70,13 +72,13 @@ async def test_of_two_at_once_neither_is_half_applied(desk: Desk) -> None:
 
 
 async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_again(
-    desk: Desk, operator: Bus
+    desk: ConfigRepository, operator: Bus
 ) -> None:
     secret = (await desk.apply(BOT, "file")).secrets["bot"]
     key = (await desk.declared()).declaration.keys["bot"]
     assert await desk.put_own(KEY_PREFIX, "bot", key.model_copy(update={"revoked": True}), 0)
     await desk.apply(declared(keys={"bot": {"tools": ["a__*"]}}), "file")
-    directory = Directory()
+    directory = ConfigProjection()
     bucket = await operator.bucket("tb_config")
     for each in await bucket.present():
         directory.hear(each)
@@ -85,7 +87,7 @@ async def test_a_revoked_declared_key_stays_revoked_when_its_file_is_applied_aga
     assert secret
 
 
-async def test_another_secret_replaces_the_one_before(desk: Desk) -> None:
+async def test_another_secret_replaces_the_one_before(desk: ConfigRepository) -> None:
     await desk.apply(BOT, "file")
     await desk.replace_secret("bot", hashed("another"))
     assert (await desk.declared()).declaration.keys["bot"].secret_hash == hashed("another")
@@ -93,7 +95,7 @@ async def test_another_secret_replaces_the_one_before(desk: Desk) -> None:
 
 
 async def test_of_two_who_apply_at_once_each_is_known_to_have_made_its_secrets(
-    desk: Desk, operator: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    desk: ConfigRepository, operator: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note = desk._note_origin
 
@@ -108,14 +110,14 @@ async def test_of_two_who_apply_at_once_each_is_known_to_have_made_its_secrets(
     assert (await desk.declared()).minted == {"bot", "second"}
 
 
-async def test_a_secret_of_the_file_is_not_counted_as_made_here(desk: Desk) -> None:
+async def test_a_secret_of_the_file_is_not_counted_as_made_here(desk: ConfigRepository) -> None:
     await desk.apply(BOT, "file")
     told = {"tools": ["*"], "secret_hash": hashed("from the file")}
     await desk.apply(declared(keys={"bot": told}), "file")
     assert (await desk.declared()).minted == frozenset()
 
 
-async def test_own_keys_are_those_made_one_by_one(desk: Desk) -> None:
+async def test_own_keys_are_those_made_one_by_one(desk: ConfigRepository) -> None:
     key = Key(tools=("*",), secret_hash=hashed("x"))
     assert await desk.put_own(KEY_PREFIX, "made", key, 0)
     assert await desk.put_own(KEY_PREFIX, "gone", key, 0)
@@ -126,7 +128,7 @@ async def test_own_keys_are_those_made_one_by_one(desk: Desk) -> None:
 
 
 async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
-    desk: Desk, operator: Bus
+    desk: ConfigRepository, operator: Bus
 ) -> None:
     """What was not said of a key is not stored of it: ten thousand fit with room to spare."""
     made = {"team": "ops", "tools": ["docs__*"], "budget": {"usd": 20, "per": "day"}}
@@ -153,7 +155,7 @@ async def test_thousands_of_keys_are_applied_as_one_entry_each_an_event(
 
 
 async def test_what_differs_is_worked_out_beside_the_loop(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: ConfigRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Policy has a desk too, on the loop that calls share; thousands of keys take long."""
     here: list[bool] = []
@@ -169,7 +171,7 @@ async def test_what_differs_is_worked_out_beside_the_loop(
 
 
 async def test_a_declaration_larger_than_an_entry_is_refused_whole(
-    desk: Desk, operator: Bus
+    desk: ConfigRepository, operator: Bus
 ) -> None:
     await desk.apply(BOT, "file")
     patterns = [f"{number:0256}" for number in range(100)]
@@ -182,11 +184,11 @@ async def test_a_declaration_larger_than_an_entry_is_refused_whole(
 
 
 async def test_what_was_changed_is_an_event_with_who_changed_it(
-    desk: Desk, operator: Bus, settings: Settings
+    desk: ConfigRepository, operator: Bus, settings: Settings
 ) -> None:
     stream = operator.client.jetstream()
     await desk.apply(BOT, "file")
-    await desk.apply(Declaration(), "file")
+    await desk.apply(Configuration(), "file")
 
     async def said_by_now() -> bytes:
         count = int((await stream.stream_info("EVENTS")).state.messages)
@@ -205,7 +207,7 @@ async def test_what_was_changed_is_an_event_with_who_changed_it(
 
 
 async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(
-    desk: Desk, settings: Settings
+    desk: ConfigRepository, settings: Settings
 ) -> None:
     await desk.apply(BOT, "apply")
     demo = Source(settings.state_dir / "demo.yaml", config_source.DEMO)
@@ -216,7 +218,7 @@ async def test_the_demo_steps_back_for_a_configuration_applied_by_hand(
 
 
 async def test_a_changed_file_is_applied_and_a_faulty_one_changes_nothing(
-    desk: Desk, settings: Settings
+    desk: ConfigRepository, settings: Settings
 ) -> None:
     notes: list[str] = []
     path = settings.state_dir / "toolbus.yaml"

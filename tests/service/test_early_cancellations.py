@@ -11,11 +11,11 @@ from harness.bench import admitted
 from harness.cluster import Upstream
 from harness.events import bus_of
 from harness.waiting import until, until_told
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import Answered, CallCancelled, Failed
-from toolbus_common.contracts.replies import Frame, decode_frame
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import CallCancelled, CallError, CallResult
+from toolbus_common.contracts.replies import ReplyMessage, decode_reply
 from toolbus_common.errors import CallCancelledError
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
@@ -29,7 +29,7 @@ class Asking:
     """Policy, which hands calls on, and ingress, which hears how they end."""
 
     policy: Bus
-    ends: dict[str, Frame]
+    ends: dict[str, ReplyMessage]
     calls: int = 0
 
     async def send(self, *, cancelled_before: bool = False) -> str:
@@ -44,9 +44,9 @@ class Asking:
         await self.policy.publish(call.subject, call.encode())
         return call_id
 
-    async def end(self, call_id: str) -> Frame:
+    async def end(self, call_id: str) -> ReplyMessage:
         """How it ended."""
-        frame: Frame = await until(lambda: self.ends.get(call_id), "the end of the call")
+        frame: ReplyMessage = await until(lambda: self.ends.get(call_id), "the end of the call")
         return frame
 
 
@@ -57,11 +57,11 @@ async def executing(settings: Settings) -> AsyncIterator[Asking]:
         made = Asking(policy, {})
 
         def hear(payload: bytes, subject: str, _reply: str) -> None:
-            made.ends[subject.rpartition(".")[2]] = decode_frame(payload)
+            made.ends[subject.rpartition(".")[2]] = decode_reply(payload)
 
         await ingress.subscribe(f"{REPLY}.*", hear)
         await ingress.settled()
-        async with build(Exchange()).running():
+        async with build(LocalTransport()).running():
             yield made
 
 
@@ -73,21 +73,21 @@ async def test_a_call_taken_back_before_it_came_never_reaches_its_server(
     echo = Upstream(tmp_path / "echo")
     echo.start()
     try:
-        declared = Declaration(servers={"echo": Server(url=echo.url)})
+        declared = Configuration(servers={"echo": Server(url=echo.url)})
         await (await operator.bucket(CONFIG)).put(DECLARATION, declared.model_dump_json().encode())
         async with executing(settings) as made:
 
             async def goes_through() -> bool:
                 await made.send()
-                return any(isinstance(end, Answered) for end in made.ends.values())
+                return any(isinstance(end, CallResult) for end in made.ends.values())
 
             await until_told(goes_through, "the server")
             taken_back = await made.send(cancelled_before=True)
             another = await made.send()
             end = await made.end(taken_back)
-            assert isinstance(end, Failed)
+            assert isinstance(end, CallError)
             assert isinstance(end.error, CallCancelledError)
-            assert isinstance(await made.end(another), Answered)
+            assert isinstance(await made.end(another), CallResult)
             came = {call["text"] for call in echo.arrived()}
             assert (another in came, taken_back in came) == (True, False)
     finally:

@@ -21,18 +21,18 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import forget as forgetting
 from toolbus_cli.evidence import verify
 from toolbus_cli.evidence.collect import gathered
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import Writer
-from toolbus_common.config_store.repository import Desk
-from toolbus_common.contracts import AuditQueried, RowsFound, ServiceStatus, StatusAsked
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.outbox import Spool
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config_store.repository import ConfigRepository
+from toolbus_common.contracts import AuditQuery, RowsReply, ServiceStatus, StatusQuery
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.outbox import Outbox
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats import connection as buses
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION, PEOPLE
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
@@ -48,11 +48,11 @@ class Evidence:
     ) -> None:
         self.settings = settings
         self.service = service
-        self.policy: EventWriter
-        self.executor: EventWriter
-        self.desk: Desk
-        self.people = People(settings.people_key_file)
-        self._lane = AskLane("operator", operator)
+        self.policy: EventPublisher
+        self.executor: EventPublisher
+        self.desk: ConfigRepository
+        self.people = PersonKeys(settings.people_key_file)
+        self._lane = RequestReply("operator", operator)
         self._operator = operator
         self._directory = directory
 
@@ -64,19 +64,19 @@ class Evidence:
                 events_of(name, self.settings, self._directory / name)
             )
             bus = await stack.enter_async_context(bus_of(name, self.settings))
-            writer.people = People(self.settings.people_key_file)
+            writer.people = PersonKeys(self.settings.people_key_file)
             writer.people.open(await bus.bucket(PEOPLE))
             setattr(self, name, writer)
-        own = EventWriter(self._operator.store, Spool(self._directory / "own.events", 1 << 20))
+        own = EventPublisher(self._operator.store, Outbox(self._directory / "own.events", 1 << 20))
         own.people = self.people
         stack.push_async_callback(own.close, 5.0)
         config = await self._operator.bucket(CONFIG)
         literals = Writer.at(self.settings.sealing)
-        self.desk = Desk(self._operator, config, own, "bo", literals, operator=True)
+        self.desk = ConfigRepository(self._operator, config, own, "bo", literals, operator=True)
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """What an operator is answered."""
-        return (await self._lane.ask(AuditQueried(sql=sql), RowsFound, 20.0)).rows
+        return (await self._lane.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def call(self, name: str, **given: Any) -> None:
         """A call's intent and outcome."""
@@ -140,7 +140,7 @@ async def at_work(settings: Settings, operator: Bus, directory: Path) -> AsyncIt
         drain_seconds=5.0,
         seal_seconds=0.2,
     )
-    async with build(Exchange(), own).running() as service, AsyncExitStack() as stack:
+    async with build(LocalTransport(), own).running() as service, AsyncExitStack() as stack:
 
         async def ready() -> bool:
             return service.status().ready
@@ -186,7 +186,7 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
         "WHERE event = 'person.forgotten'"
     )
     assert told == (("operator:bo", "a request", "acme"),)
-    later = People(evidence.settings.people_key_file)
+    later = PersonKeys(evidence.settings.people_key_file)
     later.open(await operator.bucket(PEOPLE))
     await later.learn(["user:ann"])  # the name may come again: as somebody else
     assert later.pseudonym("user:ann") != found.person.pseudonym
@@ -229,10 +229,10 @@ async def test_a_service_too_busy_to_answer_is_waited_for_until_it_has_let_go_of
                 )
                 answering.add(asyncio.create_task(audit.publish(reply, told.encode())))
 
-        await audit.subscribe(StatusAsked.SUBJECT, hear)
+        await audit.subscribe(StatusQuery.SUBJECT, hear)
         await audit.settled()
-        said = EventWriter(operator.store, Spool(tmp_path / "events", 1 << 20))
-        desk = Desk(
+        said = EventPublisher(operator.store, Outbox(tmp_path / "events", 1 << 20))
+        desk = ConfigRepository(
             operator, await operator.bucket(CONFIG), said, "bo", Writer.at(tmp_path), operator=True
         )
         assert await forgetting._let_go(desk, 7) == 1
@@ -273,7 +273,7 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
     later = Later(184, monkeypatch)
     bucket = await operator.bucket(CONFIG)
     declared = {"audit": {"retention": "183d"}, "customers": {"core": {"retention": "400d"}}}
-    await bucket.put(DECLARATION, Declaration.model_validate(declared).model_dump_json().encode())
+    await bucket.put(DECLARATION, Configuration.model_validate(declared).model_dump_json().encode())
     await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
 
     async with at_work(settings, operator, tmp_path) as evidence:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.signing_in import BASE, RESOURCE, STAFF, Server, serving
-from toolbus_common.access.config_snapshot import hash_of, proof_of
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.errors import InvalidError, UnauthorizedError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import TOKENS
@@ -231,9 +231,9 @@ async def test_what_was_exchanged_ends_with_what_it_was_exchanged_for(
     source = (await server.show(subject)).grant
     assert bearer.grant.startswith(source)
     known = await operator.bucket(TOKENS)
-    assert await known.get(hash_of(proof_of(seen))) is not None
+    assert await known.get(hash_of(key_digest_of(seen))) is not None
     await server.wish("end_grant", source)
-    gone = await known.get(hash_of(proof_of(seen)))
+    gone = await known.get(hash_of(key_digest_of(seen)))
     assert gone is None or gone.value is None, "it opens nothing at once, wherever it was shown"
     for token in (seen, unseen):
         with pytest.raises(UnauthorizedError):

@@ -14,12 +14,12 @@ from nats.js.errors import NotFoundError
 from harness.waiting import until, until_told
 from toolbus_cli.commands.operate.status import faults_of, not_held
 from toolbus_cli.views.visible_text import printable
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
-from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.contracts import ServersQuery, ServersReply
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, EVENTS
@@ -61,17 +61,17 @@ async def keeping(
     """An executor that keeps a server of this command."""
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    declared = Declaration(servers={"odd": Server(command=command, files=files)})
+    declared = Configuration(servers={"odd": Server(command=command, files=files)})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())
-    async with build(Exchange()).running():
+    async with build(LocalTransport()).running():
         yield
 
 
 async def row(operator: Bus) -> dict[str, Any] | None:
     """What the executor tells of the server, once it has made up its mind."""
     try:
-        told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+        told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
     except UnavailableError:
         return None
     return next((each for each in told.servers if each["state"] != "connecting"), None)

@@ -11,7 +11,7 @@ from harness.waiting import until
 from toolbus_cli.launcher import process_group as fleets
 from toolbus_cli.launcher.child_process import Program
 from toolbus_cli.launcher.process_group import Fleet
-from toolbus_common.contracts import ServiceStatus, StatusAsked
+from toolbus_common.contracts import ServiceStatus, StatusQuery
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
@@ -40,7 +40,7 @@ async def test_a_service_on_a_busy_machine_is_found_ready(
                 await bus.publish(reply, told)
 
             await bus.subscribe(
-                StatusAsked.SUBJECT,
+                StatusQuery.SUBJECT,
                 lambda _data, _subject, reply: answering.add(asyncio.create_task(answer(reply))),
             )
             await bus.settled()

@@ -8,10 +8,10 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.waiting import until, until_told
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import Listing, ServersAsked, ServersTold
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import Listing, ServersQuery, ServersReply
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG
@@ -35,11 +35,11 @@ async def kept(
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
     monkeypatch.setattr(renewing, "LEAST_SECONDS", 0.1)
-    declared = Declaration(servers={"quick": Server(url=server.url, probe=0)})
+    declared = Configuration(servers={"quick": Server(url=server.url, probe=0)})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(build(Exchange()).running())
+        await stack.enter_async_context(build(LocalTransport()).running())
         yield
 
 
@@ -51,7 +51,7 @@ async def shown(operator: Bus) -> Listing | None:
 
 async def failed_lists(operator: Bus) -> dict[str, str]:
     """The lists that `toolbus status` tells as failing, and why."""
-    told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+    told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
     (row,) = told.servers
     failed: dict[str, str] = row["failed_lists"]
     return failed

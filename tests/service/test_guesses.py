@@ -9,7 +9,7 @@ import pytest
 
 from harness.events import bus_of
 from harness.signing_in import PASSWORD, hashed
-from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import OAUTH, OAUTH_BRIEF
 from toolbus_common.settings import Settings
@@ -30,7 +30,7 @@ Replica = Callable[[], AbstractAsyncContextManager[Accounts]]
 def replica(settings: Settings, operator: Bus) -> Replica:
     """Makes replicas, each with a connection of its own."""
     assert operator.connected  # it lays down the buckets
-    seal = Seal(b"s" * 32)
+    seal = TokenSealer(b"s" * 32)
 
     @asynccontextmanager
     async def made() -> AsyncIterator[Accounts]:

@@ -9,19 +9,19 @@ import pytest
 from harness.events import bus_of
 from harness.identities import TYPE
 from harness.signing_in import BASE, RESOURCE, Server, serving
-from toolbus_common.contracts import IdentityKeyAsked, IdentityKeyTold
+from toolbus_common.contracts import IdentityKeyQuery, IdentityKeyReply
 from toolbus_common.crypto.p256 import P256Key, header_of
 from toolbus_common.errors import InvalidError, UnauthorizedError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
 
-async def told(settings: Settings) -> IdentityKeyTold:
+async def told(settings: Settings) -> IdentityKeyReply:
     """What the service tells executor."""
     async with bus_of("executor", settings) as bus:
-        asking = AskLane("executor", bus)
-        return await asking.ask(IdentityKeyAsked(), IdentityKeyTold, 60.0)
+        asking = RequestReply("executor", bus)
+        return await asking.ask(IdentityKeyQuery(), IdentityKeyReply, 60.0)
 
 
 async def test_the_public_key_is_published_and_the_private_one_is_told_to_executor(

@@ -14,21 +14,21 @@ from harness.bench import admitted
 from harness.events import bus_of
 from harness.marked import marked
 from harness.waiting import until, until_told
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
 from toolbus_common.contracts import (
-    STEERED_PREFIX,
-    Answered,
-    Failed,
+    SERVER_COMMAND_PREFIX,
+    CallError,
+    CallResult,
     Listing,
-    ServersAsked,
-    ServersTold,
-    Steered,
-    decode_frame,
+    ServerCommand,
+    ServersQuery,
+    ServersReply,
+    decode_reply,
 )
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG
@@ -89,9 +89,9 @@ class Installation:
     async def executor(self, servers: dict[str, Server]) -> AsyncIterator[None]:
         """One at work on these."""
         config = await self._operator.bucket(CONFIG)
-        declared = Declaration(servers=servers)
+        declared = Configuration(servers=servers)
         await config.put("declaration", declared.model_dump_json().encode())
-        async with build(Exchange()).running():
+        async with build(LocalTransport()).running():
             yield
 
     async def listen(self) -> None:
@@ -117,7 +117,7 @@ class Installation:
         """What the executor tells of its servers."""
         try:
             return (
-                await AskLane(OPERATOR, self._operator).ask(ServersAsked(), ServersTold)
+                await RequestReply(OPERATOR, self._operator).ask(ServersQuery(), ServersReply)
             ).servers
         except UnavailableError:
             return ()
@@ -146,10 +146,10 @@ class Installation:
     async def reset(self) -> None:
         """Have the server s met anew, as an operator does."""
         config = await self._operator.bucket(CONFIG)
-        await config.put(f"{STEERED_PREFIX}s", Steered(resets=1).encode())
+        await config.put(f"{SERVER_COMMAND_PREFIX}s", ServerCommand(resets=1).encode())
 
     def _hear(self, payload: bytes, subject: str, _reply: str) -> None:
-        self._frames[subject.rpartition(".")[2]] = decode_frame(payload)
+        self._frames[subject.rpartition(".")[2]] = decode_reply(payload)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ async def test_a_server_without_work_is_ended_and_back_in_one_call(
             await until(lambda: marked(mark) == [], "the end of its process")
             listing = await installation.shown()
             assert (listing.state, len(listing.tools)) == ("ready", 2)
-            assert isinstance(await installation.call(number), Answered)
+            assert isinstance(await installation.call(number), CallResult)
         # Twice to be listed (for clients with and without capabilities), and once for each call.
     assert installation.seen.count("+") == 4
 
@@ -189,7 +189,7 @@ async def test_a_call_that_cannot_wait_for_a_server_to_wake_may_be_made_again(
     async with installation.executor({"s": slow}):
         await until_told(installation.asleep, "its sleep")
         told = await installation.call("1")
-        assert isinstance(told, Failed)
+        assert isinstance(told, CallError)
         assert told.error.code == "upstream_timeout"
         assert "was asleep" in told.error.reason
         assert told.error.data["retryable"] is True, "nothing was sent"
@@ -230,7 +230,7 @@ async def test_a_process_that_is_killed_is_back_with_its_breaker_closed(
         ends = [await installation.end(str(number)) for number in range(6)]
         assert [end.error.code for end in ends] == ["upstream_dead"] * 6
         assert await installation.well(), "one end of a process is one failure, however many calls"
-        assert isinstance(await installation.call("again"), Answered)
+        assert isinstance(await installation.call("again"), CallResult)
         assert installation.seen.count("+") == starts + 1
 
 

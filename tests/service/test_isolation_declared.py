@@ -11,11 +11,11 @@ import pytest
 from harness.bench import Bench
 from harness.peers import served
 from harness.waiting import until
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.config_store.operator_targets import NAMED, Named, digest_of, encoded
 from toolbus_common.contracts import Event, ServerConnected, ServerLost
 from toolbus_common.egress.policy import STRICT
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import CONFIG
@@ -74,9 +74,9 @@ async def test_a_server_beyond_its_limit_is_lost_for_it_and_back(
     config = await operator.bucket(CONFIG)
     written = {"write": [str(tmp_path)]}
     declared = server(tmp_path, "", limits={"cpu_seconds": 1}, files=written)
-    whole = Declaration(servers={"s": declared})
+    whole = Configuration(servers={"s": declared})
     await config.put("declaration", whole.model_dump_json().encode())
-    service = build(Exchange())
+    service = build(LocalTransport())
     said: list[Event] = []
     say = service.events.say
 

@@ -13,7 +13,7 @@ import pytest
 from harness import late_server
 from harness.bench import Answers, Bench, admitted, answering
 from harness.waiting import until
-from toolbus_common.contracts import Notified
+from toolbus_common.contracts import Notification
 from toolbus_executor.upstreams.mcp import attribution
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
@@ -35,7 +35,9 @@ async def bench() -> AsyncIterator[Bench]:
 
 def words(answers: Answers) -> list[str]:
     """What a call was told of the server's log."""
-    return [json.loads(each.body)["data"] for each in answers.frames if isinstance(each, Notified)]
+    return [
+        json.loads(each.body)["data"] for each in answers.frames if isinstance(each, Notification)
+    ]
 
 
 async def test_a_late_message_never_reaches_another_principal(bench: Bench) -> None:

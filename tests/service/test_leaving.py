@@ -16,10 +16,10 @@ from harness.waiting import until
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.evidence.export import LATEST, Wanted, take
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.confirmation import vouch
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.service.service import Service
@@ -34,7 +34,7 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
         state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0,
         egress_allow="127.0.0.0/8",
     )  # fmt: skip
-    async with build(Exchange(), own).running() as service:
+    async with build(LocalTransport(), own).running() as service:
         await until(lambda: service.status().ready, "audit is ready")
         yield service
 
@@ -46,7 +46,7 @@ async def test_files_taken_by_command_have_every_event(
         said = [allowed(call_id=f"c{each}", at=EIGHT + each) for each in range(30)]
         await asyncio.gather(*map(policy.record, said))
     await until(lambda: audit.status().details["rows"] == 30, "thirty rows")
-    lane = AskLane("operator", operator)
+    lane = RequestReply("operator", operator)
     told: list[tuple[int, int]] = []
     for form in ("jsonl", "ocsf", "parquet"):
         wanted = Wanted(form, 0.0, LATEST, ("call.*",), ())
@@ -72,7 +72,7 @@ async def test_what_is_declared_is_exported_and_told_and_shown_in_the_status(
     lake = tmp_path / "lake"
     lake.mkdir()
     with Receiver() as receiver:
-        declaration = Declaration.model_validate(
+        declaration = Configuration.model_validate(
             {
                 "exports": {"lake": {"to": str(lake), "every": "1s"}},
                 "sinks": {"siem": {"url": receiver.url, "begin": "oldest"}},

@@ -16,7 +16,7 @@ from toolbus_common.errors import (
     LedgerRebuildingError,
     RateExceededError,
 )
-from toolbus_policy.ledger.ledger import Ending, Ledger
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def test_a_reservation_repeated_under_its_id_is_held_once(
 
 async def test_a_settlement_told_twice_charges_once(ledger: Ledger, valkey_url: str) -> None:
     await ledger.reserve(claim("r", admission(100)))
-    ending = Ending("r", "acme", "settle", 100)
+    ending = ReservationEnd("r", "acme", "settle", 100)
     await ledger.settle([ending, ending])
     await ledger.settle([ending])
     found = await counters(valkey_url)
@@ -73,7 +73,7 @@ async def test_a_settlement_told_twice_charges_once(ledger: Ledger, valkey_url: 
 
 async def test_a_refund_gives_everything_back(ledger: Ledger, valkey_url: str) -> None:
     await ledger.reserve(claim("r", admission(100, team_usd=1)))
-    await ledger.settle([Ending("r", "acme", "refund")])
+    await ledger.settle([ReservationEnd("r", "acme", "refund")])
     for level in ("budget:key:bot:usd:day:UTC", "budget:team:ops:usd:month:UTC"):
         found = await counters(valkey_url, level)
         assert (found["spent"], found["held"]) == (0, 0)
@@ -83,7 +83,7 @@ async def test_more_than_was_reserved_is_charged_and_kept_as_debt(
     ledger: Ledger, valkey_url: str
 ) -> None:
     await ledger.reserve(claim("r", admission(100)))
-    await ledger.settle([Ending("r", "acme", "settle", 150)])
+    await ledger.settle([ReservationEnd("r", "acme", "settle", 150)])
     found = await counters(valkey_url)
     assert (found["spent"], found["debt"]) == (150, 50)
 
@@ -95,9 +95,9 @@ async def test_an_overdue_call_charged_as_unknown_is_charged_once_and_correctabl
     overdue = await ledger.overdue("acme")
     assert [(late.rid, late.amount) for late in overdue] == [("r", 100)]
     for _ in range(2):
-        await ledger.settle([Ending("r", "acme", "unknown")])
+        await ledger.settle([ReservationEnd("r", "acme", "unknown")])
     assert (await counters(valkey_url))["spent"] == 100
-    await ledger.settle([Ending("r", "acme", "refund")])  # the late word: nothing was sent
+    await ledger.settle([ReservationEnd("r", "acme", "refund")])  # the late word: nothing was sent
     found = await counters(valkey_url)
     assert (found["spent"], found["held"]) == (0, 0)
 
@@ -118,7 +118,7 @@ async def test_a_reservation_as_it_was_written_until_0_1_is_read(
         await client.hset(name, "r", f"h{record[1:]}")
     (late,) = await ledger.overdue("acme")
     assert (late.rid, late.about.after) == ("r", 0)
-    await ledger.settle([Ending("r", "acme", "unknown")])
+    await ledger.settle([ReservationEnd("r", "acme", "unknown")])
     assert (await counters(valkey_url))["spent"] == 100
 
 

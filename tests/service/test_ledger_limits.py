@@ -14,7 +14,7 @@ from harness.ledger import RememberedEpochs, admission, admitted, claim, counter
 from toolbus_common.config import Budget, Key, Level, Loop, Period, Rate
 from toolbus_common.errors import BudgetExceededError, LoopDetectedError, RateExceededError
 from toolbus_policy.ledger.admitted_call import Admission
-from toolbus_policy.ledger.ledger import Ending, Ledger
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 from toolbus_policy.ledger.valkey_store import Contents, inside
 
 ROLLING = Budget(usd=0.001, per=Period.HOUR, rolling=True)  # ten calls of 100
@@ -56,7 +56,7 @@ async def test_a_budget_of_calls_counts_free_calls_too(ledger: Ledger) -> None:
 async def test_a_call_that_reached_nobody_is_no_call(ledger: Ledger) -> None:
     wanted = with_budgets(0, Budget(calls=1, per=Period.DAY))
     await ledger.reserve(claim("r0", wanted))
-    await ledger.settle([Ending("r0", "acme", "refund")])
+    await ledger.settle([ReservationEnd("r0", "acme", "refund")])
     assert await passes(ledger, wanted, 3, "again") == 1
 
 
@@ -88,10 +88,10 @@ async def test_a_new_period_begins_with_nothing_spent_and_everything_held(
     wanted = with_budgets(100, Budget(usd=0.0003, per=Period.DAY))
     await ledger.reserve(claim("old", wanted))
     await ledger.reserve(claim("held", wanted))
-    await ledger.settle([Ending("old", "acme", "settle", 100)])
+    await ledger.settle([ReservationEnd("old", "acme", "settle", 100)])
     await _as_of_yesterday(valkey_url)
     assert await passes(ledger, wanted, 5) == 2, "what is held counts in the new period too"
-    await ledger.settle([Ending("held", "acme", "settle", 100)])
+    await ledger.settle([ReservationEnd("held", "acme", "settle", 100)])
     assert (await counters(valkey_url))["spent"] == 0, "it was reserved in the old one"
     assert await passes(ledger, wanted, 5, "more") == 1
 
@@ -112,7 +112,7 @@ async def test_a_rolling_budget_counts_its_whole_period_and_forgets_after_it(
 ) -> None:
     wanted = with_budgets(100, ROLLING)
     await ledger.reserve(claim("first", wanted))
-    await ledger.settle([Ending("first", "acme", "settle", 100)])
+    await ledger.settle([ReservationEnd("first", "acme", "settle", 100)])
     counter = "budget:key:bot:usd:hour:rolling"
     present = int(time()) // MINUTE
     async with redis.Redis.from_url(valkey_url, decode_responses=True) as client:
@@ -129,7 +129,7 @@ async def test_a_rolling_budget_says_when_its_oldest_spending_is_forgotten(
     ledger: Ledger, valkey_url: str
 ) -> None:
     assert await passes(ledger, with_budgets(100, ROLLING), 10) == 10
-    endings = [Ending(f"r{n}", "acme", "settle", 100) for n in range(10)]
+    endings = [ReservationEnd(f"r{n}", "acme", "settle", 100) for n in range(10)]
     await ledger.settle(endings)
     found = await counters(valkey_url, "budget:key:bot:usd:hour:rolling")
     oldest = min(int(name[1:]) for name in found if name[0] == "b")
@@ -240,8 +240,12 @@ async def every_script(ledger: Ledger, epochs: RememberedEpochs) -> None:
     for n in range(4):
         await ledger.reserve(claim(f"r{n}", wanted, due=time() - 1, repeated="x"))
     assert len(await ledger.overdue("acme")) == 4
-    await ledger.settle([Ending("r0", "acme", "settle", 90), Ending("r1", "acme", "unknown")])
-    await ledger.settle([Ending("r2", "acme", "refund"), Ending("r1", "acme", "refund")])
+    await ledger.settle(
+        [ReservationEnd("r0", "acme", "settle", 90), ReservationEnd("r1", "acme", "unknown")]
+    )
+    await ledger.settle(
+        [ReservationEnd("r2", "acme", "refund"), ReservationEnd("r1", "acme", "refund")]
+    )
     assert await store.lock("acme", "token", 60)
     await store.end("acme")
     await store.hold("acme", 60)

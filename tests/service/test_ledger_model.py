@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from harness.ledger import RememberedEpochs, admitted, claim, counters
 from toolbus_common.config import Budget, Level, Period
 from toolbus_common.errors import BudgetExceededError
-from toolbus_policy.ledger.ledger import Ending, How, Ledger
+from toolbus_policy.ledger.ledger import How, Ledger, ReservationEnd
 
 LIMIT = 1000
 CALLS = 12
@@ -89,19 +89,19 @@ class Reservations(RuleBasedStateMachine):
 
     @rule(rid=rids, actual=st.integers(0, 500), times=st.integers(1, 2))
     def settle(self, rid: str, actual: int, times: int) -> None:
-        self.does(self.ledger.settle([Ending(rid, "acme", "settle", actual)] * times))
+        self.does(self.ledger.settle([ReservationEnd(rid, "acme", "settle", actual)] * times))
         self._end(rid, lambda: actual)
 
     @rule(rid=rids)
     def refund(self, rid: str) -> None:
-        self.does(self.ledger.settle([Ending(rid, "acme", "refund")]))
+        self.does(self.ledger.settle([ReservationEnd(rid, "acme", "refund")]))
         self._end(rid, lambda: None)
 
     @rule(how=st.sampled_from(["unknown", "refund"]))
     def reap(self, how: How) -> None:
         for late in self.does(self.ledger.overdue("acme")):
             assert self.state[late.rid] == "held"
-            self.does(self.ledger.settle([Ending(late.rid, "acme", how)]))
+            self.does(self.ledger.settle([ReservationEnd(late.rid, "acme", how)]))
             amount = self.held[late.rid]
             self._end(late.rid, lambda amount=amount, how=how: amount if how == "unknown" else None)  # type: ignore[misc]
             if how == "unknown":
@@ -147,7 +147,7 @@ async def test_a_drained_ledger_holds_nothing(valkey_url: str, how: Any) -> None
     await asyncio.gather(
         *(ledger.reserve(claim(f"r{n}", admitted(50, *LEVELS))) for n in range(10))
     )
-    await ledger.settle([Ending(f"r{n}", "acme", how, 50) for n in range(10)])
+    await ledger.settle([ReservationEnd(f"r{n}", "acme", how, 50) for n in range(10)])
     for counter in (MONEY, ROLLING, COUNTED):
         assert (await counters(valkey_url, counter))["held"] == 0
     await ledger.close()

@@ -11,20 +11,20 @@ from harness.deferring import MODERN, approval_of, begun, ended
 from harness.operating import key
 from harness.policing import OWN, PAGES, SECRET, Policing, declared, required
 from harness.waiting import until, until_told
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.calls.outcome_store import LARGEST_KEPT, KeptOutcomes, Told
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.calls.outcome_store import LARGEST_STORED, OutcomeStore, ReturnedResult
 from toolbus_common.config import Budget, Period
 from toolbus_common.contracts import (
     REPLAYED,
-    Answered,
-    Asked,
     CallAdmitted,
+    CallError,
     CallReplayed,
-    Ending,
-    Failed,
+    CallResult,
+    FinalReply,
+    InputRequired,
     Stage,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     BudgetExceededError,
     CallUnderWayError,
@@ -48,17 +48,17 @@ ONCE: dict[str, Any] = {"tool": "read", "idempotency_key": "order-17"}
 class Executor:
     """How the executor of these tests ends calls: so, once it may, and kept as a real one does."""
 
-    def __init__(self, made: Policing, outcomes: KeptOutcomes) -> None:
+    def __init__(self, made: Policing, outcomes: OutcomeStore) -> None:
         self._outcomes = outcomes
-        self.told: Told | None = None
+        self.told: ReturnedResult | None = None
         self.sent = True
         self.may_end = asyncio.Event()
         self.may_end.set()
         made.ends = self._end
 
-    async def _end(self, call: CallAdmitted, reply: Reply) -> None:
+    async def _end(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         await self.may_end.wait()
-        told = self.told or Answered(call.arguments)
+        told = self.told or CallResult(call.arguments)
         if call.claim is not None:
             await self._outcomes.end(call, call.claim, told, sent=self.sent)
         await reply.send(told)
@@ -71,11 +71,11 @@ async def ending(at_work: Policing) -> Executor:
 
 async def executor_of(made: Policing) -> Executor:
     bucket = await made.executor.bucket(OUTCOMES)
-    return Executor(made, KeptOutcomes(bucket, made.executor.spawn))
+    return Executor(made, OutcomeStore(bucket, made.executor.spawn))
 
 
-def was_replayed(told: Ending) -> bool:
-    assert isinstance(told, Answered)
+def was_replayed(told: FinalReply) -> bool:
+    assert isinstance(told, CallResult)
     return bool(json.loads(told.body).get("_meta", {}).get(REPLAYED))
 
 
@@ -88,7 +88,7 @@ async def test_a_repeated_call_is_told_the_outcome_of_the_first(at_work: Policin
         assert was_replayed(again)
         assert json.loads(again.body)["page"] == 7
     assert len(at_work.reached) == 1
-    assert isinstance(await at_work.ask("read"), Answered), "without a key nothing is repeated"
+    assert isinstance(await at_work.ask("read"), CallResult), "without a key nothing is repeated"
     assert len(at_work.reached) == 2
 
 
@@ -109,7 +109,7 @@ async def test_of_fifty_at_once_one_is_made_and_all_are_told_its_outcome(
     assert len(at_work.reached) == 1
 
 
-async def _unless_under_way(made: Policing) -> Ending | None:
+async def _unless_under_way(made: Policing) -> FinalReply | None:
     try:
         return await made.ask(**ONCE, seconds=60)
     except CallUnderWayError:
@@ -136,12 +136,12 @@ async def test_other_arguments_need_another_key_and_another_caller_has_its_own(
 async def test_a_failure_that_was_sent_is_told_again_and_one_that_was_not_is_not(
     at_work: Policing, ending: Executor
 ) -> None:
-    ending.told, ending.sent = Failed(UpstreamDeadError("refused")), False
+    ending.told, ending.sent = CallError(UpstreamDeadError("refused")), False
     for _ in range(2):
         with pytest.raises(UpstreamDeadError) as caught:
             await at_work.ask(**ONCE)
         assert "replayed" not in caught.value.data
-    ending.told, ending.sent = Failed(UpstreamTimeoutError("late")), True
+    ending.told, ending.sent = CallError(UpstreamTimeoutError("late")), True
     for again in (False, True, True):
         with pytest.raises(UpstreamTimeoutError) as late:
             await at_work.ask(**ONCE)
@@ -152,9 +152,9 @@ async def test_a_failure_that_was_sent_is_told_again_and_one_that_was_not_is_not
 async def test_a_question_takes_no_key_and_the_round_that_ends_the_call_does(
     at_work: Policing, ending: Executor
 ) -> None:
-    ending.told = Asked(b'{"resultType":"input_required"}')
+    ending.told = InputRequired(b'{"resultType":"input_required"}')
     for _ in range(2):
-        assert isinstance(await at_work.ask(**ONCE), Asked)
+        assert isinstance(await at_work.ask(**ONCE), InputRequired)
     ending.told = None
     extra = json.dumps({"inputResponses": {}})
     assert not was_replayed(await at_work.ask(**ONCE, extra=extra))
@@ -166,8 +166,8 @@ async def test_a_question_takes_no_key_and_the_round_that_ends_the_call_does(
 async def test_a_result_too_large_to_be_kept_is_not_fetched_again(
     at_work: Policing, ending: Executor
 ) -> None:
-    ending.told = Answered(b'{"content":"%b"}' % (b"x" * LARGEST_KEPT))
-    assert isinstance(await at_work.ask(**ONCE), Answered)
+    ending.told = CallResult(b'{"content":"%b"}' % (b"x" * LARGEST_STORED))
+    assert isinstance(await at_work.ask(**ONCE), CallResult)
     with pytest.raises(OutcomeNotKeptError):
         await at_work.ask(**ONCE)
     assert len(at_work.reached) == 1
@@ -193,7 +193,7 @@ async def test_what_a_limit_refused_was_not_made_and_what_was_made_is_not_charge
         assert [call.claim is None for call in made.reached[before:]].count(False) == 1
 
 
-async def _unless_refused(made: Policing) -> Ending | None:
+async def _unless_refused(made: Policing) -> FinalReply | None:
     try:
         return await made.ask(**ONCE)
     except BudgetExceededError:
@@ -205,7 +205,7 @@ async def test_a_person_is_asked_about_the_call_and_not_about_its_repetitions(
     at_work: Policing,
 ) -> None:
     burn = {**ONCE, "tool": "burn"}
-    assert isinstance(await at_work.ask(**burn, capabilities=PAGES), Asked)
+    assert isinstance(await at_work.ask(**burn, capabilities=PAGES), InputRequired)
     approval = await required(at_work, **burn)
     assert await required(at_work, **burn) == approval, "nothing was made: the key is free"
     await at_work.approve(approval)
@@ -230,7 +230,7 @@ async def test_a_call_that_nobody_took_lets_its_key_be_used_again(at_work: Polic
 async def test_a_call_whose_outcome_never_came_is_not_made_again(begin: Any) -> None:
     async with begin(REAP_GRACE="0") as made:
 
-        async def never(_call: CallAdmitted, _reply: Reply) -> None:
+        async def never(_call: CallAdmitted, _reply: ReplyChannel) -> None:
             """Die with the call."""
 
         made.ends = never
@@ -260,7 +260,7 @@ async def test_a_caller_cannot_fill_the_bucket(begin: Any) -> None:
 
         await until_told(full, "the bound")
         assert was_replayed(await made.ask("read", idempotency_key="0"))
-        assert isinstance(await made.ask("read"), Answered)
+        assert isinstance(await made.ask("read"), CallResult)
         own = await made.ask("read", idempotency_key="0", secret=OWN)
         assert not was_replayed(own)
 
@@ -339,7 +339,7 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
     at_work: Policing, operator: Bus
 ) -> None:
     call = at_work.call(**BURN)
-    entry = entry_of(call, Snapshot.of(declared()).lineage("bot"))
+    entry = entry_of(call, ConfigSnapshot.of(declared()).lineage("bot"))
     outcomes = await at_work.executor.bucket(OUTCOMES)
     task = await begun(at_work, **BURN)
     freed = await (await operator.bucket(OUTCOMES)).get(entry)
@@ -355,7 +355,7 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
         return any(b"has not ended yet" in each for each in await at_work.kept(TASKS))
 
     await until_told(put_off, "an attempt while the key is in use")
-    frame = Answered(b'{"page":"of the other call"}').encode()
+    frame = CallResult(b'{"page":"of the other call"}').encode()
     over = under_way.model_copy(update={"stage": Stage.ENDED, "frame": frame})
     assert await outcomes.swap(entry, records.seal(entry, over.encode()), revision) is not None
     assert (await ended(at_work, task))["result"]["page"] == "of the other call"

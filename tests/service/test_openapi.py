@@ -12,7 +12,7 @@ from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.rest import RestServer
 from harness.rest_document import document
 from toolbus_common.config import Server
-from toolbus_common.contracts import CallCompleted, CallFailed, Offered
+from toolbus_common.contracts import CallCompleted, CallFailed, CatalogEntry
 from toolbus_common.errors import (
     BreakerOpenError,
     ToolbusError,
@@ -270,7 +270,7 @@ async def test_a_tool_that_stands_for_something_else_now_is_listed_anew_before_i
     rest.forget()
     assert not (await bench.call("getPet", {"petId": "1"})).last.get("isError")
     assert [each["path"] for each in rest.seen()] == ["/api/v1/animals/1"]
-    gone = Offered(name="getPet", definition={"_meta": {BINDING: "another"}})
+    gone = CatalogEntry(name="getPet", definition={"_meta": {BINDING: "another"}})
     rest.describe({**changed, "paths": {}})
     bench.upstream.learn([gone])
     assert "list the tools again" in (await bench.call("getPet", {"petId": "1"})).error.reason

@@ -10,15 +10,15 @@ import pytest
 from harness.engines import NatsServer
 from harness.fresh import joined_by_tester, provisioned
 from harness.waiting import until, until_told
-from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import (
-    Answered,
     CallAdmitted,
+    CallResult,
     Era,
-    KeptOutcome,
     OutcomeClaim,
     Stage,
+    StoredOutcome,
 )
 from toolbus_common.nats.bucket_sizes import Size, follow_sizes
 from toolbus_common.nats.connection import Bus
@@ -44,7 +44,7 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
         call_id="first", reply_to="r", server="docs", tool="burn", scope="default", key="bot",
         era=Era.MODERN, deadline=time() + 30, traceparent="",
     )  # fmt: skip
-    claimed = KeptOutcome(call_id="first", digest="d", deadline=call.deadline, era=call.era)
+    claimed = StoredOutcome(call_id="first", digest="d", deadline=call.deadline, era=call.era)
     records = Records(OUTCOMES, [bytes(32)])
     revision = await bucket.swap(ENTRY, records.seal(ENTRY, claimed.encode()), 0)
     assert revision is not None
@@ -57,17 +57,17 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
     await until(lambda: not tester.connected, "the bus is lost", PATIENCE)
     seal = records.key_of(ENTRY).encode()
     claim = OutcomeClaim(name=ENTRY, revision=revision, digest="d", seal=seal)
-    await KeptOutcomes(bucket, spawn).end(call, claim, Answered(b'{"a":1}'))
+    await OutcomeStore(bucket, spawn).end(call, claim, CallResult(b'{"a":1}'))
     assert len(later) == 1, "whoever told it does not wait for the bus"
     own_nats.start()
 
-    async def kept() -> KeptOutcome | None:
+    async def kept() -> StoredOutcome | None:
         if not tester.connected:
             return None
         entry = await bucket.get(ENTRY)
         assert entry is not None
         assert entry.value is not None
-        found = KeptOutcome.decode(records.open(ENTRY, entry.value))
+        found = StoredOutcome.decode(records.open(ENTRY, entry.value))
         return found if found.stage is not Stage.CLAIMED else None
 
     outcome = await until_told(kept, "the outcome", PATIENCE)

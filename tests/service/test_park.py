@@ -13,19 +13,19 @@ import pytest
 
 from conformance.upstream import FixtureServer
 from harness.waiting import until_told
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import (
-    Asked,
     CallAdmitted,
     CallCancelled,
+    CallError,
     CallRequested,
-    Ending,
     Era,
-    Failed,
+    FinalReply,
+    InputRequired,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import CallCancelledError, ExecutorDownError, UpstreamRefusedError
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.service import Service
@@ -46,10 +46,10 @@ class Agent:
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
 
         @self.policy.serves(CallRequested)
-        async def admit(call: CallRequested, reply: Reply) -> None:
+        async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             allowed = CallAdmitted(**given, scope="default", key="k")
-            nobody = Failed(ExecutorDownError("No executor is there."))
+            nobody = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
                 allowed, reply, lambda: self.policy.spawn(reply.send(nobody))
             )
@@ -76,7 +76,7 @@ class Agent:
         arguments = json.dumps({"taskId": task, **more}).encode()
         return self.call(CONFIRM, arguments).model_copy(update={"method": method})
 
-    async def ask(self, tool: str, extra: str = "") -> Ending:
+    async def ask(self, tool: str, extra: str = "") -> FinalReply:
         """One round."""
         return await self.ingress.calls.ask(self.call(tool, extra=extra))
 
@@ -91,11 +91,11 @@ async def agent(
     server = FixtureServer(tmp_path / "fixture", "--era", "legacy")
     server.start()
     # Shared, so that either executor serves every call of the one agent.
-    declared = Declaration(servers={"asks": Server(url=server.url, sessions="shared")})
+    declared = Configuration(servers={"asks": Server(url=server.url, sessions="shared")})
     config = await operator.bucket(CONFIG)
     await config.put("declaration", declared.model_dump_json().encode())
     made = Agent(settings, server)
-    executors = [build(Exchange()) for _ in range(2)]
+    executors = [build(LocalTransport()) for _ in range(2)]
     async with AsyncExitStack() as stack:
         for service in (*executors, made.policy, made.ingress):
             await stack.enter_async_context(service.running())
@@ -104,9 +104,9 @@ async def agent(
     server.kill()
 
 
-def answered(asked: Ending) -> str:
+def answered(asked: FinalReply) -> str:
     """What the caller brings back."""
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, InputRequired)
     told = json.loads(asked.body)
     answer = {"action": "accept", "content": {"name": "octocat"}}
     found = dict.fromkeys(told["inputRequests"], answer)
@@ -129,7 +129,7 @@ async def test_the_rounds_of_a_call_succeed_whichever_replica_they_reach(agent: 
 async def _two_owners(agent: Agent) -> bool:
     """Whether either executor takes calls: which one does is for the bus to say."""
     asked = await asyncio.gather(*(agent.ask(TOOL) for _ in range(8)), return_exceptions=True)
-    told = [json.loads(found.body) for found in asked if isinstance(found, Asked)]
+    told = [json.loads(found.body) for found in asked if isinstance(found, InputRequired)]
     return len({state["requestState"].split(".")[1] for state in told}) == 2
 
 

@@ -10,9 +10,9 @@ from nats.js.errors import NotFoundError
 from harness.events import bus_of
 from harness.policing import Policing, declared
 from harness.waiting import until_told
-from toolbus_common.access.config_snapshot import hash_of, proof_of
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Access
-from toolbus_common.contracts import Answered, Bearer
+from toolbus_common.contracts import Bearer, CallResult
 from toolbus_common.errors import ToolbusError, UnauthorizedError, UnknownToolError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS, TOKENS
@@ -33,7 +33,7 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
 
     async def admitted(token: str) -> bool:
         try:
-            return isinstance(await at_work.ask("read", secret=token), Answered)
+            return isinstance(await at_work.ask("read", secret=token), CallResult)
         except UnauthorizedError:
             return False
 
@@ -41,7 +41,7 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
         bucket = await oauth.bucket(TOKENS)
 
         async def written(token: str, user: str = "ann") -> None:
-            await bucket.put(hash_of(proof_of(token)), bearer(user))
+            await bucket.put(hash_of(key_digest_of(token)), bearer(user))
 
         await written("first")
         await until_told(lambda: admitted("first"), "the rule is heard")
@@ -53,7 +53,7 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
         with pytest.raises(UnknownToolError):
             await at_work.ask("burn", secret="first")
         assert not await admitted("another")
-        await bucket.delete(hash_of(proof_of("first")))
+        await bucket.delete(hash_of(key_digest_of("first")))
 
         async def refused() -> bool:
             try:
@@ -82,7 +82,7 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
 
     async def read(token: str) -> bool:
         try:
-            return isinstance(await at_work.ask("read", secret=token), Answered)
+            return isinstance(await at_work.ask("read", secret=token), CallResult)
         except UnauthorizedError:
             return False
 
@@ -90,7 +90,7 @@ async def test_events_of_calls_name_who_acts_in_somebodys_name(
     async with bus_of("oauth", settings) as oauth:
         bucket = await oauth.bucket(TOKENS)
         for token, told in (("exchanged", acting), ("own", ())):
-            await bucket.put(hash_of(proof_of(token)), bearer("bob", told))
+            await bucket.put(hash_of(key_digest_of(token)), bearer("bob", told))
             await until_told(partial(read, token), "the rule is heard")
             assert await actors("call.allowed") == list(told)
         assert {call.key for call in at_work.reached} == {"staff:bob"}

@@ -10,7 +10,7 @@ import pytest
 from conformance.upstream import FixtureServer
 from harness.bench import AT_LOOPBACK, Bench
 from toolbus_common.config import Server
-from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
+from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import UpstreamRefusedError
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.upstreams.base import Described, News
@@ -42,11 +42,11 @@ class Own:
     bench: Bench = field(default_factory=Bench)
     news: list[News] = field(default_factory=list)
 
-    async def token(self, asked: UpstreamTokenAsked) -> UpstreamTokenTold:
+    async def token(self, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
         user = asked.user or self.lister
         if user not in self.people:
-            return UpstreamTokenTold(reason="Nobody has connected.")
-        return UpstreamTokenTold(token=f"of-{user}", ends=time.time() + 3600)
+            return UpstreamTokenReply(reason="Nobody has connected.")
+        return UpstreamTokenReply(token=f"of-{user}", ends=time.time() + 3600)
 
     def made(self, bearer: Bearer, heard: News) -> HttpUpstream:
         self.news.append(heard)

@@ -9,9 +9,9 @@ import pytest
 
 from fixture_server import methods
 from harness.mutants import mutant, reordered, same
-from toolbus_common.access.config_snapshot import Directory, hash_of, proof_of
-from toolbus_common.access.principal import Bounds
-from toolbus_common.config import Declaration
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of, key_digest_of
+from toolbus_common.access.principal import EffectiveGrants
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import TOOLS_CALL, Era, Listing
 from toolbus_common.contracts.records.pin_names import pin_key
 from toolbus_common.errors import UnknownToolError
@@ -25,9 +25,9 @@ from toolbus_policy.admission.authorizer import Judge
 
 MUTANTS = 1000
 SEED = 20_260_728
-PROOF = proof_of("tbk_bot_a-secret-for-mutants")
+PROOF = key_digest_of("tbk_bot_a-secret-for-mutants")
 SERVER = Described("modern", "2026-07-28", capabilities={"tools": {}})
-EVERYTHING = Bounds(())
+EVERYTHING = EffectiveGrants(())
 DEFINITIONS = [tool.listed for tool in methods.TOOLS.values()]
 
 
@@ -37,9 +37,9 @@ class Chain:
     def __init__(self) -> None:
         key = {"secret_hash": hash_of(PROOF), "tools": ["*"]}
         declared = {"servers": {"s": {"url": "http://127.0.0.1:1/mcp"}}, "keys": {"bot": key}}
-        self.directory = Directory()
+        self.directory = ConfigProjection()
         self.catalogue = Catalogue(self.directory)
-        written = Declaration.model_validate(declared).model_dump_json().encode()
+        written = Configuration.model_validate(declared).model_dump_json().encode()
         for change in (Change(DECLARATION, written, 1), None):
             self.directory.hear(change)
         self.pins: dict[str, Pinned] = {}

@@ -15,12 +15,12 @@ from toolbus_cli import config_client as desks
 from toolbus_cli.clients.pins import Case, Pinboard, at_pins
 from toolbus_cli.errors import CommandError
 from toolbus_cli.state_dir import State
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
+    CatalogEntry,
     DefinitionChanged,
     DefinitionPinned,
     Listing,
-    Offered,
     Pin,
     ServerState,
 )
@@ -36,12 +36,12 @@ from toolbus_executor.catalog.publisher import Entry
 SCHEMA = {"type": "object"}
 
 
-def offered(name: str, description: str = "") -> Offered:
+def offered(name: str, description: str = "") -> CatalogEntry:
     definition = {"name": name, "description": description, "inputSchema": SCHEMA}
-    return Offered(name=name, definition=definition, digest=digest_of(definition))
+    return CatalogEntry(name=name, definition=definition, digest=digest_of(definition))
 
 
-def listing(*tools: Offered, prompts: tuple[Offered, ...] = ()) -> Listing:
+def listing(*tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Listing:
     return Listing(server="docs", state=ServerState.READY, tools=tools, prompts=prompts)
 
 
@@ -62,7 +62,7 @@ class Executor:
     bucket: Bucket
     events: Notes
 
-    async def lists(self, *tools: Offered, prompts: tuple[Offered, ...] = ()) -> Listing:
+    async def lists(self, *tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Listing:
         """What becomes of what the server lists."""
         await self.entry.publish(
             await self.entry.take(listing(*tools, prompts=prompts), self.bucket)
@@ -105,7 +105,7 @@ async def executor(settings: Settings, mode: str = "first") -> AsyncIterator[Exe
 async def board(operator: Bus, settings: Settings) -> AsyncIterator[Pinboard]:
     async with desks.opened(operator, State(settings.state_dir)) as desk:
         declared = {"servers": {"docs": {"url": "http://127.0.0.1:1/mcp"}}}
-        await desk.apply(Declaration.model_validate(declared), "file")
+        await desk.apply(Configuration.model_validate(declared), "file")
         yield await at_pins(desk)
 
 
@@ -133,8 +133,8 @@ async def test_what_is_seen_first_is_pinned_and_what_comes_later_is_held(
 async def test_a_repaired_definition_is_pinned_and_compared_as_it_was_sent(
     settings: Settings,
 ) -> None:
-    def repaired(sent: dict[str, Any], definition: dict[str, Any]) -> Offered:
-        return Offered(name="a", definition=definition, digest=digest_of(sent), sent=sent)
+    def repaired(sent: dict[str, Any], definition: dict[str, Any]) -> CatalogEntry:
+        return CatalogEntry(name="a", definition=definition, digest=digest_of(sent), sent=sent)
 
     sent = {"name": "a", "description": None, "inputSchema": SCHEMA}
     fit = {"name": "a", "inputSchema": SCHEMA}
@@ -351,7 +351,7 @@ async def test_a_catalogue_of_before_there_were_pins_is_pinned_when_its_server_c
     settings: Settings,
 ) -> None:
     async with executor(settings) as one:
-        old = listing(Offered(name="a", definition=offered("a").definition))
+        old = listing(CatalogEntry(name="a", definition=offered("a").definition))
         await one.entry._catalogue.put("docs", old.encode())
         await one.entry.publish(old.model_copy(update={"state": ServerState.STALE}))
         assert shown(await one.entry.now()) == ["a"], "not met yet"
@@ -372,7 +372,7 @@ async def test_what_was_listed_before_there_were_pins_stays_shown_where_it_is_tr
     settings: Settings,
 ) -> None:
     async with executor(settings, "trust") as one:
-        await one.entry.publish(listing(Offered(name="a", definition={"name": "a"})))
+        await one.entry.publish(listing(CatalogEntry(name="a", definition={"name": "a"})))
         assert shown(await one.entry.now()) == ["a"]
 
 

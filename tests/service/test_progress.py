@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.bench import AT_LOOPBACK, Answers, Bench
 from harness.cluster import Upstream
-from toolbus_common.contracts import Answered, Progressed
+from toolbus_common.contracts import CallResult, Progress
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 from toolbus_executor.upstreams.progress_limiter import MOST, SECOND, Pace
 
@@ -32,7 +32,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 def steps(answers: Answers) -> list[int]:
     """The progress an agent was told, in the order it was."""
-    return [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progressed)]
+    return [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
 
 
 async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_told(bench: Bench) -> None:
@@ -44,7 +44,7 @@ async def test_a_flood_of_progress_is_thinned_in_order_and_its_last_is_told(benc
     assert told[0] == 1
     assert told[-1] == STEPS
     assert len(told) <= seconds * MOST + 1, "the last one may be told early"
-    assert isinstance(answers.frames[-1], Answered)
+    assert isinstance(answers.frames[-1], CallResult)
 
 
 async def test_what_is_told_seldom_is_told_whole(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 from harness.events import bus_of
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
-from toolbus_common.nats.pull_consumer import Pulls, place
+from toolbus_common.nats.pull_consumer import PullConsumer, place
 from toolbus_common.nats.stream_reader import read_from
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.settings import Settings
@@ -27,17 +27,17 @@ async def said(settings: Settings, operator: Bus) -> AsyncIterator[list[bytes]]:
 
 
 @pytest.fixture
-async def pulls(settings: Settings, operator: Bus) -> AsyncIterator[Pulls]:
+async def pulls(settings: Settings, operator: Bus) -> AsyncIterator[PullConsumer]:
     assert operator.connected
     async with bus_of("audit", settings) as bus:
-        made = Pulls(bus.client, EVENTS, "audit")
+        made = PullConsumer(bus.client, EVENTS, "audit")
         await made.open()
         yield made
         await made.close()
 
 
 async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
-    pulls: Pulls, said: list[bytes]
+    pulls: PullConsumer, said: list[bytes]
 ) -> None:
     batches = [await pulls.next(3, seconds) for seconds in (60.0, 60.0, 2.0)]
     assert [[each.data for each in batch] for batch in batches] == [said[:3], said[3:6], said[6:]]
@@ -45,11 +45,13 @@ async def test_a_batch_ends_when_it_is_full_and_the_rest_comes_with_the_next(
     assert place(batches[0][0].reply) == (1, 1, 6)
 
 
-async def test_a_quiet_consumer_gives_nothing_and_no_error(pulls: Pulls) -> None:
+async def test_a_quiet_consumer_gives_nothing_and_no_error(pulls: PullConsumer) -> None:
     assert await pulls.next(3, 0.1) == []
 
 
-async def test_what_is_given_back_comes_again_and_says_so(pulls: Pulls, said: list[bytes]) -> None:
+async def test_what_is_given_back_comes_again_and_says_so(
+    pulls: PullConsumer, said: list[bytes]
+) -> None:
     first = await pulls.next(len(said), 60.0)
     for message in first[1:]:
         await message.ack()
@@ -59,7 +61,7 @@ async def test_what_is_given_back_comes_again_and_says_so(pulls: Pulls, said: li
 
 
 async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message(
-    pulls: Pulls, operator: Bus, settings: Settings
+    pulls: PullConsumer, operator: Bus, settings: Settings
 ) -> None:
     assert operator.connected
     async with bus_of("policy", settings) as policy:
@@ -73,7 +75,7 @@ async def test_a_message_that_looks_like_the_servers_word_is_taken_for_a_message
 
 
 async def test_a_consumer_that_is_not_there_is_an_error(operator: Bus) -> None:
-    pulls = Pulls(operator.client, EVENTS, "nobody")
+    pulls = PullConsumer(operator.client, EVENTS, "nobody")
     await pulls.open()
     with pytest.raises(BusDownError, match="gives no messages: 503"):
         await pulls.next(1, 60.0)

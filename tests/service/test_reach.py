@@ -15,11 +15,11 @@ from harness.engines import NatsAt
 from harness.fresh import joined_by_tester
 from harness.refusing import joined, publish, refused_among
 from harness.waiting import PATIENCE, until
-from toolbus_common.contracts import Answered, CallRequested, Era, PageAsked, PageTold
-from toolbus_common.contracts.replies import Reply
-from toolbus_common.messaging.call_transport import CallLane
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import CallRequested, CallResult, Era, PageReply, PageRequest
+from toolbus_common.contracts.replies import ReplyChannel
+from toolbus_common.messaging.call_transport import CallTransport
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.accounts import STORE, account_of, overlap
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR, rights
@@ -253,19 +253,19 @@ async def test_a_question_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -
     """Whoever answers would write there with rights that the asker has not."""
     asked = list[str]()
 
-    async def answer(question: PageAsked) -> PageTold:
+    async def answer(question: PageRequest) -> PageReply:
         asked.append(question.path)
-        return PageTold(status=200, body=b"")
+        return PageReply(status=200, body=b"")
 
-    lane = AskLane("oauth", buses["oauth"])
-    await lane.answer({PageAsked: answer})
+    lane = RequestReply("oauth", buses["oauth"])
+    await lane.answer({PageRequest: answer})
     evil, inbox = f"$KV.{OAUTH}.evil", "_INBOX.ingress.told"
     told = asyncio.Event()
     await buses["ingress"].subscribe(inbox, lambda *_: told.set())
     await buses["oauth"].settled()
     for path, reply in (("/evil", evil), ("/told", inbox)):
-        page = PageAsked(method="GET", path=path, query="", headers={}, body=b"")
-        await buses["ingress"].publish(PageAsked.SUBJECT, page.encode(), reply)
+        page = PageRequest(method="GET", path=path, query="", headers={}, body=b"")
+        await buses["ingress"].publish(PageRequest.SUBJECT, page.encode(), reply)
     await asyncio.wait_for(told.wait(), PATIENCE)
     assert asked == ["/told"]
     with pytest.raises(NotFoundError):
@@ -276,11 +276,11 @@ async def test_a_question_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -
 async def test_a_call_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> None:
     served = list[str]()
 
-    async def handler(call: CallRequested, reply: Reply) -> None:
-        await reply.send(Answered(b"{}"))
+    async def handler(call: CallRequested, reply: ReplyChannel) -> None:
+        await reply.send(CallResult(b"{}"))
         served.append(call.call_id)
 
-    lane = CallLane("policy", buses["policy"], Exchange())
+    lane = CallTransport("policy", buses["policy"], LocalTransport())
     await lane.serve(CallRequested, "*", handler, "policy")
     await buses["policy"].settled()
     for call_id, reply in (("evil", EVIL), ("call", f"$KV.{PEOPLE}.evil")):

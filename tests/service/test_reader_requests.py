@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from harness.connections import RawHttp, chunked, request
-from toolbus_audit.bi_gateway.request import Asked
+from toolbus_audit.bi_gateway.request import GatewayRequest
 from toolbus_audit.bi_gateway.server import listening
 
 READER = ("X-ClickHouse-User: ann", "X-ClickHouse-Key: a-secret-of-a-reader")
@@ -20,9 +20,9 @@ class Answering:
     """Answers every reader, and keeps what each asked."""
 
     port: int = 0
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[GatewayRequest] = field(default_factory=list)
 
-    async def answer(self, asked: Asked) -> tuple[str, bytes]:
+    async def answer(self, asked: GatewayRequest) -> tuple[str, bytes]:
         """Answer one request."""
         self.asked.append(asked)
         return "TabSeparated", b"1\n"

@@ -15,17 +15,17 @@ from harness.events import allowed, completed, events_of, until
 from harness.ledger import admitted, claim, counters
 from toolbus_audit.main import build as build_audit
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Budget, Customer, Declaration, Key, Period, Team
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Budget, Configuration, Customer, Key, Period, Team
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import BudgetExceededError, LedgerRebuildingError
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.topology import LEDGER
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.epochs import BusEpochs
-from toolbus_policy.ledger.ledger import Ending, Ledger
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 from toolbus_policy.ledger.recovery.rebuild import Rebuilder
 from toolbus_policy.ledger.settlement import Settlement
 
@@ -34,7 +34,7 @@ DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
 CALLS = Budget(calls=50, per=Period.HOUR, rolling=True)
 SERVER = {"key": "bot", "team": "ops", "server": "clock", "tool": "now", "charge": PRICE}
 KEY, TEAM = "budget:key:bot:usd:day:UTC", "budget:team:ops:calls:hour:rolling"
-DECLARED = Declaration(
+DECLARED = Configuration(
     customers={"acme": Customer()},
     teams={"ops": Team(customer="acme", budget=CALLS)},
     keys={"bot": Key(team="ops", budget=DAILY)},
@@ -71,7 +71,7 @@ class Office:
             code="upstream_dead", reason="Gone.", sent=True,
         )  # fmt: skip
         await self.service.events.record(event)
-        await self.ledger.settle([Ending(rid, "acme", "settle", PRICE)])
+        await self.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
 
     async def emptied(self) -> None:
         """Redis, as after a crash without a disk."""
@@ -107,7 +107,7 @@ async def running(settings: Settings, valkey_url: str) -> AsyncIterator[Office]:
     service = Service("policy", settings)
     async with service.running():
         ledger = Ledger(valkey_url, BusEpochs(await service.bucket(LEDGER), service.events), 30.0)
-        snapshot = Snapshot.of(DECLARED)
+        snapshot = ConfigSnapshot.of(DECLARED)
         rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
         try:
             yield Office(service, ledger, rebuilder, valkey_url)
@@ -124,7 +124,7 @@ async def audit(settings: Settings) -> AsyncIterator[Service]:
     async def ready() -> bool:
         return service.status().ready
 
-    async with build_audit(Exchange(), audits).running() as service:
+    async with build_audit(LocalTransport(), audits).running() as service:
         await until(ready, "audit is ready")
         yield service
 
@@ -270,7 +270,7 @@ async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
         await office.end(rid)
     may_go_on.set()
     await rebuilding
-    await office.ledger.settle([Ending(rid, "acme", "settle", PRICE)])
+    await office.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
     assert await office.standing() == (PRICE, 0, 1)
 
 
@@ -299,11 +299,11 @@ async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
     await office.emptied()
     await office.rebuilder.rebuild("acme")
     assert await office.standing() == (PRICE, 0, 1)
-    await office.ledger.settle([Ending(rid, "acme", "refund")])
+    await office.ledger.settle([ReservationEnd(rid, "acme", "refund")])
     assert await office.standing() == (0, 0, 0)
 
 
-async def _record(writer: EventWriter, event: CallFailed) -> None:
+async def _record(writer: EventPublisher, event: CallFailed) -> None:
     await writer.record(event)
 
 

@@ -12,9 +12,15 @@ from harness.events import allowed, bus_of, consumed, events_of, until
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.contracts import AuditQueried, LinesAsked, RefillAsked, RefillTold, RowsFound
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import (
+    AuditQuery,
+    BackfillLinesRequest,
+    BackfillReply,
+    BackfillRequest,
+    RowsReply,
+)
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
@@ -50,7 +56,7 @@ async def stored(settings: Settings, operator: Bus, tmp_path: Path) -> list[str]
         events = [allowed() for _ in range(40)]
         for some in (events[:10], events[10:25], events[25:]):
             await asyncio.gather(*map(policy.record, some))
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
     return [event.id for event in events]
 
@@ -63,13 +69,15 @@ async def settled(service: Service, operator: Bus) -> None:
     await until(lambda: consumed(operator), "everything is acknowledged")
 
 
-async def refill(operator: Bus, **asked: Any) -> RefillTold:
-    return await AskLane("operator", operator).ask(RefillAsked(**asked), RefillTold, 60.0)
+async def refill(operator: Bus, **asked: Any) -> BackfillReply:
+    return await RequestReply("operator", operator).ask(
+        BackfillRequest(**asked), BackfillReply, 60.0
+    )
 
 
 async def rows(operator: Bus, sql: str) -> tuple[tuple[Any, ...], ...]:
-    asks = AskLane("operator", operator)
-    return (await asks.ask(AuditQueried(sql=sql), RowsFound, 20.0)).rows
+    asks = RequestReply("operator", operator)
+    return (await asks.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_are_not(
@@ -78,7 +86,7 @@ async def test_rows_that_were_lost_are_written_from_the_stream_and_the_others_ar
     lost = ", ".join(f"'{each}'" for each in stored[::3])
     lose = f"ALTER TABLE events DELETE WHERE id IN ({lost}) SETTINGS mutations_sync = 2"
     await changed(settings, lose)
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         told = await refill(operator)
         assert (told.lines, told.written, told.unreadable) == (40, 14, 0)
@@ -95,7 +103,7 @@ async def test_a_time_begins_with_the_first_message_kept_then_or_later(
     assert message.time is not None
     assert len(stored) == 40
     await changed(settings, "TRUNCATE TABLE events")
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         told = await refill(operator, since=message.time.timestamp())
         assert (told.lines, told.written) == (30, 30)
@@ -105,7 +113,7 @@ async def test_a_time_begins_with_the_first_message_kept_then_or_later(
 async def test_what_audit_has_not_acknowledged_is_left_to_it(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         async with (
             bus_of("audit", settings) as other,
@@ -141,14 +149,14 @@ async def test_dead_letters_that_can_be_read_now_become_rows_and_leave_the_table
         lines = [GOOD % each for each in names]
         lines.insert(2, b"{not json")
         await bus.store(Envelope(SUBJECT, "m1", b"\n".join(lines)))
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         assert service.status().details["dead"] == 3
         still = await refill(operator, dead=True)
         assert (still.written, still.unreadable) == (0, 3)
         assert await rows(operator, "SELECT count() FROM dead_letters") == ((3,),)
     await changed(settings, "ALTER TABLE events MODIFY COLUMN team String")
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         assert service.status().details["dead"] == 3
         told = await refill(operator, dead=True)
@@ -168,7 +176,7 @@ async def test_a_letter_whose_line_is_a_row_already_only_leaves_the_table(
         "INSERT INTO dead_letters SELECT now64(), stream_seq, line, '', 'Once.', detail, 'abc'"
         " FROM events WHERE stream_seq = 2 AND line < 3",
     )
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         told = await refill(operator, dead=True)
         assert (told.written, told.unreadable) == (0, 0)
@@ -181,12 +189,12 @@ async def test_events_of_an_export_are_written_once_and_young_ones_not(
 ) -> None:
     lines = [(GOOD % (b"it's \\\\ %d" % number, b"red")).decode() for number in range(4)]
     young = f'{{"event":"f","producer":"p","seq":1,"id":"young","at":{time()},"scope":"acme"}}'
-    asks = AskLane("operator", operator)
-    async with build(Exchange(), audit_settings(settings)).running() as service:
+    asks = RequestReply("operator", operator)
+    async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)
         for written in (4, 0):
-            asked = LinesAsked(lines=(*lines, lines[0], young, "{not json"))
-            told = await asks.ask(asked, RefillTold, 60.0)
+            asked = BackfillLinesRequest(lines=(*lines, lines[0], young, "{not json"))
+            told = await asks.ask(asked, BackfillReply, 60.0)
             assert (told.lines, told.written, told.unreadable) == (7, written, 1)
         assert await rows(operator, "SELECT count(), uniqExact(id) FROM events") == ((44, 44),)
         found = await rows(

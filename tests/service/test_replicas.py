@@ -11,16 +11,16 @@ from harness.bench import AT_LOOPBACK, Bench
 from harness.troubled import TOOLS, Troubled
 from harness.waiting import until, until_told
 from toolbus_common.concurrency import end
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersAsked, ServersTold
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersQuery, ServersReply
 from toolbus_common.errors import (
     BreakerOpenError,
     UnavailableError,
     UpstreamDeadError,
     UpstreamTimeoutError,
 )
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
@@ -286,7 +286,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
 
     async def row(name: str) -> Any:
         with suppress(UnavailableError):
-            told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+            told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
             return next((each for each in told.servers if each["name"] == name), None)
 
     async def both() -> Any:
@@ -303,7 +303,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
             await server.start()
             stack.push_async_callback(server.close)
         urls = [each.url for each in servers]
-        declared = Declaration(
+        declared = Configuration(
             servers={
                 "several": Server(replicas=urls[:2]),
                 "single": Server(url=urls[2], probe=0.05),
@@ -311,7 +311,7 @@ async def test_an_executor_tells_of_its_servers_replicas_and_probes_who_is_idle(
         )
         config = await operator.bucket(CONFIG)
         await config.put("declaration", declared.model_dump_json().encode())
-        await stack.enter_async_context(build(Exchange()).running())
+        await stack.enter_async_context(build(LocalTransport()).running())
         told = await until_told(both, "both replicas in place")
         assert (told["state"], told["tools"]) == ("ready", 2)
         assert (await until_told(probed, "a probe"))["ok"] is True

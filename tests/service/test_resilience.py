@@ -10,7 +10,7 @@ import pytest
 from harness.bench import AT_LOOPBACK, Answers, Bench, admitted
 from harness.troubled import TROUBLES, Troubled
 from harness.waiting import until
-from toolbus_common.contracts import CallCompleted, CallFailed, Failed
+from toolbus_common.contracts import CallCompleted, CallError, CallFailed
 from toolbus_common.errors import (
     BreakerOpenError,
     OverloadedError,
@@ -170,7 +170,7 @@ async def test_more_calls_than_there_is_room_for_are_refused_before_any_other_en
     await until(lambda: sum(each.done() for each in calls) == 12, "the refusals")
     refused = [each.result() for each in calls if each.done()]
     for frame in refused:
-        assert isinstance(frame, Failed)
+        assert isinstance(frame, CallError)
         assert isinstance(frame.error, OverloadedError)
         assert frame.error.data["retry_after"] >= 1
     await until(lambda: server.most == 4, "those it has places for")

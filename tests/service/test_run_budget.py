@@ -8,7 +8,7 @@ import pytest
 from harness.policing import Policing, declared
 from harness.waiting import until_told
 from toolbus_common.config import MICRO
-from toolbus_common.contracts import Answered
+from toolbus_common.contracts import CallResult
 from toolbus_common.errors import RunBudgetExceededError
 
 PRICE = 0.02
@@ -43,8 +43,8 @@ async def test_a_call_that_costs_more_than_it_may_is_sent_to_nobody(priced: Poli
 
 
 async def test_a_call_that_costs_exactly_what_it_may_goes_through(priced: Policing) -> None:
-    assert isinstance(await priced.ask("read", most=int(PRICE * MICRO)), Answered)
-    assert isinstance(await priced.ask("read"), Answered)
+    assert isinstance(await priced.ask("read", most=int(PRICE * MICRO)), CallResult)
+    assert isinstance(await priced.ask("read"), CallResult)
 
 
 async def test_nobody_is_asked_to_approve_what_cannot_be_paid(priced: Policing) -> None:

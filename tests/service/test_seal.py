@@ -13,10 +13,10 @@ from toolbus_audit.transparency_log.checkpoint import signer
 from toolbus_audit.transparency_log.sealer import Log, OvertakenError, Sealer
 from toolbus_cli.evidence import bundle, verify
 from toolbus_cli.evidence.collect import gathered
-from toolbus_common.contracts import AuditQueried, RowsFound
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.stream_reader import Kept, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
 from toolbus_common.nats.topology import EVENTS, SEALS
 from toolbus_common.settings import Settings
 
@@ -36,7 +36,7 @@ class Sealing:
         await sealer.take_up(await begun(self._bus.client, EVENTS))
         return sealer
 
-    async def _read(self, first: int) -> list[Kept]:
+    async def _read(self, first: int) -> list[StreamEntry]:
         return await read_from(self._bus.client, EVENTS, first, "tb.event.>")
 
     async def _tell(self, signed: list[tuple[str, Log]]) -> None:
@@ -107,14 +107,14 @@ async def test_of_two_sealers_one_writes_and_the_other_stops(
     assert sealing.sizes("acme") == [1]
 
 
-async def rows(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await lane.ask(AuditQueried(sql=sql), RowsFound, 20.0)).rows
+async def rows(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (await lane.ask(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
 
 async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_found(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
-    lane, path = AskLane("operator", operator), tmp_path / "evidence.zip"
+    lane, path = RequestReply("operator", operator), tmp_path / "evidence.zip"
     async with (
         auditing(settings) as service,
         events_of("policy", settings, tmp_path) as policy,

@@ -9,10 +9,10 @@ import pytest
 
 from harness.jsonserver import Request, Response, answering
 from harness.waiting import until_told
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import ServersAsked, ServersTold
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import ServersQuery, ServersReply
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
@@ -51,9 +51,9 @@ def begin(settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
         monkeypatch.setenv("TOOLBUS_SECRET_SECONDS", "0.1")
         config = await operator.bucket(CONFIG)
-        told = Declaration(servers={"shop": server}).model_dump_json().encode()
+        told = Configuration(servers={"shop": server}).model_dump_json().encode()
         await config.put("declaration", told)
-        async with build(Exchange()).running():
+        async with build(LocalTransport()).running():
             yield
 
     return begun
@@ -84,7 +84,7 @@ async def test_a_server_whose_secret_cannot_be_had_says_which_and_is_reached_onc
     async with begin(Server(graphql=api.url, headers=headers, probe=0)):
 
         async def named() -> bool:
-            told = await AskLane(OPERATOR, operator).ask(ServersAsked(), ServersTold)
+            told = await RequestReply(OPERATOR, operator).ask(ServersQuery(), ServersReply)
             return any(str(kept) in row["last_failure"] for row in told.servers)
 
         await until_told(named, "the file's name in the server's status")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from harness.waiting import until_told
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
@@ -28,6 +28,6 @@ async def test_a_service_is_ready_and_tells_what_it_can(
 ) -> None:
     monkeypatch.setenv("TOOLBUS_STATE_DIR", str(settings.state_dir))
     monkeypatch.setenv("TOOLBUS_NATS_URL", settings.nats_url)
-    async with import_module(f"toolbus_{name}.main").build(Exchange()).running():
-        (told,) = await until_told(AskLane("operator", operator).ask_all, "its status")
+    async with import_module(f"toolbus_{name}.main").build(LocalTransport()).running():
+        (told,) = await until_told(RequestReply("operator", operator).ask_all, "its status")
         assert (told.service, told.ready, told.details) == (name, True, details)

@@ -13,7 +13,7 @@ from conformance.upstream import TESTS, FixtureServer
 from harness.apart import COMMAND, Apart, Stateful
 from harness.waiting import until, until_told
 from toolbus_common.config import Server
-from toolbus_common.contracts import Asked, Era, ServerNotification
+from toolbus_common.contracts import Era, InputRequired, ServerNotification
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
@@ -266,7 +266,7 @@ async def test_a_server_that_asks_has_a_session_for_each_client_that_can_be_aske
                     capabilities='{"elicitation":{}}',
                     arguments={"message": "who?"},
                 )
-                assert isinstance(ending, Asked)
+                assert isinstance(ending, InputRequired)
             await apart.say("ann", "test_simple_text", era=Era.LEGACY, session="c3")
             (row,) = await apart.rows()
             held = {each["client"] for each in row["sessions"]["held"]}

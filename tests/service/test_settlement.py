@@ -16,7 +16,7 @@ from harness.fresh import joined_by_tester, provisioned
 from harness.ledger import ABOUT, RememberedEpochs, admission, counters
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
-from toolbus_common.nats.stream_reader import Kept, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, read_from
 from toolbus_common.nats.topology import EVENTS, provision
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
@@ -121,7 +121,7 @@ async def test_an_intent_that_only_the_leader_of_the_stream_has_counts(
 ) -> None:
     whole = read_from
 
-    async def lagging(client: Any, stream: str, first: Any, *given: Any) -> list[Kept]:
+    async def lagging(client: Any, stream: str, first: Any, *given: Any) -> list[StreamEntry]:
         return [each for each in await whole(client, stream, first, *given) if each.sequence < 2]
 
     monkeypatch.setattr(evidence, "read_from", lagging)

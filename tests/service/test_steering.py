@@ -16,11 +16,11 @@ from harness.events import bus_of
 from harness.troubled import Troubled
 from harness.waiting import until, until_told
 from toolbus_cli.commands.operate.status import faults_of
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import Answered, Failed, ServersAsked, ServersTold, decode_frame
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import CallError, CallResult, ServersQuery, ServersReply, decode_reply
 from toolbus_common.errors import ServerDrainedError, UnavailableError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, EVENTS
@@ -41,7 +41,7 @@ class Installation:
     async def declare(self) -> None:
         """Start the server and declare it."""
         await self.server.start()
-        declared = Declaration(servers={"s": Server(url=self.server.url, timeout=60)})
+        declared = Configuration(servers={"s": Server(url=self.server.url, timeout=60)})
         config = await self._operator.bucket(CONFIG)
         await config.put("declaration", declared.model_dump_json().encode())
         await self._policy.subscribe("tb.reply.policy.o.*", self._hear)
@@ -50,7 +50,7 @@ class Installation:
     async def row(self) -> dict[str, Any] | None:
         """What the executor tells of the server, once it is connected."""
         try:
-            told = await AskLane(OPERATOR, self._operator).ask(ServersAsked(), ServersTold)
+            told = await RequestReply(OPERATOR, self._operator).ask(ServersQuery(), ServersReply)
         except UnavailableError:
             return None
         return next((each for each in told.servers if each["state"] == "ready"), None)
@@ -100,7 +100,7 @@ class Installation:
         return found
 
     def _hear(self, payload: bytes, subject: str, _reply: str) -> None:
-        self._frames[subject.rpartition(".")[2]] = decode_frame(payload)
+        self._frames[subject.rpartition(".")[2]] = decode_reply(payload)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ async def installation(
     async with bus_of("policy", settings) as policy:
         made = Installation(settings, operator, policy)
         await made.declare()
-        async with build(Exchange()).running():
+        async with build(LocalTransport()).running():
             await made.ready()
             yield made
         await made.server.close()
@@ -129,18 +129,18 @@ async def test_a_drained_server_ends_its_calls_and_takes_no_new_ones(
     said = await installation.toolbus("servers", "drain", "s")
     assert said.stdout == "s is given no new calls; 1 still under way.\n", said.stderr
     refused = await installation.call("new")
-    assert isinstance(refused, Failed)
+    assert isinstance(refused, CallError)
     assert isinstance(refused.error, ServerDrainedError)
     assert server.asked == 1
     shown = await installation.toolbus("status")
     assert "draining" in shown.stdout
 
     server.released.set()
-    assert isinstance(await installation.end("long"), Answered), "it was left alone"
+    assert isinstance(await installation.end("long"), CallResult), "it was left alone"
 
     said = await installation.toolbus("servers", "undrain", "s")
     assert said.stdout == "s is given calls again.\n", said.stderr
-    assert isinstance(await installation.call("later"), Answered)
+    assert isinstance(await installation.call("later"), CallResult)
     assert await installation.events() == ["server.drained", "server.undrained"]
 
 
@@ -148,7 +148,7 @@ async def test_a_drained_server_is_so_for_executors_that_start_later(
     installation: Installation,
 ) -> None:
     await installation.toolbus("servers", "drain", "s")
-    async with build(Exchange()).running():
+    async with build(LocalTransport()).running():
         refused = [await installation.call(f"c{number}") for number in range(8)]
         assert {type(each.error) for each in refused} == {ServerDrainedError}
     assert installation.server.asked == 0
@@ -177,7 +177,7 @@ async def test_a_reset_closes_the_breaker_and_meets_the_server_anew(
     row = await installation.ready()
     assert (row["breaker"], row["failures"], row["resets"]) == ("closed", [], 1)
     assert installation.server.met > met
-    assert isinstance(await installation.call("after"), Answered)
+    assert isinstance(await installation.call("after"), CallResult)
     assert await installation.events() == ["server.reset"]
 
 

@@ -11,7 +11,7 @@ from harness.events import allowed, completed
 from harness.exporting import Table, opened
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.export import pages as paging
-from toolbus_common.contracts import EventsAsked
+from toolbus_common.contracts import EventsQuery
 from toolbus_common.errors import InvalidError
 
 EIGHT = 1_763_712_000.0  # of the 21st of November 2025
@@ -29,7 +29,7 @@ async def taken(engine: ClickHouse, **asked: Any) -> tuple[list[str], list[int],
     sizes: list[int] = []
     total, after = 0, ""
     while True:
-        page = await paging.page(engine, EventsAsked(**asked, after=after))
+        page = await paging.page(engine, EventsQuery(**asked, after=after))
         total = max(total, page.total)
         ids += [json.loads(line)["id"] for line in page.data.splitlines()]
         sizes.append(page.rows)
@@ -93,4 +93,4 @@ async def test_what_cannot_be_asked_is_told_with_the_mend(
     engine: ClickHouse, asked: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidError, match=reason):
-        await paging.page(engine, EventsAsked(**asked))
+        await paging.page(engine, EventsQuery(**asked))

@@ -12,11 +12,18 @@ import pytest
 
 from harness.vast import LINE, Vast
 from harness.waiting import until_told
-from toolbus_common.config import Declaration, Server
-from toolbus_common.contracts import CallAdmitted, CallCompleted, CallRequested, Era, Event, Failed
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.config import Configuration, Server
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallCompleted,
+    CallError,
+    CallRequested,
+    Era,
+    Event,
+)
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.service import Service
@@ -32,16 +39,16 @@ class Two:
 
     def __init__(self, settings: Settings) -> None:
         self.vast = Vast()
-        self.executors = [build(Exchange()) for _ in range(2)]
+        self.executors = [build(LocalTransport()) for _ in range(2)]
         self.ingress, self.policy = Service("ingress", settings), Service("policy", settings)
         self.answered = Counter[int]()  # by each executor, so many calls
         for number, service in enumerate(self.executors):
             self._overhear(number, service)
 
         @self.policy.serves(CallRequested)
-        async def admit(call: CallRequested, reply: Reply) -> None:
+        async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
-            nobody = Failed(ExecutorDownError("No executor is there."))
+            nobody = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
                 CallAdmitted(**given, scope="acme", key="bot"),
                 reply,
@@ -74,7 +81,7 @@ class Two:
                 arguments=json.dumps(arguments).encode(),
             )
         )
-        return None if isinstance(ending, Failed) else json.loads(ending.body)
+        return None if isinstance(ending, CallError) else json.loads(ending.body)
 
     async def read(self, uri: str) -> str:
         """A piece of what was kept."""
@@ -105,7 +112,7 @@ async def two(
             tools={"text": {"cache": {"ttl": 3600}}},
         )
         config = await operator.bucket(CONFIG)
-        whole = Declaration(servers={"vast": declared})
+        whole = Configuration(servers={"vast": declared})
         await config.put("declaration", whole.model_dump_json().encode())
         async with AsyncExitStack() as stack:
             for service in (*made.executors, made.policy, made.ingress):

@@ -12,14 +12,14 @@ from harness.events import allowed, completed, consumed, events_of, until
 from harness.ledger import RememberedEpochs, admission, claim
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.contracts import AuditQueried, RowsFound
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
-from toolbus_policy.ledger.ledger import Ending, Ledger
+from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
 from toolbus_policy.ledger.recovery.unresolved_calls import EVERYBODY, MARK, Unended
 
 
@@ -32,7 +32,7 @@ async def looking(
     ledger = Ledger(valkey_url, RememberedEpochs(), 5.0)
     services = [Service("policy", settings) for _ in range(2)]
     async with (
-        build(Exchange(), own).running() as audit,
+        build(LocalTransport(), own).running() as audit,
         services[0].running(),
         services[1].running(),
     ):
@@ -49,7 +49,7 @@ async def looking(
 
 
 @pytest.fixture
-async def policy(settings: Settings, tmp_path: Path) -> AsyncIterator[EventWriter]:
+async def policy(settings: Settings, tmp_path: Path) -> AsyncIterator[EventPublisher]:
     async with events_of("policy", settings, tmp_path) as writer:
         yield writer
 
@@ -58,13 +58,13 @@ async def named(operator: Bus) -> list[tuple[Any, ...]]:
     """The calls whose end is named unknown, once audit has all there is."""
     await until(lambda: consumed(operator), "everything is acknowledged")
     sql = "SELECT call_id, code, sent, charge FROM events WHERE endsWith(id, '.unknown')"
-    asks = AskLane("operator", operator)
-    found = await asks.ask(AuditQueried(sql=f"{sql} ORDER BY call_id"), RowsFound, 20.0)
+    asks = RequestReply("operator", operator)
+    found = await asks.ask(AuditQuery(sql=f"{sql} ORDER BY call_id"), RowsReply, 20.0)
     return list(found.rows)
 
 
 async def test_a_call_without_an_outcome_is_named_unknown_once(
-    looking: list[Unended], operator: Bus, policy: EventWriter
+    looking: list[Unended], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
     for call in ("a", "b"):
@@ -77,7 +77,7 @@ async def test_a_call_without_an_outcome_is_named_unknown_once(
 
 
 async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_nothing(
-    looking: list[Unended], operator: Bus, policy: EventWriter
+    looking: list[Unended], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
     ledger = looking[0].ledger
@@ -88,7 +88,7 @@ async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_not
         )
     assert await looking[0].look() == 1
     assert await named(operator) == [("given-back", "outcome_unknown", True, 0)]
-    await ledger.settle([Ending("held", "acme", "refund")])
+    await ledger.settle([ReservationEnd("held", "acme", "refund")])
     assert await looking[0].look() == 1
     assert [row[0] for row in await named(operator)] == ["given-back", "held"]
 
@@ -96,7 +96,7 @@ async def test_a_call_whose_money_was_given_back_unmarked_is_named_and_costs_not
 async def test_a_call_that_ended_or_may_still_is_not_named(
     looking: list[Unended],
     operator: Bus,
-    policy: EventWriter,
+    policy: EventPublisher,
     settings: Settings,
     tmp_path: Path,
 ) -> None:
@@ -111,7 +111,7 @@ async def test_a_call_that_ended_or_may_still_is_not_named(
 
 
 async def test_what_is_found_late_goes_on_from_where_all_had_ended(
-    looking: list[Unended], operator: Bus, policy: EventWriter
+    looking: list[Unended], operator: Bus, policy: EventPublisher
 ) -> None:
     past = time() - 10
     await looking[0].ledger.store.remember(EVERYBODY, MARK, past)
@@ -123,7 +123,7 @@ async def test_what_is_found_late_goes_on_from_where_all_had_ended(
 
 
 async def test_while_somebody_else_looks_nobody_does(
-    looking: list[Unended], policy: EventWriter
+    looking: list[Unended], policy: EventPublisher
 ) -> None:
     await policy.record(allowed(at=time() - 10, deadline=time() - 5))
     assert await looking[0].ledger.store.lock(EVERYBODY, "another", 60.0)

@@ -17,10 +17,10 @@ from harness.events import bus_of
 from harness.httpengine import sent_on
 from harness.protected import WELL_KNOWN, OAuthServer, Resource
 from harness.signing_in import BASE, Walker
-from toolbus_common.contracts import UpstreamTokenAsked, UpstreamTokenTold
+from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 from toolbus_oauth.main import build
@@ -258,16 +258,18 @@ async def test_tokens_that_end_together_are_each_renewed_once_by_two_services_fo
     before = len(far.seen("refresh_token"))
     refreshes = far.give(len(people), "gateway", "s")
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(build(Exchange()).running())  # the second service
+        await stack.enter_async_context(build(LocalTransport()).running())  # the second service
         store = await stack.enter_async_context(kept_connections(settings))
         for user, refresh in zip(people, refreshes, strict=True):
             await store.put(f"docs {user}", _ending(user, refresh, docs.url, far.issuer))
-        second = AskLane("executor", await stack.enter_async_context(bus_of("executor", settings)))
+        second = RequestReply(
+            "executor", await stack.enter_async_context(bus_of("executor", settings))
+        )
 
-        async def both(user: str) -> list[UpstreamTokenTold]:
-            asked = UpstreamTokenAsked(server="docs", user=user)
+        async def both(user: str) -> list[UpstreamTokenReply]:
+            asked = UpstreamTokenQuery(server="docs", user=user)
             lanes = (asking.executor, second)
-            asks = (lane.ask(asked, UpstreamTokenTold, 90.0) for lane in lanes)
+            asks = (lane.ask(asked, UpstreamTokenReply, 90.0) for lane in lanes)
             return list(await asyncio.gather(*asks))
 
         told = await asyncio.gather(*map(both, people))

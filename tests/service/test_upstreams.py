@@ -14,15 +14,15 @@ from conformance.upstream import FixtureServer
 from harness.bench import AT_LOOPBACK, Bench, answering, connected
 from harness.waiting import PATIENCE, until
 from toolbus_common.contracts import (
-    Answered,
-    Asked,
     CallCompleted,
+    CallError,
     CallFailed,
+    CallResult,
     Era,
-    Failed,
-    Notified,
-    Paused,
-    Progressed,
+    InputRequired,
+    Notification,
+    Progress,
+    StreamPaused,
 )
 from toolbus_common.errors import CallCancelledError, UpstreamRefusedError
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
@@ -139,18 +139,18 @@ async def test_a_servers_own_error_reaches_the_caller_as_it_is(bench: Bench) -> 
 @every_kind
 async def test_progress_comes_in_order_and_before_the_answer(bench: Bench) -> None:
     answers = await bench.call("test_tool_with_progress", progress=True)
-    steps = [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progressed)]
+    steps = [json.loads(f.body)["progress"] for f in answers.frames if isinstance(f, Progress)]
     assert steps == [0, 50, 100]
-    assert isinstance(answers.frames[-1], Answered)
+    assert isinstance(answers.frames[-1], CallResult)
 
 
 @every_kind
 async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(bench: Bench) -> None:
     told = await bench.call("test_tool_with_logging", log_level="info")
-    logged = [f for f in told.frames if isinstance(f, Notified)]
+    logged = [f for f in told.frames if isinstance(f, Notification)]
     assert [f.method for f in logged] == ["notifications/message"] * 3
     assert not any(
-        isinstance(f, Notified)
+        isinstance(f, Notification)
         for f in (await bench.call("test_tool_with_logging", log_level="error")).frames
     )
     assert len((await bench.call("test_tool_with_logging")).frames) == 1
@@ -160,7 +160,7 @@ async def test_what_a_server_logs_is_told_to_who_wants_it_and_to_nobody_else(ben
 async def test_a_form_is_asked_and_the_answer_ends_the_call(bench: Bench) -> None:
     tool = "test_input_required_result_request_state"
     asked = await bench.call(tool, capabilities=FORMS)
-    assert isinstance(asked.frames[-1], Asked)
+    assert isinstance(asked.frames[-1], InputRequired)
     assert isinstance(bench.outcome, CallCompleted)
     assert (bench.outcome.ending, bench.outcome.charge) == ("input_required", 0)
     answer = {"action": "accept", "content": {"ok": True}}
@@ -205,8 +205,8 @@ async def test_a_state_opens_nothing_for_another_caller_or_call(bench: Bench) ->
 @every_legacy_kind
 async def test_a_caller_that_declared_nothing_is_asked_nothing(bench: Bench) -> None:
     answers = await bench.call("test_elicitation", {"message": "m"})
-    assert isinstance(answers.frames[-1], Answered | Failed)
-    assert not any(isinstance(frame, Asked) for frame in answers.frames)
+    assert isinstance(answers.frames[-1], CallResult | CallError)
+    assert not any(isinstance(frame, InputRequired) for frame in answers.frames)
 
 
 @legacy_http
@@ -284,7 +284,9 @@ async def test_headers_that_no_longer_fit_are_made_anew_once(bench: Bench, seen:
 async def test_an_answer_whose_stream_breaks_off_is_gone_on_with(bench: Bench) -> None:
     answers = await bench.call("test_reconnection")
     assert "came back" in answers.text
-    assert [frame for frame in answers.frames if isinstance(frame, Paused)] == [Paused(300)]
+    assert [frame for frame in answers.frames if isinstance(frame, StreamPaused)] == [
+        StreamPaused(300)
+    ]
 
 
 @every_kind

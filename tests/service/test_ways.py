@@ -14,15 +14,15 @@ from harness.peers import closed_after, served
 from harness.waiting import until_told
 from toolbus_cli import config_client as desks
 from toolbus_cli.state_dir import State
-from toolbus_common.config import Declaration, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.config_store.operator_targets import NAMED, decoded, digest_of
-from toolbus_common.contracts import ServersAsked, ServersTold
+from toolbus_common.contracts import ServersQuery, ServersReply
 from toolbus_common.egress import Allowed, Egress, Target
 from toolbus_common.egress.policy import STRICT
 from toolbus_common.egress.tls import Tls
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
-from toolbus_common.messaging.local_transport import Exchange
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.local_transport import LocalTransport
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, DECLARATION
 from toolbus_common.settings import Settings
@@ -233,14 +233,16 @@ async def test_an_operators_server_is_reached_and_nobody_elses(
     monkeypatch.delenv("TOOLBUS_EGRESS_ALLOW")
 
     async with peer() as server:
-        declared = Declaration(servers={"s": Server(url=f"http://127.0.0.1:{server.port}/mcp")})
+        declared = Configuration(servers={"s": Server(url=f"http://127.0.0.1:{server.port}/mcp")})
         bucket = await operator.bucket(CONFIG)
         await bucket.put(DECLARATION, declared.model_dump_json().encode())
-        async with build(Exchange()).running():
+        async with build(LocalTransport()).running():
 
             async def why_not() -> str:
                 try:
-                    told = await AskLane("operator", operator).ask(ServersAsked(), ServersTold)
+                    told = await RequestReply("operator", operator).ask(
+                        ServersQuery(), ServersReply
+                    )
                 except ToolbusError:  # not there yet
                     return ""
                 return str(told.servers[0]["last_failure"]) if told.servers else ""
@@ -269,13 +271,13 @@ async def test_the_operators_word_follows_what_he_applies(
         return decoded(entry.value) if entry else frozenset()
 
     async with desks.opened(operator, State(settings.state_dir)) as desk:
-        await desk.apply(Declaration(servers={"a": first}), "file")
+        await desk.apply(Configuration(servers={"a": first}), "file")
         assert await known() == {digest_of(first)}
         await desk.apply(
-            Declaration(servers={"a": first, "b": second}), "import", named=Declaration()
+            Configuration(servers={"a": first, "b": second}), "import", named=Configuration()
         )
         assert await known() == {digest_of(first)}, "only what he named himself"
-        await desk.apply(Declaration(servers={"b": second}), "file")
+        await desk.apply(Configuration(servers={"b": second}), "file")
         assert await known() == {digest_of(second)}
 
 

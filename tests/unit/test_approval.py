@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import ApprovalAsked, CallRequested, Era
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import ApprovalRequested, CallRequested, Era
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import STATE, Brought, brought, can_open_pages, question
 from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, Cause, State, event_of, told
@@ -23,8 +23,8 @@ def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
 
 
 def pending() -> Approval:
-    declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = Snapshot.of(declared).lineage("bot")
+    declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
+    lineage = ConfigSnapshot.of(declared).lineage("bot")
     return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
@@ -59,17 +59,17 @@ def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) 
 
 def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
     """So that a replay of rules can judge calls that have waited."""
-    declared = Declaration.model_validate(
+    declared = Configuration.model_validate(
         {
             "teams": {"ops": {"environment": "prod"}},
             "users": {"ann": {}},
             "keys": {"bot": {"team": "ops", "user": "ann"}},
         }
     )
-    lineage = Snapshot.of(declared).lineage("bot")
+    lineage = ConfigSnapshot.of(declared).lineage("bot")
     made = approvals.asked(call(), lineage, Cause("rule:big"), "binding", (100.0, 200.0))
     event = event_of(made, 150.0, read=approvals.read_by_rules(call(), lineage, 7))
-    assert isinstance(event, ApprovalAsked)
+    assert isinstance(event, ApprovalRequested)
     assert (event.rule, event.cause) == ("big", "rule:big")
     assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
     assert (event.era, event.charge, event.arguments) == ("modern", 7, "")
@@ -77,8 +77,8 @@ def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
 
 
 def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
-    declared = Declaration.model_validate({"keys": {"bot": {"content": "full"}}})
-    lineage = Snapshot.of(declared).lineage("bot")
+    declared = Configuration.model_validate({"keys": {"bot": {"content": "full"}}})
+    lineage = ConfigSnapshot.of(declared).lineage("bot")
     read = approvals.read_by_rules(call(), lineage, 0)
     assert b"canary" in event_of(pending(), 150.0, read=read).encode()
     for state, approval in every_state().items():

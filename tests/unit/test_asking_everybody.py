@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from toolbus_common.contracts import ServiceStatus
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 
 BUSY = ServiceStatus(service="audit", instance="a", pid=1, ready=True, since=0.0)
@@ -23,7 +23,7 @@ class LateBus:
 
 
 async def asked(**how: Any) -> list[ServiceStatus]:
-    return await AskLane("operator", cast("Bus", LateBus())).ask_all(0.4, **how)
+    return await RequestReply("operator", cast("Bus", LateBus())).ask_all(0.4, **how)
 
 
 async def test_a_busy_service_that_is_wanted_is_not_taken_for_gone() -> None:

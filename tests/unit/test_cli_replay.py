@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from toolbus_cli.clients.rule_replay import Replay, recorded
-from toolbus_common.config import Declaration, Rule
+from toolbus_common.config import Configuration, Rule
 
 ETC = (
     "forbid(principal, action, resource) when {"
@@ -22,11 +22,11 @@ ROW: dict[str, Any] = {
 
 
 def replayed(
-    cedar: str, *rows: dict[str, Any], declared: Declaration | None = None, **fields: Any
+    cedar: str, *rows: dict[str, Any], declared: Configuration | None = None, **fields: Any
 ) -> dict[str, Any]:
     played = Replay({"new": Rule.model_validate({"cedar": cedar, **fields})})
     for row in rows:
-        played.hear(recorded({**ROW, **row}, declared or Declaration()))
+        played.hear(recorded({**ROW, **row}, declared or Configuration()))
     return played.report.as_data
 
 
@@ -82,7 +82,7 @@ def test_a_call_that_asked_for_a_person_and_was_refused_nothing_is_one_that_wait
 
 
 def test_labels_are_those_declared_now() -> None:
-    declared = Declaration(labels={"docs__*": ("risky",)})
+    declared = Configuration(labels={"docs__*": ("risky",)})
     assert replayed(LABEL, {})["same"] == 1
     assert replayed(LABEL, {}, declared=declared)["refused"] == 1
 

@@ -10,17 +10,17 @@ from toolbus_codemode.programs.limits import Cap
 from toolbus_codemode.programs.nested_calls import Tally, _outcome
 from toolbus_codemode.programs.run_events import LONGEST_PROGRAM, Run
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
-from toolbus_common.access.principal import lineage_of
-from toolbus_common.config import Declaration, Key, Team
+from toolbus_common.access.principal import principal_of
+from toolbus_common.config import Configuration, Key, Team
 from toolbus_common.contracts import (
-    Asked,
-    Begun,
     CallAdmitted,
     Era,
     Event,
+    InputRequired,
     RunCompleted,
     RunFailed,
     RunStarted,
+    TaskCreated,
 )
 from toolbus_common.errors import (
     OutcomeUnknownError,
@@ -38,8 +38,8 @@ SECRET = "what-a-tool-answered"
 
 def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
     key = Key.model_validate({"team": "support", "content": content})
-    declared = Declaration(keys={"bot": key}, teams={"support": Team()})
-    lineage = lineage_of("bot", key, declared)
+    declared = Configuration(keys={"bot": key}, teams={"support": Team()})
+    lineage = principal_of("bot", key, declared)
     return Run(CALL, lineage, Program(source), Purse(spent=5), Tally(3, 1, 1), said.append)
 
 
@@ -125,9 +125,9 @@ def test_what_may_have_happened_is_told_to_be_checked(
     assert "before repeating it" in failure_of(error).message
 
 
-@pytest.mark.parametrize("ending", [Asked(b"{}"), Begun(b"{}")])
+@pytest.mark.parametrize("ending", [InputRequired(b"{}"), TaskCreated(b"{}")])
 def test_a_tool_that_cannot_answer_a_program_is_to_be_called_outside_of_one(
-    ending: Asked | Begun,
+    ending: InputRequired | TaskCreated,
 ) -> None:
     failure = _outcome(ending).failure
     assert failure is not None

@@ -5,9 +5,16 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import DEFERRED, Answered, Asked, CallRequested, Era, Failed
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import (
+    DEFERRED,
+    CallError,
+    CallRequested,
+    CallResult,
+    Era,
+    InputRequired,
+)
 from toolbus_common.errors import (
     ApprovalRequiredError,
     OutcomeUnknownError,
@@ -43,8 +50,8 @@ def call(**given: object) -> CallRequested:
 
 
 def asked() -> Approval:
-    declared = Declaration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = Snapshot.of(declared).lineage("bot")
+    declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
+    lineage = ConfigSnapshot.of(declared).lineage("bot")
     return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
@@ -116,7 +123,7 @@ def test_a_call_that_reached_nobody_waits_a_moment_and_says_why_it_was_never_mad
 
 def test_an_ended_task_is_told_of_for_an_hour() -> None:
     approval = asked()
-    task = tasks.ended(waiting(approval), Answered(b'{"content":[]}'), NOW)
+    task = tasks.ended(waiting(approval), CallResult(b'{"content":[]}'), NOW)
     assert (task.stage, task.call) == (Stage.ENDED, "")
     assert due(task, None, NOW + KEPT_SECONDS - 1) is Step.NOTHING
     assert due(task, None, NOW + KEPT_SECONDS) is Step.FORGET
@@ -124,9 +131,12 @@ def test_an_ended_task_is_told_of_for_an_hour() -> None:
 
 def test_what_a_task_cannot_keep_is_a_failure_that_says_so() -> None:
     task = waiting(asked())
-    for ending, word in ((Answered(b"x" * LARGEST_RESULT), "more than"), (Asked(b"{}"), "asks")):
+    for ending, word in (
+        (CallResult(b"x" * LARGEST_RESULT), "more than"),
+        (InputRequired(b"{}"), "asks"),
+    ):
         frame = tasks.ended(task, ending, NOW).frame
-        assert isinstance(frame, Failed)
+        assert isinstance(frame, CallError)
         assert isinstance(frame.error, UpstreamFaultError)
         assert word in frame.error.reason
 

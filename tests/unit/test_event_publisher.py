@@ -10,8 +10,8 @@ from harness.waiting import PATIENCE, until
 from toolbus_common.contracts import CallAllowed, CallDenied
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging import event_publisher
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import SPANS, Envelope
 from toolbus_common.observability.tracing import INTERNAL, Span
 
@@ -54,8 +54,8 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_publisher, "RETRY_SECONDS", 0.01)
 
 
-def writer(stream: Stream, directory: Path, most: int = 1 << 20) -> EventWriter:
-    return EventWriter(stream, Spool(directory / "events", most))
+def writer(stream: Stream, directory: Path, most: int = 1 << 20) -> EventPublisher:
+    return EventPublisher(stream, Outbox(directory / "events", most))
 
 
 def allowed(call: str, scope: str = "acme") -> CallAllowed:
@@ -159,7 +159,7 @@ async def test_what_a_process_could_not_deliver_the_next_one_does(tmp_path: Path
     await heir.close(5)
     assert set(stream.stored) == set(down.tries)
     assert [line["seq"] for line in stream.lines()] == [1, 2, 3]
-    assert list(Spool(tmp_path / "events", 1 << 20).replay()) == []
+    assert list(Outbox(tmp_path / "events", 1 << 20).replay()) == []
 
 
 async def test_a_full_spool_is_told_and_emptied_when_the_bus_returns(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ async def test_saying_does_not_wait_and_its_failure_is_nobodys_error(tmp_path: P
     events = writer(stream, tmp_path)
     events.say(allowed("c1"))
     await events.close(0.01)
-    assert len(list(Spool(tmp_path / "events", 1 << 20).replay())) == 1
+    assert len(list(Outbox(tmp_path / "events", 1 << 20).replay())) == 1
 
 
 async def test_a_message_tells_of_the_recorded_spans_its_events_were_said_in(

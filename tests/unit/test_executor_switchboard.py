@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.contracts import CallAdmitted, Era, Frame
+from toolbus_common.contracts import CallAdmitted, Era, ReplyMessage
 from toolbus_executor.upstreams.base import News
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp import messages as wire
@@ -22,7 +22,7 @@ class Nowhere:
 
     address = "r"
 
-    async def send(self, _frame: Frame) -> None:
+    async def send(self, _frame: ReplyMessage) -> None:
         """Say nothing."""
 
 

@@ -18,13 +18,13 @@ from toolbus_audit.siem.rfc5424 import framed, message_of
 from toolbus_audit.siem.syslog_sink import StreamOutlet
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence.export import moment
-from toolbus_common.config import Declaration, Export, Sink
+from toolbus_common.config import Configuration, Export, Sink
 from toolbus_common.config_store.loading.loader import load
 from toolbus_common.config_store.operator_targets import digest_of
 from toolbus_common.config_store.redacted_view import exported, restored
 from toolbus_common.egress import Egress
 from toolbus_common.errors import FaultyError
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_policy.admin.remote_restrictions import Reach
 
 KEYS = {"access_key": "AKIA", "secret_key": "${env:S3_SECRET}"}
@@ -32,8 +32,8 @@ LAKE = {"to": "s3://events/lake", "endpoint": "https://s3.example", "credentials
 SIEM = {"url": "https://siem.example/in", "headers": {"Authorization": "Splunk ${env:HEC}"}}
 
 
-def declared(**sections: Any) -> Declaration:
-    return Declaration.model_validate(sections)
+def declared(**sections: Any) -> Configuration:
+    return Configuration.model_validate(sections)
 
 
 # -- what may be declared --------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_events_leave_to_nowhere_that_was_declared_from_afar(
     sections: dict[str, Any], place: str
 ) -> None:
     new = declared(**sections)
-    assert [fault["place"] for fault in Reach().faults(Declaration(), new)] == [place]
+    assert [fault["place"] for fault in Reach().faults(Configuration(), new)] == [place]
     assert Reach().faults(new, new) == []
     narrowed = {
         section: {"far": {**entries["far"], "customers": ["acme"]}}
@@ -212,8 +212,8 @@ DEEP = b'{"id":"i","at":1,"x":' + b"[" * 200_000
 def test_a_line_that_would_stop_a_sink_is_passed_over_and_counted(form: str) -> None:
     good = b'{"event":"call.denied","id":"good","at":1.5}'
     bad = (DEEP, b'{"id":"i","at":1e300}', b'{"id":7,"at":1}', b"{", b"", b"[]")
-    kept = Kept(7, "tb.event.call.denied.acme", b"\n".join((*bad, good)))
-    other = Kept(8, "tb.event.call.denied.bolt", good)
+    kept = StreamEntry(7, "tb.event.call.denied.acme", b"\n".join((*bad, good)))
+    other = StreamEntry(8, "tb.event.call.denied.bolt", good)
     sink = Sink.model_validate({"url": "https://h", "format": form, "customers": ["acme"]})
     records, unreadable = records_of(sink, [kept, other])
     assert [(each.sequence, each.id) for each in records] == [(7, "good")]

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from harness.waiting import PATIENCE, until
-from toolbus_common.access.config_snapshot import Directory, hash_of
-from toolbus_common.access.principal import Bounds
-from toolbus_common.config import Declaration, Key, Server
-from toolbus_common.contracts import Era, Listing, Offered, ServerNotification, ServerState
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.access.principal import EffectiveGrants
+from toolbus_common.config import Configuration, Key, Server
+from toolbus_common.contracts import CatalogEntry, Era, Listing, ServerNotification, ServerState
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.http_server.protocol import GONE, LEFT
 from toolbus_common.nats.kv_bucket import Change
@@ -36,7 +36,7 @@ class Edge:
     """A catalogue of one server with two tools, and a hub over it."""
 
     def __init__(self) -> None:
-        self.directory = Directory()
+        self.directory = ConfigProjection()
         self.catalogue = Catalogue(self.directory)
         self.sessions = Sessions(Seal(b"k" * KEY_BYTES), lambda _said: None)
         self.shelf = Shelf()
@@ -45,7 +45,7 @@ class Edge:
         self.directory.on_key.append(self.hub.hear_key)
         self.sessions.on_ended = self.hub.leave
         self._revision = 0
-        declared = Declaration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
+        declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(DECLARATION, declared.model_dump_json())
         self.grant("*")
         self.directory.hear(None)
@@ -56,7 +56,7 @@ class Edge:
         self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
 
     def offer(self, *tools: str, **more: Any) -> None:
-        offered = tuple(Offered(name=name, definition={"name": name}) for name in tools)
+        offered = tuple(CatalogEntry(name=name, definition={"name": name}) for name in tools)
         listing = Listing(server="s", state=ServerState.READY, tools=offered, **more)
         self.catalogue.hear(Change("s", listing.encode(), 1))
 
@@ -78,7 +78,7 @@ class Edge:
         session = self.sessions.begin(PROOF, version, {})
         return Visit(Caller(PROOF, *found, ""), {}, scope, send, session)
 
-    def tools(self, bounds: Bounds | None = None) -> list[str]:
+    def tools(self, bounds: EffectiveGrants | None = None) -> list[str]:
         found = self.catalogue.holder(PROOF, ())
         assert found is not None
         raw = self.catalogue.listed("tools/list", bounds or found[1], "", Era.LEGACY)
@@ -315,7 +315,7 @@ def test_a_list_listed_anew_with_nothing_new_is_no_change() -> None:
 
 def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
     edge = Edge()
-    wide, narrow = Bounds((("*",),)), Bounds((("s__one",),))
+    wide, narrow = EffectiveGrants((("*",),)), EffectiveGrants((("s__one",),))
     assert edge.tools(wide) == ["s__one", "s__two"]
     assert edge.tools(narrow) == ["s__one"]
     assert edge.tools(wide) == ["s__one", "s__two"]
@@ -323,7 +323,7 @@ def test_a_view_kept_for_one_key_is_no_other_keys() -> None:
 
 def test_a_view_is_kept_while_only_keys_change() -> None:
     edge = Edge()
-    bounds = Bounds((("*",),))
+    bounds = EffectiveGrants((("*",),))
     view = edge.catalogue.listed("tools/list", bounds, "", Era.LEGACY)
     edge.grant("s__one")
     assert edge.catalogue.listed("tools/list", bounds, "", Era.LEGACY) is view

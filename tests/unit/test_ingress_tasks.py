@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from toolbus_common.access.config_snapshot import Directory, hash_of
-from toolbus_common.config import Declaration, Key, Server
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
+from toolbus_common.config import Configuration, Key, Server
 from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.crypto.key_file import KEY_BYTES
 from toolbus_common.errors import InvalidError
@@ -30,11 +30,11 @@ class Edge:
     """One key that may use the tools of one server."""
 
     def __init__(self) -> None:
-        self._directory = Directory()
+        self._directory = ConfigProjection()
         self.catalogue = Catalogue(self._directory)
         self.tasks = Tasks(Seal(b"k" * KEY_BYTES), self.catalogue)
         self._revision = 0
-        declared = Declaration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
+        declared = Configuration(servers={"s": Server(url="http://127.0.0.1:9/mcp")})
         self._change(DECLARATION, declared.model_dump_json())
         self.grant("s__*")
         self._directory.hear(None)

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.access.principal import NEVER, Bounds, Lineage, exposed, lineage_of
-from toolbus_common.config import Declaration
+from toolbus_common.access.principal import NEVER, EffectiveGrants, Principal, exposed, principal_of
+from toolbus_common.config import Configuration
 
 SERVERS = {"docs": {"url": "http://docs.example"}, "git": {"url": "http://git.example"}}
 FEW_PATTERNS = st.sampled_from(["*", "docs__*", "git__*", "docs__search", "*__log", "none__*"])
 SOME_NAMES = ["docs__search", "docs__delete", "git__log", "git__push"]
 
 
-def lineage(key: dict[str, Any], **sections: Any) -> Lineage:
-    declared = Declaration.model_validate({"servers": SERVERS, "keys": {"bot": key}, **sections})
-    return lineage_of("bot", declared.keys["bot"], declared, exposed(declared))
+def lineage(key: dict[str, Any], **sections: Any) -> Principal:
+    declared = Configuration.model_validate({"servers": SERVERS, "keys": {"bot": key}, **sections})
+    return principal_of("bot", declared.keys["bot"], declared, exposed(declared))
 
 
-def usable(found: Lineage) -> list[str]:
+def usable(found: Principal) -> list[str]:
     return [name for name in SOME_NAMES if found.bounds.cover(name)]
 
 
@@ -130,7 +130,7 @@ def test_narrowing_only_takes_away(
     denials: tuple[str, ...],
     narrower: list[tuple[str, ...]],
 ) -> None:
-    wide = Bounds(grants, denials)
+    wide = EffectiveGrants(grants, denials)
     narrow = wide.narrowed(narrower)
     for name in SOME_NAMES:
         assert wide.cover(name) or not narrow.cover(name)

@@ -12,14 +12,14 @@ from harness.events import allowed, completed
 from harness.peopled import Kept, people
 from toolbus_common.config_store.diff import Change as Difference
 from toolbus_common.config_store.diff import told_of
-from toolbus_common.contracts import ApprovalAsked, CallDenied, ConfigChanged, Event, KeyCreated
+from toolbus_common.contracts import ApprovalRequested, CallDenied, ConfigChanged, Event, KeyCreated
 from toolbus_common.errors import BusDownError
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.outbox import Spool
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.privacy.key_store import ERASED, People
-from toolbus_common.privacy.person_key import TOKEN, Person
+from toolbus_common.privacy.key_store import ERASED, PersonKeys
+from toolbus_common.privacy.person_key import TOKEN, PersonKey
 
 
 class Writing:
@@ -29,7 +29,7 @@ class Writing:
         self.lines: list[bytes] = []
         self.bucket = Kept()
         self.people = people(directory, self.bucket)
-        self.writer = EventWriter(self._publish, Spool(directory / "events", 1 << 20))
+        self.writer = EventPublisher(self._publish, Outbox(directory / "events", 1 << 20))
         self.writer.people = self.people
 
     async def _publish(self, envelope: Envelope) -> None:
@@ -92,7 +92,7 @@ async def test_a_denial_that_mentions_a_user_does_not_name_them(writing: Writing
 
 async def test_an_approval_and_whoever_administers_are_people_too(writing: Writing) -> None:
     base = allowed(user="ann").model_dump()
-    asked = ApprovalAsked.model_validate(
+    asked = ApprovalRequested.model_validate(
         base | {"approval": "a1", "cause": "user:ann", "expires": 1.0, "arguments": '{"q": 1}'}
     )
     told = await writing.told(asked)
@@ -182,8 +182,8 @@ async def test_the_bucket_holds_neither_names_nor_keys_in_the_plain(tmp_path: Pa
 
 
 def test_inside_of_json_what_is_revealed_stays_a_string_of_it(tmp_path: Path) -> None:
-    book = People(tmp_path / "people.key")
-    ann = Person.new("user:ann")
+    book = PersonKeys(tmp_path / "people.key")
+    ann = PersonKey.new("user:ann")
     value = book._master.seal(ann)
     book.hear(Change(book.entry_of("user:ann"), value, 1))
     detail = json.dumps({"user": ann.pseudonym, "arguments": ann.seal('{"q": "a\\nb"}')})
@@ -193,7 +193,7 @@ def test_inside_of_json_what_is_revealed_stays_a_string_of_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["content", "name"])
 def test_what_is_opened_is_proven_by_its_salt_and_by_nothing_else(name: str) -> None:
-    ann = Person.new("user:ann")
+    ann = PersonKey.new("user:ann")
     token = ann.pseudonym if name == "name" else ann.seal("a text")
     opened = ann.open(token)
     assert opened is not None
@@ -205,9 +205,9 @@ def test_what_is_opened_is_proven_by_its_salt_and_by_nothing_else(name: str) -> 
 
 @pytest.mark.parametrize("damage", ["", ".", ".AAAA", ".!!"])
 def test_damaged_content_opens_as_nothing(damage: str) -> None:
-    ann = Person.new("user:ann")
+    ann = PersonKey.new("user:ann")
     if damage in ("", "."):
         token = ann.seal("a text")
         damage = "." + token.partition(".")[2][:-4] + "AAAA"
     assert ann.open(ann.pseudonym + damage) is None
-    assert Person.new("user:ann").open(ann.seal("a text")) is None
+    assert PersonKey.new("user:ann").open(ann.seal("a text")) is None

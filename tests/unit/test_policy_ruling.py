@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from toolbus_common.access.config_snapshot import Snapshot
-from toolbus_common.config import Declaration
+from toolbus_common.access.config_snapshot import ConfigSnapshot
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, Era
 from toolbus_common.rules import SILENT, Case, Rulebook, Slice
 from toolbus_policy.admission import rule_evaluator as ruling
@@ -24,8 +24,8 @@ ETC = (
 )
 
 
-def snapshot(**rules: Any) -> Snapshot:
-    declaration = Declaration.model_validate(
+def snapshot(**rules: Any) -> ConfigSnapshot:
+    declaration = Configuration.model_validate(
         {
             "customers": {"acme": {}},
             "teams": {"ops": {"customer": "acme", "environment": "prod"}},
@@ -39,7 +39,7 @@ def snapshot(**rules: Any) -> Snapshot:
             "rules": {name: {"cedar": text} for name, text in rules.items()},
         }
     )
-    return Snapshot.of(declaration)
+    return ConfigSnapshot.of(declaration)
 
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
@@ -51,7 +51,7 @@ def call(server: str = "docs", **arguments: Any) -> CallRequested:
 
 def ruled(of: Ruling | None, key: str, request: CallRequested) -> str:
     assert of is not None
-    return of.verdict(request, Snapshot.of(of.declared).lineage(key), 0, NOON).denied_by
+    return of.verdict(request, ConfigSnapshot.of(of.declared).lineage(key), 0, NOON).denied_by
 
 
 def test_a_rule_sees_everything_above_a_key_and_the_labels_of_a_tool() -> None:
@@ -91,7 +91,7 @@ def test_another_snapshot_forgets_what_was_known_of_keys_and_tools() -> None:
     moved = before.declaration.model_copy(
         update={"teams": {"ops": teams["ops"].model_copy(update={"environment": "dev"})}}
     )
-    assert ruled(rulings.of(Snapshot.of(moved)), "bot", call()) == ""
+    assert ruled(rulings.of(ConfigSnapshot.of(moved)), "bot", call()) == ""
 
 
 def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:

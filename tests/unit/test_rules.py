@@ -6,30 +6,32 @@ from typing import Any
 
 import pytest
 
-from toolbus_common.access.config_snapshot import Snapshot, hash_of, proof_of
+from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of, key_digest_of
 from toolbus_common.access.pricing import cost_of
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import TOOLS_CALL, HeldBack, Listing, Offered, ServerState
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import TOOLS_CALL, CatalogEntry, Listing, Quarantined, ServerState
 from toolbus_common.errors import UnauthorizedError, UnknownToolError
 from toolbus_common.mcp.result_uris import Handle
-from toolbus_policy.admission.authorizer import Judge, principal_of
+from toolbus_policy.admission.authorizer import Judge, payer_of
 
 SECRET = "tbk_bot_0123456789abcdef"
-PROOF = proof_of(SECRET)
+PROOF = key_digest_of(SECRET)
 
 
-def snapshot(key: dict[str, Any], **sections: Any) -> Snapshot:
+def snapshot(key: dict[str, Any], **sections: Any) -> ConfigSnapshot:
     declared = {
         "servers": {"docs": {"url": "http://127.0.0.1:1/mcp"}},
         "keys": {"bot": {"secret_hash": hash_of(PROOF), **key}},
         **sections,
     }
-    declaration = Declaration.model_validate(declared)
-    return Snapshot.of(declaration)
+    declaration = Configuration.model_validate(declared)
+    return ConfigSnapshot.of(declaration)
 
 
 def judge(key: dict[str, Any], **sections: Any) -> Judge:
-    tools = tuple(Offered(name=name, definition={"name": name}) for name in ("search", "delete"))
+    tools = tuple(
+        CatalogEntry(name=name, definition={"name": name}) for name in ("search", "delete")
+    )
     listing = Listing(server="docs", state=ServerState.READY, tools=tools)
     listing = listing.model_copy(update={"prompts": tools[:1]})
     return Judge(snapshot(key, **sections), {"docs": listing, "undeclared": listing})
@@ -37,7 +39,7 @@ def judge(key: dict[str, Any], **sections: Any) -> Judge:
 
 def test_a_granted_tool_is_admitted() -> None:
     admission = judge({"tools": ["docs__*"]}).decide(PROOF, "docs", TOOLS_CALL, "search", time())
-    assert admission.principal.key == "bot"
+    assert admission.payer.key == "bot"
 
 
 def test_a_tool_no_grant_names_is_denied() -> None:
@@ -112,7 +114,7 @@ def test_limits_of_every_level_add_up() -> None:
         teams={"ops": {"customer": "acme", "budget": budget}},
         customers={"acme": {"budget": budget, "rate": {"calls": 1, "per": "hour"}}},
     )
-    principal = principal_of(found.lineage("bot"))
+    principal = payer_of(found.lineage("bot"))
     assert [limit.level for limit in principal.budgets] == ["key:bot", "team:ops", "customer:acme"]
     assert [limit.level for limit in principal.rates] == ["customer:acme"]
     assert principal.scope == "acme"
@@ -146,7 +148,7 @@ def test_a_prompt_must_be_listed_and_granted_like_a_tool() -> None:
 def test_a_resource_need_not_be_listed_but_must_be_granted() -> None:
     read = "resources/read"
     found = judge({"tools": ["docs__file:///public/*"]}).decide
-    assert found(PROOF, "docs", read, "file:///public/a", time()).principal.key == "bot"
+    assert found(PROOF, "docs", read, "file:///public/a", time()).payer.key == "bot"
     with pytest.raises(UnknownToolError, match="Unknown resource: file:///etc/passwd"):
         found(PROOF, "docs", read, "file:///etc/passwd", time())
 
@@ -160,8 +162,8 @@ def test_only_tools_have_a_price() -> None:
 
 def test_a_prompt_that_is_held_back_is_not_completed_either() -> None:
     """Its definition is not approved, so nothing is sent to what is behind it."""
-    held = HeldBack(kind="prompts", name="fill", definition={"name": "fill"})
-    tool = HeldBack(kind="tools", name="x://y", definition={"name": "x://y"})
+    held = Quarantined(kind="prompts", name="fill", definition={"name": "fill"})
+    tool = Quarantined(kind="tools", name="x://y", definition={"name": "x://y"})
     listing = Listing(server="docs", state=ServerState.READY, held=(held, tool))
     found = Judge(snapshot({"tools": ["*"]}), {"docs": listing}).decide
     for method in ("prompts/get", "completion/complete"):

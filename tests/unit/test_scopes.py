@@ -9,16 +9,21 @@ from pydantic import ValidationError
 
 from toolbus_common.access import oauth_scopes as scopes
 from toolbus_common.access.administrators import Administrator, of_person
-from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of, proof_of
+from toolbus_common.access.config_snapshot import (
+    ConfigProjection,
+    ConfigSnapshot,
+    hash_of,
+    key_digest_of,
+)
 from toolbus_common.access.token_cache import Bearers
 from toolbus_common.admin_api.roles import ROLES, may
-from toolbus_common.config import Access, Declaration
+from toolbus_common.config import Access, Configuration
 from toolbus_common.contracts import (
-    AdminAsked,
-    ApprovalsTold,
+    AdminRequest,
+    ApprovalsReply,
     Bearer,
+    CatalogEntry,
     Listing,
-    Offered,
     ServerState,
 )
 from toolbus_common.errors import (
@@ -43,7 +48,7 @@ from toolbus_policy.approvals.approvers import Approver, holder
 
 BASE = "https://gateway.test"
 TOKEN = "eyJh.eyJp.c2ln"
-PROOF = proof_of(TOKEN)
+PROOF = key_digest_of(TOKEN)
 GROUPS = {
     "reading": {"tools": ["docs__read", "docs__list"], "scope": "first"},
     "writing": {"tools": ["docs__write"], "scope": "later"},
@@ -54,15 +59,15 @@ LISTED = {
     "docs": Listing(
         server="docs",
         state=ServerState.READY,
-        tools=tuple(Offered(name=n, definition={}) for n in ("read", "list", "write", "burn")),
+        tools=tuple(CatalogEntry(name=n, definition={}) for n in ("read", "list", "write", "burn")),
     )
 }
 
 
-def declared(**sections: Any) -> Declaration:
+def declared(**sections: Any) -> Configuration:
     servers = {"docs": {"url": "https://docs.test/mcp"}}
     told = {"servers": servers, "groups": GROUPS, "access": ACCESS, **sections}
-    return Declaration.model_validate(told)
+    return Configuration.model_validate(told)
 
 
 def bearer(scope: str, **changes: Any) -> Bearer:
@@ -70,10 +75,10 @@ def bearer(scope: str, **changes: Any) -> Bearer:
     return Bearer(**{**told, "ends": time() + 600, "scope": scope, **changes})
 
 
-def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> Snapshot:
+def snapshot(scope: str, actors: tuple[str, ...] = (), **sections: Any) -> ConfigSnapshot:
     bearers = Bearers()
     bearers.take(hash_of(PROOF), bearer(scope, actors=actors))
-    return Snapshot.of(declared(**sections), bearers=bearers)
+    return ConfigSnapshot.of(declared(**sections), bearers=bearers)
 
 
 def decided(scope: str, tool: str, **sections: Any) -> str:
@@ -217,8 +222,8 @@ def test_a_rule_without_a_role_entitles_nobody_to_administer() -> None:
 # -- who administers -------------------------------------------------------------------------
 
 
-def directory(scope: str, **access: Any) -> Directory:
-    made = Directory()
+def directory(scope: str, **access: Any) -> ConfigProjection:
+    made = ConfigProjection()
     told = declared(access={"staff": {**ACCESS["staff"], **access}})
     made.hear(Change(DECLARATION, told.model_dump_json().encode(), 1))
     made.hear(None)
@@ -255,7 +260,7 @@ def test_who_has_no_role_any_longer_or_whose_rule_ended_administers_nothing() ->
     assert directory("admin", role=None).administrator(PROOF, time()) is None
     assert directory("admin", expires="2020-01-01").administrator(PROOF, time()) is None
     assert directory("admin").administrator(PROOF, time() + 700) is None
-    assert directory("admin").administrator(proof_of("another"), time()) is None
+    assert directory("admin").administrator(key_digest_of("another"), time()) is None
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -272,10 +277,10 @@ class Deciding:
     def __init__(self) -> None:
         self.who = Approver("")
 
-    async def decide(self, who: Approver, *_: Any, approve: bool) -> ApprovalsTold:
+    async def decide(self, who: Approver, *_: Any, approve: bool) -> ApprovalsReply:
         assert approve
         self.who = who
-        return ApprovalsTold(approvals=(model.told(CALL, 0),))
+        return ApprovalsReply(approvals=(model.told(CALL, 0),))
 
 
 CALL = model.Approval(
@@ -294,7 +299,7 @@ async def test_whoever_signs_in_to_administer_is_still_who_made_the_call() -> No
             return person
 
         office = Office(found, nobody, cast("Any", deciding), nobody, Reach())
-        await office.answer(AdminAsked(proof="p", operation="approve_call", name=CALL.id))
+        await office.answer(AdminRequest(proof="p", operation="approve_call", name=CALL.id))
         assert deciding.who.asked_it(CALL) is own
         assert deciding.who.name == f"user:{signed_in}"
 

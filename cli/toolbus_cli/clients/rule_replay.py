@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.config import Declaration, Rule
+from toolbus_common.config import Configuration, Rule
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.privacy.content_policy import CUT
 from toolbus_common.privacy.key_store import ERASED
@@ -92,7 +92,7 @@ class Replay:
         return "allowed" if call.rule else "same"
 
 
-def recorded(row: Mapping[str, Any], declared: Declaration) -> Recorded:
+def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
     """A row of audit as a call; its tool's labels are those declared now."""
     scope, arguments = str(row["scope"]), str(row["arguments"])
     asker = Asker(

@@ -8,10 +8,10 @@ from typing import Any
 
 from toolbus_cli.evidence import bundle
 from toolbus_cli.evidence.bundle import Opening, Sealed
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 
 SECONDS = 20.0  # longer than audit lets a question run
 PAGE = 500
@@ -23,7 +23,7 @@ _LOOKS, _PAUSE_SECONDS = 40, 0.25
 class Evidence:
     """A customer's log in one stream, between two statements (or from its beginning)."""
 
-    lane: AskLane
+    lane: RequestReply
     scope: str
     stream: str
     begins: Sealed | None
@@ -95,7 +95,7 @@ class Evidence:
         )
 
 
-async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
+async def gathered(lane: RequestReply, scope: str, since: str = "") -> Evidence:
     """The newest log of a customer, whole, or from the last statement before a day or time.
 
     Raises:
@@ -124,7 +124,7 @@ async def gathered(lane: AskLane, scope: str, since: str = "") -> Evidence:
     return Evidence(lane, scope, stream, before[-1] if before else None, after, cut)
 
 
-async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
+async def _statements(lane: RequestReply, named: str, stream: str) -> list[Sealed]:
     found: list[Sealed] = []
     while True:
         rows = await _asked(
@@ -138,7 +138,7 @@ async def _statements(lane: AskLane, named: str, stream: str) -> list[Sealed]:
             return merged(found, await _cosigned(lane, named, stream))
 
 
-async def _cosigned(lane: AskLane, named: str, stream: str) -> list[str]:
+async def _cosigned(lane: RequestReply, named: str, stream: str) -> list[str]:
     """The notes that witnesses cosigned, each with the line of one."""
     found: list[str] = []
     while True:
@@ -166,7 +166,7 @@ def merged(statements: list[Sealed], cosigned: list[str]) -> list[Sealed]:
     ]
 
 
-async def _begun(lane: AskLane, named: str, stream: str, since: str) -> int:
+async def _begun(lane: RequestReply, named: str, stream: str, since: str) -> int:
     """How large the log was at that time."""
     (row,) = await _asked(
         lane,
@@ -177,7 +177,7 @@ async def _begun(lane: AskLane, named: str, stream: str, since: str) -> int:
     return int(row[0] or 0)
 
 
-async def _cut(lane: AskLane, named: str, stream: str) -> int:
+async def _cut(lane: RequestReply, named: str, stream: str) -> int:
     """Return how many events of a log have expired; it continues from the checkpoints there."""
     (row,) = await _asked(
         lane,
@@ -186,7 +186,7 @@ async def _cut(lane: AskLane, named: str, stream: str) -> int:
     return int(row[0] or 0)
 
 
-async def _asked(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
+async def _asked(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
     return (
-        await lane.ask(AuditQueried(sql=sql, limit=PAGE, as_stored=True), RowsFound, SECONDS)
+        await lane.ask(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
     ).rows

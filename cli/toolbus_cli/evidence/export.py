@@ -11,8 +11,8 @@ from time import time
 from typing import IO, Any
 
 from toolbus_cli.errors import CommandError
-from toolbus_common.contracts import EventsAsked, EventsTold
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.contracts import EventsQuery, EventsReply
+from toolbus_common.messaging.request_reply import RequestReply
 
 SECONDS = 60.0  # for one page
 LATEST = 4e9
@@ -32,7 +32,7 @@ class Wanted:
 
 
 async def take(
-    lane: AskLane, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
+    lane: RequestReply, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
 ) -> int:
     """Write the file; how many events it has. What was there is replaced when all is written.
 
@@ -54,9 +54,9 @@ async def take(
     return rows
 
 
-async def pages(lane: AskLane, wanted: Wanted) -> AsyncIterator[EventsTold]:
+async def pages(lane: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply]:
     """Every page, one after the other; never two at once."""
-    asked = EventsAsked(
+    asked = EventsQuery(
         format=wanted.format,
         since=wanted.since,
         until=wanted.until,
@@ -64,7 +64,7 @@ async def pages(lane: AskLane, wanted: Wanted) -> AsyncIterator[EventsTold]:
         customers=wanted.customers,
     )
     while True:
-        page = await lane.ask(asked, EventsTold, SECONDS)
+        page = await lane.ask(asked, EventsReply, SECONDS)
         yield page
         if not page.next:
             return

@@ -6,17 +6,17 @@ from time import monotonic, time
 from typing import Any
 
 from toolbus_cli.errors import CommandError
-from toolbus_common.config_store.repository import Desk
-from toolbus_common.contracts import AuditQueried, PersonForgotten, RowsFound
+from toolbus_common.config_store.repository import ConfigRepository
+from toolbus_common.contracts import AuditQuery, PersonErased, RowsReply
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.contracts.queries.sql_text import quoted
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR, readers_of
 from toolbus_common.nats.topology import CONFIG, PEOPLE
 from toolbus_common.privacy.crypto_shredding import shred
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import held
-from toolbus_common.privacy.person_key import Person
+from toolbus_common.privacy.person_key import PersonKey
 
 SECONDS = 20.0  # longer than audit lets a question run
 HEARD_SECONDS, ROUND_SECONDS = 10.0, 0.4
@@ -27,13 +27,13 @@ KINDS = ("user:", "operator:", "admin:", "key:")
 class Found:
     """A person events name: in whose logs, and how often in plain (before names were sealed)."""
 
-    person: Person
+    person: PersonKey
     revision: int
     scopes: tuple[str, ...]
     plain: int
 
 
-async def found(desk: Desk, people: People, said: str) -> Found:
+async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
     """Whom this means, and where they are named.
 
     Raises:
@@ -48,7 +48,7 @@ async def found(desk: Desk, people: People, said: str) -> Found:
             f"A person is a {', '.join(KINDS)}… and a name."
         )
     person, revision = known
-    lane = AskLane(OPERATOR, desk.bus)
+    lane = RequestReply(OPERATOR, desk.bus)
     rows = await _asked(lane, f"SELECT DISTINCT scope FROM events WHERE {_naming(person)}")  # noqa: S608
     scopes = {str(scope) for (scope,) in rows}
     holding = sorted(scopes.intersection(await held(await desk.bus.bucket(CONFIG))))
@@ -64,7 +64,7 @@ async def found(desk: Desk, people: People, said: str) -> Found:
     return Found(person, revision, tuple(sorted(scopes)) or (DEFAULT_SCOPE,), int(plain))
 
 
-def _naming(person: Person) -> str:
+def _naming(person: PersonKey) -> str:
     """Events that name somebody, as a condition: calls by their columns, for they are most."""
     named = f"user = '{person.pseudonym}'"
     if person.name.startswith("key:"):
@@ -73,7 +73,7 @@ def _naming(person: Person) -> str:
     return f"{named} OR ({others} AND position(detail, '{person.pseudonym}') > 0)"
 
 
-async def forget(desk: Desk, people: People, found: Found, reason: str) -> int:
+async def forget(desk: ConfigRepository, people: PersonKeys, found: Found, reason: str) -> int:
     """Forget them; how many services have let go of the key.
 
     Raises:
@@ -82,7 +82,7 @@ async def forget(desk: Desk, people: People, found: Found, reason: str) -> int:
     """
     for scope in found.scopes:
         desk.record(
-            PersonForgotten(
+            PersonErased(
                 id=f"{secrets.token_hex(10)}.forgotten",
                 at=time(),
                 scope=scope,
@@ -96,13 +96,13 @@ async def forget(desk: Desk, people: People, found: Found, reason: str) -> int:
     return await _let_go(desk, revision)
 
 
-async def _let_go(desk: Desk, revision: int) -> int:
+async def _let_go(desk: ConfigRepository, revision: int) -> int:
     """How many services have heard: all that are there. Raises `CommandError`.
 
     A busy service misses a round, so at first each kind is waited for, and later rounds are longer:
     who has answered once must have heard, and somebody must, for audit was there a moment ago.
     """
-    lane, give_up = AskLane(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
+    lane, give_up = RequestReply(OPERATOR, desk.bus), monotonic() + HEARD_SECONDS
     heard: dict[str, int] = {}  # how much each replica of a service knows of people
     seconds = ROUND_SECONDS
     while True:
@@ -119,5 +119,5 @@ async def _let_go(desk: Desk, revision: int) -> int:
         seconds = min(2 * seconds, HEARD_SECONDS / 4)
 
 
-async def _asked(lane: AskLane, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await lane.ask(AuditQueried(sql=sql, as_stored=True), RowsFound, SECONDS)).rows
+async def _asked(lane: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (await lane.ask(AuditQuery(sql=sql, as_stored=True), RowsReply, SECONDS)).rows

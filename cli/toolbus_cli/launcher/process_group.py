@@ -8,9 +8,9 @@ from itertools import groupby
 
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.child_process import Child, Hear, Program
-from toolbus_common.contracts import ServersAsked, ServerState, ServersTold, ServiceStatus
+from toolbus_common.contracts import ServersQuery, ServersReply, ServerState, ServiceStatus
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -60,7 +60,7 @@ class Fleet:
     async def wait_ready(self, bus: Bus, services: Iterable[str]) -> None:
         """Until each service says it is ready. Raises `CommandError` naming those that do not."""
         wanted = set(services)
-        lane = AskLane(OPERATOR, bus)
+        lane = RequestReply(OPERATOR, bus)
         told: list[ServiceStatus] = []
         began = asyncio.get_running_loop().time()
         while missing := wanted - self._ready(told):
@@ -109,14 +109,14 @@ def foreign(names: Iterable[str]) -> dict[str, str]:
 
 async def servers_settled(bus: Bus) -> list[dict[str, object]]:
     """The upstreams once each was reached or failed, or as they are after two seconds."""
-    lane = AskLane(OPERATOR, bus)
+    lane = RequestReply(OPERATOR, bus)
     give_up = asyncio.get_running_loop().time() + SERVERS_SECONDS
-    told: ServersTold | None = None
+    told: ServersReply | None = None
     while told is None or any(s["state"] == ServerState.CONNECTING for s in told.servers):
         if asyncio.get_running_loop().time() > give_up:
             break
         try:
-            told = await lane.ask(ServersAsked(), ServersTold, 1.0)
+            told = await lane.ask(ServersQuery(), ServersReply, 1.0)
         except ToolbusError:
             break
         await asyncio.sleep(0.02)

@@ -35,7 +35,7 @@ from toolbus_cli.launcher.process_group import (
 )
 from toolbus_cli.state_dir import State, read_json, write_private
 from toolbus_common.config_store.loading.loader import Loaded
-from toolbus_common.config_store.repository import Applied, Desk
+from toolbus_common.config_store.repository import Applied, ConfigRepository
 from toolbus_common.errors import BusDownError
 from toolbus_common.listen_address import HostPort
 from toolbus_common.nats.connection import Bus
@@ -240,7 +240,7 @@ def _services(processes: Iterable[tuple[str, ...]]) -> list[str]:
     return [service for services in processes for service in services]
 
 
-async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
+async def _welcome(launch: Launch, desk: ConfigRepository, applied: Applied) -> None:
     servers = await servers_settled(desk.bus)
     name, secret = await _first_key(launch, desk, applied)
     _write_run_file(launch)
@@ -265,7 +265,7 @@ async def _welcome(launch: Launch, desk: Desk, applied: Applied) -> None:
     sys.stdout.flush()
 
 
-async def _first_key(launch: Launch, desk: Desk, applied: Applied) -> tuple[str, str]:
+async def _first_key(launch: Launch, desk: ConfigRepository, applied: Applied) -> tuple[str, str]:
     """The name of the key to start with, and its secret if it was just made or declared."""
     known = {**launch.loaded.secrets, **applied.secrets}
     names = [*(await desk.declared()).declaration.keys, *await desk.own_keys()]
@@ -289,7 +289,7 @@ def _write_run_file(launch: Launch) -> None:
     write_private(launch.state.run_file, told)
 
 
-async def _follow(launch: Launch, desk: Desk) -> None:
+async def _follow(launch: Launch, desk: ConfigRepository) -> None:
     """Until told to stop: apply the file whenever it changes, and note who was started anew."""
     pids = launch.fleet.pids
     while not launch.stop.is_set():
@@ -302,7 +302,7 @@ async def _follow(launch: Launch, desk: Desk) -> None:
             await _reload(launch, desk)
 
 
-async def _reload(launch: Launch, desk: Desk) -> None:
+async def _reload(launch: Launch, desk: ConfigRepository) -> None:
     done = await source.reload(desk, launch.source, launch.journal.note)
     if done is None:
         return

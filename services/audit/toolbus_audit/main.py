@@ -3,8 +3,8 @@
 hears   every event, from the stream EVENTS; the buckets tb_config and tb_people
 says    EventsExpired, WitnessContradicted; events and checkpoints to webhooks, events to SIEMs and
         into files, checkpoints to witnesses and into files
-answers AuditQueried, EventsAsked, SpendingAsked, OpenCallsAsked, UnendedAsked, RefillAsked,
-        LinesAsked; readers, over HTTP
+answers AuditQuery, EventsQuery, SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery,
+        BackfillRequest, BackfillLinesRequest; readers, over HTTP
 owns    the tables in ClickHouse, the buckets tb_seals and tb_exports, the sealing key
 """
 
@@ -32,35 +32,35 @@ from toolbus_audit.siem.forwarder import Stream
 from toolbus_audit.siem.registry import Pace, Sinks
 from toolbus_audit.transparency_log.sealer_task import Outside, sealing
 from toolbus_audit.webhooks.dispatcher import Webhooks
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.concurrency import end
 from toolbus_common.config import Webhook
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
-    AuditQueried,
-    EventsAsked,
-    EventsTold,
-    LinesAsked,
-    OpenCallsAsked,
-    OpenCallsTold,
-    RefillAsked,
-    RefillTold,
-    RowsFound,
-    SpendingAsked,
-    SpendingTold,
-    UnendedAsked,
-    UnendedTold,
+    AuditQuery,
+    BackfillLinesRequest,
+    BackfillReply,
+    BackfillRequest,
+    EventsQuery,
+    EventsReply,
+    OpenCallsQuery,
+    OpenCallsReply,
+    RowsReply,
+    SpendingQuery,
+    SpendingReply,
+    UnresolvedCallsQuery,
+    UnresolvedCallsReply,
 )
 from toolbus_common.contracts.events.base import EVERY_EVENT
 from toolbus_common.egress.tls import Tls
-from toolbus_common.messaging.access_rejections import Rejections
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.access_rejections import RejectionCounter
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.connection import StoredMessage
-from toolbus_common.nats.stream_reader import Kept, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.service.privacy import know_people
@@ -74,7 +74,7 @@ POLL_SECONDS = 5.0
 _tracer = Tracer("audit")
 
 
-def build(exchange: Exchange, settings: Settings | None = None) -> Service:
+def build(exchange: LocalTransport, settings: Settings | None = None) -> Service:
     """Wire the service. Nothing connects until it runs."""
     settings = settings or Settings()
     service = Service("audit", settings, exchange)
@@ -111,23 +111,23 @@ def build(exchange: Exchange, settings: Settings | None = None) -> Service:
     return service
 
 
-def _answer(service: Service, store: ClickHouse, people: People) -> None:
+def _answer(service: Service, store: ClickHouse, people: PersonKeys) -> None:
     """Answer what is asked of the rows."""
 
-    @service.answers(AuditQueried)
-    async def answer(question: AuditQueried) -> RowsFound:
+    @service.answers(AuditQuery)
+    async def answer(question: AuditQuery) -> RowsReply:
         return await query.answer(store, people, question)
 
-    @service.answers(SpendingAsked)
-    async def spent(question: SpendingAsked) -> SpendingTold:
+    @service.answers(SpendingQuery)
+    async def spent(question: SpendingQuery) -> SpendingReply:
         return await spending.spending(store, people, question)
 
-    @service.answers(OpenCallsAsked)
-    async def still_open(question: OpenCallsAsked) -> OpenCallsTold:
+    @service.answers(OpenCallsQuery)
+    async def still_open(question: OpenCallsQuery) -> OpenCallsReply:
         return await spending.open_calls(store, people, question)
 
-    @service.answers(UnendedAsked)
-    async def never_ended(question: UnendedAsked) -> UnendedTold:
+    @service.answers(UnresolvedCallsQuery)
+    async def never_ended(question: UnresolvedCallsQuery) -> UnresolvedCallsReply:
         return await unresolved_calls.unended(store, question)
 
 
@@ -144,20 +144,20 @@ def _keep(service: Service, writer: Writer, store: ClickHouse) -> None:
             await store.close()
 
 
-def _declared(service: Service, settings: Settings) -> tuple[Directory, Named, Poster]:
+def _declared(service: Service, settings: Settings) -> tuple[ConfigProjection, Named, Poster]:
     """What is declared, what of it the operator named, and what posts there."""
-    directory = Directory(Reader.at("audit", settings.sealing).opened)
+    directory = ConfigProjection(Reader.at("audit", settings.sealing).opened)
     named = Named()
     service.watches(CONFIG)(named.hear)
     service.watches(CONFIG)(directory.hear)
     return directory, named, Poster(settings.egress, named.has, Tls(settings.egress_ca))
 
 
-def _webhooks(directory: Directory) -> Callable[[], Mapping[str, Webhook]]:
+def _webhooks(directory: ConfigProjection) -> Callable[[], Mapping[str, Webhook]]:
     return lambda: directory.now.declaration.webhooks
 
 
-def _expire(service: Service, store: ClickHouse, directory: Directory) -> None:
+def _expire(service: Service, store: ClickHouse, directory: ConfigProjection) -> None:
     """Delete what is past its time, unless it is held."""
     holds = Holds()
     service.watches(CONFIG)(holds.hear)
@@ -177,7 +177,7 @@ def _expire(service: Service, store: ClickHouse, directory: Directory) -> None:
 
 
 def _serve_analysts(
-    service: Service, settings: Settings, store: ClickHouse, directory: Directory
+    service: Service, settings: Settings, store: ClickHouse, directory: ConfigProjection
 ) -> None:
     """Keep what they ask most added up, and answer those who are declared."""
     _add_up(service, store)
@@ -199,7 +199,7 @@ def _add_up(service: Service, store: ClickHouse) -> None:
 
 
 def _answer_readers(
-    service: Service, settings: Settings, store: ClickHouse, directory: Directory
+    service: Service, settings: Settings, store: ClickHouse, directory: ConfigProjection
 ) -> None:
     """Answer declared readers in SQL over HTTP."""
     if not store.embedded:
@@ -209,7 +209,7 @@ def _answer_readers(
         )
         return
 
-    rejections = Rejections(service.events.say, settings.rejection_seconds)
+    rejections = RejectionCounter(service.events.say, settings.rejection_seconds)
     service.needs(rejections.written)
     service.draining.append(rejections.flush)
 
@@ -234,7 +234,7 @@ def _answer_readers(
 def _refill(service: Service, writer: Writer, store: ClickHouse) -> None:
     """Write what the tables lack, when an operator asks for it."""
 
-    async def read(first: int | datetime, most: int) -> list[Kept]:
+    async def read(first: int | datetime, most: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
 
     async def settled() -> int:
@@ -243,14 +243,14 @@ def _refill(service: Service, writer: Writer, store: ClickHouse) -> None:
 
     refilling = Refilling(store, read, settled, lambda: writer.stream)
 
-    @service.answers(RefillAsked)
-    async def refill(question: RefillAsked) -> RefillTold:
+    @service.answers(BackfillRequest)
+    async def refill(question: BackfillRequest) -> BackfillReply:
         told = await refilling.answer(question)
         await writer.count_dead()
         return told
 
-    @service.answers(LinesAsked)
-    async def take(question: LinesAsked) -> RefillTold:
+    @service.answers(BackfillLinesRequest)
+    async def take(question: BackfillLinesRequest) -> BackfillReply:
         return await refilling.take(question.lines)
 
 
@@ -271,7 +271,7 @@ def _tell_webhooks(service: Service, webhooks: Webhooks) -> None:
 
 def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
     """Answer who takes events out, write declared exports, and tell declared sinks."""
-    directory = Directory(Reader.at("audit", settings.sealing).opened)
+    directory = ConfigProjection(Reader.at("audit", settings.sealing).opened)
     named = Named()
     service.watches(CONFIG)(named.hear)
     service.watches(CONFIG)(directory.hear)
@@ -289,11 +289,11 @@ def _export(service: Service, settings: Settings, store: ClickHouse) -> None:
     async def newest() -> int:
         return await service.bus.newest(EVENTS)
 
-    async def read(first: int, most: int) -> list[Kept]:
+    async def read(first: int, most: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, most)
 
-    @service.answers(EventsAsked)
-    async def page(question: EventsAsked) -> EventsTold:
+    @service.answers(EventsQuery)
+    async def page(question: EventsQuery) -> EventsReply:
         return await pages.page(store, question)
 
     async def closed() -> tuple[str, int]:

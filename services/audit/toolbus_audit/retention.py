@@ -12,7 +12,7 @@ from time import time
 from typing import Any, Protocol
 
 from toolbus_audit.clickhouse.errors import StoreDownError
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import Event, EventsExpired
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import BusDownError
@@ -60,7 +60,7 @@ class Retention:
     def __init__(
         self,
         store: Store,
-        declared: Callable[[], Declaration],
+        declared: Callable[[], Configuration],
         holds: Callable[[], frozenset[str]],
         say: Callable[[Event], Awaitable[None]],
     ) -> None:
@@ -138,7 +138,7 @@ class Retention:
             log.info("retention.deleted", extra={"table": table, "rows": int(count)})
 
 
-def days_of(declared: Declaration, scope: str) -> int:
+def days_of(declared: Configuration, scope: str) -> int:
     """How many days a customer's events are kept."""
     customer = declared.customers.get(scope)
     own = customer.retention if customer is not None else None

@@ -12,21 +12,21 @@ from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.read_tools import answer
 from toolbus_codemode.programs.runner import Programs
 from toolbus_codemode.tokens.context_savings import Spending, Spent
-from toolbus_common.access.config_snapshot import Directory, hash_of
+from toolbus_common.access.config_snapshot import ConfigProjection, hash_of
 from toolbus_common.access.pricing import charged
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.calls.event_fields import about, extended, told_of_result
-from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import (
-    Answered,
     CallAdmitted,
     CallCompleted,
+    CallError,
     CallFailed,
+    CallResult,
+    DeadlineExtended,
     Era,
-    Extended,
-    Failed,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     CallCancelledError,
     InvalidError,
@@ -51,11 +51,11 @@ class ProgramHandler:
     def __init__(
         self,
         service: Service,
-        directory: Directory,
+        directory: ConfigProjection,
         catalogue: Catalogue,
         programs: Programs,
         spending: Spending,
-        outcomes: KeptOutcomes,
+        outcomes: OutcomeStore,
     ) -> None:
         self._service = service
         self._outcomes = outcomes
@@ -74,7 +74,7 @@ class ProgramHandler:
             task.cancel()
 
     @executing(Tracer("codemode"))
-    async def run(self, call: CallAdmitted, reply: Reply) -> None:
+    async def run(self, call: CallAdmitted, reply: ReplyChannel) -> None:
         """Handle one admitted call."""
         began = perf_counter()
         try:
@@ -97,7 +97,7 @@ class ProgramHandler:
         finally:
             self._revoked.discard(call.call_id)
 
-    async def _revocable(self, call: CallAdmitted, reply: Reply) -> Result:
+    async def _revocable(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
         """The result, in a way that `cancel` finds; what has ended is told and kept undisturbed."""
         self._running[call.call_id] = asyncio.current_task()
         try:
@@ -105,7 +105,7 @@ class ProgramHandler:
         finally:
             del self._running[call.call_id]
 
-    async def _result(self, call: CallAdmitted, reply: Reply) -> Result:
+    async def _result(self, call: CallAdmitted, reply: ReplyChannel) -> Result:
         arguments = msgspec.json.decode(call.arguments)
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
@@ -123,24 +123,26 @@ class ProgramHandler:
         except InvalidError as error:  # the model can mend this: it is an answer to it
             return text(error.reason), True
 
-    async def _extended(self, call: CallAdmitted, reply: Reply, deadline: float) -> CallAdmitted:
+    async def _extended(
+        self, call: CallAdmitted, reply: ReplyChannel, deadline: float
+    ) -> CallAdmitted:
         """Return the call with a deadline that leaves its program the time it may take."""
         if deadline <= call.deadline:
             return call
         self._service.events.say(extended(call, deadline))
         if call.claim is not None:
             self._outcomes.extend(call, call.claim, deadline)
-        await reply.send(Extended(deadline))
+        await reply.send(DeadlineExtended(deadline))
         return call.model_copy(update={"deadline": deadline})
 
-    async def _known(self, call: CallAdmitted) -> Lineage:
+    async def _known(self, call: CallAdmitted) -> Principal:
         """The same, where the caller's access token may be known since a moment only."""
         with suppress(UnauthorizedError):
             return self._lineage(call)
         await self._directory.bearers.learn(hash_of(call.proof))
         return self._lineage(call)
 
-    def _lineage(self, call: CallAdmitted) -> Lineage:
+    def _lineage(self, call: CallAdmitted) -> Principal:
         """The caller as it is now, whatever it was when the call was admitted."""
         found = self._directory.now.lineage_for(call.proof, time())
         if found is None:
@@ -148,7 +150,7 @@ class ProgramHandler:
         return found
 
     async def _complete(
-        self, call: CallAdmitted, reply: Reply, result: dict[str, Any], began: float, *,
+        self, call: CallAdmitted, reply: ReplyChannel, result: dict[str, Any], began: float, *,
         is_error: bool,
     ) -> None:  # fmt: skip
         if call.era is Era.MODERN:
@@ -170,8 +172,8 @@ class ProgramHandler:
             )
         )
         if call.claim is not None:
-            await self._outcomes.end(call, call.claim, Answered(body))
-        await reply.send(Answered(body))
+            await self._outcomes.end(call, call.claim, CallResult(body))
+        await reply.send(CallResult(body))
         self._count(call, result)
 
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
@@ -183,7 +185,7 @@ class ProgramHandler:
             self._spending.note(Spent(call, told, seen, self._catalogue.whole()))
 
     async def _fail(
-        self, call: CallAdmitted, reply: Reply, error: ToolbusError, began: float
+        self, call: CallAdmitted, reply: ReplyChannel, error: ToolbusError, began: float
     ) -> None:
         self._service.events.say(
             CallFailed(
@@ -199,8 +201,8 @@ class ProgramHandler:
         if call.claim is not None:
             # Nothing of the call was made only where it was refused: a program may have begun.
             begun = not isinstance(error, UnauthorizedError)
-            await self._outcomes.end(call, call.claim, Failed(error), sent=begun)
-        await reply.send(Failed(error))
+            await self._outcomes.end(call, call.claim, CallError(error), sent=begun)
+        await reply.send(CallError(error))
 
 
 def text(told: str) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.settings import Settings
 from toolbus_codemode.tokens.context_savings import Spending
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
 from toolbus_common.service.privacy import know_people
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 BEGIN_AFTER = 3.0
 
 
-def build(exchange: Exchange) -> Service:
+def build(exchange: LocalTransport) -> Service:
     """Wire the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("codemode", settings, exchange)
@@ -80,17 +80,17 @@ def build(exchange: Exchange) -> Service:
     return service
 
 
-def _directory(service: Service) -> Directory:
-    directory = Directory()
+def _directory(service: Service) -> ConfigProjection:
+    directory = ConfigProjection()
     service.watches(CONFIG)(directory.hear)
     service.watches(TOKENS)(directory.bearers.hear)
     return directory
 
 
-async def _opened(service: Service, directory: Directory) -> KeptOutcomes:
+async def _opened(service: Service, directory: ConfigProjection) -> OutcomeStore:
     """Where outcomes are kept, and where tokens of a moment ago are looked up."""
     directory.bearers.open(await service.bucket(TOKENS))
-    return KeptOutcomes(await service.bucket(OUTCOMES), service.spawn)
+    return OutcomeStore(await service.bucket(OUTCOMES), service.spawn)
 
 
 def _meaning(where: str) -> Meaning | None:

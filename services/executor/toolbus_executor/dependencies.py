@@ -8,7 +8,7 @@ from typing import cast
 
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.secrets import SecretError, Secrets, Values
 from toolbus_executor.credentials.oauth_token import Ask, Bearer
 from toolbus_executor.results.large.spill_registry import Spills
@@ -58,7 +58,7 @@ class Means:
         declared: Server,
         news: News,
         found: Values,
-        events: EventWriter,
+        events: EventPublisher,
         spills: Spills,
         separation: Separation | None = None,
     ) -> Upstream:

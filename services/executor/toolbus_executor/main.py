@@ -1,7 +1,7 @@
 """The executor service: calls upstreams, and knows what they offer.
 
 hears   CallAdmitted, per server, and from other executors; CallCancelled; the buckets tb_config
-        and tb_pins; ConnectionMade; ClientMessage
+        and tb_pins; ConnectionCreated; ClientMessage
 says    the frames of each call's answer; CallCompleted, CallFailed, CallExtended; ServerConnected,
         ServerLost, ServerFaulted, BreakerOpened, BreakerClosed; DefinitionPinned,
         DefinitionChanged; ServerNotification
@@ -18,26 +18,26 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.calls.outcome_store import KeptOutcomes
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import end
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
     ClientMessage,
-    ConnectionMade,
-    IdentityKeyAsked,
-    IdentityKeyTold,
-    ServersAsked,
-    ServersTold,
-    SessionsAsked,
-    SessionsTold,
-    UpstreamTokenAsked,
-    UpstreamTokenTold,
+    ConnectionCreated,
+    IdentityKeyQuery,
+    IdentityKeyReply,
+    ServersQuery,
+    ServersReply,
+    SessionsQuery,
+    SessionsReply,
+    UpstreamTokenQuery,
+    UpstreamTokenReply,
 )
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import (
@@ -78,7 +78,12 @@ class Fleet:
     """A keeper for every declared server: a change touches only the server it is about."""
 
     def __init__(
-        self, service: Service, directory: Directory, pins: Pins, steering: Steering, means: Means
+        self,
+        service: Service,
+        directory: ConfigProjection,
+        pins: Pins,
+        steering: Steering,
+        means: Means,
     ) -> None:
         self._service = service
         self._means = means
@@ -93,7 +98,7 @@ class Fleet:
         self._early = EarlyCancellations()
         self._lane = ParkLane(service.bus, service.events.producer, self._runner)
         self._selector = Selector()
-        self._outcomes: KeptOutcomes
+        self._outcomes: OutcomeStore
         self._places: Places
 
     def __len__(self) -> int:
@@ -107,23 +112,25 @@ class Fleet:
             row | {"resets": self._resets[name]} for name, row in zip(names, rows, strict=True)
         )
 
-    def sessions(self) -> SessionsTold:
+    def sessions(self) -> SessionsReply:
         """Who holds which session here."""
         every = ((name, keeper.separation) for name, keeper in self._keepers.items())
         kept = {name: each.pool.told() for name, each in every if each is not None}
-        return SessionsTold(instance=self._service.events.producer, servers=kept)
+        return SessionsReply(instance=self._service.events.producer, servers=kept)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Follow the declaration until left."""
         buckets = Buckets(*[await self._service.bucket(name) for name in (CATALOGUE, LEASES, PINS)])
-        self._outcomes = KeptOutcomes(await self._service.bucket(OUTCOMES), self._service.spawn)
+        self._outcomes = OutcomeStore(await self._service.bucket(OUTCOMES), self._service.spawn)
         claims = await self._service.bucket(SESSIONS)
         self._places = Places(claims, buckets.leases, self._service.events.producer)
         self._places.on_taken = self._taken
         self._changed.set()
         await self._lane.open(self._cancel)
-        await self._service.bus.subscribe(subject_of(ConnectionMade.NAME, "*"), self._account_made)
+        await self._service.bus.subscribe(
+            subject_of(ConnectionCreated.NAME, "*"), self._account_made
+        )
         await self._service.bus.subscribe(f"{ClientMessage.SUBJECT}.*", self._client_said)
         following = asyncio.create_task(self._follow(buckets))
         if any(each.is_process for each in self._directory.now.declaration.servers.values()):
@@ -199,7 +206,7 @@ class Fleet:
     def _account_made(self, lines: bytes, *_: str) -> None:
         """A server that waits for the account it is listed with need wait no longer."""
         for line in lines.split(b"\n"):
-            keeper = self._keepers.get(ConnectionMade.decode(line).server)
+            keeper = self._keepers.get(ConnectionCreated.decode(line).server)
             if keeper is not None:
                 keeper.try_now()
 
@@ -216,20 +223,20 @@ class Fleet:
             log.exception("catalogue.not_tidied")
 
 
-async def _token(service: Service, asked: UpstreamTokenAsked) -> UpstreamTokenTold:
-    return await service.asks.ask(asked, UpstreamTokenTold, TOKEN_SECONDS)
+async def _token(service: Service, asked: UpstreamTokenQuery) -> UpstreamTokenReply:
+    return await service.asks.ask(asked, UpstreamTokenReply, TOKEN_SECONDS)
 
 
-async def _identity_key(service: Service) -> IdentityKeyTold:
-    return await service.asks.ask(IdentityKeyAsked(), IdentityKeyTold)
+async def _identity_key(service: Service) -> IdentityKeyReply:
+    return await service.asks.ask(IdentityKeyQuery(), IdentityKeyReply)
 
 
-def build(exchange: Exchange) -> Service:
+def build(exchange: LocalTransport) -> Service:
     """Wire the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("executor", settings, exchange)
     know_people(service)
-    directory = Directory(Reader.at("executor", settings.sealing).opened)
+    directory = ConfigProjection(Reader.at("executor", settings.sealing).opened)
     pins = Pins(service.events)
     steering = Steering()
     keys = IdentityKeys(partial(_identity_key, service))
@@ -249,11 +256,11 @@ def build(exchange: Exchange) -> Service:
         directory.on_declared.append(fleet.hear)
         service.details = lambda: {"servers": len(fleet)}
 
-        await service.asks.answer_all(SessionsAsked, fleet.sessions)
+        await service.asks.answer_all(SessionsQuery, fleet.sessions)
 
-        @service.answers(ServersAsked)
-        async def servers(_asked: ServersAsked) -> ServersTold:
-            return ServersTold(servers=await fleet.told())
+        @service.answers(ServersQuery)
+        async def servers(_asked: ServersQuery) -> ServersReply:
+            return ServersReply(servers=await fleet.told())
 
         async with fleet.kept():
             yield

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_common.access.anonymous import FORCE
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.contracts import ServerNotification, SessionMessage
-from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
+from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
 from toolbus_common.crypto.key_file import load_key
-from toolbus_common.messaging.access_rejections import Rejections
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.access_rejections import RejectionCounter
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, TOKENS
 from toolbus_common.service.service import Service
 from toolbus_ingress.app import App
@@ -45,14 +45,14 @@ from toolbus_ingress.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def build(exchange: Exchange) -> Service:
+def build(exchange: LocalTransport) -> Service:
     """Wire the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("ingress", settings, exchange)
     seal = Seal(load_key(settings.seal_key))
     endpoint = _endpoint(service, settings, seal)
     scripts = _names(settings.browser_origins)
-    rejections = Rejections(service.events.say, settings.rejection_seconds)
+    rejections = RejectionCounter(service.events.say, settings.rejection_seconds)
     service.needs(rejections.written)
     _tell_of_anonymous(service, endpoint.anonymous)
     service.draining.append(rejections.flush)
@@ -100,7 +100,7 @@ def _tell_of_anonymous(service: Service, anonymous: AnonymousAccess) -> None:
     service.details = lambda: {"anonymous": anonymous.state} if anonymous.state else {}
 
 
-def _introduce(directory: Directory, relay: Relay, hub: Hub, sessions: Sessions) -> None:
+def _introduce(directory: ConfigProjection, relay: Relay, hub: Hub, sessions: Sessions) -> None:
     """Have who knows of something tell whom it concerns."""
     directory.on_key.append(hub.hear_key)
     directory.bearers.on_gone = hub.hear_key
@@ -147,12 +147,12 @@ async def _open_to_clients(endpoint: Endpoint, app: App, settings: Settings) -> 
 
 def _possession(settings: Settings, seal: Seal) -> Possession:
     nonces = Nonces(seal) if settings.dpop_nonce else None
-    return Possession(settings.public_url.rstrip("/"), Judge(nonces))
+    return Possession(settings.public_url.rstrip("/"), ProofChecker(nonces))
 
 
-def _watched(service: Service) -> tuple[Directory, Catalogue]:
+def _watched(service: Service) -> tuple[ConfigProjection, Catalogue]:
     """What is declared, and what servers offer."""
-    directory = Directory()
+    directory = ConfigProjection()
     catalogue = Catalogue(directory)
     service.watches(CONFIG)(directory.hear)
     service.watches(CATALOGUE)(catalogue.hear)

@@ -2,8 +2,8 @@
 
 hears   the buckets tb_config, tb_tokens and tb_people
 says    the events GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
-answers PageAsked and TokenShown, of ingress; UpstreamTokenAsked and IdentityKeyAsked, of executor;
-        IdentityAsked
+answers PageRequest and TokenQuery, of ingress; UpstreamTokenQuery and IdentityKeyQuery, of
+        executor; IdentityRequest
 owns    the buckets tb_oauth, tb_oauth_clients, tb_oauth_brief, tb_tokens and tb_connections; the
         key they are sealed with, those that tokens are signed with, and those Toolbus shows
 """
@@ -15,23 +15,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.token_cache import Bearers
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts import (
-    IdentityAsked,
-    IdentityKeyAsked,
-    PageAsked,
-    TokenShown,
-    UpstreamTokenAsked,
+    IdentityKeyQuery,
+    IdentityRequest,
+    PageRequest,
+    TokenQuery,
+    UpstreamTokenQuery,
 )
-from toolbus_common.crypto.dpop.replay_check import Judge, Nonces
+from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
 from toolbus_common.crypto.key_file import load_key
-from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.egress.tls import Tls
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.kv_bucket import Bucket, Change
 from toolbus_common.nats.topology import (
     CONFIG,
@@ -80,7 +80,7 @@ DAY = 86_400.0
 class Known:
     """What the service hears."""
 
-    directory: Directory
+    directory: ConfigProjection
     named: Named = field(default_factory=Named)
     bearers: Bearers = field(default_factory=Bearers)
 
@@ -89,7 +89,7 @@ class Known:
         self.named.hear(change)
         self.directory.hear(change)
 
-    def declared(self) -> Declaration:
+    def declared(self) -> Configuration:
         """What is declared now."""
         return self.directory.now.declaration
 
@@ -105,7 +105,7 @@ class Fetchers(NamedTuple):
 class Kept(NamedTuple):
     """What the service keeps: sealed, but for who holds which token."""
 
-    seal: Seal
+    seal: TokenSealer
     store: Store
     registered: Store
     brief: Store
@@ -181,14 +181,14 @@ class Parts:
 
     def _proving(self) -> Proving:
         nonces = Nonces(self.kept.seal) if self.settings.dpop_nonce else None
-        return Proving(self.settings.token_endpoint, Judge(nonces))
+        return Proving(self.settings.token_endpoint, ProofChecker(nonces))
 
 
-def build(exchange: Exchange) -> Service:
+def build(exchange: LocalTransport) -> Service:
     """Wire the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("oauth", settings, exchange)
-    known = Known(Directory(Reader.at("oauth", settings.sealing).opened))
+    known = Known(ConfigProjection(Reader.at("oauth", settings.sealing).opened))
     know_people(service)
     service.watches(CONFIG)(known.hear)
     service.watches(TOKENS)(known.bearers.hear)
@@ -224,21 +224,21 @@ async def _serve(service: Service, settings: Settings, known: Known, fetchers: F
     routes.more = {**others.paths(routes.browsing), **identifying.paths}
     showing = Showing(grants, providers, kept.tokens, known.declared, resources)
     office = Office(kept.store, kept.registered, grants, others.counter)
-    service.answers(UpstreamTokenAsked)(others.telling.answer)
-    service.answers(IdentityKeyAsked)(identifying.tell)
-    service.answers(PageAsked)(routes.answer)
-    service.answers(TokenShown)(showing.show)
-    service.answers(IdentityAsked)(office.answer)
+    service.answers(UpstreamTokenQuery)(others.telling.answer)
+    service.answers(IdentityKeyQuery)(identifying.tell)
+    service.answers(PageRequest)(routes.answer)
+    service.answers(TokenQuery)(showing.show)
+    service.answers(IdentityRequest)(office.answer)
 
 
 def _fetchers(settings: Settings) -> Fetchers:
     egress, tls = settings.egress, Tls(settings.egress_ca)
-    at_once = UpstreamTokenAsked.AT_ONCE
+    at_once = UpstreamTokenQuery.AT_ONCE
     return Fetchers(Fetcher(egress, tls), Fetcher(egress, tls), Fetcher(egress, tls, at_once))
 
 
 async def _kept(service: Service, settings: Settings, secrets: Secrets) -> Kept:
-    seal = Seal(load_key(settings.oauth_key))
+    seal = TokenSealer(load_key(settings.oauth_key))
     return Kept(
         seal,
         store=Store(await service.bucket(OAUTH), seal),

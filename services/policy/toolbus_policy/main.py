@@ -4,8 +4,8 @@ hears   CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed;
 says    CallAdmitted (to executor), CallCancelled; the events CallAllowed, CallDenied, CallFailed,
         CallReplayed, LedgerOpened, those of approvals, and of what is declared over HTTP
 asks    audit what was spent, when counters were lost, and which calls never ended
-answers LedgerAsked, RebuildAsked; ApprovalsAsked, ApproveAsked, RejectAsked, ApproverAsked;
-        AdminAsked
+answers LedgerQuery, RebuildRequest; ApprovalsQuery, ApproveRequest, RejectRequest, ApproverRequest;
+        AdminRequest
 owns    the ledger in Redis, its epochs in the bucket tb_ledger; the buckets tb_approvals and
         tb_tasks; the claims in tb_outcomes, which whoever ends their calls writes over
 """
@@ -18,28 +18,28 @@ from time import time
 from typing import Any
 
 from toolbus_common.access.administrators import Administrator
-from toolbus_common.access.config_snapshot import Directory, Snapshot, hash_of
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigSnapshot, hash_of
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import holder_of
 from toolbus_common.concurrency import end
 from toolbus_common.config_store.literal_secrets import Writer
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import (
-    AdminAsked,
-    AdminTold,
-    ApprovalsAsked,
-    ApprovalsTold,
-    ApproveAsked,
-    ApproverAsked,
+    AdminReply,
+    AdminRequest,
+    ApprovalsQuery,
+    ApprovalsReply,
+    ApproveRequest,
+    ApproverRequest,
     CallCancelled,
     CallRequested,
-    LedgerAsked,
+    LedgerQuery,
     Listing,
-    RebuildAsked,
-    RejectAsked,
+    RebuildRequest,
+    RejectRequest,
 )
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.nats.bucket_sizes import follow_sizes
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import (
@@ -88,7 +88,7 @@ class Bench:
     MOST_REMEMBERED = 50_000
 
     def __init__(self) -> None:
-        self._directory = Directory()
+        self._directory = ConfigProjection()
         self._catalogue: dict[str, Listing] = {}
         self._rulings = Rulings()
         self._policies = Memory[tuple[str, str], str](self.MOST_REMEMBERED)
@@ -107,7 +107,7 @@ class Bench:
         self._judge = None
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> ConfigSnapshot:
         """The configuration now."""
         return self._directory.now
 
@@ -126,7 +126,7 @@ class Bench:
             judge = self._judge = self._seated(snapshot, judge)
         return judge
 
-    def bind(self, call: CallRequested, lineage: Lineage) -> str:
+    def bind(self, call: CallRequested, lineage: Principal) -> str:
         """What an approval of this call holds for; the policy's part is worked out once."""
         about = (lineage.key, call.server)
         try:
@@ -137,13 +137,13 @@ class Bench:
         definition = definition_digest(self._catalogue.get(call.server), call.tool)
         return binding_of(call, holder_of(call.proof, lineage), definition, policy)
 
-    def _seated(self, snapshot: Snapshot, before: Judge | None) -> Judge:
+    def _seated(self, snapshot: ConfigSnapshot, before: Judge | None) -> Judge:
         same = before is not None and before.snapshot.declaration is snapshot.declaration
         standing = before.standing if before is not None and same else None
         return Judge(snapshot, self._catalogue, self._rulings.of(snapshot), standing)
 
 
-def build(exchange: Exchange) -> Service:
+def build(exchange: LocalTransport) -> Service:
     """Wire the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("policy", settings, exchange)
@@ -234,8 +234,8 @@ def _keep_books(
     )
     marks.on_mark, ledger.on_lost = ledger.marked, rebuilder.lose
     clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
-    service.answers(LedgerAsked)(clerk.tell)
-    service.answers(RebuildAsked)(clerk.rebuild)
+    service.answers(LedgerQuery)(clerk.tell)
+    service.answers(RebuildRequest)(clerk.rebuild)
     return rebuilder, clerk
 
 
@@ -252,13 +252,13 @@ async def _administer(
 
     literals = Writer.at(settings.sealing)
 
-    def desk_of(who: str) -> Desk:
-        return Desk(service.bus, config, service.events, who, literals)
+    def desk_of(who: str) -> ConfigRepository:
+        return ConfigRepository(service.bus, config, service.events, who, literals)
 
     office = Office(bench.administrator, desk_of, approvers, clerk.tell, reach)
 
-    @service.answers(AdminAsked)
-    async def administer(asked: AdminAsked) -> AdminTold:
+    @service.answers(AdminRequest)
+    async def administer(asked: AdminRequest) -> AdminReply:
         return await office.answer(asked)
 
 
@@ -282,20 +282,20 @@ def _terms(settings: Settings) -> Terms:
 def _answer(service: Service, approvers: Approvers) -> None:
     """Let operators, and keys with the right to, see what waits and decide."""
 
-    @service.answers(ApprovalsAsked)
-    async def show(asked: ApprovalsAsked) -> ApprovalsTold:
+    @service.answers(ApprovalsQuery)
+    async def show(asked: ApprovalsQuery) -> ApprovalsReply:
         return await approvers.show(operator(""), asked.id)
 
-    @service.answers(ApproveAsked)
-    async def approve(asked: ApproveAsked) -> ApprovalsTold:
+    @service.answers(ApproveRequest)
+    async def approve(asked: ApproveRequest) -> ApprovalsReply:
         return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=True)
 
-    @service.answers(RejectAsked)
-    async def reject(asked: RejectAsked) -> ApprovalsTold:
+    @service.answers(RejectRequest)
+    async def reject(asked: RejectRequest) -> ApprovalsReply:
         return await approvers.decide(operator(asked.by), asked.id, asked.note, approve=False)
 
-    @service.answers(ApproverAsked)
-    async def of_a_key(asked: ApproverAsked) -> ApprovalsTold:
+    @service.answers(ApproverRequest)
+    async def of_a_key(asked: ApproverRequest) -> ApprovalsReply:
         return await approvers.answer(asked)
 
 

@@ -19,13 +19,13 @@ from toolbus_cli.config_client import me
 from toolbus_cli.installation import find, joined
 from toolbus_common.config import MICRO
 from toolbus_common.contracts import (
-    BudgetTold,
-    LedgerAsked,
-    LedgerTold,
-    RebuildAsked,
-    RebuildTold,
+    BudgetState,
+    LedgerQuery,
+    LedgerReply,
+    RebuildReply,
+    RebuildRequest,
 )
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 SHOW_SECONDS = 20.0
@@ -75,19 +75,19 @@ def accept(
     _show_rebuilt(asyncio.run(_rebuilt(state_dir, customer, accept=True)), as_json=as_json)
 
 
-async def _told(state_dir: Path, customer: str) -> LedgerTold:
+async def _told(state_dir: Path, customer: str) -> LedgerReply:
     async with joined(find(state_dir)) as bus:
-        asked = LedgerAsked(scope=customer)
-        return await AskLane(OPERATOR, bus).ask(asked, LedgerTold, SHOW_SECONDS)
+        asked = LedgerQuery(scope=customer)
+        return await RequestReply(OPERATOR, bus).ask(asked, LedgerReply, SHOW_SECONDS)
 
 
-async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildTold:
+async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildReply:
     async with joined(find(state_dir)) as bus:
-        asked = RebuildAsked(scope=customer, accept=accept, by=me())
-        return await AskLane(OPERATOR, bus).ask(asked, RebuildTold, REBUILD_SECONDS)
+        asked = RebuildRequest(scope=customer, accept=accept, by=me())
+        return await RequestReply(OPERATOR, bus).ask(asked, RebuildReply, REBUILD_SECONDS)
 
 
-def _show_rebuilt(told: RebuildTold, *, as_json: bool) -> None:
+def _show_rebuilt(told: RebuildReply, *, as_json: bool) -> None:
     if as_json:
         show_json(told.model_dump())
         return
@@ -97,7 +97,7 @@ def _show_rebuilt(told: RebuildTold, *, as_json: bool) -> None:
     )
 
 
-def _row(budget: BudgetTold) -> tuple[str, ...]:
+def _row(budget: BudgetState) -> tuple[str, ...]:
     zone = "" if budget.timezone == "UTC" else f" ({budget.timezone})"
     period = f"rolling {budget.per}" if budget.rolling else f"{budget.per}{zone}"
     amounts = (budget.limit, budget.spent, budget.held, budget.debt)

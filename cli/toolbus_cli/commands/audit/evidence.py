@@ -17,7 +17,7 @@ from toolbus_cli.evidence.collect import gathered
 from toolbus_cli.evidence.export import LATEST, Wanted, moment, take
 from toolbus_cli.installation import find, joined
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 
@@ -99,7 +99,7 @@ async def _export(
             if people.fault:
                 raise CommandError(people.fault)
             opened = people.opened
-        found = await gathered(AskLane(OPERATOR, bus), scope, since)
+        found = await gathered(RequestReply(OPERATOR, bus), scope, since)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Events", total=found.size)
             events = await found.write(out, lambda: progress.advance(task), opened)
@@ -114,7 +114,7 @@ async def _taken(state_dir: Path, out: Path, wanted: Wanted) -> int:
             def advance(rows: int, total: int) -> None:
                 progress.update(task, advance=rows, total=total)
 
-            return await take(AskLane(OPERATOR, bus), wanted, out, advance)
+            return await take(RequestReply(OPERATOR, bus), wanted, out, advance)
 
 
 def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
@@ -124,7 +124,7 @@ def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
 
 async def _key(state_dir: Path) -> str:
     async with joined(find(state_dir)) as bus:
-        for status in await AskLane(OPERATOR, bus).ask_all(wanted=("audit",)):
+        for status in await RequestReply(OPERATOR, bus).ask_all(wanted=("audit",)):
             if told := status.details.get("sealed_by"):
                 return str(told)
     raise InvalidError("Audit did not answer; look at `toolbus status`, and ask again.")

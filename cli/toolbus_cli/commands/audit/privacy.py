@@ -23,7 +23,7 @@ from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import forget as forgetting
 from toolbus_cli.installation import find
-from toolbus_common.config_store.repository import Desk
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import HoldLifted, HoldPlaced
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.nats.topology import CONFIG
@@ -101,7 +101,7 @@ def lift(
 ) -> None:
     """Lift a hold: what is past its retention is deleted within the hour."""
 
-    async def work(desk: Desk) -> None:
+    async def work(desk: ConfigRepository) -> None:
         bucket = await desk.bus.bucket(CONFIG)
         if customer not in await held(bucket):
             raise CommandError(f"{customer} is not held; 'toolbus audit hold list' shows who is.")
@@ -134,6 +134,8 @@ async def _holds(state_dir: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _record(desk: Desk, event: type[HoldPlaced | HoldLifted], customer: str, why: str) -> None:
+def _record(
+    desk: ConfigRepository, event: type[HoldPlaced | HoldLifted], customer: str, why: str
+) -> None:
     number = f"{secrets.token_hex(10)}.{event.NAME}"
     desk.record(event(id=number, at=time(), scope=customer, by=desk.by, reason=why))

@@ -21,9 +21,9 @@ from toolbus_cli.commands.shared import (
 )
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
-from toolbus_common.contracts import AuditQueried, RowsFound
+from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.contracts.queries.sql_text import like
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
 POLL_SECONDS = 0.5
@@ -56,11 +56,11 @@ def query(
     key, call_id, server, tool, method, code, rule, shadow (rules that would have refused it),
     reason, charge (micro-dollars), latency_us, detail (the whole event).
     """
-    asked = AuditQueried(sql=sql, limit=limit, parameters=_named(given or ()))
+    asked = AuditQuery(sql=sql, limit=limit, parameters=_named(given or ()))
     if name:
         one = saved.chosen(name, own)
         parameters = one.bound(asked.parameters, datetime.now(UTC))
-        asked = AuditQueried(sql=one.sql, limit=limit, parameters=parameters)
+        asked = AuditQuery(sql=one.sql, limit=limit, parameters=parameters)
     if bool(name) == bool(sql):
         raise CommandError("Give a statement, or the name of a saved one with --saved.")
     found = asyncio.run(_query(state_dir, asked))
@@ -72,9 +72,9 @@ def query(
         say(f"There are more; --limit raises the {limit} rows shown.")
 
 
-async def _query(state_dir: Path, asked: AuditQueried) -> RowsFound:
+async def _query(state_dir: Path, asked: AuditQuery) -> RowsReply:
     async with joined(find(state_dir)) as bus:
-        return await AskLane(OPERATOR, bus).ask(asked, RowsFound, SECONDS)
+        return await RequestReply(OPERATOR, bus).ask(asked, RowsReply, SECONDS)
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _named(given: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (each.partition("=") for each in given)}
 
 
-def _records(found: RowsFound) -> list[dict[str, Any]]:
+def _records(found: RowsReply) -> list[dict[str, Any]]:
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
@@ -113,11 +113,11 @@ async def _tail(
     state_dir: Path, lines: int, wanted: Mapping[str, str], *, follow: bool, as_json: bool
 ) -> None:
     async with joined(find(state_dir)) as bus:
-        lane = AskLane(OPERATOR, bus)
+        lane = RequestReply(OPERATOR, bus)
 
         async def found(more: str) -> list[dict[str, Any]]:
-            asked = AuditQueried(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
-            return _records(await lane.ask(asked, RowsFound, SECONDS))
+            asked = AuditQuery(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
+            return _records(await lane.ask(asked, RowsReply, SECONDS))
 
         newest = f"ORDER BY at DESC, stream_seq DESC LIMIT {lines}"
         rows = await found(newest) if lines else []
@@ -131,9 +131,9 @@ async def _tail(
             last = max(map(_place, rows), default=last)
 
 
-async def _end(lane: AskLane) -> tuple[int, int]:
-    asked = AuditQueried(sql="SELECT max(stream_seq) FROM events", limit=1)
-    (row,) = (await lane.ask(asked, RowsFound, SECONDS)).rows
+async def _end(lane: RequestReply) -> tuple[int, int]:
+    asked = AuditQuery(sql="SELECT max(stream_seq) FROM events", limit=1)
+    (row,) = (await lane.ask(asked, RowsReply, SECONDS)).rows
     return int(row[0] or 0), 1 << 15
 
 

@@ -12,11 +12,11 @@ from toolbus_cli.commands.shared import DEFAULT_STATE, AsJson, StateDir, say, sh
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_common import listen_address
-from toolbus_common.config_store.literal_secrets import lay_down_sealing
+from toolbus_common.config_store.literal_secrets import create_sealing_keys
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import lay_down_seeds, server_configuration
+from toolbus_common.nats.permissions import create_seeds, server_configuration
 from toolbus_common.nats.topology import BUCKETS, EVENTS
 from toolbus_common.nats.topology import provision as lay_down
 from toolbus_common.service.process import SERVICES
@@ -153,10 +153,10 @@ def nats_config(
     policy and operators sealing/writers.json; executor, audit and oauth their key in sealing/.
     """
     try:
-        keys = lay_down_seeds(directory / "nkeys")
+        keys = create_seeds(directory / "nkeys")
         for name in KEYS:
             load_key(directory / name)
-        lay_down_sealing(directory / "sealing")
+        create_sealing_keys(directory / "sealing")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
         path = directory / "nats.conf"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -21,14 +21,14 @@ from toolbus_cli.state_dir import State
 from toolbus_cli.views.upstream_sessions import COLUMNS, sentences_of, table_of, with_sessions
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import (
-    ServersAsked,
-    ServersTold,
+    ServersQuery,
+    ServersReply,
     ServiceStatus,
-    SessionsAsked,
-    SessionsTold,
+    SessionsQuery,
+    SessionsReply,
 )
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import AskLane
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.permissions import OPERATOR
@@ -61,11 +61,11 @@ def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
 
 async def _asked(place: Place) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
     async with joined(place) as bus:
-        lane = AskLane(OPERATOR, bus)
+        lane = RequestReply(OPERATOR, bus)
         services = await lane.ask_all(wanted=SERVICES)
         try:
-            servers = list((await lane.ask(ServersAsked(), ServersTold)).servers)
-            servers = with_sessions(servers, await lane.ask_each(SessionsAsked(), SessionsTold))
+            servers = list((await lane.ask(ServersQuery(), ServersReply)).servers)
+            servers = with_sessions(servers, await lane.ask_each(SessionsQuery(), SessionsReply))
         except ToolbusError:
             servers = []  # no executor: the services' table says so
         return services, servers
@@ -284,7 +284,7 @@ async def _looked_at(bus: Bus) -> list[Check]:
         checks.append(_check("buckets", "all there"))
     except ToolbusError as error:
         checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
-    lane = AskLane(OPERATOR, bus)
+    lane = RequestReply(OPERATOR, bus)
     told = await lane.ask_all(wanted=SERVICES)
     for service in SERVICES:
         mine = [status for status in told if status.service == service]

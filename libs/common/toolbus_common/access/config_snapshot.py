@@ -12,9 +12,9 @@ from toolbus_common.access.administrators import Administrator, of_key, of_perso
 from toolbus_common.access.anonymous import ANONYMOUS, is_anonymous
 from toolbus_common.access.key_index import Keyring
 from toolbus_common.access.oauth_scopes import TOOLS, administers
-from toolbus_common.access.principal import Lineage, Lineages
+from toolbus_common.access.principal import Principal, Principals
 from toolbus_common.access.token_cache import Bearers, is_person
-from toolbus_common.config import Admin, Declaration, Key
+from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.contracts.queries.identity import Bearer
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Change
@@ -22,11 +22,11 @@ from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX
 
 log = logging.getLogger(__name__)
 
-Opened = Callable[[Declaration], Declaration]
+Opened = Callable[[Configuration], Configuration]
 NO_KEYS: Mapping[str, Key] = MappingProxyType({})
 
 
-def proof_of(secret: str) -> str:
+def key_digest_of(secret: str) -> str:
     """What travels on the bus instead of a secret."""
     return sha256(secret.encode()).hexdigest()
 
@@ -36,7 +36,7 @@ def hash_of(proof: str) -> str:
     return sha256(proof.encode()).hexdigest()
 
 
-class Snapshot:
+class ConfigSnapshot:
     """One consistent view, which never changes. `version` grows with every change.
 
     Access tokens come and go beside it: `bearers` knows who holds them now.
@@ -47,9 +47,9 @@ class Snapshot:
     def __init__(
         self,
         version: int,
-        declaration: Declaration,
+        declaration: Configuration,
         keys: Keyring,
-        lineages: Lineages,
+        lineages: Principals,
         bearers: Bearers,
     ) -> None:
         self.version = version
@@ -57,12 +57,12 @@ class Snapshot:
         self.keys = keys
         self.bearers = bearers
         self._lineages = lineages
-        self._by_proof: dict[str, Lineage] = {}
+        self._by_proof: dict[str, Principal] = {}
 
     @classmethod
     def of(
         cls,
-        declaration: Declaration,
+        declaration: Configuration,
         own: Mapping[str, Key] = NO_KEYS,
         version: int = 1,
         bearers: Bearers | None = None,
@@ -70,26 +70,26 @@ class Snapshot:
         """The view of a declaration and keys made one by one, which win over declared ones."""
         nobody = {ANONYMOUS: declaration.anonymous.key} if declaration.anonymous.on else {}
         keys = Keyring().changed({**declaration.keys, **own, **nobody})
-        return cls(version, declaration, keys, Lineages(declaration), bearers or Bearers())
+        return cls(version, declaration, keys, Principals(declaration), bearers or Bearers())
 
-    def after(self, version: int, keys: Mapping[str, Key | None]) -> "Snapshot":
+    def after(self, version: int, keys: Mapping[str, Key | None]) -> "ConfigSnapshot":
         """The view once these keys have changed; what is known of the others is kept."""
         self._lineages.forget(keys)
         changed = self.keys.changed(keys)
-        return Snapshot(version, self.declaration, changed, self._lineages, self.bearers)
+        return ConfigSnapshot(version, self.declaration, changed, self._lineages, self.bearers)
 
     def serves(self, server: str) -> bool:
         """Whether there is a server of that name: a declared one, or Toolbus itself."""
         return server in self.declaration.servers or server == BUILT_IN
 
-    def lineage(self, name: str) -> Lineage:
+    def lineage(self, name: str) -> Principal:
         """A known key, or somebody who signed in, with everything above it."""
         key = self.keys.get(name)
         if key is not None:
             return self._lineages.of(name, key)
         return self._lineages.person(name, self.bearers.user_of(name))
 
-    def lineage_for(self, proof: str, now: float) -> Lineage | None:
+    def lineage_for(self, proof: str, now: float) -> Principal | None:
         """The live key a proof belongs to: not revoked, and nothing above it has expired."""
         found = self._by_proof.get(proof)
         if found is None:
@@ -110,14 +110,14 @@ class Snapshot:
         bearer = self.bearers.known(hash_of(proof))
         return bearer.actors if bearer is not None else ()
 
-    def lineage_of(self, name: str, now: float) -> Lineage | None:
+    def lineage_of(self, name: str, now: float) -> Principal | None:
         """The live key of a name; None also where there is none."""
         try:
             return _live(self.lineage(name), now)
         except KeyError:
             return None
 
-    def _lineage_held(self, token_hash: str, now: float) -> Lineage | None:
+    def _lineage_held(self, token_hash: str, now: float) -> Principal | None:
         """Of who holds an access token for tools, as far as the token goes."""
         bearer = self.bearers.find(token_hash, now)
         if bearer is None or administers(bearer.scope):
@@ -128,11 +128,11 @@ class Snapshot:
         return self._lineages.scoped(whole, bearer.scope)
 
 
-def _live(lineage: Lineage, now: float) -> Lineage | None:
+def _live(lineage: Principal, now: float) -> Principal | None:
     return None if lineage.own.revoked or now >= lineage.ends else lineage
 
 
-class Directory:
+class ConfigProjection:
     """The newest snapshot, made of the configuration bucket's changes.
 
     Changes are taken in when somebody looks at `now`: those that came together cost one new
@@ -143,7 +143,7 @@ class Directory:
     def __init__(self, opened: Opened = lambda declaration: declaration) -> None:
         self._opened = opened
         self.bearers = Bearers()
-        self._now = Snapshot.of(Declaration(), version=0, bearers=self.bearers)
+        self._now = ConfigSnapshot.of(Configuration(), version=0, bearers=self.bearers)
         self._declaration = self._now.declaration
         self._own_keys: dict[str, Key] = {}
         self._own_admins: dict[str, Admin] = {}
@@ -155,7 +155,7 @@ class Directory:
         self.on_key: list[Callable[[str], None]] = []  # one key changed, of this name
 
     @property
-    def now(self) -> Snapshot:
+    def now(self) -> ConfigSnapshot:
         """What is known now; before the first picture is complete, nothing."""
         if self._stale and self._complete:
             self._renew()
@@ -202,7 +202,7 @@ class Directory:
             )
 
     def _take_declaration(self, value: bytes | None) -> None:
-        whole = Declaration.model_validate_json(value) if value else Declaration()
+        whole = Configuration.model_validate_json(value) if value else Configuration()
         self._declaration = self._opened(whole)
         self._tell_declared()
 
@@ -228,7 +228,7 @@ class Directory:
     def _renew(self) -> None:
         if self._declaration is not self._now.declaration:
             known = (self._own_keys, self._version, self.bearers)
-            self._now = Snapshot.of(self._declaration, *known)
+            self._now = ConfigSnapshot.of(self._declaration, *known)
         else:
             own, declared = self._own_keys, self._declaration.keys
             changed = {name: own.get(name, declared.get(name)) for name in self._changed}

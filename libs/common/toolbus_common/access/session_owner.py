@@ -3,12 +3,12 @@
 from hashlib import blake2b
 
 from toolbus_common.access.anonymous import ANONYMOUS
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 
 _BYTES = 16
 
 
-def principal_of(lineage: Lineage, proof: str = "") -> str:
+def principal_id_of(lineage: Principal, proof: str = "") -> str:
     """Return the principal of a key: its user where it has one, else the key itself.
 
     A user's keys share their state. A key counts with its secret, so one that was deleted and made
@@ -23,7 +23,7 @@ def principal_of(lineage: Lineage, proof: str = "") -> str:
     return digest_of("key", lineage.scope, lineage.key, own.secret_hash)
 
 
-def holder_of(proof: str, lineage: Lineage) -> str:
+def holder_of(proof: str, lineage: Principal) -> str:
     """Return who holds what is kept between calls: the key; of anonymous callers each session."""
     return proof if lineage.key == ANONYMOUS else lineage.key
 

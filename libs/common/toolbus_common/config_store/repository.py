@@ -10,9 +10,9 @@ from functools import lru_cache
 from time import time
 from typing import Any, TypeVar
 
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.access.principal import lineage_of
-from toolbus_common.config import Admin, Declaration, Key
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.access.principal import principal_of
+from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config_store.confirmation import forget_the_rest, vouch
 from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, told_of
 from toolbus_common.config_store.literal_secrets import Writer
@@ -26,7 +26,7 @@ from toolbus_common.errors import (
     StaleError,
     UnknownEntryError,
 )
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import ADMIN_PREFIX, DECLARATION, KEY_PREFIX, ORIGIN
@@ -40,14 +40,14 @@ PREFIXES = {"key": "tbk", "admin": "tba"}
 
 E = TypeVar("E", Key, Admin)
 _MODELS: dict[str, type[Key] | type[Admin]] = {KEY_PREFIX: Key, ADMIN_PREFIX: Admin}
-Make = Callable[[Declaration], Declaration]
+Make = Callable[[Configuration], Configuration]
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class StoredConfiguration:
     """The stored declaration. `by` is empty when there is none yet."""
 
-    declaration: Declaration
+    declaration: Configuration
     revision: int = 0
     by: str = ""
     minted: frozenset[str] = frozenset()
@@ -72,18 +72,18 @@ class _Draft:
     `given` are the keys whose secret their declaration now gives itself.
     """
 
-    whole: Declaration
+    whole: Configuration
     changes: tuple[Change, ...]
     keys: dict[str, str] = field(repr=False)
     admins: dict[str, str] = field(repr=False)
     given: set[str]
 
 
-class Desk:
+class ConfigRepository:
     """Somebody (`by`) at one bus. An `operator` vouches for the addresses he applies."""
 
     def __init__(
-        self, bus: Bus, bucket: Bucket, events: EventWriter, by: str, literals: Writer,
+        self, bus: Bus, bucket: Bucket, events: EventPublisher, by: str, literals: Writer,
         *, operator: bool = False,
     ) -> None:  # fmt: skip
         self.bus = bus
@@ -95,13 +95,13 @@ class Desk:
 
     # -- reading -----------------------------------------------------------------------------
 
-    async def declared(self) -> Declared:
+    async def declared(self) -> StoredConfiguration:
         """What is declared now."""
         entry = await self._bucket.get(DECLARATION)
         if entry is None or entry.value is None:
-            return Declared(Declaration(), entry.revision if entry else 0)
+            return StoredConfiguration(Configuration(), entry.revision if entry else 0)
         origin, _ = await self._origin()
-        return Declared(
+        return StoredConfiguration(
             _decoded(entry.value),
             entry.revision,
             str(origin.get("by", "unknown")),
@@ -130,7 +130,7 @@ class Desk:
 
     # -- changing ----------------------------------------------------------------------------
 
-    async def plan(self, new: Declaration) -> tuple[list[Change], int]:
+    async def plan(self, new: Configuration) -> tuple[list[Change], int]:
         """What applying would change, and the revision that was looked at."""
         now = await self.declared()
         old = now.declaration
@@ -139,10 +139,10 @@ class Desk:
 
     async def apply(
         self,
-        new: Declaration,
+        new: Configuration,
         source: str,
         at: int | None = None,
-        named: Declaration | None = None,
+        named: Configuration | None = None,
     ) -> Applied:
         """Make a declaration take effect as a whole; nothing happens when nothing differs.
 
@@ -205,7 +205,7 @@ class Desk:
                 return
         raise _busy()
 
-    async def _swap(self, new: Declaration, last: int) -> int | None:
+    async def _swap(self, new: Configuration, last: int) -> int | None:
         """Write a declaration over revision `last`; None when someone was faster."""
         value, most = _encoded(new), self.bus.most_bytes - ROOM_FOR_HEADERS
         if len(value) > most:
@@ -229,12 +229,12 @@ class Desk:
 
     # -- recording ---------------------------------------------------------------------------
 
-    def record_created(self, name: str, key: Key, declared: Declaration) -> None:
+    def record_created(self, name: str, key: Key, declared: Configuration) -> None:
         """Say that a key exists, or has a new secret."""
         scope = scope_of(key, declared)
         self.record(KeyCreated(id=_id("created"), at=time(), scope=scope, key=name, by=self.by))
 
-    def record_revoked(self, name: str, key: Key, declared: Declaration) -> None:
+    def record_revoked(self, name: str, key: Key, declared: Configuration) -> None:
         """Say that a key opens nothing any more."""
         scope = scope_of(key, declared)
         self.record(KeyRevoked(id=_id("revoked"), at=time(), scope=scope, key=name, by=self.by))
@@ -252,7 +252,7 @@ class Desk:
         await self._events.delivered()
 
     async def _record_applied(
-        self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
+        self, different: Iterable[Change], old: Configuration, new: Configuration, revision: int
     ) -> None:
         self.record(
             ConfigApplied(
@@ -269,7 +269,7 @@ class Desk:
         await self._events.delivered()
 
     async def _record_each(
-        self, different: Iterable[Change], old: Declaration, new: Declaration, revision: int
+        self, different: Iterable[Change], old: Configuration, new: Configuration, revision: int
     ) -> None:
         """An event per entry. They are durable, here or in the spool, before this returns."""
         before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
@@ -322,12 +322,12 @@ def new_secret(name: str, kind: str = "key") -> str:
 
 def hashed(secret: str) -> str:
     """What is stored of a secret."""
-    return hash_of(proof_of(secret))
+    return hash_of(key_digest_of(secret))
 
 
-def scope_of(key: Key, declaration: Declaration) -> str:
+def scope_of(key: Key, declaration: Configuration) -> str:
     """Who pays for a key."""
-    return lineage_of("", key, declaration).scope
+    return principal_of("", key, declaration).scope
 
 
 def _check_revision(at: int | None, now: int) -> None:
@@ -343,8 +343,8 @@ def _busy() -> ConflictError:
 
 
 @lru_cache(maxsize=2)
-def _decoded(value: bytes) -> Declaration:
-    return Declaration.model_validate_json(value)
+def _decoded(value: bytes) -> Configuration:
+    return Configuration.model_validate_json(value)
 
 
 def _dumped(entry: Key | Admin | None) -> Any:
@@ -352,7 +352,7 @@ def _dumped(entry: Key | Admin | None) -> Any:
 
 
 def _drafted(
-    make: Make, old: Declaration, literals: Writer, own_keys: set[str], own_admins: set[str]
+    make: Make, old: Configuration, literals: Writer, own_keys: set[str], own_admins: set[str]
 ) -> _Draft:
     known = literals.complete(make(old), old)
     keys = _minted("key", known.keys, own_keys)
@@ -361,7 +361,7 @@ def _drafted(
     return _Draft(whole, tuple(changes(old, whole)), keys, admins, _given(known, old))
 
 
-def _given(known: Declaration, old: Declaration) -> set[str]:
+def _given(known: Configuration, old: Configuration) -> set[str]:
     """Keys whose secret their declaration now gives itself."""
     return {
         name
@@ -376,8 +376,8 @@ def _minted(kind: str, entries: Mapping[str, Key | Admin], own: set[str]) -> dic
 
 
 def _with_secrets(
-    declaration: Declaration, keys: dict[str, str], admins: dict[str, str]
-) -> Declaration:
+    declaration: Configuration, keys: dict[str, str], admins: dict[str, str]
+) -> Configuration:
     made: dict[str, Any] = {"keys": {**declaration.keys}, "admins": {**declaration.admins}}
     for section, minted in (("keys", keys), ("admins", admins)):
         for name, secret in minted.items():
@@ -386,7 +386,7 @@ def _with_secrets(
     return declaration.model_copy(update=made)
 
 
-def _encoded(entry: Declaration | Key | Admin) -> bytes:
+def _encoded(entry: Configuration | Key | Admin) -> bytes:
     """What it says of itself: ten thousand keys' defaults would fill the entry three times over."""
     return entry.model_dump_json(exclude_defaults=True).encode()
 

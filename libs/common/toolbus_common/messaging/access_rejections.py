@@ -31,7 +31,7 @@ class _Counted:
 
 
 @dataclass(slots=True)
-class Rejections:
+class RejectionCounter:
     """Counts what is rejected. `entrance` and `code` are words of ours, never a client's."""
 
     say: Callable[[Event], None]

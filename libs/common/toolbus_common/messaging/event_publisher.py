@@ -10,12 +10,12 @@ from hashlib import sha256
 from toolbus_common.contracts.events.base import Event
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.batcher import Batcher
-from toolbus_common.messaging.outbox import Spool, SpoolFullError
+from toolbus_common.messaging.outbox import Outbox, OutboxFullError
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.observability.metrics import EVENTS_UNACKNOWLEDGED
 from toolbus_common.observability.tracing.context import MOST_LINKS, current
 from toolbus_common.privacy.event_encryption import named, sealed, struck
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ Line = tuple[str, bytes, str]  # subject, line, and the span it tells of if one 
 Lines = Batcher[Line, None]
 
 
-class EventWriter:
+class EventPublisher:
     """One producer of events: `producer` names this process.
 
     For each scope, `seq` counts its events without gaps and `prev` is the hash of the one before
@@ -37,9 +37,9 @@ class EventWriter:
     acknowledgement is then paid once for all of them.
     """
 
-    people: People | None = None  # under whose keys events are sealed; none seals nothing
+    people: PersonKeys | None = None  # under whose keys events are sealed; none seals nothing
 
-    def __init__(self, publish: Publish, spool: Spool) -> None:
+    def __init__(self, publish: Publish, spool: Outbox) -> None:
         self.producer = secrets.token_hex(8)
         self._chains: dict[str, tuple[int, str]] = {}
         self._publish = publish
@@ -61,7 +61,7 @@ class EventWriter:
         return self._add(self._awaited, event)
 
     async def insist(self, event: Event) -> None:
-        """Write an event that must exist exactly once; return when it is durable, however long it takes.
+        """Write an event that must exist only once; return when it is durable.
 
         Who heard of the `BusDownError` of `record` could only say it again, and both would arrive.
         """
@@ -177,7 +177,7 @@ class EventWriter:
         try:
             async with self._spooling:
                 await asyncio.to_thread(self._spool.append, [envelope])
-        except (OSError, SpoolFullError) as error:
+        except (OSError, OutboxFullError) as error:
             self.full = True
             log.error("events.spool_full", extra={"reason": str(error)})  # noqa: TRY400
         self._retry()

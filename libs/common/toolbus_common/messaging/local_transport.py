@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from toolbus_common.contracts.replies import Frame, Reply
-from toolbus_common.messaging.pending_replies import ReplyMux
+from toolbus_common.contracts.replies import ReplyChannel, ReplyMessage
+from toolbus_common.messaging.pending_replies import PendingReplies
 
-CallHandler = Callable[[Any, Reply], Awaitable[None]]
+CallHandler = Callable[[Any, ReplyChannel], Awaitable[None]]
 
 
 class LocalReply:
@@ -14,17 +14,17 @@ class LocalReply:
 
     __slots__ = ("_call_id", "_mux", "address")
 
-    def __init__(self, mux: ReplyMux, call_id: str, address: str) -> None:
+    def __init__(self, mux: PendingReplies, call_id: str, address: str) -> None:
         self._mux = mux
         self._call_id = call_id
         self.address = address
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, frame: ReplyMessage) -> None:
         """Deliver at once."""
         self._mux.deliver(self._call_id, frame)
 
 
-class Exchange:
+class LocalTransport:
     """Who in this process serves which call subject. Services apart each have an empty one."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from nats.micro.service import Service, ServiceConfig
 from toolbus_common import VERSION
 from toolbus_common.concurrency import end
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question, ServiceStatus, StatusAsked
+from toolbus_common.contracts.queries.base import Query, ServiceStatus, StatusQuery
 from toolbus_common.errors import ToolbusError, UnavailableError
 from toolbus_common.nats.connection import Bus, answerable
 
@@ -24,7 +24,7 @@ Answer = Callable[[Any], Awaitable[Message]]
 Respond = Callable[[Request], Awaitable[None]]
 
 
-class AskLane:
+class RequestReply:
     """Questions of one service: those it answers, and those it asks."""
 
     def __init__(self, service: str, bus: Bus) -> None:
@@ -35,9 +35,9 @@ class AskLane:
 
     async def open(self, status: Callable[[], ServiceStatus]) -> None:
         """Every replica tells its own status from now on."""
-        await self.answer_all(StatusAsked, status)
+        await self.answer_all(StatusQuery, status)
 
-    async def answer_all(self, asked: type[Question], answer: Callable[[], Message]) -> None:
+    async def answer_all(self, asked: type[Query], answer: Callable[[], Message]) -> None:
         """Answer a question that goes to every replica."""
 
         def tell(_payload: bytes, _subject: str, reply: str) -> None:
@@ -47,7 +47,7 @@ class AskLane:
 
         await self._bus.subscribe(asked.SUBJECT, tell)
 
-    async def answer(self, answers: dict[type[Question], Answer]) -> None:
+    async def answer(self, answers: dict[type[Query], Answer]) -> None:
         """Begin to answer these: each question is answered by one replica of the service."""
         self._registration = await add_service(
             self._bus.client,
@@ -62,7 +62,7 @@ class AskLane:
                 handler=self._begun(question, _respond(question, handler)),
             )
 
-    async def ask(self, question: Question, answer: type[A], seconds: float = 5.0) -> A:
+    async def ask(self, question: Query, answer: type[A], seconds: float = 5.0) -> A:
         """Ask a service. Raises the `ToolbusError` it answers with, or `UnavailableError`."""
         try:
             data = await self._bus.request(question.SUBJECT, question.encode(), seconds)
@@ -86,13 +86,13 @@ class AskLane:
         def enough(answers: list[bytes]) -> bool:
             return {ServiceStatus.decode(told).service for told in answers}.issuperset(wanted)
 
-        asked = StatusAsked().encode()
-        answers = await self._bus.gather(StatusAsked.SUBJECT, asked, seconds, enough)
+        asked = StatusQuery().encode()
+        answers = await self._bus.gather(StatusQuery.SUBJECT, asked, seconds, enough)
         return sorted(
             map(ServiceStatus.decode, answers), key=lambda told: (told.service, told.instance)
         )
 
-    async def ask_each(self, question: Question, answer: type[A], seconds: float = 0.4) -> list[A]:
+    async def ask_each(self, question: Query, answer: type[A], seconds: float = 0.4) -> list[A]:
         """What every replica answers in time to a question that goes to all of them."""
         told = await self._bus.gather(question.SUBJECT, question.encode(), seconds)
         return [answer.decode(each) for each in told]
@@ -103,7 +103,7 @@ class AskLane:
             await self._registration.stop()
         await end(*self._under_way)
 
-    def _begun(self, question: type[Question], respond: Respond) -> Respond:
+    def _begun(self, question: type[Query], respond: Respond) -> Respond:
         """The client waits for each answer before it takes the next question: some cannot wait."""
         if question.AT_ONCE == 1:
             return respond
@@ -125,7 +125,7 @@ class AskLane:
         return begin
 
 
-def _respond(question: type[Question], handler: Answer) -> Respond:
+def _respond(question: type[Query], handler: Answer) -> Respond:
     async def respond(request: Request) -> None:
         if not answerable(request._msg.reply):  # noqa: SLF001 - it has no other way
             log.warning("question.refused", extra={"subject": question.SUBJECT})

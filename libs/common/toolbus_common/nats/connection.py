@@ -22,7 +22,7 @@ from toolbus_common.concurrency import in_time
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.flush import settled
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.pull_consumer import Pulls, place
+from toolbus_common.nats.pull_consumer import PullConsumer, place
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +262,7 @@ class Bus:
         self, stream: str, durable: str, most: int, seconds: float
     ) -> AsyncIterator[list[StoredMessage]]:
         """Batches of a declared durable consumer, without end; an empty batch when it is quiet."""
-        pulls = Pulls(self._nats, stream, durable)
+        pulls = PullConsumer(self._nats, stream, durable)
         await pulls.open()
         try:
             while True:

@@ -9,14 +9,14 @@ import nkeys
 
 from toolbus_common.contracts import (
     AccessRejected,
-    AdminAsked,
-    ApprovalAsked,
+    AdminRequest,
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRejected,
+    ApprovalRequested,
     ApprovalUsed,
     ApprovalWithdrawn,
-    ApproverAsked,
+    ApproverRequest,
     BreakerClosed,
     BreakerOpened,
     CallAllowed,
@@ -27,8 +27,8 @@ from toolbus_common.contracts import (
     CallReplayed,
     ConfigApplied,
     ConfigChanged,
+    ConnectionCreated,
     ConnectionEnded,
-    ConnectionMade,
     ContextListed,
     ContextMeasured,
     ContextSpent,
@@ -38,18 +38,18 @@ from toolbus_common.contracts import (
     DefinitionRejected,
     Event,
     EventsExpired,
+    GrantCreated,
     GrantEnded,
-    GrantGiven,
     HoldLifted,
     HoldPlaced,
-    IdentityKeyAsked,
+    IdentityKeyQuery,
     KeyCreated,
     KeyRevoked,
     LedgerOpened,
-    OpenCallsAsked,
-    PageAsked,
-    PersonForgotten,
-    Question,
+    OpenCallsQuery,
+    PageRequest,
+    PersonErased,
+    Query,
     RunCompleted,
     RunFailed,
     RunStarted,
@@ -59,15 +59,15 @@ from toolbus_common.contracts import (
     ServerLost,
     ServerReset,
     ServerUndrained,
-    SignInRefused,
-    SpendingAsked,
-    TokenShown,
-    UnendedAsked,
-    UpstreamTokenAsked,
+    SignInDenied,
+    SpendingQuery,
+    TokenQuery,
+    UnresolvedCallsQuery,
+    UpstreamTokenQuery,
     WitnessContradicted,
 )
 from toolbus_common.contracts.events.base import subject_of
-from toolbus_common.crypto.key_file import lay_down
+from toolbus_common.crypto.key_file import create_key
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.accounts import accounts
 from toolbus_common.nats.connection import LARGEST_MESSAGE
@@ -102,12 +102,12 @@ from toolbus_common.nats.topology import (
 OPERATOR = "operator"
 _SAID_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
-    ServerDrained, ServerUndrained, ServerReset, PersonForgotten, HoldPlaced, HoldLifted,
+    ServerDrained, ServerUndrained, ServerReset, PersonErased, HoldPlaced, HoldLifted,
 )  # fmt: skip
 # Entries of the configuration that change over the administration API.
 _DECLARED = (DECLARATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
 # A server's token is nobody's but the executor's, and so is the key that says who calls.
-_NOT_ASKED_BY_OPERATORS = (UpstreamTokenAsked, IdentityKeyAsked)
+_NOT_ASKED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class _Service:
     reads: tuple[str, ...] = ()  # buckets
     writes: tuple[str, ...] = ()  # buckets
     never_hears: tuple[str, ...] = ()
-    asks: tuple[type[Question], ...] = ()
+    asks: tuple[type[Query], ...] = ()
     ends: bool = False  # calls, whose outcomes it keeps; what others kept is not its to read
 
     def rights(self) -> Rights:
@@ -193,12 +193,12 @@ _SERVICES = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
         subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
-        asks=(ApproverAsked, AdminAsked, PageAsked, TokenShown),
+        asks=(ApproverRequest, AdminRequest, PageRequest, TokenQuery),
     ),
     _Service(
         "policy",
         says=(
-            CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalAsked, ApprovalGranted,
+            CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
             KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged,
         ),
@@ -216,7 +216,7 @@ _SERVICES = (
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
-        asks=(SpendingAsked, OpenCallsAsked, UnendedAsked),
+        asks=(SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery),
     ),
     _Service(
         "executor",
@@ -227,12 +227,12 @@ _SERVICES = (
         publishes=("tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS)),
         subscribes=(
             "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*",
-            subject_of(ConnectionMade.NAME, "*"),
+            subject_of(ConnectionCreated.NAME, "*"),
         ),
         never_hears=(f"tb.run.{BUILT_IN}",),  # these calls carry a proof of their key
         reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
         writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE),
-        asks=(UpstreamTokenAsked, IdentityKeyAsked),
+        asks=(UpstreamTokenQuery, IdentityKeyQuery),
         ends=True,
     ),
     _Service(
@@ -264,7 +264,7 @@ _SERVICES = (
     ),
     _Service(
         "oauth",
-        says=(GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded),
+        says=(GrantCreated, GrantEnded, SignInDenied, ConnectionCreated, ConnectionEnded),
         reads=(CONFIG, OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
         writes=(OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
     ),
@@ -274,7 +274,7 @@ _SERVICES = (
 def rights() -> dict[str, Rights]:
     """Every user's rights. The operator lays down streams and asks, but deletes no stream."""
     users = {service.name: service.rights() for service in _SERVICES}
-    asked = {question.SUBJECT for question in Question.__subclasses__()}
+    asked = {question.SUBJECT for question in Query.__subclasses__()}
     users[OPERATOR] = Rights(
         publish=(
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
@@ -305,13 +305,13 @@ def public_key(seed: str) -> str:
     return public.decode()
 
 
-def lay_down_seeds(directory: Path) -> dict[str, str]:
+def create_seeds(directory: Path) -> dict[str, str]:
     """A seed file per user, made where missing, readable by the owner only; user -> public key."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys: dict[str, str] = {}
     for user in rights():
         path = directory / f"{user}.seed"
-        lay_down(path, lambda: new_seed().encode())
+        create_key(path, lambda: new_seed().encode())
         keys[user] = public_key(path.read_text().strip())
     return keys
 

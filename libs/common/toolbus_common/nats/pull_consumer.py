@@ -20,7 +20,7 @@ _SHORT_REPLY = 9  # tokens of a reply subject that tells no domain
 _QUIET = frozenset({"404", "408"})  # there is nothing, or not as much as was asked for
 
 
-class Pulls:
+class PullConsumer:
     """The requests of one consumer, each answered under a number of its own."""
 
     def __init__(self, client: Client, stream: str, durable: str) -> None:

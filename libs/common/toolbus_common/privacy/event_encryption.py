@@ -3,7 +3,7 @@
 from typing import Any, TypeVar
 
 from toolbus_common.contracts.events.base import Event
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 
 F = TypeVar("F", bound=Event)
 UNTOLD = "~"  # somebody, whose key could not be had
@@ -18,7 +18,7 @@ def named(event: Event) -> frozenset[str]:
     return frozenset((*people.values(), *content.values())) if people or content else _NOBODY
 
 
-def sealed(event: F, people: People) -> F:
+def sealed(event: F, people: PersonKeys) -> F:
     """The event with pseudonyms for names, and its content sealed. Raises `KeyError`."""
     told: dict[str, Any] = {}
     for field, name in event.people.items():

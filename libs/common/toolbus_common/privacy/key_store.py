@@ -11,7 +11,7 @@ from typing import Any
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket, Change
-from toolbus_common.privacy.person_key import TOKEN, Master, Opened, Person
+from toolbus_common.privacy.person_key import TOKEN, Master, Opened, PersonKey
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ OTHER_KEY = (
 )
 
 
-class People:
+class PersonKeys:
     """Everybody's keys, in memory: an event about somebody known asks nobody.
 
     A service whose master key is another than the others' knows nobody, and makes nobody known:
@@ -33,9 +33,9 @@ class People:
 
     def __init__(self, key_file: Path) -> None:
         self._master = Master(load_key(key_file))
-        self._by_entry: dict[str, Person] = {}
-        self._by_name: dict[str, Person] = {}
-        self._by_pseudonym: dict[str, Person] = {}
+        self._by_entry: dict[str, PersonKey] = {}
+        self._by_name: dict[str, PersonKey] = {}
+        self._by_pseudonym: dict[str, PersonKey] = {}
         self._bucket: Bucket | None = None
         self.fault = ""
 
@@ -54,7 +54,7 @@ class People:
         if change.value is not None:
             self._take(change.key, change.value)
 
-    def known(self, name: str) -> Person | None:
+    def known(self, name: str) -> PersonKey | None:
         """Somebody whose key is here."""
         return self._by_name.get(name)
 
@@ -81,7 +81,7 @@ class People:
         for each in await self._opened().present():
             self.hear(each)
 
-    async def find(self, name: str) -> tuple[Person, int] | None:
+    async def find(self, name: str) -> tuple[PersonKey, int] | None:
         """Somebody as the bucket has them now, and the revision; None if nobody of that name.
 
         Raises `BusDownError`, also where `fault` is why nobody can be found.
@@ -146,7 +146,7 @@ class People:
             if found is not None and found.value is not None:
                 self._take(entry, found.value)
                 return
-            value = self._master.seal(Person.new(name))
+            value = self._master.seal(PersonKey.new(name))
             if await bucket.swap(entry, value, 0) is not None:
                 self._take(entry, value)
 

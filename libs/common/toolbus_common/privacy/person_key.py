@@ -42,14 +42,14 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Person:
+class PersonKey:
     """`name` is what events were told, with its kind before it: `user:ann`, `operator:bo`."""
 
     name: str
     key: bytes
 
     @classmethod
-    def new(cls, name: str) -> "Person":
+    def new(cls, name: str) -> "PersonKey":
         """Somebody events have not named before."""
         return cls(name, os.urandom(KEY_BYTES))
 
@@ -102,20 +102,20 @@ class Master:
         """Where a person's entry is: a name nobody reads without this key."""
         return _committed(self._names, name)[:_PSEUDONYM].hex()
 
-    def seal(self, person: Person) -> bytes:
+    def seal(self, person: PersonKey) -> bytes:
         """A person as the bucket keeps them."""
         nonce = os.urandom(_NONCE)
         plain = msgspec.msgpack.encode(Entry(person.name, person.key))
         return nonce + self._cipher.encrypt(nonce, plain, self.entry_of(person.name).encode())
 
-    def open(self, entry: str, value: bytes) -> Person | None:
+    def open(self, entry: str, value: bytes) -> PersonKey | None:
         """The person of an entry; None when it was sealed under another master key."""
         try:
             plain = self._cipher.decrypt(value[:_NONCE], value[_NONCE:], entry.encode())
             found = msgspec.msgpack.decode(plain, type=Entry)
         except (ValueError, InvalidTag, msgspec.MsgspecError):
             return None
-        return Person(found.name, found.key)
+        return PersonKey(found.name, found.key)
 
 
 def _derived(key: bytes, purpose: bytes) -> bytes:

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from toolbus_common.nats.topology import PEOPLE
-from toolbus_common.privacy.key_store import People
+from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.service.service import Service
 
 
-def know_people(service: Service) -> People:
+def know_people(service: Service) -> PersonKeys:
     """Wire it. Nothing connects until the service runs."""
-    people = People(service.settings.people_key_file)
+    people = PersonKeys(service.settings.people_key_file)
     service.events.people = people
     service.watches(PEOPLE)(people.hear)
 

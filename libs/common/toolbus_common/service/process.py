@@ -12,7 +12,7 @@ from importlib import import_module
 import uvloop
 
 from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.local_transport import Exchange
+from toolbus_common.messaging.local_transport import LocalTransport
 from toolbus_common.observability import logging as logs
 from toolbus_common.observability.tracing import recording
 from toolbus_common.observability.tracing.exporter import Exporter
@@ -31,7 +31,7 @@ STARTING_ORDER = ("audit", "oauth", "executor", "policy", "codemode", "ingress")
 END_SECONDS = 2.0  # what tasks that were cancelled may take to end
 
 
-def build(name: str, exchange: Exchange) -> Service:
+def build(name: str, exchange: LocalTransport) -> Service:
     """The service of that name, from its own package: `toolbus_<name>.main.build`."""
     service: Service = import_module(f"toolbus_{name}.main").build(exchange)
     return service
@@ -76,7 +76,7 @@ def traced(environ: Mapping[str, str]) -> Iterator[None]:
 async def _run(names: Sequence[str], settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    exchange = Exchange()
+    exchange = LocalTransport()
     services = [build(name, exchange) for name in names]
     try:
         async with AsyncExitStack() as stack:

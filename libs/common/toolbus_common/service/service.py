@@ -9,12 +9,12 @@ from time import time
 from typing import Any, TypeVar
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts.queries.base import Question, ServiceStatus
-from toolbus_common.messaging.call_transport import Call, CallLane
-from toolbus_common.messaging.event_publisher import EventWriter
-from toolbus_common.messaging.local_transport import CallHandler, Exchange
-from toolbus_common.messaging.outbox import Spool
-from toolbus_common.messaging.request_reply import Answer, AskLane
+from toolbus_common.contracts.queries.base import Query, ServiceStatus
+from toolbus_common.messaging.call_transport import Call, CallTransport
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.messaging.local_transport import CallHandler, LocalTransport
+from toolbus_common.messaging.outbox import Outbox
+from toolbus_common.messaging.request_reply import Answer, RequestReply
 from toolbus_common.nats.connection import Bus, StoredMessage
 from toolbus_common.nats.kv_bucket import Bucket, Change
 from toolbus_common.nats.topology import EVENTS
@@ -39,19 +39,21 @@ class Service:
     `asks.ask`) are answered at once. Nothing connects before `running`.
     """
 
-    def __init__(self, name: str, settings: Settings, exchange: Exchange | None = None) -> None:
+    def __init__(
+        self, name: str, settings: Settings, exchange: LocalTransport | None = None
+    ) -> None:
         self.name = name
         self.settings = settings
         seed = settings.seed(name)
         self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
-        self.calls = CallLane(name, self.bus, exchange or Exchange())
-        self.asks = AskLane(name, self.bus)
-        self.events = EventWriter(
+        self.calls = CallTransport(name, self.bus, exchange or LocalTransport())
+        self.asks = RequestReply(name, self.bus)
+        self.events = EventPublisher(
             self.bus.store,
-            Spool(settings.state_dir / "spool" / f"{name}.events", settings.spool_bytes),
+            Outbox(settings.state_dir / "spool" / f"{name}.events", settings.spool_bytes),
         )
         self._serves: list[tuple[type[Call], CallHandler]] = []
-        self._answers: dict[type[Question], Answer] = {}
+        self._answers: dict[type[Query], Answer] = {}
         self._hears: list[tuple[int, float, float, Batch]] = []
         self._watches: list[tuple[str, Watcher]] = []
         self._resources: list[Resource] = []
@@ -78,7 +80,7 @@ class Service:
 
         return declare
 
-    def answers(self, question: type[Question]) -> Callable[[H], H]:
+    def answers(self, question: type[Query]) -> Callable[[H], H]:
         """Decorate the handler of a question: `async (question) -> answer`."""
 
         def declare(handler: H) -> H:

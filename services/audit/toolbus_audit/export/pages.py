@@ -19,7 +19,7 @@ from toolbus_audit.export.reader import (
     table,
 )
 from toolbus_audit.export.selection import Selection
-from toolbus_common.contracts import EventsAsked, EventsTold
+from toolbus_common.contracts import EventsQuery, EventsReply
 from toolbus_common.errors import InvalidError
 
 MOST_BYTES = 6 << 20  # the bus carries messages of 8 MiB
@@ -32,7 +32,7 @@ _PATTERN = re.compile(r"[a-z*?.]{1,64}")
 _SECOND = 1e6
 
 
-async def page(store: Reads, asked: EventsAsked) -> EventsTold:
+async def page(store: Reads, asked: EventsQuery) -> EventsReply:
     """The next page. Raises `InvalidError`."""
     _check(asked)
     chosen = _chosen(asked)
@@ -41,14 +41,14 @@ async def page(store: Reads, asked: EventsAsked) -> EventsTold:
     after = _read(asked.after) if asked.after else start
     hour = await _next_hour(store, chosen, after)
     if hour is None:
-        return EventsTold(rows=0, total=told)
+        return EventsReply(rows=0, total=told)
     found = await _fitting(store, _within(chosen, after, hour), asked.format)
     if found is None:
-        return EventsTold(rows=0, total=told, next=_written((hour + HOUR - 1, "\U0010ffff")))
-    return EventsTold(rows=found.rows, total=told, next=_written(found.last), data=found.data)
+        return EventsReply(rows=0, total=told, next=_written((hour + HOUR - 1, "\U0010ffff")))
+    return EventsReply(rows=found.rows, total=told, next=_written(found.last), data=found.data)
 
 
-def _check(asked: EventsAsked) -> None:
+def _check(asked: EventsQuery) -> None:
     if asked.format not in FORMATS:
         raise InvalidError(f"There is no format '{asked.format}'; name {', '.join(FORMATS)}.")
     for pattern in asked.events:
@@ -56,7 +56,7 @@ def _check(asked: EventsAsked) -> None:
             raise InvalidError(f"'{pattern[:64]}' is no event's name; write call.denied or call.*.")
 
 
-def _chosen(asked: EventsAsked) -> Selection:
+def _chosen(asked: EventsQuery) -> Selection:
     since, until = (max(min(each, LATEST), 0.0) for each in (asked.since, asked.until))
     return selection.of(asked.events, asked.customers).and_(
         "at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')"

@@ -13,13 +13,15 @@ from typing import Protocol
 
 from toolbus_audit.clickhouse.errors import UnreadableError
 from toolbus_audit.clickhouse.row_mapper import DeadRow, EventRow, Rows, read, refused, token
-from toolbus_common.contracts import RefillAsked, RefillTold
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.contracts import BackfillReply, BackfillRequest
+from toolbus_common.nats.stream_reader import StreamEntry
 
 log = logging.getLogger(__name__)
 
 Position = tuple[int, int, str]
-Read = Callable[[int | datetime, int], Awaitable[list[Kept]]]  # so many messages from a place on
+Read = Callable[
+    [int | datetime, int], Awaitable[list[StreamEntry]]
+]  # so many messages from a place on
 MOST = 1000  # messages of the stream that are read at once
 YOUNG = 3600.0  # seconds: an event of an export may be on its way for so long
 MOST_DEAD = 100  # messages with dead letters that are read again at once
@@ -60,7 +62,7 @@ class Refilling:
         self._stream = stream  # which one the messages are of
         self._one = asyncio.Lock()  # two at once would look, and then both write
 
-    async def answer(self, question: RefillAsked) -> RefillTold:
+    async def answer(self, question: BackfillRequest) -> BackfillReply:
         """One stretch of the stream.
 
         Raises:
@@ -77,7 +79,7 @@ class Refilling:
             some = [message for message in found if message.sequence <= until]
             return await self._write(some, some[-1].sequence + 1 if some else 0, until)
 
-    async def take(self, lines: Sequence[str]) -> RefillTold:
+    async def take(self, lines: Sequence[str]) -> BackfillReply:
         """Events of an export. Raises `StoreDownError`."""
         async with self._one:
             found = [read("", 0, line.encode()) for line in lines]
@@ -87,9 +89,11 @@ class Refilling:
             lost = await self._insert(missing)
         unreadable = sum(len(bad) for _, bad in found) + len(lost)
         written = len(missing) - len(lost)
-        return RefillTold(lines=len(lines), written=written, unreadable=unreadable, next=0, until=0)
+        return BackfillReply(
+            lines=len(lines), written=written, unreadable=unreadable, next=0, until=0
+        )
 
-    async def _dead(self, first: int, until: int) -> RefillTold:
+    async def _dead(self, first: int, until: int) -> BackfillReply:
         letters = await self._store.dead_from(first, MOST_DEAD)
         numbers = sorted({number for number, _, _ in letters if number <= until})
         some = []
@@ -101,7 +105,7 @@ class Refilling:
         await self._bury(letters)
         return told
 
-    async def _write(self, messages: list[Kept], go_on: int, until: int) -> RefillTold:
+    async def _write(self, messages: list[StreamEntry], go_on: int, until: int) -> BackfillReply:
         events, dead = self._rows(messages)
         lines = len(events) + len(dead)
         known = await self._store.stored([message.sequence for message in messages])
@@ -114,11 +118,11 @@ class Refilling:
         if written := len(missing) - len(lost):
             log.info("audit.refilled", extra={"rows": written, "stream_seq": until})
         unreadable = len(dead) + len(lost)
-        return RefillTold(
+        return BackfillReply(
             lines=lines, written=written, unreadable=unreadable, next=go_on, until=until
         )
 
-    def _rows(self, messages: list[Kept]) -> tuple[list[EventRow], list[DeadRow]]:
+    def _rows(self, messages: list[StreamEntry]) -> tuple[list[EventRow], list[DeadRow]]:
         events: list[EventRow] = []
         dead: list[DeadRow] = []
         for message in messages:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from toolbus_audit.clickhouse.query import Answers
-from toolbus_common.contracts import UnendedAsked, UnendedCall, UnendedTold
+from toolbus_common.contracts import UnresolvedCall, UnresolvedCallsQuery, UnresolvedCallsReply
 
 MOST = 1000
 # The calls first, of which there are few, and then what their intents say.
@@ -37,11 +37,11 @@ class _Told(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Told).decode
 
 
-async def unended(store: Answers, question: UnendedAsked) -> UnendedTold:
+async def unended(store: Answers, question: UnresolvedCallsQuery) -> UnresolvedCallsReply:
     """Those of them that were allowed first."""
     sql = _UNENDED.format(start=int(question.start * 1e6), end=int(question.end * 1e6))
     data = await store.ask(sql, MOST + 1)
     rows = _decode(data).data if data else []
-    names = tuple(UnendedCall.model_fields)
-    calls = [UnendedCall(**dict(zip(names, row, strict=True))) for row in rows[:MOST]]
-    return UnendedTold(calls=tuple(calls), more=len(rows) > MOST)
+    names = tuple(UnresolvedCall.model_fields)
+    calls = [UnresolvedCall(**dict(zip(names, row, strict=True))) for row in rows[:MOST]]
+    return UnresolvedCallsReply(calls=tuple(calls), more=len(rows) > MOST)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_audit.delivery.http_client import Answered
+from toolbus_audit.delivery.http_client import HttpResponse
 from toolbus_audit.siem.records import Record
 from toolbus_common import strict_json
 from toolbus_common.config import Sink
@@ -42,7 +42,7 @@ def body_of(sink: Sink, records: Sequence[Record], host: str) -> bytes:
     return b"".join(b"%b\n" % each.body for each in records)
 
 
-def verdict(sink: Sink, records: Sequence[Record], answered: Answered) -> Verdict:
+def verdict(sink: Sink, records: Sequence[Record], answered: HttpResponse) -> Verdict:
     """What an answer that is good says of each event."""
     if sink.shape != ELASTIC:
         return Verdict()

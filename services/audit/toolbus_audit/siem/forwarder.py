@@ -14,7 +14,7 @@ from toolbus_audit.siem.base import Outlet, SinkError
 from toolbus_audit.siem.records import records_of
 from toolbus_common.config import Sink
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_common.observability.metrics import (
     SINK_BEHIND,
     SINK_DEAD,
@@ -37,7 +37,7 @@ class Stream:
 
     begun: Callable[[], Awaitable[str]]
     newest: Callable[[], Awaitable[int]]
-    read: Callable[[int, int], Awaitable[list[Kept]]]  # from a message on, so many
+    read: Callable[[int, int], Awaitable[list[StreamEntry]]]  # from a message on, so many
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from toolbus_audit.delivery.http_client import Answered, Poster, PostError, Request
+from toolbus_audit.delivery.http_client import HttpResponse, Poster, PostError, Request
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.formats import body_of, media_of, verdict
 from toolbus_audit.siem.records import Record
@@ -96,7 +96,7 @@ class HttpOutlet:
         first = await self._told(records[:half], attempt)
         return first + await self._told(records[half:], attempt)
 
-    async def _posted(self, records: Sequence[Record]) -> Answered:
+    async def _posted(self, records: Sequence[Record]) -> HttpResponse:
         loop, told = asyncio.get_running_loop(), self._sink.headers
         try:
             found = await self._secrets.read(told.values())
@@ -105,7 +105,7 @@ class HttpOutlet:
         except (PostError, SecretError) as error:
             raise SinkError(str(error)) from error
 
-    def _post(self, records: Sequence[Record], told: Mapping[str, str]) -> Answered:
+    def _post(self, records: Sequence[Record], told: Mapping[str, str]) -> HttpResponse:
         headers = {"content-type": media_of(self._sink), "user-agent": "toolbus", **told}
         body = body_of(self._sink, records, self._host)
         request = Request("POST", self._sink.url, body, headers)

@@ -9,7 +9,7 @@ from toolbus_audit.clickhouse.row_mapper import Moment
 from toolbus_audit.export import ocsf
 from toolbus_common.config import Sink
 from toolbus_common.contracts.events.base import told_by
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class _Head(msgspec.Struct):
 _head = msgspec.json.Decoder(_Head).decode
 
 
-def records_of(sink: Sink, kept: Sequence[Kept]) -> tuple[list[Record], int]:
+def records_of(sink: Sink, kept: Sequence[StreamEntry]) -> tuple[list[Record], int]:
     """What the sink wants of these messages, and how many lines of it nobody could read."""
     records: list[Record] = []
     unreadable = 0

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from toolbus_common.crypto.key_file import lay_down
+from toolbus_common.crypto.key_file import create_key
 
 _ED25519 = b"\x01"  # the algorithm's number in signed-note
 
@@ -71,7 +71,7 @@ def signer(name: str, path: Path) -> Signer:
         ValueError: what is there is no Ed25519 key in PEM.
 
     """
-    lay_down(path, _new_key)
+    create_key(path, _new_key)
     data = path.read_bytes()
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):
         key = load_pem_private_key(data, None)

@@ -17,7 +17,7 @@ from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer
 from toolbus_audit.transparency_log.merkle_tree import EMPTY, Tree
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_common.observability.metrics import SEALED_EVENTS, SEALED_UNTIL
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ MOST_BETWEEN = 10_000  # events between two checkpoints of one log
 AWAY_SECONDS = 30.0  # another audit seals; it is looked after this often
 POSITION, LOGS = "position", "log."
 
-Read = Callable[[int], Awaitable[list[Kept]]]
+Read = Callable[[int], Awaitable[list[StreamEntry]]]
 
 
 class Log(Struct):
@@ -144,7 +144,7 @@ class Sealer:
         await self._tell(told)
         SEALED_UNTIL.set(now)
 
-    async def _take(self, message: Kept) -> None:
+    async def _take(self, message: StreamEntry) -> None:
         self._position = message.sequence
         scope = message.subject.rpartition(".")[2]
         growing = self._logs.get(scope)

@@ -18,13 +18,13 @@ from toolbus_audit.transparency_log.log_origin import settled
 from toolbus_audit.transparency_log.publisher import Publishing
 from toolbus_audit.transparency_log.sealer import Log, Sealer
 from toolbus_audit.transparency_log.witness_client import Sources, Witnessing
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.concurrency import end
-from toolbus_common.config import Declaration, Evidence
+from toolbus_common.config import Configuration, Evidence
 from toolbus_common.config_store.operator_targets import Named
 from toolbus_common.contracts.events.base import EVERY_EVENT, subject_of
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.stream_reader import Kept, begun, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, begun, read_from
 from toolbus_common.nats.topology import CONFIG, DECLARATION, EVENTS, SEALS
 from toolbus_common.secrets import Secrets
 from toolbus_common.service.service import Service
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class Outside:
     """Who is outside, as it is declared, and what reaches them."""
 
-    directory: Directory
+    directory: ConfigProjection
     named: Named
     poster: Poster
     secrets: Secrets
@@ -99,7 +99,7 @@ class Receivers:
         self._copying.tell(signed)
         await self._publishing.tell(signed, witness)
 
-    async def _read(self, first: int, scope: str) -> list[Kept]:
+    async def _read(self, first: int, scope: str) -> list[StreamEntry]:
         subjects = subject_of("*.*", scope)
         return await read_from(self._service.bus.client, EVENTS, first, subjects)
 
@@ -113,7 +113,7 @@ def sealing(
     details = service.details
     service.details = lambda: details() | told | receivers.states()
 
-    async def read(first: int) -> list[Kept]:
+    async def read(first: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT)
 
     async def stream() -> str:
@@ -142,7 +142,7 @@ async def _signing(service: Service, bucket: Bucket, settings: Settings) -> Sign
     kept = await (await service.bucket(CONFIG)).get(DECLARATION)
     declared = ""
     if kept is not None and kept.value:
-        declared = Declaration.model_validate_json(kept.value).evidence.origin
+        declared = Configuration.model_validate_json(kept.value).evidence.origin
     wanted = declared or settings.seal_name
     name = await settled(bucket, wanted)
     if wanted and wanted != name:

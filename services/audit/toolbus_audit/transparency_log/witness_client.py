@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from toolbus_audit.delivery.http_client import Answered, Poster, PostError, Request
+from toolbus_audit.delivery.http_client import HttpResponse, Poster, PostError, Request
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
     Line,
@@ -32,7 +32,7 @@ from toolbus_common.config.audit.retention import cosigner_of
 from toolbus_common.contracts import WitnessContradicted
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.stream_reader import Kept
+from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_common.observability.metrics import WITNESS_BEHIND, WITNESS_FAILURES
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ MOST_TRIES = 3  # of one checkpoint, while the witness says that it knows anothe
 LARGEST_ANSWER = 65_536  # bytes
 _TAKEN, _FORBIDDEN, _UNKNOWN, _CONFLICT, _NO_PROOF = 200, 403, 404, 409, 422
 
-Read = Callable[[int, str], Awaitable[list[Kept]]]  # messages of a customer, from a number on
+Read = Callable[
+    [int, str], Awaitable[list[StreamEntry]]
+]  # messages of a customer, from a number on
 Tell = Callable[[list[tuple[str, Log]], str], Awaitable[None]]  # and who cosigned them
 
 
@@ -198,7 +200,7 @@ class Witnessing:
         grown = Mark(mark.stream, mark.size, mark.edge, since, to, mark.contradicted)
         return await self._keep(line, grown)
 
-    async def _asked(self, witness: Witness, mark: Mark, newest: Log) -> Answered:
+    async def _asked(self, witness: Witness, mark: Mark, newest: Log) -> HttpResponse:
         headers = {"content-type": "text/plain; charset=utf-8", "user-agent": "toolbus"}
         body = request_of(mark.size, mark.growth.proof(), newest.note)
         request = Request("POST", f"{witness.url}/add-checkpoint", body, headers)
@@ -220,7 +222,7 @@ class Witnessing:
         await self._sources.tell([(line[1], told)], witness.name)
         await self._keep(line, Mark(mark.stream, newest.size, newest.edge, (), newest.to))
 
-    async def _refused(self, line: Line, newest: Log, mark: Mark, answered: Answered) -> Mark:
+    async def _refused(self, line: Line, newest: Log, mark: Mark, answered: HttpResponse) -> Mark:
         """What the witness knows instead. Raises `NotTakenError`."""
         known = size_told(answered.body) if answered.status == _CONFLICT else None
         if answered.status == _NO_PROOF or known == mark.size == newest.size:

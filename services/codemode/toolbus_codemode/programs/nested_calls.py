@@ -14,21 +14,21 @@ from toolbus_codemode.results import large_result_reader
 from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.program import Failure, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY
-from toolbus_common.access.config_snapshot import Directory
+from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.pricing import Cost, charged, cost_of
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.calls.idempotency_key import checked_key
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config.servers.timeouts import deadline_of
 from toolbus_common.contracts import (
     TOOLS_CALL,
-    Answered,
-    Asked,
     CallAdmitted,
     CallCancelled,
     CallRequested,
-    Ending,
+    CallResult,
     Era,
+    FinalReply,
+    InputRequired,
 )
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.mcp.builtin_server import BUILT_IN
@@ -55,13 +55,13 @@ class Inner:
     """Makes the calls of one program, and counts them."""
 
     service: Service
-    directory: Directory
+    directory: ConfigProjection
     results: Results
     outer: CallAdmitted
     purse: Purse
     trace: str = ""  # the span its calls are below
     tally: Tally = field(default_factory=Tally)
-    _priced: Declaration | None = None
+    _priced: Configuration | None = None
     _costs: dict[str, Cost] = field(default_factory=dict)
 
     async def make(self, wanted: ToolCall) -> ToolOutcome:
@@ -99,12 +99,12 @@ class Inner:
         except ToolbusError as error:
             return ToolOutcome(failure=failure_of(error))
 
-    async def _piece(self, handle: Handle, uri: str) -> Ending:
+    async def _piece(self, handle: Handle, uri: str) -> FinalReply:
         trace = child_of(self.trace or self.outer.traceparent)
         wanted = ToolCall(handle.server, uri, {})
         return await self._answered(self._call(wanted, {}, "", None, trace, RESOURCES_READ))
 
-    def _cost(self, declared: Declaration, name: str) -> Cost:
+    def _cost(self, declared: Configuration, name: str) -> Cost:
         """A tool's price, looked up once while the declaration is the same."""
         if self._priced is not declared:
             self._priced, self._costs = declared, {}
@@ -112,7 +112,7 @@ class Inner:
             self._costs[name] = cost_of(name, declared.prices)
         return self._costs[name]
 
-    async def _asked(self, wanted: ToolCall, most: int | None) -> Ending:
+    async def _asked(self, wanted: ToolCall, most: int | None) -> FinalReply:
         arguments = {**wanted.arguments}
         key = checked_key(arguments.pop(IDEMPOTENCY, None))
         name = full_name(wanted.server, wanted.tool)
@@ -157,7 +157,7 @@ class Inner:
             arguments=msgspec.json.encode(arguments),
         )
 
-    async def _answered(self, call: CallRequested) -> Ending:
+    async def _answered(self, call: CallRequested) -> FinalReply:
         try:
             return await self.service.calls.ask(call)
         except asyncio.CancelledError:  # the program ended first: nobody waits any more
@@ -169,17 +169,17 @@ class Inner:
         await self.service.bus.publish(cancelled.subject, cancelled.encode())
 
 
-def _outcome(ending: Ending) -> ToolOutcome:
-    if isinstance(ending, Answered):
+def _outcome(ending: FinalReply) -> ToolOutcome:
+    if isinstance(ending, CallResult):
         return outcome_of(ending.body)
-    sentence = ASKS if isinstance(ending, Asked) else LATER
+    sentence = ASKS if isinstance(ending, InputRequired) else LATER
     return ToolOutcome(failure=Failure("input_required", sentence))
 
 
-def _charge(cost: Cost, ending: Ending) -> int:
+def _charge(cost: Cost, ending: FinalReply) -> int:
     """What an answer costs, as executor settles it."""
-    if isinstance(ending, Asked):
+    if isinstance(ending, InputRequired):
         return 0
-    if not isinstance(ending, Answered):
+    if not isinstance(ending, CallResult):
         return cost.held
     return charged(cost.held, cost.parts, len(ending.body))

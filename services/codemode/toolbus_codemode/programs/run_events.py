@@ -9,7 +9,7 @@ from typing import Any
 from toolbus_codemode.programs.budget import Purse
 from toolbus_codemode.programs.nested_calls import Tally
 from toolbus_codemode.sandbox.program import Ended, Program, ProgramError
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.calls.event_fields import about_call
 from toolbus_common.contracts import CallAdmitted, Event, RunCompleted, RunFailed, RunStarted
 from toolbus_common.observability.metrics import RUN_SECONDS, RUNS
@@ -24,7 +24,7 @@ class Run:
     """One program under way, and the events about it."""
 
     call: CallAdmitted
-    lineage: Lineage
+    lineage: Principal
     program: Program
     purse: Purse
     tally: Tally

@@ -18,8 +18,8 @@ from toolbus_codemode.programs.run_events import Run
 from toolbus_codemode.results.result_store import LARGEST, Results
 from toolbus_codemode.sandbox.program import Ended, Function, Limits, Namespace, Program
 from toolbus_codemode.sandbox.sandbox import Sandbox
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import BUILT_IN
@@ -40,7 +40,7 @@ class Programs:
     """Runs programs in the name of whoever sent them. `usual` bounds every one of them."""
 
     service: Service
-    directory: Directory
+    directory: ConfigProjection
     sandbox: Sandbox
     results: Results
     usual: Caps
@@ -49,7 +49,7 @@ class Programs:
     )
 
     async def run(
-        self, call: CallAdmitted, lineage: Lineage, shelf: Shelf, arguments: dict[str, Any]
+        self, call: CallAdmitted, lineage: Principal, shelf: Shelf, arguments: dict[str, Any]
     ) -> Answer:
         """Run one program. Raises `InvalidError` for arguments that hold none."""
         caps = self.caps(call, lineage)
@@ -75,11 +75,11 @@ class Programs:
         run.ended(ended, answer.output_bytes, answer.kept)
         return answer
 
-    def caps(self, call: CallAdmitted, lineage: Lineage) -> Caps:
+    def caps(self, call: CallAdmitted, lineage: Principal) -> Caps:
         """Return what the program that a call carries may use."""
         return caps_of(lineage.levels, self.usual).within(REQUEST, terms_of(call.terms))
 
-    def needed_until(self, call: CallAdmitted, lineage: Lineage) -> float:
+    def needed_until(self, call: CallAdmitted, lineage: Principal) -> float:
         """Return the deadline that leaves a program its time, in seconds since the epoch."""
         return time() + _most(self.caps(call, lineage).seconds) + 2 * MARGIN
 

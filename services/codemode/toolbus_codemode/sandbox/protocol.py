@@ -74,7 +74,7 @@ class Done(Spoken, frozen=True):
     printed: str = ""
 
 
-class Failed(Spoken, frozen=True):
+class ProgramFailed(Spoken, frozen=True):
     """Child to service: the program ended early."""
 
     name: str
@@ -85,7 +85,7 @@ class Failed(Spoken, frozen=True):
     printed: str = ""
 
 
-Heard = Calls | Done | Failed
+Heard = Calls | Done | ProgramFailed
 Told = Start | Outcomes
 
 heard = msgspec.json.Decoder(Heard)

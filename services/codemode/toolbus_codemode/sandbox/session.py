@@ -22,9 +22,9 @@ from toolbus_codemode.sandbox.protocol import (
     Call,
     Calls,
     Done,
-    Failed,
     Outcome,
     Outcomes,
+    ProgramFailed,
     Start,
     Tool,
     framed,
@@ -84,7 +84,7 @@ class Conversation:
         """What this run may use."""
         return self.program.limits
 
-    async def hold(self) -> Done | Failed | None:
+    async def hold(self) -> Done | ProgramFailed | None:
         """Talk until the child tells its end; None when it went away without one."""
         known = {
             (space.name, each.name): (space, each)
@@ -103,13 +103,17 @@ class Conversation:
         finally:
             await self.forsake()
 
-    async def hear(self) -> Calls | Done | Failed:
+    async def hear(self) -> Calls | Done | ProgramFailed:
         """The next message, of a size we allow."""
         length = int.from_bytes(await self.reader.readexactly(HEADER), "big")
         if length > max(self.limits.message, self.limits.output) + ENVELOPE:
-            return Failed("message_too_large", "The program sent a message larger than it may.")
+            return ProgramFailed(
+                "message_too_large", "The program sent a message larger than it may."
+            )
         try:
-            message: Calls | Done | Failed = heard.decode(await self.reader.readexactly(length))
+            message: Calls | Done | ProgramFailed = heard.decode(
+                await self.reader.readexactly(length)
+            )
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise BrokenError from error
         return message

@@ -3,7 +3,7 @@
 import logging
 
 from toolbus_common.contracts import Listing, ServerFaulted
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_executor.server_events import about_server
 from toolbus_executor.upstreams.listing import repairs_of
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 class ListFaults:
     """The entries of one server left out or repaired, and its failed lists, with the reasons."""
 
-    def __init__(self, server: str, events: EventWriter) -> None:
+    def __init__(self, server: str, events: EventPublisher) -> None:
         self.dropped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self._repaired: dict[str, str] = {}

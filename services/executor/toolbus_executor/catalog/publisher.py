@@ -7,7 +7,7 @@ from contextlib import suppress
 from time import monotonic
 
 from toolbus_common.contracts import Listing
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_executor.catalog.definition_pins import TRUST, Pins, changed, newly_held, refused
 
@@ -21,7 +21,7 @@ class Entry:
     """What is published of one server. `on_refused` hears what no call may use."""
 
     def __init__(
-        self, name: str, mode: str, catalogue: Bucket, pins: Pins, events: EventWriter
+        self, name: str, mode: str, catalogue: Bucket, pins: Pins, events: EventPublisher
     ) -> None:
         self.name = name
         self.listed: Listing | None = None  # as this executor saw it last, weighed

@@ -5,7 +5,7 @@ from time import monotonic
 
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import BreakerOpenError, ToolbusError
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import UPSTREAM_OPEN
 from toolbus_executor.resilience.circuit_breaker import Breaker, State
 from toolbus_executor.resilience.failure_log import Failures, GarbageError
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Guard:
     """One server's breaker; events and metrics say when it opens and closes."""
 
-    def __init__(self, name: str, events: EventWriter) -> None:
+    def __init__(self, name: str, events: EventPublisher) -> None:
         self.name = name
         self.breaker = Breaker()
         self.failures = Failures()

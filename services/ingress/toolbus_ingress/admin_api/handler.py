@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.access.config_snapshot import hash_of, proof_of
-from toolbus_common.contracts import AdminAsked, AdminTold
+from toolbus_common.access.config_snapshot import hash_of, key_digest_of
+from toolbus_common.contracts import AdminReply, AdminRequest
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.nats.connection import bus_down
@@ -74,12 +74,12 @@ class Administration:
         form, body = await self._body(found, headers, receive)
         if operation.wants is None:
             form, body = str(wanted.format), b""
-        asked = AdminAsked(
+        asked = AdminRequest(
             proof=proof, operation=operation.id, kind=operation.kind, name=found.name,
             match=match, form=form, dry_run=wanted.dry_run == "true", limit=wanted.limit,
             after=wanted.after, customer=wanted.customer, body=body,
         )  # fmt: skip
-        told = await self.endpoint.service.asks.ask(asked, AdminTold, SECONDS)
+        told = await self.endpoint.service.asks.ask(asked, AdminReply, SECONDS)
         return responses.succeeded(found, told)
 
     async def _proof(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:
@@ -92,7 +92,7 @@ class Administration:
         token, identity = token_of(headers), self.endpoint.identity
         if token and identity.administered:
             await identity.meet(token, identity.administration)
-        proof = proof_of(secret.strip().decode("latin-1"))
+        proof = key_digest_of(secret.strip().decode("latin-1"))
         known = self.endpoint.directory.administrator(proof, time())
         if known is None:
             raise UnauthorizedError("This opens nothing here: it is unknown, revoked or expired.")

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import ApprovalsTold, ApproverAsked
+from toolbus_common.contracts import ApprovalsReply, ApproverRequest
 from toolbus_common.errors import InvalidError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.web.json_view import visible
@@ -130,11 +130,11 @@ class Approvals:
         announced(headers, LARGEST_BODY)
         return await whole_body(receive, LARGEST_BODY)
 
-    async def _ask(self, proof: str, wish: str, approval: str, note: str = "") -> ApprovalsTold:
+    async def _ask(self, proof: str, wish: str, approval: str, note: str = "") -> ApprovalsReply:
         if wish not in ("show", "approve", "reject"):
             raise InvalidError("Approve or reject.")
-        asked = ApproverAsked(proof=proof, wish=wish, id=approval, note=visible(note.strip()))
-        return await self.endpoint.service.asks.ask(asked, ApprovalsTold)
+        asked = ApproverRequest(proof=proof, wish=wish, id=approval, note=visible(note.strip()))
+        return await self.endpoint.service.asks.ask(asked, ApprovalsReply)
 
 
 def _note(body: bytes) -> str:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from toolbus_common.access.anonymous import PROOF, is_anonymous, proof_in
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.config import Patterns
 from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.mcp.code_mode_options import NO_TERMS, Terms
@@ -26,7 +26,7 @@ class Caller(Struct, frozen=True):
 
     proof: str
     name: str
-    bounds: Bounds
+    bounds: EffectiveGrants
     server: str
     narrower: tuple[Patterns, ...] = ()
     terms: Terms = NO_TERMS

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 from time import time
 
-from toolbus_common.access.config_snapshot import Directory
-from toolbus_common.access.principal import Bounds
+from toolbus_common.access.config_snapshot import ConfigProjection
+from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import ContextListed, Era, Event
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
@@ -21,7 +21,7 @@ from toolbus_ingress.catalog.tool_catalog import Catalogue
 
 MOST_APART = 1000  # keys and lists that are told apart in one period
 OTHERS = "(others)"
-_EVERYTHING = Bounds((("*",),))
+_EVERYTHING = EffectiveGrants((("*",),))
 
 # Whose list: the key, the method, the server of the endpoint, the mode, the protocol family.
 Kind = tuple[str, str, str, str, Era]
@@ -39,7 +39,7 @@ class ListedContext:
 
     say: Callable[[Event], None]
     catalogue: Catalogue
-    directory: Directory
+    directory: ConfigProjection
     seconds: float
     _counted: dict[Kind, _Counted] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ class ListedContext:
     def _event(self, kind: Kind, counted: _Counted) -> ContextListed:
         key, method, server, mode, era = kind
         found = self.directory.now.lineage_of(key, time())
-        bounds = found.seen if found is not None else Bounds(())
+        bounds = found.seen if found is not None else EffectiveGrants(())
         return ContextListed(
             id=f"{token_hex(12)}.listed",
             at=time(),

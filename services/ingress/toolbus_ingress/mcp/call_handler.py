@@ -15,12 +15,12 @@ from toolbus_common.contracts import (
     IDEMPOTENCY,
     NOTHING,
     TOOLS_CALL,
-    Asked,
-    Begun,
     CallCancelled,
     CallRequested,
-    Ending,
     Era,
+    FinalReply,
+    InputRequired,
+    TaskCreated,
 )
 from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import InvalidError, ToolbusError
@@ -128,7 +128,7 @@ class Relay:
             call = self._call(visit, request, subject, call_id, way)
             ending = await self._service.calls.ask(call)
             tracing.ended(ending)
-            if isinstance(ending, Asked | Begun):
+            if isinstance(ending, InputRequired | TaskCreated):
                 raise InvalidError("This tool asks its caller something; call it over MCP.")
             return ending.body
 
@@ -272,7 +272,7 @@ class Relay:
             talks or call.progress or call.log_level or call.default_logs
         ):
             ending = await self._service.calls.ask(call)
-            if isinstance(ending, Asked) and request.era is Era.LEGACY:
+            if isinstance(ending, InputRequired) and request.era is Era.LEGACY:
                 self._give_up(call.call_id)
                 raise InvalidError(
                     "The server asks its caller something, which needs a session, a declared "
@@ -294,12 +294,14 @@ class Relay:
             answer = told(asked, request, call.call_id)
         return await conversation.end(answer)
 
-    def _body(self, visit: Visit, request: Request, call: CallRequested, ending: Ending) -> bytes:
+    def _body(
+        self, visit: Visit, request: Request, call: CallRequested, ending: FinalReply
+    ) -> bytes:
         """The result as the caller may see it: what is the server's own is sealed."""
         tracing.ended(ending)
-        if isinstance(ending, Asked):
+        if isinstance(ending, InputRequired):
             return self._sealed_state(visit, call, ending.body)
-        if isinstance(ending, Begun):
+        if isinstance(ending, TaskCreated):
             return self._begun(visit, call, ending.body)
         if request.method == RESULT:
             return related(ending.body, request.params["taskId"])

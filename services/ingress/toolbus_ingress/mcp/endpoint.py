@@ -7,7 +7,7 @@ from typing import Any
 
 from toolbus_common import strict_json
 from toolbus_common.access.anonymous import PROOF
-from toolbus_common.access.config_snapshot import Directory, proof_of
+from toolbus_common.access.config_snapshot import ConfigProjection, key_digest_of
 from toolbus_common.access.token_cache import is_person
 from toolbus_common.contracts import Era
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
@@ -71,7 +71,7 @@ class Endpoint:
 
     service: Service
     guard: Guard
-    directory: Directory
+    directory: ConfigProjection
     catalogue: Catalogue
     sessions: Sessions
     relay: Relay
@@ -170,7 +170,7 @@ class Endpoint:
             raise UnauthorizedError(
                 "Send a key as 'Authorization: Bearer <key>'; 'toolbus keys create' makes one."
             )
-        proof = proof_of(secret.strip().decode("latin-1"))
+        proof = key_digest_of(secret.strip().decode("latin-1"))
         return self._known(proof, headers, scope, server, query, scheme)
 
     def _known(

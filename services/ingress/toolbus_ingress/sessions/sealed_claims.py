@@ -53,7 +53,7 @@ class DoneClaims(Claims, frozen=True):
     at: float
 
 
-class Seal(sealed_tokens.Seal):
+class Seal(sealed_tokens.TokenSealer):
     """The seal of what clients carry."""
 
     def close(self, claims: Claims) -> str:

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from toolbus_common.access.oauth_scopes import administers
 from toolbus_common.access.token_cache import Bearers
-from toolbus_common.config import Declaration
-from toolbus_common.contracts import Event, GrantEnded, GrantGiven
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import Event, GrantCreated, GrantEnded
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
-from toolbus_common.crypto.sealed_tokens import Seal
+from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_oauth.accounts.access_rules import entitling
 from toolbus_oauth.accounts.local_accounts import Accounts
@@ -49,11 +49,11 @@ class Grants:
     store: Store
     tokens: Bucket
     bearers: Bearers
-    seal: Seal
+    seal: TokenSealer
     keys: SigningKeys
     lifetimes: Lifetimes
     accounts: Accounts
-    declared: Callable[[], Declaration]
+    declared: Callable[[], Configuration]
     say: Callable[[Event], None]
 
     async def give(
@@ -244,7 +244,7 @@ class Grants:
 
     def _say_given(self, grant: Grant, access: str) -> None:
         self.say(
-            GrantGiven(
+            GrantCreated(
                 id=f"{grant.id}.{secrets.token_hex(4)}.given",
                 at=grant.made,
                 scope=DEFAULT_SCOPE,

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import time
 
-from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.config import Period
 from toolbus_common.contracts import (
-    BudgetTold,
-    LedgerAsked,
-    LedgerTold,
-    RebuildAsked,
-    RebuildTold,
+    BudgetState,
+    LedgerQuery,
+    LedgerReply,
+    RebuildReply,
+    RebuildRequest,
 )
 from toolbus_common.errors import InvalidError
 from toolbus_policy.ledger.ledger import Ledger
@@ -29,18 +29,18 @@ class Clerk:
 
     ledger: Ledger
     rebuilder: Rebuilder
-    snapshot: Callable[[], Snapshot]
+    snapshot: Callable[[], ConfigSnapshot]
     used: Callable[[], Iterable[str]]
 
-    async def tell(self, question: LedgerAsked) -> LedgerTold:
+    async def tell(self, question: LedgerQuery) -> LedgerReply:
         """Every budget of one customer, or of all that ever spent."""
-        budgets: list[BudgetTold] = []
+        budgets: list[BudgetState] = []
         lost: dict[str, str] = {}
         for scope in [question.scope] if question.scope else sorted(self.used()):
             budgets += await self._budgets(scope, lost)
-        return LedgerTold(budgets=tuple(budgets[:MOST]), lost=lost, more=len(budgets) > MOST)
+        return LedgerReply(budgets=tuple(budgets[:MOST]), lost=lost, more=len(budgets) > MOST)
 
-    async def rebuild(self, question: RebuildAsked) -> RebuildTold:
+    async def rebuild(self, question: RebuildRequest) -> RebuildReply:
         """Make a customer's counters anew, though nothing seems to be lost."""
         told = await self.rebuilder.rebuild(
             question.scope, force=True, accept=question.accept, by=question.by
@@ -49,7 +49,7 @@ class Clerk:
             raise InvalidError(f"Nobody has spent anything for {question.scope!r} yet.")
         return told
 
-    async def _budgets(self, scope: str, lost: dict[str, str]) -> list[BudgetTold]:
+    async def _budgets(self, scope: str, lost: dict[str, str]) -> list[BudgetState]:
         known = await self.ledger.epochs.known(scope)
         if known is not None and await self.ledger.is_lost(scope, known):
             lost[scope] = self.ledger.why_lost.get(scope, "Its counters are being rebuilt.")
@@ -62,10 +62,10 @@ class Clerk:
         return [_told(scope, *each, now) for each in zip(limits, levels, strict=True)]
 
 
-def _told(scope: str, limit: BudgetLimit, level: dict[str, int], now: float) -> BudgetTold:
+def _told(scope: str, limit: BudgetLimit, level: dict[str, int], now: float) -> BudgetState:
     budget = limit.budget
     spent, resets_at = (_rolling if budget.rolling else _calendar)(limit, level, now)
-    return BudgetTold(
+    return BudgetState(
         scope=scope, level=limit.level, kind="usd" if limit.in_money else "calls",
         per=budget.per, timezone=budget.timezone, rolling=budget.rolling, tools=budget.tools,
         limit=limit.most, spent=spent, held=level.get("held", 0), debt=level.get("debt", 0),

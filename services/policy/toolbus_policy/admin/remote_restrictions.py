@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from toolbus_common.config import Declaration, Issuer, Place, Server, Sink, Webhook
+from toolbus_common.config import Configuration, Issuer, Place, Server, Sink, Webhook
 from toolbus_common.config.servers.oauth import REFERENCES
 from toolbus_common.config.servers.server import BOUNDS, CREDENTIALS, DESTINATION, FILES
 from toolbus_common.config_store.operator_targets import digest_of
@@ -44,7 +44,7 @@ class Reach:
     variables: tuple[str, ...] = ()
     egress: Egress = STRICT
 
-    def faults(self, old: Declaration, new: Declaration) -> list[dict[str, Any]]:
+    def faults(self, old: Configuration, new: Configuration) -> list[dict[str, Any]]:
         """What is out of reach in the new declaration and was not there already."""
         found = [
             (f"servers.{name}.{place}", reason)
@@ -64,7 +64,7 @@ class Reach:
         found += self._of_evidence(old, new)
         return [{"place": place, "line": 0, "reason": reason} for place, reason in found]
 
-    def _of_evidence(self, old: Declaration, new: Declaration) -> Iterator[tuple[str, str]]:
+    def _of_evidence(self, old: Configuration, new: Configuration) -> Iterator[tuple[str, str]]:
         """Where checkpoints leave to, and who witnesses them."""
         if (place := new.evidence.checkpoints) is not None:
             yield from self._leaves("evidence.checkpoints", place, old.evidence.checkpoints)

@@ -1,10 +1,10 @@
 """Decisions: who may call what, at what price, against which limits. Pure: no clock, no I/O."""
 
 from toolbus_common.access import session_owner
-from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.oauth_scopes import needed
 from toolbus_common.access.pricing import FREE, cost_of
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config import Patterns
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
@@ -18,7 +18,7 @@ from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import governing
 from toolbus_policy.admission.plan_cache import Memory
 from toolbus_policy.admission.rule_evaluator import Ruling
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.limits import (
     budgets_of,
     loops_of,
@@ -43,7 +43,7 @@ class Standing:
 
     MOST_REMEMBERED = 100_000
 
-    def __init__(self, snapshot: Snapshot, catalogue: dict[str, Listing]) -> None:
+    def __init__(self, snapshot: ConfigSnapshot, catalogue: dict[str, Listing]) -> None:
         self.known = {
             method: {
                 full_name(server, offered.name): offered.digest
@@ -60,7 +60,7 @@ class Standing:
             for each in listing.held
             if each.kind == "prompts"
         }
-        self.principals = Memory[str, Principal](self.MOST_REMEMBERED)
+        self.payers = Memory[str, Payer](self.MOST_REMEMBERED)
         self.admissions = Memory[tuple[str, str, str, str], Admission | None](self.MOST_REMEMBERED)
 
 
@@ -73,7 +73,7 @@ class Judge:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        snapshot: ConfigSnapshot,
         catalogue: dict[str, Listing],
         ruling: Ruling | None = None,
         standing: Standing | None = None,
@@ -106,7 +106,7 @@ class Judge:
 
     def decide_for(
         self,
-        lineage: Lineage,
+        lineage: Principal,
         server: str,
         method: str,
         tool: str,
@@ -119,7 +119,7 @@ class Judge:
         try:
             admission = self.standing.admissions.recall(about, lineage)
         except KeyError:
-            admission = self._admit(self._principal(lineage), server, method, tool)
+            admission = self._admit(self._payer(lineage), server, method, tool)
             self.standing.admissions.keep(about, lineage, admission)
         narrows = narrower and server != BUILT_IN
         if narrows and not _within(narrower, full_name(server, tool)):
@@ -128,27 +128,27 @@ class Judge:
             raise self._refusal(lineage, server, method, tool)
         return admission
 
-    def asker(self, proof: str, now: float) -> Principal:
+    def asker(self, proof: str, now: float) -> Payer:
         """Who asks, whatever for. Raises `UnauthorizedError`."""
-        return self._principal(self._live(proof, now))
+        return self._payer(self._live(proof, now))
 
-    def holder(self, key: str, now: float) -> Principal:
+    def holder(self, key: str, now: float) -> Payer:
         """The key of a name, if it is live still. Raises `UnauthorizedError`."""
         lineage = self.snapshot.lineage_of(key, now)
         if lineage is None:
             raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
-        return self._principal(lineage)
+        return self._payer(lineage)
 
-    def _live(self, proof: str, now: float) -> Lineage:
+    def _live(self, proof: str, now: float) -> Principal:
         found = self.snapshot.lineage_for(proof, now)
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found
 
-    def _refusal(self, lineage: Lineage, server: str, method: str, tool: str) -> ToolbusError:
+    def _refusal(self, lineage: Principal, server: str, method: str, tool: str) -> ToolbusError:
         """Why not: only who may use it with another token is told that it is there."""
         whole = lineage.whole
-        if whole is None or self._admit(principal_of(whole), server, method, tool) is None:
+        if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
             return _unknown(server, method, tool)
         name = full_name(server, tool)
         scope = needed(self.snapshot.declaration, lineage.token_scope, name)
@@ -157,7 +157,7 @@ class Judge:
             scope=scope,
         )
 
-    def _admit(self, principal: Principal, server: str, method: str, tool: str) -> Admission | None:
+    def _admit(self, payer: Payer, server: str, method: str, tool: str) -> Admission | None:
         declared, name = self.snapshot.declaration, full_name(server, tool)
         if method not in METHODS or not self.snapshot.serves(server):
             return None
@@ -168,32 +168,32 @@ class Judge:
             method == _COMPLETION and name in self.standing.held
         ):  # nor is what completes its arguments
             return None
-        bounds = principal.lineage.bounds
-        if not (bounds.cover(name) if server != BUILT_IN else _may_program(principal, name)):
+        bounds = payer.lineage.bounds
+        if not (bounds.cover(name) if server != BUILT_IN else _may_program(payer, name)):
             return None
-        cause = principal.lineage.covering(name) if method in _APPROVABLE else ""
+        cause = payer.lineage.covering(name) if method in _APPROVABLE else ""
         told = (
             cause,
             known[name] if known is not None else "",
-            *principal.lineage.recording(server),
-            principal.lineage.strict,
+            *payer.lineage.recording(server),
+            payer.lineage.strict,
         )
         if method != TOOLS_CALL:
-            return Admission(principal, FREE, (), (), *told)
+            return Admission(payer, FREE, (), (), *told)
         cost = cost_of(name, declared.prices)
-        counting = tuple(each for each in principal.budgets if each.counts(name, cost.held))
-        return Admission(principal, cost, counting, principal.loops, *told)
+        counting = tuple(each for each in payer.budgets if each.counts(name, cost.held))
+        return Admission(payer, cost, counting, payer.loops, *told)
 
-    def _principal(self, lineage: Lineage) -> Principal:
+    def _payer(self, lineage: Principal) -> Payer:
         try:
-            return self.standing.principals.recall(lineage.key, lineage)
+            return self.standing.payers.recall(lineage.key, lineage)
         except KeyError:
-            return self.standing.principals.keep(lineage.key, lineage, principal_of(lineage))
+            return self.standing.payers.keep(lineage.key, lineage, payer_of(lineage))
 
 
-def _may_program(principal: Principal, name: str) -> bool:
+def _may_program(payer: Payer, name: str) -> bool:
     """Our own tools need no grant, for they reach no further than the key: only no denial."""
-    lineage = principal.lineage
+    lineage = payer.lineage
     return lineage.code_mode is not False and not lineage.bounds.deny(name)
 
 
@@ -206,16 +206,16 @@ def _within(narrower: tuple[Patterns, ...], name: str) -> bool:
     return all(granted(patterns, name) for patterns in narrower)
 
 
-def _hidden(snapshot: Snapshot, server: str, tool: str) -> bool:
+def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
     declared = snapshot.declaration.servers.get(server)
     view = declared.tools.get(tool) if declared is not None else None
     return view is not None and view.hidden
 
 
-def principal_of(lineage: Lineage) -> Principal:
+def payer_of(lineage: Principal) -> Payer:
     """A key with everything above it: grants intersect, limits add up."""
     levels = lineage.levels
-    return Principal(
+    return Payer(
         lineage=lineage,
         team=lineage.own.team,
         user=lineage.own.user,
@@ -223,5 +223,5 @@ def principal_of(lineage: Lineage) -> Principal:
         budgets=budgets_of(levels),
         rates=rates_of(levels),
         loops=loops_of(levels),
-        id=session_owner.principal_of(lineage),
+        id=session_owner.principal_id_of(lineage),
     )

@@ -8,19 +8,19 @@ from time import time
 from msgspec.structs import replace
 
 from toolbus_common.access.config_snapshot import hash_of
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import (
     TOOLS_CALL,
-    Asked,
-    Begun,
     CallAllowed,
+    CallError,
     CallRequested,
-    Ending,
-    Failed,
-    KeptOutcome,
+    FinalReply,
+    InputRequired,
     OutcomeClaim,
+    StoredOutcome,
+    TaskCreated,
 )
-from toolbus_common.contracts.replies import Reply
+from toolbus_common.contracts.replies import ReplyChannel
 from toolbus_common.errors import (
     BusDownError,
     ExecutorDownError,
@@ -44,7 +44,7 @@ from toolbus_policy.approvals.service import Approving, Permit
 from toolbus_policy.approvals.tasks.model import concerns
 from toolbus_policy.idempotency.claims import Once
 from toolbus_policy.idempotency.replay import event_of, replayed
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.limits import repeated
 from toolbus_policy.ledger.reservation import About
@@ -68,12 +68,12 @@ class Gate:
     once: Once
     reap_grace: float
 
-    def pass_through(self, call: CallRequested, reply: Reply) -> Awaitable[None]:
+    def pass_through(self, call: CallRequested, reply: ReplyChannel) -> Awaitable[None]:
         """Admit the call and hand it to executor, or answer why not."""
         span = _tracer.span("toolbus.decide", call.traceparent)
         return span.around(self._pass(call, reply))
 
-    async def _pass(self, call: CallRequested, reply: Reply) -> None:
+    async def _pass(self, call: CallRequested, reply: ReplyChannel) -> None:
         judge, admission = self.judge(), None
         try:
             try:
@@ -96,15 +96,15 @@ class Gate:
         else:
             await self._go_on(yes, call, reply)
 
-    async def _pass_once(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+    async def _pass_once(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
         """The same for a call with an idempotency key: made once, and answered from then on."""
-        lineage = yes.admission.principal.lineage
+        lineage = yes.admission.payer.lineage
         try:
             turn = await self.once.turn(call, lineage)
         except ToolbusError as error:
             await self._deny(call, error, reply, yes.admission)
             return
-        if isinstance(turn, KeptOutcome):
+        if isinstance(turn, StoredOutcome):
             await self._replay(turn, call, reply, lineage)
             return
         yes = replace(yes, claim=turn)
@@ -114,7 +114,7 @@ class Gate:
             await self._go_on(yes, call, reply)
 
     async def _replay(
-        self, kept: KeptOutcome, call: CallRequested, reply: Reply, lineage: Lineage
+        self, kept: StoredOutcome, call: CallRequested, reply: ReplyChannel, lineage: Principal
     ) -> None:
         """Answer a call with what became of the first one with its idempotency key."""
         told = replayed(kept, call.era)
@@ -122,7 +122,7 @@ class Gate:
         REPLAYED.inc()
         await reply.send(told)
 
-    async def _pass_by_approval(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+    async def _pass_by_approval(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
         """The same for a call that may need a person. What time passed over is decided anew."""
         turn, claim, admission = None, yes.claim, None
         try:
@@ -131,19 +131,19 @@ class Gate:
                 admission = self._decide(judge, call)
                 verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
                 yes = Yes(judge, admission, verdict, claim)
-                lineage, cause = admission.principal.lineage, _cause(call, admission, verdict)
+                lineage, cause = admission.payer.lineage, _cause(call, admission, verdict)
                 with _tracer.below("toolbus.approval"):
                     turn = await self.approving.turn(call, lineage, cause)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, claim)
             return
-        if isinstance(turn, Asked | Begun):
+        if isinstance(turn, InputRequired | TaskCreated):
             await self._answer(turn, call, reply, claim)
         elif not await self._go_on(yes, turn.call, reply, turn):
             await self.approving.give_back(turn)
 
     async def pass_deferred(
-        self, call: CallRequested, reply: Reply, key: str, approval: str
+        self, call: CallRequested, reply: ReplyChannel, key: str, approval: str
     ) -> None:
         """The same for a call that became a task, now that a person has approved it.
 
@@ -153,7 +153,7 @@ class Gate:
             await self._pass_approved(call, reply, key, approval)
 
     async def _pass_approved(
-        self, call: CallRequested, reply: Reply, key: str, approval: str
+        self, call: CallRequested, reply: ReplyChannel, key: str, approval: str
     ) -> None:
         judge, who, admission, claim = self.judge(), None, None, None
         try:
@@ -164,7 +164,7 @@ class Gate:
             admission = judge.decide_for(who.lineage, *about, call.narrower)
             verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
             turn = await self.once.turn(call, who.lineage) if call.idempotency_key else None
-            if isinstance(turn, KeptOutcome):
+            if isinstance(turn, StoredOutcome):
                 await self._replay(turn, call, reply, who.lineage)
                 return
             claim = turn
@@ -175,12 +175,12 @@ class Gate:
         if not await self._go_on(Yes(judge, admission, verdict, claim), call, reply, permit):
             await self.approving.give_back(permit)
 
-    async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: Reply) -> None:
+    async def _tell_of_task(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
         """Answer who asks after a task that is kept here, or pass the question on to its server."""
         try:
-            told = await self.approving.deferring.answer(call, yes.admission.principal.key)
+            told = await self.approving.deferring.answer(call, yes.admission.payer.key)
         except ToolbusError as error:
-            await reply.send(Failed(error))
+            await reply.send(CallError(error))
             return
         if isinstance(told, CallRequested):
             await self._go_on(yes, told, reply)
@@ -188,7 +188,7 @@ class Gate:
             await reply.send(told)
 
     async def _go_on(
-        self, yes: Yes, call: CallRequested, reply: Reply, permit: Permit | None = None
+        self, yes: Yes, call: CallRequested, reply: ReplyChannel, permit: Permit | None = None
     ) -> bool:
         """Hold the money, write the intent, hand over; whether it came to the last."""
         admission = yes.admission
@@ -202,7 +202,7 @@ class Gate:
             await self._record_intent(intent)
         except ToolbusError as error:
             self._say_not_sent(call, admission, error, reserved=reserved)
-            await self._answer(Failed(error), call, reply, yes.claim)
+            await self._answer(CallError(error), call, reply, yes.claim)
             return False
         if permit is not None:
             self.approving.record_use(permit)
@@ -260,7 +260,7 @@ class Gate:
             )
 
     async def _hand_over(
-        self, yes: Yes, call: CallRequested, reply: Reply, *, reserved: bool
+        self, yes: Yes, call: CallRequested, reply: ReplyChannel, *, reserved: bool
     ) -> None:
         admission = yes.admission
         admitted = admitted_of(yes, call, reply.address, reserved=reserved)
@@ -269,40 +269,44 @@ class Gate:
         def nobody() -> None:
             error = ExecutorDownError(f"No executor serves {call.server} now; retry shortly.")
             self._say_not_sent(call, admission, error, reserved=reserved)
-            self.service.spawn(self._answer(Failed(error), call, reply, yes.claim))
+            self.service.spawn(self._answer(CallError(error), call, reply, yes.claim))
 
         try:
             await self.service.calls.hand_over(admitted, reply, nobody)
         except BusDownError as error:
             self._say_not_sent(call, admission, error, reserved=reserved)
-            await self._answer(Failed(error), call, reply, yes.claim)
+            await self._answer(CallError(error), call, reply, yes.claim)
 
     async def _deny(
         self,
         call: CallRequested,
         error: ToolbusError,
-        reply: Reply,
+        reply: ReplyChannel,
         admission: Admission | None,
         claim: OutcomeClaim | None = None,
-        who: Principal | None = None,
+        who: Payer | None = None,
     ) -> None:
         DECISIONS.labels(error.code).inc()
         _decided(error.code)
         if who is None:
-            who = admission.principal if admission is not None else self._who(call)
+            who = admission.payer if admission is not None else self._who(call)
         actors = self.judge().snapshot.actors(who.key, call.proof) if who is not None else ()
         self.service.events.say(denial_of(call, error, admission, who, actors))
-        await self._answer(Failed(error), call, reply, claim)
+        await self._answer(CallError(error), call, reply, claim)
 
     async def _answer(
-        self, told: Ending | Failed, call: CallRequested, reply: Reply, claim: OutcomeClaim | None
+        self,
+        told: FinalReply | CallError,
+        call: CallRequested,
+        reply: ReplyChannel,
+        claim: OutcomeClaim | None,
     ) -> None:
         """Answer a call that is not handed over."""
         if claim is not None:
             await self.once.release(call, claim)
         await reply.send(told)
 
-    def _who(self, call: CallRequested) -> Principal | None:
+    def _who(self, call: CallRequested) -> Payer | None:
         try:
             return self.judge().asker(call.proof, time())
         except UnauthorizedError:
@@ -331,7 +335,7 @@ def _may_need_person(yes: Yes, call: CallRequested) -> bool:
 
 def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:
     """What the rules say, when they do not forbid the call."""
-    verdict = ruling.verdict(call, admission.principal.lineage, admission.charge, time())
+    verdict = ruling.verdict(call, admission.payer.lineage, admission.charge, time())
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
     return verdict
@@ -345,12 +349,12 @@ def _cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause
 
 
 def _about(call: CallRequested, admission: Admission, after: int) -> str:
-    trace, key = trace_id(call.traceparent), admission.principal.key
+    trace, key = trace_id(call.traceparent), admission.payer.key
     return About(call.server, call.tool, key, trace, call.parent_id, after).encode()
 
 
 def _repeated(call: CallRequested, admission: Admission) -> str:
-    run = call.run or f"key:{admission.principal.key}"
+    run = call.run or f"key:{admission.payer.key}"
     return repeated(run, call.server, call.tool, call.arguments)
 
 

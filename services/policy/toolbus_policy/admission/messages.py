@@ -23,7 +23,7 @@ from toolbus_common.privacy.content_policy import recorded
 from toolbus_common.rules import Verdict
 from toolbus_policy.admission.authorizer import Judge
 from toolbus_policy.admission.caller_identity import identified
-from toolbus_policy.ledger.admitted_call import Admission, Principal
+from toolbus_policy.ledger.admitted_call import Admission, Payer
 
 _allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
 
@@ -42,14 +42,14 @@ class Yes(Struct, frozen=True):
 
 def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) -> CallAdmitted:
     """The call as executor gets it."""
-    admission, principal = yes.admission, yes.admission.principal
+    admission, payer = yes.admission, yes.admission.payer
     admitted = _admitted(
         call_id=call.call_id,
         reply_to=address,
         server=call.server,
         tool=call.tool,
-        scope=principal.scope,
-        key=principal.key,
+        scope=payer.scope,
+        key=payer.key,
         era=call.era,
         deadline=call.deadline,
         traceparent=call.traceparent,
@@ -68,9 +68,9 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         price=admission.cost.parts,
         claim=yes.claim,
         result_content=admission.result_content,
-        user=principal.user,
-        identity=identified(yes.judge.snapshot, call, principal),
-        principal=principal.id_for(call.proof),
+        user=payer.user,
+        identity=identified(yes.judge.snapshot, call, payer),
+        payer=payer.id_for(call.proof),
         session=call.session,
         checked=None if admission.strict else yes.verdict.reads,
         arguments=call.arguments,
@@ -84,18 +84,18 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
 def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -> CallAllowed:
     """The event that must be kept before the call is handed over."""
     judge, admission, verdict = yes.judge, yes.admission, yes.verdict
-    principal = admission.principal
+    payer = admission.payer
     return _allowed(
         id=f"{call.call_id}.allowed",
         at=time(),
-        scope=principal.scope,
+        scope=payer.scope,
         call_id=call.call_id,
         parent_id=call.parent_id,
         trace_id=trace_id(call.traceparent),
-        key=principal.key,
-        team=principal.team,
-        user=principal.user,
-        environment=principal.environment,
+        key=payer.key,
+        team=payer.team,
+        user=payer.user,
+        environment=payer.environment,
         server=call.server,
         tool=call.tool,
         method=call.method,
@@ -110,7 +110,7 @@ def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -
         policy_version=judge.version,
         approval=approval,
         definition_digest=admission.definition,
-        actors=judge.snapshot.actors(principal.key, call.proof),
+        actors=judge.snapshot.actors(payer.key, call.proof),
     )
 
 
@@ -118,7 +118,7 @@ def denial_of(
     call: CallRequested,
     error: ToolbusError,
     admission: Admission | None,
-    who: Principal | None,
+    who: Payer | None,
     actors: tuple[str, ...] = (),
 ) -> CallDenied:
     """The event of a call that was refused; who asked is told if that is known."""
@@ -144,7 +144,7 @@ def unsent(
     """The outcome of a call that reached nobody; settlement refunds it from this event."""
     return CallFailed(
         id=f"{call.call_id}.failed",
-        **about_call(call, admission.principal.scope, admission.principal.key),
+        **about_call(call, admission.payer.scope, admission.payer.key),
         reserved=reserved,
         code=error.code,
         reason=error.reason,

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -14,16 +14,16 @@ class Memory(Generic[K, V]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: dict[K, tuple[Lineage, V]] = {}
+        self._kept: dict[K, tuple[Principal, V]] = {}
 
-    def recall(self, about: K, lineage: Lineage) -> V:
+    def recall(self, about: K, lineage: Principal) -> V:
         """What was kept. Raises `KeyError` when nothing was, or not for this lineage."""
         of, value = self._kept[about]
         if of is not lineage:
             raise KeyError(about)
         return value
 
-    def keep(self, about: K, lineage: Lineage, value: V) -> V:
+    def keep(self, about: K, lineage: Principal, value: V) -> V:
         """Keep a value; it is given back."""
         if len(self._kept) >= self._most:
             self._kept.clear()

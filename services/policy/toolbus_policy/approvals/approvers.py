@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 
-from toolbus_common.access.config_snapshot import Snapshot, hash_of
+from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.access.oauth_scopes import TOOLS
 from toolbus_common.config import Key
-from toolbus_common.contracts import ApprovalsTold, ApprovalTold, ApproverAsked
+from toolbus_common.contracts import ApprovalsReply, ApprovalState, ApproverRequest
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_common.errors import (
     BusDownError,
@@ -17,7 +17,7 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnknownApprovalError,
 )
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.model import LARGEST_ARGUMENTS, Approval, State, event_of
 from toolbus_policy.approvals.repository import Docket, Kept
@@ -55,7 +55,7 @@ def operator(name: str) -> Approver:
     return Approver(f"operator:{name[:LONGEST_NAME]}")
 
 
-def holder(snapshot: Snapshot, proof: str, now: float) -> Approver:
+def holder(snapshot: ConfigSnapshot, proof: str, now: float) -> Approver:
     """Whoever holds a key. Raises `UnauthorizedError` or `ForbiddenError`."""
     found = snapshot.lineage_for(proof, now)
     if found is None:
@@ -83,18 +83,18 @@ class Approvers:
     """Answers who asks what waits, and writes what they decide."""
 
     docket: Docket
-    events: EventWriter
-    snapshot: Callable[[], Snapshot]
+    events: EventPublisher
+    snapshot: Callable[[], ConfigSnapshot]
     granted_seconds: float
 
-    async def answer(self, asked: ApproverAsked) -> ApprovalsTold:
+    async def answer(self, asked: ApproverRequest) -> ApprovalsReply:
         """What the holder of a key wants, as far as the key goes."""
         who = holder(self.snapshot(), asked.proof, time())
         if asked.wish == "show":
             return await self.show(who, asked.id)
         return await self.decide(who, asked.id, asked.note, approve=asked.wish == "approve")
 
-    async def show(self, who: Approver, approval_id: str = "") -> ApprovalsTold:
+    async def show(self, who: Approver, approval_id: str = "") -> ApprovalsReply:
         """What waits and concerns them, in short; or one approval, in full."""
         if approval_id:
             return _one(await self._found(who, approval_id))
@@ -106,11 +106,11 @@ class Approvers:
             for kept in found
             if kept is not None and kept.approval.state is State.PENDING
         ]
-        return ApprovalsTold(approvals=tuple(told), more=len(waiting) > MOST_LISTED)
+        return ApprovalsReply(approvals=tuple(told), more=len(waiting) > MOST_LISTED)
 
     async def decide(
         self, who: Approver, approval_id: str, note: str, *, approve: bool
-    ) -> ApprovalsTold:
+    ) -> ApprovalsReply:
         """Approve or reject what waits.
 
         Raises:
@@ -138,7 +138,7 @@ class Approvers:
             )
             if await self.docket.put(decided, kept):
                 self.events.say(event_of(decided, time()))
-                return ApprovalsTold(approvals=(approvals.told(decided, 0),))
+                return ApprovalsReply(approvals=(approvals.told(decided, 0),))
         raise BusDownError("This approval is being changed by others all the time; retry.")
 
     async def _found(self, who: Approver, approval_id: str) -> Kept:
@@ -152,9 +152,9 @@ class Approvers:
         return kept
 
 
-def _one(kept: Kept) -> ApprovalsTold:
-    told: ApprovalTold = approvals.told(kept.approval, LARGEST_ARGUMENTS)
-    return ApprovalsTold(approvals=(told,))
+def _one(kept: Kept) -> ApprovalsReply:
+    told: ApprovalState = approvals.told(kept.approval, LARGEST_ARGUMENTS)
+    return ApprovalsReply(approvals=(told,))
 
 
 def _no_longer(approval: Approval) -> UnknownApprovalError:

@@ -4,8 +4,8 @@ import json
 from hashlib import sha256
 from typing import Any
 
-from toolbus_common.access.principal import Lineage
-from toolbus_common.config import Declaration
+from toolbus_common.access.principal import Principal
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, Listing
 
 # What levels say about who may do what. Money and rates are checked when the call is made.
@@ -30,7 +30,7 @@ def definition_digest(listing: Listing | None, name: str) -> str:
     return ""
 
 
-def policy_digest(lineage: Lineage, declared: Declaration, server: str) -> str:
+def policy_digest(lineage: Principal, declared: Configuration, server: str) -> str:
     """SHA-256 of the policy that matters to one key's calls of one server.
 
     That is what its levels grant, deny and want approved, the groups they name, every rule and

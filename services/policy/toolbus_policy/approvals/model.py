@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import (
-    ApprovalAsked,
     ApprovalEvent,
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRejected,
-    ApprovalTold,
+    ApprovalRequested,
+    ApprovalState,
     ApprovalUsed,
     ApprovalWithdrawn,
     CallRequested,
@@ -100,7 +100,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def asked(
-    call: CallRequested, lineage: Lineage, cause: Cause, binding: str, span: tuple[float, float]
+    call: CallRequested, lineage: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
     """A new approval for a call; `span` is when it is asked for, and until when."""
     levels = dict(lineage.levels)
@@ -155,9 +155,9 @@ def withdrawn(approval: Approval) -> Approval:
     return replace(approval, state=State.WITHDRAWN, arguments="")
 
 
-def told(approval: Approval, most: int) -> ApprovalTold:
+def told(approval: Approval, most: int) -> ApprovalState:
     """The approval as people see it, with that many characters of the arguments."""
-    return ApprovalTold(
+    return ApprovalState(
         id=approval.id,
         state=approval.state.value,
         key=approval.key,
@@ -175,7 +175,7 @@ def told(approval: Approval, most: int) -> ApprovalTold:
     )
 
 
-def read_by_rules(call: CallRequested, lineage: Lineage, charge: int) -> dict[str, Any]:
+def read_by_rules(call: CallRequested, lineage: Principal, charge: int) -> dict[str, Any]:
     """What rules can read of a call, as the event has it that a person is asked about it."""
     names = {kind: name for kind, _, name in (told.partition(":") for told, _ in lineage.levels)}
     return {
@@ -199,7 +199,7 @@ def event_of(
     more: dict[str, Any] = {}
     if approval.state in OPEN:
         more["expires"] = approval.ends
-    if kind is ApprovalAsked:
+    if kind is ApprovalRequested:
         more |= {"cause": approval.cause, "arguments_digest": approval.arguments_digest}
         more["rule"] = approval.cause.removeprefix(RULE) if approval.cause[:5] == RULE else ""
         more |= read or {}
@@ -226,7 +226,7 @@ def _mark(state: str) -> str:
 
 
 _EVENTS: dict[State, type[ApprovalEvent]] = {
-    State.PENDING: ApprovalAsked,
+    State.PENDING: ApprovalRequested,
     State.GRANTED: ApprovalGranted,
     State.REJECTED: ApprovalRejected,
     State.USED: ApprovalUsed,

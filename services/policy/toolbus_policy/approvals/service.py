@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.contracts import Asked, Begun, CallRequested
+from toolbus_common.contracts import CallRequested, InputRequired, TaskCreated
 from toolbus_common.errors import (
     ApprovalRequiredError,
     BusDownError,
@@ -17,7 +17,7 @@ from toolbus_common.errors import (
     InvalidError,
     OverloadedError,
 )
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_policy.approvals import model as approvals
 from toolbus_policy.approvals.elicitation import (
     ACCEPTED,
@@ -44,7 +44,7 @@ from toolbus_policy.approvals.tasks.service import Deferring
 ATTEMPTS = 8  # to change an entry that others change too
 WAITED_SHARE = 0.5  # of the time a call has left: the other half is for the call itself
 
-Bind = Callable[[CallRequested, Lineage], str]
+Bind = Callable[[CallRequested, Principal], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Permit:
         return self.kept.approval.id if self.kept is not None else ""
 
 
-Turn = Permit | Asked | Begun | None
+Turn = Permit | InputRequired | TaskCreated | None
 
 
 @dataclass(slots=True)
@@ -82,14 +82,14 @@ class Approving:
     """What becomes of calls that need a person. `bind` works out what an approval must hold for."""
 
     docket: Docket
-    events: EventWriter
+    events: EventPublisher
     bind: Bind
     terms: Terms
     deferring: Deferring
     _asking: Counter[str] = field(default_factory=Counter)
     _waiting: dict[str, "asyncio.Future[bool]"] = field(default_factory=dict)
 
-    async def turn(self, call: CallRequested, lineage: Lineage, cause: Cause) -> Turn:
+    async def turn(self, call: CallRequested, lineage: Principal, cause: Cause) -> Turn:
         """What the call is due now; None when it has waited, and must be decided about anew.
 
         Raises:
@@ -119,7 +119,7 @@ class Approving:
                 return Permit(came.without_ours(call), used, kept)
         raise BusDownError("This call's approval is being changed by others all the time; retry.")
 
-    async def spend(self, call: CallRequested, lineage: Lineage, approval_id: str) -> Permit:
+    async def spend(self, call: CallRequested, lineage: Principal, approval_id: str) -> Permit:
         """Use the one approval a deferred call waited for; no other is asked for.
 
         Raises:
@@ -169,7 +169,7 @@ class Approving:
 
     async def _pending(
         self, kept: Kept, call: CallRequested, came: Brought
-    ) -> Asked | Begun | None:
+    ) -> InputRequired | TaskCreated | None:
         """Nobody has decided. A caller that was shown the page waits here for who decides."""
         ours = came.approval == kept.approval.id
         seconds = (call.deadline - time()) * WAITED_SHARE
@@ -199,7 +199,7 @@ class Approving:
         return await self._put(approvals.gone_on(kept.approval, came.state), kept, silent=True)
 
     async def _ask(
-        self, call: CallRequested, lineage: Lineage, cause: Cause, binding: str, over: Kept | None
+        self, call: CallRequested, lineage: Principal, cause: Cause, binding: str, over: Kept | None
     ) -> Kept | None:
         """Put a new approval on the docket; None when somebody else changed it meanwhile."""
         key = lineage.key
@@ -236,7 +236,9 @@ class Approving:
             self.events.say(event_of(approval, time(), read=read))
         return self.docket.find(approval.binding)
 
-    async def _told(self, kept: Kept, call: CallRequested, came: Brought) -> Asked | Begun:
+    async def _told(
+        self, kept: Kept, call: CallRequested, came: Brought
+    ) -> InputRequired | TaskCreated:
         """A task, where the client takes one; else a page to open, unless it declined to."""
         if not came.approval and wants_task(call):
             task = await self.deferring.begin(call, kept.approval, self._page(kept.approval))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from toolbus_common.access import session_owner
 from toolbus_common.access.anonymous import is_anonymous
 from toolbus_common.access.pricing import FREE, Cost
-from toolbus_common.access.principal import Lineage
+from toolbus_common.access.principal import Principal
 from toolbus_common.config import Content
 from toolbus_policy.ledger.limits import (
     BudgetLimit,
@@ -15,10 +15,10 @@ from toolbus_policy.ledger.limits import (
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
+class Payer:
     """A key with everything above it, and the limits of all of them."""
 
-    lineage: Lineage
+    lineage: Principal
     team: str
     user: str
     budgets: tuple[BudgetLimit, ...]
@@ -29,7 +29,9 @@ class Principal:
 
     def id_for(self, proof: str) -> str:
         """Return whose state the calls of a proof may touch: anonymous clients have their own."""
-        return session_owner.principal_of(self.lineage, proof) if is_anonymous(proof) else self.id
+        return (
+            session_owner.principal_id_of(self.lineage, proof) if is_anonymous(proof) else self.id
+        )
 
     @property
     def key(self) -> str:
@@ -52,7 +54,7 @@ class Admission:
     `strict` says that a level wants arguments to fit their schema.
     """
 
-    principal: Principal
+    payer: Payer
     cost: Cost = FREE
     budgets: tuple[BudgetLimit, ...] = ()
     loops: tuple[LoopLimit, ...] = ()
@@ -70,4 +72,4 @@ class Admission:
     @property
     def limited(self) -> bool:
         """Whether the ledger has to be asked at all."""
-        return bool(self.budgets or self.loops or self.principal.rates)
+        return bool(self.budgets or self.loops or self.payer.rates)

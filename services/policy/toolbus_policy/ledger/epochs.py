@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from toolbus_common.contracts import LedgerOpened
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket, Change
 
 EPOCH, MARK = "epoch", "mark"
@@ -54,7 +54,7 @@ class Epochs(Protocol):
 class BusEpochs:
     """Epochs in the bucket `tb_ledger`, and in the events: who began counting anew, and when."""
 
-    def __init__(self, bucket: Bucket, events: EventWriter) -> None:
+    def __init__(self, bucket: Bucket, events: EventPublisher) -> None:
         self._bucket = bucket
         self._events = events
 

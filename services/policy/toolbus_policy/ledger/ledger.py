@@ -24,7 +24,7 @@ How = Literal["settle", "refund", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ReservationEnd:
     """How a reservation ends. `actual` is in micro-dollars and counts only for `settle`."""
 
     rid: str
@@ -53,7 +53,7 @@ class Overdue:
     about: About
 
 
-Changing = TypeVar("Changing", Ending, Extension)
+Changing = TypeVar("Changing", ReservationEnd, Extension)
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class Ledger:
         if refused is not None:
             raise refused
 
-    async def settle(self, endings: Sequence[Ending]) -> None:
+    async def settle(self, endings: Sequence[ReservationEnd]) -> None:
         """End reservations, each once however often it is told.
 
         Endings of counters that are lost are passed over: those are made anew from the events,
@@ -161,7 +161,7 @@ class Ledger:
 
     async def _reserve_all(self, claims: list[Claim]) -> Sequence[ToolbusError | None]:
         refusals: dict[str, ToolbusError | None] = {}
-        groups = _grouped(claims, [claim.admission.principal.scope for claim in claims])
+        groups = _grouped(claims, [claim.admission.payer.scope for claim in claims])
         for scope, group in groups.items():
             try:
                 answers = await self._reserve_scope(scope, group)
@@ -225,7 +225,7 @@ class Ledger:
         keys = [*_beside(scope, book), slot(scope, "lock")]
         return await self.store.run("extend", keys, [book.epoch, book.tick, *told])
 
-    async def _settle(self, scope: str, book: Book, endings: list[Ending]) -> Any:
+    async def _settle(self, scope: str, book: Book, endings: list[ReservationEnd]) -> Any:
         told = [part for ending in endings for part in (ending.rid, ending.how, ending.actual)]
         keys = [*_beside(scope, book), slot(scope, "lock")]
         answer = await self.store.run("settle", keys, [book.epoch, book.tick, *told])

@@ -69,7 +69,7 @@ class Packing:
                 )
                 for each in admission.budgets
             ],
-            [(counter(each.counter), each.most, each.length) for each in admission.principal.rates],
+            [(counter(each.counter), each.most, each.length) for each in admission.payer.rates],
             [
                 (
                     counter(f"loop:{each.level}:{claim.repeated}"),
@@ -106,7 +106,7 @@ def refusal(admission: Admission, answer: list[Any]) -> ToolbusError | None:
         limit = admission.budgets[which]
         return over_budget(limit, spent=answer[2], held=answer[3], resets_at=answer[4])
     if kind == b"rate":
-        return over_rate(admission.principal.rates[which], answer[2] / SECOND)
+        return over_rate(admission.payer.rates[which], answer[2] / SECOND)
     return looping(admission.loops[which], answer[2] / SECOND)
 
 

@@ -13,7 +13,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import StoredMessage
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
-from toolbus_policy.ledger.ledger import Ending, Extension, Ledger, Overdue
+from toolbus_policy.ledger.ledger import Extension, Ledger, Overdue, ReservationEnd
 from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Settlement:
 
         Telling an ending twice is harmless, so a batch that failed half-way simply comes again.
         """
-        endings, extensions = list[Ending](), list[Extension]()
+        endings, extensions = list[ReservationEnd](), list[Extension]()
         for message in messages:
             ended, extended = read(message.data, self.grace)
             endings += ended
@@ -118,23 +118,27 @@ class Settlement:
         for late in overdue:
             if late.rid in ran:
                 await self.service.events.insist(unknown_outcome(late))
-        charged = [Ending(late.rid, scope, "unknown") for late in overdue if late.rid in ran]
-        refunded = [Ending(late.rid, scope, "refund") for late in overdue if late.rid not in ran]
+        charged = [
+            ReservationEnd(late.rid, scope, "unknown") for late in overdue if late.rid in ran
+        ]
+        refunded = [
+            ReservationEnd(late.rid, scope, "refund") for late in overdue if late.rid not in ran
+        ]
         await self._settle([*charged, *refunded])
         told = {"charged": len(charged), "refunded": len(refunded)}
         log.info("settlement.reaped", extra={**told, "seconds": round(monotonic() - began, 3)})
 
-    async def _settle(self, endings: list[Ending]) -> None:
+    async def _settle(self, endings: list[ReservationEnd]) -> None:
         for start in range(0, len(endings), MOST_PER_SCRIPT):
             await self.ledger.settle(endings[start : start + MOST_PER_SCRIPT])
 
 
-def read(lines: bytes, grace: float) -> tuple[list[Ending], list[Extension]]:
+def read(lines: bytes, grace: float) -> tuple[list[ReservationEnd], list[Extension]]:
     """Return the reservations that one message of events ends, and those that it extends.
 
     A line that is neither is passed over.
     """
-    endings, extensions = list[Ending](), list[Extension]()
+    endings, extensions = list[ReservationEnd](), list[Extension]()
     for line in lines.split(b"\n"):
         try:
             outcome = _outcome(line)
@@ -148,7 +152,7 @@ def read(lines: bytes, grace: float) -> tuple[list[Ending], list[Extension]]:
         elif outcome.reserved:
             how = "refund" if outcome.free else "settle"
             endings.append(
-                Ending(outcome.call_id, outcome.scope, how, outcome.charge)  # type: ignore[arg-type]
+                ReservationEnd(outcome.call_id, outcome.scope, how, outcome.charge)  # type: ignore[arg-type]
             )
     return endings, extensions
 

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from toolbus_common.config.base import Declared, Name
+from toolbus_common.config.base import ConfigModel, Name
 from toolbus_common.contracts.events.base import POSTED
 
 CHECKPOINT = "checkpoint.signed"  # no event: what audit signs of a customer's log
 
 
-class Rule(Declared):
+class Rule(ConfigModel):
     """Cedar policies (`forbid … when {…};`) on calls that grants allow.
 
     `effect` is what happens to a call that one of them forbids: it is refused, or it waits for a
@@ -25,7 +25,7 @@ class Rule(Declared):
     reason: str = Field(default="", max_length=512)
 
 
-class Webhook(Declared):
+class Webhook(ConfigModel):
     """Where events of these kinds (`approval.asked`, `approval.*`) are posted, signed.
 
     `secret` may be `${env:NAME}`, resolved by the service that posts. Of `checkpoint.signed` the

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from toolbus_common.config.base import Declared, Name
+from toolbus_common.config.base import ConfigModel, Name
 
 EventPattern = Annotated[str, Field(pattern=r"^[a-z*?.]{1,64}$")]  # call.*, approval.granted, *
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -16,7 +16,7 @@ _SINK = re.compile(r"^(?:https?|syslog\+(?:tls|tcp|udp))://[^/\s]+")
 S3_KEYS = frozenset({"access_key", "secret_key", "session_token"})
 
 
-class Leaving(Declared):
+class Leaving(ConfigModel):
     """Which events leave: those of these names, of these customers (none named: of all)."""
 
     events: tuple[EventPattern, ...] = Field(default=("*",), min_length=1, max_length=64)
@@ -29,7 +29,7 @@ class Leaving(Declared):
         return any(fnmatchcase(event, pattern) for pattern in self.events)
 
 
-class Place(Declared):
+class Place(ConfigModel):
     """Where files go: a directory of audit's machine, or s3://bucket/prefix.
 
     `endpoint` is that of an S3-compatible store; without one it is Amazon's in the `region`.

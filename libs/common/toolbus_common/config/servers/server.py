@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.levels import Content
-from toolbus_common.config.base import Declared, Patterns
+from toolbus_common.config.base import ConfigModel, Patterns
 from toolbus_common.config.servers.endpoints import Operations, Replica, as_http, http_url
 from toolbus_common.config.servers.identity import ServerIdentity
 from toolbus_common.config.servers.isolation import (
@@ -52,7 +52,7 @@ _PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # servers whose tools come of a description
 
 
-class Server(Declared):
+class Server(ConfigModel):
     """An upstream: `url`, `command` or `sse` for MCP, or of another kind.
 
     `url` is for streamable HTTP, `command` for stdio, `sse` for HTTP+SSE. `replicas` are several

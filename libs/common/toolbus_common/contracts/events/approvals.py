@@ -23,7 +23,7 @@ class ApprovalEvent(CallEvent):
     reason: str = ""
 
 
-class ApprovalAsked(ApprovalEvent):
+class ApprovalRequested(ApprovalEvent):
     """A call waits for a person until `expires`; `cause` is the level or rule that wants that.
 
     `rule` is the rule alone. `arguments` is raw JSON, and empty unless the key's calls are

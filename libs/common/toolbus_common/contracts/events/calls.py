@@ -10,10 +10,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.events.approvals import (
-    ApprovalAsked,
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRejected,
+    ApprovalRequested,
     ApprovalUsed,
     ApprovalWithdrawn,
 )
@@ -26,23 +26,23 @@ from toolbus_common.contracts.events.config import (
 )
 from toolbus_common.contracts.events.identity import (
     AccessRejected,
+    GrantCreated,
     GrantEnded,
-    GrantGiven,
-    SignInRefused,
+    SignInDenied,
 )
 from toolbus_common.contracts.events.programs import RunCompleted, RunFailed, RunStarted
 from toolbus_common.contracts.events.retention import (
     EventsExpired,
     HoldLifted,
     HoldPlaced,
-    PersonForgotten,
+    PersonErased,
     WitnessContradicted,
 )
 from toolbus_common.contracts.events.servers import (
     BreakerClosed,
     BreakerOpened,
+    ConnectionCreated,
     ConnectionEnded,
-    ConnectionMade,
     ServerConnected,
     ServerDrained,
     ServerEvent,
@@ -303,7 +303,7 @@ EVENTS: dict[str, type[Event]] = {
         RunStarted,
         RunCompleted,
         RunFailed,
-        ApprovalAsked,
+        ApprovalRequested,
         ApprovalGranted,
         ApprovalRejected,
         ApprovalExpired,
@@ -321,18 +321,18 @@ EVENTS: dict[str, type[Event]] = {
         DefinitionChanged,
         DefinitionApproved,
         DefinitionRejected,
-        GrantGiven,
+        GrantCreated,
         GrantEnded,
-        SignInRefused,
+        SignInDenied,
         AccessRejected,
-        ConnectionMade,
+        ConnectionCreated,
         ConnectionEnded,
         KeyCreated,
         KeyRevoked,
         ConfigApplied,
         ConfigChanged,
         LedgerOpened,
-        PersonForgotten,
+        PersonErased,
         HoldPlaced,
         HoldLifted,
         EventsExpired,

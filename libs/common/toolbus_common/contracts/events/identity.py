@@ -5,7 +5,7 @@ from typing import ClassVar
 from toolbus_common.contracts.events.base import Event
 
 
-class GrantGiven(Event):
+class GrantCreated(Event):
     """Somebody let a client act for them, or a machine was given a token of its own.
 
     `access` is the rule that covers them, `client` what the client calls itself, `scopes` what its
@@ -39,7 +39,7 @@ class GrantEnded(Event):
     by: str = ""
 
 
-class SignInRefused(Event):
+class SignInDenied(Event):
     """Somebody could not sign in as `user`, or nothing is granted to who could."""
 
     NAME: ClassVar[str] = "signin.refused"

@@ -5,7 +5,7 @@ from typing import ClassVar
 from toolbus_common.contracts.events.base import Event
 
 
-class PersonForgotten(Event):
+class PersonErased(Event):
     """Somebody's key is shredded: what `pseudonym` stands for, nobody can tell any more.
 
     Said in the log of each customer whose events name that person, before the key goes.

@@ -42,7 +42,7 @@ class ServerFaulted(ServerEvent):
     repaired: dict[str, str] = Field(default_factory=dict)
 
 
-class ServerSteered(ServerEvent):
+class ServerCommandEvent(ServerEvent):
     """What every event about an operator's word on a server has: `by` is who gave it."""
 
     PERSON: ClassVar[str] = "by"
@@ -51,19 +51,19 @@ class ServerSteered(ServerEvent):
     by: str = ""
 
 
-class ServerDrained(ServerSteered):
+class ServerDrained(ServerCommandEvent):
     """An operator lets it have no new calls."""
 
     NAME: ClassVar[str] = "server.drained"
 
 
-class ServerUndrained(ServerSteered):
+class ServerUndrained(ServerCommandEvent):
     """An operator lets it have calls again."""
 
     NAME: ClassVar[str] = "server.undrained"
 
 
-class ServerReset(ServerSteered):
+class ServerReset(ServerCommandEvent):
     """An operator has it met anew: another connection, a closed breaker."""
 
     NAME: ClassVar[str] = "server.reset"
@@ -85,7 +85,7 @@ class BreakerClosed(ServerEvent):
     replica: str = ""
 
 
-class ConnectionMade(Event):
+class ConnectionCreated(Event):
     """Somebody let Toolbus act for them at a server; without `user` for everybody."""
 
     NAME: ClassVar[str] = "connection.made"

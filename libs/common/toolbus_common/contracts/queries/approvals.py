@@ -5,10 +5,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class ApprovalsAsked(Question):
+class ApprovalsQuery(Query):
     """What waits? Heard by policy, asked by operators; with an `id` that one, in full."""
 
     SUBJECT: ClassVar[str] = "tb.ask.policy.approvals"
@@ -16,7 +16,7 @@ class ApprovalsAsked(Question):
     id: str = ""
 
 
-class ApproveAsked(Question):
+class ApproveRequest(Query):
     """Let the call through, once. Heard by policy, asked by operators."""
 
     SUBJECT: ClassVar[str] = "tb.ask.policy.approve"
@@ -26,7 +26,7 @@ class ApproveAsked(Question):
     note: str = ""
 
 
-class RejectAsked(Question):
+class RejectRequest(Query):
     """Refuse the call; `note` is the reason its caller is told. Asked by operators."""
 
     SUBJECT: ClassVar[str] = "tb.ask.policy.reject"
@@ -36,7 +36,7 @@ class RejectAsked(Question):
     note: str = ""
 
 
-class ApproverAsked(Question):
+class ApproverRequest(Query):
     """The same three for the holder of a key with the right to approve. Asked by ingress.
 
     Policy resolves `proof` itself: ingress can vouch for nobody.
@@ -50,7 +50,7 @@ class ApproverAsked(Question):
     note: str = ""
 
 
-class ApprovalTold(Message):
+class ApprovalState(Message):
     """One approval. Times are seconds since the epoch.
 
     `arguments` is raw JSON, cut where `cut` says so; it is empty once the approval has ended.
@@ -73,8 +73,8 @@ class ApprovalTold(Message):
     note: str = ""
 
 
-class ApprovalsTold(Message):
+class ApprovalsReply(Message):
     """The answer to all of these; `more` when not all that wait are told."""
 
-    approvals: tuple[ApprovalTold, ...] = ()
+    approvals: tuple[ApprovalState, ...] = ()
     more: bool = False

@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class RefillAsked(Question):
+class BackfillRequest(Query):
     """Write what the stream has and the tables lack, from message `first` on. Heard by audit.
 
     `since` (seconds since the epoch) begins with the first message kept then or later instead.
@@ -20,7 +20,7 @@ class RefillAsked(Question):
     dead: bool = False
 
 
-class LinesAsked(Question):
+class BackfillLinesRequest(Query):
     """Write events of an export that the table lacks, a line each as their producers wrote them.
 
     Heard by audit. They are told apart by their ids, and have no place in a stream. Events of the
@@ -32,7 +32,7 @@ class LinesAsked(Question):
     lines: tuple[str, ...]
 
 
-class RefillTold(Message):
+class BackfillReply(Message):
     """One stretch of the stream, or of an export: its lines, and how many were written only now.
 
     `unreadable` are dead letters. `next` is where to go on, 0 at the end. Messages that audit has

@@ -7,7 +7,7 @@ from pydantic import Field
 from toolbus_common.contracts.base import Message
 
 
-class Question(Message):
+class Query(Message):
     """A question to one service, or with service `all` to every replica of every service.
 
     `AT_ONCE` is how many of them a replica works on at the same time: more than one where anybody
@@ -18,7 +18,7 @@ class Question(Message):
     AT_ONCE: ClassVar[int] = 1
 
 
-class StatusAsked(Question):
+class StatusQuery(Query):
     """How are you? Heard by every replica of every service."""
 
     SUBJECT: ClassVar[str] = "tb.ask.all.status"
@@ -40,32 +40,32 @@ class ServiceStatus(Message):
     heard: dict[str, int] = Field(default_factory=dict)
 
 
-class ServersAsked(Question):
+class ServersQuery(Query):
     """How are the upstreams? Heard by executor."""
 
     SUBJECT: ClassVar[str] = "tb.ask.executor.servers"
 
 
-class ServersTold(Message):
+class ServersReply(Message):
     """One row per upstream: name, state, breaker, in flight, last failure."""
 
     servers: tuple[dict[str, Any], ...]
 
 
-class SessionsAsked(Question):
+class SessionsQuery(Query):
     """Which sessions at servers are held, and by whom? Heard by every executor."""
 
     SUBJECT: ClassVar[str] = "tb.ask.all.sessions"
 
 
-class SessionsTold(Message):
+class SessionsReply(Message):
     """One executor's answer: for each server its bounds, how many are open, and who holds them."""
 
     instance: str
     servers: dict[str, dict[str, Any]]
 
 
-class AuditQueried(Question):
+class AuditQuery(Query):
     """One read-only SQL statement. Heard by audit, asked by operators only.
 
     `parameters` are the values of its `{name:Type}`, as text.
@@ -81,7 +81,7 @@ class AuditQueried(Question):
     as_stored: bool = False
 
 
-class RowsFound(Message):
+class RowsReply(Message):
     """The answer to a query: columns, and rows of JSON values. `more` when cut at the limit."""
 
     columns: tuple[str, ...]
@@ -89,7 +89,7 @@ class RowsFound(Message):
     more: bool = False
 
 
-class SpendingAsked(Question):
+class SpendingQuery(Query):
     """What did the events charge a customer for tools? Heard by audit, asked by policy.
 
     Calls count at the moment they were allowed, from `start` and before `end`, in steps of so many
@@ -104,7 +104,7 @@ class SpendingAsked(Question):
     step: int = 0
 
 
-class SpendingTold(Message):
+class SpendingReply(Message):
     """Rows of key, user, team, server, tool, step, calls, micro-dollars.
 
     `since` is when the oldest event of all was said. With `more` there are too many rows or calls
@@ -116,7 +116,7 @@ class SpendingTold(Message):
     more: bool = False
 
 
-class OpenCallsAsked(Question):
+class OpenCallsQuery(Query):
     """Which calls has no outcome ended? Heard by audit, asked by policy.
 
     With them come calls charged as unknown at `late` or after: an outcome may still correct those.
@@ -151,14 +151,14 @@ class OpenCall(Message):
     stream_seq: int = 0
 
 
-class OpenCallsTold(Message):
+class OpenCallsReply(Message):
     """The calls. With `more` there are too many to tell at once: ask for a shorter time."""
 
     calls: tuple[OpenCall, ...]
     more: bool = False
 
 
-class LedgerAsked(Question):
+class LedgerQuery(Query):
     """How do the budgets stand? Heard by policy. Of one customer, or of all when it is empty."""
 
     SUBJECT: ClassVar[str] = "tb.ask.policy.ledger"
@@ -166,7 +166,7 @@ class LedgerAsked(Question):
     scope: str = ""
 
 
-class BudgetTold(Message):
+class BudgetState(Message):
     """One budget. Amounts are micro-dollars where `kind` is `usd`, else calls."""
 
     scope: str
@@ -183,15 +183,15 @@ class BudgetTold(Message):
     resets_at: float
 
 
-class LedgerTold(Message):
+class LedgerReply(Message):
     """Every budget, and of each customer whose counters are lost a sentence. `more` when cut."""
 
-    budgets: tuple[BudgetTold, ...]
+    budgets: tuple[BudgetState, ...]
     lost: dict[str, str] = Field(default_factory=dict)
     more: bool = False
 
 
-class RebuildAsked(Question):
+class RebuildRequest(Query):
     """Make a customer's counters anew from the events. Heard by policy, asked by operators.
 
     With `accept` also when the events do not reach back as far as the budgets do.
@@ -204,7 +204,7 @@ class RebuildAsked(Question):
     by: str = ""
 
 
-class RebuildTold(Message):
+class RebuildReply(Message):
     """The new epoch, what it began with, and since when the events were counted."""
 
     epoch: str

@@ -5,10 +5,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class EventsAsked(Question):
+class EventsQuery(Query):
     """The next events from `since` and before `until` (seconds since the epoch), by time.
 
     `format` is jsonl, ocsf or parquet. Events of these names (patterns) and customers; none named
@@ -25,7 +25,7 @@ class EventsAsked(Question):
     after: str = ""
 
 
-class EventsTold(Message):
+class EventsReply(Message):
     """One page: so many rows, and `total` in all (told with the first page only).
 
     Lines, or a whole Parquet file. With an empty `next` it was the last.

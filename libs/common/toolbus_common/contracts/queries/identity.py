@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class PageAsked(Question):
+class PageRequest(Query):
     """One HTTP request for the authorization server, as the edge took it. Heard by oauth.
 
     `headers` are those the service reads, by lower-case name.
@@ -25,7 +25,7 @@ class PageAsked(Question):
     body: bytes = Field(default=b"", exclude=True, repr=False)
 
 
-class PageTold(Message):
+class PageReply(Message):
     """The answer to it; each header is a name and a value.
 
     `rejected` says why, where it refuses somebody's credentials; ingress counts it.
@@ -39,7 +39,7 @@ class PageTold(Message):
     body: bytes = Field(default=b"", exclude=True, repr=False)
 
 
-class TokenShown(Question):
+class TokenQuery(Query):
     """Is this access token good, and whose is it? Asked by ingress when it first sees one."""
 
     SUBJECT: ClassVar[str] = "tb.ask.oauth.token"
@@ -81,7 +81,7 @@ class Bearer(Message):
         return f"{self.client} {self.name} {self.resource}"
 
 
-class IdentityAsked(Question):
+class IdentityRequest(Query):
     """What an operator wishes of accounts, clients and grants. Heard by oauth.
 
     `about` is raw JSON, and may hold what only this service may keep.
@@ -95,7 +95,7 @@ class IdentityAsked(Question):
     about: str = Field(default="{}", repr=False)
 
 
-class IdentityTold(Message):
+class IdentityReply(Message):
     """Rows of named values, to be shown; secrets among them are told once."""
 
     rows: tuple[dict[str, Any], ...] = Field(default=(), repr=False)

@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Question
+from toolbus_common.contracts.queries.base import Query
 
 
-class UnendedAsked(Question):
+class UnresolvedCallsQuery(Query):
     """Which calls allowed from `start` and before `end` has no event ended? Heard by audit."""
 
     SUBJECT: ClassVar[str] = "tb.ask.audit.unended"
@@ -15,7 +15,7 @@ class UnendedAsked(Question):
     end: float
 
 
-class UnendedCall(Message):
+class UnresolvedCall(Message):
     """One of them, as its intent told it; `deadline` is seconds since the epoch.
 
     `reserved` says that money was held for it.
@@ -35,8 +35,8 @@ class UnendedCall(Message):
     reserved: bool = False
 
 
-class UnendedTold(Message):
+class UnresolvedCallsReply(Message):
     """The calls, the oldest first. With `more` there are others that were allowed later."""
 
-    calls: tuple[UnendedCall, ...]
+    calls: tuple[UnresolvedCall, ...]
     more: bool = False

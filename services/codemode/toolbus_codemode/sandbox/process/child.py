@@ -8,9 +8,9 @@ from toolbus_codemode.sandbox.protocol import (
     OUT_OF_MEMORY,
     Call,
     Calls,
-    Failed,
     Outcome,
     Outcomes,
+    ProgramFailed,
     Spoken,
     Start,
     framed,
@@ -88,11 +88,11 @@ def run(line: Line) -> None:
     try:
         ended = running.run()
     except MemoryError:
-        ended = Failed("memory", "The program used more memory than it may.")
+        ended = ProgramFailed("memory", "The program used more memory than it may.")
     try:
         line.say(ended)
     except MessageTooLargeError:
-        line.say(Failed("message_too_large", "The result is larger than a message may be."))
+        line.say(ProgramFailed("message_too_large", "The result is larger than a message may be."))
     line.read(1)  # the service looks at what this process used, and ends it
 
 

@@ -17,8 +17,8 @@ from toolbus_common.contracts import (
     BreakerClosed,
     BreakerOpened,
     CallAdmitted,
+    CatalogEntry,
     Handshake,
-    Offered,
 )
 from toolbus_common.errors import (
     ToolbusError,
@@ -26,7 +26,7 @@ from toolbus_common.errors import (
     UpstreamFaultError,
     UpstreamTimeoutError,
 )
-from toolbus_common.messaging.event_publisher import EventWriter
+from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import REPLICA_EJECTED
 from toolbus_common.secrets import Values
 from toolbus_executor.mcp_messages.client_capabilities import takes_tasks
@@ -71,7 +71,7 @@ class Replicated:
         name: str,
         declared: Server,
         news: News,
-        events: EventWriter,
+        events: EventPublisher,
         ways: Ways,
         found: Values,
         spills: Spills | None = None,
@@ -159,7 +159,7 @@ class Replicated:
                 compare(replica, "prompts", replica.prompts, chosen.digests)
         return chosen.page(kind)
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of what was listed, here or elsewhere: who differs in a tool does not do it."""
         told = {each.name: each.digest for each in tools}
         for replica in self._replicas:

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts import FOLLOW, Begun, CallAdmitted
+from toolbus_common.contracts import FOLLOW, CallAdmitted, TaskCreated
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, takes_tasks
 from toolbus_executor.mcp_messages.request_builder import name_of
@@ -171,7 +171,7 @@ class Connection:
 
 
 def _begins(raw: bytes, call: CallAdmitted) -> bool:
-    return isinstance(ending_of(raw, call)[0], Begun)
+    return isinstance(ending_of(raw, call)[0], TaskCreated)
 
 
 OnLost = Callable[[Connection, str], None]

@@ -10,7 +10,14 @@ from typing import Any, Protocol
 import msgspec
 
 from toolbus_common.config import Server
-from toolbus_common.contracts import Answered, Begun, CallAdmitted, Ending, Listing, ServerState
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallResult,
+    FinalReply,
+    Listing,
+    ServerState,
+    TaskCreated,
+)
 from toolbus_executor.mcp_messages import task_formats
 from toolbus_executor.mcp_messages.request_builder import name_of
 from toolbus_executor.resilience.bulkhead import Bulkhead
@@ -103,13 +110,13 @@ class Idling:
         self._since = monotonic()
         self._settled.set()
 
-    def note(self, call: CallAdmitted, ending: Ending) -> None:
+    def note(self, call: CallAdmitted, ending: FinalReply) -> None:
         """Take note of a task that began or ended."""
         with suppress(msgspec.DecodeError):
-            if isinstance(ending, Begun):
+            if isinstance(ending, TaskCreated):
                 raw = task_formats.nested(ending.body) or ending.body
                 self._tasks[task_formats.read(raw).taskId] = monotonic() + TASK_SECONDS
-            elif isinstance(ending, Answered) and _ended(call, ending):
+            elif isinstance(ending, CallResult) and _ended(call, ending):
                 self._tasks.pop(name_of(call), None)
 
     def _at_tasks(self) -> bool:
@@ -126,7 +133,7 @@ class Idling:
         return max(self.asked_at, self._since) + patience - now
 
 
-def _ended(call: CallAdmitted, ending: Answered) -> bool:
+def _ended(call: CallAdmitted, ending: CallResult) -> bool:
     """Whether an answer says that its task is over."""
     if call.method in (task_formats.RESULT, task_formats.CANCEL):
         return True

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from toolbus_common.config import Server
-from toolbus_common.contracts import CallAdmitted, ClientMessage, Offered
+from toolbus_common.contracts import CallAdmitted, CatalogEntry, ClientMessage
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_executor.mcp_messages.client_capabilities import EVERYTHING, Kinds, kinds_of
 from toolbus_executor.resilience.health_probe import AwayError
@@ -92,7 +92,7 @@ class Separated:
         self._one_line = False  # a connection carries everything: what it asks names no call
         self._turns = Turns()
         self.comparison = Comparison(how.pool.server, news.changed)
-        self._tools: Collection[Offered] = ()
+        self._tools: Collection[CatalogEntry] = ()
         self._listing = 0
         self._turn = asyncio.Lock()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -167,7 +167,7 @@ class Separated:
         finally:
             await made.close()
 
-    def learn(self, tools: Collection[Offered]) -> None:
+    def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Take note of the tools as listed."""
         self._tools = tools
         for each in self._connections():

@@ -14,7 +14,7 @@ import msgspec
 from toolbus_common.contracts import CallAllowed
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.nats.connection import Bus, Extent
-from toolbus_common.nats.stream_reader import Kept, next_at_leader, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, next_at_leader, read_from
 from toolbus_common.nats.topology import EVENTS
 from toolbus_policy.ledger.ledger import Overdue
 
@@ -53,7 +53,7 @@ async def _with_intent(bus: Bus, scope: str, overdue: Sequence[Overdue]) -> set[
     return found
 
 
-async def _page(bus: Bus, scope: str, first: int) -> list[Kept]:
+async def _page(bus: Bus, scope: str, first: int) -> list[StreamEntry]:
     """Return the next intents; none only when the stream's leader has none either."""
     subject = subject_of(CallAllowed.NAME, scope)
     page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
@@ -63,7 +63,7 @@ async def _page(bus: Bus, scope: str, first: int) -> list[Kept]:
     return [last] if last is not None else []
 
 
-def _calls_of(message: Kept, wanted: Collection[str]) -> set[str]:
+def _calls_of(message: StreamEntry, wanted: Collection[str]) -> set[str]:
     """Return those wanted calls whose intents this message has."""
     try:
         return {_intent(line).call_id for line in message.data.split(b"\n")}.intersection(wanted)

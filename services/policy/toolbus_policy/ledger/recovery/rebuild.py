@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from time import monotonic, time
 from typing import TypeVar
 
-from toolbus_common.access.config_snapshot import Snapshot
+from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.contracts import (
-    OpenCallsAsked,
-    OpenCallsTold,
-    RebuildTold,
-    SpendingAsked,
-    SpendingTold,
+    OpenCallsQuery,
+    OpenCallsReply,
+    RebuildReply,
+    SpendingQuery,
+    SpendingReply,
 )
 from toolbus_common.errors import InvalidError, LedgerRebuildingError, ToolbusError
 from toolbus_common.nats.topology import EVENTS
@@ -39,7 +39,7 @@ CATCH_UP_SECONDS = 60.0
 DAY = 86_400.0
 SHORTEST = 1.0  # seconds of events that are not divided any further
 AUDIT = "audit"
-Told = TypeVar("Told", SpendingTold, OpenCallsTold)
+Told = TypeVar("Told", SpendingReply, OpenCallsReply)
 Ask = Callable[[float, float], Awaitable[Told]]
 
 
@@ -55,7 +55,7 @@ class Rebuilder:
 
     service: Service
     ledger: Ledger
-    snapshot: Callable[[], Snapshot]
+    snapshot: Callable[[], ConfigSnapshot]
     quiet: float
     grace: float
     _lost: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
@@ -84,7 +84,7 @@ class Rebuilder:
 
     async def rebuild(
         self, scope: str, *, force: bool = False, accept: bool = False, by: str = ""
-    ) -> RebuildTold | None:
+    ) -> RebuildReply | None:
         """Make a scope's counters anew; None when they are there, or never were.
 
         Raises `ToolbusError` saying what an operator can do.
@@ -103,7 +103,7 @@ class Rebuilder:
 
     async def _rebuild(
         self, scope: str, known: Known, token: str, *, accept: bool, by: str
-    ) -> RebuildTold:
+    ) -> RebuildReply:
         store, epochs = self.ledger.store, self.ledger.epochs
         log.warning("ledger.rebuilding", extra={"scope": scope})
         await store.end(scope)
@@ -122,7 +122,7 @@ class Rebuilder:
         self.service.spawn(store.forget(scope, new.id))
         held = sum(level["held"] for level in restoring.contents.levels.values())
         calls = len(restoring.contents.records)
-        return RebuildTold(epoch=new.id, calls=calls, held=held, since=since)
+        return RebuildReply(epoch=new.id, calls=calls, held=held, since=since)
 
     async def _restored(self, scope: str, epoch: Epoch, *, accept: bool) -> tuple[Restoring, float]:
         """What the events say, and since when they say it."""
@@ -175,20 +175,20 @@ class Rebuilder:
             await asyncio.sleep(0.2)
 
     async def _reach(self, scope: str) -> float:
-        asked = SpendingAsked(scope=scope, start=0, end=0)
-        return (await self.service.asks.ask(asked, SpendingTold, ASK_SECONDS)).since
+        asked = SpendingQuery(scope=scope, start=0, end=0)
+        return (await self.service.asks.ask(asked, SpendingReply, ASK_SECONDS)).since
 
-    def _spending(self, scope: str, step: int) -> Ask[SpendingTold]:
-        async def ask(start: float, end: float) -> SpendingTold:
-            asked = SpendingAsked(scope=scope, start=start, end=end, step=step)
-            return await self.service.asks.ask(asked, SpendingTold, ASK_SECONDS)
+    def _spending(self, scope: str, step: int) -> Ask[SpendingReply]:
+        async def ask(start: float, end: float) -> SpendingReply:
+            asked = SpendingQuery(scope=scope, start=start, end=end, step=step)
+            return await self.service.asks.ask(asked, SpendingReply, ASK_SECONDS)
 
         return ask
 
-    def _open(self, scope: str, late: float) -> Ask[OpenCallsTold]:
-        async def ask(start: float, end: float) -> OpenCallsTold:
-            asked = OpenCallsAsked(scope=scope, start=start, end=end, late=late)
-            return await self.service.asks.ask(asked, OpenCallsTold, ASK_SECONDS)
+    def _open(self, scope: str, late: float) -> Ask[OpenCallsReply]:
+        async def ask(start: float, end: float) -> OpenCallsReply:
+            asked = OpenCallsQuery(scope=scope, start=start, end=end, late=late)
+            return await self.service.asks.ask(asked, OpenCallsReply, ASK_SECONDS)
 
         return ask
 

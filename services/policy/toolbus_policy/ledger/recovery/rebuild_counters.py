@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolbus_common.access.principal import lineage_of
+from toolbus_common.access.principal import principal_of
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.config import Budget, Declaration, Key, Period
+from toolbus_common.config import Budget, Configuration, Key, Period
 from toolbus_common.contracts import OpenCall
 from toolbus_common.contracts.events.base import DEFAULT_SCOPE
 from toolbus_policy.ledger.limits import BudgetLimit, budgets_of
@@ -27,11 +27,11 @@ class Need:
     step: int
 
 
-def limits_of(scope: str, declared: Declaration, keys: Mapping[str, Key]) -> Limits:
+def limits_of(scope: str, declared: Configuration, keys: Mapping[str, Key]) -> Limits:
     """The budgets of every level this customer pays for."""
     limits: dict[str, tuple[BudgetLimit, ...]] = {}
     for name, key in keys.items():
-        lineage = lineage_of(name, key, declared)
+        lineage = principal_of(name, key, declared)
         if lineage.scope == scope:
             levels = [each for each in lineage.levels if each[0] not in limits]
             limits |= {told: budgets_of([(told, level)]) for told, level in levels}

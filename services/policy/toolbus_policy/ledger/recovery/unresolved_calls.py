@@ -12,7 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic, time
 
-from toolbus_common.contracts import CallFailed, UnendedAsked, UnendedCall, UnendedTold
+from toolbus_common.contracts import (
+    CallFailed,
+    UnresolvedCall,
+    UnresolvedCallsQuery,
+    UnresolvedCallsReply,
+)
 from toolbus_common.errors import ToolbusError, UnavailableError
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
@@ -65,7 +70,7 @@ class Unended:
 
     async def _look(self, due: float) -> int:
         since = await self.ledger.store.recall(EVERYBODY, MARK) or due - HOUR
-        asked = UnendedAsked(start=since - OVERLAP, end=due)
+        asked = UnresolvedCallsQuery(start=since - OVERLAP, end=due)
         found, forgotten = await self._asked(asked), set[str]()
         if any(call.reserved for call in found.calls):
             forgotten = await self._forgotten(found.calls)
@@ -78,16 +83,16 @@ class Unended:
             log.info("unended.named", extra={"calls": len(late)})
         return len(late)
 
-    async def _asked(self, asked: UnendedAsked) -> UnendedTold:
+    async def _asked(self, asked: UnresolvedCallsQuery) -> UnresolvedCallsReply:
         """Audit's answer, once it keeps every event that is in the stream now."""
         newest, give_up = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
         while await self.service.bus.finished(EVENTS, AUDIT) < newest:
             if monotonic() > give_up:
                 raise UnavailableError("Audit has not yet taken every event.")
             await asyncio.sleep(0.2)
-        return await self.service.asks.ask(asked, UnendedTold, ASK_SECONDS)
+        return await self.service.asks.ask(asked, UnresolvedCallsReply, ASK_SECONDS)
 
-    async def _forgotten(self, calls: Iterable[UnendedCall]) -> set[str]:
+    async def _forgotten(self, calls: Iterable[UnresolvedCall]) -> set[str]:
         """Those that held money and of which the ledger has no record: the sweeper is done."""
         by_scope: dict[str, list[str]] = {}
         for call in calls:
@@ -99,12 +104,12 @@ class Unended:
         return forgotten
 
 
-def _is_free(call: UnendedCall, forgotten: set[str]) -> bool:
+def _is_free(call: UnresolvedCall, forgotten: set[str]) -> bool:
     """Whether no reservation holds anything for it."""
     return not call.reserved or call.call_id in forgotten
 
 
-def _until(found: UnendedTold, named: Sequence[UnendedCall], due: float) -> float:
+def _until(found: UnresolvedCallsReply, named: Sequence[UnresolvedCall], due: float) -> float:
     """When the first call was allowed that is not known to have ended, or later ones may be."""
     open_still = [call.at for call in found.calls if call not in named]
     if found.more:
@@ -112,7 +117,7 @@ def _until(found: UnendedTold, named: Sequence[UnendedCall], due: float) -> floa
     return min(open_still, default=due)
 
 
-def unknown_end(call: UnendedCall) -> CallFailed:
+def unknown_end(call: UnresolvedCall) -> CallFailed:
     """The event about a call that was handed over and never heard of again."""
     return CallFailed(
         id=f"{call.call_id}.unknown",
