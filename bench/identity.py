@@ -39,7 +39,7 @@ def main() -> int:
 
 
 async def _measured(tokens: int, rounds: int) -> list[float]:
-    """Microseconds from a request's headers to its holder's lineage, each."""
+    """Microseconds from a request's headers to its holder's principal, each."""
     directory = ConfigProjection()
     declared = Configuration.model_validate({"access": {"staff": {"tools": ["docs__*"]}}})
     directory.hear(Change(DECLARATION, declared.model_dump_json().encode(), 1))
@@ -51,14 +51,14 @@ async def _measured(tokens: int, rounds: int) -> list[float]:
             access="staff", user=f"u{n}", client="c", resource=f"{BASE}/mcp", ends=time() + 3600
         )
         directory.bearers.take(hash_of(key_digest_of(token)), holder)
-        directory.now.lineage(holder.name)
+        directory.now.principal(holder.name)
     spent = []
     for n in range(rounds):
         headers = {b"authorization": f"Bearer {known[n % tokens]}".encode()}
         began = perf_counter_ns()
         token = token_of(headers)
         await identity.meet(token, identity.resource(""))
-        found = directory.now.lineage_for(key_digest_of(token), time())
+        found = directory.now.principal_for(key_digest_of(token), time())
         spent.append((perf_counter_ns() - began) / 1000)
         assert found is not None
     return spent

@@ -60,7 +60,7 @@ def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: 
 @_needed_for("up", "run", "provision", "nats-config")
 def _add_running(app: typer.Typer) -> None:
     running = _commands("operate.run")
-    _add(app, running.up, "toolbus up", "toolbus up -c toolbus.yaml --port 9000 --apart")
+    _add(app, running.up, "toolbus up", "toolbus up -c toolbus.yaml --port 9000 --separate")
     _add(app, running.run, "toolbus run policy", "toolbus run ingress policy executor")
     _add(app, running.provision, "toolbus provision", "toolbus provision --replicas 3")
     _add(app, running.nats_config, "toolbus nats-config ./nats --listen 0.0.0.0 --store-dir /data")

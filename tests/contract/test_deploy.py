@@ -69,7 +69,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 QUESTIONS: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
-    BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest, RejectRequest, ServersQuery, SessionsQuery,
+    BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
+    RejectRequest, ServersQuery, SessionsQuery,
     SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
@@ -329,7 +330,7 @@ def test_who_holds_a_token_is_oauths_alone_to_write() -> None:
 def test_an_approval_is_policys_alone_to_write() -> None:
     assert may_say(f"$KV.{APPROVALS}.binding") == {"policy"}
     assert may_say(f"$KV.{TASKS}.approval") == {"policy"}
-    for what in ("asked", "granted", "rejected", "expired", "used", "withdrawn"):
+    for what in ("requested", "granted", "rejected", "expired", "used", "withdrawn"):
         assert may_say(f"tb.event.approval.{what}.acme") == {"policy"}
 
 

@@ -157,6 +157,6 @@ def test_the_body_of_a_call_travels_byte_for_byte() -> None:
 
 def test_a_proof_and_arguments_are_not_shown_when_a_call_is_printed() -> None:
     call = filled(contracts.CallRequested).model_copy(
-        update={"proof": "canary-proof", "arguments": b"canary-arguments"}
+        update={"key_digest": "canary-proof", "arguments": b"canary-arguments"}
     )
     assert "canary" not in repr(call)

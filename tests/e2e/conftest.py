@@ -32,7 +32,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session", params=["apart", "fused"])
+@pytest.fixture(scope="session", params=["separate", "fused"])
 def gateway(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -42,7 +42,7 @@ def gateway(
     """Toolbus over five upstreams; the same tests run with the services apart and fused."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     over_http = EverythingOverHttp(tmp_path_factory.mktemp("web"), everything_program)
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     directory = tmp_path_factory.mktemp(request.param)
     launched = Launched(directory, *options, TOOLBUS_CALL_TIMEOUT=str(CALL_SECONDS))
     try:
@@ -61,7 +61,7 @@ def gateway(
         echo.kill()
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:

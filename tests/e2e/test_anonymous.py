@@ -52,12 +52,12 @@ def declared(echo: Upstream, **anonymous: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
     echo = Upstream(tmp_path_factory.mktemp("echo"))
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     launched = Launched(tmp_path_factory.mktemp(request.param), *options)
     try:
         echo.start()

@@ -151,7 +151,7 @@ def test_a_tasks_call_is_in_the_audit_under_its_approval(place: Place) -> None:
     approval = approval_of(place, "Dora")
     decided(place, "Dora", "approve")
     ended(place, task)
-    wanted = ("approval.asked", "approval.granted", "approval.used", "call.allowed")
+    wanted = ("approval.requested", "approval.granted", "approval.used", "call.allowed")
     for event in wanted:
         sql = f"SELECT key FROM events WHERE approval = '{approval}' AND event = '{event}'"
         assert place.cluster.eventual_rows(sql)[0]["key"] == "root"

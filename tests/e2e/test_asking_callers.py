@@ -51,7 +51,7 @@ class Asking(Engine):
         return Server(sse=f"{at}/sse") if self.kind == "sse" else Server(url=f"{at}/mcp/")
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

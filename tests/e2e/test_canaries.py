@@ -333,7 +333,7 @@ def test_a_server_that_is_gone_is_told_to_another_customer_by_how_it_ended(story
 MEANT_FOR = {"failures": {"words"}, "logs": {"last words"}, "administration": {"waiting"}}
 PLACES = {
     "logs": b"process.ready", "table": b"blab", "stream": b"blab", "files": b"blab",
-    "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.asked",
+    "bundle": b"blab", "report": b"blab", "sink": b"blab", "webhooks": b"approval.requested",
     "traces": b"tools/call", "metrics": b"toolbus_calls", "failures": b"error",
     "status": b"blab", "declaration": b"(set)", "disk": b"call.allowed",
     "its log": b"process.ready", "its metrics": b"toolbus_calls",

@@ -27,7 +27,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         yield made
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

@@ -15,7 +15,7 @@ from toolbus_common.config import Configuration, Server
 ROOT, MEMBER, PERSON = (f"tbk_{name}_a-secret-of-governance" for name in ("root", "member", "ann"))
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

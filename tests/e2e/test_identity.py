@@ -137,7 +137,7 @@ def test_a_client_finds_the_way_and_calls_as_a_person_until_that_is_taken_back(
     hers = "SELECT key, detail FROM events WHERE user = person('ann') AND event ="
     (called,) = launched.eventual_rows(f"{hers} 'call.allowed'")
     assert called["key"].startswith("staff:")
-    (given,) = launched.eventual_rows(f"{hers} 'grant.given'")
+    (given,) = launched.eventual_rows(f"{hers} 'grant.created'")
     assert kept.token not in called["detail"] + given["detail"]
     assert "ann" not in called["key"]
 

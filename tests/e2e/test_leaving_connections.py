@@ -80,7 +80,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         yield server
 
 
-@pytest.fixture(params=["fused", "apart"])
+@pytest.fixture(params=["fused", "separate"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: Upstream
 ) -> Iterator[Cluster]:

@@ -25,7 +25,7 @@ FUSED = {STORE: ("tb.>",), "policy": ("tb.call.>", "tb.run.>"), "ingress": ("tb.
 APART = {"policy": ("tb.>",), "executor": ("tb.reply.>", "tb.event.>"), STORE: ("tb.kv.>",)}
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
@@ -118,7 +118,7 @@ async def test_the_bus_carries_a_proof_and_never_the_key(cluster: Cluster) -> No
         of_it = dict(story(heard, cluster))
         asked = CallRequested.decode(of_it["tb.call.echo"])
         run = CallAdmitted.decode(of_it["tb.run.echo"])
-        assert asked.proof == key_digest_of(SECRET)
+        assert asked.key_digest == key_digest_of(SECRET)
         assert key_digest_of(SECRET).encode() not in of_it["tb.run.echo"]
         assert run.reply_to == asked.reply_to
         assert asked.reply_to in of_it, "executor answers the waiting slot directly"

@@ -24,12 +24,12 @@ PATHS = (
 METHODS = ("GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH")
 
 
-@pytest.fixture(scope="module", params=["fused", "apart"])
+@pytest.fixture(scope="module", params=["fused", "separate"])
 def demo(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
     """The demo, with scripts of one origin allowed: a preflight passes the guard too."""
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     directory = tmp_path_factory.mktemp("operated")
     made = Launched(directory, *options, TOOLBUS_BROWSER_ORIGINS=SCRIPTS)
     try:

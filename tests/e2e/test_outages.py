@@ -28,7 +28,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Cluster]:

@@ -97,7 +97,7 @@ class Pinned:
         return self.launched.on_the_bus(there)
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def pinned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pinned]:
@@ -105,7 +105,7 @@ def pinned(
     directory = tmp_path_factory.mktemp(request.param)
     definitions = directory / "definitions.json"
     fixture = FixtureServer(directory / "fixture", "--definitions", str(definitions))
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     launched = Launched(directory, *options)
     made = Pinned(launched, fixture, definitions)
     try:

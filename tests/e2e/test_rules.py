@@ -33,13 +33,13 @@ DEAR = {
 }
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def launched(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Launched, Upstream]]:
     """A gateway with three rules and three keys: two whose content is recorded."""
     echo = Upstream(tmp_path_factory.mktemp("echo"))
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     made = Launched(tmp_path_factory.mktemp("rules"), *options)
     try:
         echo.start()
@@ -198,7 +198,7 @@ def test_a_call_that_waits_for_a_person_and_was_refused_nothing_is_replayed_too(
     asked = ask(made.client(FULL), "tools/call", params, elicitation={"url": {}})
     assert asked.json["result"]["resultType"] == "input_required"
     made.eventual_rows(
-        "SELECT detail FROM events WHERE event = 'approval.asked'",
+        "SELECT detail FROM events WHERE event = 'approval.requested'",
         lambda rows: any("paged" in row["detail"] for row in rows),
     )
     proposed = made.directory / "dear.cedar"

@@ -43,7 +43,7 @@ class Traced:
         return found[-1]
 
 
-@pytest.fixture(scope="module", params=["apart", "fused"])
+@pytest.fixture(scope="module", params=["separate", "fused"])
 def traced(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Traced]:

@@ -17,12 +17,12 @@ from harness.waiting import until_now
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 
-@pytest.fixture(scope="module", params=["fused", "apart"])
+@pytest.fixture(scope="module", params=["fused", "separate"])
 def demo(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
     """`toolbus up` with no configuration: the demo."""
-    options = ["--apart"] if request.param == "apart" else []
+    options = ["--separate"] if request.param == "separate" else []
     made = Launched(tmp_path_factory.mktemp("demo"), *options)
     try:
         made.start()

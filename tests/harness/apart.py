@@ -70,16 +70,21 @@ class Apart:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             nobody = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
-                self._admitted(given, call.proof),
+                self._admitted(given, call.key_digest),
                 reply,
                 lambda: self.policy.spawn(reply.send(nobody)),
             )
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
-        told = {"scope": "acme", "key": key, "proof": "", "principal": self.principal(key)}
+        told = {
+            "scope": "acme",
+            "key": key,
+            "key_digest": "",
+            "principal_id": self.principal_id(key),
+        }
         return CallAdmitted(**given | told)
 
-    def principal(self, key: str) -> str:
+    def principal_id(self, key: str) -> str:
         """What policy calls a key's principal."""
         own = Key(tools=("*",), secret_hash=self.secrets.get(key, ""))
         return principal_id_of(principal_of(key, own, Configuration()))
@@ -112,7 +117,7 @@ class Apart:
         told: dict[str, Any] = {
             "server": server,
             "tool": tool,
-            "proof": key,
+            "key_digest": key,
             "era": Era.MODERN,
             "deadline": time() + 60,
             "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",

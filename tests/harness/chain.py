@@ -45,7 +45,7 @@ class Chain:
             reply_to=self.ingress.calls.address(call_id),
             server="echo",
             tool="say",
-            proof="proof",
+            key_digest="key_digest",
             era=Era.LEGACY,
             deadline=time.time() + seconds,
             traceparent="",

@@ -46,8 +46,8 @@ class RememberedEpochs:
 
 def admitted(charge: int, *levels: tuple[str, Level], scope: str = "acme") -> Admission:
     """A call of one tool at a price, by a key with these levels above it."""
-    lineage = Principal("bot", Key(), levels, EffectiveGrants((("*",),)), scope, NEVER)
-    payer = Payer(lineage, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels))
+    principal = Principal("bot", Key(), levels, EffectiveGrants((("*",),)), scope, NEVER)
+    payer = Payer(principal, "ops", "", budgets_of(levels), rates_of(levels), loops_of(levels))
     counting = tuple(each for each in payer.budgets if each.counts(TOOL, charge))
     return Admission(payer, Cost(charge), counting, payer.loops)
 

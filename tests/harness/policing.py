@@ -130,7 +130,7 @@ class Policing:
                 "reply_to": self.ingress.calls.address(call_id),
                 "server": "docs",
                 "tool": tool,
-                "proof": key_digest_of(given.pop("secret", SECRET)),
+                "key_digest": key_digest_of(given.pop("secret", SECRET)),
                 "era": Era.MODERN,
                 "deadline": time.time() + given.pop("seconds", 30),
                 "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",

@@ -169,7 +169,8 @@ class Race:
         call_id = service.calls.new_call_id()
         call = CallRequested(
             call_id=call_id, reply_to=service.calls.address(call_id), server="echo", tool="say",
-            proof=key_digest_of(_secret(name)), era=Era.MODERN, deadline=time.time() + CALL_SECONDS,
+            key_digest=key_digest_of(_secret(name)), era=Era.MODERN,
+            deadline=time.time() + CALL_SECONDS,
             traceparent=f"00-{random.getrandbits(128):032x}-{1:016x}-01", arguments=b'{"text":"x"}',
         )  # fmt: skip
         try:

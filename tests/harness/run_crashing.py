@@ -46,7 +46,7 @@ def _die() -> None:
 
 async def _reserving(ledger: Ledger, claim: Any) -> None:
     await _reserve(ledger, claim)
-    if _is_now(RESERVED, f'"key":"{claim.admission.principal.key}"'):
+    if _is_now(RESERVED, f'"key":"{claim.admission.principal_id.key}"'):
         _die()
 
 

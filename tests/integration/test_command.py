@@ -238,7 +238,7 @@ def test_a_second_start_keeps_keys_and_events_in_either_form(fresh: Up) -> None:
     key = fresh.ready["key"]
     fresh.until_called("clock__now", key)
     assert fresh.stop() == 0
-    fresh.start("--apart")
+    fresh.start("--separate")
     assert fresh.ready["key"] == ""
     assert len(fresh.ready["pids"]) == 9
     fresh.until_called("clock__now", key)

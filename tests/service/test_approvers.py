@@ -21,7 +21,7 @@ from toolbus_common.errors import ForbiddenError, UnauthorizedError, UnknownAppr
 
 
 async def decide(made: Policing, secret: str, approval: str, wish: str = "approve") -> Any:
-    asked = ApproverRequest(proof=key_digest_of(secret), id=approval, wish=wish)
+    asked = ApproverRequest(key_digest=key_digest_of(secret), id=approval, wish=wish)
     return await made.ingress.asks.ask(asked, ApprovalsReply, PATIENCE)
 
 

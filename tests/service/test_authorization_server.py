@@ -303,5 +303,5 @@ async def test_refusals_without_end_are_not_recorded_without_end_and_make_no_peo
             assert refused.status == 403
     # The service has ended, so all it had to say is said.
     stream = await operator.client.jetstream().stream_info("EVENTS", subjects_filter="tb.event.>")
-    assert (stream.state.subjects or {}).get("tb.event.signin.refused.default") == 3
+    assert (stream.state.subjects or {}).get("tb.event.signin.denied.default") == 3
     assert await (await operator.bucket(PEOPLE)).present() == []

@@ -21,7 +21,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.settings import Settings
 
-both = pytest.mark.parametrize("fused", [False, True], ids=["apart", "fused"])
+both = pytest.mark.parametrize("fused", [False, True], ids=["separate", "fused"])
 
 
 async def echo(call: CallAdmitted, reply: ReplyChannel) -> None:

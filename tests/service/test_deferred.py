@@ -141,7 +141,7 @@ async def test_nothing_kept_of_a_waiting_call_is_a_proof_of_its_key(
     assert isinstance(await at_work.ingress.calls.ask(call), TaskCreated)
     held = b"".join(await at_work.kept(TASKS))
     assert b'"key":"bot"' in held
-    assert call.proof.encode() not in held + b64decode(json.loads(held)["call"])
+    assert call.key_digest.encode() not in held + b64decode(json.loads(held)["call"])
 
 
 # -- clients that open pages as well --------------------------------------------------------------

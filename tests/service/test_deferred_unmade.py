@@ -270,8 +270,8 @@ async def test_an_approval_that_another_call_has_used_is_not_given_back(
     """A call that could not be made has its approval back, but not one that was used otherwise."""
     async with begin(replicas=1) as made:
         call = made.call(**MODERN)
-    lineage = ConfigSnapshot.of(declared()).lineage("bot")
-    asked = approvals.asked(call, lineage, Cause("key:bot"), "b" * 64, (time(), time() + 60))
+    principal = ConfigSnapshot.of(declared()).principal("bot")
+    asked = approvals.asked(call, principal, Cause("key:bot"), "b" * 64, (time(), time() + 60))
     tried: list[str] = []
     async with Service("policy", settings).running() as service:
         docket, book = Docket(Records(APPROVALS, [KEY])), TaskBook(Records(TASKS, [KEY]))

@@ -183,7 +183,7 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     assert evidence.verified("before.zip").found == []
     told = await evidence.rows(
         "SELECT JSONExtractString(detail, 'by'), reason, scope FROM events "
-        "WHERE event = 'person.forgotten'"
+        "WHERE event = 'person.erased'"
     )
     assert told == (("operator:bo", "a request", "acme"),)
     later = PersonKeys(evidence.settings.people_key_file)

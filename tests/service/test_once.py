@@ -339,7 +339,7 @@ async def test_an_approved_task_whose_key_is_in_use_waits_and_is_told_that_outco
     at_work: Policing, operator: Bus
 ) -> None:
     call = at_work.call(**BURN)
-    entry = entry_of(call, ConfigSnapshot.of(declared()).lineage("bot"))
+    entry = entry_of(call, ConfigSnapshot.of(declared()).principal("bot"))
     outcomes = await at_work.executor.bucket(OUTCOMES)
     task = await begun(at_work, **BURN)
     freed = await (await operator.bucket(OUTCOMES)).get(entry)

@@ -62,7 +62,7 @@ class Agent:
             reply_to=self.ingress.calls.address(call_id),
             server="asks",
             tool=tool,
-            proof="proof",
+            key_digest="key_digest",
             era=Era.MODERN,
             deadline=time() + 60,
             traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",

@@ -37,11 +37,11 @@ from toolbus_common.service.process import SERVICES
 SAYS = {
     "ingress": {"tb.call.x"},
     "policy": {"tb.run.x", "tb.reply.r.o.c"},
-    "executor": {"tb.reply.r.o.c", "tb.ask.oauth.upstream"},
+    "executor": {"tb.reply.r.o.c", "tb.query.oauth.upstream"},
     "codemode": {"tb.call.x", "tb.reply.r.o.c"},
     "audit": set[str](),
     "oauth": set[str](),
-    OPERATOR: {"tb.ask.audit.query"},
+    OPERATOR: {"tb.query.audit.query"},
 }
 EVENTS_SAID = {
     "codemode": {
@@ -49,13 +49,13 @@ EVENTS_SAID = {
         "run.started", "run.completed", "run.failed",
     },
     "policy": {
-        "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.asked",
+        "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.requested",
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
         "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
         "config.changed",
     },
     "oauth": {
-        "grant.given", "grant.ended", "signin.refused", "connection.made", "connection.ended",
+        "grant.created", "grant.ended", "signin.denied", "connection.created", "connection.ended",
     },
     "executor": {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
@@ -65,7 +65,7 @@ EVENTS_SAID = {
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
         "definition.approved", "definition.rejected",
-        "server.drained", "server.undrained", "server.reset", "person.forgotten", "hold.placed",
+        "server.drained", "server.undrained", "server.reset", "person.erased", "hold.placed",
         "hold.lifted",
     },
     "ingress": {"access.rejected", "context.listed"},
@@ -89,7 +89,7 @@ WRITES = {
 HEARS = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
 
 USERS = sorted(rights())
-LANE = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.ask.audit.query"}
+LANE = {"tb.call.x", "tb.run.x", "tb.reply.r.o.c", "tb.query.audit.query"}
 EVENT_SUBJECTS = {f"tb.event.{name}.acme": name for name in EVENT_CLASSES}
 
 
@@ -153,7 +153,7 @@ async def test_a_service_hears_its_own_and_eavesdrops_on_nobody(
         "$JS.API.>",
         *(f"tb.reply.{other}.>" for other in others),
         *(f"_INBOX.{other}.>" for other in others),
-        *(f"tb.ask.{other}.>" for other in others),
+        *(f"tb.query.{other}.>" for other in others),
     }  # fmt: skip
     heard = {subject.replace(".x", ".*") for subject in HEARS.get(user, set())}
     own = {f"tb.reply.{user}.>", f"_INBOX.{user}.>"}

@@ -25,7 +25,7 @@ from toolbus_policy.admission.authorizer import Judge
 
 MUTANTS = 1000
 SEED = 20_260_728
-PROOF = key_digest_of("tbk_bot_a-secret-for-mutants")
+KEY_DIGEST = key_digest_of("tbk_bot_a-secret-for-mutants")
 SERVER = Described("modern", "2026-07-28", capabilities={"tools": {}})
 EVERYTHING = EffectiveGrants(())
 DEFINITIONS = [tool.listed for tool in methods.TOOLS.values()]
@@ -35,7 +35,7 @@ class Chain:
     """What executor, policy and ingress make of a list, by the code they run."""
 
     def __init__(self) -> None:
-        key = {"secret_hash": hash_of(PROOF), "tools": ["*"]}
+        key = {"secret_hash": hash_of(KEY_DIGEST), "tools": ["*"]}
         declared = {"servers": {"s": {"url": "http://127.0.0.1:1/mcp"}}, "keys": {"bot": key}}
         self.directory = ConfigProjection()
         self.catalogue = Catalogue(self.directory)
@@ -65,7 +65,7 @@ class Chain:
         """Whether ingress and policy would let it through."""
         server, own = self.catalogue.names.meant(name, at="s")
         try:
-            self.judge.decide(PROOF, server, TOOLS_CALL, own, time())
+            self.judge.decide(KEY_DIGEST, server, TOOLS_CALL, own, time())
         except UnknownToolError:
             return False
         return True

@@ -64,12 +64,13 @@ ELSEWHERE = (  # other ways to the same requests, and to what the server says of
 )  # fmt: skip
 EVIL = f"$KV.{CONFIG}.admin.evil"
 TARGETS = (  # where a forged message would be a question, a call, an answer, an entry or an event
-    "tb.ask.oauth.identity", "tb.ask.oauth.upstream", "tb.ask.policy.admin", "tb.ask.audit.query",
-    "tb.ask.all.status", "tb.call.x", "tb.run.x", "tb.run.toolbus", "tb.cancel.x",
+    "tb.query.oauth.identity", "tb.query.oauth.upstream", "tb.query.policy.admin",
+    "tb.query.audit.query",
+    "tb.query.all.status", "tb.call.x", "tb.run.x", "tb.run.toolbus", "tb.cancel.x",
     "tb.notification.x",
     "tb.resume.x", "tb.session.x", "tb.stream.x", f"tb.kv.{CONFIG}.admin.evil", EVIL,
     f"$KV.{PEOPLE}.evil", f"$O.{RESULTS}.C.evil", "tb.event.key.created.evil",
-    "tb.event.call.allowed.evil", "tb.event.connection.made.evil", "$SRV.PING",
+    "tb.event.call.allowed.evil", "tb.event.connection.created.evil", "$SRV.PING",
     *(f"tb.reply.{service}.origin.call" for service in SERVICES),
     *(f"_INBOX.{service}.evil" for service in (*SERVICES, OPERATOR)),
     "$JS.API.STREAM.CREATE.evil", f"$JS.API.CONSUMER.CREATE.{EVENTS}",
@@ -77,7 +78,7 @@ TARGETS = (  # where a forged message would be a question, a call, an answer, an
 # A stored message that would be understood in many places: as a stream, a consumer, a question.
 FORGED = json.dumps({
     "name": "evil", "subjects": ["evil.>"], "stream_name": EVENTS, "secret_hash": "0" * 64,
-    "config": {"deliver_subject": "tb.ask.oauth.identity", "durable_name": "evil"},
+    "config": {"deliver_subject": "tb.query.oauth.identity", "durable_name": "evil"},
     "user": "evil", "password": "evil",
 }).encode()  # fmt: skip
 
@@ -285,7 +286,7 @@ async def test_a_call_is_not_answered_into_a_bucket(buses: dict[str, Bus]) -> No
     await buses["policy"].settled()
     for call_id, reply in (("evil", EVIL), ("call", f"$KV.{PEOPLE}.evil")):
         call = CallRequested(
-            call_id=call_id, reply_to=reply, server="docs", tool="burn", proof="p",
+            call_id=call_id, reply_to=reply, server="docs", tool="burn", key_digest="p",
             era=Era.MODERN, deadline=time() + PATIENCE, traceparent="",
         )  # fmt: skip
         await buses["ingress"].publish(call.subject, call.encode(), reply)

@@ -243,8 +243,8 @@ async def test_news_of_a_session_is_told_to_its_owner_alone(begin: Any) -> None:
         await until(lambda: said, "ann's news")
         (told,) = said
         assert told.method == "notifications/resources/updated"
-        assert told.principal == apart.principal("ann")
-        assert told.principal != apart.principal("bob")
+        assert told.principal_id == apart.principal_id("ann")
+        assert told.principal_id != apart.principal_id("bob")
 
 
 @pytest.mark.parametrize("kind", ["stdio", "http"])

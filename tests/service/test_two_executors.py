@@ -74,7 +74,7 @@ class Two:
                 server="vast",
                 tool=tool,
                 method=method,
-                proof="proof",
+                key_digest="key_digest",
                 era=Era.MODERN,
                 deadline=time() + 60,
                 traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",

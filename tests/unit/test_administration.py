@@ -238,7 +238,7 @@ class Papers:
 def office(role: Role, papers: Papers) -> Office:
     consulted: Any = None  # approvers and the ledger: nothing here asks them
 
-    async def ann(_proof: str) -> Administrator:
+    async def ann(_key_digest: str) -> Administrator:
         return of_key("ann", Admin(role=role))
 
     return Office(
@@ -253,13 +253,13 @@ def office(role: Role, papers: Papers) -> Office:
 async def test_who_may_read_a_kind_is_not_told_another_under_its_name() -> None:
     papers = Papers(declared(admins={"root": {"role": "admin"}}))
     for operation in ("list_servers", "show_server"):
-        asked = AdminRequest(proof="p", operation=operation, kind="admins", name="root")
+        asked = AdminRequest(key_digest="p", operation=operation, kind="admins", name="root")
         with pytest.raises(InvalidError):
             await office("viewer", papers).answer(asked)
 
 
 async def test_what_is_told_of_an_entry_bears_the_revision_it_is_of() -> None:
-    asked = AdminRequest(proof="p", operation="put_team", kind="teams", name="ops", body=b"{}")
+    asked = AdminRequest(key_digest="p", operation="put_team", kind="teams", name="ops", body=b"{}")
     told = await office("admin", Papers(Configuration())).answer(asked)
     assert json.loads(told.body)["value"] == {"environment": "of another"}
     assert (told.revision, json.loads(told.body)["revision"]) == (9, 9)
@@ -281,11 +281,13 @@ async def test_a_whole_configuration_is_read_and_written_beside_the_loop_of_call
     monkeypatch.setattr(yaml, "safe_dump", seen(yaml.safe_dump))
     monkeypatch.setattr(reading, "loaded", seen(reading.loaded))
     admin = office("admin", papers)
-    told = await admin.answer(AdminRequest(proof="p", operation="show_declaration", form="yaml"))
+    told = await admin.answer(
+        AdminRequest(key_digest="p", operation="show_declaration", form="yaml")
+    )
     assert yaml.safe_load(told.body) == {"teams": {"ops": {}}}
     with pytest.raises(UnconditionalError):
         await admin.answer(
-            AdminRequest(proof="p", operation="apply_declaration", form="yaml", body=told.body)
+            AdminRequest(key_digest="p", operation="apply_declaration", form="yaml", body=told.body)
         )
     assert here == [False, False]
 

@@ -17,15 +17,15 @@ ARGUMENTS = b'{"page":"canary"}'
 
 def call(extra: str = "", arguments: bytes = ARGUMENTS) -> CallRequested:
     return CallRequested(
-        call_id="c1", reply_to="r", server="docs", tool="burn", proof="p", era=Era.MODERN,
+        call_id="c1", reply_to="r", server="docs", tool="burn", key_digest="p", era=Era.MODERN,
         deadline=1.0, traceparent="", extra=extra, arguments=arguments,
     )  # fmt: skip
 
 
 def pending() -> Approval:
     declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = ConfigSnapshot.of(declared).lineage("bot")
-    return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    return approvals.asked(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def every_state() -> dict[State, Approval]:
@@ -50,7 +50,7 @@ def test_arguments_are_kept_only_while_somebody_may_still_have_to_read_them() ->
 @pytest.mark.parametrize("state", State)
 def test_each_state_is_an_event_of_its_own_under_an_id_of_its_own(state: State) -> None:
     event = event_of(every_state()[state], 150.0)
-    said = "asked" if state is State.PENDING else state.value
+    said = "requested" if state is State.PENDING else state.value
     assert event.subject == f"tb.event.approval.{said}.default"
     assert event.id.endswith(f".{state.value}")
     assert (event.call_id, event.key, event.binding) == ("c1", "bot", "binding")
@@ -66,9 +66,9 @@ def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
             "keys": {"bot": {"team": "ops", "user": "ann"}},
         }
     )
-    lineage = ConfigSnapshot.of(declared).lineage("bot")
-    made = approvals.asked(call(), lineage, Cause("rule:big"), "binding", (100.0, 200.0))
-    event = event_of(made, 150.0, read=approvals.read_by_rules(call(), lineage, 7))
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    made = approvals.asked(call(), principal, Cause("rule:big"), "binding", (100.0, 200.0))
+    event = event_of(made, 150.0, read=approvals.read_by_rules(call(), principal, 7))
     assert isinstance(event, ApprovalRequested)
     assert (event.rule, event.cause) == ("big", "rule:big")
     assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
@@ -78,8 +78,8 @@ def test_what_rules_read_is_in_the_event_that_a_person_is_asked() -> None:
 
 def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
     declared = Configuration.model_validate({"keys": {"bot": {"content": "full"}}})
-    lineage = ConfigSnapshot.of(declared).lineage("bot")
-    read = approvals.read_by_rules(call(), lineage, 0)
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    read = approvals.read_by_rules(call(), principal, 0)
     assert b"canary" in event_of(pending(), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:

@@ -20,7 +20,7 @@ parts = st.fixed_dictionaries(
 
 def bound(part: dict[str, Any]) -> str:
     call = CallRequested(
-        call_id="c", reply_to="r", server=part["server"], tool=part["tool"], proof="p",
+        call_id="c", reply_to="r", server=part["server"], tool=part["tool"], key_digest="p",
         era=Era.MODERN, deadline=1.0, traceparent="", method=part["method"],
         arguments=part["arguments"],
     )  # fmt: skip
@@ -114,7 +114,7 @@ DECLARED: dict[str, Any] = {
 def policy(**changes: Any) -> str:
     declared = Configuration.model_validate({**DECLARED, **changes})
     snapshot = ConfigSnapshot.of(declared)
-    return policy_digest(snapshot.lineage("bot"), declared, "docs")
+    return policy_digest(snapshot.principal("bot"), declared, "docs")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from toolbus_policy.admission.caller_identity import identified
 from toolbus_policy.ledger.admitted_call import Payer
 
 URL, GRPC = "https://docs.test/mcp", "grpcs://shop.test:443"
-PROOF = "p" * 64
+KEY_DIGEST = "p" * 64
 DECLARED = {
     "servers": {"docs": {"url": URL, "identity": {}}, "wiki": {"url": URL}},
     "teams": {"support": {}},
@@ -65,9 +65,9 @@ def test_who_acts_now_stands_outermost() -> None:
     }  # fmt: skip
 
 
-def requested(server: str, proof: str = PROOF) -> CallRequested:
+def requested(server: str, key_digest: str = KEY_DIGEST) -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="t", proof=proof, era=Era.MODERN,
+        call_id="c", reply_to="r", server=server, tool="t", key_digest=key_digest, era=Era.MODERN,
         deadline=0.0, traceparent="",
     )  # fmt: skip
 
@@ -78,13 +78,13 @@ def held(snapshot: ConfigSnapshot, *actors: str) -> str:
         access="staff", user="ann", client="c", grant="g", resource="r", handle="7f",
         ends=time.time() + 60, actors=actors,
     )  # fmt: skip
-    snapshot.bearers.take(hash_of(PROOF), bearer)
+    snapshot.bearers.take(hash_of(KEY_DIGEST), bearer)
     return bearer.name
 
 
 def payer(snapshot: ConfigSnapshot, name: str) -> Payer:
-    lineage = snapshot.lineage(name)
-    return Payer(lineage, lineage.own.team, lineage.own.user, (), ())
+    principal = snapshot.principal(name)
+    return Payer(principal, principal.own.team, principal.own.user, (), ())
 
 
 def test_only_of_calls_to_such_a_server_policy_tells_who_makes_them() -> None:

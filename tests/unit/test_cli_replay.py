@@ -75,7 +75,7 @@ def test_a_call_that_waited_for_a_person_may_now_be_refused() -> None:
 
 def test_a_call_that_asked_for_a_person_and_was_refused_nothing_is_one_that_waited() -> None:
     """As those whose clients were shown a page, or given a task."""
-    asked = {"rule": "new", "event": "approval.asked", "environment": "prod"}
+    asked = {"rule": "new", "event": "approval.requested", "environment": "prod"}
     assert replayed(PROD, asked, effect="approve")["same"] == 1
     assert replayed(PROD, asked)["refused"] == 1
     assert replayed(PROD, {**asked, "environment": "dev"})["allowed"] == 1

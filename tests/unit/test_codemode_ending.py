@@ -17,7 +17,7 @@ from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import DECLARATION
 
-PROOF = key_digest_of("tbk_bot_a-secret-of-code-mode")
+KEY_DIGEST = key_digest_of("tbk_bot_a-secret-of-code-mode")
 
 
 class Outcomes:
@@ -47,7 +47,7 @@ class Waiting:
 
 @pytest.fixture
 def directory() -> ConfigProjection:
-    key = {"tools": ["*"], "secret_hash": hash_of(PROOF)}
+    key = {"tools": ["*"], "secret_hash": hash_of(KEY_DIGEST)}
     declared = Configuration.model_validate({"keys": {"bot": key}})
     known = ConfigProjection()
     known.hear(Change(DECLARATION, declared.model_dump_json().encode(), 1))
@@ -66,7 +66,7 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
     )
     call = CallAdmitted(
         call_id="c1", reply_to="reply", server=BUILT_IN, tool=LIST, scope="default", key="bot",
-        era=Era.MODERN, deadline=time() + 60, traceparent="", proof=PROOF,
+        era=Era.MODERN, deadline=time() + 60, traceparent="", key_digest=KEY_DIGEST,
         claim=OutcomeClaim(name="n", revision=1, digest="d"),
     )  # fmt: skip
     running = asyncio.create_task(service.run(call, waiting))

@@ -39,8 +39,8 @@ SECRET = "what-a-tool-answered"
 def run(content: str, said: list[Event], source: str = "result = 1\n") -> Run:
     key = Key.model_validate({"team": "support", "content": content})
     declared = Configuration(keys={"bot": key}, teams={"support": Team()})
-    lineage = principal_of("bot", key, declared)
-    return Run(CALL, lineage, Program(source), Purse(spent=5), Tally(3, 1, 1), said.append)
+    principal = principal_of("bot", key, declared)
+    return Run(CALL, principal, Program(source), Purse(spent=5), Tally(3, 1, 1), said.append)
 
 
 @pytest.mark.parametrize("content", ["full", "digest"])

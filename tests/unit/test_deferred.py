@@ -42,7 +42,8 @@ NOW = 150.0
 
 def call(**given: object) -> CallRequested:
     told = {
-        "call_id": "c1", "reply_to": "r", "server": "docs", "tool": "burn", "proof": "canary-proof",
+        "call_id": "c1", "reply_to": "r", "server": "docs", "tool": "burn",
+        "key_digest": "canary-proof",
         "era": Era.MODERN, "deadline": 120.0, "traceparent": "", "capabilities": TAKES,
         "arguments": b'{"page":7}',
     }  # fmt: skip
@@ -51,8 +52,8 @@ def call(**given: object) -> CallRequested:
 
 def asked() -> Approval:
     declared = Configuration.model_validate({"keys": {"bot": {"tools": ["*"]}}})
-    lineage = ConfigSnapshot.of(declared).lineage("bot")
-    return approvals.asked(call(), lineage, Cause("key:bot"), "binding", (100.0, 200.0))
+    principal = ConfigSnapshot.of(declared).principal("bot")
+    return approvals.asked(call(), principal, Cause("key:bot"), "binding", (100.0, 200.0))
 
 
 def waiting(approval: Approval) -> Deferred:
@@ -143,7 +144,7 @@ def test_what_a_task_cannot_keep_is_a_failure_that_says_so() -> None:
 
 def test_a_kept_call_is_made_as_it_was_asked_but_for_who_waits() -> None:
     made = tasks.revived(waiting(asked()), b'{"page":7}', "c2", "r2", NOW)
-    assert (made.call_id, made.parent_id, made.reply_to, made.proof) == ("c2", "c1", "r2", "")
+    assert (made.call_id, made.parent_id, made.reply_to, made.key_digest) == ("c2", "c1", "r2", "")
     assert (made.server, made.tool, made.arguments) == ("docs", "burn", b'{"page":7}')
     assert made.deadline == NOW + 20.0
     assert json.loads(made.capabilities) == {"extensions": {"io.modelcontextprotocol/tasks": {}}}

@@ -47,7 +47,7 @@ async def test_one_that_was_never_called_sleeps_soon_and_another_after_its_time(
     kept = Kept()
     clock.now += idling.LISTED_SECONDS - 1
     assert not kept.idling.falls_asleep()
-    kept.idling.asked_at = clock.now
+    kept.idling.requested_at = clock.now
     clock.now += 59
     assert not kept.idling.falls_asleep()
     clock.now += 2

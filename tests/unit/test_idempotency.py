@@ -55,7 +55,7 @@ JSON = st.recursive(
 
 def call(**given: Any) -> CallRequested:
     told = {
-        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "proof": "p",
+        "call_id": "second", "reply_to": "r", "server": "docs", "tool": "burn", "key_digest": "p",
         "era": Era.MODERN, "deadline": time() + 30, "traceparent": "", "idempotency_key": "k",
     }  # fmt: skip
     return CallRequested(**{**told, **given})
@@ -103,7 +103,7 @@ def test_arguments_that_are_not_read_are_compared_as_bytes(raw: bytes) -> None:
 
 def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
     declared = Configuration(keys={name: key(f"tbk_{name}_secret") for name in ("bot", "own")})
-    bot, own = (lineage(name, declared) for name in declared.keys)
+    bot, own = (principal(name, declared) for name in declared.keys)
     names = {
         entry_of(call(), bot),
         entry_of(call(), own),
@@ -116,7 +116,7 @@ def test_a_key_belongs_to_one_caller_one_server_and_one_tool() -> None:
     assert len({name.partition(".")[0] for name in names}) == 2, "one beginning for each caller"
 
 
-def lineage(name: str, declared: Configuration) -> Principal:
+def principal(name: str, declared: Configuration) -> Principal:
     return principal_of(name, declared.keys[name], declared)
 
 

@@ -117,19 +117,19 @@ def test_a_holder_is_a_key_with_everything_above_it() -> None:
     bearers = Bearers()
     bearers.take(hash_of(key_digest_of(TOKEN)), bearer())
     snapshot = ConfigSnapshot.of(made, bearers=bearers)
-    lineage = snapshot.lineage_for(key_digest_of(TOKEN), time())
-    assert lineage is not None
-    assert (lineage.key, lineage.scope, lineage.own.user) == ("staff:ann", "acme", "ann")
-    assert [level for level, _ in lineage.levels][1:] == ["user:ann", "team:ops", "customer:acme"]
-    covered = [lineage.bounds.cover(name) for name in ("docs__read", "docs__burn", "mail__send")]
+    principal = snapshot.principal_for(key_digest_of(TOKEN), time())
+    assert principal is not None
+    assert (principal.key, principal.scope, principal.own.user) == ("staff:ann", "acme", "ann")
+    assert [level for level, _ in principal.levels][1:] == ["user:ann", "team:ops", "customer:acme"]
+    covered = [principal.bounds.cover(name) for name in ("docs__read", "docs__burn", "mail__send")]
     assert covered == [True, False, False]
-    assert snapshot.lineage_for(key_digest_of(TOKEN), time() + 700) is None
+    assert snapshot.principal_for(key_digest_of(TOKEN), time() + 700) is None
     bearers.take("other", bearer(user="bob", handle="3f"))
-    assert snapshot.lineage_of("staff:3f", time()) is not None  # a person nobody declared
-    assert snapshot.lineage_of("staff:bob", time()) is None
-    assert snapshot.lineage_of("gone:ann", time()) is None
+    assert snapshot.principal_of("staff:3f", time()) is not None  # a person nobody declared
+    assert snapshot.principal_of("staff:bob", time()) is None
+    assert snapshot.principal_of("gone:ann", time()) is None
     assert (
-        ConfigSnapshot.of(declared(), bearers=bearers).lineage_for(key_digest_of(TOKEN), time())
+        ConfigSnapshot.of(declared(), bearers=bearers).principal_for(key_digest_of(TOKEN), time())
         is None
     )
 
@@ -377,9 +377,9 @@ def test_what_anybody_may_ask_for_is_done_so_often_and_no_oftener() -> None:
 async def test_however_a_token_is_written_it_opens_its_own_endpoint_only() -> None:
     identity, _ = edge(bearer(resource=f"{BASE}/mcp/docs"))
     await identity.meet(TOKEN, identity.resource("docs"))
-    proof = key_digest_of(TOKEN)
+    key_digest = key_digest_of(TOKEN)
     request = {b"authorization": b"Bearer x"}, {"method": "POST", "path": "/mcp/docs"}
-    assert identity.held(proof, "docs", *request)
-    for wrong in ((proof, ""), (proof, "mail"), (key_digest_of("another"), "docs")):
+    assert identity.held(key_digest, "docs", *request)
+    for wrong in ((key_digest, ""), (key_digest, "mail"), (key_digest_of("another"), "docs")):
         with pytest.raises(UnauthorizedError):
             identity.held(*wrong, *request)

@@ -29,7 +29,7 @@ from toolbus_ingress.sessions.sealed_claims import Seal
 from toolbus_ingress.sessions.session_store import Sessions
 from toolbus_ingress.sessions.sse_writer import Presence
 
-PROOF = "a" * 64
+KEY_DIGEST = "a" * 64
 
 
 class Edge:
@@ -52,7 +52,7 @@ class Edge:
         self.offer("one", "two")
 
     def grant(self, *tools: str, revoked: bool = False) -> None:
-        made = Key(tools=tools, secret_hash=hash_of(PROOF), revoked=revoked)
+        made = Key(tools=tools, secret_hash=hash_of(KEY_DIGEST), revoked=revoked)
         self._change(f"{KEY_PREFIX}bot", made.model_dump_json())
 
     def offer(self, *tools: str, **more: Any) -> None:
@@ -62,9 +62,11 @@ class Edge:
 
     def kept(self) -> int:
         """How long a stateless client is told to keep its tools."""
-        found = self.catalogue.holder(PROOF, ())
+        found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        told = json.loads(self.catalogue.told("tools/list", Caller(PROOF, *found, ""), Era.MODERN))
+        told = json.loads(
+            self.catalogue.told("tools/list", Caller(KEY_DIGEST, *found, ""), Era.MODERN)
+        )
         assert told["cacheScope"] == "private"
         assert {tool["name"] for tool in told["tools"]} >= {"s__one"}
         return int(told["ttlMs"])
@@ -73,13 +75,13 @@ class Edge:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        found = self.catalogue.holder(PROOF, ())
+        found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
-        session = self.sessions.begin(PROOF, version, {})
-        return Visit(Caller(PROOF, *found, ""), {}, scope, send, session)
+        session = self.sessions.begin(KEY_DIGEST, version, {})
+        return Visit(Caller(KEY_DIGEST, *found, ""), {}, scope, send, session)
 
     def tools(self, bounds: EffectiveGrants | None = None) -> list[str]:
-        found = self.catalogue.holder(PROOF, ())
+        found = self.catalogue.holder(KEY_DIGEST, ())
         assert found is not None
         raw = self.catalogue.listed("tools/list", bounds or found[1], "", Era.LEGACY)
         return [tool["name"] for tool in json.loads(raw)["tools"]]

@@ -44,14 +44,14 @@ def snapshot(**rules: Any) -> ConfigSnapshot:
 
 def call(server: str = "docs", **arguments: Any) -> CallRequested:
     return CallRequested(
-        call_id="c", reply_to="r", server=server, tool="read", proof="p", era=Era.MODERN,
+        call_id="c", reply_to="r", server=server, tool="read", key_digest="p", era=Era.MODERN,
         deadline=0, traceparent="", arguments=msgspec.json.encode(arguments),
     )  # fmt: skip
 
 
 def ruled(of: Ruling | None, key: str, request: CallRequested) -> str:
     assert of is not None
-    return of.verdict(request, ConfigSnapshot.of(of.declared).lineage(key), 0, NOON).denied_by
+    return of.verdict(request, ConfigSnapshot.of(of.declared).principal(key), 0, NOON).denied_by
 
 
 def test_a_rule_sees_everything_above_a_key_and_the_labels_of_a_tool() -> None:
@@ -98,19 +98,19 @@ def test_calls_to_what_no_rule_is_about_share_one_verdict() -> None:
     shown = snapshot(who=WHO)
     of = Rulings().of(shown)
     assert of is not None
-    assert of.verdict(call("notes"), shown.lineage("bot"), 0, NOON) is SILENT
+    assert of.verdict(call("notes"), shown.principal("bot"), 0, NOON) is SILENT
 
 
 def test_a_key_that_moved_to_another_team_is_ruled_anew_and_the_others_are_not() -> None:
     rulings, before = Rulings(), snapshot(who=WHO)
     first = rulings.of(before)
     assert first is not None
-    bot, other = before.lineage("bot"), before.lineage("other")
+    bot, other = before.principal("bot"), before.principal("other")
     assert first.verdict(call(), bot, 0, NOON).denied_by == "who"
     after = before.after(2, {"bot": bot.own.model_copy(update={"team": ""})})
     assert rulings.of(after) is first
-    assert first.verdict(call(), after.lineage("bot"), 0, NOON).denied_by == ""
-    assert after.lineage("other") is other
+    assert first.verdict(call(), after.principal("bot"), 0, NOON).denied_by == ""
+    assert after.principal("other") is other
 
 
 def slices(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:

@@ -55,8 +55,8 @@ class _Source:
         self._stream.acknowledged.append(self._sequence)
 
 
-def event(number: int, kind: str = "approval.asked", **more: Any) -> dict[str, Any]:
-    return {"event": kind, "id": f"a{number}.asked", "at": time.time(), "tool": "burn", **more}
+def event(number: int, kind: str = "approval.requested", **more: Any) -> dict[str, Any]:
+    return {"event": kind, "id": f"a{number}.requested", "at": time.time(), "tool": "burn", **more}
 
 
 class Telling:
@@ -88,9 +88,9 @@ async def test_an_event_is_posted_signed_and_then_acknowledged() -> None:
         (told,) = receiver.received
     assert told.signed_with(SECRET.encode())
     assert not told.signed_with(b"another secret")
-    assert told.headers["webhook-id"] == "a1.asked"
+    assert told.headers["webhook-id"] == "a1.requested"
     assert abs(int(told.headers["webhook-timestamp"]) - time.time()) < 60
-    assert told.json["type"] == "approval.asked"
+    assert told.json["type"] == "approval.requested"
     assert told.json["data"]["tool"] == "burn"
 
 
@@ -109,7 +109,7 @@ async def test_a_webhook_for_some_customers_is_told_of_no_other() -> None:
             telling.stream.say(1, event(1, scope="bolt"), event(2, scope="acme"))
             telling.stream.say(2, event(3, scope="bolt"))
             await until(lambda: sorted(telling.stream.acknowledged) == [1, 2], "both")
-        assert [told.json["data"]["id"] for told in receiver.received] == ["a2.asked"]
+        assert [told.json["data"]["id"] for told in receiver.received] == ["a2.requested"]
 
 
 async def test_a_webhook_is_told_in_the_plain_what_is_sealed_of_people(tmp_path: Path) -> None:
@@ -136,7 +136,10 @@ async def test_a_receiver_that_was_down_is_told_once_it_is_up() -> None:
         assert telling.stream.acknowledged == []
         with receiver:
             await until(lambda: telling.stream.acknowledged == [1, 2], "both")
-    assert [told.headers["webhook-id"] for told in receiver.received] == ["a1.asked", "a2.asked"]
+    assert [told.headers["webhook-id"] for told in receiver.received] == [
+        "a1.requested",
+        "a2.requested",
+    ]
 
 
 async def test_one_bad_webhook_does_not_hold_the_others() -> None:

@@ -110,7 +110,7 @@ def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
         at=float(row["seconds"]),
         case=Case(asker, str(row["method"]), server, tool, labels, cost, era),
         rule=str(row["rule"]),
-        asked=row["code"] == "approval_required" or row["event"] == "approval.asked",
+        asked=row["code"] == "approval_required" or row["event"] == "approval.requested",
         arguments=arguments.encode() if _whole(arguments) else None,
     )
 

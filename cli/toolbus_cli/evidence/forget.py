@@ -83,7 +83,7 @@ async def forget(desk: ConfigRepository, people: PersonKeys, found: Found, reaso
     for scope in found.scopes:
         desk.record(
             PersonErased(
-                id=f"{secrets.token_hex(10)}.forgotten",
+                id=f"{secrets.token_hex(10)}.erased",
                 at=time(),
                 scope=scope,
                 pseudonym=found.person.pseudonym,

@@ -360,7 +360,7 @@ class People:
 
     def take(self, event: dict[str, Any], line: bytes) -> None:
         """Take the next event of the log."""
-        if event.get("event") == "person.forgotten":
+        if event.get("event") == "person.erased":
             self._forgotten.add(str(event.get("pseudonym"))[:LONGEST_NAME])
         elif b"~" in line:
             for found in TOKEN.findall(line):

@@ -15,7 +15,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
 FUSED = (("ingress", "policy", "executor", "codemode"), ("audit",), ("oauth",))
-APART = tuple((name,) for names in FUSED for name in names)
+SEPARATE = tuple((name,) for names in FUSED for name in names)
 # The edge ends first, so that what it has accepted is still decided, sent and recorded.
 STAGES = {"ingress": 1, "codemode": 2, "policy": 3, "executor": 4, "oauth": 5, "audit": 6}
 DEMO_STAGE = 8

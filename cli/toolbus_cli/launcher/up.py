@@ -25,9 +25,9 @@ from toolbus_cli.launcher.demo_config import notes_command
 from toolbus_cli.launcher.engines import Engine
 from toolbus_cli.launcher.log_multiplexer import Journal
 from toolbus_cli.launcher.process_group import (
-    APART,
     DEMO_STAGE,
     FUSED,
+    SEPARATE,
     Fleet,
     foreign,
     servers_settled,
@@ -60,7 +60,7 @@ class Options:
     state_dir: Path
     host: str
     port: int
-    apart: bool
+    separate: bool
     ready_file: Path | None
     log_form: str = "text"
     log_level: str = "info"
@@ -69,7 +69,7 @@ class Options:
     @property
     def processes(self) -> tuple[tuple[str, ...], ...]:
         """Which services run in which process."""
-        return APART if self.apart else FUSED
+        return SEPARATE if self.separate else FUSED
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ async def _up(options: Options, state: State, journal: Journal, held: int, began
         async with _joined(launch) as bus, desks.opened(bus, state) as desk:
             applied = await source.apply_first(desk, launch.source, launch.loaded)
             _start_services(launch)
-            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _services(APART))):
+            if await _unless_stopped(launch, launch.fleet.wait_ready(bus, _services(SEPARATE))):
                 await _welcome(launch, desk, applied)
                 await _follow(launch, desk)
         journal.note("draining")
@@ -282,7 +282,7 @@ def _write_run_file(launch: Launch) -> None:
         "redis_url": launch.valkey.url,
         "ops": ops.urls(launch.ops),
         "config": str(launch.source.path.absolute()),
-        "mode": "apart" if launch.options.apart else "fused",
+        "mode": "separate" if launch.options.separate else "fused",
         "started": time.time(),
         "pids": launch.fleet.pids,
     }

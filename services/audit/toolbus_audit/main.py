@@ -1,11 +1,11 @@
 """The audit service: every event becomes a row, rows answer questions, and webhooks are told.
 
-hears   every event, from the stream EVENTS; the buckets tb_config and tb_people
+hears   every event, from the stream EVENTS; the buckets tb_config and tb_person_keys
 says    EventsExpired, WitnessContradicted; events and checkpoints to webhooks, events to SIEMs and
         into files, checkpoints to witnesses and into files
 answers AuditQuery, EventsQuery, SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery,
         BackfillRequest, BackfillLinesRequest; readers, over HTTP
-owns    the tables in ClickHouse, the buckets tb_seals and tb_exports, the sealing key
+owns    the tables in ClickHouse, the buckets tb_checkpoints and tb_exports, the sealing key
 """
 
 import asyncio

@@ -109,13 +109,15 @@ class ProgramHandler:
         arguments = msgspec.json.decode(call.arguments)
         if not isinstance(arguments, dict):
             raise InvalidError("The arguments must be a JSON object.")
-        lineage = await self._known(call)
-        bounds = lineage.bounds.narrowed(call.narrower)
+        principal = await self._known(call)
+        bounds = principal.bounds.narrowed(call.narrower)
         try:
             if call.tool == EXECUTE:
                 shelf = self._catalogue.shelf(bounds)
-                call = await self._extended(call, reply, self._programs.needed_until(call, lineage))
-                ran = await self._programs.run(call, lineage, shelf, arguments)
+                call = await self._extended(
+                    call, reply, self._programs.needed_until(call, principal)
+                )
+                ran = await self._programs.run(call, principal, shelf, arguments)
                 return text(ran.text), ran.is_error
             plain = terms_of(call.terms).mode is Mode.SEARCH
             told = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
@@ -138,13 +140,13 @@ class ProgramHandler:
     async def _known(self, call: CallAdmitted) -> Principal:
         """The same, where the caller's access token may be known since a moment only."""
         with suppress(UnauthorizedError):
-            return self._lineage(call)
-        await self._directory.bearers.learn(hash_of(call.proof))
-        return self._lineage(call)
+            return self._principal(call)
+        await self._directory.bearers.learn(hash_of(call.key_digest))
+        return self._principal(call)
 
-    def _lineage(self, call: CallAdmitted) -> Principal:
+    def _principal(self, call: CallAdmitted) -> Principal:
         """The caller as it is now, whatever it was when the call was admitted."""
-        found = self._directory.now.lineage_for(call.proof, time())
+        found = self._directory.now.principal_for(call.key_digest, time())
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found
@@ -179,7 +181,7 @@ class ProgramHandler:
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
         """Have the call counted, now that nobody waits for it."""
         with suppress(UnauthorizedError):  # the key was revoked meanwhile: its bounds are gone
-            bounds = self._lineage(call).bounds.narrowed(call.narrower)
+            bounds = self._principal(call).bounds.narrowed(call.narrower)
             seen = self._catalogue.shelf(bounds)
             told = result["content"][0]["text"]
             self._spending.note(Spent(call, told, seen, self._catalogue.whole()))

@@ -1,6 +1,6 @@
 """The oauth service: who somebody is, which client may act for them, and tokens that say so.
 
-hears   the buckets tb_config, tb_tokens and tb_people
+hears   the buckets tb_config, tb_tokens and tb_person_keys
 says    the events GrantGiven, GrantEnded, SignInRefused, ConnectionMade, ConnectionEnded
 answers PageRequest and TokenQuery, of ingress; UpstreamTokenQuery and IdentityKeyQuery, of
         executor; IdentityRequest

@@ -111,11 +111,11 @@ class Bench:
         """The configuration now."""
         return self._directory.now
 
-    async def administrator(self, proof: str) -> Administrator | None:
+    async def administrator(self, key_digest: str) -> Administrator | None:
         """Who administers with this proof; an access token may have been found good just now."""
-        found = self._directory.administrator(proof, time())
-        if found is None and await self._directory.bearers.learn(hash_of(proof)) is not None:
-            found = self._directory.administrator(proof, time())
+        found = self._directory.administrator(key_digest, time())
+        if found is None and await self._directory.bearers.learn(hash_of(key_digest)) is not None:
+            found = self._directory.administrator(key_digest, time())
         return found
 
     @property
@@ -126,16 +126,16 @@ class Bench:
             judge = self._judge = self._seated(snapshot, judge)
         return judge
 
-    def bind(self, call: CallRequested, lineage: Principal) -> str:
+    def bind(self, call: CallRequested, principal: Principal) -> str:
         """What an approval of this call holds for; the policy's part is worked out once."""
-        about = (lineage.key, call.server)
+        about = (principal.key, call.server)
         try:
-            policy = self._policies.recall(about, lineage)
+            policy = self._policies.recall(about, principal)
         except KeyError:
-            digest = policy_digest(lineage, self._directory.now.declaration, call.server)
-            policy = self._policies.keep(about, lineage, digest)
+            digest = policy_digest(principal, self._directory.now.declaration, call.server)
+            policy = self._policies.keep(about, principal, digest)
         definition = definition_digest(self._catalogue.get(call.server), call.tool)
-        return binding_of(call, holder_of(call.proof, lineage), definition, policy)
+        return binding_of(call, holder_of(call.key_digest, principal), definition, policy)
 
     def _seated(self, snapshot: ConfigSnapshot, before: Judge | None) -> Judge:
         same = before is not None and before.snapshot.declaration is snapshot.declaration

@@ -77,7 +77,7 @@ def _asked(state_dir: Path, question: Query) -> ApprovalsReply:
 
 def _lines(told: ApprovalState) -> list[str]:
     name = visible(full_name(told.server, told.tool))
-    age, left = time.time() - told.asked_at, max(0.0, told.ends - time.time())
+    age, left = time.time() - told.requested_at, max(0.0, told.ends - time.time())
     lines = [
         f"{told.id}  {told.state}",
         f"  {name} ({told.method}), asked by key {told.key} because of {told.cause}",

@@ -41,7 +41,7 @@ _CALLS = (
     # A call that was refused because it must wait has asked as well: it counts as refused.
     "WHERE at > now() - INTERVAL {seconds} SECOND AND (event = 'call.allowed' "
     "OR event = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
-    "OR event = 'approval.asked' AND call_id NOT IN (SELECT call_id FROM events "
+    "OR event = 'approval.requested' AND call_id NOT IN (SELECT call_id FROM events "
     "WHERE at > now() - INTERVAL {seconds} SECOND AND event = 'call.denied' "
     "AND code = 'approval_required')) "
 )

@@ -42,7 +42,7 @@ def up(  # noqa: PLR0913
     state_dir: StateDir = DEFAULT_STATE,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8080,
-    apart: Annotated[bool, typer.Option("--apart", help="A process for every service.")] = False,
+    separate: Annotated[bool, typer.Option("--separate", help="One process per service.")] = False,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written (mode 0600) once everything answers.")
     ] = None,
@@ -69,7 +69,7 @@ def up(  # noqa: PLR0913
     from toolbus_cli.launcher.up import up as launch  # noqa: PLC0415
 
     options = Options(
-        config, state_dir, host, port, apart, ready_file, log_form, log_level,
+        config, state_dir, host, port, separate, ready_file, log_form, log_level,
         listen_address.parsed(ops_listen),
     )  # fmt: skip
     raise typer.Exit(launch(options))

@@ -31,9 +31,9 @@ def key_digest_of(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def hash_of(proof: str) -> str:
+def hash_of(key_digest: str) -> str:
     """What is stored instead of a proof."""
-    return sha256(proof.encode()).hexdigest()
+    return sha256(key_digest.encode()).hexdigest()
 
 
 class ConfigSnapshot:
@@ -42,22 +42,22 @@ class ConfigSnapshot:
     Access tokens come and go beside it: `bearers` knows who holds them now.
     """
 
-    __slots__ = ("_by_proof", "_lineages", "bearers", "declaration", "keys", "version")
+    __slots__ = ("_by_key_digest", "_principals", "bearers", "declaration", "keys", "version")
 
     def __init__(
         self,
         version: int,
         declaration: Configuration,
         keys: Keyring,
-        lineages: Principals,
+        principals: Principals,
         bearers: Bearers,
     ) -> None:
         self.version = version
         self.declaration = declaration
         self.keys = keys
         self.bearers = bearers
-        self._lineages = lineages
-        self._by_proof: dict[str, Principal] = {}
+        self._principals = principals
+        self._by_key_digest: dict[str, Principal] = {}
 
     @classmethod
     def of(
@@ -74,62 +74,62 @@ class ConfigSnapshot:
 
     def after(self, version: int, keys: Mapping[str, Key | None]) -> "ConfigSnapshot":
         """The view once these keys have changed; what is known of the others is kept."""
-        self._lineages.forget(keys)
+        self._principals.forget(keys)
         changed = self.keys.changed(keys)
-        return ConfigSnapshot(version, self.declaration, changed, self._lineages, self.bearers)
+        return ConfigSnapshot(version, self.declaration, changed, self._principals, self.bearers)
 
     def serves(self, server: str) -> bool:
         """Whether there is a server of that name: a declared one, or Toolbus itself."""
         return server in self.declaration.servers or server == BUILT_IN
 
-    def lineage(self, name: str) -> Principal:
+    def principal(self, name: str) -> Principal:
         """A known key, or somebody who signed in, with everything above it."""
         key = self.keys.get(name)
         if key is not None:
-            return self._lineages.of(name, key)
-        return self._lineages.person(name, self.bearers.user_of(name))
+            return self._principals.of(name, key)
+        return self._principals.person(name, self.bearers.user_of(name))
 
-    def lineage_for(self, proof: str, now: float) -> Principal | None:
+    def principal_for(self, key_digest: str, now: float) -> Principal | None:
         """The live key a proof belongs to: not revoked, and nothing above it has expired."""
-        found = self._by_proof.get(proof)
+        found = self._by_key_digest.get(key_digest)
         if found is None:
-            if is_anonymous(proof):
-                return self.lineage_of(ANONYMOUS, now)
-            secret_hash = hash_of(proof)
+            if is_anonymous(key_digest):
+                return self.principal_of(ANONYMOUS, now)
+            secret_hash = hash_of(key_digest)
             name = self.keys.owner(secret_hash)
             if name is None:
-                return self._lineage_held(secret_hash, now)
+                return self._principal_held(secret_hash, now)
             # Only proofs that fit are kept: no more entries than there are keys.
-            found = self._by_proof[proof] = self.lineage(name)
+            found = self._by_key_digest[key_digest] = self.principal(name)
         return _live(found, now)
 
-    def actors(self, name: str, proof: str) -> tuple[str, ...]:
+    def actors(self, name: str, key_digest: str) -> tuple[str, ...]:
         """Who acts in its holder's name with an exchanged token; whoever has a key acts alone."""
         if not is_person(name):
             return ()
-        bearer = self.bearers.known(hash_of(proof))
+        bearer = self.bearers.known(hash_of(key_digest))
         return bearer.actors if bearer is not None else ()
 
-    def lineage_of(self, name: str, now: float) -> Principal | None:
+    def principal_of(self, name: str, now: float) -> Principal | None:
         """The live key of a name; None also where there is none."""
         try:
-            return _live(self.lineage(name), now)
+            return _live(self.principal(name), now)
         except KeyError:
             return None
 
-    def _lineage_held(self, token_hash: str, now: float) -> Principal | None:
+    def _principal_held(self, token_hash: str, now: float) -> Principal | None:
         """Of who holds an access token for tools, as far as the token goes."""
         bearer = self.bearers.find(token_hash, now)
         if bearer is None or administers(bearer.scope):
             return None
-        whole = self.lineage_of(bearer.name, now)
+        whole = self.principal_of(bearer.name, now)
         if whole is None or bearer.scope == TOOLS:
             return whole
-        return self._lineages.scoped(whole, bearer.scope)
+        return self._principals.scoped(whole, bearer.scope)
 
 
-def _live(lineage: Principal, now: float) -> Principal | None:
-    return None if lineage.own.revoked or now >= lineage.ends else lineage
+def _live(principal: Principal, now: float) -> Principal | None:
+    return None if principal.own.revoked or now >= principal.ends else principal
 
 
 class ConfigProjection:
@@ -161,9 +161,9 @@ class ConfigProjection:
             self._renew()
         return self._now
 
-    def administrator(self, proof: str, now: float) -> Administrator | None:
+    def administrator(self, key_digest: str, now: float) -> Administrator | None:
         """Who holds the live admin key a proof belongs to (there are few), or such a token."""
-        wanted = hash_of(proof)
+        wanted = hash_of(key_digest)
         for name, admin in {**self._declaration.admins, **self._own_admins}.items():
             if admin.secret_hash == wanted and admin.live(now):
                 return of_key(name, admin)
@@ -174,7 +174,7 @@ class ConfigProjection:
         """Somebody who signed in, if their rule gives them a role and nothing of theirs ended."""
         snapshot = self.now
         access = snapshot.declaration.access.get(bearer.access)
-        stands = administers(bearer.scope) and snapshot.lineage_of(bearer.name, now) is not None
+        stands = administers(bearer.scope) and snapshot.principal_of(bearer.name, now) is not None
         return of_person(bearer, access.role) if stands and access and access.role else None
 
     def hear(self, change: Change | None) -> None:

@@ -129,10 +129,10 @@ class Principal:
 
 
 class Principals:
-    """The lineages of keys under one declaration, each worked out when first asked for.
+    """The principals of keys under one declaration, each worked out when first asked for.
 
-    One is kept while its key is the same object. Whatever is worked out from a lineage therefore
-    holds while the lineage is the same object.
+    One is kept while its key is the same object. Whatever is worked out from a principal therefore
+    holds while the principal is the same object.
     """
 
     def __init__(self, declared: Configuration) -> None:
@@ -154,7 +154,7 @@ class Principals:
         return self.of(name, found)
 
     def of(self, name: str, key: Key) -> Principal:
-        """A key's lineage."""
+        """A key's principal."""
         found = self._kept.get(name)
         if found is None or found.own is not key:
             found = principal_of(name, key, self._declared, self._exposed)
@@ -162,7 +162,7 @@ class Principals:
         return found
 
     def scoped(self, whole: Principal, scope: str) -> Principal:
-        """What is left of a lineage for an access token of this scope."""
+        """What is left of a principal for an access token of this scope."""
         found = self._scoped.get((whole.key, scope))
         if found is None or found.whole is not whole:
             if len(self._scoped) >= MOST_PEOPLE:
@@ -210,7 +210,7 @@ def principal_of(
 
 
 def scoped(whole: Principal, scope: str) -> Principal:
-    """The lineage within what a scope covers."""
+    """The principal within what a scope covers."""
     patterns = covered(whole.declared, scope)
     if patterns is None:
         return whole

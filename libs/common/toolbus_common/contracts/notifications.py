@@ -11,8 +11,8 @@ class ServerNotification(Message):
     """A server's notification that belongs to no call. Said by executor, heard by every ingress.
 
     `method` is MCP's, as `notifications/resources/updated`; `params` is raw JSON. Changes of lists
-    are not said here: the catalogue bucket tells them. With `principal` it is for clients of that
-    principal only, with `session` for that client session only. `unasked` says that a resource
+    are not said here: the catalogue bucket tells them. With `principal_id` it is for clients of
+    that principal only, with `session` for that client session only. `unasked` says that a resource
     changed which nobody had it watch: that is for every session that may read it. With `asked` it
     is a request to that client session, and `ClientMessage` answers it under that id.
     """
@@ -22,7 +22,7 @@ class ServerNotification(Message):
 
     server: str
     method: str
-    principal: str = ""
+    principal_id: str = ""
     session: str = ""
     unasked: bool = False
     asked: str = ""

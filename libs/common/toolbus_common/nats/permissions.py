@@ -151,8 +151,8 @@ class _Service:
         subscribe = [
             f"_INBOX.{self.name}.>",
             f"tb.reply.{self.name}.>",
-            f"tb.ask.{self.name}.>",
-            "tb.ask.all.>",
+            f"tb.query.{self.name}.>",
+            "tb.query.all.>",
             "$SRV.>",
             *(watched(bucket) for bucket in self.reads),
             *self.subscribes,
@@ -181,7 +181,7 @@ def _answered(service: str) -> list[str]:
     asking = [
         each.name
         for each in _SERVICES
-        if any(question.SUBJECT.startswith(f"tb.ask.{service}.") for question in each.asks)
+        if any(question.SUBJECT.startswith(f"tb.query.{service}.") for question in each.asks)
     ]
     return sorted({OPERATOR, service, *asking})
 

@@ -39,9 +39,9 @@ OAUTH = "tb_oauth"  # accounts, clients and grants, sealed: written by oauth
 OAUTH_CLIENTS = "tb_oauth_clients"  # those that registered themselves: written by oauth
 OAUTH_BRIEF = "tb_oauth_brief"  # what may be used once, and devices that wait: by oauth
 CONNECTIONS = "tb_connections"  # tokens for servers, sealed: written by oauth
-SEALS = "tb_seals"  # how far each customer's log is sealed: written by audit
+SEALS = "tb_checkpoints"  # how far each customer's log is sealed: written by audit
 EXPORTS = "tb_exports"  # how far each export and each sink has come: written by audit
-PEOPLE = "tb_people"  # keys of those whom events name: by who says events, shredded by operators
+PEOPLE = "tb_person_keys"  # keys of people in events: by who publishes events; operators shred them
 RESULTS = "tb_results"  # an object store: results too large to tell, by codemode and executor
 
 LEASE_SECONDS = 2.0

@@ -227,7 +227,7 @@ _MEANT = {
     "run.failed": Meant(API, severity=LOW, status=FAILURE),
     "access.rejected": Meant(BASE, severity=MEDIUM, status=FAILURE),
     "approval.granted": Meant(ACCESS, 1),
-    "approval.asked": Meant(ACCESS),
+    "approval.requested": Meant(ACCESS),
     "approval.rejected": Meant(ACCESS, severity=LOW, status=FAILURE),
     "approval.expired": Meant(ACCESS, status=FAILURE),
     "approval.used": Meant(ACCESS),

@@ -93,7 +93,7 @@ class Inner:
         """Read what an earlier program left, or a large result of a tool."""
         uri = large_result_reader.uri_in(arguments.get("handle"))
         if uri is None:
-            return await self.results.recalled(self.outer.proof, arguments)
+            return await self.results.recalled(self.outer.key_digest, arguments)
         try:
             return await large_result_reader.read(self._piece, uri, arguments)
         except ToolbusError as error:
@@ -139,7 +139,7 @@ class Inner:
             reply_to=self.service.calls.address(call_id),
             server=wanted.server,
             tool=wanted.tool,
-            proof=self.outer.proof,
+            key_digest=self.outer.key_digest,
             era=Era.MODERN,
             caller_era=self.outer.caller_era or self.outer.era,
             deadline=min(

@@ -24,7 +24,7 @@ class Run:
     """One program under way, and the events about it."""
 
     call: CallAdmitted
-    lineage: Principal
+    principal: Principal
     program: Program
     purse: Purse
     tally: Tally
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def _full(self) -> bool:
-        return self.lineage.content == "full"
+        return self.principal.content == "full"
 
     def _reason(self, error: ProgramError) -> str:
         """Why, in words that hold nothing of the calls' content unless that is recorded."""
@@ -93,12 +93,12 @@ class Run:
             **about_call(self.call, self.call.scope, self.call.key),
             "team": levels.get("team", ""),
             "user": levels.get("user", ""),
-            "environment": self.lineage.environment,
+            "environment": self.principal.environment,
             "engine": self.program.engine,
             "program_digest": sha256(source.encode(errors="replace")).hexdigest(),
             "lines": len(source.splitlines()),
         }
 
     def _above(self) -> list[tuple[str, str]]:
-        split = (told.partition(":") for told, _ in self.lineage.levels)
+        split = (told.partition(":") for told, _ in self.principal.levels)
         return [(kind, name) for kind, _, name in split]

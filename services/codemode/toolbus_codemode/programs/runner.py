@@ -49,13 +49,13 @@ class Programs:
     )
 
     async def run(
-        self, call: CallAdmitted, lineage: Principal, shelf: Shelf, arguments: dict[str, Any]
+        self, call: CallAdmitted, principal: Principal, shelf: Shelf, arguments: dict[str, Any]
     ) -> Answer:
         """Run one program. Raises `InvalidError` for arguments that hold none."""
-        caps = self.caps(call, lineage)
+        caps = self.caps(call, principal)
         program = self._program(call, shelf, caps, arguments)
         inner = Inner(self.service, self.directory, self.results, call, Purse(caps.usd))
-        run = Run(call, lineage, program, inner.purse, inner.tally, self.service.events.say)
+        run = Run(call, principal, program, inner.purse, inner.tally, self.service.events.say)
         run.started()
         try:
             with _tracer.below("toolbus.run") as span:
@@ -65,7 +65,7 @@ class Programs:
                 span.note("toolbus.calls", inner.tally.calls)
                 if ended.error is not None:
                     span.fail(ended.error.name)
-            answer = await Answers(self.results, call.proof, program.engine).answer(ended)
+            answer = await Answers(self.results, call.key_digest, program.engine).answer(ended)
         except asyncio.CancelledError:
             run.broke_off("cancelled", "Its caller left, or the service stopped.")
             raise
@@ -75,13 +75,13 @@ class Programs:
         run.ended(ended, answer.output_bytes, answer.kept)
         return answer
 
-    def caps(self, call: CallAdmitted, lineage: Principal) -> Caps:
+    def caps(self, call: CallAdmitted, principal: Principal) -> Caps:
         """Return what the program that a call carries may use."""
-        return caps_of(lineage.levels, self.usual).within(REQUEST, terms_of(call.terms))
+        return caps_of(principal.levels, self.usual).within(REQUEST, terms_of(call.terms))
 
-    def needed_until(self, call: CallAdmitted, lineage: Principal) -> float:
+    def needed_until(self, call: CallAdmitted, principal: Principal) -> float:
         """Return the deadline that leaves a program its time, in seconds since the epoch."""
-        return time() + _most(self.caps(call, lineage).seconds) + 2 * MARGIN
+        return time() + _most(self.caps(call, principal).seconds) + 2 * MARGIN
 
     def _program(
         self, call: CallAdmitted, shelf: Shelf, caps: Caps, arguments: dict[str, Any]

@@ -291,7 +291,7 @@ class Runner:
     ) -> bytes:
         """Ask, and again where that may be done."""
         self.retries.budget.earn()
-        began = self.idling.asked_at = monotonic()
+        began = self.idling.requested_at = monotonic()
         try:
             raw = await self._ask(upstream, call, seconds, reply)
         except UpstreamDeadError as error:

@@ -31,7 +31,7 @@ class Announcements:
 
     def tell(
         self,
-        principal: str,
+        principal_id: str,
         session: str,
         method: str,
         params: bytes,
@@ -45,14 +45,14 @@ class Announcements:
         said = ServerNotification(
             server=self._server,
             method=method,
-            principal=principal,
+            principal_id=principal_id,
             session=session,
             unasked=method == UPDATED and _uri_of(params) not in watched,
             asked=asked,
             params=params,
         )
         if method.endswith("/list_changed"):
-            self._changed[method, principal, session] = said
+            self._changed[method, principal_id, session] = said
         else:
             self._service.spawn(self._say(said))
 

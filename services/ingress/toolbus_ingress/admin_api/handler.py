@@ -67,7 +67,7 @@ class Administration:
         self, found: Matched, headers: Headers, scope: dict[str, Any], receive: Receive
     ) -> Response:
         operation = found.operation
-        proof = await self._proof(found, headers, scope)
+        key_digest = await self._key_digest(found, headers, scope)
         asking.check_name(found)
         wanted = asking.query_of(scope["query_string"], operation)
         match = asking.match_of(headers) if operation.match else ""
@@ -75,14 +75,14 @@ class Administration:
         if operation.wants is None:
             form, body = str(wanted.format), b""
         asked = AdminRequest(
-            proof=proof, operation=operation.id, kind=operation.kind, name=found.name,
+            key_digest=key_digest, operation=operation.id, kind=operation.kind, name=found.name,
             match=match, form=form, dry_run=wanted.dry_run == "true", limit=wanted.limit,
             after=wanted.after, customer=wanted.customer, body=body,
         )  # fmt: skip
         told = await self.endpoint.service.asks.ask(asked, AdminReply, SECONDS)
         return responses.succeeded(found, told)
 
-    async def _proof(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:
+    async def _key_digest(self, found: Matched, headers: Headers, scope: dict[str, Any]) -> str:
         """Who asks. Policy judges it; who may not anyway is not read further."""
         scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() not in SCHEMES or not secret:
@@ -92,17 +92,17 @@ class Administration:
         token, identity = token_of(headers), self.endpoint.identity
         if token and identity.administered:
             await identity.meet(token, identity.administration)
-        proof = key_digest_of(secret.strip().decode("latin-1"))
-        known = self.endpoint.directory.administrator(proof, time())
+        key_digest = key_digest_of(secret.strip().decode("latin-1"))
+        known = self.endpoint.directory.administrator(key_digest, time())
         if known is None:
             raise UnauthorizedError("This opens nothing here: it is unknown, revoked or expired.")
-        bearer = self.endpoint.directory.bearers.known(hash_of(proof))
+        bearer = self.endpoint.directory.bearers.known(hash_of(key_digest))
         if bearer is not None:
             identity.prove(bearer, headers, scope)
         elif scheme.lower() != BEARER:
             raise UnauthorizedError("An admin key is shown as Bearer.")
         known.check(found.operation.right)
-        return proof
+        return key_digest
 
     async def _body(self, found: Matched, headers: Headers, receive: Receive) -> tuple[str, bytes]:
         largest = self.endpoint.largest_body

@@ -85,13 +85,13 @@ class Identity:
         bearer = self.directory.bearers.known(token_hash) or await self._ask(token, token_hash)
         _check(bearer, resource)
 
-    def held(self, proof: str, server: str, headers: Headers, scope: Mapping[str, Any]) -> str:
+    def held(self, key_digest: str, server: str, headers: Headers, scope: Mapping[str, Any]) -> str:
         """What stays the same when its holder's token is renewed.
 
         Raises `UnauthorizedError` for a token that was made for another endpoint, however it came,
         or that came without the proof it needs.
         """
-        bearer = self.directory.bearers.known(hash_of(proof))
+        bearer = self.directory.bearers.known(hash_of(key_digest))
         if bearer is None:
             raise UnauthorizedError("This token has expired; refresh it, or sign in again.")
         _check(bearer, self.resource(server))
@@ -112,15 +112,15 @@ class Identity:
 
         Raises `UnauthorizedError` for a token that needs one.
         """
-        proof = key_digest_of(secret)
+        key_digest = key_digest_of(secret)
         if _TOKEN.fullmatch(b"bearer %b" % secret.encode()):
             await self.meet(secret, self.resource(""))
-            bearer = self.directory.bearers.known(hash_of(proof))
+            bearer = self.directory.bearers.known(hash_of(key_digest))
             if bearer is not None and (bearer.jkt or self._wants_key(bearer)):
                 raise UnprovenError(
                     "This token is bound to a key, or has to be: a page proves none."
                 )
-        return proof
+        return key_digest
 
     async def _ask(self, token: str, token_hash: str) -> Bearer:
         if not self.on:

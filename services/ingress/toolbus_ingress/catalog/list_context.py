@@ -82,7 +82,7 @@ class ListedContext:
 
     def _event(self, kind: Kind, counted: _Counted) -> ContextListed:
         key, method, server, mode, era = kind
-        found = self.directory.now.lineage_of(key, time())
+        found = self.directory.now.principal_of(key, time())
         bounds = found.seen if found is not None else EffectiveGrants(())
         return ContextListed(
             id=f"{token_hex(12)}.listed",

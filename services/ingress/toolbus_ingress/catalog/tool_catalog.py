@@ -152,27 +152,27 @@ class Catalogue:
         return found
 
     def holder(
-        self, proof: str, narrower: tuple[Patterns, ...]
+        self, key_digest: str, narrower: tuple[Patterns, ...]
     ) -> tuple[str, EffectiveGrants] | None:
         """The live key behind a proof, and what it is shown now within what was asked for."""
-        found = self._directory.now.lineage_for(proof, time())
+        found = self._directory.now.principal_for(key_digest, time())
         if found is None:
             return None
         return found.key, found.seen.narrowed(narrower) if narrower else found.seen
 
-    def principal(self, proof: str) -> str:
+    def principal_id(self, key_digest: str) -> str:
         """Whose state at servers the holder of a proof may touch; empty where it is nobody's."""
-        found = self._directory.now.lineage_for(proof, time())
-        return principal_id_of(found, proof) if found is not None else ""
+        found = self._directory.now.principal_for(key_digest, time())
+        return principal_id_of(found, key_digest) if found is not None else ""
 
-    def holder_of_token(self, proof: str) -> str:
+    def holder_of_token(self, key_digest: str) -> str:
         """Who holds an access token, whichever of theirs it is; empty for a key's proof."""
-        bearer = self._directory.bearers.known(hash_of(proof))
+        bearer = self._directory.bearers.known(hash_of(key_digest))
         return bearer.holder if bearer is not None else ""
 
     def mode(self, key: str, query: bytes) -> Mode:
         """How a key sees tools: as it is declared to, or as its request asks by `mode=`."""
-        said = self._directory.now.lineage(key).code_mode
+        said = self._directory.now.principal(key).code_mode
         if said is False:
             return Mode.TOOLS
         if query:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common import strict_json
-from toolbus_common.access.anonymous import PROOF as ANONYMOUS
+from toolbus_common.access.anonymous import KEY_DIGEST as ANONYMOUS
 from toolbus_common.calls.idempotency_key import checked_key
 from toolbus_common.contracts import (
     FOLLOW,
@@ -172,7 +172,7 @@ class Relay:
             server=subject.server,
             tool=subject.name,
             method=request.method,
-            proof=visit.caller.proof,
+            key_digest=visit.caller.key_digest,
             era=request.era,
             deadline=self._deadline(subject),
             traceparent=way.traceparent,
@@ -185,7 +185,7 @@ class Relay:
             extra=self._extra(visit, request, subject),
             narrower=visit.caller.narrower,
             run=way.run or (visit.session.sid if visit.session is not None else ""),
-            idempotency_key=_key_of(request.method, meta, visit.caller.proof),
+            idempotency_key=_key_of(request.method, meta, visit.caller.key_digest),
             terms=visit.caller.terms.encode() if subject.server == BUILT_IN else "",
             session=visit.session.sid if visit.session is not None else "",
             arguments=subject.arguments,
@@ -222,7 +222,7 @@ class Relay:
         claims = self._seal.open(sealed, StateClaims)
         if (
             claims is None
-            or claims.principal != visit.caller.principal
+            or claims.principal_id != visit.caller.principal_id
             or claims.request != _digest(request.method, subject)
             or claims.expires < time()
         ):
@@ -324,7 +324,7 @@ class Relay:
             return body
         subject = Subject(call.server, call.tool, call.arguments)
         claims = StateClaims(
-            msgspec.json.decode(state), visit.caller.principal, _digest(call.method, subject),
+            msgspec.json.decode(state), visit.caller.principal_id, _digest(call.method, subject),
             time() + STATE_SECONDS,
         )  # fmt: skip
         members["requestState"] = msgspec.Raw(strict_json.dump(self._seal.close(claims)))
@@ -337,10 +337,10 @@ class Relay:
         return lambda: self._give_up(call_id)
 
 
-def _key_of(method: str, meta: dict[str, Any], proof: str) -> str:
+def _key_of(method: str, meta: dict[str, Any], key_digest: str) -> str:
     """The idempotency key of a tool's call; what else may be repeated has none."""
     key = checked_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
-    if key and proof == ANONYMOUS:
+    if key and key_digest == ANONYMOUS:
         raise InvalidError(
             "An idempotency key belongs to a caller, and without a key or a session nobody knows "
             "which one this is. Send a key, begin a session, or leave the idempotency key out."

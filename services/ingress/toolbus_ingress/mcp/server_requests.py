@@ -26,7 +26,7 @@ class OutsideRequests:
 
     def hear(self, said: ServerNotification) -> None:
         """Put a server's request to the client, if its session has a stream in this replica."""
-        listener = self._hub.stream_of(said.session, said.principal)
+        listener = self._hub.stream_of(said.session, said.principal_id)
         if listener is not None:
             self._service.spawn(self._put(listener, said))
 

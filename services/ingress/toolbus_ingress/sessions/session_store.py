@@ -81,21 +81,21 @@ class Sessions:
         self.on_cancelled: Callable[[Session, bytes], None] = lambda _session, _request: None
         self.on_roots: Callable[[str], None] = lambda _sid: None
 
-    def begin(self, proof: str, version: str, capabilities: Any) -> Session:
+    def begin(self, key_digest: str, version: str, capabilities: Any) -> Session:
         """A new session for a principal."""
         declared = _bounded(capabilities)
         claims = SessionClaims(
-            secrets.token_hex(8), proof, version, msgspec.json.encode(declared).decode(),
+            secrets.token_hex(8), key_digest, version, msgspec.json.encode(declared).decode(),
             time() + LIFETIME,
         )  # fmt: skip
         return self._keep(_session(self._seal.close(claims), claims))
 
-    def find(self, token: bytes, proof: str) -> Session | None:
+    def find(self, token: bytes, key_digest: str) -> Session | None:
         """The live session of this id and principal; to anybody else it does not exist."""
         text = token.decode("latin-1")
         session = self._known.get(text)
         claims = session.claims if session else self._seal.open(text, SessionClaims)
-        if claims is None or claims.principal != proof:
+        if claims is None or claims.principal_id != key_digest:
             return None
         if claims.sid in self._ended or claims.expires < time():
             return None

@@ -82,7 +82,7 @@ class Explicit:
 
     def _automatic(self, caller: Caller, name: str) -> bool:
         server, inner = self._endpoint.catalogue.names.meant(name, "tools", "")
-        key = self._endpoint.directory.now.lineage(caller.name).own
+        key = self._endpoint.directory.now.principal(caller.name).own
         return granted(key.auto_execute, full_name(server, inner))
 
     async def _execute(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response:

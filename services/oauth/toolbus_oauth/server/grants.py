@@ -245,7 +245,7 @@ class Grants:
     def _say_given(self, grant: Grant, access: str) -> None:
         self.say(
             GrantCreated(
-                id=f"{grant.id}.{secrets.token_hex(4)}.given",
+                id=f"{grant.id}.{secrets.token_hex(4)}.created",
                 at=grant.made,
                 scope=DEFAULT_SCOPE,
                 grant=grant.id,

@@ -49,7 +49,7 @@ class Office:
         operation = OPERATIONS.get(asked.operation)
         if operation is None or operation.kind != asked.kind:
             raise InvalidError("This version knows no such operation; restart what is older.")
-        visitor = judged(await self.administrator(asked.proof), operation)
+        visitor = judged(await self.administrator(asked.key_digest), operation)
         doing: Callable[..., Awaitable[AdminReply]] = getattr(self, operation.does)
         return await doing(asked, visitor)
 

@@ -68,7 +68,7 @@ class Judge:
     """Decides against one snapshot; what does not depend on the call is worked out once.
 
     A new snapshot is a new judge. Where only keys have changed it takes over what stands: what
-    was worked out of a key holds while the key's lineage does.
+    was worked out of a key holds while the key's principal does.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Judge:
 
     def decide(
         self,
-        proof: str,
+        key_digest: str,
         server: str,
         method: str,
         tool: str,
@@ -102,11 +102,11 @@ class Judge:
             InsufficientScopeError: it is granted, but this access token is for less.
 
         """
-        return self.decide_for(self._live(proof, now), server, method, tool, narrower)
+        return self.decide_for(self._live(key_digest, now), server, method, tool, narrower)
 
     def decide_for(
         self,
-        lineage: Principal,
+        principal: Principal,
         server: str,
         method: str,
         tool: str,
@@ -115,43 +115,43 @@ class Judge:
         """The same for a key that is known to be live. Raises all but `UnauthorizedError`."""
         if method == _READ:
             tool = governing(tool)
-        about = (lineage.key, server, method, tool)
+        about = (principal.key, server, method, tool)
         try:
-            admission = self.standing.admissions.recall(about, lineage)
+            admission = self.standing.admissions.recall(about, principal)
         except KeyError:
-            admission = self._admit(self._payer(lineage), server, method, tool)
-            self.standing.admissions.keep(about, lineage, admission)
+            admission = self._admit(self._payer(principal), server, method, tool)
+            self.standing.admissions.keep(about, principal, admission)
         narrows = narrower and server != BUILT_IN
         if narrows and not _within(narrower, full_name(server, tool)):
             raise _unknown(server, method, tool)
         if admission is None:
-            raise self._refusal(lineage, server, method, tool)
+            raise self._refusal(principal, server, method, tool)
         return admission
 
-    def asker(self, proof: str, now: float) -> Payer:
+    def asker(self, key_digest: str, now: float) -> Payer:
         """Who asks, whatever for. Raises `UnauthorizedError`."""
-        return self._payer(self._live(proof, now))
+        return self._payer(self._live(key_digest, now))
 
     def holder(self, key: str, now: float) -> Payer:
         """The key of a name, if it is live still. Raises `UnauthorizedError`."""
-        lineage = self.snapshot.lineage_of(key, now)
-        if lineage is None:
+        principal = self.snapshot.principal_of(key, now)
+        if principal is None:
             raise UnauthorizedError("The key that made this call is revoked, expired or gone.")
-        return self._payer(lineage)
+        return self._payer(principal)
 
-    def _live(self, proof: str, now: float) -> Principal:
-        found = self.snapshot.lineage_for(proof, now)
+    def _live(self, key_digest: str, now: float) -> Principal:
+        found = self.snapshot.principal_for(key_digest, now)
         if found is None:
             raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
         return found
 
-    def _refusal(self, lineage: Principal, server: str, method: str, tool: str) -> ToolbusError:
+    def _refusal(self, principal: Principal, server: str, method: str, tool: str) -> ToolbusError:
         """Why not: only who may use it with another token is told that it is there."""
-        whole = lineage.whole
+        whole = principal.whole
         if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
             return _unknown(server, method, tool)
         name = full_name(server, tool)
-        scope = needed(self.snapshot.declaration, lineage.token_scope, name)
+        scope = needed(self.snapshot.declaration, principal.token_scope, name)
         return InsufficientScopeError(
             f"This access token is not for {name}; sign in again for the scope '{scope}'.",
             scope=scope,
@@ -168,15 +168,15 @@ class Judge:
             method == _COMPLETION and name in self.standing.held
         ):  # nor is what completes its arguments
             return None
-        bounds = payer.lineage.bounds
+        bounds = payer.principal.bounds
         if not (bounds.cover(name) if server != BUILT_IN else _may_program(payer, name)):
             return None
-        cause = payer.lineage.covering(name) if method in _APPROVABLE else ""
+        cause = payer.principal.covering(name) if method in _APPROVABLE else ""
         told = (
             cause,
             known[name] if known is not None else "",
-            *payer.lineage.recording(server),
-            payer.lineage.strict,
+            *payer.principal.recording(server),
+            payer.principal.strict,
         )
         if method != TOOLS_CALL:
             return Admission(payer, FREE, (), (), *told)
@@ -184,17 +184,17 @@ class Judge:
         counting = tuple(each for each in payer.budgets if each.counts(name, cost.held))
         return Admission(payer, cost, counting, payer.loops, *told)
 
-    def _payer(self, lineage: Principal) -> Payer:
+    def _payer(self, principal: Principal) -> Payer:
         try:
-            return self.standing.payers.recall(lineage.key, lineage)
+            return self.standing.payers.recall(principal.key, principal)
         except KeyError:
-            return self.standing.payers.keep(lineage.key, lineage, payer_of(lineage))
+            return self.standing.payers.keep(principal.key, principal, payer_of(principal))
 
 
 def _may_program(payer: Payer, name: str) -> bool:
     """Our own tools need no grant, for they reach no further than the key: only no denial."""
-    lineage = payer.lineage
-    return lineage.code_mode is not False and not lineage.bounds.deny(name)
+    principal = payer.principal
+    return principal.code_mode is not False and not principal.bounds.deny(name)
 
 
 def _unknown(server: str, method: str, tool: str) -> UnknownToolError:
@@ -212,16 +212,16 @@ def _hidden(snapshot: ConfigSnapshot, server: str, tool: str) -> bool:
     return view is not None and view.hidden
 
 
-def payer_of(lineage: Principal) -> Payer:
+def payer_of(principal: Principal) -> Payer:
     """A key with everything above it: grants intersect, limits add up."""
-    levels = lineage.levels
+    levels = principal.levels
     return Payer(
-        lineage=lineage,
-        team=lineage.own.team,
-        user=lineage.own.user,
-        environment=lineage.environment,
+        principal=principal,
+        team=principal.own.team,
+        user=principal.own.user,
+        environment=principal.environment,
         budgets=budgets_of(levels),
         rates=rates_of(levels),
         loops=loops_of(levels),
-        id=session_owner.principal_id_of(lineage),
+        id=session_owner.principal_id_of(principal),
     )

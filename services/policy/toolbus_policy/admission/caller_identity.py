@@ -13,14 +13,14 @@ def identified(snapshot: ConfigSnapshot, call: CallRequested, payer: Payer) -> I
     server = snapshot.declaration.servers.get(call.server)
     if server is None or server.identity is None:
         return None
-    return Identified(team=payer.team, actors=_actors(snapshot, call.proof, payer.key))
+    return Identified(team=payer.team, actors=_actors(snapshot, call.key_digest, payer.key))
 
 
-def _actors(snapshot: ConfigSnapshot, proof: str, name: str) -> tuple[str, ...]:
+def _actors(snapshot: ConfigSnapshot, key_digest: str, name: str) -> tuple[str, ...]:
     """Who acts for them. A token that ended while a call waited for a person tells it no more.
 
     Then somebody does whom nobody knows: not to say so would say that the person acts alone.
     """
-    if is_person(name) and snapshot.bearers.known(hash_of(proof)) is None:
+    if is_person(name) and snapshot.bearers.known(hash_of(key_digest)) is None:
         return UNKNOWN
-    return snapshot.actors(name, proof)
+    return snapshot.actors(name, key_digest)

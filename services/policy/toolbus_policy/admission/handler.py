@@ -98,14 +98,14 @@ class Gate:
 
     async def _pass_once(self, yes: Yes, call: CallRequested, reply: ReplyChannel) -> None:
         """The same for a call with an idempotency key: made once, and answered from then on."""
-        lineage = yes.admission.payer.lineage
+        principal = yes.admission.payer.principal
         try:
-            turn = await self.once.turn(call, lineage)
+            turn = await self.once.turn(call, principal)
         except ToolbusError as error:
             await self._deny(call, error, reply, yes.admission)
             return
         if isinstance(turn, StoredOutcome):
-            await self._replay(turn, call, reply, lineage)
+            await self._replay(turn, call, reply, principal)
             return
         yes = replace(yes, claim=turn)
         if _may_need_person(yes, call):
@@ -114,11 +114,11 @@ class Gate:
             await self._go_on(yes, call, reply)
 
     async def _replay(
-        self, kept: StoredOutcome, call: CallRequested, reply: ReplyChannel, lineage: Principal
+        self, kept: StoredOutcome, call: CallRequested, reply: ReplyChannel, principal: Principal
     ) -> None:
         """Answer a call with what became of the first one with its idempotency key."""
         told = replayed(kept, call.era)
-        self.service.events.say(event_of(kept, call, lineage, told))
+        self.service.events.say(event_of(kept, call, principal, told))
         REPLAYED.inc()
         await reply.send(told)
 
@@ -131,9 +131,9 @@ class Gate:
                 admission = self._decide(judge, call)
                 verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
                 yes = Yes(judge, admission, verdict, claim)
-                lineage, cause = admission.payer.lineage, _cause(call, admission, verdict)
+                principal, cause = admission.payer.principal, _cause(call, admission, verdict)
                 with _tracer.below("toolbus.approval"):
-                    turn = await self.approving.turn(call, lineage, cause)
+                    turn = await self.approving.turn(call, principal, cause)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, claim)
             return
@@ -161,14 +161,14 @@ class Gate:
             self._check(call, now)
             who = judge.holder(key, now)
             about = (call.server, call.method, call.tool)
-            admission = judge.decide_for(who.lineage, *about, call.narrower)
+            admission = judge.decide_for(who.principal, *about, call.narrower)
             verdict = _ruled(judge.ruling, call, admission) if judge.ruling else SILENT
-            turn = await self.once.turn(call, who.lineage) if call.idempotency_key else None
+            turn = await self.once.turn(call, who.principal) if call.idempotency_key else None
             if isinstance(turn, StoredOutcome):
-                await self._replay(turn, call, reply, who.lineage)
+                await self._replay(turn, call, reply, who.principal)
                 return
             claim = turn
-            permit = await self.approving.spend(call, who.lineage, approval)
+            permit = await self.approving.spend(call, who.principal, approval)
         except ToolbusError as error:
             await self._deny(call, error, reply, admission, claim, who)
             return
@@ -214,7 +214,7 @@ class Gate:
         now = time()
         self._check(call, now)
         admission = judge.decide(
-            call.proof, call.server, call.method, call.tool, now, call.narrower
+            call.key_digest, call.server, call.method, call.tool, now, call.narrower
         )
         if call.most is not None and admission.charge > call.most:
             raise over_run_budget(admission.charge, call.most)
@@ -222,7 +222,7 @@ class Gate:
 
     async def _knows_by_now(self, judge: Judge, call: CallRequested) -> bool:
         """Whether the proof is that of an access token which was found good a moment ago."""
-        return await judge.snapshot.bearers.learn(hash_of(call.proof)) is not None
+        return await judge.snapshot.bearers.learn(hash_of(call.key_digest)) is not None
 
     def _check(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
@@ -290,7 +290,7 @@ class Gate:
         _decided(error.code)
         if who is None:
             who = admission.payer if admission is not None else self._who(call)
-        actors = self.judge().snapshot.actors(who.key, call.proof) if who is not None else ()
+        actors = self.judge().snapshot.actors(who.key, call.key_digest) if who is not None else ()
         self.service.events.say(denial_of(call, error, admission, who, actors))
         await self._answer(CallError(error), call, reply, claim)
 
@@ -308,7 +308,7 @@ class Gate:
 
     def _who(self, call: CallRequested) -> Payer | None:
         try:
-            return self.judge().asker(call.proof, time())
+            return self.judge().asker(call.key_digest, time())
         except UnauthorizedError:
             return None
 
@@ -335,7 +335,7 @@ def _may_need_person(yes: Yes, call: CallRequested) -> bool:
 
 def _ruled(ruling: Ruling, call: CallRequested, admission: Admission) -> Verdict:
     """What the rules say, when they do not forbid the call."""
-    verdict = ruling.verdict(call, admission.payer.lineage, admission.charge, time())
+    verdict = ruling.verdict(call, admission.payer.principal, admission.charge, time())
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
     return verdict

@@ -70,14 +70,14 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         result_content=admission.result_content,
         user=payer.user,
         identity=identified(yes.judge.snapshot, call, payer),
-        payer=payer.id_for(call.proof),
+        payer=payer.id_for(call.key_digest),
         session=call.session,
         checked=None if admission.strict else yes.verdict.reads,
         arguments=call.arguments,
     )
     if call.server != BUILT_IN:
         return admitted
-    theirs = {"proof": call.proof, "narrower": call.narrower, "terms": call.terms}
+    theirs = {"key_digest": call.key_digest, "narrower": call.narrower, "terms": call.terms}
     return admitted.model_copy(update=theirs)
 
 
@@ -110,7 +110,7 @@ def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -
         policy_version=judge.version,
         approval=approval,
         definition_digest=admission.definition,
-        actors=judge.snapshot.actors(payer.key, call.proof),
+        actors=judge.snapshot.actors(payer.key, call.key_digest),
     )
 
 
@@ -134,7 +134,7 @@ def denial_of(
     if who is None:
         return event
     asker = {name: getattr(who, name) for name in ("team", "user", "environment")}
-    arguments = recorded(call.arguments, who.lineage.recording(call.server)[0])
+    arguments = recorded(call.arguments, who.principal.recording(call.server)[0])
     return event.model_copy(update={**asker, "arguments": arguments, "actors": actors})
 
 

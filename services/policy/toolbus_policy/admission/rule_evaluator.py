@@ -71,6 +71,6 @@ class Rulings:
         return self._newest
 
 
-def _customer(lineage: Principal) -> str:
-    named = (told.partition(":") for told, _ in lineage.levels)
+def _customer(principal: Principal) -> str:
+    named = (told.partition(":") for told, _ in principal.levels)
     return next((name for kind, _, name in named if kind == "customer"), "")

@@ -55,16 +55,16 @@ def operator(name: str) -> Approver:
     return Approver(f"operator:{name[:LONGEST_NAME]}")
 
 
-def holder(snapshot: ConfigSnapshot, proof: str, now: float) -> Approver:
+def holder(snapshot: ConfigSnapshot, key_digest: str, now: float) -> Approver:
     """Whoever holds a key. Raises `UnauthorizedError` or `ForbiddenError`."""
-    found = snapshot.lineage_for(proof, now)
+    found = snapshot.principal_for(key_digest, now)
     if found is None:
         raise UnauthorizedError("This key opens nothing: it is unknown, revoked or expired.")
     if "approve" not in found.own.rights:
         raise ForbiddenError(
             "This key may not decide approvals; an operator can give it 'rights: [approve]'."
         )
-    bearer = snapshot.bearers.known(hash_of(proof))
+    bearer = snapshot.bearers.known(hash_of(key_digest))
     if bearer is not None and (bearer.actors or bearer.scope != TOOLS):
         raise ForbiddenError(
             "Nobody decides in another's name, nor with a token for less than all tools: come with "
@@ -89,7 +89,7 @@ class Approvers:
 
     async def answer(self, asked: ApproverRequest) -> ApprovalsReply:
         """What the holder of a key wants, as far as the key goes."""
-        who = holder(self.snapshot(), asked.proof, time())
+        who = holder(self.snapshot(), asked.key_digest, time())
         if asked.wish == "show":
             return await self.show(who, asked.id)
         return await self.decide(who, asked.id, asked.note, approve=asked.wish == "approve")

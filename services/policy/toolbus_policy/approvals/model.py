@@ -72,7 +72,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     cause: str
     call_id: str
-    asked_at: float
+    requested_at: float
     ends: float
     user: str = ""
     why: str = ""
@@ -100,17 +100,17 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def asked(
-    call: CallRequested, lineage: Principal, cause: Cause, binding: str, span: tuple[float, float]
+    call: CallRequested, principal: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
     """A new approval for a call; `span` is when it is asked for, and until when."""
-    levels = dict(lineage.levels)
+    levels = dict(principal.levels)
     return Approval(
         id=secrets.token_hex(16),
         binding=binding,
         state=State.PENDING,
-        key=lineage.key,
+        key=principal.key,
         user=next((told for told in levels if told.startswith("user:")), ""),
-        scope=lineage.scope,
+        scope=principal.scope,
         server=call.server,
         tool=call.tool,
         method=call.method,
@@ -118,7 +118,7 @@ def asked(
         why=cause.why,
         call_id=call.call_id,
         trace_id=trace_id(call.traceparent),
-        asked_at=span[0],
+        requested_at=span[0],
         ends=span[1],
         arguments=call.arguments.decode(),
         arguments_digest=sha256(call.arguments).hexdigest(),
@@ -165,7 +165,7 @@ def told(approval: Approval, most: int) -> ApprovalState:
         tool=approval.tool,
         method=approval.method,
         cause=approval.cause,
-        asked_at=approval.asked_at,
+        requested_at=approval.requested_at,
         ends=approval.ends,
         arguments=approval.arguments[:most],
         arguments_digest=approval.arguments_digest,
@@ -175,16 +175,16 @@ def told(approval: Approval, most: int) -> ApprovalState:
     )
 
 
-def read_by_rules(call: CallRequested, lineage: Principal, charge: int) -> dict[str, Any]:
+def read_by_rules(call: CallRequested, principal: Principal, charge: int) -> dict[str, Any]:
     """What rules can read of a call, as the event has it that a person is asked about it."""
-    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in lineage.levels)}
+    names = {kind: name for kind, _, name in (told.partition(":") for told, _ in principal.levels)}
     return {
         "team": names.get("team", ""),
         "user": names.get("user", ""),
-        "environment": lineage.environment,
+        "environment": principal.environment,
         "era": call.era.value,
         "charge": charge,
-        "arguments": recorded(call.arguments, lineage.recording(call.server)[0]),
+        "arguments": recorded(call.arguments, principal.recording(call.server)[0]),
     }
 
 

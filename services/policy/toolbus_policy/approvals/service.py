@@ -89,7 +89,7 @@ class Approving:
     _asking: Counter[str] = field(default_factory=Counter)
     _waiting: dict[str, "asyncio.Future[bool]"] = field(default_factory=dict)
 
-    async def turn(self, call: CallRequested, lineage: Principal, cause: Cause) -> Turn:
+    async def turn(self, call: CallRequested, principal: Principal, cause: Cause) -> Turn:
         """What the call is due now; None when it has waited, and must be decided about anew.
 
         Raises:
@@ -105,12 +105,12 @@ class Approving:
                 f"A person must approve this call, and can be shown {LARGEST_ARGUMENTS} bytes of "
                 "arguments at most; send less."
             )
-        binding = self.bind(call, lineage)
+        binding = self.bind(call, principal)
         for _ in range(ATTEMPTS):
             # As the bucket has it: another replica may have heard the decision a moment ago.
             kept = await self.docket.whole(binding)
             if kept is None or not kept.approval.lets_on(came.state, time()):
-                made = await self._ask(call, lineage, cause, binding, kept)
+                made = await self._ask(call, principal, cause, binding, kept)
                 if made is not None:
                     return await self._told(made, call, Brought())
             elif kept.approval.state is State.PENDING:
@@ -119,7 +119,7 @@ class Approving:
                 return Permit(came.without_ours(call), used, kept)
         raise BusDownError("This call's approval is being changed by others all the time; retry.")
 
-    async def spend(self, call: CallRequested, lineage: Principal, approval_id: str) -> Permit:
+    async def spend(self, call: CallRequested, principal: Principal, approval_id: str) -> Permit:
         """Use the one approval a deferred call waited for; no other is asked for.
 
         Raises:
@@ -127,7 +127,7 @@ class Approving:
             CallCancelledError: the caller took it back.
 
         """
-        kept = await self.docket.whole(self.bind(call, lineage))
+        kept = await self.docket.whole(self.bind(call, principal))
         if kept is not None and kept.approval.id == approval_id:
             approval = kept.approval
             if approval.state is State.WITHDRAWN:
@@ -199,20 +199,25 @@ class Approving:
         return await self._put(approvals.gone_on(kept.approval, came.state), kept, silent=True)
 
     async def _ask(
-        self, call: CallRequested, lineage: Principal, cause: Cause, binding: str, over: Kept | None
+        self,
+        call: CallRequested,
+        principal: Principal,
+        cause: Cause,
+        binding: str,
+        over: Kept | None,
     ) -> Kept | None:
         """Put a new approval on the docket; None when somebody else changed it meanwhile."""
-        key = lineage.key
+        key = principal.key
         if len(self.docket.waiting(key)) + self._asking[key] >= self.terms.most_pending:
             raise OverloadedError(
                 f"{self.terms.most_pending} calls of this key wait for a person already; have "
                 "them decided ('toolbus approvals'), or wait until they expire."
             )
         now = time()
-        made = approvals.asked(call, lineage, cause, binding, (now, now + self.terms.pending))
+        made = approvals.asked(call, principal, cause, binding, (now, now + self.terms.pending))
         self._asking[key] += 1
         try:
-            return await self._put(made, over, read=read_by_rules(call, lineage, cause.charge))
+            return await self._put(made, over, read=read_by_rules(call, principal, cause.charge))
         finally:
             self._asking[key] -= 1
             self._asking += Counter()  # forgets who asks nothing

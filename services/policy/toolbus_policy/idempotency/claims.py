@@ -29,7 +29,7 @@ class Once:
         """Where claims are written."""
         self._bucket, self._kept = bucket, OutcomeStore(bucket, spawn)
 
-    async def turn(self, call: CallRequested, lineage: Principal) -> OutcomeClaim | StoredOutcome:
+    async def turn(self, call: CallRequested, principal: Principal) -> OutcomeClaim | StoredOutcome:
         """The claim of a call that may be made now, or the outcome of the one that was.
 
         Raises:
@@ -41,8 +41,8 @@ class Once:
             UnavailableError: what is kept cannot be opened, so nobody knows.
 
         """
-        name, mine = entry_of(call, lineage), claimed(call)
-        self.allowance.check(name, lineage.key)
+        name, mine = entry_of(call, principal), claimed(call)
+        self.allowance.check(name, principal.key)
         over, seal = 0, self._records.key_of(name)
         for _ in range(ATTEMPTS):
             revision = await self._bucket.swap(name, seal.seal(mine.encode()), over)

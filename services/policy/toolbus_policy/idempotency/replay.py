@@ -41,9 +41,9 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def entry_of(call: CallRequested, lineage: Principal) -> str:
+def entry_of(call: CallRequested, principal: Principal) -> str:
     """The entry of a call: whose it is, then which; nothing of either can be read from it."""
-    owner = _digest(lineage.scope, holder_of(call.proof, lineage))[:_OWNER]
+    owner = _digest(principal.scope, holder_of(call.key_digest, principal))[:_OWNER]
     return f"{owner}.{_digest(call.server, call.tool, call.idempotency_key)[:_CALL]}"
 
 
@@ -120,12 +120,12 @@ def replayed(kept: StoredOutcome, era: Era) -> Told:
 
 
 def event_of(
-    kept: StoredOutcome, call: CallRequested, lineage: Principal, told: Told
+    kept: StoredOutcome, call: CallRequested, principal: Principal, told: Told
 ) -> CallReplayed:
     """The event of a repeated call that was told an earlier one's outcome."""
     return CallReplayed(
         id=f"{call.call_id}.replayed",
-        **about_call(call, lineage.scope, lineage.key),
+        **about_call(call, principal.scope, principal.key),
         first=kept.call_id,
         code=told.error.code if isinstance(told, CallError) else "",
     )

@@ -18,7 +18,7 @@ from toolbus_policy.ledger.limits import (
 class Payer:
     """A key with everything above it, and the limits of all of them."""
 
-    lineage: Principal
+    principal: Principal
     team: str
     user: str
     budgets: tuple[BudgetLimit, ...]
@@ -27,21 +27,23 @@ class Payer:
     environment: str = ""
     id: str = ""  # whose state at servers its calls may touch
 
-    def id_for(self, proof: str) -> str:
+    def id_for(self, key_digest: str) -> str:
         """Return whose state the calls of a proof may touch: anonymous clients have their own."""
         return (
-            session_owner.principal_id_of(self.lineage, proof) if is_anonymous(proof) else self.id
+            session_owner.principal_id_of(self.principal, key_digest)
+            if is_anonymous(key_digest)
+            else self.id
         )
 
     @property
     def key(self) -> str:
         """The key's name."""
-        return self.lineage.key
+        return self.principal.key
 
     @property
     def scope(self) -> str:
         """Who pays."""
-        return self.lineage.scope
+        return self.principal.scope
 
 
 @dataclass(frozen=True, slots=True)

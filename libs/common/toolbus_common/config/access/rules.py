@@ -26,7 +26,7 @@ class Rule(ConfigModel):
 
 
 class Webhook(ConfigModel):
-    """Where events of these kinds (`approval.asked`, `approval.*`) are posted, signed.
+    """Where events of these kinds (`approval.requested`, `approval.*`) are posted, signed.
 
     `secret` may be `${env:NAME}`, resolved by the service that posts. Of `checkpoint.signed` the
     newest is posted. With `customers` only what concerns these is.
@@ -34,7 +34,7 @@ class Webhook(ConfigModel):
 
     url: str
     secret: str = Field(min_length=1, repr=False)
-    events: tuple[str, ...] = ("approval.asked",)
+    events: tuple[str, ...] = ("approval.requested",)
     customers: tuple[Name, ...] = ()
 
     @field_validator("url")

@@ -30,7 +30,7 @@ class ApprovalRequested(ApprovalEvent):
     recorded in full. With `charge` and the others it is what rules could read of the call.
     """
 
-    NAME: ClassVar[str] = "approval.asked"
+    NAME: ClassVar[str] = "approval.requested"
     PERSON: ClassVar[str] = "user"
     KIND: ClassVar[str] = "user"
     MENTIONS: ClassVar[tuple[str, ...]] = ("cause",)

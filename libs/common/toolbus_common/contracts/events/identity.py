@@ -13,7 +13,7 @@ class GrantCreated(Event):
     first.
     """
 
-    NAME: ClassVar[str] = "grant.given"
+    NAME: ClassVar[str] = "grant.created"
     PERSON: ClassVar[str] = "user"
 
     grant: str
@@ -42,7 +42,7 @@ class GrantEnded(Event):
 class SignInDenied(Event):
     """Somebody could not sign in as `user`, or nothing is granted to who could."""
 
-    NAME: ClassVar[str] = "signin.refused"
+    NAME: ClassVar[str] = "signin.denied"
     PERSON: ClassVar[str] = "user"
 
     user: str

@@ -11,7 +11,7 @@ class PersonErased(Event):
     Said in the log of each customer whose events name that person, before the key goes.
     """
 
-    NAME: ClassVar[str] = "person.forgotten"
+    NAME: ClassVar[str] = "person.erased"
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"
 

@@ -88,7 +88,7 @@ class BreakerClosed(ServerEvent):
 class ConnectionCreated(Event):
     """Somebody let Toolbus act for them at a server; without `user` for everybody."""
 
-    NAME: ClassVar[str] = "connection.made"
+    NAME: ClassVar[str] = "connection.created"
     PERSON: ClassVar[str] = "user"
 
     server: str

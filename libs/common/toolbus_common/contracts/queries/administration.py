@@ -11,14 +11,14 @@ from toolbus_common.contracts.queries.base import Query
 class AdminRequest(Query):
     """Do `operation` in the name of whoever holds the admin key. Heard by policy.
 
-    Policy resolves `proof` itself: ingress can vouch for nobody. `match` is the revision that was
-    seen, `*` for any; `form` says how `body` is written.
+    Policy resolves `key_digest` itself: ingress can vouch for nobody. `match` is the revision that
+    was seen, `*` for any; `form` says how `body` is written.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.admin"
+    SUBJECT: ClassVar[str] = "tb.query.policy.admin"
     BODY: ClassVar[str | None] = "body"
 
-    proof: str = Field(repr=False)
+    key_digest: str = Field(repr=False)
     operation: str
     kind: str = ""
     name: str = ""

@@ -11,7 +11,7 @@ from toolbus_common.contracts.queries.base import Query
 class ApprovalsQuery(Query):
     """What waits? Heard by policy, asked by operators; with an `id` that one, in full."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.approvals"
+    SUBJECT: ClassVar[str] = "tb.query.policy.approvals"
 
     id: str = ""
 
@@ -19,7 +19,7 @@ class ApprovalsQuery(Query):
 class ApproveRequest(Query):
     """Let the call through, once. Heard by policy, asked by operators."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.approve"
+    SUBJECT: ClassVar[str] = "tb.query.policy.approve"
 
     id: str
     by: str
@@ -29,7 +29,7 @@ class ApproveRequest(Query):
 class RejectRequest(Query):
     """Refuse the call; `note` is the reason its caller is told. Asked by operators."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.reject"
+    SUBJECT: ClassVar[str] = "tb.query.policy.reject"
 
     id: str
     by: str
@@ -39,12 +39,12 @@ class RejectRequest(Query):
 class ApproverRequest(Query):
     """The same three for the holder of a key with the right to approve. Asked by ingress.
 
-    Policy resolves `proof` itself: ingress can vouch for nobody.
+    Policy resolves `key_digest` itself: ingress can vouch for nobody.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.approver"
+    SUBJECT: ClassVar[str] = "tb.query.policy.approver"
 
-    proof: str = Field(repr=False)
+    key_digest: str = Field(repr=False)
     wish: Literal["show", "approve", "reject"] = "show"
     id: str = ""
     note: str = ""
@@ -64,7 +64,7 @@ class ApprovalState(Message):
     tool: str
     method: str
     cause: str
-    asked_at: float
+    requested_at: float
     ends: float
     arguments: str = Field(default="", repr=False)
     arguments_digest: str = ""

@@ -13,7 +13,7 @@ class BackfillRequest(Query):
     With `dead` only messages with dead letters are read: what was unreadable may no longer be.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.refill"
+    SUBJECT: ClassVar[str] = "tb.query.audit.backfill"
 
     first: int = 1
     since: float = 0.0
@@ -27,7 +27,7 @@ class BackfillLinesRequest(Query):
     last hour are passed over: they may be on their way.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.lines"
+    SUBJECT: ClassVar[str] = "tb.query.audit.lines"
 
     lines: tuple[str, ...]
 

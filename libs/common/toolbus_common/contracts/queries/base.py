@@ -1,4 +1,4 @@
-"""The question lane: `tb.ask.<service>.<what>`, answered at once and never stored."""
+"""The question lane: `tb.query.<service>.<what>`, answered at once and never stored."""
 
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ class Query(Message):
 class StatusQuery(Query):
     """How are you? Heard by every replica of every service."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.all.status"
+    SUBJECT: ClassVar[str] = "tb.query.all.status"
 
 
 class ServiceStatus(Message):
@@ -43,7 +43,7 @@ class ServiceStatus(Message):
 class ServersQuery(Query):
     """How are the upstreams? Heard by executor."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.executor.servers"
+    SUBJECT: ClassVar[str] = "tb.query.executor.servers"
 
 
 class ServersReply(Message):
@@ -55,7 +55,7 @@ class ServersReply(Message):
 class SessionsQuery(Query):
     """Which sessions at servers are held, and by whom? Heard by every executor."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.all.sessions"
+    SUBJECT: ClassVar[str] = "tb.query.all.sessions"
 
 
 class SessionsReply(Message):
@@ -73,7 +73,7 @@ class AuditQuery(Query):
     `as_stored`.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.query"
+    SUBJECT: ClassVar[str] = "tb.query.audit.query"
 
     sql: str
     limit: int = 1000
@@ -96,7 +96,7 @@ class SpendingQuery(Query):
     seconds (0: in one).
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.spending"
+    SUBJECT: ClassVar[str] = "tb.query.audit.spending"
 
     scope: str
     start: float
@@ -122,7 +122,7 @@ class OpenCallsQuery(Query):
     With them come calls charged as unknown at `late` or after: an outcome may still correct those.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.open"
+    SUBJECT: ClassVar[str] = "tb.query.audit.open"
 
     scope: str
     start: float
@@ -161,7 +161,7 @@ class OpenCallsReply(Message):
 class LedgerQuery(Query):
     """How do the budgets stand? Heard by policy. Of one customer, or of all when it is empty."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.ledger"
+    SUBJECT: ClassVar[str] = "tb.query.policy.ledger"
 
     scope: str = ""
 
@@ -197,7 +197,7 @@ class RebuildRequest(Query):
     With `accept` also when the events do not reach back as far as the budgets do.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.policy.rebuild"
+    SUBJECT: ClassVar[str] = "tb.query.policy.rebuild"
 
     scope: str
     accept: bool = False

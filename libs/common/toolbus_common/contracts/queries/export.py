@@ -15,7 +15,7 @@ class EventsQuery(Query):
     are all. `after` is empty at first, then the `next` of the page before. Asked by operators.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.events"
+    SUBJECT: ClassVar[str] = "tb.query.audit.events"
 
     format: str = "jsonl"
     since: float = 0.0

@@ -14,7 +14,7 @@ class PageRequest(Query):
     `headers` are those the service reads, by lower-case name.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.page"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.page"
     AT_ONCE: ClassVar[int] = 64
     BODY: ClassVar[str | None] = "body"
 
@@ -42,7 +42,7 @@ class PageReply(Message):
 class TokenQuery(Query):
     """Is this access token good, and whose is it? Asked by ingress when it first sees one."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.token"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.token"
     AT_ONCE: ClassVar[int] = 64
 
     token: str = Field(repr=False)
@@ -87,7 +87,7 @@ class IdentityRequest(Query):
     `about` is raw JSON, and may hold what only this service may keep.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.identity"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.identity"
 
     wish: str
     name: str = ""

@@ -9,7 +9,7 @@ from toolbus_common.contracts.queries.base import Query
 class UnresolvedCallsQuery(Query):
     """Which calls allowed from `start` and before `end` has no event ended? Heard by audit."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.audit.unended"
+    SUBJECT: ClassVar[str] = "tb.query.audit.unresolved"
 
     start: float
     end: float

@@ -15,7 +15,7 @@ class UpstreamTokenQuery(Query):
     `refused` SHA-256 of the token it refused, in hex.
     """
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.upstream"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.upstream"
     AT_ONCE: ClassVar[int] = 1024
 
     server: str
@@ -42,7 +42,7 @@ class UpstreamTokenReply(Message):
 class IdentityKeyQuery(Query):
     """The key that servers are told with who calls. Asked by executor, heard by oauth."""
 
-    SUBJECT: ClassVar[str] = "tb.ask.oauth.identitykey"
+    SUBJECT: ClassVar[str] = "tb.query.oauth.identitykey"
 
 
 class IdentityKeyReply(Message):

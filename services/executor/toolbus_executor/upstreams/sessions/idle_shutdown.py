@@ -44,7 +44,7 @@ class Idling:
         self, declared: Server, bulkhead: Bulkhead, park: Park, watched: Sequence[ReliedOn]
     ) -> None:
         self.asleep = False
-        self.asked_at = 0.0  # when it was called last, if it ever was
+        self.requested_at = 0.0  # when it was called last, if it ever was
         self.answered = False  # since it was reached
         self._seconds = declared.idle if declared.is_process else 0.0
         # Each executor starts such a process for itself, and is handed calls before it has.
@@ -128,9 +128,9 @@ class Idling:
         """Seconds until it may sleep, if nothing happens."""
         now = monotonic()
         if self.busy:
-            self.asked_at = now
-        patience = self._seconds if self.asked_at else min(self._seconds, LISTED_SECONDS)
-        return max(self.asked_at, self._since) + patience - now
+            self.requested_at = now
+        patience = self._seconds if self.requested_at else min(self._seconds, LISTED_SECONDS)
+        return max(self.requested_at, self._since) + patience - now
 
 
 def _ended(call: CallAdmitted, ending: CallResult) -> bool:

@@ -230,9 +230,9 @@ class Separated:
         """Whether a failed call says nothing of others: another principal's session is well."""
         if not self.separates:
             return False
-        mine = self._how.ownership.of(call).principal
+        mine = self._how.ownership.of(call).principal_id
         return any(
-            each.kept is not None and each.kept.well and each.owner.principal != mine
+            each.kept is not None and each.kept.well and each.owner.principal_id != mine
             for each in self._how.pool
         )
 

@@ -71,7 +71,7 @@ class Deferred(msgspec.Struct, frozen=True, kw_only=True):
     tool: str
     era: Era
     page: str
-    asked_at: float
+    requested_at: float
     changed_at: float
     ends: float
     kept_until: float
@@ -128,7 +128,7 @@ def deferred(
     call: CallRequested, approval: Approval, page: str, now: float, *, opens_pages: bool
 ) -> Deferred:
     """A call that waits from now on."""
-    bare = {"proof": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
+    bare = {"key_digest": "", "reply_to": "", "arguments": b"", "progress": False, "log_level": ""}
     bare |= {"capabilities": _unasking(call.capabilities), "default_logs": False}
     return Deferred(
         id=approval.id,
@@ -138,7 +138,7 @@ def deferred(
         tool=call.tool,
         era=call.era,
         page=page,
-        asked_at=now,
+        requested_at=now,
         changed_at=now,
         ends=approval.ends,
         kept_until=approval.ends + KEPT_SECONDS,

@@ -44,9 +44,9 @@ def _task(task: Deferred) -> dict[str, Any]:
         "taskId": task.name,
         "status": _status(task),
         "statusMessage": _sentence(task),
-        "createdAt": _time(task.asked_at),
+        "createdAt": _time(task.requested_at),
         "lastUpdatedAt": _time(task.changed_at),
-        ttl: int((task.kept_until - task.asked_at) * 1000),
+        ttl: int((task.kept_until - task.requested_at) * 1000),
         poll: POLL_MS,
     }
 

@@ -31,9 +31,9 @@ def limits_of(scope: str, declared: Configuration, keys: Mapping[str, Key]) -> L
     """The budgets of every level this customer pays for."""
     limits: dict[str, tuple[BudgetLimit, ...]] = {}
     for name, key in keys.items():
-        lineage = principal_of(name, key, declared)
-        if lineage.scope == scope:
-            levels = [each for each in lineage.levels if each[0] not in limits]
+        principal = principal_of(name, key, declared)
+        if principal.scope == scope:
+            levels = [each for each in principal.levels if each[0] not in limits]
             limits |= {told: budgets_of([(told, level)]) for told, level in levels}
     above = [("team", declared.teams), ("user", declared.users)]
     for kind, section in above:
