@@ -52,7 +52,10 @@ def test_a_configuration_is_valid(sample: Sample) -> None:
     text = sample.text if alone else yaml.safe_dump(sample.configuration, sort_keys=False)
     loaded = load(text, AnyVariable())
     assert [str(fault) for fault in loaded.faults] == []
-    assert [str(warning) for warning in loaded.warnings if warning.place.startswith("rules")] == []
+    warned = [
+        each for each in loaded.warnings if each.place.startswith(("rules", "exports", "sinks"))
+    ]
+    assert [str(each) for each in warned] == []
 
 
 @pytest.mark.parametrize("sample", of("sh"), ids=str)
@@ -92,7 +95,9 @@ def test_a_program_can_be_read(sample: Sample) -> None:
 
 def test_samples_are_found_with_their_markers() -> None:
     text = "TOOLBUS_KEY=x toolbus call a__b '{\n\"a\": 1}' | jq . # toolbus nothing\n"
-    text += "ADMIN=$(.venv/bin/toolbus admins login \\\n --read-only) && claude add toolbus http://x"
+    text += (
+        "ADMIN=$(.venv/bin/toolbus admins login \\\n --read-only) && claude add toolbus http://x"
+    )
     assert list(commands(text)) == [
         ["call", "a__b", '{\n"a": 1}'],
         ["admins", "login", "--read-only"],

@@ -139,7 +139,8 @@ class Page:
         """Run a shell sample. What it exports and where it changes to hold for the next one."""
         output = self._directory / ".output"
         before = f'[ ! -f "{STATE}" ] || . "./{STATE}"; cd "$(cat {PLACE})"; set -a\n'
-        after = f"trap 'declare -px > {self._directory / STATE}; pwd > {self._directory / PLACE}' EXIT\n"
+        state, place = self._directory / STATE, self._directory / PLACE
+        after = f"trap 'declare -px > {state}; pwd > {place}' EXIT\n"
         with output.open("wb") as file:
             shell = subprocess.Popen(
                 ["bash", "-e", "-o", "pipefail", "-c", before + after + text],

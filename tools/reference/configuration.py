@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from reference.markdown import code, table
 from reference.texts import texts
 from reference.types import default_of, limits_of, type_of
-from toolbus_common.config import Declaration
+from toolbus_common.config import Configuration
 from toolbus_common.config.access.levels import KeyTerms, Level
 from toolbus_common.config.audit.exports import Leaving, Place
 
@@ -32,8 +32,8 @@ def models() -> list[type[BaseModel]]:
         for field in annotation.model_fields.values():
             walk(field.annotation)
 
-    walk(Declaration)
-    del found[Declaration]
+    walk(Configuration)
+    del found[Configuration]
     return [*found, *(shared for shared in SHARED if shared not in found)]
 
 
@@ -55,7 +55,7 @@ def own_fields(model: type[BaseModel]) -> list[str]:
 
 def described() -> set[str]:
     """Return every name that texts/configuration.yaml must describe."""
-    names = {f"sections.{name}" for name in Declaration.model_fields}
+    names = {f"sections.{name}" for name in Configuration.model_fields}
     for model in models():
         names.add(model.__name__)
         names |= {f"{model.__name__}.{name}" for name in own_fields(model)}
@@ -71,7 +71,7 @@ def generated() -> str:
         ("section", "content", "description"),
         (
             (code(name), type_of(field.annotation), told[f"sections.{name}"])
-            for name, field in Declaration.model_fields.items()
+            for name, field in Configuration.model_fields.items()
         ),
     )
     parts = [f"## Sections\n\n{sections}"]

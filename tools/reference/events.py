@@ -7,16 +7,16 @@ from pydantic import BaseModel
 from reference.markdown import code, paragraphs, table
 from reference.types import default_of, type_of
 from toolbus_common import contracts
-from toolbus_common.contracts import CallEvent, Event, Message, Question
+from toolbus_common.contracts import CallEvent, Event, Message, Query
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.nats.kv_bucket import watched
 from toolbus_common.nats.permissions import rights
 from toolbus_common.nats.topology import BUCKETS, DURABLES, EVENTS
 
 OWN_SUBJECTS = "tb."
-QUERIES = "tb.ask."
+QUERIES = "tb.query."
 BUCKET_UPDATES = "tb.kv."  # what a bucket republishes for the services that watch it
-SECONDS = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+SECONDS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def events() -> list[type[Event]]:
@@ -76,7 +76,7 @@ def _names(users: list[str]) -> str:
 def _subjects() -> str:
     publish, subscribe = _allowed("publish"), _allowed("subscribe")
     known = messages()
-    queries = {each.SUBJECT for each in Question.__subclasses__()}
+    queries = {each.SUBJECT for each in Query.__subclasses__()}
     event_subjects = {subject_of(event.NAME, "*") for event in events()}
     shown = sorted({*publish, *subscribe} - queries - event_subjects)
     rows = [
@@ -110,7 +110,7 @@ def _queries() -> str:
             ", ".join(map(code, each.model_fields)),
             _first_sentence(each),
         )
-        for each in sorted(Question.__subclasses__(), key=lambda each: each.SUBJECT)
+        for each in sorted(Query.__subclasses__(), key=lambda each: each.SUBJECT)
         if each.__module__.startswith(contracts.__name__)
     ]
     return table(("subject", "answered by", "may send", "fields", "query"), rows)
