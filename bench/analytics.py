@@ -34,9 +34,9 @@ _UNITS = {"h": "hours", "d": "days"}
 # Of a hundred events: 46 intents, 46 outcomes of which one failed, 3 denials, and the rest of what
 # is said. A key has eight of forty tools, and few keys call most.
 _LOAD = """
-INSERT INTO events (stream_seq, line, event, id, at, producer, seq, scope, team, user, environment,
-    key, call_id, server, tool, method, approval, definition_digest, code, rule, shadow, reason,
-    charge, latency_us, is_error, sent, stream, detail)
+INSERT INTO events (stream_seq, line, event, id, at, producer, seq, customer, team, user,
+    environment, key, call_id, server, tool, method, approval, definition_digest, code, rule,
+    shadow, reason, charge, latency_us, is_error, sent, stream, detail)
 SELECT number + 1, 0, kind, concat(call, '.', kind), moment, 'policy-1', number, customer,
     if(kind IN ('call.allowed', 'call.denied', 'approval.requested'), of_team, ''),
     if(kind = 'call.allowed', concat('user', toString(who % 50)), ''), 'production',
@@ -80,7 +80,7 @@ FROM (
 """
 _DETAIL = """concat('{"event":"', kind, '","id":"', call, '","at":',
     toString(toUnixTimestamp(moment)),
-    ',"scope":"', customer, '","call_id":"', call, '","trace_id":"', hex(sipHash128(c)),
+    ',"customer":"', customer, '","call_id":"', call, '","trace_id":"', hex(sipHash128(c)),
     '","prev":"', hex(sipHash128(h)), hex(sipHash128(h + 1)), '"', multiIf(
     kind = 'context.spent', concat(',"own_tokens":', toString(h % 900), ',"request_tokens":',
         toString(h % 400), ',"answer_tokens":', toString(h % 700),

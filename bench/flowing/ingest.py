@@ -80,7 +80,7 @@ _SAYERS = ("policy", "executor")
 
 
 def _told(call: str) -> dict[str, Any]:
-    return {"call_id": call, "trace_id": secrets.token_hex(16), "scope": "acme"}
+    return {"call_id": call, "trace_id": secrets.token_hex(16), "customer": "acme"}
 
 
 def _writer(bus: Bus, directory: Path, *, alone: bool) -> EventPublisher:

@@ -72,7 +72,7 @@ SAMPLES[dict[str, Any] | None] = {"text": 7}
 
 def subject_of(cls: type[Message]) -> str:
     if issubclass(cls, Event):
-        return f"tb.event.{cls.NAME}.<scope>"
+        return f"tb.event.{cls.NAME}.<customer>"
     return str(getattr(cls, "SUBJECT", ""))
 
 

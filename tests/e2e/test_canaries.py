@@ -32,9 +32,9 @@ FORM = "application/x-www-form-urlencoded"
 LEAKED = canary("leak")
 HOOKS = ("webhook", "webhook by file")
 SEALED = """
-SELECT scope FROM checkpoints JOIN (
-    SELECT scope, max(stream_seq) AS newest FROM events WHERE event = '{event}' GROUP BY scope
-) AS told USING scope WHERE scope = '{scope}' AND to >= newest
+SELECT customer FROM checkpoints JOIN (
+    SELECT customer, max(stream_seq) AS newest FROM events WHERE event = '{event}' GROUP BY customer
+) AS told USING customer WHERE customer = '{customer}' AND to >= newest
 """
 TRIES = 8  # calls of a server that is gone: more than open a breaker
 
@@ -262,8 +262,8 @@ class Story:
         )
         for name in HOOKS:  # each in its own time
             until_now(lambda name=name: self.hooked(name), f"the event of it at {name}")  # type: ignore[misc]
-        for scope, event in (("default", "config.changed"), ("rival", "call.failed")):
-            self.at.launched.eventual_rows(SEALED.format(scope=scope, event=event))
+        for customer, event in (("default", "config.changed"), ("rival", "call.failed")):
+            self.at.launched.eventual_rows(SEALED.format(customer=customer, event=event))
 
     def hooked(self, name: str) -> bool:
         """Whether a webhook of two has told what leaked, and with that all that was before it."""

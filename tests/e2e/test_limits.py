@@ -125,7 +125,7 @@ def budgets(cluster: Cluster) -> tuple[BudgetState, ...]:
 
     async def ask(bus: Bus) -> LedgerReply:
         return await RequestReply(OPERATOR, bus).ask(
-            LedgerQuery(scope="default"), LedgerReply, PATIENCE
+            LedgerQuery(customer="default"), LedgerReply, PATIENCE
         )
 
     return tuple(cluster.on_the_bus(ask).budgets)

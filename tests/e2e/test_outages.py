@@ -123,7 +123,7 @@ def budget(cluster: Cluster) -> BudgetState:
 
     async def ask(bus: Bus) -> LedgerReply:
         return await RequestReply(OPERATOR, bus).ask(
-            LedgerQuery(scope="default"), LedgerReply, PATIENCE
+            LedgerQuery(customer="default"), LedgerReply, PATIENCE
         )
 
     told = cluster.on_the_bus(ask)

@@ -77,7 +77,7 @@ class Apart:
 
     def _admitted(self, given: dict[str, Any], key: str) -> CallAdmitted:
         told = {
-            "scope": "acme",
+            "customer": "acme",
             "key": key,
             "key_digest": "",
             "principal_id": self.principal_id(key),

@@ -142,7 +142,7 @@ def admitted(tool: str, arguments: Any = None, **more: Any) -> CallAdmitted:
         "reply_to": "r",
         "server": "s",
         "tool": tool,
-        "scope": "d",
+        "customer": "d",
         "key": "k",
         "era": Era.MODERN,
         "deadline": time() + 60,

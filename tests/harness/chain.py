@@ -69,7 +69,7 @@ def admitted(call: CallRequested) -> CallAdmitted:
         reply_to=call.reply_to,
         server=call.server,
         tool=call.tool,
-        scope="default",
+        customer="default",
         key="bot",
         era=call.era,
         deadline=call.deadline,

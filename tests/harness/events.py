@@ -28,7 +28,7 @@ def allowed(**given: Any) -> CallAllowed:
         **{
             "id": f"{call}.allowed",
             "at": time(),
-            "scope": "acme",
+            "customer": "acme",
             "call_id": call,
             "key": "bot",
             "team": "support",
@@ -47,7 +47,7 @@ def completed(**given: Any) -> CallCompleted:
         **{
             "id": f"{call}.completed",
             "at": time(),
-            "scope": "acme",
+            "customer": "acme",
             "call_id": call,
             "key": "bot",
             "server": "docs",

@@ -16,7 +16,7 @@ TYPE = "toolbus-identity+jwt"
 OF_ANN: dict[str, Any] = {
     "user": "ann",
     "key": "staff:7f",
-    "scope": "acme",
+    "customer": "acme",
     "identity": Identified(team="support", actors=("helper", "desk")),
 }
 

@@ -52,8 +52,8 @@ SELECT countIf(intents > 0 AND ends = 0), countIf(intents = 0 AND ends > 0), sum
 # Producers number their events of each customer without gaps.
 _GAPS = """
 SELECT sum(newest - n) FROM (
-    SELECT producer, scope, max(seq) AS newest, uniqExact(seq) AS n FROM events
-    GROUP BY producer, scope)
+    SELECT producer, customer, max(seq) AS newest, uniqExact(seq) AS n FROM events
+    GROUP BY producer, customer)
 """
 
 

@@ -45,7 +45,7 @@ class World:
 
         await bundle.write(
             path,
-            scope=self.customer,
+            customer=self.customer,
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.sealed,
@@ -98,9 +98,9 @@ async def _lines(
     for number in range(calls):
         call, at = f"c{number}", BEGAN + float(number)
         told = {"user": user, "arguments": '{"q": 1}'} if user else {}
-        told["scope"] = customer
+        told["customer"] = customer
         await policy.record(allowed(call_id=call, at=at, deadline=at + 30, **told))
-        await executor.record(completed(call_id=call, at=at + 0.5, scope=customer))
+        await executor.record(completed(call_id=call, at=at + 0.5, customer=customer))
     return said
 
 

@@ -108,7 +108,7 @@ async def _forgotten(log: World, pseudonym: str) -> bytes:
         said.append(envelope.payload)
 
     writer = EventPublisher(publish, Outbox(log.directory / "operator.events", 1 << 20))
-    about = {"id": "f1", "at": BEGAN + 60.0, "scope": "acme", "by": "operator:bo"}
+    about = {"id": "f1", "at": BEGAN + 60.0, "customer": "acme", "by": "operator:bo"}
     await writer.record(PersonErased(**about, pseudonym=pseudonym))
     return said[0]
 
@@ -162,7 +162,7 @@ def _cut_back_and_seen(log: World) -> set[str]:
 
 def _cut_back_and_posted(log: World) -> set[str]:
     """The auditor kept what a webhook was posted."""
-    data = {"scope": "acme", "note": log.sealed[-1].note}
+    data = {"customer": "acme", "note": log.sealed[-1].note}
     return _cut_back(log).kinds(json.dumps({"type": "checkpoint.signed", "data": data}))
 
 

@@ -76,14 +76,14 @@ class Auditor:
         """Return once so many events of acme are sealed, or cosigned."""
 
         async def there() -> bool:
-            found = await self.rows(f"SELECT max(size) FROM {table} WHERE scope = 'acme'")
+            found = await self.rows(f"SELECT max(size) FROM {table} WHERE customer = 'acme'")
             return bool(found[0][0] >= size)
 
         await until(there, f"{size} events are in {table}")
 
     async def origin(self) -> str:
         """The origin line of acme's log."""
-        ((note,),) = await self.rows("SELECT note FROM checkpoints WHERE scope = 'acme' LIMIT 1")
+        ((note,),) = await self.rows("SELECT note FROM checkpoints WHERE customer = 'acme' LIMIT 1")
         return str(note).partition("\n")[0]
 
     async def verdict(

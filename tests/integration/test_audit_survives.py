@@ -248,7 +248,7 @@ async def test_events_are_taken_out_of_a_server_too(
         events_of("policy", settings, tmp_path) as policy,
     ):
         await until(lambda: ready(service), "audit is ready")
-        await policy.record(allowed(call_id="c1", scope="it's"))
+        await policy.record(allowed(call_id="c1", customer="it's"))
         await policy.record(allowed(call_id="c2"))
         await until(lambda: consumed(operator), "both are stored")
         asks = RequestReply("operator", operator)

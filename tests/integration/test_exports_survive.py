@@ -47,7 +47,7 @@ async def test_after_a_kill_every_event_is_in_one_file_and_told(
         await vouch(config, declaration)
         await config.put(DECLARATION, declaration.model_dump_json().encode())
         async with events_of("policy", settings, tmp_path) as policy:
-            said = [allowed(scope=f"c{number % 3}") for number in range(60)]
+            said = [allowed(customer=f"c{number % 3}") for number in range(60)]
             for event in said:
                 await policy.record(event)
         ids = sorted(event.id for event in said)

@@ -42,8 +42,10 @@ class Oauth:
     def connect(self) -> None:
         """An account is there, and said to be."""
         self.connected = True
-        about = {"server": "wiki", "user": ""}
-        self.service.events.say(ConnectionCreated(id="made", at=time(), scope="default", **about))
+        about = {"server": "wiki", "user": "", "customer": "default"}
+        self.service.events.say(
+            ConnectionCreated(id="made", at=time(), customer="default", **about)
+        )
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ async def test_an_event_becomes_a_row_with_typed_columns(
         await count(operator, 1)
     found = await rows(
         operator,
-        "SELECT event, id, toString(at), producer, seq, stream_seq, line, scope, team, key,"
+        "SELECT event, id, toString(at), producer, seq, stream_seq, line, customer, team, key,"
         " call_id,"
         " parent_id, trace_id, server, tool, charge, sent,"
         " JSONExtractString(detail, 'id') FROM events",
@@ -138,7 +138,7 @@ async def stored_but_not_acknowledged(bus: Bus, store: ClickHouse) -> None:
 async def test_the_same_insert_sent_again_is_stored_once_without_a_look(settings: Settings) -> None:
     store = ClickHouse(audit_settings(settings))
     await store.open()
-    line = b'{"event":"f","producer":"p","seq":1,"id":"%d","at":1763708342.5,"scope":"a"}'
+    line = b'{"event":"f","producer":"p","seq":1,"id":"%d","at":1763708342.5,"customer":"a"}'
     found, dead = read("tb.event.f.a", 1, b"\n".join([line % 1, b"{not json", line % 2]))
     for _ in range(3):
         await store.insert("events", found, token(found))
@@ -152,7 +152,7 @@ async def test_a_line_nobody_can_read_becomes_a_dead_letter_and_the_rest_is_stor
     audit: Service, operator: Bus, settings: Settings
 ) -> None:
     good = (
-        b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"a"}'
+        b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342,"customer":"a"}'
     )
     lines = [good % b"one", b"{not json", b'{"event":"x"}', b"\xff", b"", good % b"two"]
     async with bus_of("policy", settings) as bus:

@@ -41,7 +41,7 @@ async def tester(own_settings: Settings, own_nats: NatsServer) -> AsyncIterator[
 
 def allowed(call: int) -> CallAllowed:
     return CallAllowed(
-        id=f"c{call}.allowed", at=1.0, scope="acme", call_id=f"c{call}", server="git", tool="log"
+        id=f"c{call}.allowed", at=1.0, customer="acme", call_id=f"c{call}", server="git", tool="log"
     )
 
 
@@ -228,7 +228,7 @@ async def test_a_durable_consumer_goes_on_where_it_was(
 
     def completed(call: int) -> CallCompleted:
         return CallCompleted(
-            id=f"c{call}.completed", at=1.0, scope="a", call_id=f"c{call}", server="s", tool="t"
+            id=f"c{call}.completed", at=1.0, customer="a", call_id=f"c{call}", server="s", tool="t"
         )
 
     async def noted() -> bool:

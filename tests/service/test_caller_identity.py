@@ -305,7 +305,7 @@ async def test_a_call_of_a_key_without_a_user_says_so_and_who_pays_by_default_is
     api: Api,
 ) -> None:
     issuing, url = Issuing(), f"{api.origin}/graphql"
-    about = {"key": "bot", "scope": "default", "identity": {}}
+    about = {"key": "bot", "customer": "default", "identity": {}}
     async with opened(issuing, graphql=url) as bench:
         await bench.call(bench.listing.tools[0].name, {}, **about)
     claims = issuing.read(api.tokens("/graphql")[-1], url)

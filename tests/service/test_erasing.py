@@ -81,36 +81,38 @@ class Evidence:
     async def call(self, name: str, **given: Any) -> None:
         """A call's intent and outcome."""
         await self.policy.record(allowed(call_id=name, **given))
-        scope = {key: value for key, value in given.items() if key == "scope"}
-        await self.executor.record(completed(call_id=name, **scope))
+        customer = {key: value for key, value in given.items() if key == "customer"}
+        await self.executor.record(completed(call_id=name, **customer))
 
-    async def sealed(self, size: int, scope: str = "acme") -> None:
+    async def sealed(self, size: int, customer: str = "acme") -> None:
         """Wait until a customer's log is sealed up to here."""
 
         async def look() -> bool:
-            found = await self.rows(f"SELECT max(size) FROM checkpoints WHERE scope = '{scope}'")
+            found = await self.rows(
+                f"SELECT max(size) FROM checkpoints WHERE customer = '{customer}'"
+            )
             return int(found[0][0] or 0) >= size
 
-        await until(look, f"{size} events of {scope} are sealed")
+        await until(look, f"{size} events of {customer} are sealed")
 
     async def stored(self, size: int) -> None:
         """Wait until so many events are sealed, and rows: the two are done apart."""
         await self.sealed(size)
 
         async def look() -> bool:
-            found = await self.rows("SELECT count() FROM events WHERE scope = 'acme'")
+            found = await self.rows("SELECT count() FROM events WHERE customer = 'acme'")
             return int(found[0][0]) >= size
 
         await until(look, f"{size} events are in the table")
 
-    async def has_calls(self, scope: str, count: int) -> bool:
+    async def has_calls(self, customer: str, count: int) -> bool:
         """Whether so many events of a customer's calls are in the table."""
-        told = f"scope = '{scope}' AND event LIKE 'call.%'"
+        told = f"customer = '{customer}' AND event LIKE 'call.%'"
         return await self.rows(f"SELECT count() FROM events WHERE {told}") == ((count,),)
 
-    async def told_of_deleting(self, scope: str) -> bool:
+    async def told_of_deleting(self, customer: str) -> bool:
         """Whether a customer's log says that events were deleted from it."""
-        told = f"scope = '{scope}' AND event = 'events.expired'"
+        told = f"customer = '{customer}' AND event = 'events.expired'"
         return await self.rows(f"SELECT count() > 0 FROM events WHERE {told}") == ((1,),)
 
     async def bundle(self, name: str, *, reveal: bool = False) -> verify.Report:
@@ -166,7 +168,7 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     assert (before.found, before.sealed, before.erased) == ([], 4, 0)
 
     found = await forgetting.found(evidence.desk, evidence.people, "ann")
-    assert (found.scopes, found.plain) == (("acme",), 0)
+    assert (found.customers, found.plain) == (("acme",), 0)
     assert await forgetting.forget(evidence.desk, evidence.people, found, "a request") == 1
 
     assert await evidence.rows(asked) == ()
@@ -182,7 +184,7 @@ async def test_who_is_forgotten_is_read_by_nobody_and_every_bundle_still_verifie
     assert (after.found, after.sealed, after.erased) == ([], 4, 2)
     assert evidence.verified("before.zip").found == []
     told = await evidence.rows(
-        "SELECT JSONExtractString(detail, 'by'), reason, scope FROM events "
+        "SELECT JSONExtractString(detail, 'by'), reason, customer FROM events "
         "WHERE event = 'person.erased'"
     )
     assert told == (("operator:bo", "a request", "acme"),)
@@ -277,11 +279,11 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
     await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
 
     async with at_work(settings, operator, tmp_path) as evidence:
-        for scope in ("core", "acme", "bolt"):
-            await evidence.call(f"{scope}1", scope=scope)
-        for scope in ("core", "acme"):
-            await evidence.sealed(2, scope)
-            await until(partial(evidence.has_calls, scope, 2), f"{scope}'s events are rows")
+        for customer in ("core", "acme", "bolt"):
+            await evidence.call(f"{customer}1", customer=customer)
+        for customer in ("core", "acme"):
+            await evidence.sealed(2, customer)
+            await until(partial(evidence.has_calls, customer, 2), f"{customer}'s events are rows")
         await until(partial(evidence.told_of_deleting, "bolt"), "bolt's log says so")
         await until(partial(evidence.has_calls, "bolt", 0), "bolt's events are deleted")
         assert await evidence.has_calls("acme", 2)
@@ -294,7 +296,7 @@ async def test_what_is_past_its_time_is_deleted_unless_held_and_the_rest_is_prov
 
         await later.come_back()
         await evidence.call("acme2")
-        ((cut,),) = await evidence.rows("SELECT max(size) FROM cuts WHERE scope = 'acme'")
+        ((cut,),) = await evidence.rows("SELECT max(size) FROM cuts WHERE customer = 'acme'")
         await evidence.sealed(int(cut) + 2)
         await until(partial(evidence.has_calls, "acme", 2), "the later events are rows")
         report = await evidence.bundle("rest.zip")

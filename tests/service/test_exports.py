@@ -68,7 +68,7 @@ async def test_each_event_is_in_one_file_of_its_hour_and_customer(
 ) -> None:
     await at.keep_intents(1, 2, at=EIGHT)
     await at.keep_intents(3, at=NINE)
-    await at.keep_intents(4, at=EIGHT, scope="bolt")
+    await at.keep_intents(4, at=EIGHT, customer="bolt")
     await once(exporting(at, declared(lake), bucket, Directory(lake, named)))
     found = files(lake)
     (manifest,) = manifests(found)
@@ -186,8 +186,8 @@ async def test_large_windows_are_many_and_large_files_too(
 
 async def test_an_export_takes_only_what_it_wants(at: Table, bucket: Bucket, lake: Path) -> None:
     await at.keep_intents(1)
-    await at.keep_intents(2, scope="bolt")
-    await at.keep_intents(3, scope="it's")
+    await at.keep_intents(2, customer="bolt")
+    await at.keep_intents(3, customer="it's")
     wants = {"customers": ["bolt"], "events": ["call.all*", "key.*"]}
     await once(exporting(at, declared(lake, **wants), bucket, Directory(lake, named)))
     assert [each["id"] for each in lines(files(lake))] == ["c2.allowed"]

@@ -18,8 +18,8 @@ from toolbus_executor.upstreams.mcp import attribution
 from toolbus_executor.upstreams.mcp.stdio import StdioUpstream
 
 COMMAND = [sys.executable, str(Path(late_server.__file__))]
-ANN: dict[str, Any] = {"scope": "acme", "key": "ann"}
-EVE: dict[str, Any] = {"scope": "rival", "key": "eve"}
+ANN: dict[str, Any] = {"customer": "acme", "key": "ann"}
+EVE: dict[str, Any] = {"customer": "rival", "key": "eve"}
 LISTENS: dict[str, Any] = {"log_level": "debug", "capabilities": '{"elicitation":{}}'}
 
 

@@ -126,7 +126,7 @@ def streams() -> list[AnswerStream]:
 @http_only
 async def test_another_key_and_another_customer_read_nothing(bench: Bench) -> None:
     uri = (await bench.call("text", {"bytes": SIZE})).last["content"][1]["uri"]
-    for stranger in ({"key": "other"}, {"scope": "other"}):
+    for stranger in ({"key": "other"}, {"customer": "other"}):
         told = await bench.call(uri, {"uri": uri}, method="resources/read", **stranger)
         assert isinstance(told.error, UnknownToolError)
     other_tool = uri.replace("/text/", "/rows/")

@@ -41,7 +41,7 @@ async def test_an_outcome_the_bus_did_not_take_is_kept_once_it_is_back(
 ) -> None:
     bucket = await tester.bucket(OUTCOMES)
     call = CallAdmitted(
-        call_id="first", reply_to="r", server="docs", tool="burn", scope="default", key="bot",
+        call_id="first", reply_to="r", server="docs", tool="burn", customer="default", key="bot",
         era=Era.MODERN, deadline=time() + 30, traceparent="",
     )  # fmt: skip
     claimed = StoredOutcome(call_id="first", digest="d", deadline=call.deadline, era=call.era)

@@ -48,7 +48,7 @@ class Agent:
         @self.policy.serves(CallRequested)
         async def admit(call: CallRequested, reply: ReplyChannel) -> None:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
-            allowed = CallAdmitted(**given, scope="default", key="k")
+            allowed = CallAdmitted(**given, customer="default", key="k")
             nobody = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
                 allowed, reply, lambda: self.policy.spawn(reply.send(nobody))

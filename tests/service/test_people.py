@@ -49,7 +49,7 @@ async def test_a_token_is_known_to_every_policy_once_it_is_written_until_it_is_t
             await written(f"token-{n}", "bob")
             assert await admitted(f"token-{n}")
         assert {call.key for call in at_work.reached} == {"staff:ann", "staff:bob"}
-        assert {call.scope for call in at_work.reached} == {"acme", "default"}  # ann is declared
+        assert {call.customer for call in at_work.reached} == {"acme", "default"}  # ann is declared
         with pytest.raises(UnknownToolError):
             await at_work.ask("burn", secret="first")
         assert not await admitted("another")

@@ -242,8 +242,8 @@ async def test_a_service_that_may_write_an_entry_cannot_purge_those_of_others(
         for pattern in rights()[user].publish:
             if pattern.startswith(("$KV.", "$O.", "tb.event.")):
                 subject = pattern.replace("*", "own").replace(">", "C.own")
-                for scope in ("all", "sub"):
-                    await client.publish(subject, b"", headers={"Nats-Rollup": scope})
+                for customer in ("all", "sub"):
+                    await client.publish(subject, b"", headers={"Nats-Rollup": customer})
                 await client.request(subject, b"mine", timeout=PATIENCE)
     for subject in kept:
         stream = f"{'KV' if subject.startswith('$KV') else 'OBJ'}_{subject.split('.')[1]}"

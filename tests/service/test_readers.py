@@ -32,15 +32,15 @@ CANARY = "canary-of-beta"
 AT = 1_763_708_342.0
 
 
-def event(number: int, scope: str, told: str) -> EventRow:
+def event(number: int, customer: str, told: str) -> EventRow:
     return EventRow(
         event="call.completed",
         id=f"c{number}.completed",
         at=AT + number,
         producer="executor-1",
         seq=number,
-        scope=scope,
-        key=f"{scope}-bot",
+        customer=customer,
+        key=f"{customer}-bot",
         call_id=f"c{number}",
         server="docs",
         tool=told,
@@ -130,7 +130,7 @@ async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[En
 
 
 async def test_a_reader_sees_the_events_of_his_customers_alone(endpoint: Endpoint) -> None:
-    counted = "SELECT scope, count() FROM events GROUP BY scope ORDER BY scope"
+    counted = "SELECT customer, count() FROM events GROUP BY customer ORDER BY customer"
     assert (await endpoint.ask(counted)).text == "acme\t3\n"
     assert (await endpoint.ask(counted, "ben")).text == "beta\t5\n"
     assert (await endpoint.ask(counted, "carl")).text == "acme\t3\nbeta\t5\n"
@@ -162,8 +162,8 @@ async def test_views_show_no_more_than_the_events_below_them(endpoint: Endpoint,
 
 # Each shows nothing of another customer: it is refused, or answers from one's own rows.
 ROUND = (
-    "SELECT * FROM events WHERE scope = 'beta'",
-    "SELECT * FROM events WHERE 1 OR scope = 'beta'",
+    "SELECT * FROM events WHERE customer = 'beta'",
+    "SELECT * FROM events WHERE 1 OR customer = 'beta'",
     "SELECT * FROM toolbus.events",
     "SELECT * FROM `toolbus`.`events`",
     "SELECT * FROM events FINAL",
@@ -173,9 +173,9 @@ ROUND = (
     "SELECT * FROM events AS a FULL JOIN events AS b ON a.id = b.id",
     "SELECT (SELECT groupArray(tool) FROM events)",
     "SELECT 1 WHERE 'canary-of-beta' IN (SELECT tool FROM events)",
-    "SELECT count() FROM events WHERE throwIf(scope = 'beta', concat('canary', tool))",
+    "SELECT count() FROM events WHERE throwIf(customer = 'beta', concat('canary', tool))",
     "SELECT count() FROM events PREWHERE throwIf(tool = 'canary-of-beta', 'there is a beta')",
-    "SELECT intDiv(1, scope != 'beta') FROM events",
+    "SELECT intDiv(1, customer != 'beta') FROM events",
     "SELECT * FROM events SETTINGS log_comment = 'beta'",
     "SELECT * FROM (SELECT * FROM events SETTINGS log_comment = '*')",
     "SELECT * FROM events SETTINGS readonly = 0, log_comment = ''",
@@ -223,7 +223,7 @@ ROUND = (
     "SELECT 1; SELECT * FROM events",
     "SELECT 1 PARALLEL WITH SELECT 2",
     "EXECUTE AS default SELECT * FROM events",
-    "INSERT INTO events (scope) VALUES ('acme')",
+    "INSERT INTO events (customer) VALUES ('acme')",
     "INSERT INTO FUNCTION file('{out}', 'CSV', 'a Int64') SELECT 1",
     "CREATE TABLE other AS events",
     "CREATE TEMPORARY TABLE other AS SELECT * FROM events",
@@ -254,7 +254,7 @@ async def test_no_statement_shows_another_customer(
     assert "there is a beta" not in told.text
     assert not out.exists()
     if told.status == 200:  # what is answered speaks of one's own three events, or of none
-        mine = "SELECT count(), uniqExact(scope) FROM events"
+        mine = "SELECT count(), uniqExact(customer) FROM events"
         assert sql.startswith(("SELECT", "WITH"))
         assert (await endpoint.ask(mine)).text == "3\t1\n"
     else:

@@ -256,10 +256,10 @@ async def test_an_outcome_that_comes_during_a_rebuild_waits_for_it(
     under_way, may_go_on = asyncio.Event(), asyncio.Event()
     audit_has_all = Rebuilder._audit_has_all
 
-    async def held(rebuilder: Rebuilder, scope: str) -> None:
+    async def held(rebuilder: Rebuilder, customer: str) -> None:
         under_way.set()
         await may_go_on.wait()
-        await audit_has_all(rebuilder, scope)
+        await audit_has_all(rebuilder, customer)
 
     monkeypatch.setattr(Rebuilder, "_audit_has_all", held)
     rid = await office.call(ends=False)

@@ -27,7 +27,7 @@ from toolbus_common.settings import Settings
 
 SUBJECT = "tb.event.call.allowed.acme"
 GOOD = (
-    b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"acme",'
+    b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"customer":"acme",'
     b'"team":"%b"}'
 )
 
@@ -188,7 +188,7 @@ async def test_events_of_an_export_are_written_once_and_young_ones_not(
     settings: Settings, operator: Bus, stored: list[str]
 ) -> None:
     lines = [(GOOD % (b"it's \\\\ %d" % number, b"red")).decode() for number in range(4)]
-    young = f'{{"event":"f","producer":"p","seq":1,"id":"young","at":{time()},"scope":"acme"}}'
+    young = f'{{"event":"f","producer":"p","seq":1,"id":"young","at":{time()},"customer":"acme"}}'
     asks = RequestReply("operator", operator)
     async with build(LocalTransport(), audit_settings(settings)).running() as service:
         await settled(service, operator)

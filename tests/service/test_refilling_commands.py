@@ -19,7 +19,9 @@ from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
-GOOD = b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"scope":"acme"}'
+GOOD = (
+    b'{"event":"call.allowed","producer":"p","seq":1,"id":"%b","at":1763708342.5,"customer":"acme"}'
+)
 Run = Callable[..., Any]
 
 

@@ -63,16 +63,16 @@ async def test_no_two_of_fifty_tenants_share_a_private_answer(bench: Bench, serv
     # Names chosen so that no way of joining them into one text keeps them apart.
     tenants = [(f"s{'-x' * n}", f"{'x-' * (49 - n)}k") for n in range(50)]
     for _ in range(2):
-        for scope, key in tenants:
-            await bench.call("text", {"bytes": 1}, scope=scope, key=key)
+        for customer, key in tenants:
+            await bench.call("text", {"bytes": 1}, customer=customer, key=key)
     assert server.asked == 50
-    await bench.call("text", {"bytes": 1}, scope=tenants[0][0], key=tenants[1][1])
+    await bench.call("text", {"bytes": 1}, customer=tenants[0][0], key=tenants[1][1])
     assert server.asked == 51
 
 
 async def test_a_public_answer_is_everybodys(bench: Bench, server: Vast) -> None:
     for number in range(50):
-        await bench.call("rows", {"bytes": 1}, scope=f"s{number}")
+        await bench.call("rows", {"bytes": 1}, customer=f"s{number}")
     assert server.asked == 1
 
 

@@ -40,12 +40,12 @@ class Sealing:
         return await read_from(self._bus.client, EVENTS, first, "tb.event.>")
 
     async def _tell(self, signed: list[tuple[str, Log]]) -> None:
-        for scope, log in signed:
-            self.told.setdefault(scope, []).append(log)
+        for customer, log in signed:
+            self.told.setdefault(customer, []).append(log)
 
-    def sizes(self, scope: str) -> list[int]:
+    def sizes(self, customer: str) -> list[int]:
         """How large each statement says the log is."""
-        return [log.size for log in self.told.get(scope, [])]
+        return [log.size for log in self.told.get(customer, [])]
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ async def test_every_customer_has_a_log_of_its_own(
     sealing: Sealing, settings: Settings, tmp_path: Path
 ) -> None:
     async with events_of("policy", settings, tmp_path) as policy:
-        for scope in ("acme", "acme", "bolt", "acme"):
-            await policy.record(allowed(scope=scope))
+        for customer in ("acme", "acme", "bolt", "acme"):
+            await policy.record(allowed(customer=customer))
     await (await sealing.begin()).seal()
     assert (sealing.sizes("acme"), sealing.sizes("bolt")) == ([3], [1])
 
@@ -125,7 +125,7 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
             await executor.record(completed(call_id=f"c{number}"))
 
         async def sealed() -> bool:
-            found = await rows(lane, "SELECT max(size) FROM checkpoints WHERE scope = 'acme'")
+            found = await rows(lane, "SELECT max(size) FROM checkpoints WHERE customer = 'acme'")
             return bool(found[0][0] == 6)
 
         await until(sealed, "six events are sealed")
@@ -140,7 +140,7 @@ async def test_evidence_taken_out_is_sound_and_what_was_edited_in_the_table_is_f
 
         await bundle.write(
             path,
-            scope="acme",
+            customer="acme",
             stream=found.stream,
             begins=None,
             checkpoints=found.statements,

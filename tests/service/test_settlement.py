@@ -95,7 +95,7 @@ async def test_a_call_without_an_intent_is_refunded(
 ) -> None:
     for other in ("r1", "other"):  # an id is no part of another's
         await settlement.service.events.record(allowed(call_id=other, parent_id="r"))
-    await settlement.service.events.record(allowed(call_id="r", scope="globex"))
+    await settlement.service.events.record(allowed(call_id="r", customer="globex"))
     await settlement.ledger.reserve(late("r"))
     assert await swept(settlement, valkey_url) == REFUNDED
 
@@ -111,7 +111,7 @@ async def test_a_call_with_an_intent_is_charged_in_full_however_many_others_ther
     await settlement.ledger.reserve(late("without", after))
     for number in range(5):
         await events.record(allowed(call_id=f"other{number}"))
-        await events.record(allowed(call_id="without", scope="globex"))
+        await events.record(allowed(call_id="without", customer="globex"))
     await asyncio.gather(*(events.record(allowed(call_id=each)) for each in ("x", "r", "y")))
     assert await swept(settlement, valkey_url) == CHARGED
 
@@ -192,7 +192,9 @@ async def test_while_the_bus_is_away_nothing_is_decided(
 async def test_two_sweepers_charge_and_name_a_call_once(
     settlement: Settlement, operator: Bus, valkey_url: str
 ) -> None:
-    other = Settlement(settlement.service, settlement.ledger, settlement.scopes, settlement.grace)
+    other = Settlement(
+        settlement.service, settlement.ledger, settlement.customers, settlement.grace
+    )
     for number in range(20):
         await settlement.ledger.reserve(late(f"r{number}"))
         await settlement.service.events.record(allowed(call_id=f"r{number}"))

@@ -38,8 +38,8 @@ def ids(*numbers: int) -> list[str]:
 
 def denied(number: int) -> CallDenied:
     return CallDenied(
-        id=f"c{number}.denied", at=1_763_708_342.5, scope="acme", call_id=f"c{number}", key="bot",
-        server="docs", tool="burn", code="rule_denied", reason="No.",
+        id=f"c{number}.denied", at=1_763_708_342.5, customer="acme", call_id=f"c{number}",
+        key="bot", server="docs", tool="burn", code="rule_denied", reason="No.",
     )  # fmt: skip
 
 
@@ -151,7 +151,9 @@ async def test_datagrams_are_sent_and_one_too_long_is_counted(
 
 
 async def test_a_sink_is_told_only_what_it_wants(settings: Settings, tmp_path: Path) -> None:
-    await said(settings, tmp_path, *intents(1, scope="bolt"), denied(2), *intents(3), *intents(4))
+    await said(
+        settings, tmp_path, *intents(1, customer="bolt"), denied(2), *intents(3), *intents(4)
+    )
     with Receiver() as receiver:
         siem = sink(receiver.url, events=["call.den*", "call.all*"], customers=["acme"])
         other = sink(receiver.url + "/other", events=["key.*"])

@@ -51,8 +51,8 @@ async def asked(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str
 
 def event(name: str, call: str, at: float, **given: Any) -> EventRow:
     row = {
-        "event": name, "id": f"{call}.{name}", "at": at, "producer": "p", "seq": 1, "scope": "acme",
-        "key": "bot", "call_id": call, "server": "docs", "tool": "search",
+        "event": name, "id": f"{call}.{name}", "at": at, "producer": "p", "seq": 1,
+        "customer": "acme", "key": "bot", "call_id": call, "server": "docs", "tool": "search",
         "stream_seq": randbits(60), "detail": "{}", **given,
     }  # fmt: skip
     return EventRow(**row)
@@ -106,8 +106,8 @@ async def test_a_day_is_added_up_once_it_is_over_and_all_its_hours_are(tmp_path:
         assert await days_agree(store) == {"n": 2, "c": 7}
         await add(store, event("call.completed", "c3", datetime.now(UTC).timestamp() + 86_400))
         await store.beside(  # as one says whose clock is ahead
-            "INSERT INTO added_up (hour, scope, events, version)"
-            " SELECT hour, scope, events, 1 FROM hours WHERE NOT holds"
+            "INSERT INTO added_up (hour, customer, events, version)"
+            " SELECT hour, customer, events, 1 FROM hours WHERE NOT holds"
         )
         assert await asked(store, SUMS_HELD) == [{"held": 3, "of": 3}]
         assert await add_up_days(store.beside) == 0
@@ -117,7 +117,7 @@ async def test_a_day_with_late_or_deleted_events_is_asked_by_the_hour_until_adde
     tmp_path: Path,
 ) -> None:
     rows = [event("call.completed", f"c{n}", HOUR + n * 3600, charge=1 << n) for n in range(3)]
-    rows.append(event("call.completed", "of-another", HOUR, charge=64, scope="beta"))
+    rows.append(event("call.completed", "of-another", HOUR, charge=64, customer="beta"))
     gone = "ALTER TABLE events DELETE WHERE call_id IN ({}) SETTINGS mutations_sync = 2"
     async with opened(tmp_path) as store:
         await add(store, *rows)
@@ -142,13 +142,13 @@ async def test_a_days_sums_that_were_not_told_or_are_of_other_hours_are_not_aske
         await add(store, event("call.completed", "c", HOUR, charge=3))
         await add_up(store.beside)
         await store.beside(
-            "INSERT INTO sums_of_days (day, scope, event, events, charge, version)"
+            "INSERT INTO sums_of_days (day, customer, event, events, charge, version)"
             f" VALUES (toDate({int(HOUR)}), 'acme', 'call.completed', 1, 99, 12)"
         )
         assert await days_agree(store) == {"n": 1, "c": 3}
         # As one says who was overtaken: an hour was added up anew since he asked what is due.
         await store.beside(
-            "INSERT INTO days_added_up (day, scope, events, made_of, version)"
+            "INSERT INTO days_added_up (day, customer, events, made_of, version)"
             f" VALUES (toDate({int(HOUR)}), 'acme', 1, 5, 12)"
         )
         assert await days_agree(store) == {"n": 1, "c": 3}
@@ -182,7 +182,7 @@ async def test_sums_told_and_not_written_whole_are_not_asked(tmp_path: Path) -> 
         await add(store, event("call.completed", "c", HOUR, charge=3))
         # As a kill between the two statements leaves it, and as one in the first would.
         await store.beside(
-            "INSERT INTO sums (hour, scope, event, events, charge, version)"
+            "INSERT INTO sums (hour, customer, event, events, charge, version)"
             f" VALUES (toDateTime({int(HOUR)}), 'acme', 'call.completed', 7, 99, 12)"
         )
         assert await agree(store) == {"n": 1, "c": 3}
@@ -331,10 +331,10 @@ def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_days_say_what_their_hours_say(laid_down: Path) -> None:
-    told = """SELECT {day} AS day, scope, team, key, server, tool, code, sum(calls), sum(completed),
-        sum(failed), sum(denied), sum(errors), sum(charge),
+    told = """SELECT {day} AS day, customer, team, key, server, tool, code, sum(calls),
+        sum(completed), sum(failed), sum(denied), sum(errors), sum(charge),
         quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency)
-        FROM {of} GROUP BY day, scope, team, key, server, tool, code ORDER BY ALL"""
+        FROM {of} GROUP BY day, customer, team, key, server, tool, code ORDER BY ALL"""
     async with opened(laid_down) as store:
         (days,) = await asked(store, DAYS_HELD)
         assert days["held"] > 0

@@ -50,7 +50,7 @@ class Two:
             given = {name: getattr(call, name) for name in CallRequested.model_fields}
             nobody = CallError(ExecutorDownError("No executor is there."))
             await self.policy.calls.hand_over(
-                CallAdmitted(**given, scope="acme", key="bot"),
+                CallAdmitted(**given, customer="acme", key="bot"),
                 reply,
                 lambda: self.policy.spawn(reply.send(nobody)),
             )

@@ -10,7 +10,7 @@ from toolbus_audit.clickhouse.row_mapper import columns, encoded, read, refused,
 from toolbus_common.contracts import CallFailed, Event
 
 SUBJECT = "tb.event.call.allowed.acme"
-LEAST = b'{"event":"f","id":"i","at":1.5,"producer":"p","seq":1,"scope":"s"}'
+LEAST = b'{"event":"f","id":"i","at":1.5,"producer":"p","seq":1,"customer":"s"}'
 
 
 def line(event: Event, seq: int = 1) -> bytes:

@@ -12,7 +12,7 @@ from toolbus_audit.clickhouse.row_mapper import Rows
 from toolbus_audit.ingest.writer import FULL, MESSAGES, Writer
 from toolbus_common.nats.connection import StoredMessage
 
-LINE = b'{"event":"call.allowed","producer":"p","seq":1,"id":"%d","at":1763708342.5,"scope":"a"}'
+LINE = b'{"event":"call.allowed","producer":"p","seq":1,"id":"%d","at":1763708342.5,"customer":"a"}'
 
 
 class Store:

@@ -14,7 +14,7 @@ ETC = (
 PROD = 'forbid(principal, action, resource) when { principal.environment == "prod" };'
 LABEL = 'forbid(principal, action, resource) when { resource.labels.contains("risky") };'
 ROW: dict[str, Any] = {
-    "call_id": "c1", "seconds": 1_800_000_000.0, "scope": "default", "team": "", "user": "",
+    "call_id": "c1", "seconds": 1_800_000_000.0, "customer": "default", "team": "", "user": "",
     "environment": "", "key": "bot", "server": "docs", "tool": "read", "method": "tools/call",
     "era": "modern", "charge": "0", "code": "", "rule": "", "arguments": "",
     "event": "call.allowed",
@@ -90,5 +90,5 @@ def test_labels_are_those_declared_now() -> None:
 def test_the_customer_is_who_paid_and_nobody_where_none_is_declared() -> None:
     acme = 'forbid(principal in Customer::"acme", action, resource);'
     nobody = 'forbid(principal, action, resource) when { principal.customer == "" };'
-    assert replayed(acme, {"scope": "acme"}, {})["refused"] == 1
-    assert replayed(nobody, {"scope": "acme"}, {})["refused"] == 1
+    assert replayed(acme, {"customer": "acme"}, {})["refused"] == 1
+    assert replayed(nobody, {"customer": "acme"}, {})["refused"] == 1

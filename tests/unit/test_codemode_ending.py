@@ -65,7 +65,7 @@ async def test_a_cancellation_that_comes_when_a_call_has_ended_takes_nothing_fro
         service, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
     )
     call = CallAdmitted(
-        call_id="c1", reply_to="reply", server=BUILT_IN, tool=LIST, scope="default", key="bot",
+        call_id="c1", reply_to="reply", server=BUILT_IN, tool=LIST, customer="default", key="bot",
         era=Era.MODERN, deadline=time() + 60, traceparent="", key_digest=KEY_DIGEST,
         claim=OutcomeClaim(name="n", revision=1, digest="d"),
     )  # fmt: skip

@@ -30,8 +30,8 @@ from toolbus_common.errors import (
 )
 
 CALL = CallAdmitted(
-    call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", scope="acme", key="bot",
-    era=Era.MODERN, deadline=9e9, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+    call_id="c1", reply_to="r", server="toolbus", tool="executeToolCode", customer="acme",
+    key="bot", era=Era.MODERN, deadline=9e9, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
 )  # fmt: skip
 SECRET = "what-a-tool-answered"
 

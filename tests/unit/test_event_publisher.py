@@ -58,9 +58,9 @@ def writer(stream: Stream, directory: Path, most: int = 1 << 20) -> EventPublish
     return EventPublisher(stream, Outbox(directory / "events", most))
 
 
-def allowed(call: str, scope: str = "acme") -> CallAllowed:
+def allowed(call: str, customer: str = "acme") -> CallAllowed:
     return CallAllowed(
-        id=f"{call}.allowed", at=1.5, scope=scope, call_id=call, server="git", tool="git_log"
+        id=f"{call}.allowed", at=1.5, customer=customer, call_id=call, server="git", tool="git_log"
     )
 
 
@@ -76,7 +76,9 @@ async def test_events_of_one_moment_and_subject_travel_as_one_message(tmp_path: 
 async def test_events_of_different_scopes_never_share_a_message(tmp_path: Path) -> None:
     stream = Stream()
     events = writer(stream, tmp_path)
-    await asyncio.gather(*(events.record(allowed("c", scope)) for scope in ("acme", "globex")))
+    await asyncio.gather(
+        *(events.record(allowed("c", customer)) for customer in ("acme", "globex"))
+    )
     subjects = {envelope.subject for envelope in stream.stored.values()}
     assert subjects == {"tb.event.call.allowed.acme", "tb.event.call.allowed.globex"}
 
@@ -90,7 +92,7 @@ async def test_a_line_names_its_event_its_producer_and_a_number_without_gaps(
     denied = CallDenied(
         id="d.denied",
         at=2.0,
-        scope="acme",
+        customer="acme",
         call_id="d",
         server="git",
         tool="x",

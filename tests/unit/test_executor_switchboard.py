@@ -58,7 +58,7 @@ def call(**more: Any) -> CallAdmitted:
         "reply_to": "r",
         "server": "s",
         "tool": "t",
-        "scope": "d",
+        "customer": "d",
         "key": "k",
         "era": Era.MODERN,
         "deadline": 0.0,
@@ -236,7 +236,7 @@ def test_what_a_call_brings_back_is_read_only_as_far_as_it_must_be() -> None:
     "other",
     [
         {"key": "x"},
-        {"scope": "x"},
+        {"customer": "x"},
         {"tool": "x"},
         {"method": "prompts/get"},
         {"arguments": b"{} "},

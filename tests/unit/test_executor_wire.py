@@ -38,7 +38,7 @@ def call(**more: Any) -> CallAdmitted:
         "reply_to": "r",
         "server": "s",
         "tool": "t",
-        "scope": "d",
+        "customer": "d",
         "key": "k",
         "era": Era.MODERN,
         "deadline": 0.0,

@@ -63,7 +63,7 @@ def call(**given: Any) -> CallRequested:
 
 def admitted() -> CallAdmitted:
     return CallAdmitted(
-        call_id="first", reply_to="r", server="docs", tool="burn", scope="default", key="bot",
+        call_id="first", reply_to="r", server="docs", tool="burn", customer="default", key="bot",
         era=Era.MODERN, deadline=time() + 30, traceparent="",
     )  # fmt: skip
 

@@ -119,7 +119,7 @@ def test_a_holder_is_a_key_with_everything_above_it() -> None:
     snapshot = ConfigSnapshot.of(made, bearers=bearers)
     principal = snapshot.principal_for(key_digest_of(TOKEN), time())
     assert principal is not None
-    assert (principal.key, principal.scope, principal.own.user) == ("staff:ann", "acme", "ann")
+    assert (principal.key, principal.customer, principal.own.user) == ("staff:ann", "acme", "ann")
     assert [level for level, _ in principal.levels][1:] == ["user:ann", "team:ops", "customer:acme"]
     covered = [principal.bounds.cover(name) for name in ("docs__read", "docs__burn", "mail__send")]
     assert covered == [True, False, False]

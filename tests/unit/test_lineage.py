@@ -81,7 +81,7 @@ def test_a_missing_group_grants_nothing() -> None:
 def test_a_user_pays_like_a_team() -> None:
     sections = {"customers": {"acme": {}}, "users": {"ann": {"customer": "acme"}}}
     found = principal({"user": "ann"}, **sections)
-    assert found.scope == "acme"
+    assert found.customer == "acme"
     assert [name for name, _ in found.levels] == ["key:bot", "user:ann", "customer:acme"]
 
 

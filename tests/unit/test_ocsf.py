@@ -83,7 +83,8 @@ def test_an_event_is_what_it_means(
 def test_who_asked_what_of_whom_and_why_not_stands_where_analysts_look() -> None:
     told = event(
         "call.denied", server="docs", tool="search", key="bot", user="ann", code="rule_denied",
-        reason="Not at night.", scope="acme", call_id="c1", id="c1.denied", at=1_763_708_342.123456,
+        reason="Not at night.", customer="acme", call_id="c1", id="c1.denied",
+        at=1_763_708_342.123456,
     )  # fmt: skip
     shown = ocsf_event_of(told)
     assert shown["time"] == 1_763_708_342_123
@@ -105,7 +106,7 @@ def test_what_has_no_place_in_a_class_is_not_lost() -> None:
 
 def test_an_event_of_a_name_nobody_knows_yet_is_a_base_event() -> None:
     shown = ocsf_event_of(
-        {"event": "login.refused", "id": "x", "at": 1.0, "scope": "a", "who": "ann"}
+        {"event": "login.refused", "id": "x", "at": 1.0, "customer": "a", "who": "ann"}
     )
     assert faults(shown) == []
     assert (shown["class_uid"], shown["unmapped"]) == (0, {"who": "ann"})

@@ -98,7 +98,7 @@ async def test_an_approval_and_whoever_administers_are_people_too(writing: Writi
     told = await writing.told(asked)
     assert told["cause"] == told["user"] == writing.people.pseudonym("user:ann")
     assert writing.people.reveal(told["arguments"]) == '{"q": 1}'
-    made = KeyCreated(id="k", at=1.0, scope="acme", key="bot", by="bo")
+    made = KeyCreated(id="k", at=1.0, customer="acme", key="bot", by="bo")
     assert (await writing.told(made))["by"] == writing.people.pseudonym("operator:bo")
 
 
@@ -106,7 +106,7 @@ async def test_an_entry_of_a_person_is_sealed_as_theirs_in_the_event_that_it_cha
     writing: Writing,
 ) -> None:
     def changed(kind: str, name: str, after: str) -> ConfigChanged:
-        return ConfigChanged(id="c", at=1.0, scope="default", kind=kind, name=name, after=after)
+        return ConfigChanged(id="c", at=1.0, customer="default", kind=kind, name=name, after=after)
 
     user = await writing.told(changed("users", "ann", '{"customer": "acme"}'))
     key = await writing.told(changed("keys", "bot", '{"user": "ann", "tools": ["*"]}'))

@@ -20,7 +20,7 @@ CARD = "4111 1111 1111 1111"
 
 def admitted(result_content: str) -> CallAdmitted:
     return CallAdmitted(
-        call_id="c", reply_to="r", server="s", tool="t", scope="acme", key="bot", era=Era.MODERN,
+        call_id="c", reply_to="r", server="s", tool="t", customer="acme", key="bot", era=Era.MODERN,
         deadline=1.0, traceparent="", result_content=result_content, user="ann",
     )  # fmt: skip
 

@@ -119,7 +119,7 @@ def test_limits_of_every_level_add_up() -> None:
     principal = payer_of(found.principal("bot"))
     assert [limit.level for limit in principal.budgets] == ["key:bot", "team:ops", "customer:acme"]
     assert [limit.level for limit in principal.rates] == ["customer:acme"]
-    assert principal.scope == "acme"
+    assert principal.customer == "acme"
 
 
 def test_a_free_call_needs_no_budget() -> None:

@@ -285,7 +285,7 @@ class Deciding:
 
 CALL = model.Approval(
     id="1" * 32, binding="b", state=model.State.PENDING, key="staff:other", user="user:ann",
-    scope="default", server="docs", tool="burn", method="tools/call", cause="key:staff",
+    customer="default", server="docs", tool="burn", method="tools/call", cause="key:staff",
     call_id="c", requested_at=0.0, ends=1.0,
 )  # fmt: skip
 

@@ -214,7 +214,7 @@ def test_a_token_stands_among_the_headers_of_its_request() -> None:
 
 def call(extra: str = "", capabilities: str = "{}", method: str = "tools/call") -> CallAdmitted:
     return CallAdmitted(
-        call_id="c", reply_to="r", server="docs", tool="t", scope="s", key="k", era=Era.MODERN,
+        call_id="c", reply_to="r", server="docs", tool="t", customer="s", key="k", era=Era.MODERN,
         deadline=0.0, traceparent="", extra=extra, capabilities=capabilities, method=method,
     )  # fmt: skip
 
@@ -246,7 +246,7 @@ def test_our_answer_is_taken_out_of_a_call_and_the_servers_stay() -> None:
 
 @pytest.mark.parametrize("event", [ConnectionCreated, ConnectionEnded])
 def test_events_of_connections_name_people_by_pseudonyms(event: Any) -> None:
-    about = {"id": "i", "at": 0.0, "scope": "s", "server": "docs"}
+    about = {"id": "i", "at": 0.0, "customer": "s", "server": "docs"}
     assert event(**about, user="ann").people == {"user": "user:ann"}
     assert event(**about).people == {}
 

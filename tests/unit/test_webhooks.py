@@ -106,8 +106,8 @@ async def test_what_no_webhook_wants_is_acknowledged_and_posted_nowhere() -> Non
 async def test_a_webhook_for_some_customers_is_told_of_no_other() -> None:
     with Receiver() as receiver:
         async with Telling({"ops": hook(receiver, customers=["acme"])}) as telling:
-            telling.stream.say(1, event(1, scope="bolt"), event(2, scope="acme"))
-            telling.stream.say(2, event(3, scope="bolt"))
+            telling.stream.say(1, event(1, customer="bolt"), event(2, customer="acme"))
+            telling.stream.say(2, event(3, customer="bolt"))
             await until(lambda: sorted(telling.stream.acknowledged) == [1, 2], "both")
         assert [told.json["data"]["id"] for told in receiver.received] == ["a2.requested"]
 

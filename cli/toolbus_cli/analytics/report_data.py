@@ -15,7 +15,7 @@ Ask = Callable[[AuditQuery], Awaitable[RowsReply]]
 MOST_NAMES = 50  # rows of a table
 HOURS_SHOWN = timedelta(days=3)  # beyond that, a chart has a bar a day
 NAMED: Mapping[str, str] = {
-    "customer": "scope",
+    "customer": "customer",
     "team": "team",
     "key": "key",
     "server": "server",

@@ -21,7 +21,7 @@ from toolbus_common.contracts import (
     Pin,
     Quarantined,
 )
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.records.pin_names import PINNED, pin_key
 from toolbus_common.crypto.canonical_json import digest_of
 from toolbus_common.nats.kv_bucket import Bucket
@@ -190,7 +190,7 @@ def _about(case: Case, what: str) -> dict[str, Any]:
     told = DefinitionEvent(
         id=f"{pin_key(case.kind, case.server, name)}.{what}.{at:.6f}",
         at=at,
-        scope=DEFAULT_SCOPE,
+        customer=DEFAULT_CUSTOMER,
         server=case.server,
         kind=case.kind,
         tool=name,

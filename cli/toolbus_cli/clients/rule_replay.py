@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Configuration, Rule
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.privacy.content_policy import CUT
 from toolbus_common.privacy.key_store import ERASED
 from toolbus_common.privacy.redaction import STRUCK
@@ -94,12 +94,14 @@ class Replay:
 
 def recorded(row: Mapping[str, Any], declared: Configuration) -> Recorded:
     """A row of audit as a call; its tool's labels are those declared now."""
-    scope, arguments = str(row["scope"]), str(row["arguments"])
+    customer, arguments = str(row["customer"]), str(row["arguments"])
     asker = Asker(
         key=str(row["key"]),
         team=str(row["team"]),
         user=str(row["user"]),
-        customer="" if scope == DEFAULT_SCOPE and scope not in declared.customers else scope,
+        customer=""
+        if customer == DEFAULT_CUSTOMER and customer not in declared.customers
+        else customer,
         environment=str(row["environment"]),
     )
     server, tool = str(row["server"]), str(row["tool"])

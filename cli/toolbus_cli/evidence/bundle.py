@@ -40,7 +40,7 @@ class Sealed:
 async def write(
     path: Path,
     *,
-    scope: str,
+    customer: str,
     stream: str,
     begins: Sealed | None,
     checkpoints: Iterable[Sealed],
@@ -53,7 +53,7 @@ async def write(
     """
     notes = [each.note for each in checkpoints]
     origin = notes[-1].split("\n", 1)[0]
-    manifest = {"form": 1, "origin": origin, "scope": scope, "stream": stream, "begins": None}
+    manifest = {"form": 1, "origin": origin, "customer": customer, "stream": stream, "begins": None}
     if begins is not None:
         manifest["begins"] = {"size": begins.size, "edge": begins.edge, "note": begins.note}
     half = path.with_name(f".{path.name}.part")

@@ -24,7 +24,7 @@ class Evidence:
     """A customer's log in one stream, between two statements (or from its beginning)."""
 
     lane: RequestReply
-    scope: str
+    customer: str
     stream: str
     begins: Sealed | None
     statements: tuple[Sealed, ...]
@@ -51,7 +51,7 @@ class Evidence:
 
         return await bundle.write(
             path,
-            scope=self.scope,
+            customer=self.customer,
             stream=self.stream,
             begins=self.begins,
             checkpoints=self.statements,
@@ -85,31 +85,31 @@ class Evidence:
 
     def _where(self, message: int, line: int, columns: str) -> str:
         """A statement for what lies behind a place, up to what was sealed last."""
-        scope, until = quoted(self.scope), self.statements[-1].to
+        customer, until = quoted(self.customer), self.statements[-1].to
         within = f"(stream_seq, line) > ({message}, {line}) AND stream_seq <= {until}"
         return (
-            f"SELECT * FROM (SELECT {columns} FROM events WHERE scope = {scope}"  # noqa: S608
+            f"SELECT * FROM (SELECT {columns} FROM events WHERE customer = {customer}"  # noqa: S608
             f" AND stream = {quoted(self.stream)} AND {within} UNION ALL"
             f" SELECT {columns.replace('detail', 'raw')} FROM dead_letters WHERE {within}"
-            f" AND endsWith(subject, concat('.', {scope})))"
+            f" AND endsWith(subject, concat('.', {customer})))"
         )
 
 
-async def gathered(lane: RequestReply, scope: str, since: str = "") -> Evidence:
+async def gathered(lane: RequestReply, customer: str, since: str = "") -> Evidence:
     """The newest log of a customer, whole, or from the last statement before a day or time.
 
     Raises:
         InvalidError: nothing of it is sealed, or audit cannot read the time.
 
     """
-    named = quoted(scope)
+    named = quoted(customer)
     newest = await _asked(
         lane,
-        f"SELECT stream FROM checkpoints WHERE scope = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
+        f"SELECT stream FROM checkpoints WHERE customer = {named} ORDER BY at DESC LIMIT 1",  # noqa: S608
     )
     if not newest:
         raise InvalidError(
-            f"Nothing of '{scope}' is sealed yet; ask again in some seconds, or name another "
+            f"Nothing of '{customer}' is sealed yet; ask again in some seconds, or name another "
             "customer: the table `checkpoints` has them all."
         )
     stream = str(newest[0][0])
@@ -120,8 +120,8 @@ async def gathered(lane: RequestReply, scope: str, since: str = "") -> Evidence:
     before = [each for each in statements if each.size <= begun]
     after = tuple(each for each in statements if each.size > begun)
     if not after:
-        raise InvalidError(f"Nothing of '{scope}' was sealed after {since}; ask for more.")
-    return Evidence(lane, scope, stream, before[-1] if before else None, after, cut)
+        raise InvalidError(f"Nothing of '{customer}' was sealed after {since}; ask for more.")
+    return Evidence(lane, customer, stream, before[-1] if before else None, after, cut)
 
 
 async def _statements(lane: RequestReply, named: str, stream: str) -> list[Sealed]:
@@ -129,7 +129,7 @@ async def _statements(lane: RequestReply, named: str, stream: str) -> list[Seale
     while True:
         rows = await _asked(
             lane,
-            f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE scope = {named}"  # noqa: S608
+            f"SELECT DISTINCT size, to, edge, note, at FROM checkpoints WHERE customer = {named}"  # noqa: S608
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, note LIMIT {PAGE} OFFSET {len(found)}",
         )
@@ -144,7 +144,7 @@ async def _cosigned(lane: RequestReply, named: str, stream: str) -> list[str]:
     while True:
         rows = await _asked(
             lane,
-            f"SELECT DISTINCT size, at, witness, note FROM cosignatures WHERE scope = {named}"  # noqa: S608
+            f"SELECT DISTINCT size, at, witness, note FROM cosignatures WHERE customer = {named}"  # noqa: S608
             f" AND stream = {quoted(stream)}"
             f" ORDER BY size, at, witness, note LIMIT {PAGE} OFFSET {len(found)}",
         )
@@ -170,7 +170,7 @@ async def _begun(lane: RequestReply, named: str, stream: str, since: str) -> int
     """How large the log was at that time."""
     (row,) = await _asked(
         lane,
-        f"SELECT max(size) FROM checkpoints WHERE scope = {named}"  # noqa: S608
+        f"SELECT max(size) FROM checkpoints WHERE customer = {named}"  # noqa: S608
         f" AND stream = {quoted(stream)}"
         f" AND at <= parseDateTimeBestEffort({quoted(since)}, 'UTC')",
     )
@@ -181,7 +181,7 @@ async def _cut(lane: RequestReply, named: str, stream: str) -> int:
     """Return how many events of a log have expired; it continues from the checkpoints there."""
     (row,) = await _asked(
         lane,
-        f"SELECT max(size) FROM cuts WHERE scope = {named} AND stream = {quoted(stream)}",  # noqa: S608
+        f"SELECT max(size) FROM cuts WHERE customer = {named} AND stream = {quoted(stream)}",  # noqa: S608
     )
     return int(row[0] or 0)
 

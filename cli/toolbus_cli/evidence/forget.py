@@ -8,7 +8,7 @@ from typing import Any
 from toolbus_cli.errors import CommandError
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import AuditQuery, PersonErased, RowsReply
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR, readers_of
@@ -29,7 +29,7 @@ class Found:
 
     person: PersonKey
     revision: int
-    scopes: tuple[str, ...]
+    customers: tuple[str, ...]
     plain: int
 
 
@@ -49,9 +49,9 @@ async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
         )
     person, revision = known
     lane = RequestReply(OPERATOR, desk.bus)
-    rows = await _asked(lane, f"SELECT DISTINCT scope FROM events WHERE {_naming(person)}")  # noqa: S608
-    scopes = {str(scope) for (scope,) in rows}
-    holding = sorted(scopes.intersection(await held(await desk.bus.bucket(CONFIG))))
+    rows = await _asked(lane, f"SELECT DISTINCT customer FROM events WHERE {_naming(person)}")  # noqa: S608
+    customers = {str(customer) for (customer,) in rows}
+    holding = sorted(customers.intersection(await held(await desk.bus.bucket(CONFIG))))
     if holding:
         raise CommandError(
             f"Events of {', '.join(holding)} that name {name} are under a legal hold; "
@@ -61,7 +61,7 @@ async def found(desk: ConfigRepository, people: PersonKeys, said: str) -> Found:
         lane,
         f"SELECT count() FROM events WHERE user = {quoted(person.shown)}",  # noqa: S608
     )
-    return Found(person, revision, tuple(sorted(scopes)) or (DEFAULT_SCOPE,), int(plain))
+    return Found(person, revision, tuple(sorted(customers)) or (DEFAULT_CUSTOMER,), int(plain))
 
 
 def _naming(person: PersonKey) -> str:
@@ -80,12 +80,12 @@ async def forget(desk: ConfigRepository, people: PersonKeys, found: Found, reaso
         BusDownError: it was not done to its end; do it again.
 
     """
-    for scope in found.scopes:
+    for customer in found.customers:
         desk.record(
             PersonErased(
                 id=f"{secrets.token_hex(10)}.erased",
                 at=time(),
-                scope=scope,
+                customer=customer,
                 pseudonym=found.person.pseudonym,
                 by=desk.by,
                 reason=reason,

@@ -668,7 +668,7 @@ def _begun(begins: Any) -> Tree:
 
 def _check_label(manifest: dict[str, Any], customer: str, log: Log, report: Report) -> None:
     """Hold what the bundle calls itself, and what the auditor asked for, against what is signed."""
-    labels = {"origin": str(log), "scope": log.customer, "stream": log.stream}
+    labels = {"origin": str(log), "customer": log.customer, "stream": log.stream}
     for name, signed in labels.items():
         if manifest.get(name) != signed:
             said = str(manifest.get(name))[:80]
@@ -812,8 +812,8 @@ def _most(due: list[Checkpoint], begun: int) -> int:
 
 
 def _check_customer(event: dict[str, Any], number: int, log: Log, report: Report) -> None:
-    if event.get("scope") != log.customer:
-        said = str(event.get("scope"))[:80]
+    if event.get("customer") != log.customer:
+        said = str(event.get("customer"))[:80]
         report.add("relabelled", f"event {number} is of the customer {said!r}")
 
 

@@ -1,6 +1,6 @@
 -- Which keys were refused, what for, and how often.
 -- since: DateTime = 24h | from when
-SELECT scope AS customer, key, server, tool, code, count() AS refused, max(at) AS last,
+SELECT customer, key, server, tool, code, count() AS refused, max(at) AS last,
     argMax(events.reason, at) AS said
 FROM events
 WHERE event = 'call.denied' AND at >= {since:DateTime}

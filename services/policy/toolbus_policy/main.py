@@ -168,7 +168,7 @@ def build(exchange: LocalTransport) -> Service:
             f"{CallCancelled.SUBJECT}.*",
             lambda data, *_: approving.cancel(CallCancelled.decode(data).call_id),
         )
-        settlement = Settlement(service, ledger, lambda: marks.scopes, settings.reap_grace)
+        settlement = Settlement(service, ledger, lambda: marks.customers, settings.reap_grace)
         await settlement.follow()
         service.hears(seconds=0.5, pause=0.1)(settlement.hear)
         work = (
@@ -233,7 +233,7 @@ def _keep_books(
         service, ledger, lambda: bench.snapshot, settings.ledger_quiet, settings.reap_grace
     )
     marks.on_mark, ledger.on_lost = ledger.marked, rebuilder.lose
-    clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.scopes)
+    clerk = Clerk(ledger, rebuilder, lambda: bench.snapshot, lambda: marks.customers)
     service.answers(LedgerQuery)(clerk.tell)
     service.answers(RebuildRequest)(clerk.rebuild)
     return rebuilder, clerk

@@ -50,7 +50,7 @@ def show(
         show_json(told.model_dump())
     else:
         show_table(COLUMNS, [_row(budget) for budget in told.budgets], "No budget is declared.")
-        say(*(f"{scope}: {why}" for scope, why in told.lost.items()))
+        say(*(f"{customer}: {why}" for customer, why in told.lost.items()))
         say(*(["There are more; name a customer to see its own."] if told.more else []))
     raise typer.Exit(1 if told.lost else 0)
 
@@ -77,13 +77,13 @@ def accept(
 
 async def _told(state_dir: Path, customer: str) -> LedgerReply:
     async with joined(find(state_dir)) as bus:
-        asked = LedgerQuery(scope=customer)
+        asked = LedgerQuery(customer=customer)
         return await RequestReply(OPERATOR, bus).ask(asked, LedgerReply, SHOW_SECONDS)
 
 
 async def _rebuilt(state_dir: Path, customer: str, *, accept: bool) -> RebuildReply:
     async with joined(find(state_dir)) as bus:
-        asked = RebuildRequest(scope=customer, accept=accept, by=me())
+        asked = RebuildRequest(customer=customer, accept=accept, by=me())
         return await RequestReply(OPERATOR, bus).ask(asked, RebuildReply, REBUILD_SECONDS)
 
 
@@ -102,7 +102,7 @@ def _row(budget: BudgetState) -> tuple[str, ...]:
     period = f"rolling {budget.per}" if budget.rolling else f"{budget.per}{zone}"
     amounts = (budget.limit, budget.spent, budget.held, budget.debt)
     return (
-        budget.scope, budget.level, period, " ".join(budget.tools),
+        budget.customer, budget.level, period, " ".join(budget.tools),
         *(_amount(budget.kind, amount) for amount in amounts), _moment(budget.resets_at),
     )  # fmt: skip
 

@@ -36,7 +36,7 @@ def export(  # noqa: PLR0913
     form: Annotated[
         Form, typer.Option("--format", help="A sealed bundle (zip), or events as they are.")
     ] = Form.BUNDLE,
-    scope: Annotated[
+    customer: Annotated[
         str,
         typer.Option(help="Whose events. Of bundles the log `default`, else all customers'."),
     ] = "",
@@ -67,13 +67,13 @@ def export(  # noqa: PLR0913
             raise CommandError(
                 "A bundle is a whole log: leave --until and --event out, or name a --format."
             )
-        told = asyncio.run(_export(state_dir, out, scope or "default", since, reveal=reveal))
+        told = asyncio.run(_export(state_dir, out, customer or "default", since, reveal=reveal))
         show_json(told) if as_json else _say_bundle(out, told)
         return
     if reveal:
         raise CommandError("What is sealed of people is told in bundles only; leave --reveal out.")
-    times, scopes = (moment(since, 0.0), moment(until, LATEST)), (scope,) if scope else ()
-    wanted = Wanted(form.value, *times, tuple(event or ()), scopes)
+    times, customers = (moment(since, 0.0), moment(until, LATEST)), (customer,) if customer else ()
+    wanted = Wanted(form.value, *times, tuple(event or ()), customers)
     rows = asyncio.run(_taken(state_dir, out, wanted))
     show_json({"file": str(out), "events": rows}) if as_json else _say_rows(out, rows)
 
@@ -88,7 +88,7 @@ def _say_rows(out: Path, rows: int) -> None:
 
 
 async def _export(
-    state_dir: Path, out: Path, scope: str, since: str, *, reveal: bool
+    state_dir: Path, out: Path, customer: str, since: str, *, reveal: bool
 ) -> dict[str, Any]:
     place = find(state_dir)
     async with joined(place) as bus:
@@ -99,7 +99,7 @@ async def _export(
             if people.fault:
                 raise CommandError(people.fault)
             opened = people.opened
-        found = await gathered(RequestReply(OPERATOR, bus), scope, since)
+        found = await gathered(RequestReply(OPERATOR, bus), customer, since)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Events", total=found.size)
             events = await found.write(out, lambda: progress.advance(task), opened)

@@ -25,7 +25,7 @@ from toolbus_cli.evidence import forget as forgetting
 from toolbus_cli.installation import find
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import HoldLifted, HoldPlaced
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold, held
 
@@ -52,7 +52,7 @@ async def _forget(state_dir: Path, said: str, reason: str, *, sure: bool) -> Non
     async with at_desk(state_dir) as desk:
         people = await people_of(desk.bus, find(state_dir).state)
         found = await forgetting.found(desk, people, said)
-        where = ", ".join(found.scopes)
+        where = ", ".join(found.customers)
         if not sure:
             question = f"Forget {found.person.name}, named in the logs of {where}, for ever?"
             typer.confirm(question, abort=True)
@@ -79,7 +79,7 @@ def hold(
 async def _hold(state_dir: Path, customer: str, why: str) -> None:
     async with at_desk(state_dir) as desk:
         customers = (await desk.declared()).declaration.customers
-        if customer not in (*customers, DEFAULT_SCOPE):
+        if customer not in (*customers, DEFAULT_CUSTOMER):
             raise CommandError(
                 f"No customer '{customer}' is declared; see 'toolbus get customers'."
             )
@@ -138,4 +138,4 @@ def _record(
     desk: ConfigRepository, event: type[HoldPlaced | HoldLifted], customer: str, why: str
 ) -> None:
     number = f"{secrets.token_hex(10)}.{event.NAME}"
-    desk.record(event(id=number, at=time(), scope=customer, by=desk.by, reason=why))
+    desk.record(event(id=number, at=time(), customer=customer, by=desk.by, reason=why))

@@ -30,7 +30,7 @@ POLL_SECONDS = 0.5
 BATCH = 500
 _EVENTS = (
     "SELECT stream_seq, line, at, event, key, server, tool, code, reason, charge, latency_us "
-    "FROM events WHERE event LIKE {event:String} AND ({customer:String} IN ('', scope))"
+    "FROM events WHERE event LIKE {event:String} AND ({customer:String} IN ('', customer))"
     " AND ({key:String} IN ('', key)) AND ({server:String} IN ('', server))"
 )
 
@@ -52,7 +52,7 @@ def query(
     """Ask the audit one question in SQL; it may read and nothing else.
 
     The table events has a row per event: at (UTC), event (call.allowed, call.denied,
-    call.completed, call.failed, server.lost, key.created, ...), scope, team, user, environment,
+    call.completed, call.failed, server.lost, key.created, ...), customer, team, user, environment,
     key, call_id, server, tool, method, code, rule, shadow (rules that would have refused it),
     reason, charge (micro-dollars), latency_us, detail (the whole event).
     """

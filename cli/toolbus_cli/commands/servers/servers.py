@@ -28,7 +28,7 @@ from toolbus_common.contracts import (
     ServersReply,
     ServerUndrained,
 )
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import UnavailableError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
@@ -87,7 +87,7 @@ async def _steer(
         raise CommandError(f"No server '{name}' is declared; 'toolbus get servers' shows them.")
     told = await _written(desk, name, change)
     number = f"{name}.{event.NAME.rpartition('.')[2]}.{told.at:.6f}"
-    desk.record(event(id=number, at=told.at, scope=DEFAULT_SCOPE, server=name, by=me()))
+    desk.record(event(id=number, at=told.at, customer=DEFAULT_CUSTOMER, server=name, by=me()))
     return await _heard(desk, name, told)
 
 

@@ -19,7 +19,7 @@ from toolbus_common.config import (
     User,
 )
 from toolbus_common.config.access.expiry import ends_at
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.privacy.content_policy import strictest
 
 NEVER = float("inf")
@@ -66,16 +66,16 @@ class EffectiveGrants:
 class Principal:
     """One key's levels, from the key up, each with its name as users see it (`team:support`).
 
-    `own` is the key itself, under the name `key`. `scope` is who pays; `ends` is the second since
-    the epoch from which the key opens nothing. `whole` is there where an access token is for less
-    than its holder may: it is what the holder may, and `token_scope` what the token is for.
+    `own` is the key itself, under the name `key`. `customer` is who pays; `ends` is the second
+    since the epoch from which the key opens nothing. `whole` is there where an access token is for
+    less than its holder may: it is what the holder may, and `token_scope` what the token is for.
     """
 
     key: str
     own: Key
     levels: tuple[tuple[str, Level], ...]
     bounds: EffectiveGrants
-    scope: str
+    customer: str
     ends: float
     declared: Configuration = field(default=_NOTHING_DECLARED, compare=False, repr=False)
     whole: "Principal | None" = field(default=None, compare=False, repr=False)
@@ -203,7 +203,7 @@ def principal_of(
         own=key,
         levels=tuple(levels),
         bounds=_bounds(levels, declared).narrowed(outer) if whole else EffectiveGrants((NOTHING,)),
-        scope=min(payers) if payers else DEFAULT_SCOPE,
+        customer=min(payers) if payers else DEFAULT_CUSTOMER,
         ends=min(_end(level) for _, level in levels),
         declared=declared,
     )

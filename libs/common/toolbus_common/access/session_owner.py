@@ -17,10 +17,10 @@ def principal_id_of(principal: Principal, key_digest: str = "") -> str:
     """
     own = principal.own
     if principal.key == ANONYMOUS:
-        return digest_of("anonymous", principal.scope, key_digest)
+        return digest_of("anonymous", principal.customer, key_digest)
     if own.user:
-        return digest_of("user", principal.scope, own.user)
-    return digest_of("key", principal.scope, principal.key, own.secret_hash)
+        return digest_of("user", principal.customer, own.user)
+    return digest_of("key", principal.customer, principal.key, own.secret_hash)
 
 
 def holder_of(key_digest: str, principal: Principal) -> str:

@@ -18,7 +18,7 @@ from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, to
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.redacted_view import told_in_an_event
 from toolbus_common.contracts import ConfigApplied, ConfigChanged, Event, KeyCreated, KeyRevoked
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import (
     BusDownError,
     ConflictError,
@@ -231,13 +231,17 @@ class ConfigRepository:
 
     def record_created(self, name: str, key: Key, declared: Configuration) -> None:
         """Say that a key exists, or has a new secret."""
-        scope = scope_of(key, declared)
-        self.record(KeyCreated(id=_id("created"), at=time(), scope=scope, key=name, by=self.by))
+        customer = customer_of(key, declared)
+        self.record(
+            KeyCreated(id=_id("created"), at=time(), customer=customer, key=name, by=self.by)
+        )
 
     def record_revoked(self, name: str, key: Key, declared: Configuration) -> None:
         """Say that a key opens nothing any more."""
-        scope = scope_of(key, declared)
-        self.record(KeyRevoked(id=_id("revoked"), at=time(), scope=scope, key=name, by=self.by))
+        customer = customer_of(key, declared)
+        self.record(
+            KeyRevoked(id=_id("revoked"), at=time(), customer=customer, key=name, by=self.by)
+        )
 
     def record_change(self, kind: str, name: str, old: Any, new: Any, revision: int = 0) -> None:
         """Say what an entry was before and is after."""
@@ -256,7 +260,7 @@ class ConfigRepository:
     ) -> None:
         self.record(
             ConfigApplied(
-                id=_id("applied"), at=time(), scope=DEFAULT_SCOPE,
+                id=_id("applied"), at=time(), customer=DEFAULT_CUSTOMER,
                 revision=revision, by=self.by, changes=told_of(different),
             )
         )  # fmt: skip
@@ -289,7 +293,8 @@ class ConfigRepository:
 
     def _changed(self, kind: str, name: str, old: Any, new: Any, revision: int) -> ConfigChanged:
         return ConfigChanged(
-            id=_id("changed"), at=time(), scope=DEFAULT_SCOPE, kind=kind, name=name, by=self.by,
+            id=_id("changed"), at=time(), customer=DEFAULT_CUSTOMER, kind=kind, name=name,
+            by=self.by,
             revision=revision, before=told_in_an_event(old), after=told_in_an_event(new),
         )  # fmt: skip
 
@@ -325,9 +330,9 @@ def hashed(secret: str) -> str:
     return hash_of(key_digest_of(secret))
 
 
-def scope_of(key: Key, declaration: Configuration) -> str:
+def customer_of(key: Key, declaration: Configuration) -> str:
     """Who pays for a key."""
-    return principal_of("", key, declaration).scope
+    return principal_of("", key, declaration).customer
 
 
 def _check_revision(at: int | None, now: int) -> None:

@@ -134,7 +134,7 @@ class CallAdmitted(Plain):
     reply_to: str
     server: str
     tool: str
-    scope: str
+    customer: str
     key: str
     era: Era
     deadline: float

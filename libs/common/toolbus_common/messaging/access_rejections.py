@@ -14,7 +14,7 @@ from time import time
 
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import AccessRejected, Event
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.observability.metrics import REJECTED_ACCESS
 
 SECONDS = 60.0
@@ -75,7 +75,7 @@ def _event(entrance: str, code: str, address: str, counted: _Counted) -> AccessR
     return AccessRejected(
         id=f"{token_hex(12)}.rejected",
         at=counted.last,
-        scope=DEFAULT_SCOPE,
+        customer=DEFAULT_CUSTOMER,
         entrance=entrance,
         code=code,
         address=address,

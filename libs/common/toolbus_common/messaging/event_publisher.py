@@ -29,9 +29,9 @@ Lines = Batcher[Line, None]
 class EventPublisher:
     """One producer of events: `producer` names this process.
 
-    For each scope, `seq` counts its events without gaps and `prev` is the hash of the one before
+    For each customer, `seq` counts its events without gaps and `prev` is the hash of the one before
     (SHA-256 of its line, in hex), so that what is lost or altered later shows, to whoever may
-    see that scope and no other.
+    see that customer and no other.
 
     Events of one moment and one subject travel as one message, a line each: the stream's
     acknowledgement is then paid once for all of them.
@@ -131,7 +131,7 @@ class EventPublisher:
         return event.subject, self._line(event), current().traceparent
 
     def _line(self, event: Event) -> bytes:
-        last, prev = self._chains.get(event.scope, (0, ""))
+        last, prev = self._chains.get(event.customer, (0, ""))
         head = b'{"event":"%b","producer":"%b","seq":%d,"prev":"%b",' % (
             event.NAME.encode(),
             self.producer.encode(),
@@ -139,7 +139,7 @@ class EventPublisher:
             prev.encode(),
         )
         line = head + event.encode()[1:]
-        self._chains[event.scope] = last + 1, sha256(line).hexdigest()
+        self._chains[event.customer] = last + 1, sha256(line).hexdigest()
         return line
 
     async def _flush(self, lines: list[Line]) -> Sequence[None]:

@@ -26,7 +26,7 @@ class EventRow(Struct, gc=False):
     at: Moment
     producer: Text
     seq: Natural
-    scope: Text
+    customer: Text
     team: str = ""
     user: str = ""
     environment: str = ""
@@ -80,7 +80,7 @@ class DeadRow(Struct, gc=False):
 class CheckpointRow(Struct, gc=False):
     """One row of `checkpoints`: how far a customer's log had come, signed. `at` is seconds."""
 
-    scope: str
+    customer: str
     stream: str
     size: int
     at: int
@@ -92,7 +92,7 @@ class CheckpointRow(Struct, gc=False):
 class CosignatureRow(Struct, gc=False):
     """One row of `cosignatures`: a checkpoint's note as one witness cosigned it."""
 
-    scope: str
+    customer: str
     stream: str
     size: int
     at: int
@@ -134,7 +134,7 @@ def read(
 def refused(row: EventRow, reason: str) -> DeadRow:
     """The dead letter of a row that the store would not take."""
     return _dead(
-        subject_of(row.event, row.scope), row.stream_seq, row.line, row.detail.encode(), reason
+        subject_of(row.event, row.customer), row.stream_seq, row.line, row.detail.encode(), reason
     )
 
 

@@ -80,7 +80,7 @@ def encoded(line: bytes) -> bytes:
 # -- what every event has --------------------------------------------------------------------
 
 # What has a place of its own in every event; the rest is under `unmapped`.
-_PLACED = frozenset({"event", "id", "at", "scope", "seq", "call_id", "code", "reason"})
+_PLACED = frozenset({"event", "id", "at", "customer", "seq", "call_id", "code", "reason"})
 
 
 def _is_left(field: str, value: Any) -> bool:
@@ -94,7 +94,7 @@ def _metadata(name: str, event: Event) -> OcsfEvent:
         "uid": str(event["id"]),
         "event_code": name,
         "log_name": "events",
-        "tenant_uid": str(event.get("scope", "")),
+        "tenant_uid": str(event.get("customer", "")),
     }
     if call := event.get("call_id"):
         told["correlation_uid"] = str(call)

@@ -27,7 +27,7 @@ def of(events: Sequence[str] = (), customers: Sequence[str] = ()) -> Selection:
     if events and "*" not in events:
         chosen = _any(chosen, "event LIKE", "f", [like(pattern) for pattern in events])
     if customers:
-        chosen = _any(chosen, "scope =", "c", list(customers))
+        chosen = _any(chosen, "customer =", "c", list(customers))
     return chosen
 
 

@@ -92,8 +92,8 @@ async def write(store: Reads, name: str, export: Export, window: Window, target:
 async def _partitions(store: Reads, chosen: Selection) -> list[_Partition]:
     found = await table(
         store,
-        "SELECT toString(toDate(at)) AS day, toHour(at) AS hour, scope FROM events"  # noqa: S608
-        f" WHERE {chosen.condition} GROUP BY day, hour, scope ORDER BY day, hour, scope",
+        "SELECT toString(toDate(at)) AS day, toHour(at) AS hour, customer FROM events"  # noqa: S608
+        f" WHERE {chosen.condition} GROUP BY day, hour, customer ORDER BY day, hour, customer",
         chosen.parameters,
     )
     return [_Partition(str(day), int(hour), str(customer)) for day, hour, customer in found]
@@ -109,7 +109,7 @@ async def _written(
     target: Target,
 ) -> AsyncIterator[File]:
     chosen = chosen.and_(
-        "toDate(at) = {day:Date} AND toHour(at) = {hour:UInt8} AND scope = {customer:String}",
+        "toDate(at) = {day:Date} AND toHour(at) = {hour:UInt8} AND customer = {customer:String}",
         day=partition.day,
         hour=partition.hour,
         customer=partition.customer,

@@ -29,45 +29,45 @@ WHERE NOT holds AND hour < toStartOfHour(now() - toIntervalSecond({SETTLED_SECON
 GROUP BY hour ORDER BY hour LIMIT {HOURS_AT_ONCE}
 """  # noqa: S608 - numbers of ours
 _SUM = """
-INSERT INTO sums (hour, scope, team, key, server, tool, event, code, events, charge,
+INSERT INTO sums (hour, customer, team, key, server, tool, event, code, events, charge,
     corrected,
     errors, spent_tokens, classic_tokens, latency, version)
-SELECT hour, scope, team, key, server, tool, event, code, events, charge,
+SELECT hour, customer, team, key, server, tool, event, code, events, charge,
     corrected, errors,
     spent_tokens, classic_tokens, latency, {version}
 FROM sums_anew WHERE hour IN ({hours})
 """
 # Told last, of what was written: a kill before leaves sums that nobody asks.
 _TELL = """
-INSERT INTO added_up (hour, scope, events, version)
-SELECT hour, scope, sum(events), {version} FROM sums
-WHERE version = {version} AND hour IN ({hours}) GROUP BY hour, scope
+INSERT INTO added_up (hour, customer, events, version)
+SELECT hour, customer, sum(events), {version} FROM sums
+WHERE version = {version} AND hour IN ({hours}) GROUP BY hour, customer
 """
 _DAYS_DUE = f"""
-SELECT toString(day), scope, made_of, events FROM days
+SELECT toString(day), customer, made_of, events FROM days
 WHERE whole AND NOT holds AND day < toDate(now('UTC')) ORDER BY day LIMIT {DAYS_AT_ONCE}
 """  # noqa: S608 - numbers of ours
 _SUM_DAYS = """
-INSERT INTO sums_of_days (day, scope, team, key, server, tool, event, code, events, charge,
+INSERT INTO sums_of_days (day, customer, team, key, server, tool, event, code, events, charge,
     corrected,
     errors, spent_tokens, classic_tokens, latency, version)
-SELECT toDate(hour) AS day, scope, team, key, server, tool, event, code, sum(events), sum(charge),
-    sum(corrected), sum(errors), sum(spent_tokens), sum(classic_tokens),
+SELECT toDate(hour) AS day, customer, team, key, server, tool, event, code, sum(events),
+    sum(charge), sum(corrected), sum(errors), sum(spent_tokens), sum(classic_tokens),
     quantilesTDigestMergeState(0.5, 0.9, 0.95, 0.99)(latency), {version}
 FROM sums
-WHERE (toDate(hour), scope) IN (SELECT day, scope FROM {days})
-    AND (hour, scope, version) IN (SELECT hour, scope, version FROM hours WHERE holds)
-GROUP BY day, scope, team, key, server, tool, event, code
+WHERE (toDate(hour), customer) IN (SELECT day, customer FROM {days})
+    AND (hour, customer, version) IN (SELECT hour, customer, version FROM hours WHERE holds)
+GROUP BY day, customer, team, key, server, tool, event, code
 """
 # `made_of` is of before they were written: an hour added up anew meanwhile makes it another.
 _TELL_DAYS = """
-INSERT INTO days_added_up (day, scope, events, made_of, version)
-SELECT written.day, written.scope, written.events, due.made_of, {version}
+INSERT INTO days_added_up (day, customer, events, made_of, version)
+SELECT written.day, written.customer, written.events, due.made_of, {version}
 FROM (
-    SELECT day, scope, sum(events) AS events FROM sums_of_days WHERE version = {version}
-    GROUP BY day, scope
+    SELECT day, customer, sum(events) AS events FROM sums_of_days WHERE version = {version}
+    GROUP BY day, customer
 ) AS written
-INNER JOIN {days} AS due ON written.day = due.day AND written.scope = due.scope
+INNER JOIN {days} AS due ON written.day = due.day AND written.customer = due.customer
 """
 
 Rows = Callable[[str], Awaitable[list[tuple[Any, ...]]]]
@@ -88,8 +88,8 @@ async def add_up_days(rows: Rows) -> int:
     """Add up customers' oldest days of which every hour is; how many. Two may do so at once."""
     due = _few(await rows(_DAYS_DUE))
     if due:
-        told = ", ".join(f"('{day}', {quoted(scope)}, {of})" for day, scope, of, _ in due)
-        days = f"values('day Date, scope String, made_of UInt64', {told})"
+        told = ", ".join(f"('{day}', {quoted(customer)}, {of})" for day, customer, of, _ in due)
+        days = f"values('day Date, customer String, made_of UInt64', {told})"
         version = int(time() * 1e6)
         await rows(_SUM_DAYS.format(days=days, version=version))
         await rows(_TELL_DAYS.format(days=days, version=version))

@@ -48,11 +48,11 @@ FROM (
         NOT is_intent AND endsWith(id, '.unknown') AS is_unknown,
         NOT is_intent AND NOT is_extension AND NOT is_unknown AS is_outcome
     FROM events
-    WHERE scope = '{scope}'
+    WHERE customer = '{customer}'
         AND event IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
         AND method = 'tools/call' AND at >= fromUnixTimestamp64Micro({start})
         AND call_id IN (
-            SELECT call_id FROM events WHERE scope = '{scope}' AND event = 'call.allowed'
+            SELECT call_id FROM events WHERE customer = '{customer}' AND event = 'call.allowed'
             AND at >= fromUnixTimestamp64Micro({start}) AND at < fromUnixTimestamp64Micro({end})))
 GROUP BY call_id
 """
@@ -103,10 +103,10 @@ async def open_calls(
 
 
 def _calls(question: SpendingQuery | OpenCallsQuery) -> str:
-    if not _SCOPE.fullmatch(question.scope):
+    if not _SCOPE.fullmatch(question.customer):
         raise InvalidError("That is no customer's name.")
     return _CALLS.format(
-        scope=question.scope,
+        customer=question.customer,
         start=int(question.start * 1e6),
         end=int(question.end * 1e6),
         correctable=CORRECTABLE,

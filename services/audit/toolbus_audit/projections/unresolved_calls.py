@@ -10,8 +10,8 @@ from toolbus_common.contracts import UnresolvedCall, UnresolvedCallsQuery, Unres
 MOST = 1000
 # The calls first, of which there are few, and then what their intents say.
 _UNENDED = """
-SELECT call_id, parent_id, trace_id, scope, key, server, tool, method, charge, toFloat64(at) AS at_,
-    greatest(JSONExtractFloat(detail, 'deadline'), extended.deadline),
+SELECT call_id, parent_id, trace_id, customer, key, server, tool, method, charge,
+    toFloat64(at) AS at_, greatest(JSONExtractFloat(detail, 'deadline'), extended.deadline),
     JSONExtractBool(detail, 'reserved')
 FROM events
 LEFT JOIN (

@@ -122,7 +122,7 @@ class Sealer:
                 self._logs[change.key.removeprefix(LOGS)] = Growing(known, change.revision)
         self._written = self._position
         self._signed = [
-            (scope, growing.log) for scope, growing in self._logs.items() if growing.log.note
+            (customer, growing.log) for customer, growing in self._logs.items() if growing.log.note
         ]
 
     def _begin_at(self, position: _Position) -> None:
@@ -136,9 +136,9 @@ class Sealer:
             for message in kept:
                 await self._take(message)
         now = time()
-        for scope, growing in self._logs.items():
+        for customer, growing in self._logs.items():
             if growing.grown or (growing.log.note and now - growing.log.at >= IDLE_SECONDS):
-                await self._sign(scope, growing)
+                await self._sign(customer, growing)
         await self._keep_position()
         told, self._signed = self._signed, []
         await self._tell(told)
@@ -146,10 +146,10 @@ class Sealer:
 
     async def _take(self, message: StreamEntry) -> None:
         self._position = message.sequence
-        scope = message.subject.rpartition(".")[2]
-        growing = self._logs.get(scope)
+        customer = message.subject.rpartition(".")[2]
+        growing = self._logs.get(customer)
         if growing is None:
-            growing = self._logs[scope] = Growing(Log(self._stream), 0)
+            growing = self._logs[customer] = Growing(Log(self._stream), 0)
         if message.sequence <= growing.to:
             return  # sealed before the position was written
         lines = message.data.split(b"\n")
@@ -158,13 +158,13 @@ class Sealer:
         growing.to = message.sequence
         SEALED_EVENTS.inc(len(lines))
         if growing.grown >= MOST_BETWEEN:
-            await self._sign(scope, growing)
+            await self._sign(customer, growing)
 
-    async def _sign(self, scope: str, growing: Growing) -> None:
+    async def _sign(self, customer: str, growing: Growing) -> None:
         """Sign, keep, and only then tell: what was told is never contradicted."""
         tree, root, now = growing.tree, growing.tree.root, int(time())
         # Each log has one such line and no other: neither part after the first has a slash.
-        origin = f"{self._signer.name}/{quote(scope, safe='')}/{self._stream}"
+        origin = f"{self._signer.name}/{quote(customer, safe='')}/{self._stream}"
         checkpoint = Checkpoint(origin, tree.size, root, now, growing.log.size, growing.root)
         signed = Log(
             stream=self._stream,
@@ -175,12 +175,12 @@ class Sealer:
             note=self._signer.sign(checkpoint),
         )
         revision = await self._bucket.swap(
-            LOGS + scope, msgspec.json.encode(signed), growing.revision
+            LOGS + customer, msgspec.json.encode(signed), growing.revision
         )
         if revision is None:
             raise OvertakenError
         growing.log, growing.revision, growing.root = signed, revision, root
-        self._signed.append((scope, signed))
+        self._signed.append((customer, signed))
 
     async def _keep_position(self) -> None:
         """Where to read on after a start; what lies before it is in the logs."""

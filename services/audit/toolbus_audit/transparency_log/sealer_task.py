@@ -99,8 +99,8 @@ class Receivers:
         self._copying.tell(signed)
         await self._publishing.tell(signed, witness)
 
-    async def _read(self, first: int, scope: str) -> list[StreamEntry]:
-        subjects = subject_of("*.*", scope)
+    async def _read(self, first: int, customer: str) -> list[StreamEntry]:
+        subjects = subject_of("*.*", customer)
         return await read_from(self._service.bus.client, EVENTS, first, subjects)
 
 

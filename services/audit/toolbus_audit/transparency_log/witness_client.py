@@ -105,9 +105,9 @@ class Witnessing:
     def tell(self, signed: list[tuple[str, Log]]) -> None:
         """Take checkpoints; return at once."""
         for witness in self._declared():
-            for scope, each in signed:
-                self._sizes[scope] = each.size
-                self._newest.offer((witness.name, scope), each)
+            for customer, each in signed:
+                self._sizes[customer] = each.size
+                self._newest.offer((witness.name, customer), each)
             self._measure(witness.name)
 
     async def close(self) -> None:
@@ -120,17 +120,23 @@ class Witnessing:
 
     def _state(self, name: str) -> str:
         why = {
-            scope: why for (receiver, scope), why in self._newest.why.items() if receiver == name
+            customer: why
+            for (receiver, customer), why in self._newest.why.items()
+            if receiver == name
         }
         behind = self._behind(name)
         if not why:
             return f"{behind} events behind" if behind else "ok"
-        scope, reason = next(iter(why.items()))
-        return f"{behind} events behind; {len(why)} logs not cosigned ({scope}: {reason})"
+        customer, reason = next(iter(why.items()))
+        return f"{behind} events behind; {len(why)} logs not cosigned ({customer}: {reason})"
 
     def _behind(self, name: str) -> int:
-        known = {scope: mark.size for (each, scope), mark in self._marks.items() if each == name}
-        return max((size - known.get(scope, 0) for scope, size in self._sizes.items()), default=0)
+        known = {
+            customer: mark.size for (each, customer), mark in self._marks.items() if each == name
+        }
+        return max(
+            (size - known.get(customer, 0) for customer, size in self._sizes.items()), default=0
+        )
 
     def _measure(self, name: str) -> None:
         WITNESS_BEHIND.labels(name).set(self._behind(name))
@@ -245,7 +251,7 @@ class Witnessing:
     async def _recalled(self, line: Line, newest: Log, mark: Mark, known: int) -> Mark:
         """Our own checkpoint of the size the witness knows."""
         found = await self._sources.store.select(
-            f"SELECT edge, to FROM checkpoints WHERE scope = {quoted(line[1])}"  # noqa: S608
+            f"SELECT edge, to FROM checkpoints WHERE customer = {quoted(line[1])}"  # noqa: S608
             f" AND stream = {quoted(newest.stream)} AND size = {known} LIMIT 1"
         )
         if known == newest.size:
@@ -257,7 +263,7 @@ class Witnessing:
 
     async def _contradict(self, line: Line, newest: Log, mark: Mark, known: int, why: str) -> None:
         """Raise the alarm, once for what it knows. Raises `NotTakenError` always."""
-        name, scope = line
+        name, customer = line
         await self._check_newest(line, newest)
         reason = f"it knows {known} events of this log, we have {newest.size}: {why}"
         log.error("witness.contradicted", extra={"witness": name, "reason": reason})
@@ -265,7 +271,7 @@ class Witnessing:
             found = WitnessContradicted(
                 id=f"{token_hex(10)}.contradicted",
                 at=time(),
-                scope=scope,
+                customer=customer,
                 witness=name,
                 origin=newest.note.partition("\n")[0],
                 known=known,

@@ -101,7 +101,7 @@ class Webhooks:
             (name, Delivery(parcel, event))
             for event in _events(message.data)
             for name, hook in self._declared().items()
-            if hook.wants(event["event"], str(event.get("scope", "")))
+            if hook.wants(event["event"], str(event.get("customer", "")))
         ]
         if not wanted:
             await _acknowledge(message.done)

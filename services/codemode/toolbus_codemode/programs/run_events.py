@@ -90,7 +90,7 @@ class Run:
     def _about(self) -> dict[str, Any]:
         source, levels = self.program.source, dict(self._above())
         return {
-            **about_call(self.call, self.call.scope, self.call.key),
+            **about_call(self.call, self.call.customer, self.call.key),
             "team": levels.get("team", ""),
             "user": levels.get("user", ""),
             "environment": self.principal.environment,

@@ -21,7 +21,7 @@ from toolbus_codemode.tokens.counter_process import CountingProcess
 from toolbus_codemode.tokens.definition_cost import Measure, definition
 from toolbus_common.calls.event_fields import about_call
 from toolbus_common.contracts import CallAdmitted, ContextMeasured, ContextSpent, Event
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.mcp.builtin_server import EXECUTE
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Bookkeeper:
                 yield ContextMeasured(
                     id=f"{server}.measured.{time():.6f}",
                     at=time(),
-                    scope=DEFAULT_SCOPE,
+                    customer=DEFAULT_CUSTOMER,
                     server=server,
                     tools=tools,
                     counted_by=self.tokens.counted_by,
@@ -86,7 +86,7 @@ class Bookkeeper:
     def _spent(self, spent: Spent) -> Event:
         return ContextSpent(
             id=f"{spent.call.call_id}.spent",
-            **about_call(spent.call, spent.call.scope, spent.call.key),
+            **about_call(spent.call, spent.call.customer, spent.call.key),
             engine=spent.engine,
             classic=self.measure.servers(spent.seen, MOST_SERVERS, OTHERS),
             own_tokens=self.own,

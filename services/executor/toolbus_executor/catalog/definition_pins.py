@@ -19,7 +19,7 @@ from toolbus_common.contracts import (
     Pin,
     Quarantined,
 )
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.records.pin_names import (
     FIRST,
     METHODS,
@@ -197,7 +197,7 @@ def event_about(server: str, kind: str, offered: CatalogEntry, what: str) -> dic
     return {
         "id": f"{pin_key(kind, server, offered.name)}.{what}.{at:.6f}",
         "at": at,
-        "scope": DEFAULT_SCOPE,
+        "customer": DEFAULT_CUSTOMER,
         "server": server,
         "kind": kind,
         "tool": offered.name,

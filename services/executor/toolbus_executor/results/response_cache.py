@@ -120,8 +120,8 @@ def _who(call: CallAdmitted) -> tuple[str, ...]:
     """Whose an answer is: where the server is told who calls, also who acts for them."""
     told = call.identity
     if told is None:
-        return call.principal_id, call.scope, call.key
-    return call.principal_id, call.scope, call.key, call.user, told.team, *told.actors
+        return call.principal_id, call.customer, call.key
+    return call.principal_id, call.customer, call.key, call.user, told.team, *told.actors
 
 
 def _is_plain(call: CallAdmitted) -> bool:

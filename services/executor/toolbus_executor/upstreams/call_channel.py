@@ -57,7 +57,7 @@ class Caller:
         self._pace: Pace | None = None
         self._held = b""  # the latest progress, while it is too early to tell it
         self._timer: asyncio.TimerHandle | None = None
-        self.owner: Owner = (call.scope, call.key, call.user, call.principal_id)
+        self.owner: Owner = (call.customer, call.key, call.user, call.principal_id)
         self.questions: dict[str, Question] = {}
         self.likely = True  # the server may ask in this call, as far as is known of its tool
         self.suspect = False  # the server asked in this call, or may have

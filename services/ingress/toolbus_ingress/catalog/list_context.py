@@ -15,7 +15,7 @@ from toolbus_common.access.config_snapshot import ConfigProjection
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import ContextListed, Era, Event
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 
@@ -87,7 +87,7 @@ class ListedContext:
         return ContextListed(
             id=f"{token_hex(12)}.listed",
             at=time(),
-            scope=found.scope if found is not None else DEFAULT_SCOPE,
+            customer=found.customer if found is not None else DEFAULT_CUSTOMER,
             key=key,
             server=server,
             method=method,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import Event, PageReply, SignInDenied
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_oauth.accounts.access_rules import entitling
 from toolbus_oauth.accounts.local_accounts import Accounts, NotSignedInError
@@ -244,7 +244,9 @@ class Browsing:
             return
         event_id = f"{secrets.token_hex(12)}.refused"
         self.say(
-            SignInDenied(id=event_id, at=time(), scope=DEFAULT_SCOPE, user=user, reason=reason)
+            SignInDenied(
+                id=event_id, at=time(), customer=DEFAULT_CUSTOMER, user=user, reason=reason
+            )
         )
 
 

@@ -13,7 +13,7 @@ from toolbus_common.access.oauth_scopes import administers
 from toolbus_common.access.token_cache import Bearers
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import Event, GrantCreated, GrantEnded
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_oauth.accounts.access_rules import entitling
@@ -154,7 +154,7 @@ class Grants:
             GrantEnded(
                 id=f"{grant_id}.{secrets.token_hex(4)}.ended",
                 at=time(),
-                scope=DEFAULT_SCOPE,
+                customer=DEFAULT_CUSTOMER,
                 grant=grant_id,
                 user=grant.person.user,
                 client_id=grant.client_id,
@@ -247,7 +247,7 @@ class Grants:
             GrantCreated(
                 id=f"{grant.id}.{secrets.token_hex(4)}.created",
                 at=grant.made,
-                scope=DEFAULT_SCOPE,
+                customer=DEFAULT_CUSTOMER,
                 grant=grant.id,
                 access=access,
                 user=grant.person.user,

@@ -217,7 +217,7 @@ class Office:
 
     async def budgets(self, asked: AdminRequest, _visitor: Administrator) -> AdminReply:
         """How the budgets stand."""
-        return _json((await self.ledger(LedgerQuery(scope=asked.customer))).model_dump())
+        return _json((await self.ledger(LedgerQuery(customer=asked.customer))).model_dump())
 
     async def list_approvals(self, _asked: AdminRequest, visitor: Administrator) -> AdminReply:
         """What waits for a person."""

@@ -15,7 +15,7 @@ from toolbus_common.contracts import (
     OutcomeClaim,
 )
 from toolbus_common.contracts.base import trusted
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.trace_context import trace_id
@@ -48,7 +48,7 @@ def admitted_of(yes: Yes, call: CallRequested, address: str, *, reserved: bool) 
         reply_to=address,
         server=call.server,
         tool=call.tool,
-        scope=payer.scope,
+        customer=payer.customer,
         key=payer.key,
         era=call.era,
         deadline=call.deadline,
@@ -88,7 +88,7 @@ def intent_of(yes: Yes, call: CallRequested, approval: str, *, reserved: bool) -
     return _allowed(
         id=f"{call.call_id}.allowed",
         at=time(),
-        scope=payer.scope,
+        customer=payer.customer,
         call_id=call.call_id,
         parent_id=call.parent_id,
         trace_id=trace_id(call.traceparent),
@@ -124,7 +124,7 @@ def denial_of(
     """The event of a call that was refused; who asked is told if that is known."""
     event = CallDenied(
         id=f"{call.call_id}.denied",
-        **about_call(call, who.scope if who else DEFAULT_SCOPE, who.key if who else ""),
+        **about_call(call, who.customer if who else DEFAULT_CUSTOMER, who.key if who else ""),
         era=call.era,
         charge=admission.charge if admission else 0,
         code=error.code,
@@ -144,7 +144,7 @@ def unsent(
     """The outcome of a call that reached nobody; settlement refunds it from this event."""
     return CallFailed(
         id=f"{call.call_id}.failed",
-        **about_call(call, admission.payer.scope, admission.payer.key),
+        **about_call(call, admission.payer.customer, admission.payer.key),
         reserved=reserved,
         code=error.code,
         reason=error.reason,

@@ -9,7 +9,7 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.access.oauth_scopes import TOOLS
 from toolbus_common.config import Key
 from toolbus_common.contracts import ApprovalsReply, ApprovalState, ApproverRequest
-from toolbus_common.contracts.events.base import DEFAULT_SCOPE
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import (
     BusDownError,
     ForbiddenError,
@@ -37,11 +37,11 @@ class Approver:
     name: str
     key: str = ""
     user: str = ""
-    scope: str = ""
+    customer: str = ""
 
     def concerned_by(self, approval: Approval) -> bool:
         """Whether it is this approver's to see: a customer's key sees that customer's."""
-        return self.scope in ("", approval.scope)
+        return self.customer in ("", approval.customer)
 
     def asked_it(self, approval: Approval) -> bool:
         """Whether the call is this approver's own, under this key or another of the person's."""
@@ -70,8 +70,8 @@ def holder(snapshot: ConfigSnapshot, key_digest: str, now: float) -> Approver:
             "Nobody decides in another's name, nor with a token for less than all tools: come with "
             f"one of your own, for the scope {TOOLS}."
         )
-    scope = "" if found.scope == DEFAULT_SCOPE else found.scope
-    return Approver(f"key:{found.key}", found.key, _user(found.own), scope)
+    customer = "" if found.customer == DEFAULT_CUSTOMER else found.customer
+    return Approver(f"key:{found.key}", found.key, _user(found.own), customer)
 
 
 def _user(key: Key) -> str:

@@ -66,7 +66,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     binding: str
     state: State
     key: str
-    scope: str
+    customer: str
     server: str
     tool: str
     method: str
@@ -110,7 +110,7 @@ def asked(
         state=State.PENDING,
         key=principal.key,
         user=next((told for told in levels if told.startswith("user:")), ""),
-        scope=principal.scope,
+        customer=principal.customer,
         server=call.server,
         tool=call.tool,
         method=call.method,
@@ -206,7 +206,7 @@ def event_of(
     return kind(
         id=f"{approval.id}.{approval.state.value}",
         at=at,
-        scope=approval.scope,
+        customer=approval.customer,
         call_id=call_id or approval.call_id,
         trace_id=approval.trace_id,
         key=approval.key,

@@ -43,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 
 def entry_of(call: CallRequested, principal: Principal) -> str:
     """The entry of a call: whose it is, then which; nothing of either can be read from it."""
-    owner = _digest(principal.scope, holder_of(call.key_digest, principal))[:_OWNER]
+    owner = _digest(principal.customer, holder_of(call.key_digest, principal))[:_OWNER]
     return f"{owner}.{_digest(call.server, call.tool, call.idempotency_key)[:_CALL]}"
 
 
@@ -125,7 +125,7 @@ def event_of(
     """The event of a repeated call that was told an earlier one's outcome."""
     return CallReplayed(
         id=f"{call.call_id}.replayed",
-        **about_call(call, principal.scope, principal.key),
+        **about_call(call, principal.customer, principal.key),
         first=kept.call_id,
         code=told.error.code if isinstance(told, CallError) else "",
     )

@@ -41,9 +41,9 @@ class Payer:
         return self.principal.key
 
     @property
-    def scope(self) -> str:
+    def customer(self) -> str:
         """Who pays."""
-        return self.principal.scope
+        return self.principal.customer
 
 
 @dataclass(frozen=True, slots=True)

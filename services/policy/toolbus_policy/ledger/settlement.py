@@ -27,7 +27,7 @@ class Outcome(msgspec.Struct):
 
     event: str
     call_id: str
-    scope: str
+    customer: str
     charge: int = 0
     reserved: bool = False
     sent: bool = True
@@ -54,7 +54,7 @@ class Settlement:
 
     service: Service
     ledger: Ledger
-    scopes: Callable[[], Iterable[str]]
+    customers: Callable[[], Iterable[str]]
     grace: float
     _heard: float = 0.0  # every outcome said before this moment has been dealt with, by any replica
     _marked: tuple[int, float] = (0, 0.0)  # a message of the stream, and when it was the newest
@@ -100,10 +100,10 @@ class Settlement:
     async def reap_once(self) -> None:
         """Look at every customer's reservations."""
         heard = await self._heard_until()
-        for scope in sorted(self.scopes()):
-            overdue = await self.ledger.overdue(scope, heard)
+        for customer in sorted(self.customers()):
+            overdue = await self.ledger.overdue(customer, heard)
             if overdue:
-                await self._reap(scope, overdue)
+                await self._reap(customer, overdue)
 
     async def _heard_until(self) -> float:
         now, newest = time(), await self.follow()
@@ -112,17 +112,17 @@ class Settlement:
             self._heard, self._marked = at, (newest, now)
         return self._heard
 
-    async def _reap(self, scope: str, overdue: list[Overdue]) -> None:
+    async def _reap(self, customer: str, overdue: list[Overdue]) -> None:
         began = monotonic()
-        ran = await may_have_run(self.service.bus, scope, overdue)
+        ran = await may_have_run(self.service.bus, customer, overdue)
         for late in overdue:
             if late.rid in ran:
                 await self.service.events.insist(unknown_outcome(late))
         charged = [
-            ReservationEnd(late.rid, scope, "unknown") for late in overdue if late.rid in ran
+            ReservationEnd(late.rid, customer, "unknown") for late in overdue if late.rid in ran
         ]
         refunded = [
-            ReservationEnd(late.rid, scope, "refund") for late in overdue if late.rid not in ran
+            ReservationEnd(late.rid, customer, "refund") for late in overdue if late.rid not in ran
         ]
         await self._settle([*charged, *refunded])
         told = {"charged": len(charged), "refunded": len(refunded)}
@@ -148,11 +148,11 @@ def read(lines: bytes, grace: float) -> tuple[list[ReservationEnd], list[Extensi
         if outcome.event == CallExtended.NAME:
             if outcome.held:
                 due = outcome.deadline + grace
-                extensions.append(Extension(outcome.call_id, outcome.scope, due))
+                extensions.append(Extension(outcome.call_id, outcome.customer, due))
         elif outcome.reserved:
             how = "refund" if outcome.free else "settle"
             endings.append(
-                ReservationEnd(outcome.call_id, outcome.scope, how, outcome.charge)  # type: ignore[arg-type]
+                ReservationEnd(outcome.call_id, outcome.customer, how, outcome.charge)  # type: ignore[arg-type]
             )
     return endings, extensions
 
@@ -163,7 +163,7 @@ def unknown_outcome(late: Overdue) -> CallFailed:
     return CallFailed(
         id=f"{late.rid}.unknown",
         at=time(),
-        scope=late.scope,
+        customer=late.customer,
         call_id=late.rid,
         parent_id=parent,
         trace_id=trace,

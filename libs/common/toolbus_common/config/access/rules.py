@@ -53,7 +53,7 @@ class Webhook(ConfigModel):
                 raise ValueError(f"'{event}' is not posted; kinds begin with {known}")
         return events
 
-    def wants(self, name: str, scope: str) -> bool:
+    def wants(self, name: str, customer: str) -> bool:
         """Whether events of this name, about this customer, are posted here."""
-        told = not self.customers or scope in self.customers
+        told = not self.customers or customer in self.customers
         return told and any(fnmatchcase(name, pattern) for pattern in self.events)

@@ -1,6 +1,6 @@
 """Events: what happened, in the past tense, kept in the stream EVENTS.
 
-A message on `tb.event.<name>.<scope>` is one or more events of that name and scope, one JSON
+A message on `tb.event.<name>.<customer>` is one or more events of that name and customer, one JSON
 document a line. `producer` and `seq` are added by the writer: each process numbers its events
 without gaps, so a loss anywhere later is a visible hole.
 """

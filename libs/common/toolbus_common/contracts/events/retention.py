@@ -21,7 +21,7 @@ class PersonErased(Event):
 
 
 class HoldEvent(Event):
-    """What every event about a legal hold has; `scope` is the customer whose events are held."""
+    """What every event about a legal hold has; `customer` is the customer whose events are held."""
 
     PERSON: ClassVar[str] = "by"
     KIND: ClassVar[str] = "operator"

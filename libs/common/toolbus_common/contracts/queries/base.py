@@ -98,7 +98,7 @@ class SpendingQuery(Query):
 
     SUBJECT: ClassVar[str] = "tb.query.audit.spending"
 
-    scope: str
+    customer: str
     start: float
     end: float
     step: int = 0
@@ -124,7 +124,7 @@ class OpenCallsQuery(Query):
 
     SUBJECT: ClassVar[str] = "tb.query.audit.open"
 
-    scope: str
+    customer: str
     start: float
     end: float
     late: float
@@ -163,13 +163,13 @@ class LedgerQuery(Query):
 
     SUBJECT: ClassVar[str] = "tb.query.policy.ledger"
 
-    scope: str = ""
+    customer: str = ""
 
 
 class BudgetState(Message):
     """One budget. Amounts are micro-dollars where `kind` is `usd`, else calls."""
 
-    scope: str
+    customer: str
     level: str
     kind: str
     per: str
@@ -199,7 +199,7 @@ class RebuildRequest(Query):
 
     SUBJECT: ClassVar[str] = "tb.query.policy.rebuild"
 
-    scope: str
+    customer: str
     accept: bool = False
     by: str = ""
 

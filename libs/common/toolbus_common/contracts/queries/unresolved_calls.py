@@ -24,7 +24,7 @@ class UnresolvedCall(Message):
     call_id: str
     parent_id: str
     trace_id: str
-    scope: str
+    customer: str
     key: str
     server: str
     tool: str

@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS events
     at DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     producer String,
     seq UInt64,
-    scope LowCardinality(String),
+    customer LowCardinality(String),
     team String,
     key LowCardinality(String),
     call_id String,
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS events
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(at)
-ORDER BY (toStartOfHour(at), scope, key, at, id)
+ORDER BY (toStartOfHour(at), customer, key, at, id)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1;
 
 CREATE TABLE IF NOT EXISTS dead_letters

@@ -3,7 +3,7 @@
 CREATE VIEW IF NOT EXISTS context_by_day AS
 SELECT
     toDate(at) AS day,
-    scope,
+    customer,
     key,
     tupleElement(cost, 1) AS server,
     count() AS calls,
@@ -13,7 +13,7 @@ FROM
 (
     SELECT
         at,
-        scope,
+        customer,
         key,
         arrayJoin(arrayConcat(
             arrayMap(
@@ -30,7 +30,7 @@ FROM
     FROM events
     WHERE event = 'context.spent'
 )
-GROUP BY day, scope, key, server;
+GROUP BY day, customer, key, server;
 
 -- What each tool's definition costs a request that lists it, as last counted.
 CREATE VIEW IF NOT EXISTS context_definitions AS

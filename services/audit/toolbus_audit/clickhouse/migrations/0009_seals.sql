@@ -4,7 +4,7 @@ ALTER TABLE events ADD COLUMN IF NOT EXISTS stream LowCardinality(String) AFTER 
 -- Signed statements of how far each customer's log has come (C2SP tlog-checkpoint).
 CREATE TABLE IF NOT EXISTS checkpoints
 (
-    scope LowCardinality(String),
+    customer LowCardinality(String),
     stream LowCardinality(String),
     size UInt64 COMMENT 'events sealed so far',
     at DateTime('UTC'),
@@ -13,5 +13,5 @@ CREATE TABLE IF NOT EXISTS checkpoints
     note String
 )
 ENGINE = ReplacingMergeTree
-ORDER BY (scope, stream, size, at)
+ORDER BY (customer, stream, size, at)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1;

@@ -22,7 +22,7 @@ ALTER TABLE events MODIFY SETTING
     lightweight_mutation_projection_mode = 'rebuild';
 ALTER TABLE events ADD PROJECTION IF NOT EXISTS counted
 (
-    SELECT toStartOfHour(at), scope, count() GROUP BY toStartOfHour(at), scope
+    SELECT toStartOfHour(at), customer, count() GROUP BY toStartOfHour(at), customer
 );
 ALTER TABLE events MATERIALIZE PROJECTION IF EXISTS counted;
 
@@ -31,7 +31,7 @@ ALTER TABLE events MATERIALIZE PROJECTION IF EXISTS counted;
 CREATE TABLE IF NOT EXISTS sums
 (
     hour DateTime('UTC'),
-    scope LowCardinality(String),
+    customer LowCardinality(String),
     team LowCardinality(String),
     key LowCardinality(String),
     server LowCardinality(String),
@@ -49,15 +49,15 @@ CREATE TABLE IF NOT EXISTS sums
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(hour)
-ORDER BY (hour, scope, key, server, tool, team, event, code);
+ORDER BY (hour, customer, key, server, tool, team, event, code);
 
 CREATE TABLE IF NOT EXISTS added_up
 (
     hour DateTime('UTC'),
-    scope LowCardinality(String),
+    customer LowCardinality(String),
     events UInt64,
     version UInt64
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(hour)
-ORDER BY (hour, scope);
+ORDER BY (hour, customer);

@@ -2,24 +2,24 @@
 CREATE VIEW IF NOT EXISTS hours AS
 SELECT
     there.hour AS hour,
-    there.scope AS scope,
+    there.customer AS customer,
     there.events AS events,
     told.version AS version,
     told.version > 0 AND told.events = there.events AS holds
 FROM
 (
-    SELECT toStartOfHour(at) AS hour, events.scope AS scope, count() AS events
+    SELECT toStartOfHour(at) AS hour, events.customer AS customer, count() AS events
     FROM events
-    GROUP BY hour, scope
+    GROUP BY hour, customer
 ) AS there
 LEFT JOIN
 (
-    SELECT hour, scope, argMax(added_up.events, added_up.version) AS events,
+    SELECT hour, customer, argMax(added_up.events, added_up.version) AS events,
         max(added_up.version) AS version
     FROM added_up
-    GROUP BY hour, scope
+    GROUP BY hour, customer
 ) AS told
-ON there.hour = told.hour AND there.scope = told.scope;
+ON there.hour = told.hour AND there.customer = told.customer;
 
 -- The hours whose sums do not hold, added up from the events. An outcome does not say its team: it is
 -- given the one its key had that hour, or up to a day before. A call that ended after it was charged
@@ -27,7 +27,7 @@ ON there.hour = told.hour AND there.scope = told.scope;
 CREATE VIEW IF NOT EXISTS sums_anew AS
 SELECT
     said.hour AS hour,
-    said.scope AS scope,
+    said.customer AS customer,
     if(said.team != '', said.team, teams.team) AS team,
     said.key AS key,
     said.server AS server,
@@ -45,7 +45,7 @@ FROM
 (
     SELECT
         toStartOfHour(at) AS hour,
-        events.scope AS scope,
+        events.customer AS customer,
         toString(events.team) AS team,
         events.key AS key,
         events.server AS server,
@@ -60,12 +60,12 @@ FROM
         sum(events.classic_tokens) AS classic_tokens,
         quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(events.latency_us) AS latency
     FROM events
-    WHERE (toStartOfHour(at), events.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, event, code
+    WHERE (toStartOfHour(at), events.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    GROUP BY hour, customer, team, key, server, tool, event, code
     UNION ALL
     SELECT
         toStartOfHour(ended.at) AS hour,
-        ended.scope AS scope,
+        ended.customer AS customer,
         '' AS team,
         ended.key AS key,
         ended.server AS server,
@@ -81,7 +81,7 @@ FROM
         arrayReduce('quantilesTDigestState(0.5, 0.9, 0.95, 0.99)', emptyArrayInt64()) AS latency
     FROM
     (
-        SELECT call_id, min(at) AS at, any(scope) AS scope, any(key) AS key,
+        SELECT call_id, min(at) AS at, any(customer) AS customer, any(key) AS key,
             any(server) AS server, any(tool) AS tool
         FROM events
         WHERE event IN ('call.completed', 'call.failed') AND is_unknown = false
@@ -93,40 +93,40 @@ FROM
         SELECT call_id, any(charge) AS charge FROM events WHERE is_unknown = true GROUP BY call_id
     ) AS unknown
     ON ended.call_id = unknown.call_id
-    WHERE (toStartOfHour(ended.at), ended.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, event, code
+    WHERE (toStartOfHour(ended.at), ended.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    GROUP BY hour, customer, team, key, server, tool, event, code
 ) AS said
 LEFT JOIN
 (
     SELECT
         known.hour + toIntervalHour(later) AS hour,
-        known.scope AS scope,
+        known.customer AS customer,
         known.key AS key,
         argMin(known.team, (later, -toInt64(known.events))) AS team
     FROM
     (
-        SELECT toStartOfHour(at) AS hour, events.scope AS scope, events.key AS key,
+        SELECT toStartOfHour(at) AS hour, events.customer AS customer, events.key AS key,
             events.team AS team, count() AS events
         FROM events
         WHERE events.team != '' AND toStartOfHour(at) >= (
             SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
         )
-        GROUP BY hour, scope, key, team
+        GROUP BY hour, customer, key, team
     ) AS known
     ARRAY JOIN range(25) AS later
-    GROUP BY hour, scope, key
+    GROUP BY hour, customer, key
 ) AS teams
-ON said.scope = teams.scope AND said.key = teams.key AND said.hour = teams.hour;
+ON said.customer = teams.customer AND said.key = teams.key AND said.hour = teams.hour;
 
 -- Every kind of event by hour and by what it is about. `latency` is a state: read it with
 -- quantilesTDigestMerge(0.5, 0.9, 0.95, 0.99)(latency).
 CREATE VIEW IF NOT EXISTS events_by_hour AS
-SELECT hour, scope, team, key, server, tool, event, code, events, charge, corrected, errors,
+SELECT hour, customer, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
 FROM sums
-WHERE (hour, scope, version) IN (SELECT hour, scope, version FROM hours WHERE holds)
+WHERE (hour, customer, version) IN (SELECT hour, customer, version FROM hours WHERE holds)
 UNION ALL
-SELECT hour, scope, team, key, server, tool, event, code, events, charge, corrected, errors,
+SELECT hour, customer, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
 FROM sums_anew;
 
@@ -134,7 +134,7 @@ FROM sums_anew;
 CREATE VIEW IF NOT EXISTS calls_by_hour AS
 SELECT
     hour,
-    scope,
+    customer,
     team,
     key,
     server,
@@ -152,7 +152,7 @@ WHERE event IN ('call.completed', 'call.failed', 'call.denied', 'call.corrected'
 
 -- Tokens of code mode by hour: spent, and what every definition would have cost instead.
 CREATE VIEW IF NOT EXISTS context_by_hour AS
-SELECT hour, scope, team, key, events_by_hour.events AS calls, spent_tokens, classic_tokens
+SELECT hour, customer, team, key, events_by_hour.events AS calls, spent_tokens, classic_tokens
 FROM events_by_hour
 WHERE event = 'context.spent';
 
@@ -163,7 +163,7 @@ SELECT
     minIf(at, event = 'approval.requested') AS requested_at,
     maxIf(at, event IN ('approval.granted', 'approval.rejected', 'approval.expired',
         'approval.withdrawn')) AS decided_at,
-    any(scope) AS scope,
+    any(customer) AS customer,
     anyIf(team, event = 'approval.requested') AS team,
     anyIf(user, event = 'approval.requested') AS user,
     anyIf(key, event = 'approval.requested') AS key,

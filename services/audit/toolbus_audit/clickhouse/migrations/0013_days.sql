@@ -3,7 +3,7 @@
 CREATE TABLE IF NOT EXISTS sums_of_days
 (
     day Date,
-    scope LowCardinality(String),
+    customer LowCardinality(String),
     team LowCardinality(String),
     key LowCardinality(String),
     server LowCardinality(String),
@@ -21,26 +21,26 @@ CREATE TABLE IF NOT EXISTS sums_of_days
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(day)
-ORDER BY (day, scope, key, server, tool, team, event, code);
+ORDER BY (day, customer, key, server, tool, team, event, code);
 
 CREATE TABLE IF NOT EXISTS days_added_up
 (
     day Date,
-    scope LowCardinality(String),
+    customer LowCardinality(String),
     events UInt64,
     made_of UInt64,
     version UInt64
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(day)
-ORDER BY (day, scope);
+ORDER BY (day, customer);
 
 -- Of each customer's days: those whose sums hold, and those whose hours all do (`whole`), of which
 -- sums can be made.
 CREATE VIEW IF NOT EXISTS days AS
 SELECT
     there.day AS day,
-    there.scope AS scope,
+    there.customer AS customer,
     there.events AS events,
     there.whole AS whole,
     there.made_of AS made_of,
@@ -48,38 +48,38 @@ SELECT
     there.whole AND told.events = there.events AND told.made_of = there.made_of AS holds
 FROM
 (
-    SELECT toDate(hour) AS day, hours.scope AS scope, sum(hours.events) AS events,
+    SELECT toDate(hour) AS day, hours.customer AS customer, sum(hours.events) AS events,
         min(hours.holds) AS whole, sum(cityHash64(hour, hours.version)) AS made_of
     FROM hours
-    GROUP BY day, scope
+    GROUP BY day, customer
 ) AS there
 LEFT JOIN
 (
-    SELECT day, scope, argMax(days_added_up.events, days_added_up.version) AS events,
+    SELECT day, customer, argMax(days_added_up.events, days_added_up.version) AS events,
         argMax(days_added_up.made_of, days_added_up.version) AS made_of,
         max(days_added_up.version) AS version
     FROM days_added_up
-    GROUP BY day, scope
+    GROUP BY day, customer
 ) AS told
-ON there.day = told.day AND there.scope = told.scope;
+ON there.day = told.day AND there.customer = told.customer;
 
 -- Every kind of event by day and by what it is about: days that are not added up, by their hours.
 CREATE VIEW IF NOT EXISTS events_by_day AS
-SELECT day, scope, team, key, server, tool, event, code, events, charge, corrected, errors,
+SELECT day, customer, team, key, server, tool, event, code, events, charge, corrected, errors,
     spent_tokens, classic_tokens, latency
 FROM sums_of_days
-WHERE (day, scope, version) IN (SELECT day, scope, version FROM days WHERE holds)
+WHERE (day, customer, version) IN (SELECT day, customer, version FROM days WHERE holds)
 UNION ALL
-SELECT toDate(hour) AS day, scope, team, key, server, tool, event, code, events, charge, corrected,
+SELECT toDate(hour) AS day, customer, team, key, server, tool, event, code, events, charge, corrected,
     errors, spent_tokens, classic_tokens, latency
 FROM events_by_hour
-WHERE (toDate(hour), scope) IN (SELECT day, scope FROM days WHERE NOT holds);
+WHERE (toDate(hour), customer) IN (SELECT day, customer FROM days WHERE NOT holds);
 
 -- Calls by day: how they ended, what they cost, how long the server took.
 CREATE VIEW IF NOT EXISTS calls_by_day AS
 SELECT
     day,
-    scope,
+    customer,
     team,
     key,
     server,

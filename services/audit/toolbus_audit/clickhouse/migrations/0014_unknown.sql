@@ -3,7 +3,7 @@
 CREATE OR REPLACE VIEW sums_anew AS
 SELECT
     said.hour AS hour,
-    said.scope AS scope,
+    said.customer AS customer,
     if(said.team != '', said.team, teams.team) AS team,
     said.key AS key,
     said.server AS server,
@@ -21,7 +21,7 @@ FROM
 (
     SELECT
         toStartOfHour(at) AS hour,
-        events.scope AS scope,
+        events.customer AS customer,
         toString(events.team) AS team,
         events.key AS key,
         events.server AS server,
@@ -36,12 +36,12 @@ FROM
         sum(events.classic_tokens) AS classic_tokens,
         quantilesTDigestState(0.5, 0.9, 0.95, 0.99)(events.latency_us) AS latency
     FROM events
-    WHERE (toStartOfHour(at), events.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, event, code
+    WHERE (toStartOfHour(at), events.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    GROUP BY hour, customer, team, key, server, tool, event, code
     UNION ALL
     SELECT
         toStartOfHour(ended.at) AS hour,
-        ended.scope AS scope,
+        ended.customer AS customer,
         '' AS team,
         ended.key AS key,
         ended.server AS server,
@@ -57,7 +57,7 @@ FROM
         arrayReduce('quantilesTDigestState(0.5, 0.9, 0.95, 0.99)', emptyArrayInt64()) AS latency
     FROM
     (
-        SELECT call_id, min(at) AS at, any(scope) AS scope, any(key) AS key,
+        SELECT call_id, min(at) AS at, any(customer) AS customer, any(key) AS key,
             any(server) AS server, any(tool) AS tool
         FROM events
         WHERE event IN ('call.completed', 'call.failed') AND is_unknown = false
@@ -72,27 +72,27 @@ FROM
         SELECT call_id, any(charge) AS charge FROM events WHERE is_unknown = true GROUP BY call_id
     ) AS unknown
     ON ended.call_id = unknown.call_id
-    WHERE (toStartOfHour(ended.at), ended.scope) IN (SELECT hour, scope FROM hours WHERE NOT holds)
-    GROUP BY hour, scope, team, key, server, tool, event, code
+    WHERE (toStartOfHour(ended.at), ended.customer) IN (SELECT hour, customer FROM hours WHERE NOT holds)
+    GROUP BY hour, customer, team, key, server, tool, event, code
 ) AS said
 LEFT JOIN
 (
     SELECT
         known.hour + toIntervalHour(later) AS hour,
-        known.scope AS scope,
+        known.customer AS customer,
         known.key AS key,
         argMin(known.team, (later, -toInt64(known.events))) AS team
     FROM
     (
-        SELECT toStartOfHour(at) AS hour, events.scope AS scope, events.key AS key,
+        SELECT toStartOfHour(at) AS hour, events.customer AS customer, events.key AS key,
             events.team AS team, count() AS events
         FROM events
         WHERE events.team != '' AND toStartOfHour(at) >= (
             SELECT minOrNull(hour) - toIntervalDay(1) FROM hours WHERE NOT holds
         )
-        GROUP BY hour, scope, key, team
+        GROUP BY hour, customer, key, team
     ) AS known
     ARRAY JOIN range(25) AS later
-    GROUP BY hour, scope, key
+    GROUP BY hour, customer, key
 ) AS teams
-ON said.scope = teams.scope AND said.key = teams.key AND said.hour = teams.hour;
+ON said.customer = teams.customer AND said.key = teams.key AND said.hour = teams.hour;

@@ -4,7 +4,7 @@ CREATE VIEW IF NOT EXISTS rejections AS
 SELECT
     at,
     toDateTime64(JSONExtractFloat(detail, 'since'), 3, 'UTC') AS since,
-    scope,
+    customer,
     JSONExtractString(detail, 'entrance') AS entrance,
     code,
     JSONExtractString(detail, 'address') AS address,

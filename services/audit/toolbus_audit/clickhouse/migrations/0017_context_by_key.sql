@@ -21,7 +21,7 @@ ALTER TABLE events ADD COLUMN IF NOT EXISTS whole_bytes Int64 MATERIALIZED multi
 CREATE VIEW IF NOT EXISTS context_by_key AS
 SELECT
     toStartOfHour(at) AS hour,
-    events.scope AS scope,
+    events.customer AS customer,
     events.key AS key,
     'lists' AS what,
     sum(JSONExtractInt(detail, 'lists')) AS requests,
@@ -31,11 +31,11 @@ SELECT
     'bytes/4' AS counted_by
 FROM events
 WHERE event = 'context.listed'
-GROUP BY hour, scope, key
+GROUP BY hour, customer, key
 UNION ALL
 SELECT
     toStartOfHour(at) AS hour,
-    events.scope AS scope,
+    events.customer AS customer,
     events.key AS key,
     if(event = 'call.allowed', 'arguments', 'results') AS what,
     toInt64(count()) AS requests,
@@ -48,11 +48,11 @@ SELECT
     'bytes/4' AS counted_by
 FROM events
 WHERE event IN ('call.allowed', 'call.completed') AND events.server != 'toolbus'
-GROUP BY hour, scope, key, what
+GROUP BY hour, customer, key, what
 UNION ALL
 SELECT
     toStartOfHour(at) AS hour,
-    events.scope AS scope,
+    events.customer AS customer,
     events.key AS key,
     'code mode' AS what,
     toInt64(count()) AS requests,
@@ -63,4 +63,4 @@ SELECT
     any(JSONExtractString(detail, 'counted_by')) AS counted_by
 FROM events
 WHERE event = 'context.spent'
-GROUP BY hour, scope, key;
+GROUP BY hour, customer, key;

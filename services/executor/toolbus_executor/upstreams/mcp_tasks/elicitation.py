@@ -184,4 +184,4 @@ def _named(call: CallAdmitted) -> bytes:
 
 def _name(call: CallAdmitted) -> tuple[str, ...]:
     """Whose task it is, and which."""
-    return call.principal_id, call.scope, call.key, call.session, _answered(call).taskId
+    return call.principal_id, call.customer, call.key, call.session, _answered(call).taskId

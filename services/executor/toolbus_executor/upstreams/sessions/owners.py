@@ -44,7 +44,7 @@ class Ownership:
         principal_id = call.principal_id or _principal_of(call)
         session = call.session if self._per_client(call) else ""
         # Each session of an anonymous client is a principal; their places they share.
-        counted = digest_of(ANONYMOUS, call.scope) if call.key == ANONYMOUS else ""
+        counted = digest_of(ANONYMOUS, call.customer) if call.key == ANONYMOUS else ""
         return Owner(principal_id, session, _label_of(call), counted)
 
     def note_question(self) -> None:
@@ -61,8 +61,8 @@ class Ownership:
 def _principal_of(call: CallAdmitted) -> str:
     """The principal of a call that was admitted by an older policy, which names none."""
     if call.user:
-        return digest_of("user", call.scope, call.user)
-    return digest_of("key", call.scope, call.key, "")
+        return digest_of("user", call.customer, call.user)
+    return digest_of("key", call.customer, call.key, "")
 
 
 def _label_of(call: CallAdmitted) -> str:

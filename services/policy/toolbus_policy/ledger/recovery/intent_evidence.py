@@ -31,31 +31,31 @@ class _Intent(msgspec.Struct):
 _intent = msgspec.json.Decoder(_Intent).decode
 
 
-async def may_have_run(bus: Bus, scope: str, overdue: Sequence[Overdue]) -> set[str]:
+async def may_have_run(bus: Bus, customer: str, overdue: Sequence[Overdue]) -> set[str]:
     """Return the ids of those calls of one customer that may have run.
 
     The customer's intents are read once for all of them, from the oldest reservation on, and no
     further than needed. Raises `BusDownError`: then nobody knows, and nothing may be refunded.
     """
-    found = await _with_intent(bus, scope, overdue)
+    found = await _with_intent(bus, customer, overdue)
     # After the reading: what it did not see had not been removed before.
     extent = await bus.extent(EVENTS)
     return found | {late.rid for late in overdue if not _shown(late, extent)}
 
 
-async def _with_intent(bus: Bus, scope: str, overdue: Sequence[Overdue]) -> set[str]:
+async def _with_intent(bus: Bus, customer: str, overdue: Sequence[Overdue]) -> set[str]:
     wanted, found = {late.rid for late in overdue}, set[str]()
     first = min(late.about.after for late in overdue) + 1
-    while found < wanted and (page := await _page(bus, scope, first)):
+    while found < wanted and (page := await _page(bus, customer, first)):
         for message in page:
             found |= _calls_of(message, wanted)
         first = page[-1].sequence + 1
     return found
 
 
-async def _page(bus: Bus, scope: str, first: int) -> list[StreamEntry]:
+async def _page(bus: Bus, customer: str, first: int) -> list[StreamEntry]:
     """Return the next intents; none only when the stream's leader has none either."""
-    subject = subject_of(CallAllowed.NAME, scope)
+    subject = subject_of(CallAllowed.NAME, customer)
     page = await read_from(bus.client, EVENTS, first, subject, PAGE, PAGE_BYTES)
     if page:
         return page

@@ -97,10 +97,10 @@ class Unended:
         by_scope: dict[str, list[str]] = {}
         for call in calls:
             if call.reserved:
-                by_scope.setdefault(call.scope, []).append(call.call_id)
+                by_scope.setdefault(call.customer, []).append(call.call_id)
         forgotten: set[str] = set()
-        for scope, rids in by_scope.items():
-            forgotten |= set(rids) - await self.ledger.known_of(scope, rids)
+        for customer, rids in by_scope.items():
+            forgotten |= set(rids) - await self.ledger.known_of(customer, rids)
         return forgotten
 
 
@@ -122,7 +122,7 @@ def unknown_end(call: UnresolvedCall) -> CallFailed:
     return CallFailed(
         id=f"{call.call_id}.unknown",
         at=time(),
-        scope=call.scope,
+        customer=call.customer,
         call_id=call.call_id,
         parent_id=call.parent_id,
         trace_id=call.trace_id,
